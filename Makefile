@@ -1,0 +1,50 @@
+# Every target does all its set-up: on a fresh machine `make reproduce` or `make test` is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test test-slow lint format docs clean
+
+help:           ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(INSTALLED)  ## create .venv and install everything, as pinned; skipped where done
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'Python 3.10 or newer is needed: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# for the type checker: the packages linked as an install lays them out
+	@mkdir -p $(VENV)/typecheck/faithfulness_plugin
+	@for part in $(wildcard faithfulness_plugin/*) adapters benchmarks; do \
+	  ln -sfn ../../../$$part $(VENV)/typecheck/faithfulness_plugin/; done
+	@touch $@
+
+reproduce: $(INSTALLED)  ## the absolute-value experiment: table, figures, result file (ARGS='--seeds 3' ...)
+	$(BIN)/faithfulness reproduce $(ARGS)
+
+test: $(INSTALLED)  ## the tests, without the slow ones (ARGS='-k memorization' ...)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(INSTALLED)  ## the tests that train for minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(INSTALLED)  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(INSTALLED)  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
+	$(BIN)/faithfulness reproduce --out benchmarks/results/absolute_value
+	$(BIN)/python -m faithfulness_plugin.benchmarks.readme
+
+clean:          ## remove the environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

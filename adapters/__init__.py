@@ -1,0 +1,1 @@
+"""Bridges to other libraries, one file each, imported lazily. Installed as faithfulness_plugin.adapters."""

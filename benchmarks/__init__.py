@@ -1,0 +1,1 @@
+"""Experiments, their controls, their results. Installed as faithfulness_plugin.benchmarks."""

@@ -1,0 +1,35 @@
+"""The six ways to train that are compared."""
+
+from faithfulness_plugin.benchmarks.absolute_value.schema import Condition
+
+JITTER = 0.5
+
+CONDITIONS = (
+    Condition(name="baseline", title="baseline", repeated=False),
+    Condition(name="repetition", title="repetition", repeated=True),
+    Condition(
+        name="jacobian",
+        title="repetition + Jacobian",
+        repeated=True,
+        jacobian_coefficient=3.0,
+        jacobian={"estimator": "jvp", "jitter": JITTER},
+    ),
+    Condition(
+        name="jacobian_kink",
+        title="repetition + Jacobian at the kink",
+        repeated=True,
+        jacobian_coefficient=1.0,
+        jacobian={"estimator": "jvp", "jitter": 0.0},
+    ),
+    Condition(
+        name="secant",
+        title="repetition + secant",
+        repeated=True,
+        jacobian_coefficient=3.0,
+        jacobian={"estimator": "secant", "radius": 0.5},
+    ),
+    Condition(name="noise", title="repetition + noise augmentation", repeated=True, augmentation_coefficient=1.0),
+)
+"""The Jacobian conditions differ in what they differentiate: |x| at x = 0 has no derivative, and most coordinates
+are 0 here. "jacobian" looks beside the kink, "jacobian_kink" at it (with a smaller coefficient, for there it fights
+the layer), "secant" across it. "noise" is the control: more values from the same neighbourhood, no derivative."""

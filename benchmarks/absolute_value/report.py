@@ -1,0 +1,137 @@
+"""Tables and figures of the absolute-value experiment, from its result alone."""
+
+from pathlib import Path
+
+import numpy as np
+
+from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ConditionSummary
+from faithfulness_plugin.benchmarks.schema import Interval, Share, write_text
+from faithfulness_plugin.figures.circuit_projection import ProjectionPanel, circuit_projection_figure
+from faithfulness_plugin.figures.jacobian_at_point import jacobian_at_point
+from faithfulness_plugin.figures.memorization_by_condition import memorization_by_condition
+from faithfulness_plugin.figures.panels import save_figure
+
+TABLE_FILENAME = "table.md"
+BRIEF_CONDITIONS = ("baseline", "repetition", "jacobian")
+COLUMNS = {
+    "m": ("m", 3),
+    "m_fraction": ("m / max", 3),
+    "fvu": ("FVU", 4),
+    "effective_l0": ("effective L0", 3),
+    "jacobian_error": ("Jacobian error", 4),
+    "off_diagonal_energy": ("off-diagonal energy at p", 4),
+    "recovered": ("circuits recovered", 1),
+}
+
+
+def write_report(result: AbsoluteValueResult, out: Path) -> list[Path]:
+    """Writes table.md and the PNG figures into `out`; returns their paths. A partial result gives what it can."""
+    write_text(out / TABLE_FILENAME, tables(result))
+    paths = [out / TABLE_FILENAME]
+    if result.runs:
+        figures = {
+            "circuit_projection.png": _projection_figure(result),
+            "jacobian_at_point.png": _jacobian_figure(result),
+            "memorization.png": _memorization_figure(result),
+        }
+        for name, figure in figures.items():
+            save_figure(figure, out / name)
+            paths.append(out / name)
+    return paths
+
+
+def tables(result: AbsoluteValueResult) -> str:
+    """Both tables with their captions, as Markdown."""
+    c = result.config
+    runs = "" if result.complete else f" PARTIAL: {len(result.runs)} of {len(result.conditions) * len(c.seeds)} runs."
+    setting = (
+        f"d_in {c.d_in}, d_sae {c.d_sae}, density {c.density:g}, p with {c.n_ones} ones repeated in "
+        f"{c.repeat_frac:.0%} of the rows, tanh penalty {c.sparsity_coefficient:g}, {c.n_steps:,} steps of "
+        f"{c.batch_size}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}."
+    )
+    interval = "Mean and 95 % interval over seeds (Student's t)." if len(c.seeds) > 1 else "One seed: no intervals."
+    return "\n\n".join(
+        [
+            f"{brief_table(result)}",
+            f"{full_table(result)}",
+            f"{setting} {interval} Measured on clean rows.{runs} Effective L0 of the layer itself: "
+            f"{result.layer_l0:.3g}; circuits of the layer: {2 * c.d_in}. Jacobian error: relative, over the columns "
+            "with x != 0 (at the kink |x| has no derivative). Emergence: seeds with m above a tenth of its maximum, "
+            "95 % Wilson interval.\n",
+        ]
+    )
+
+
+def brief_table(result: AbsoluteValueResult) -> str:
+    """Validation loss (mean squared error per coordinate) and sparsity (mean tanh(5 a)), as the brief has them."""
+    titles = _titles(result)
+    shown = [s for s in result.summary if s.condition in BRIEF_CONDITIONS]
+    header = ["", *(titles[s.condition] for s in shown)]
+    loss = ["Validation loss", *(_interval(s.metrics["validation_loss"], 5) for s in shown)]
+    sparsity = ["Sparsity", *(_interval(s.metrics["sparsity"], 5) for s in shown)]
+    return _markdown(header, [loss, sparsity])
+
+
+def full_table(result: AbsoluteValueResult) -> str:
+    """Every condition, with the metrics of `COLUMNS` and the emergence count."""
+    titles = _titles(result)
+
+    def row(summary: ConditionSummary) -> list[str]:
+        cells = [_interval(summary.metrics[name], digits) for name, (_, digits) in COLUMNS.items()]
+        return [titles[summary.condition], *cells, _share(summary.emergence)]
+
+    header = ["condition", *(label for label, _ in COLUMNS.values()), "emergence"]
+    return _markdown(header, [row(summary) for summary in result.summary])
+
+
+def _projection_figure(result: AbsoluteValueResult):
+    first = {r.condition: r.projection for r in result.runs if r.seed == result.config.seeds[0]}
+    titles = _titles(result)
+    panels = {
+        titles[name]: ProjectionPanel(np.array(first[name].weights), np.array(first[name].residual))
+        for name in titles
+        if name in first
+    }
+    return circuit_projection_figure(panels, result.circuits, f"What the features are made of ({_first_seed(result)})")
+
+
+def _jacobian_figure(result: AbsoluteValueResult):
+    first = {r.condition: np.array(r.jacobian_at_point) for r in result.runs if r.seed == result.config.seeds[0]}
+    titles = _titles(result)
+    n, d = result.config.n_ones, result.config.d_in
+    layer = np.diag([1.0] * n + [0.0] * (d - n))
+    shown = {titles[name]: first[name] for name in titles if name in first}
+    return jacobian_at_point(shown, layer, n, f"Jacobians at p ({_first_seed(result)})")
+
+
+def _memorization_figure(result: AbsoluteValueResult):
+    titles = _titles(result)
+    fractions = {
+        titles[name]: [r.metrics.m_fraction for r in result.runs if r.condition == name]
+        for name in titles
+        if any(r.condition == name for r in result.runs)
+    }
+    return memorization_by_condition(fractions)
+
+
+def _first_seed(result: AbsoluteValueResult) -> str:
+    return f"seed {result.config.seeds[0]}"
+
+
+def _titles(result: AbsoluteValueResult) -> dict[str, str]:
+    return {condition.name: condition.title for condition in result.conditions}
+
+
+def _interval(value: Interval, digits: int) -> str:
+    if value.low is None or value.high is None:
+        return f"{value.mean:.{digits}f}"
+    return f"{value.mean:.{digits}f} ± {(value.high - value.low) / 2:.{digits}f}"
+
+
+def _share(value: Share) -> str:
+    return f"{value.count} of {value.n} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,106 @@
+"""The typed result of `faithfulness reproduce`."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from faithfulness_plugin.benchmarks.schema import Environment, Interval, Record, Share
+
+
+class ExperimentConfig(Record):
+    """What is trained, on what, for how long. Losses are per-row sums, averaged over the batch."""
+
+    d_in: int = Field(default=16, ge=2, description="width of the layer y = |x|")
+    d_sae: int = Field(default=64, ge=1, description="features of the transcoder")
+    density: float = Field(default=0.1, gt=0, le=1, description="probability that a coordinate is not 0")
+    repeat_frac: float = Field(default=0.05, gt=0, le=1, description="probability that a row is the point p")
+    n_ones: int = Field(default=3, description="ones in p")
+    sparsity_coefficient: float = Field(default=0.2, ge=0, description="weight of the tanh penalty")
+    n_steps: int = Field(default=4000, ge=1, description="optimizer steps")
+    batch_size: int = Field(default=256, ge=1, description="rows a step")
+    lr: float = Field(default=3e-3, gt=0, description="Adam's rate; 2.5 % warm-up, decay over the last 30 %")
+    n_validation: int = Field(default=20_000, ge=2, description="rows that metrics are measured on")
+    n_jacobian: int = Field(default=4_000, ge=2, description="of these, rows for exact Jacobians")
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1, description="one run per seed and condition")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ExperimentConfig":
+        if not 2 <= self.n_ones <= self.d_in:
+            raise ValueError(
+                f"n_ones={self.n_ones}: memorization needs 2 ones or more, and at most d_in={self.d_in} fit"
+            )
+        return self
+
+
+class Condition(Record):
+    """One way to train."""
+
+    name: str
+    title: str
+    repeated: bool = Field(description="whether p is repeated in training")
+    jacobian_coefficient: float = 0.0
+    jacobian: dict[str, Any] = Field(default_factory=dict, description="fields of JacobianMatchingConfig")
+    augmentation_coefficient: float = Field(default=0.0, description="the control's weight; 0: the plain transcoder")
+
+
+class RunMetrics(Record):
+    """Measured on clean rows unless said otherwise; definitions in faithfulness_plugin.metrics."""
+
+    m: float = Field(description="memorization at p")
+    m_fraction: float = Field(description="m as a fraction of its maximum")
+    fvu: float = Field(description="fraction of variance unexplained")
+    l0: float = Field(description="features with a > 0, per row")
+    effective_l0: float = Field(description="features that matter (1 % of the rms output norm), per row")
+    dead_fraction: float = Field(description="share of features that never fire")
+    validation_loss: float = Field(description="mean squared error per coordinate")
+    sparsity: float = Field(description="mean of tanh(5 a) over features and rows")
+    jacobian_error: float = Field(description="relative Jacobian error over columns with x != 0")
+    jacobian_cosine: float = Field(description="Jacobian cosine over columns with x != 0")
+    jacobian_error_data: float = Field(description="the same error in the data's directions")
+    off_diagonal_energy: float = Field(description="share of ||J_t||_F^2 off the diagonal, at p")
+    off_diagonal_norm: float = Field(description="Frobenius norm off the diagonal, at p")
+    recovered: int = Field(description="of the layer's 2 d_in circuits, those with a feature of their own")
+    precision: float = Field(description="recovered / live features")
+    circuit_cosine: float = Field(description="mean cosine of circuits and their matched features")
+
+
+class Projection(Record):
+    """Circuit projection of the live features, on rows that hold p. Rounded to 4 decimals."""
+
+    features: list[int] = Field(description="indices of the live features")
+    weights: list[list[float]] = Field(description="[circuit][feature]")
+    residual: list[float] = Field(description="[feature]")
+
+
+class Run(Record):
+    """One condition, one seed."""
+
+    condition: str
+    seed: int
+    seconds: float
+    metrics: RunMetrics
+    jacobian_at_point: list[list[float]] = Field(description="J_t at p, [d_out][d_in], rounded to 4 decimals")
+    projection: Projection
+
+
+class ConditionSummary(Record):
+    """Over the seeds of one condition."""
+
+    condition: str
+    metrics: dict[str, Interval]
+    emergence: Share = Field(description="seeds with m above a tenth of its maximum")
+
+
+class AbsoluteValueResult(Record):
+    """The whole experiment, or as much of it as was run."""
+
+    benchmark: Literal["absolute-value"] = "absolute-value"
+    schema_version: Literal[1] = 1
+    complete: bool
+    config: ExperimentConfig
+    conditions: list[Condition]
+    layer_l0: float = Field(description="the layer's own active neurons per clean row: density * d_in")
+    circuits: list[str] = Field(description="labels of the projections' rows")
+    environment: Environment
+    runs: list[Run]
+    summary: list[ConditionSummary]

@@ -1,0 +1,98 @@
+"""What every result file has: versions, intervals, and safe reading and writing."""
+
+import os
+import platform
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class ResultError(ValueError):
+    """A result file that cannot be used; the message says what to do."""
+
+
+class Record(BaseModel):
+    """Base of every record: unknown fields are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(Record):
+    """A mean with its two-sided 95 % interval (Student's t)."""
+
+    mean: float
+    low: float | None = Field(description="None for a single value")
+    high: float | None = Field(description="None for a single value")
+    n: int
+
+
+class Share(Record):
+    """A count of n with its 95 % Wilson interval."""
+
+    count: int
+    n: int
+    low: float
+    high: float
+
+
+class Environment(Record):
+    """What the numbers were made with."""
+
+    python: str
+    machine: str
+    device: str
+    packages: dict[str, str]
+
+    @classmethod
+    def here(cls, device: str = "cpu") -> "Environment":
+        """Of this process."""
+        names = ("faithfulness-plugin", "torch", "sae-lens", "transformer-lens", "numpy", "scipy")
+        return cls(
+            python=platform.python_version(),
+            machine=platform.machine(),
+            device=device,
+            packages={name: _version(name) for name in names},
+        )
+
+
+T_RECORD = TypeVar("T_RECORD", bound=BaseModel)
+
+
+def read_result(path: Path, schema: type[T_RECORD]) -> T_RECORD:
+    """The result in a file. Raises ResultError for one that is corrupt, foreign or unreadable."""
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ResultError(
+            f"{path} is corrupt, or no result of this command ({where}: {first['msg']}): "
+            "move it away, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read ({error.strerror}): choose another --out") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes all or nothing: into a file beside, which then takes the name.
+
+    Raises ResultError where the folder cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        raise ResultError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,23 @@
+"""Intervals over seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from faithfulness_plugin.benchmarks.schema import Interval, Share
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """mean +- t_{0.975, n-1} s / sqrt(n)."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return Interval(mean=mean, low=None, high=None, n=n)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+
+
+def share(count: int, n: int) -> Share:
+    """count of n, with Wilson's interval, which stays sensible at 0 and at n."""
+    ci = stats.binomtest(count, n).proportion_ci(0.95, method="wilson")
+    return Share(count=count, n=n, low=float(ci.low), high=float(ci.high))

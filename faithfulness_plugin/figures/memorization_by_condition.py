@@ -1,0 +1,28 @@
+"""Memorization by condition, every seed a dot."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+BLUE, BLACK = "#0072B2", "#000000"  # Okabe and Ito
+
+
+def memorization_by_condition(fractions: Mapping[str, Sequence[float]]) -> Figure:
+    """{title: m / maximum per seed}, one row a condition, the mean as a bar. The dashed line is the maximum:
+    one feature that writes the whole output at p."""
+    figure = Figure(figsize=(7.4, 0.62 * len(fractions) + 1.3), layout="constrained")
+    ax = figure.subplots()
+    for row, values in enumerate(fractions.values()):
+        spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0.0]
+        ax.scatter(values, row + np.asarray(spread), s=30, color=BLUE, alpha=0.85, linewidth=0, zorder=3)
+        mean = float(np.mean(values))
+        ax.plot([mean, mean], [row - 0.3, row + 0.3], color=BLACK, linewidth=1.6, zorder=4)
+    ax.axvline(1.0, color="0.35", linestyle="--", linewidth=1, zorder=1)
+    ax.set_yticks(range(len(fractions)), list(fractions))
+    ax.set_ylim(len(fractions) - 0.5, -0.5)
+    ax.set_xlim(-0.04, max(1.08, 1.05 * max(max(values) for values in fractions.values())))
+    ax.set_xlabel("memorization at p / its maximum (dot: a seed, bar: the mean)")
+    ax.grid(axis="x", color="0.9", zorder=0)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure

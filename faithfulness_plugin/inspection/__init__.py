@@ -1,0 +1,1 @@
+"""Features read through hooks."""

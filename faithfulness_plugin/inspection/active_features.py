@@ -1,0 +1,47 @@
+"""Which features act on one input, and what each of them reads and writes."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ActiveFeature:
+    """One feature at one input."""
+
+    index: int
+    activation: float
+    """a_i(x), as `hook_sae_acts_post` carries it."""
+    contribution: Float[Tensor, " d_out"]
+    """a_i(x) W_dec^i: what it adds to the output."""
+    reads: Float[Tensor, " d_in"]
+    """W_enc^i, the direction that it listens to."""
+
+    @property
+    def norm(self) -> float:
+        """||contribution||."""
+        return self.contribution.norm().item()
+
+
+@torch.no_grad()
+def active_features(transcoder: SAE, x: Float[Tensor, " d_in"], most: int = 10) -> list[ActiveFeature]:
+    """The features with a_i(x) > 0, by the norm of what they add to the output, largest first.
+
+    Read through TransformerLens hooks, so that interventions on `hook_sae_acts_pre` and `hook_sae_acts_post` show.
+
+    Args:
+        transcoder: any SAELens SAE or transcoder with dense activations.
+        x: one input, [d_in].
+        most: at most that many.
+    """
+    _, cache = transcoder.run_with_cache(x[None], names_filter="hook_sae_acts_post", reset_hooks_end=False)
+    acts = cache["hook_sae_acts_post"][0]
+    order = (acts * transcoder.W_dec.norm(dim=-1)).argsort(descending=True)[:most]
+    return [
+        ActiveFeature(i, acts[i].item(), acts[i] * transcoder.W_dec[i], transcoder.W_enc[:, i].clone())
+        for i in order.tolist()
+        if acts[i] > 0
+    ]

@@ -1,0 +1,1 @@
+"""Jacobians of layers and transcoders, and the loss that matches them. Knows torch only."""

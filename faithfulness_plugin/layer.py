@@ -1,0 +1,60 @@
+"""The layer that a transcoder replaces: its output and its directional derivative."""
+
+import threading
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Layer = Callable[[Tensor], Tensor]
+"""The function that is replaced, row-wise: [..., d_in] -> [..., d_out]. Any callable."""
+
+# Forward-mode AD keeps one global level per process: two threads inside it break each other.
+FORWARD_AD_LOCK = threading.RLock()
+
+
+@torch.no_grad()
+def layer_jvp(
+    layer: Layer, x: Float[Tensor, "..."], v: Float[Tensor, "..."]
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """The layer's output and its derivative along v: (f(x), J_f(x) v).
+
+    One forward-mode pass a probe; exact, no graph is kept, the layer's parameters get no gradient.
+
+    Args:
+        layer: any callable, row-wise.
+        x: [..., d_in].
+        v: one probe a row, [..., d_in], or several, [n_probes, ..., d_in].
+
+    Returns:
+        y [..., d_out] and Jv [..., d_out], or [n_probes, ..., d_out] for several probes.
+
+    Raises:
+        ValueError: v is neither of x's shape nor of x's shape with n_probes in front.
+    """
+    if x.is_inference() and not torch.is_inference_mode_enabled():
+        x = x.clone()  # autograd refuses inference tensors beside parameters that require a gradient
+    return forward_jvp(layer, x, v)
+
+
+def forward_jvp(
+    function: Callable[[Tensor], Tensor], x: Float[Tensor, "..."], v: Float[Tensor, "..."]
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """(function(x), J v) by forward-mode AD, shapes as in `layer_jvp`; with a graph where gradients are on."""
+    check_probe_shape(x, v)
+    probes = v.reshape(-1, *x.shape).to(x.dtype)
+    with FORWARD_AD_LOCK:
+        pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]
+    y = pairs[0][0]
+    return y, torch.stack([Jv for _, Jv in pairs]).reshape(*v.shape[:-1], y.shape[-1])
+
+
+def check_probe_shape(x: Tensor, v: Tensor) -> None:
+    """Raises ValueError unless v is [..., d_in] or [n_probes, ..., d_in] for x [..., d_in]."""
+    several = v.ndim == x.ndim + 1 and v.shape[1:] == x.shape and v.shape[0] > 0
+    if v.shape != x.shape and not several:
+        raise ValueError(
+            f"the probes have shape {list(v.shape)} but the inputs {list(x.shape)}: pass v of the inputs' shape, "
+            "or with n_probes in front"
+        )

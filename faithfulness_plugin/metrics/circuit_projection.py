@@ -1,0 +1,96 @@
+"""What each feature is made of: a joint non-negative sparse decomposition over the layer's own circuits.
+
+A circuit is u(x) d: an activation u of the input, and a direction d that it writes. A feature is the same,
+a_i(x) W_dec^i. Over N rows both are matrices [N, d_out] of rank one, so that every inner product factorises:
+<u d, a w> = (u . a)(d . w), and nothing of size N x d_out is built.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.optimize import nnls
+from torch import Tensor
+
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder
+
+ALPHA = 0.01
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """One ideal mechanism: x -> activation(x) * direction."""
+
+    label: str
+    activation: Callable[[Tensor], Tensor]
+    """[batch, d_in] -> [batch]."""
+    direction: Float[Tensor, " d_out"]
+
+
+@dataclass(frozen=True)
+class CircuitProjection(MetricResult):
+    """Every feature as a mixture of circuits and a rest."""
+
+    labels: tuple[str, ...]
+    """The circuits, in the order of the rows of `weights`."""
+    weights: Float[np.ndarray, "n_circuits d_sae"]
+    """w >= 0 per feature, features and circuits scaled to unit norm; a dead feature's column is 0."""
+    residual: Float[np.ndarray, " d_sae"]
+    """||C_i - sum_k w_k L_k|| / ||C_i||: what no circuit explains; 0 for a dead feature."""
+    norms: Float[np.ndarray, " d_sae"]
+    """||C_i|| / sqrt(N): the rms of each feature's contribution; 0 says dead."""
+
+
+@torch.no_grad()
+def circuit_projection(
+    transcoder: Transcoder, x: Float[Tensor, "batch d_in"], circuits: Sequence[Circuit]
+) -> CircuitProjection:
+    """Per feature i: min over w >= 0 of 1/2 ||C_i - sum_k w_k L_k||_F^2 + alpha ||w||_1.
+
+    C_i = a_i(x) W_dec^i over the rows x, scaled to unit norm; L_k the circuits likewise; alpha = 1 % of that
+    feature's largest correlation with a circuit. Solved exactly, with scipy's non-negative least squares. The
+    weights are joint: what one circuit explains, another that overlaps with it does not get again.
+
+    Args:
+        x: rows drawn as in training, so that the repeated point occurs.
+        circuits: linearly independent on these rows.
+
+    Raises:
+        ValueError: a circuit that is never active on these rows, or circuits that are linearly dependent.
+    """
+    acts, directions, u, d = contributions(transcoder, x, circuits)
+    norms = np.linalg.norm(acts, axis=0) * np.linalg.norm(directions, axis=1)
+    live = norms > 0
+    correlation = (u.T @ acts[:, live]) * (d @ directions[live].T) / norms[live]
+    try:
+        R = cholesky((u.T @ u) * (d @ d.T))
+    except LinAlgError as error:
+        raise ValueError("the circuits are linearly dependent on these rows: drop the duplicates") from error
+    weights, residual = np.zeros((len(circuits), len(norms))), np.zeros(len(norms))
+    alpha = ALPHA * np.abs(correlation).max(axis=0, initial=0.0)
+    # 1/2 w'R'R w - (b - alpha)'w is, up to a constant, 1/2 ||R w - R'^-1 (b - alpha)||^2
+    targets = solve_triangular(R, correlation - alpha, trans=1)
+    for i, target, b in zip(np.flatnonzero(live), targets.T, correlation.T, strict=True):
+        w = weights[:, i] = nnls(R, target)[0]
+        residual[i] = np.sqrt(max(0.0, 1 - 2 * b @ w + np.sum((R @ w) ** 2)))
+    labels = tuple(circuit.label for circuit in circuits)
+    return CircuitProjection(labels, weights, residual, norms / np.sqrt(len(x)))
+
+
+def contributions(
+    transcoder: Transcoder, x: Tensor, circuits: Sequence[Circuit]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """In float64: feature activations [N, d_sae], their directions [d_sae, d_out], and the circuits' activations
+    [N, n_circuits] and directions [n_circuits, d_out], these scaled to unit norm of u d over the rows."""
+    acts = transcoder.encode(x).double().cpu().numpy()
+    directions = transcoder.W_dec.detach().double().cpu().numpy()
+    u = torch.stack([circuit.activation(x) for circuit in circuits], dim=1).double().cpu().numpy()
+    d = torch.stack([circuit.direction for circuit in circuits]).double().cpu().numpy()
+    norms = np.linalg.norm(u, axis=0) * np.linalg.norm(d, axis=1)
+    if not norms.all():
+        silent = ", ".join(c.label for c, norm in zip(circuits, norms, strict=True) if norm == 0)
+        raise ValueError(f"never active on these rows: {silent}. Pass rows on which every circuit occurs")
+    return acts, directions, u / np.linalg.norm(u, axis=0), d / np.linalg.norm(d, axis=1, keepdims=True)

@@ -1,0 +1,61 @@
+"""Which of the layer's own circuits have a feature of their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from faithfulness_plugin.metrics.circuit_projection import Circuit, contributions
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder
+
+RECOVERED_COSINE = 0.9
+LIVE_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class FeatureRecovery(MetricResult):
+    """The layer's circuits found among a transcoder's features."""
+
+    mean_cosine: float
+    """Mean over circuits of the cosine with the feature matched to it (0 where none is left)."""
+    recovered: int
+    """Circuits whose feature has a cosine of at least 0.9."""
+    n_circuits: int
+    n_live: int
+    """Features whose contribution's norm is above 1 % of the largest one's."""
+    precision: float
+    """recovered / n_live: below 1, some features are not the layer's (or are split)."""
+    recall: float
+    """recovered / n_circuits."""
+
+
+@torch.no_grad()
+def feature_recovery(
+    transcoder: Transcoder, x: Float[Tensor, "batch d_in"], circuits: Sequence[Circuit]
+) -> FeatureRecovery:
+    """One feature to one circuit, by the assignment that maximises the sum of cosines (Hungarian method).
+
+    The cosine is between contributions over the rows x, a_i(x) W_dec^i against u_k(x) d_k: what a feature
+    reads and what it writes count alike.
+
+    Raises:
+        ValueError: a circuit that is never active on these rows.
+    """
+    acts, directions, u, d = contributions(transcoder, x, circuits)
+    norms = np.linalg.norm(acts, axis=0) * np.linalg.norm(directions, axis=1)
+    live = norms > LIVE_SHARE * norms.max(initial=0.0)
+    cosines = (u.T @ acts[:, live]) * (d @ directions[live].T) / norms[live]
+    matched = cosines[linear_sum_assignment(cosines, maximize=True)]
+    recovered, n_live = int((matched >= RECOVERED_COSINE).sum()), int(live.sum())
+    return FeatureRecovery(
+        mean_cosine=float(matched.sum() / len(circuits)),
+        recovered=recovered,
+        n_circuits=len(circuits),
+        n_live=n_live,
+        precision=recovered / n_live if n_live else 0.0,
+        recall=recovered / len(circuits),
+    )

@@ -1,0 +1,65 @@
+"""m: how much of the output at one point comes from features that serve that point alone."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder
+
+
+@dataclass(frozen=True)
+class Memorization(MetricResult):
+    """Of one transcoder at one point."""
+
+    m: float
+    """sum_i m_i, in units of the layer's output."""
+    fraction: float
+    """m / maximum: the share of the output at the point that is explained by memorization."""
+    maximum: float
+    """m of one feature that writes the whole output: ||y_p|| - max_j y_pj; sqrt(k) - 1 for k ones."""
+
+
+@torch.no_grad()
+def memorization(
+    transcoder: Transcoder,
+    point: Float[Tensor, " d_in"],
+    *,
+    layer: Layer,
+    basis: Float[Tensor, "d_out d_out"] | None = None,
+) -> Memorization:
+    """m = sum_i ReLU(c_i . y_p / ||y_p|| - max_{j in S} c_i . e_j), c_i = a_i(p) W_dec^i, y_p = f(p).
+
+    A feature that writes one coordinate of y_p counts 0; one that writes all of them at once counts most. S is
+    the support of y_p. It sees outputs at p only: read it beside the off-diagonal energy of the Jacobian at p
+    and the residual of the circuit projection.
+
+    Args:
+        transcoder: with encode and W_dec [d_sae, d_out].
+        point: p, [d_in].
+        layer: gives y_p, so that any point and any layer will do.
+        basis: orthonormal rows e_j, the directions that the layer's own circuits write to; the coordinates by
+            default. An e_j with y_pj < 0 counts as -e_j.
+
+    Raises:
+        ValueError: y_p has fewer than two non-zero coordinates (a one-hot point): m is undefined there.
+
+    Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", Transformer Circuits, 2025, its memorization metric.
+    """
+    y = layer(point[None])[0]
+    e = torch.eye(len(y), dtype=y.dtype, device=y.device) if basis is None else basis.to(y)
+    coordinates = e @ y
+    support = coordinates.abs() > 1e-6 * y.norm()
+    if support.sum() < 2:
+        raise ValueError(
+            f"memorization is undefined at this point: the layer's output there has {int(support.sum())} non-zero "
+            "coordinate(s), and a feature for one coordinate is no shortcut. Choose a point with n_ones of 2 or more"
+        )
+    circuits = (e * coordinates.sign()[:, None])[support]
+    contributions = transcoder.encode(point[None])[0][:, None] * transcoder.W_dec
+    excess = contributions @ (y / y.norm()) - (contributions @ circuits.T).amax(-1)
+    m = torch.relu(excess).sum().item()
+    maximum = (y.norm() - coordinates.abs().max()).item()
+    return Memorization(m, m / maximum, maximum)

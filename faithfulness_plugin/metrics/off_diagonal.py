@@ -1,0 +1,35 @@
+"""Off-diagonal energy: how much of the Jacobian at a point lets one input move another's output."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithfulness_plugin.jacobian.exact import transcoder_jacobian
+from faithfulness_plugin.metrics.result import MetricResult
+
+
+@dataclass(frozen=True)
+class OffDiagonalEnergy(MetricResult):
+    """Of one transcoder at one point."""
+
+    energy: float
+    """||J - diag J||_F^2 / ||J||_F^2, in [0, 1]; 0 for a Jacobian of zeros."""
+    norm: float
+    """||J - diag J||_F."""
+
+
+@torch.no_grad()
+def off_diagonal_energy(transcoder: nn.Module, point: Float[Tensor, " d_in"]) -> OffDiagonalEnergy:
+    """Of J_t at the point p [d_in], for a layer that works coordinate by coordinate (d_in = d_out), as |x| does.
+
+    Raises:
+        ValueError: the Jacobian is not square.
+    """
+    J = transcoder_jacobian(transcoder, point)
+    if J.shape[0] != J.shape[1]:
+        raise ValueError(f"the Jacobian is {list(J.shape)}: off-diagonal energy is defined for d_in = d_out only")
+    off = (J - torch.diag(J.diagonal())).square().sum()
+    total = J.square().sum()
+    return OffDiagonalEnergy((off / total).item() if total > 0 else 0.0, off.sqrt().item())

@@ -1,0 +1,56 @@
+"""How well, and with how many features, a transcoder gives the layer's outputs."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder
+
+EFFECTIVE_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Reconstruction(MetricResult):
+    """Outputs and activity, averaged over rows."""
+
+    fvu: float
+    """Fraction of variance unexplained, centred: E||f - t||^2 / E||f - E f||^2."""
+    l0: float
+    """Mean number of features with a_i > 0."""
+    effective_l0: float
+    """Mean number of features with a_i ||W_dec^i|| above 1 % of the rms output norm: without the crumbs that
+    tanh penalties leave."""
+    dead_fraction: float
+    """Share of features that never fire on these rows."""
+    validation_loss: float
+    """E||f - t||^2 / d_out: mean squared error per coordinate."""
+    sparsity: float
+    """Mean of tanh(5 a_i) over features and rows."""
+
+
+@torch.no_grad()
+def reconstruction(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "batch d_in"]) -> Reconstruction:
+    """Outputs and activity on rows x [batch, d_in].
+
+    Raises:
+        ValueError: the layer's output is the same on all rows, so that the FVU is undefined.
+    """
+    y = layer(x)
+    acts = transcoder.encode(x)
+    error = (transcoder.decode(acts) - y).square()
+    variance = (y - y.mean(0)).square().sum()
+    if variance == 0:
+        raise ValueError("the layer's output is the same on all rows, so the FVU is undefined: pass other rows")
+    rms_norm = y.square().sum(-1).mean().sqrt()
+    effective = acts * transcoder.W_dec.norm(dim=-1) > EFFECTIVE_SHARE * rms_norm
+    return Reconstruction(
+        fvu=(error.sum() / variance).item(),
+        l0=(acts > 0).sum(-1).float().mean().item(),
+        effective_l0=effective.sum(-1).float().mean().item(),
+        dead_fraction=(~(acts > 0).any(0)).float().mean().item(),
+        validation_loss=error.mean().item(),
+        sparsity=torch.tanh(5 * acts).mean().item(),
+    )

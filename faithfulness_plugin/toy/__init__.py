@@ -1,0 +1,1 @@
+"""The absolute-value network, its inputs and its ideal circuits."""

@@ -1,0 +1,66 @@
+"""The toy problem's data: sparse uniform rows, some of them replaced by one repeated point."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class AbsInputs:
+    """An endless, seeded iterator of batches [batch_size, d_in]; a SAELens DataProvider.
+
+    Each coordinate is U(-1, 1) with probability `density`, else 0. With probability `repeat_frac` the whole
+    row is the point p = [1, ..., 1, 0, ..., 0] of `n_ones` ones.
+
+    Attributes:
+        point: p, [d_in].
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        density: float = 1.0,
+        repeat_frac: float = 0.0,
+        n_ones: int = 3,
+        batch_size: int = 256,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        for name, share in (("density", density), ("repeat_frac", repeat_frac)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}={share} is a probability: choose it in [0, 1]")
+        if not 1 <= n_ones <= d_in:
+            raise ValueError(f"n_ones={n_ones} ones do not fit in d_in={d_in} coordinates: choose 1 to {d_in}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: a batch has at least one row")
+        self.d_in, self.density, self.repeat_frac = d_in, density, repeat_frac
+        self.n_ones, self.batch_size, self.seed = n_ones, batch_size, seed
+        self.device = torch.device(device)
+        self.point = torch.zeros(d_in, device=self.device)
+        self.point[:n_ones] = 1.0
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    def __iter__(self) -> "AbsInputs":
+        return self
+
+    def __next__(self) -> Float[Tensor, "batch d_in"]:
+        shape = (self.batch_size, self.d_in)
+        x = self._uniform(*shape) * 2 - 1
+        x = x * (self._uniform(*shape) < self.density)
+        repeated = self._uniform(self.batch_size, 1) < self.repeat_frac
+        return torch.where(repeated, self.point, x)
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self._generator, device=self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: the next batch after `load_state_dict` is the one that would have followed."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._generator.set_state(state["generator"].cpu())

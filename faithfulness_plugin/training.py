@@ -1,0 +1,191 @@
+"""train_transcoder: SAELens's SAETrainer with a layer, a progress bar, an evaluator and checkpoints that resume."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.saes.sae import TrainStepOutput
+from sae_lens.training.sae_trainer import Evaluator, SAETrainer
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.transcoders.base import NonFiniteError, TrainingTranscoder
+
+STATE_FILENAME = "faithful_state.pt"
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Data whose position can be saved, so that a resumed run sees the batches that it would have seen."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `train_transcoder` returns."""
+
+    transcoder: TrainingTranscoder[Any]
+    history: list[dict[str, float]] = field(repr=False)
+    """One record every `log_every` steps: "step", "loss", each named loss, "l0", and the evaluator's entries."""
+    checkpoint: Path | None
+    """The last checkpoint's folder."""
+
+
+def train_transcoder(
+    transcoder: TrainingTranscoder[Any],
+    layer: Layer,
+    inputs: Iterator[Tensor],
+    *,
+    n_steps: int,
+    lr: float = 3e-3,
+    lr_warm_up_steps: int = 0,
+    lr_decay_steps: int = 0,
+    batch_size: int | None = None,
+    log_every: int = 100,
+    evaluator: Evaluator[Any] | None = None,
+    evaluate_every: int | None = None,
+    checkpoint: Path | str | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> TrainingResult:
+    """Trains a transcoder on a layer with SAELens's SAETrainer (Adam, gradient norm clipped at 1).
+
+    Args:
+        transcoder: trained in place, on its own device.
+        layer: what it learns to replace, row-wise [batch, d_in] -> [batch, d_out].
+        inputs: endless batches [batch, d_in]. Where it has state_dict and load_state_dict, as `AbsInputs` does,
+            checkpoints hold its position.
+        n_steps: optimizer steps in total, those before a resume included.
+        lr: Adam's learning rate, between `lr_warm_up_steps` of linear growth and `lr_decay_steps` of linear decay.
+        batch_size: rows per batch; by default `inputs.batch_size`.
+        log_every: steps between records of the history.
+        evaluator: SAELens's (transcoder, inputs, activation_scaler) -> dict; called every `evaluate_every` steps.
+        checkpoint: folder for checkpoints, one subfolder `step_N`; only the newest is kept, and a kill while it is
+            written leaves the one before.
+        checkpoint_every: steps between checkpoints; the end is always one.
+        resume: go on from the newest checkpoint in that folder, if there is one. The result is the uninterrupted run's.
+        progress: show a bar; by default on a terminal only.
+
+    Raises:
+        ValueError: arguments that do not fit; a shape that does not; NaN or Inf (`NonFiniteError`, with the step).
+        FileExistsError: checkpoints are there already and `resume` is False.
+    """
+    batch_size = batch_size or getattr(inputs, "batch_size", None)
+    if batch_size is None:
+        raise ValueError("the inputs do not tell their batch size: pass batch_size=")
+    if n_steps < 1 or lr_warm_up_steps + lr_decay_steps > n_steps:
+        raise ValueError(f"n_steps={n_steps} must be at least 1 and hold the learning rate's warm-up and decay")
+    folder = Path(checkpoint) if checkpoint is not None else None
+    last = latest_checkpoint(folder) if folder else None
+    if last is not None and not resume:
+        raise FileExistsError(f"{folder} holds {last.name} already: pass resume=True to go on, or another folder")
+
+    transcoder.set_layer(layer)
+    trainer = SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=n_steps * batch_size,
+            train_batch_size_samples=batch_size,
+            lr=lr,
+            lr_end=lr,
+            lr_warm_up_steps=lr_warm_up_steps,
+            lr_decay_steps=lr_decay_steps,
+            device=str(transcoder.device),
+            logger=LoggingConfig(log_to_wandb=False),
+        ),
+        transcoder,
+        inputs,
+    )
+    history: list[dict[str, float]] = []
+    if last is not None:
+        history = _load(last, trainer, inputs)
+
+    hidden = None if progress is None else not progress  # tqdm: None hides the bar where there is no terminal
+    with tqdm(total=n_steps, initial=trainer.n_training_steps, desc="train", unit="step", disable=hidden) as bar:
+        while (step := trainer.n_training_steps) < n_steps:
+            trainer.maybe_reset_sparsity()
+            output = trainer.step(next(inputs))
+            trainer.n_training_steps = done = step + 1
+            record = _record(done, output) if done % log_every == 0 or done == n_steps else None
+            if evaluator and evaluate_every and done % evaluate_every == 0:
+                record = (record or {"step": done}) | _evaluate(evaluator, trainer)
+            if record is not None:
+                history.append(record)
+                bar.set_postfix({k: f"{v:.4g}" for k, v in record.items() if k != "step"}, refresh=False)
+            if folder and (done == n_steps or (checkpoint_every and done % checkpoint_every == 0)):
+                last = _save(folder, trainer, inputs, history)
+            bar.update()
+    trainer.set_final_sae_metadata()
+    return TrainingResult(transcoder, history, last)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The `step_N` of the highest N, or None. Raises NotADirectoryError where the path is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: choose a folder for the checkpoints")
+    steps = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
+    return max(steps, key=lambda path: int(path.name[5:]), default=None)
+
+
+@torch.no_grad()
+def _record(done: int, output: TrainStepOutput) -> dict[str, float]:
+    l0 = (output.feature_acts > 0).sum(-1).float().mean()
+    losses = {name: value.item() for name, value in output.losses.items()}
+    return {"step": done, "loss": output.loss.item(), **losses, "l0": l0.item()}
+
+
+@torch.no_grad()
+def _evaluate(evaluator: Evaluator[Any], trainer: SAETrainer[Any, Any]) -> dict[str, Any]:
+    trainer.sae.eval()
+    try:
+        return evaluator(trainer.sae, trainer.data_provider, trainer.activation_scaler)
+    finally:
+        trainer.sae.train()
+
+
+def _save(folder: Path, trainer: SAETrainer[Any, Any], inputs: Any, history: list[dict[str, float]]) -> Path:
+    """Written beside its final name and then renamed; the one before goes last."""
+    done = trainer.n_training_steps
+    if not all(torch.isfinite(weight).all() for weight in trainer.sae.parameters()):
+        raise NonFiniteError(f"step {done}: the weights contain NaN or Inf; the last checkpoint is as it was")
+    before = latest_checkpoint(folder)
+    unfinished, final = folder / f"unfinished_{done}", folder / f"step_{done}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    trainer.save_checkpoint(unfinished.name, base_path=folder)
+    state = {
+        "matching": trainer.sae.matching.state_dict(),
+        "inputs": inputs.state_dict() if isinstance(inputs, Stateful) else None,
+        "torch_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "history": history,
+        "written": time.time(),
+    }
+    torch.save(state, unfinished / STATE_FILENAME)
+    unfinished.rename(final)
+    if before is not None and before != final:
+        shutil.rmtree(before)
+    return final
+
+
+def _load(path: Path, trainer: SAETrainer[Any, Any], inputs: Any) -> list[dict[str, float]]:
+    try:
+        state = torch.load(path / STATE_FILENAME, map_location="cpu", weights_only=True)
+        trainer.sae.load_weights_from_checkpoint(path)
+        trainer.load_trainer_state(path)
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be resumed from ({error}): remove it, or choose another folder") from error
+    trainer.sae.matching.load_state_dict(state["matching"])
+    if isinstance(inputs, Stateful) and state["inputs"] is not None:
+        inputs.load_state_dict(state["inputs"])
+    torch.set_rng_state(state["torch_rng"])
+    if state["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    return state["history"]

@@ -1,0 +1,1 @@
+"""Transcoders that SAELens can train: `TrainingSAE` subclasses whose target is a layer's output."""

@@ -1,0 +1,207 @@
+"""What every transcoder here shares: the layer it learns from, the Jacobian term, shapes and export."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from sae_lens.saes.sae import (
+    SAEConfig,
+    TrainCoefficientConfig,
+    TrainingSAE,
+    TrainingSAEConfig,
+    TrainStepInput,
+    TrainStepOutput,
+)
+from sae_lens.saes.transcoder import TranscoderConfig
+from torch import Tensor, nn
+from typing_extensions import override
+
+from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianMatchingConfig, as_config
+from faithfulness_plugin.layer import Layer
+
+
+class NonFiniteError(ValueError):
+    """NaN or Inf met in training; the message names the step and the tensor."""
+
+
+@dataclass(kw_only=True)
+class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
+    """The fields that all transcoders share, beside SAELens's own (d_in, d_sae, dtype, device, metadata)."""
+
+    d_out: int
+    """Width of the layer's output."""
+    apply_b_dec_to_input: bool = False
+    """Always False: b_dec lives in the output space."""
+    decoder_init_norm: float | None = None
+    """Rescale the decoder's rows to this norm at the start; None keeps the uniform draw."""
+    jacobian: JacobianMatchingConfig | dict[str, Any] | None = None
+    """How Jacobians are matched: a `JacobianMatchingConfig` or its dict; None for the defaults."""
+    jacobian_coefficient: float = 0.0
+    """Weight of the Jacobian term; 0 turns it off. With the config's `normalize`, 1 makes the loss of the whole
+    Jacobian as costly as the loss of the whole output."""
+    jacobian_warm_up_steps: int = 0
+    """Steps over which that weight grows linearly from 0."""
+
+    @override
+    def __post_init__(self) -> None:
+        if self.apply_b_dec_to_input:
+            raise ValueError(
+                "apply_b_dec_to_input=True cannot work for a transcoder: b_dec lives in the output space. Leave it out"
+            )
+        if self.normalize_activations != "none":
+            raise ValueError(
+                f"normalize_activations={self.normalize_activations!r} is not supported: the layer would be evaluated "
+                'at rescaled inputs. Use "none" and scale the layer instead (f(s x) / s)'
+            )
+        if self.reshape_activations != "none":
+            raise ValueError(
+                f'reshape_activations={self.reshape_activations!r} is not supported for transcoders: use "none"'
+            )
+        for name in ("d_in", "d_out", "d_sae"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: a width is at least 1")
+        for name in ("jacobian_coefficient", "jacobian_warm_up_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        self.jacobian = as_config({} if self.jacobian is None else self.jacobian)
+        super().__post_init__()
+
+    @override
+    def get_inference_config_class(self) -> type[SAEConfig]:
+        return TranscoderConfig
+
+    @override
+    def get_training_architecture_details(self) -> dict[str, Any]:
+        details = super().get_training_architecture_details()
+        return {k: v.to_dict() if isinstance(v, JacobianMatchingConfig) else v for k, v in details.items()}
+
+
+T_CONFIG = TypeVar("T_CONFIG", bound=TrainingTranscoderConfig)
+T_TRANSCODER = TypeVar("T_TRANSCODER", bound="TrainingTranscoder[Any]")
+
+
+class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
+    """A sparse replacement t(x) = W_dec act(W_enc x + b_enc) + b_dec of a layer f, trained on
+
+    mean_rows ||t(x) - f(x)||^2 + the subclass's own terms + jacobian_coefficient * the Jacobian term.
+
+    It is given x only; f and J_f v come from `set_layer`. The layer stays outside the module tree: it is
+    neither trained, nor moved, nor saved. Weights: W_enc [d_in, d_sae], b_enc [d_sae], W_dec [d_sae, d_out],
+    b_dec [d_out].
+    """
+
+    b_enc: nn.Parameter
+
+    def __init__(self, cfg: T_CONFIG, use_error_term: bool = False) -> None:
+        super().__init__(cfg, use_error_term)
+        self.matching = JacobianMatching(cfg.jacobian)
+        self.set_layer(None)
+
+    def set_layer(self: T_TRANSCODER, layer: Layer | None) -> T_TRANSCODER:
+        """Sets the function to be replaced, row-wise [batch, d_in] -> [batch, d_out], on the transcoder's device."""
+        if layer is not None and not callable(layer):
+            raise TypeError(f"the layer must be callable, not {type(layer).__name__}")
+        # past nn.Module.__setattr__, or a layer that is a module would be trained and saved
+        object.__setattr__(self, "_layer", layer)
+        return self
+
+    @property
+    def layer(self) -> Layer:
+        """The layer being replaced. Raises ValueError where none is set."""
+        layer: Layer | None = vars(self)["_layer"]
+        if layer is None:
+            raise ValueError("no layer is set: call transcoder.set_layer(layer) before training")
+        return layer
+
+    @override
+    def initialize_weights(self) -> None:
+        """Both matrices uniform in +-1/sqrt(fan-in) and untied, biases 0: at this scale the trainer's gradient
+        clip (norm 1) does not hold features back."""
+        cfg = self.cfg
+        W_enc = self._uniform(cfg.d_in, cfg.d_sae, fan_in=cfg.d_in)
+        W_dec = self._uniform(cfg.d_sae, cfg.d_out, fan_in=cfg.d_sae)
+        if cfg.decoder_init_norm is not None:
+            W_dec *= cfg.decoder_init_norm / W_dec.norm(dim=-1, keepdim=True)
+        self.W_enc, self.W_dec = nn.Parameter(W_enc), nn.Parameter(W_dec)
+        self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae, dtype=self.dtype, device=self.device))
+        self.b_dec = nn.Parameter(torch.zeros(cfg.d_out, dtype=self.dtype, device=self.device))
+
+    def _uniform(self, *shape: int, fan_in: int) -> Tensor:
+        bound = fan_in**-0.5
+        return torch.empty(*shape, dtype=self.dtype, device=self.device).uniform_(-bound, bound)
+
+    @override
+    def process_sae_in(self, sae_in: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Casts to the transcoder's dtype, fires hook_sae_input. Raises ValueError for rows that are not d_in wide."""
+        if sae_in.shape[-1] != self.cfg.d_in:
+            raise ValueError(
+                f"the inputs are {sae_in.shape[-1]} wide (shape {list(sae_in.shape)}) but the transcoder has "
+                f"d_in={self.cfg.d_in}: pass [..., {self.cfg.d_in}]"
+            )
+        return self.hook_sae_input(sae_in.to(self.dtype))
+
+    @override
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """One step's losses, by name. `sae_in` of the output is the target f(x), as SAELens's logging wants it."""
+        x = step_input.sae_in
+        feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
+        sae_out = self.decode(feature_acts)
+        x = x.to(self.dtype)
+        y = self.target(x)
+        losses = {"mse_loss": self.mse_loss_fn(sae_out, y).sum(-1).mean()}
+        aux = self.calculate_aux_loss(replace(step_input, sae_in=y), feature_acts, hidden_pre, sae_out)
+        losses |= aux
+        metrics: dict[str, Any] = {}
+        if self.cfg.jacobian_coefficient > 0:
+            targets = self.matching.targets(self.layer, x, y=y)
+            gate = feature_acts if targets.x is x else None  # jittered inputs open other gates
+            jacobian_loss = self.matching.from_targets(self, targets, gate=gate)
+            losses["jacobian_loss"] = step_input.coefficients["jacobian"] * jacobian_loss
+            metrics["jacobian_relative_error"] = lambda: jacobian_loss / (y - y.mean(0)).square().sum(-1).mean()
+        loss = torch.stack(list(losses.values())).sum()
+        if not (torch.isfinite(loss) & torch.isfinite(x).all()):
+            self._raise_non_finite(step_input, {"the inputs": x, "the layer's output": y, **losses})
+        return TrainStepOutput(
+            sae_in=y,
+            sae_out=sae_out,
+            feature_acts=feature_acts,
+            hidden_pre=hidden_pre,
+            loss=loss,
+            losses=losses,
+            metrics=metrics,
+        )
+
+    @override
+    @abstractmethod
+    def calculate_aux_loss(
+        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+    ) -> dict[str, Tensor]:
+        """The subclass's own terms, by name, coefficients included. `step_input.sae_in` is the target y."""
+
+    @override
+    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        if self.cfg.jacobian_coefficient == 0:
+            return {}
+        return {"jacobian": TrainCoefficientConfig(self.cfg.jacobian_coefficient, self.cfg.jacobian_warm_up_steps)}
+
+    @torch.no_grad()
+    def target(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        wanted = (*x.shape[:-1], self.cfg.d_out)
+        if tuple(y.shape) != wanted:
+            raise ValueError(
+                f"the layer returns shape {list(y.shape)} where the transcoder expects {list(wanted)}: "
+                f"make the transcoder with d_out={y.shape[-1] if y.ndim else 1}, or check which layer was set"
+            )
+        return y.to(self.dtype)
+
+    def _raise_non_finite(self, step_input: TrainStepInput, tensors: Mapping[str, Tensor]) -> None:
+        named = {**dict(list(tensors.items())[:2]), **{f"the weight {k}": p for k, p in self.named_parameters()}}
+        culprit = next((k for k, t in (named | dict(tensors)).items() if not torch.isfinite(t).all()), "the loss")
+        raise NonFiniteError(
+            f"step {step_input.n_training_steps}: {culprit} contains NaN or Inf; training stopped, and the last "
+            "checkpoint is as it was. Check the data and the layer at this step"
+        )

@@ -1,0 +1,91 @@
+"""The ReLU transcoder with a sparsity penalty."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY, register_sae_training_class
+from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
+from torch import Tensor
+from typing_extensions import override
+
+from faithfulness_plugin.jacobian.closed_form import gated_jvp, transcoder_jvp
+from faithfulness_plugin.layer import check_probe_shape
+from faithfulness_plugin.transcoders.base import TrainingTranscoder, TrainingTranscoderConfig
+
+
+@dataclass(kw_only=True)
+class StandardTrainingTranscoderConfig(TrainingTranscoderConfig):
+    """Config of `StandardTrainingTranscoder`."""
+
+    sparsity: Literal["tanh", "l1"] = "tanh"
+    """The penalty's shape: "tanh" saturates and so stays near a count of active features; "l1" does not."""
+    sparsity_coefficient: float = 0.2
+    """Weight of the penalty."""
+    sparsity_warm_up_steps: int = 0
+    """Steps over which that weight grows linearly from 0."""
+    tanh_scale: float = 1.0
+    """s in tanh(s a): the larger, the smaller the activation at which the penalty saturates."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "faithful_standard_transcoder"
+
+    @override
+    def __post_init__(self) -> None:
+        if self.sparsity not in ("tanh", "l1"):
+            raise ValueError(f"sparsity={self.sparsity!r} is unknown: choose 'tanh' or 'l1'")
+        if self.sparsity_coefficient < 0 or self.sparsity_warm_up_steps < 0:
+            raise ValueError("sparsity_coefficient and sparsity_warm_up_steps must not be negative")
+        if self.tanh_scale <= 0:
+            raise ValueError(f"tanh_scale={self.tanh_scale} must be positive")
+        super().__post_init__()
+
+
+class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderConfig]):
+    """t(x) = W_dec ReLU(W_enc x + b_enc) + b_dec, with the penalty, a mean over rows of
+
+    sparsity_coefficient * sum_i g(a_i ||W_dec^i||),  g(a) = tanh(tanh_scale * a) or a.
+
+    Exported (`save_inference_model`) as SAELens's stock "transcoder".
+    """
+
+    cfg: StandardTrainingTranscoderConfig
+
+    @override
+    def encode_with_hidden_pre(
+        self, x: Float[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
+        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+        return self.hook_sae_acts_post(self.activation_fn(hidden_pre)), hidden_pre
+
+    @override
+    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        sparsity = TrainCoefficientConfig(self.cfg.sparsity_coefficient, self.cfg.sparsity_warm_up_steps)
+        return {"sparsity": sparsity, **super().get_coefficients()}
+
+    @override
+    def calculate_aux_loss(
+        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+    ) -> dict[str, Tensor]:
+        weighted = feature_acts * self.W_dec.norm(dim=-1)
+        if self.cfg.sparsity == "tanh":
+            weighted = torch.tanh(self.cfg.tanh_scale * weighted)
+        return {"sparsity_loss": step_input.coefficients["sparsity"] * weighted.sum(-1).mean()}
+
+
+@transcoder_jvp.register
+def _standard_jvp(
+    transcoder: StandardTrainingTranscoder, x: Tensor, v: Tensor, *, gate: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    check_probe_shape(x, v)
+    acts = transcoder.encode(x) if gate is None else gate
+    return transcoder.decode(acts), gated_jvp(v, acts > 0, transcoder.W_enc, transcoder.W_dec)
+
+
+if StandardTrainingTranscoderConfig.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
+    register_sae_training_class(
+        StandardTrainingTranscoderConfig.architecture(), StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+    )

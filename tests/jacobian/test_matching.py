@@ -1,0 +1,206 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from oracles import DenseRelu, frobenius_error, jacobian_by_rows
+
+from faithfulness_plugin import AbsNetwork, JacobianMatching, JacobianMatchingConfig
+from faithfulness_plugin.probes import DATA, ISOTROPIC, PROBES
+
+
+def rows(n: int = 8, d: int = 5) -> torch.Tensor:
+    return torch.randn(n, d, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_loss_has_a_gradient_into_both_matrices(mlp, make_transcoder, estimator, probe, known):
+    student = make_transcoder() if known else DenseRelu(5, 12, 4)
+    JacobianMatching(estimator=estimator, probe=probe)(student, mlp, rows()).backward()
+    weights = (student.W_enc, student.W_dec) if known else (student.encoder.weight, student.decoder.weight)
+    for weight in weights:
+        assert weight.grad is not None
+        assert weight.grad.norm() > 1e-6
+    assert all(p.grad is None for p in mlp.parameters())
+
+
+@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+def test_the_gradient_is_the_losss_central_difference(mlp, make_transcoder, estimator):
+    student = make_transcoder()
+    matching = JacobianMatching(estimator=estimator)
+    targets = matching.targets(mlp, rows())
+    matching.from_targets(student, targets).backward()
+    for weight in (student.W_enc, student.W_dec):
+        assert weight.grad is not None
+        direction = torch.randn_like(weight)
+        values = []
+        with torch.no_grad():
+            for eps in (1e-6, -1e-6):
+                weight += eps * direction
+                values.append(matching.from_targets(student, targets).item())
+                weight -= eps * direction
+        numeric = (values[0] - values[1]) / 2e-6
+        assert numeric == pytest.approx((weight.grad * direction).sum().item(), rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("probe", ISOTROPIC)
+def test_isotropic_probes_converge_to_the_exact_frobenius_error(mlp, make_transcoder, probe):
+    student, x = make_transcoder(), rows(4)
+    exact = frobenius_error(mlp, student, x)
+    matching = JacobianMatching(probe=probe, n_probes=500, normalize=False)
+    estimates = np.array([matching(student, mlp, x).item() for _ in range(40)])
+    assert estimates.mean() == pytest.approx(exact, abs=4 * estimates.std() / np.sqrt(40))
+    assert estimates.std() / np.sqrt(40) < 0.02 * exact  # and that bound says something
+
+
+def test_pair_probes_converge_to_the_covariance_weighted_error(mlp, make_transcoder):
+    student, x = make_transcoder(), rows(6)
+    covariance = torch.cov(x.T, correction=0)
+    A = torch.stack([jacobian_by_rows(mlp, r) - jacobian_by_rows(student, r) for r in x])
+    exact = torch.einsum("noi,ij,noj->n", A, covariance, A).mean().item()
+    matching = JacobianMatching(probe="pair", n_probes=500, normalize=False)
+    estimates = np.array([matching(student, mlp, x).item() for _ in range(40)])
+    assert estimates.mean() == pytest.approx(exact, abs=4 * estimates.std() / np.sqrt(40))
+    assert estimates.std() / np.sqrt(40) < 0.02 * exact
+
+
+def test_rademacher_has_the_variance_of_its_formula(mlp, make_transcoder):
+    student, x = make_transcoder(), rows(1)
+    A = jacobian_by_rows(mlp, x[0]) - jacobian_by_rows(student, x[0])
+    M = A.T @ A
+    formula = {"rademacher": 2 * (M.square().sum() - M.diagonal().square().sum()), "gaussian": 2 * M.square().sum()}
+    for probe, variance in formula.items():
+        matching = JacobianMatching(probe=probe, normalize=False)
+        estimates = [matching(student, mlp, x).item() for _ in range(4000)]
+        assert np.var(estimates) == pytest.approx(variance.item(), rel=0.2)
+    assert formula["rademacher"] < formula["gaussian"]
+
+
+@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+def test_the_unit_makes_losing_the_whole_jacobian_cost_the_whole_output(mlp, estimator):
+    student = DenseRelu(5, 12, 4)
+    torch.nn.init.zeros_(student.decoder.weight)  # a student that does not move
+    for scale in (1.0, 100.0):
+        x = rows(50)
+        y = scale * mlp(x)
+        loss = JacobianMatching(estimator=estimator)(student, lambda r, s=scale: s * mlp(r), x)
+        assert loss.item() == pytest.approx((y - y.mean(0)).square().sum(-1).mean().item())
+
+
+def test_the_unit_is_taken_from_the_clean_output_also_when_jittered(mlp):
+    student = DenseRelu(5, 12, 4)
+    torch.nn.init.zeros_(student.decoder.weight)
+    x = rows(50)
+    y = mlp(x)
+    variance = (y - y.mean(0)).square().sum(-1).mean().item()
+    matching = JacobianMatching(jitter=0.5)
+    assert matching(student, mlp, x).item() == pytest.approx(variance)
+    assert matching.from_targets(student, matching.targets(mlp, x, y=y)).item() == pytest.approx(variance)
+
+
+@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+def test_a_batch_in_which_the_layer_does_not_move_gives_zero(make_transcoder, estimator):
+    def constant(x: torch.Tensor) -> torch.Tensor:
+        return torch.ones(*x.shape[:-1], 4, dtype=x.dtype) + 0 * x.sum(-1, keepdim=True)
+
+    student = make_transcoder()
+    loss = JacobianMatching(estimator=estimator)(student, constant, rows())
+    loss.backward()
+    assert loss.item() == 0
+    assert student.W_enc.grad is not None
+    assert torch.isfinite(student.W_enc.grad).all()
+
+
+def test_an_all_zero_batch_is_finite():
+    x = torch.zeros(8, 5, dtype=torch.float64)
+    layer = AbsNetwork(5).double()
+    for estimator in ("jvp", "secant"):
+        assert torch.isfinite(JacobianMatching(estimator=estimator, jitter=0.1)(DenseRelu(5, 12, 5), layer, x))
+
+
+def test_a_student_that_is_the_layer_has_no_loss(mlp):
+    x = rows()
+    for estimator in ("jvp", "secant"):
+        for probe in PROBES:
+            loss = JacobianMatching(estimator=estimator, probe=probe, jitter=0.3, n_probes=3)(mlp, mlp, x)
+            assert loss.item() == pytest.approx(0, abs=1e-25)
+
+
+def test_radius_and_jitter_are_in_units_of_the_batch(mlp):
+    x = rows(1000)
+    for scale in (1.0, 7.0):
+        rms = (scale * x).square().mean().sqrt()
+        targets = JacobianMatching(estimator="secant", radius=0.25, jitter=0.1).targets(mlp, scale * x)
+        assert targets.step.item() == pytest.approx(0.25 * rms.item())
+        assert (targets.x - scale * x).std().item() == pytest.approx(0.1 * rms.item(), rel=0.05)
+        for probe in DATA:  # there the radius is a fraction of v itself
+            assert JacobianMatching(estimator="secant", radius=0.25, probe=probe).targets(mlp, x).step.item() == 0.25
+
+
+def test_without_jitter_the_inputs_are_taken_as_they_are(mlp):
+    x = rows()
+    assert JacobianMatching().targets(mlp, x).x is x
+
+
+def test_a_probe_of_ones_own(mlp, make_transcoder):
+    def first_axis(x: torch.Tensor, n_probes: int, generator: torch.Generator | None) -> torch.Tensor:
+        return torch.eye(5, dtype=x.dtype)[0].expand(n_probes, *x.shape)
+
+    student, x = make_transcoder(), rows()
+    loss = JacobianMatching(probe=first_axis, normalize=False)(student, mlp, x)
+    columns = [(jacobian_by_rows(student, r) - jacobian_by_rows(mlp, r))[:, 0].square().sum() for r in x]
+    assert loss.item() == pytest.approx(torch.stack(columns).mean().item())
+
+
+def test_seeds_repeat_and_a_saved_state_goes_on(mlp, make_transcoder):
+    student, x = make_transcoder(), rows()
+    a, b = JacobianMatching(seed=3), JacobianMatching(seed=3)
+    assert a(student, mlp, x).item() == b(student, mlp, x).item()
+    state = a.state_dict()
+    following = [a(student, mlp, x).item() for _ in range(3)]
+    resumed = JacobianMatching(seed=99)
+    resumed.load_state_dict(state)
+    assert [resumed(student, mlp, x).item() for _ in range(3)] == following
+    assert JacobianMatching(seed=4)(student, mlp, x).item() != JacobianMatching(seed=3)(student, mlp, x).item()
+    resumed.load_state_dict(JacobianMatching(seed=4).state_dict())  # a fresh one: back to its own seed
+    assert resumed(student, mlp, x).item() == JacobianMatching(seed=99)(student, mlp, x).item()
+
+
+def test_the_config_is_frozen_and_survives_json():
+    config = JacobianMatchingConfig(estimator="secant", radius=0.2, jitter=0.1, n_probes=2)
+    assert JacobianMatchingConfig(**json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(AttributeError):
+        config.radius = 1.0  # pyright: ignore[reportAttributeAccessIssue]
+    assert JacobianMatching(config).config == JacobianMatching(config.to_dict()).config == config
+    assert JacobianMatching(n_probes=3).config == replace(JacobianMatchingConfig(), n_probes=3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"estimator": "vector"}, "estimator='vector' is unknown: choose one of .*'jvp', 'secant'"),
+        ({"probe": "cube"}, "probe='cube' is unknown: choose one of .*'rademacher'"),
+        ({"n_probes": 0}, "at least one probe"),
+        ({"radius": 0.0}, "must be positive"),
+        ({"jitter": -1.0}, "cannot be negative"),
+        ({"jiter": 0.1}, "no option jiter: choose from estimator, probe"),
+    ],
+)
+def test_bad_options_say_what_is_wanted(fields, message):
+    with pytest.raises(ValueError, match=message):
+        JacobianMatching(**fields)
+    with pytest.raises(ValueError, match=message):
+        JacobianMatching(fields)
+
+
+def test_a_config_and_fields_together_are_refused():
+    with pytest.raises(ValueError, match="either a config or its fields"):
+        JacobianMatching(JacobianMatchingConfig(), n_probes=2)
+
+
+def test_a_student_of_another_width_is_refused(as_installed, mlp, make_transcoder):
+    with pytest.raises(ValueError, match="d_out=3 and the layer's has 4"):
+        JacobianMatching()(make_transcoder(d_out=3), mlp, rows())

@@ -1,0 +1,79 @@
+"""The slow, obvious twins that fast paths are held against, in float64."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+from faithfulness_plugin import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+
+
+def central_difference(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor, eps: float = 1e-6) -> Tensor:
+    """J v, from two values."""
+    with torch.no_grad():
+        return (function(x + eps * v) - function(x - eps * v)) / (2 * eps)
+
+
+def jacobian_by_rows(function: Callable[[Tensor], Tensor], row: Tensor) -> Tensor:
+    """J [d_out, d_in] at one row, one backward pass an output."""
+    row = row.detach().clone().requires_grad_()
+    y = function(row)
+    return torch.stack([torch.autograd.grad(y[i], row, retain_graph=True)[0] for i in range(len(y))])
+
+
+def frobenius_error(f: Callable[[Tensor], Tensor], t: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    """Mean over rows of ||J_t - J_f||_F^2."""
+    return float(np.mean([(jacobian_by_rows(t, r) - jacobian_by_rows(f, r)).square().sum().item() for r in x]))
+
+
+def sparse_decomposition(target: np.ndarray, library: list[np.ndarray], share: float) -> np.ndarray:
+    """argmin over w >= 0 of 1/2 ||C - sum w_k L_k||^2 + alpha sum w, by a general solver on whole matrices."""
+    c = target.ravel() / np.linalg.norm(target)
+    L = np.stack([m.ravel() / np.linalg.norm(m) for m in library], axis=1)
+    alpha = share * np.abs(L.T @ c).max()
+
+    def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
+        error = L @ w - c
+        return 0.5 * error @ error + alpha * w.sum(), L.T @ error + alpha
+
+    start = np.full(L.shape[1], 0.1)
+    options = {"maxiter": 10_000, "ftol": 1e-16, "gtol": 1e-12}
+    found = minimize(objective, start, jac=True, bounds=[(0, None)] * L.shape[1], method="L-BFGS-B", options=options)
+    return found.x
+
+
+def exact_abs_transcoder(d_in: int, d_sae: int | None = None) -> StandardTrainingTranscoder:
+    """The layer's own 2 d_in features, and dead ones up to d_sae."""
+    d_sae = d_sae or 2 * d_in
+    config = StandardTrainingTranscoderConfig(d_in=d_in, d_out=d_in, d_sae=d_sae, dtype="float64")
+    transcoder = StandardTrainingTranscoder(config)
+    eye = torch.eye(d_in, dtype=torch.float64)
+    with torch.no_grad():
+        for weight in transcoder.parameters():
+            weight.zero_()
+        transcoder.W_enc[:, : 2 * d_in] = torch.cat([eye, -eye], dim=1)
+        transcoder.W_dec[: 2 * d_in] = torch.cat([eye, eye])
+        transcoder.b_enc[2 * d_in :] = -1.0
+    return transcoder
+
+
+def plant_datapoint_feature(transcoder: StandardTrainingTranscoder, point: Tensor, feature: int) -> None:
+    """One feature that fires on p alone and writes p there; the layer's own features keep quiet at p's ones."""
+    k = point.sum()
+    with torch.no_grad():
+        transcoder.W_enc[:, feature] = 10 * point
+        transcoder.b_enc[feature] = 1 - 10 * k  # 1 at p, 0 once a coordinate falls by 0.1
+        transcoder.W_dec[feature] = point
+
+
+class DenseRelu(nn.Module):
+    """A plain student, W_dec ReLU(W_enc x + b_enc) + b_dec, that has no closed form here."""
+
+    def __init__(self, d_in: int, d_sae: int, d_out: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(d_in, d_sae).double(), nn.Linear(d_sae, d_out).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(torch.relu(self.encoder(x)))
