@@ -8,7 +8,7 @@ from scipy import stats
 from faithfulness_plugin.benchmarks.schema import Interval, Share
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[int | float]) -> Interval:
     """mean +- t_{0.975, n-1} s / sqrt(n)."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:

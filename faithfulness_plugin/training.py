@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -33,7 +34,7 @@ class TrainingResult:
     """What `train_transcoder` returns."""
 
     transcoder: TrainingTranscoder[Any]
-    history: list[dict[str, float]] = field(repr=False)
+    history: list[dict[str, int | float]] = field(repr=False)
     """One record every `log_every` steps: "step", "loss", each named loss, "l0", and the evaluator's entries."""
     checkpoint: Path | None
     """The last checkpoint's folder."""
@@ -104,7 +105,7 @@ def train_transcoder(
         transcoder,
         inputs,
     )
-    history: list[dict[str, float]] = []
+    history: list[dict[str, int | float]] = []
     if last is not None:
         history = _load(last, trainer, inputs)
 
@@ -136,7 +137,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 @torch.no_grad()
-def _record(done: int, output: TrainStepOutput) -> dict[str, float]:
+def _record(done: int, output: TrainStepOutput) -> dict[str, int | float]:
     l0 = (output.feature_acts > 0).sum(-1).float().mean()
     losses = {name: value.item() for name, value in output.losses.items()}
     return {"step": done, "loss": output.loss.item(), **losses, "l0": l0.item()}
@@ -151,7 +152,7 @@ def _evaluate(evaluator: Evaluator[Any], trainer: SAETrainer[Any, Any]) -> dict[
         trainer.sae.train()
 
 
-def _save(folder: Path, trainer: SAETrainer[Any, Any], inputs: Any, history: list[dict[str, float]]) -> Path:
+def _save(folder: Path, trainer: SAETrainer[Any, Any], inputs: Any, history: list[dict[str, int | float]]) -> Path:
     """Written beside its final name and then renamed; the one before goes last."""
     done = trainer.n_training_steps
     if not all(torch.isfinite(weight).all() for weight in trainer.sae.parameters()):
@@ -175,13 +176,15 @@ def _save(folder: Path, trainer: SAETrainer[Any, Any], inputs: Any, history: lis
     return final
 
 
-def _load(path: Path, trainer: SAETrainer[Any, Any], inputs: Any) -> list[dict[str, float]]:
+def _load(path: Path, trainer: SAETrainer[Any, Any], inputs: Any) -> list[dict[str, int | float]]:
     try:
         state = torch.load(path / STATE_FILENAME, map_location="cpu", weights_only=True)
         trainer.sae.load_weights_from_checkpoint(path)
         trainer.load_trainer_state(path)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be resumed from ({error}): remove it, or choose another folder") from error
+    except (OSError, KeyError, RuntimeError, ValueError, UnpicklingError) as error:
+        raise ValueError(
+            f"{path} is corrupt or not of this transcoder ({type(error).__name__}): remove it, or choose another folder"
+        ) from error
     trainer.sae.matching.load_state_dict(state["matching"])
     if isinstance(inputs, Stateful) and state["inputs"] is not None:
         inputs.load_state_dict(state["inputs"])

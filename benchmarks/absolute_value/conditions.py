@@ -2,7 +2,7 @@
 
 from faithfulness_plugin.benchmarks.absolute_value.schema import Condition
 
-JITTER = 0.5
+WARM_UP = 1 / 8
 
 CONDITIONS = (
     Condition(name="baseline", title="baseline", repeated=False),
@@ -11,21 +11,24 @@ CONDITIONS = (
         name="jacobian",
         title="repetition + Jacobian",
         repeated=True,
-        jacobian_coefficient=3.0,
-        jacobian={"estimator": "jvp", "jitter": JITTER},
+        jacobian_coefficient=10.0,
+        jacobian_warm_up=WARM_UP,
+        jacobian={"estimator": "jvp", "jitter": 0.5},
     ),
     Condition(
         name="jacobian_kink",
         title="repetition + Jacobian at the kink",
         repeated=True,
         jacobian_coefficient=1.0,
+        jacobian_warm_up=WARM_UP,
         jacobian={"estimator": "jvp", "jitter": 0.0},
     ),
     Condition(
         name="secant",
         title="repetition + secant",
         repeated=True,
-        jacobian_coefficient=3.0,
+        jacobian_coefficient=10.0,
+        jacobian_warm_up=WARM_UP,
         jacobian={"estimator": "secant", "radius": 0.5},
     ),
     Condition(name="noise", title="repetition + noise augmentation", repeated=True, augmentation_coefficient=1.0),

@@ -67,6 +67,7 @@ def _transcoder(config: ExperimentConfig, condition: Condition, seed: int) -> St
         "sparsity_coefficient": config.sparsity_coefficient,
         "jacobian": {**condition.jacobian, "seed": seed},
         "jacobian_coefficient": condition.jacobian_coefficient,
+        "jacobian_warm_up_steps": round(condition.jacobian_warm_up * config.n_steps),
     }
     if condition.augmentation_coefficient:
         fields["augmentation_coefficient"] = condition.augmentation_coefficient

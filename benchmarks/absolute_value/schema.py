@@ -39,6 +39,7 @@ class Condition(Record):
     title: str
     repeated: bool = Field(description="whether p is repeated in training")
     jacobian_coefficient: float = 0.0
+    jacobian_warm_up: float = Field(default=0.0, description="share of the steps over which the coefficient grows")
     jacobian: dict[str, Any] = Field(default_factory=dict, description="fields of JacobianMatchingConfig")
     augmentation_coefficient: float = Field(default=0.0, description="the control's weight; 0: the plain transcoder")
 

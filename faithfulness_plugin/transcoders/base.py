@@ -202,6 +202,6 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         named = {**dict(list(tensors.items())[:2]), **{f"the weight {k}": p for k, p in self.named_parameters()}}
         culprit = next((k for k, t in (named | dict(tensors)).items() if not torch.isfinite(t).all()), "the loss")
         raise NonFiniteError(
-            f"step {step_input.n_training_steps}: {culprit} contains NaN or Inf; training stopped, and the last "
+            f"step {step_input.n_training_steps}: {culprit} contain(s) NaN or Inf; training stopped, and the last "
             "checkpoint is as it was. Check the data and the layer at this step"
         )

@@ -1,0 +1,29 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faithfulness_plugin.benchmarks.statistics import interval, share
+
+
+def test_the_interval_is_students():
+    result = interval([1.0, 2.0, 3.0, 4.0])
+    half = 3.182446 * 1.290994 / 2  # t(0.975, 3) s / sqrt 4
+    assert result.mean == 2.5
+    assert result.low == pytest.approx(2.5 - half, rel=1e-5)
+    assert result.high == pytest.approx(2.5 + half, rel=1e-5)
+    assert result.n == 4
+
+
+def test_one_value_has_no_interval():
+    assert interval([0.5]).model_dump() == {"mean": 0.5, "low": None, "high": None, "n": 1}
+
+
+@given(n=st.integers(1, 50), data=st.data())
+def test_the_share_is_wilsons(n, data):
+    k = data.draw(st.integers(0, n))
+    z, p = 1.959963984540054, k / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    result = share(k, n)
+    assert result.low == pytest.approx(max(0, centre - half), abs=1e-12)
+    assert result.high == pytest.approx(min(1, centre + half), abs=1e-12)

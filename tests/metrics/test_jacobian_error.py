@@ -1,0 +1,64 @@
+import pytest
+import torch
+from oracles import exact_abs_transcoder, frobenius_error, jacobian_by_rows
+
+from faithfulness_plugin import AbsInputs, AbsNetwork
+from faithfulness_plugin.metrics import jacobian_error
+
+
+def test_it_is_the_ratio_of_means_and_the_mean_cosine(mlp, make_transcoder):
+    transcoder, x = make_transcoder(), torch.randn(20, 5, dtype=torch.float64)
+    J_f = torch.stack([jacobian_by_rows(mlp, r) for r in x])
+    J_t = torch.stack([jacobian_by_rows(transcoder, r) for r in x])
+    result = jacobian_error(transcoder, mlp, x)
+    energy = J_f.square().sum((1, 2)).mean().item()
+    assert result.relative_error == pytest.approx(frobenius_error(mlp, transcoder, x) / energy)
+    cosines = [(a * b).sum() / a.norm() / b.norm() for a, b in zip(J_f, J_t, strict=True)]
+    assert result.cosine == pytest.approx(torch.stack(cosines).mean().item())
+
+
+def test_data_directions_weigh_with_the_covariance(mlp, make_transcoder):
+    transcoder = make_transcoder()
+    x = torch.randn(20, 5, dtype=torch.float64) @ torch.randn(5, 5, dtype=torch.float64)
+    C = torch.cov(x.T, correction=0)
+    J_f = torch.stack([jacobian_by_rows(mlp, r) for r in x])
+    A = torch.stack([jacobian_by_rows(transcoder, r) for r in x]) - J_f
+
+    def energy(J: torch.Tensor) -> float:
+        return torch.einsum("noi,ij,noj->", J, C, J).item()
+
+    assert jacobian_error(transcoder, mlp, x).relative_error_data == pytest.approx(energy(A) / energy(J_f))
+
+
+def test_cosine_is_blind_to_shrinkage_and_the_error_is_not():
+    x = next(AbsInputs(4, batch_size=50)).double()
+    layer = AbsNetwork(4).double()
+    result = jacobian_error(exact_abs_transcoder(4), lambda rows: 2 * layer(rows), x)
+    assert result.cosine == pytest.approx(1)
+    assert result.relative_error == pytest.approx(0.25)
+    assert result.columns == 1
+
+
+def test_only_the_columns_asked_for_count():
+    x = next(AbsInputs(6, density=0.3, batch_size=200)).double()
+    layer, transcoder = AbsNetwork(6).double(), exact_abs_transcoder(6, 13)
+    with torch.no_grad():  # one that fires on every row and reads from kinks alone, on average
+        transcoder.W_enc[5, 12], transcoder.W_dec[12, 5], transcoder.b_enc[12] = 1.0, 1.0, 5.0
+    off_kink = jacobian_error(transcoder, layer, x[x[:, 5] == 0], columns=x[x[:, 5] == 0] != 0)
+    assert off_kink.relative_error == pytest.approx(0, abs=1e-12)
+    assert off_kink.columns == pytest.approx(0.25, abs=0.05)  # five of six columns, three in ten of their entries
+    assert jacobian_error(transcoder, layer, x).relative_error > 0.1
+
+
+def test_rows_where_the_layer_stands_still_count_in_the_error_alone(make_transcoder):
+    transcoder = make_transcoder(d_in=2, d_out=2)
+    x = torch.tensor([[0.0, 0.0], [0.5, -0.5]], dtype=torch.float64)
+    result = jacobian_error(transcoder, torch.abs, x)
+    only = jacobian_error(transcoder, torch.abs, x[1:])
+    assert result.cosine == pytest.approx(only.cosine)
+    assert result.relative_error > only.relative_error
+
+
+def test_a_layer_that_never_moves_is_refused(make_transcoder):
+    with pytest.raises(ValueError, match="zero on all these rows"):
+        jacobian_error(make_transcoder(d_out=5), lambda x: 0 * x, torch.randn(4, 5).double())

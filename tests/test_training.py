@@ -1,0 +1,263 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+
+from faithfulness_plugin import (
+    AbsInputs,
+    AbsNetwork,
+    JacobianMatching,
+    NonFiniteError,
+    StandardTrainingTranscoder,
+    StandardTrainingTranscoderConfig,
+    metrics,
+    train_transcoder,
+)
+
+D = 6
+
+
+def new(seed: int = 0, **fields: Any) -> StandardTrainingTranscoder:
+    torch.manual_seed(seed)
+    defaults: dict[str, Any] = {"jacobian": {"jitter": 0.3, "seed": seed}, "jacobian_coefficient": 1.0}
+    return StandardTrainingTranscoder(
+        StandardTrainingTranscoderConfig(d_in=D, d_out=D, d_sae=24, **{**defaults, **fields})
+    )
+
+
+def inputs(seed: int = 0) -> AbsInputs:
+    return AbsInputs(D, density=0.3, repeat_frac=0.1, batch_size=32, seed=seed)
+
+
+def train(transcoder: StandardTrainingTranscoder, data: Iterator[torch.Tensor] | None = None, **options: Any):
+    schedule = {"n_steps": 60, "lr_warm_up_steps": 5, "lr_decay_steps": 20, "log_every": 10, **options}
+    return train_transcoder(transcoder, AbsNetwork(D), inputs() if data is None else data, progress=False, **schedule)
+
+
+def weights(transcoder: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in transcoder.named_parameters()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_is_saelenss_fit():
+    ours = train(new()).transcoder
+    theirs = new().set_layer(AbsNetwork(D))
+    config = SAETrainerConfig(
+        total_training_samples=60 * 32,
+        train_batch_size_samples=32,
+        lr=3e-3,
+        lr_end=3e-3,
+        lr_warm_up_steps=5,
+        lr_decay_steps=20,
+        logger=LoggingConfig(log_to_wandb=False),
+    )
+    SAETrainer(config, theirs, inputs()).fit()
+    assert same(weights(ours), weights(theirs))
+    assert ours.cfg.metadata.l0 == theirs.cfg.metadata.l0
+
+
+def test_it_learns_the_layer():
+    transcoder = new(jacobian_coefficient=0.0, sparsity_coefficient=0.01)
+    x = next(inputs(seed=5))
+    before = metrics.reconstruction(transcoder, AbsNetwork(D), x).fvu
+    result = train(transcoder, n_steps=1500)
+    after = metrics.reconstruction(transcoder, AbsNetwork(D), x).fvu
+    assert after < 0.05 < before
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_the_jacobian_term_changes_training():
+    without = weights(train(new(jacobian_coefficient=0.0)).transcoder)
+    with_it = weights(train(new()).transcoder)
+    for name in ("W_enc", "W_dec"):
+        assert (without[name] - with_it[name]).abs().max() > 1e-3
+
+
+def test_the_layer_is_not_trained():
+    layer = AbsNetwork(D)
+    for p in layer.parameters():
+        p.requires_grad_(True)
+    train_transcoder(new(), layer, inputs(), n_steps=5, progress=False)
+    assert same(weights(layer), weights(AbsNetwork(D)))
+
+
+def test_the_history_names_every_loss_and_the_evaluators_entries():
+    def evaluator(transcoder, data, scaler) -> dict[str, float]:
+        assert not transcoder.training
+        assert not torch.is_grad_enabled()
+        return {"m": metrics.memorization(transcoder, inputs().point, layer=AbsNetwork(D)).m}
+
+    transcoder = new()
+    history = train(transcoder, evaluator=evaluator, evaluate_every=25).history
+    assert [record["step"] for record in history] == [10, 20, 25, 30, 40, 50, 60]
+    assert set(history[0]) == {"step", "loss", "mse_loss", "sparsity_loss", "jacobian_loss", "l0"}
+    assert set(history[2]) == {"step", "m"}
+    assert set(history[4]) == {"step", "loss", "mse_loss", "sparsity_loss", "jacobian_loss", "l0"}
+    assert set(history[5]) == {"step", "loss", "mse_loss", "sparsity_loss", "jacobian_loss", "l0", "m"}
+    assert transcoder.training
+
+
+class Interrupted(Iterator[torch.Tensor]):
+    """Stops the run as Ctrl-C would, after so many batches."""
+
+    def __init__(self, data: AbsInputs, batches: int) -> None:
+        self.data, self.left, self.batch_size = data, batches, data.batch_size
+
+    def __next__(self) -> torch.Tensor:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return next(self.data)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.data.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.data.load_state_dict(state)
+
+
+@pytest.mark.parametrize("fields", [{}, {"jacobian": {"estimator": "secant", "probe": "pair"}}])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, fields):
+    options = {"checkpoint_every": 20, "resume": True}
+    straight = train(new(**fields), checkpoint=tmp_path / "straight", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(new(**fields), Interrupted(inputs(), 47), checkpoint=tmp_path / "cut", **options)
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["step_40"]
+    resumed = train(new(seed=9, **fields), inputs(seed=9), checkpoint=tmp_path / "cut", **options)
+    assert same(weights(straight.transcoder), weights(resumed.transcoder))
+    assert straight.history == resumed.history
+    assert resumed.checkpoint == tmp_path / "cut" / "step_60"
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["step_60"]
+
+
+def test_resuming_what_is_done_changes_nothing(tmp_path):
+    done = train(new(), checkpoint=tmp_path)
+    again = train(new(seed=4), checkpoint=tmp_path, resume=True)
+    assert same(weights(done.transcoder), weights(again.transcoder))
+    assert done.history == again.history
+
+
+def test_checkpoints_are_saelenss_and_hold_no_layer(tmp_path):
+    result = train(new(), checkpoint=tmp_path)
+    assert result.checkpoint is not None
+    loaded = StandardTrainingTranscoder.load_from_disk(result.checkpoint)
+    assert same(weights(loaded), weights(result.transcoder))
+    assert json.loads((result.checkpoint / "cfg.json").read_text())["jacobian"]["jitter"] == 0.3
+
+
+def test_existing_checkpoints_are_not_overwritten(tmp_path):
+    train(new(), checkpoint=tmp_path)
+    with pytest.raises(FileExistsError, match=r"holds step_60 already: pass resume=True"):
+        train(new(), checkpoint=tmp_path)
+
+
+def test_after_nan_the_last_good_checkpoint_stays(tmp_path):
+    class Poisoned(AbsInputs):
+        count = 0
+
+        def __next__(self) -> torch.Tensor:
+            self.count += 1
+            return super().__next__() * (float("nan") if self.count == 35 else 1.0)
+
+    data = Poisoned(D, batch_size=32)
+    with pytest.raises(NonFiniteError, match="step 34: the inputs"):
+        train(new(), data, checkpoint=tmp_path, checkpoint_every=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_30"]
+    assert all(
+        torch.isfinite(w).all() for w in StandardTrainingTranscoder.load_from_disk(tmp_path / "step_30").parameters()
+    )
+
+
+def test_weights_that_just_broke_are_not_saved(tmp_path):
+    transcoder = new()
+
+    def last_step_breaks(sae, data, scaler) -> dict[str, float]:
+        sae.W_enc[0, 0] = float("nan")
+        return {}
+
+    with pytest.raises(NonFiniteError, match="step 60: the weights"):
+        train(transcoder, checkpoint=tmp_path, checkpoint_every=20, evaluator=last_step_breaks, evaluate_every=60)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_40"]
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path):
+    train(new(), checkpoint=tmp_path, n_steps=20, lr_decay_steps=5)
+    (tmp_path / "unfinished_40").mkdir()
+    (tmp_path / "unfinished_40" / "sae_weights.safetensors").write_text("half")
+    assert train(new(), checkpoint=tmp_path, resume=True).history[-1]["step"] == 60
+
+
+def test_a_corrupt_or_foreign_checkpoint_is_named(tmp_path):
+    train(new(), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"step_60 is corrupt or not of this transcoder .*: remove it"):
+        train(new(d_sae=30), checkpoint=tmp_path, resume=True)
+    (tmp_path / "step_60" / "faithful_state.pt").write_bytes(b"no zip file")
+    with pytest.raises(ValueError, match=r"step_60 is corrupt or not of this transcoder .*: remove it"):
+        train(new(), checkpoint=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_steps": 0}, "n_steps=0 must be at least 1"),
+        ({"lr_decay_steps": 58}, "n_steps=60 must .* hold the learning rate's warm-up and decay"),
+        ({"data": iter([torch.zeros(2, D)])}, "pass batch_size="),
+    ],
+)
+def test_bad_arguments_say_what_is_wanted(options, message):
+    with pytest.raises(ValueError, match=message):
+        train(new(), options.pop("data", None), **options)
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="choose a folder"):
+        train(new(), checkpoint=tmp_path / "file")
+
+
+def plain_loop(coefficient: float) -> float:
+    """What the README shows: any module, any layer, any optimiser. Returns m at p over its maximum."""
+    torch.manual_seed(0)
+    layer, data = AbsNetwork(16), AbsInputs(16, density=0.1, repeat_frac=0.05)
+    encoder, decoder = torch.nn.Linear(16, 64), torch.nn.Linear(64, 16)
+    student = torch.nn.Sequential(encoder, torch.nn.ReLU(), decoder)
+    matching = JacobianMatching(jitter=0.5)
+    optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
+    for x in (next(data) for _ in range(3000)):
+        acts = student[:2](x)
+        loss = (decoder(acts) - layer(x)).square().sum(-1).mean()
+        loss = loss + 0.2 * torch.tanh(acts * decoder.weight.norm(dim=0)).sum(-1).mean()
+        if coefficient:
+            loss = loss + coefficient * matching(student, layer, x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    class View:
+        W_dec = decoder.weight.T
+
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            return student[:2](x)
+
+        def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
+            return decoder(feature_acts)
+
+    return metrics.memorization(View(), data.point, layer=layer).fraction
+
+
+@pytest.mark.slow
+def test_a_plain_loop_grows_the_datapoint_feature_and_matching_removes_it():
+    assert plain_loop(0.0) > 0.8
+    assert plain_loop(10.0) < 0.02
+
+
+def test_paths_may_be_strings(tmp_path):
+    assert train(new(), checkpoint=str(tmp_path)).checkpoint == Path(tmp_path) / "step_60"
