@@ -11,7 +11,6 @@ from sae_lens.training.sae_trainer import SAETrainer
 from faithfulness_plugin import (
     AbsInputs,
     AbsNetwork,
-    JacobianMatching,
     NonFiniteError,
     StandardTrainingTranscoder,
     StandardTrainingTranscoderConfig,
@@ -221,42 +220,6 @@ def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="choose a folder"):
         train(new(), checkpoint=tmp_path / "file")
-
-
-def plain_loop(coefficient: float) -> float:
-    """What the README shows: any module, any layer, any optimiser. Returns m at p over its maximum."""
-    torch.manual_seed(0)
-    layer, data = AbsNetwork(16), AbsInputs(16, density=0.1, repeat_frac=0.05)
-    encoder, decoder = torch.nn.Linear(16, 64), torch.nn.Linear(64, 16)
-    student = torch.nn.Sequential(encoder, torch.nn.ReLU(), decoder)
-    matching = JacobianMatching(jitter=0.5)
-    optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
-    for x in (next(data) for _ in range(3000)):
-        acts = student[:2](x)
-        loss = (decoder(acts) - layer(x)).square().sum(-1).mean()
-        loss = loss + 0.2 * torch.tanh(acts * decoder.weight.norm(dim=0)).sum(-1).mean()
-        if coefficient:
-            loss = loss + coefficient * matching(student, layer, x)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    class View:
-        W_dec = decoder.weight.T
-
-        def encode(self, x: torch.Tensor) -> torch.Tensor:
-            return student[:2](x)
-
-        def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
-            return decoder(feature_acts)
-
-    return metrics.memorization(View(), data.point, layer=layer).fraction
-
-
-@pytest.mark.slow
-def test_a_plain_loop_grows_the_datapoint_feature_and_matching_removes_it():
-    assert plain_loop(0.0) > 0.8
-    assert plain_loop(10.0) < 0.02
 
 
 def test_paths_may_be_strings(tmp_path):

@@ -1,6 +1,7 @@
 import torch
 from oracles import exact_abs_transcoder
 from sae_lens import SAE
+from transformer_lens.hook_points import HookPoint
 
 from faithfulness_plugin.inspection.active_features import active_features
 
@@ -22,9 +23,9 @@ def test_contributions_add_up_to_the_output(make_transcoder):
 
 
 def test_interventions_show():
-    def ablate(acts, hook):
-        acts[:, 5] = 0
-        return acts
+    def ablate(tensor: torch.Tensor, hook: HookPoint) -> torch.Tensor:
+        tensor[:, 5] = 0
+        return tensor
 
     transcoder = exact_abs_transcoder(4)
     transcoder.add_hook("hook_sae_acts_post", ablate)

@@ -18,9 +18,9 @@ def rows(n: int = 8, d: int = 5) -> torch.Tensor:
 @pytest.mark.parametrize("estimator", ["jvp", "secant"])
 @pytest.mark.parametrize("known", [True, False])
 def test_the_loss_has_a_gradient_into_both_matrices(mlp, make_transcoder, estimator, probe, known):
-    student = make_transcoder() if known else DenseRelu(5, 12, 4)
-    JacobianMatching(estimator=estimator, probe=probe)(student, mlp, rows()).backward()
-    weights = (student.W_enc, student.W_dec) if known else (student.encoder.weight, student.decoder.weight)
+    own, other = make_transcoder(), DenseRelu(5, 12, 4)
+    JacobianMatching(estimator=estimator, probe=probe)(own if known else other, mlp, rows()).backward()
+    weights = (own.W_enc, own.W_dec) if known else (other.encoder.weight, other.decoder.weight)
     for weight in weights:
         assert weight.grad is not None
         assert weight.grad.norm() > 1e-6

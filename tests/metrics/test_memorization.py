@@ -65,7 +65,7 @@ def test_of_a_rotated_layer_in_its_own_basis():
 def test_a_circuit_that_writes_downwards_is_a_circuit():
     exact = exact_abs_transcoder(4)
     with torch.no_grad():
-        exact.W_dec *= -1
+        exact.W_dec.neg_()
     result = memorization(exact, point_of(4, 3), layer=lambda x: -x.abs())
     assert result.m == 0
     assert result.maximum == pytest.approx(np.sqrt(3) - 1)

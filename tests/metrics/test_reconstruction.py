@@ -38,9 +38,9 @@ def test_effective_l0_leaves_crumbs_out_and_does_not_depend_on_the_scale_of_feat
     assert result.l0 == pytest.approx(5.0)
     assert result.effective_l0 < 4.0
     with torch.no_grad():
-        transcoder.W_enc *= 100
-        transcoder.b_enc *= 100
-        transcoder.W_dec /= 100
+        transcoder.W_enc.mul_(100)
+        transcoder.b_enc.mul_(100)
+        transcoder.W_dec.div_(100)
     assert reconstruction(transcoder, AbsNetwork(4).double(), x).effective_l0 == pytest.approx(result.effective_l0)
 
 

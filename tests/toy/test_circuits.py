@@ -6,8 +6,8 @@ from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 
 def test_the_circuits_add_up_to_the_layer():
     x = next(AbsInputs(5, density=0.5))
-    total = sum(circuit.activation(x)[:, None] * circuit.direction for circuit in abs_circuits(5))
-    assert torch.equal(total, AbsNetwork(5)(x))
+    parts = [circuit.activation(x)[:, None] * circuit.direction for circuit in abs_circuits(5)]
+    assert torch.equal(torch.stack(parts).sum(0), AbsNetwork(5)(x))
 
 
 def test_the_datapoint_circuit_is_the_layer_at_p_and_silent_elsewhere():
