@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-slow lint format docs clean
+.PHONY: help setup reproduce beyond test test-slow lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,17 @@ lint: $(INSTALLED)  ## ruff and pyright
 format: $(INSTALLED)  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# other widths, numbers of ones, penalties and seeds, with the same coefficients; a few minutes each
+BEYOND := benchmarks/results/beyond
+BEYOND_RUN := $(BIN)/faithfulness reproduce --seeds 3 --seed 100
+
+beyond: $(INSTALLED)  ## the experiment beyond its default setting, into benchmarks/results/beyond
+	$(BEYOND_RUN) --d-in 12 --d-sae 24 --density 0.133 --out $(BEYOND)/narrow_twice
+	$(BEYOND_RUN) --d-in 16 --d-sae 32 --n-ones 4 --out $(BEYOND)/four_ones_twice
+	$(BEYOND_RUN) --d-in 20 --n-ones 4 --density 0.08 --out $(BEYOND)/four_ones
+	$(BEYOND_RUN) --d-in 32 --d-sae 128 --n-ones 4 --density 0.05 --out $(BEYOND)/wide
+	$(BEYOND_RUN) --sparsity-coefficient 0.4 --out $(BEYOND)/sparser
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
 	$(BIN)/faithfulness reproduce --out benchmarks/results/absolute_value

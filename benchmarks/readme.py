@@ -1,31 +1,45 @@
-"""Writes the measured tables into README.md, from the committed result file: `make docs`."""
+"""Writes the measured tables into README.md, from the committed result files: `make docs`."""
 
 from pathlib import Path
 
 from faithfulness_plugin.benchmarks.absolute_value.experiment import RESULT_FILENAME
-from faithfulness_plugin.benchmarks.absolute_value.report import tables
+from faithfulness_plugin.benchmarks.absolute_value.report import beyond_table, tables
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.schema import read_result, write_text
 
-BEGIN, END = "<!-- begin: absolute-value table -->", "<!-- end: absolute-value table -->"
 ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "absolute_value" / RESULT_FILENAME
+RESULTS = ROOT / "benchmarks" / "results"
+RESULT = RESULTS / "absolute_value" / RESULT_FILENAME
 
 
-def filled_in(readme: str, table: str) -> str:
-    """The text with what stands between the two markers replaced. Raises ValueError where a marker is missing."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the README has no {BEGIN!r} ... {END!r}")
-    return f"{before}{BEGIN}\n\n{table.strip()}\n\n{END}{after}"
+def measured() -> dict[str, str]:
+    """Each table by the name of its place in the README."""
+    beyond = [read_result(path, AbsoluteValueResult) for path in sorted(RESULTS.glob(f"beyond/*/{RESULT_FILENAME}"))]
+    return {
+        "absolute-value table": tables(read_result(RESULT, AbsoluteValueResult)),
+        "beyond table": beyond_table(beyond),
+    }
+
+
+def filled_in(readme: str, name: str, table: str) -> str:
+    """The text with what stands between the markers `begin: name` and `end: name` replaced.
+
+    Raises ValueError where a marker is missing."""
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    before, found_begin, rest = readme.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"the README has no {begin} ... {end}")
+    return f"{before}{begin}\n\n{table.strip()}\n\n{end}{after}"
 
 
 def main() -> None:
     """Rewrites README.md in place."""
-    readme = ROOT / "README.md"
-    text = filled_in(readme.read_text(encoding="utf-8"), tables(read_result(RESULT, AbsoluteValueResult)))
-    write_text(readme, text)
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    for name, table in measured().items():
+        text = filled_in(text, name, table)
+    write_text(path, text)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,20 @@ import torch
 from torch import nn
 
 from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
-from faithfulness_plugin.benchmarks.absolute_value.report import tables, write_report
+from faithfulness_plugin.benchmarks.absolute_value.report import write_report
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
-from faithfulness_plugin.benchmarks.readme import RESULT, filled_in
+from faithfulness_plugin.benchmarks.readme import RESULT, RESULTS, filled_in, measured
 from faithfulness_plugin.benchmarks.schema import read_result
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 PLAIN_LOOP, SAELENS, HOOKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_table_is_the_committed_results():
-    result = read_result(RESULT, AbsoluteValueResult)
-    assert result.complete
-    assert filled_in(README, tables(result)) == README
+def test_the_tables_are_the_committed_results():
+    for path in [RESULT, *RESULTS.glob("beyond/*/result.json")]:
+        assert read_result(path, AbsoluteValueResult).complete
+    for name, table in measured().items():
+        assert filled_in(README, name, table) == README
 
 
 def test_the_committed_table_and_figures_are_the_committed_results(tmp_path):
@@ -36,7 +37,7 @@ def test_every_file_that_it_shows_is_there():
 
 def test_markers_that_are_missing_are_named():
     with pytest.raises(ValueError, match="the README has no"):
-        filled_in("no markers", "table")
+        filled_in("no markers", "name", "table")
 
 
 def test_the_plain_loop_is_short():

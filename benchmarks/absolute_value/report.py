@@ -1,5 +1,6 @@
 """Tables and figures of the absolute-value experiment, from its result alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,26 @@ def full_table(result: AbsoluteValueResult) -> str:
     return _markdown(header, [row(summary) for summary in result.summary])
 
 
+def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
+    """Results of several settings, one a row; per condition with repetition m / max of the worst seed (for repetition
+    itself: of the least) and the mean FVU."""
+    shown = [condition for condition in results[0].conditions if condition.repeated]
+    header = ["setting", *(condition.title for condition in shown)]
+
+    def row(result: AbsoluteValueResult) -> list[str]:
+        c = result.config
+        setting = f"d_in {c.d_in}, d_sae {c.d_sae}, {c.n_ones} ones, density {c.density:g}, penalty "
+        setting += f"{c.sparsity_coefficient:g}, seeds {c.seeds[0]}-{c.seeds[-1]}"
+        cells = [setting]
+        for condition in shown:
+            of = [r.metrics for r in result.runs if r.condition == condition.name]
+            worst = (min if condition.name == "repetition" else max)(m.m_fraction for m in of)
+            cells.append(f"{worst:.3f} (FVU {sum(m.fvu for m in of) / len(of):.4f})")
+        return cells
+
+    return _markdown(header, [row(result) for result in results])
+
+
 def _projection_figure(result: AbsoluteValueResult):
     first = {r.condition: r.projection for r in result.runs if r.seed == result.config.seeds[0]}
     titles = _titles(result)
@@ -123,9 +144,11 @@ def _titles(result: AbsoluteValueResult) -> dict[str, str]:
 
 
 def _interval(value: Interval, digits: int) -> str:
+    mean = f"{value.mean:.{digits}f}"
     if value.low is None or value.high is None:
-        return f"{value.mean:.{digits}f}"
-    return f"{value.mean:.{digits}f} ± {(value.high - value.low) / 2:.{digits}f}"
+        return mean
+    half, least = (value.high - value.low) / 2, 10.0**-digits
+    return f"{mean} ± {half:.{digits}f}" if half == 0 or half >= least / 2 else f"{mean} ± <{least:.{digits}f}"
 
 
 def _share(value: Share) -> str:

@@ -11,14 +11,15 @@ BLUE, BLACK = "#0072B2", "#000000"  # Okabe and Ito
 def memorization_by_condition(fractions: Mapping[str, Sequence[float]]) -> Figure:
     """{title: m / maximum per seed}, one row a condition, the mean as a bar. The dashed line is the maximum:
     one feature that writes the whole output at p."""
-    figure = Figure(figsize=(7.4, 0.62 * len(fractions) + 1.3), layout="constrained")
+    figure = Figure(figsize=(7.4, 0.62 * len(fractions) + 1.5), layout="constrained")
     ax = figure.subplots()
     for row, values in enumerate(fractions.values()):
         spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0.0]
         ax.scatter(values, row + np.asarray(spread), s=30, color=BLUE, alpha=0.85, linewidth=0, zorder=3)
         mean = float(np.mean(values))
-        ax.plot([mean, mean], [row - 0.3, row + 0.3], color=BLACK, linewidth=1.6, zorder=4)
+        ax.plot([mean, mean], [row - 0.36, row + 0.36], color=BLACK, linewidth=1.2, zorder=2)
     ax.axvline(1.0, color="0.35", linestyle="--", linewidth=1, zorder=1)
+    ax.text(1.0, -0.56, "one datapoint feature", ha="right", va="bottom", color="0.35", fontsize=9)
     ax.set_yticks(range(len(fractions)), list(fractions))
     ax.set_ylim(len(fractions) - 0.5, -0.5)
     ax.set_xlim(-0.04, max(1.08, 1.05 * max(max(values) for values in fractions.values())))
