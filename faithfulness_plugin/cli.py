@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-QUICK_STEPS = 600
+QUICK_STEPS = 1200
 
 
 @app.callback()

@@ -43,11 +43,11 @@ def forward_jvp(
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """(function(x), J v) by forward-mode AD, shapes as in `layer_jvp`; with a graph where gradients are on."""
     check_probe_shape(x, v)
-    probes = v.reshape(-1, *x.shape).to(x.dtype)
+    several = v.ndim > x.ndim
     with FORWARD_AD_LOCK:
-        pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]
-    y = pairs[0][0]
-    return y, torch.stack([Jv for _, Jv in pairs]).reshape(*v.shape[:-1], y.shape[-1])
+        pairs = [torch.func.jvp(function, (x,), (probe.to(x.dtype),))[:2] for probe in (v if several else v[None])]
+    y, Jv = pairs[0]
+    return y, torch.stack([Jv for _, Jv in pairs]) if several else Jv
 
 
 def check_probe_shape(x: Tensor, v: Tensor) -> None:

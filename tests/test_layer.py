@@ -50,6 +50,12 @@ def test_inputs_made_in_inference_mode_are_fine(mlp):
     torch.testing.assert_close(layer_jvp(mlp, x, v)[1], layer_jvp(mlp, x.clone(), v)[1])
 
 
+def test_a_batch_without_rows_has_no_derivatives(mlp):
+    x = torch.zeros(0, 5, dtype=torch.float64)
+    assert layer_jvp(mlp, x, x)[1].shape == (0, 4)
+    assert layer_jvp(mlp, x, torch.zeros(2, 0, 5, dtype=torch.float64))[1].shape == (2, 0, 4)
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (5,), (2, 2, 5), (0, 3, 5)])
 def test_a_probe_that_does_not_fit_is_named(as_installed, mlp, shape):
     with pytest.raises(ValueError, match=r"the probes have shape .* but the inputs \[3, 5\]"):

@@ -1,9 +1,9 @@
 """All runs: in parallel, written as they end, resumed where they were interrupted."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
@@ -36,9 +36,16 @@ def open_result(out: Path, config: ExperimentConfig, *, overwrite: bool = False)
     if path.exists() and not overwrite:
         result = read_result(path, AbsoluteValueResult)
         if (result.config, tuple(result.conditions)) != (config, CONDITIONS):
+            changed = _changes(result.config.model_dump(), config.model_dump()) or "other conditions"
             raise ResultError(
-                f"{path} holds a result with other settings ({_difference(result.config, config)}): "
-                "choose another --out, or pass --overwrite"
+                f"{path} holds a result with other settings ({changed}): choose another --out, or pass --overwrite"
+            )
+        here = Environment.here()
+        if not result.complete and result.environment.packages != here.packages:
+            changed = _changes(result.environment.packages, here.packages)
+            raise ResultError(
+                f"{path} was begun with other versions ({changed}): install those to go on, choose another --out, "
+                "or pass --overwrite"
             )
         return result
     result = AbsoluteValueResult(
@@ -117,7 +124,5 @@ def summarise(runs: list[Run]) -> list[ConditionSummary]:
     return summaries
 
 
-def _difference(there: ExperimentConfig, here: ExperimentConfig) -> str:
-    old, new = there.model_dump(), here.model_dump()
-    changed = [f"{key} {old[key]}, not {new[key]}" for key in new if old[key] != new[key]]
-    return "; ".join(changed) or "other conditions"
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    return "; ".join(f"{key} {old.get(key)}, not {new[key]}" for key in new if old.get(key) != new[key])

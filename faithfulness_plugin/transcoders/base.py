@@ -31,8 +31,8 @@ class NonFiniteError(ValueError):
 class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
     """The fields that all transcoders share, beside SAELens's own (d_in, d_sae, dtype, device, metadata)."""
 
-    d_out: int
-    """Width of the layer's output."""
+    d_out: int = 0
+    """Width of the layer's output; 0 for the same as d_in."""
     apply_b_dec_to_input: bool = False
     """Always False: b_dec lives in the output space."""
     decoder_init_norm: float | None = None
@@ -41,7 +41,8 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
     """How Jacobians are matched: a `JacobianMatchingConfig` or its dict; None for the defaults."""
     jacobian_coefficient: float = 0.0
     """Weight of the Jacobian term; 0 turns it off. With the config's `normalize`, 1 makes the loss of the whole
-    Jacobian as costly as the loss of the whole output."""
+    Jacobian as costly as the loss of the whole output; 10, with a warm-up over the first eighth of the steps, is a
+    good start where a feature for one datapoint would save several others."""
     jacobian_warm_up_steps: int = 0
     """Steps over which that weight grows linearly from 0."""
 
@@ -60,6 +61,7 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
             raise ValueError(
                 f'reshape_activations={self.reshape_activations!r} is not supported for transcoders: use "none"'
             )
+        self.d_out = self.d_out or self.d_in
         for name in ("d_in", "d_out", "d_sae"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: a width is at least 1")

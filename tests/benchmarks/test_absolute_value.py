@@ -77,6 +77,15 @@ def test_an_existing_result_is_neither_overwritten_nor_mixed(finished, tmp_path)
     assert open_result(tmp_path, other, overwrite=True).runs == []
 
 
+def test_a_partial_result_of_other_versions_is_not_continued(finished, tmp_path):
+    result, _ = finished
+    older = result.environment.model_copy(update={"packages": {**result.environment.packages, "torch": "2.0.0"}})
+    partial = result.model_copy(update={"environment": older, "runs": result.runs[:3], "complete": False})
+    (tmp_path / "result.json").write_text(partial.model_dump_json())
+    with pytest.raises(ResultError, match=r"begun with other versions \(torch 2\.0\.0, not 2\.\d+"):
+        open_result(tmp_path, SMALL)
+
+
 def test_the_tables_say_what_the_result_says(finished):
     result, _ = finished
     brief = brief_table(result).splitlines()

@@ -115,6 +115,10 @@ def test_initial_weights_are_uniform_untied_and_scaled_by_fan_in():
     torch.testing.assert_close(StandardTrainingTranscoder(scaled).W_dec.norm(dim=1), torch.full((40,), 0.3))
 
 
+def test_the_output_is_as_wide_as_the_input_unless_said_otherwise():
+    assert StandardTrainingTranscoderConfig(d_in=5, d_sae=7).d_out == 5  # SAELens's command line makes it so
+
+
 def test_the_config_survives_json_and_saelens_registry():
     config = StandardTrainingTranscoderConfig(
         d_in=5, d_out=4, d_sae=7, jacobian={"estimator": "secant"}, jacobian_coefficient=2.0, sparsity="l1"
