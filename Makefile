@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce beyond test test-slow lint format docs clean
+.PHONY: help setup link reproduce beyond test test-slow lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,11 +18,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo 'Python 3.10 or newer is needed: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@# for the type checker: the packages linked as an install lays them out
-	@mkdir -p $(VENV)/typecheck/faithfulness_plugin
-	@for part in $(wildcard faithfulness_plugin/*) adapters benchmarks; do \
-	  ln -sfn ../../../$$part $(VENV)/typecheck/faithfulness_plugin/; done
 	@touch $@
+
+# for the type checker: the packages linked as an install lays them out
+TYPECHECK := $(VENV)/typecheck/faithfulness_plugin
+link: $(INSTALLED)
+	@rm -rf $(TYPECHECK) && mkdir -p $(TYPECHECK)
+	@for part in $(wildcard faithfulness_plugin/*) adapters benchmarks; do ln -sfn ../../../$$part $(TYPECHECK)/; done
 
 reproduce: $(INSTALLED)  ## the absolute-value experiment: table, figures, result file (ARGS='--seeds 3' ...)
 	$(BIN)/faithfulness reproduce $(ARGS)
@@ -33,7 +35,7 @@ test: $(INSTALLED)  ## the tests, without the slow ones (ARGS='-k memorization' 
 test-slow: $(INSTALLED)  ## the tests that train for minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-lint: $(INSTALLED)  ## ruff and pyright
+lint: link      ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
@@ -54,7 +56,6 @@ beyond: $(INSTALLED)  ## the experiment beyond its default setting, into benchma
 	$(BEYOND_RUN) --sparsity-coefficient 0.4 --out $(BEYOND)/sparser
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
-	$(BIN)/faithfulness reproduce --out benchmarks/results/absolute_value
 	$(BIN)/python -m faithfulness_plugin.benchmarks.readme
 
 clean:          ## remove the environment and all caches

@@ -38,12 +38,13 @@ class NoiseAugmentedTranscoder(StandardTrainingTranscoder):
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         output = super().training_forward_pass(step_input)
-        x = step_input.sae_in.to(self.dtype)
+        x = step_input.sae_in
         noise = gaussian(x, 1, self.matching.generator(x.device))[0]
         noised = x + self.cfg.augmentation_noise * x.square().mean().sqrt() * noise
         mse = self.mse_loss_fn(self(noised), self.target(noised)).sum(-1).mean()
         output.losses["augmentation_loss"] = step_input.coefficients["augmentation"] * mse
         output.loss = output.loss + output.losses["augmentation_loss"]
+        self.check_finite(step_input, output.loss, output.losses)
         return output
 
 

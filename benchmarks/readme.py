@@ -1,9 +1,9 @@
-"""Writes the measured tables into README.md, from the committed result files: `make docs`."""
+"""Tables and figures of the docs, from the committed result files and nothing else: `make docs`."""
 
 from pathlib import Path
 
 from faithfulness_plugin.benchmarks.absolute_value.experiment import RESULT_FILENAME
-from faithfulness_plugin.benchmarks.absolute_value.report import beyond_table, tables
+from faithfulness_plugin.benchmarks.absolute_value.report import beyond_table, tables, write_report
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.schema import read_result, write_text
 
@@ -34,7 +34,9 @@ def filled_in(readme: str, name: str, table: str) -> str:
 
 
 def main() -> None:
-    """Rewrites README.md in place."""
+    """Rewrites table.md and the figures beside each committed result, and the tables in README.md."""
+    for path in RESULTS.rglob(RESULT_FILENAME):
+        write_report(read_result(path, AbsoluteValueResult), path.parent)
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
     for name, table in measured().items():

@@ -15,9 +15,9 @@ class ResultError(ValueError):
 
 
 class Record(BaseModel):
-    """Base of every record: unknown fields are refused, values do not change."""
+    """Base of every record: unknown fields are refused, values are finite and do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Interval(Record):

@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 QUICK_STEPS = 1200
+WIDE = 150  # columns that the full table needs
 
 
 @app.callback()
@@ -102,15 +103,16 @@ def _run_and_report(result: "AbsoluteValueResult", config: "ExperimentConfig", o
     except KeyboardInterrupt:
         code = 130
     except (ValueError, RuntimeError, OSError) as error:
-        _say(f"error: a run failed: {error}")
+        _say(f"error: a run failed: {str(error).splitlines()[0]}")
         code = 1
-    if code:
-        result = read_result(path, type(result))
-        _say(f"stopped: {path} holds {len(result.runs)} of {total} runs; the same command goes on from there")
     try:
+        if code:
+            result = read_result(path, type(result))
         written = write_report(result, out)
     except ResultError as error:
         _fail(str(error), 1)
+    if code:
+        _say(f"stopped: {path} holds {len(result.runs)} of {total} runs; the same command goes on from there")
     _show(tables(result))
     _say("written: " + ", ".join(str(p) for p in [path, *written]))
     raise typer.Exit(code)
@@ -154,9 +156,9 @@ class _Lines:
 
 def _show(markdown: str) -> None:
     console = Console()
-    if console.is_terminal:
+    if console.is_terminal and console.width >= WIDE:
         console.print(Markdown(markdown))
-    else:
+    else:  # a narrow terminal would cut the cells
         print(markdown)
 
 

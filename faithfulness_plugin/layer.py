@@ -16,8 +16,8 @@ FORWARD_AD_LOCK = threading.RLock()
 
 @torch.no_grad()
 def layer_jvp(
-    layer: Layer, x: Float[Tensor, "..."], v: Float[Tensor, "..."]
-) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    layer: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
+) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """The layer's output and its derivative along v: (f(x), J_f(x) v).
 
     One forward-mode pass a probe; exact, no graph is kept, the layer's parameters get no gradient.
@@ -39,15 +39,21 @@ def layer_jvp(
 
 
 def forward_jvp(
-    function: Callable[[Tensor], Tensor], x: Float[Tensor, "..."], v: Float[Tensor, "..."]
-) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    function: Callable[[Tensor], Tensor], x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
+) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """(function(x), J v) by forward-mode AD, shapes as in `layer_jvp`; with a graph where gradients are on."""
-    check_probe_shape(x, v)
-    several = v.ndim > x.ndim
     with FORWARD_AD_LOCK:
-        pairs = [torch.func.jvp(function, (x,), (probe.to(x.dtype),))[:2] for probe in (v if several else v[None])]
+        pairs = [torch.func.jvp(function, (x,), (probe.to(x.dtype),))[:2] for probe in each_probe(x, v)]
     y, Jv = pairs[0]
-    return y, torch.stack([Jv for _, Jv in pairs]) if several else Jv
+    return y, Jv if v.ndim == x.ndim else torch.stack([Jv for _, Jv in pairs])
+
+
+def each_probe(x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]) -> list[Tensor]:
+    """The probes one by one, each of x's shape: a function of [batch, d_in] need not take more dimensions.
+
+    Raises ValueError as `check_probe_shape` does."""
+    check_probe_shape(x, v)
+    return [v] if v.ndim == x.ndim else list(v)
 
 
 def check_probe_shape(x: Tensor, v: Tensor) -> None:

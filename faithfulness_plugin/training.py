@@ -1,11 +1,10 @@
 """train_transcoder: SAELens's SAETrainer with a layer, a progress bar, an evaluator and checkpoints that resume."""
 
 import shutil
-import time
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -73,11 +72,13 @@ def train_transcoder(
         checkpoint: folder for checkpoints, one subfolder `step_N`; only the newest is kept, and a kill while it is
             written leaves the one before.
         checkpoint_every: steps between checkpoints; the end is always one.
-        resume: go on from the newest checkpoint in that folder, if there is one. The result is the uninterrupted run's.
+        resume: go on from the newest checkpoint in that folder, if there is one, with the same settings. The result
+            is the uninterrupted run's, for which the inputs need state_dict and load_state_dict.
         progress: show a bar; by default on a terminal only.
 
     Raises:
-        ValueError: arguments that do not fit; a shape that does not; NaN or Inf (`NonFiniteError`, with the step).
+        ValueError: arguments that do not fit; a shape that does not; NaN or Inf (`NonFiniteError`, with the step);
+            inputs that end; a checkpoint that is corrupt, or was made with other settings.
         FileExistsError: checkpoints are there already and `resume` is False.
     """
     batch_size = batch_size or getattr(inputs, "batch_size", None)
@@ -85,10 +86,28 @@ def train_transcoder(
         raise ValueError("the inputs do not tell their batch size: pass batch_size=")
     if n_steps < 1 or lr_warm_up_steps + lr_decay_steps > n_steps:
         raise ValueError(f"n_steps={n_steps} must be at least 1 and hold the learning rate's warm-up and decay")
+    if log_every < 1 or (evaluate_every or 1) < 1 or (checkpoint_every or 1) < 1:
+        raise ValueError("log_every, evaluate_every and checkpoint_every count steps: at least 1")
+    if (evaluator is None) != (evaluate_every is None):
+        raise ValueError("an evaluator needs evaluate_every, and the other way round: pass both or neither")
+    if checkpoint is None and (resume or checkpoint_every):
+        raise ValueError("resume and checkpoint_every need a folder: pass checkpoint=")
+    if not hasattr(inputs, "__next__"):
+        raise ValueError(
+            f"the inputs must be an endless iterator of batches, not {type(inputs).__name__}: pass iter(...)"
+        )
     folder = Path(checkpoint) if checkpoint is not None else None
     last = latest_checkpoint(folder) if folder else None
     if last is not None and not resume:
         raise FileExistsError(f"{folder} holds {last.name} already: pass resume=True to go on, or another folder")
+    settings = {
+        **{k: v for k, v in transcoder.cfg.to_dict().items() if k not in ("metadata", "device")},
+        "n_steps": n_steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "lr_warm_up_steps": lr_warm_up_steps,
+        "lr_decay_steps": lr_decay_steps,
+    }
 
     transcoder.set_layer(layer)
     trainer = SAETrainer(
@@ -107,13 +126,13 @@ def train_transcoder(
     )
     history: list[dict[str, int | float]] = []
     if last is not None:
-        history = _load(last, trainer, inputs)
+        history = _load(last, trainer, inputs, settings)
 
     hidden = None if progress is None else not progress  # tqdm: None hides the bar where there is no terminal
     with tqdm(total=n_steps, initial=trainer.n_training_steps, desc="train", unit="step", disable=hidden) as bar:
         while (step := trainer.n_training_steps) < n_steps:
             trainer.maybe_reset_sparsity()
-            output = trainer.step(next(inputs))
+            output = trainer.step(_next(inputs, step))
             trainer.n_training_steps = done = step + 1
             record = _record(done, output) if done % log_every == 0 or done == n_steps else None
             if evaluator and evaluate_every and done % evaluate_every == 0:
@@ -122,18 +141,31 @@ def train_transcoder(
                 history.append(record)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in record.items() if k != "step"}, refresh=False)
             if folder and (done == n_steps or (checkpoint_every and done % checkpoint_every == 0)):
-                last = _save(folder, trainer, inputs, history)
+                last = _save(folder, trainer, inputs, history, settings)
             bar.update()
     trainer.set_final_sae_metadata()
     return TrainingResult(transcoder, history, last)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The `step_N` of the highest N, or None. Raises NotADirectoryError where the path is a file."""
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file: choose a folder for the checkpoints")
+    """The `step_N` of the highest N, or None; the folder is made where there is none.
+
+    Raises ValueError where it cannot be made or written: better now than after hours of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder} cannot hold checkpoints ({error.strerror}): choose another folder") from error
     steps = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
     return max(steps, key=lambda path: int(path.name[5:]), default=None)
+
+
+def _next(inputs: Iterator[Tensor], step: int) -> Tensor:
+    try:
+        return next(inputs)
+    except StopIteration:
+        raise ValueError(f"the inputs ended after {step} batches of this run: pass an endless iterator") from None
 
 
 @torch.no_grad()
@@ -152,7 +184,13 @@ def _evaluate(evaluator: Evaluator[Any], trainer: SAETrainer[Any, Any]) -> dict[
         trainer.sae.train()
 
 
-def _save(folder: Path, trainer: SAETrainer[Any, Any], inputs: Any, history: list[dict[str, int | float]]) -> Path:
+def _save(
+    folder: Path,
+    trainer: SAETrainer[Any, Any],
+    inputs: Any,
+    history: list[dict[str, int | float]],
+    settings: dict[str, Any],
+) -> Path:
     """Written beside its final name and then renamed; the one before goes last."""
     done = trainer.n_training_steps
     if not all(torch.isfinite(weight).all() for weight in trainer.sae.parameters()):
@@ -167,7 +205,7 @@ def _save(folder: Path, trainer: SAETrainer[Any, Any], inputs: Any, history: lis
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "history": history,
-        "written": time.time(),
+        "settings": settings,
     }
     torch.save(state, unfinished / STATE_FILENAME)
     unfinished.rename(final)
@@ -176,19 +214,36 @@ def _save(folder: Path, trainer: SAETrainer[Any, Any], inputs: Any, history: lis
     return final
 
 
-def _load(path: Path, trainer: SAETrainer[Any, Any], inputs: Any) -> list[dict[str, int | float]]:
+def _load(
+    path: Path, trainer: SAETrainer[Any, Any], inputs: Any, settings: dict[str, Any]
+) -> list[dict[str, int | float]]:
     try:
         state = torch.load(path / STATE_FILENAME, map_location="cpu", weights_only=True)
+        there = state["settings"]
+    except Exception as error:  # whatever a torn file makes the readers raise
+        raise ValueError(_corrupt(path, error)) from error
+    changed = [f"{k} {there.get(k)!r}, not {v!r}" for k, v in settings.items() if there.get(k) != v]
+    if changed:
+        raise ValueError(
+            f"{path} was made with other settings ({'; '.join(changed)}): use those, or choose another folder"
+        )
+    if not isinstance(inputs, Stateful) or state["inputs"] is None:
+        raise ValueError(
+            "the inputs' position is not known, so a resumed run would see other batches than the uninterrupted one: "
+            "give them state_dict and load_state_dict, or train without resume"
+        )
+    try:
         trainer.sae.load_weights_from_checkpoint(path)
         trainer.load_trainer_state(path)
-    except (OSError, KeyError, RuntimeError, ValueError, UnpicklingError) as error:
-        raise ValueError(
-            f"{path} is corrupt or not of this transcoder ({type(error).__name__}): remove it, or choose another folder"
-        ) from error
-    trainer.sae.matching.load_state_dict(state["matching"])
-    if isinstance(inputs, Stateful) and state["inputs"] is not None:
+        trainer.sae.matching.load_state_dict(state["matching"])
         inputs.load_state_dict(state["inputs"])
-    torch.set_rng_state(state["torch_rng"])
-    if state["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
-    return state["history"]
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        return state["history"]
+    except Exception as error:
+        raise ValueError(_corrupt(path, error)) from error
+
+
+def _corrupt(path: Path, error: Exception) -> str:
+    return f"{path} is corrupt ({type(error).__name__}): remove it, or choose another folder"

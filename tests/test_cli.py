@@ -50,6 +50,10 @@ def test_it_writes_result_table_and_figures_and_shows_them_again(tmp_path):
         (["--n-ones", "1"], "n_ones=1: memorization needs 2 ones or more"),
         (["--n-ones", "9"], "at most d_in=4 fit"),
         (["--seeds", "0"], "--seeds 0: at least one seed"),
+        (["--seed", "-1"], "--seeds: Input should be greater than or equal to 0"),
+        (["--repeat-frac", "1"], "too few to measure it"),
+        (["--repeat-frac", "0.00001"], "too few to measure it"),
+        (["--sparsity-coefficient", "inf"], "--sparsity-coefficient: Input should be a finite number"),
         (["--jobs", "0"], "--jobs 0: pass the number of runs"),
         (["--d-in", "many"], "a valid integer"),
         (["--speed", "1"], "No such option"),
@@ -71,6 +75,23 @@ def test_a_corrupt_or_foreign_result_is_left_alone(tmp_path, text):
     assert result.exit_code == 2
     assert "is corrupt, or no result of this command" in result.stderr
     assert path.read_text() == text
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    (tmp_path / "table.md").write_text("mine")
+    result = call(*SMALL, "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "is not empty and holds no result.json" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["table.md"]
+
+
+def test_a_figure_that_cannot_be_written_is_named(tmp_path):
+    call(*SMALL, "--out", str(tmp_path))
+    (tmp_path / "memorization.png").unlink()
+    (tmp_path / "memorization.png").mkdir()
+    result = call(*SMALL, "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert "memorization.png cannot be written" in result.stderr
 
 
 def test_a_result_of_other_settings_is_left_alone(tmp_path):

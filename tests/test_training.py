@@ -23,10 +23,8 @@ D = 6
 
 def new(seed: int = 0, **fields: Any) -> StandardTrainingTranscoder:
     torch.manual_seed(seed)
-    defaults: dict[str, Any] = {"jacobian": {"jitter": 0.3, "seed": seed}, "jacobian_coefficient": 1.0}
-    return StandardTrainingTranscoder(
-        StandardTrainingTranscoderConfig(d_in=D, d_out=D, d_sae=24, **{**defaults, **fields})
-    )
+    defaults: dict[str, Any] = {"d_sae": 24, "jacobian": {"jitter": 0.3}, "jacobian_coefficient": 1.0}
+    return StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=D, d_out=D, **{**defaults, **fields}))
 
 
 def inputs(seed: int = 0) -> AbsInputs:
@@ -167,7 +165,7 @@ def test_after_nan_the_last_good_checkpoint_stays(tmp_path):
             return super().__next__() * (float("nan") if self.count == 35 else 1.0)
 
     data = Poisoned(D, batch_size=32)
-    with pytest.raises(NonFiniteError, match="step 34: the inputs"):
+    with pytest.raises(NonFiniteError, match="step 34: NaN or Inf in the inputs"):
         train(new(), data, checkpoint=tmp_path, checkpoint_every=10)
     assert [path.name for path in tmp_path.iterdir()] == ["step_30"]
     assert all(
@@ -188,19 +186,46 @@ def test_weights_that_just_broke_are_not_saved(tmp_path):
 
 
 def test_a_half_written_checkpoint_does_not_count(tmp_path):
-    train(new(), checkpoint=tmp_path, n_steps=20, lr_decay_steps=5)
+    with pytest.raises(KeyboardInterrupt):
+        train(new(), Interrupted(inputs(), 25), checkpoint=tmp_path, checkpoint_every=20)
     (tmp_path / "unfinished_40").mkdir()
     (tmp_path / "unfinished_40" / "sae_weights.safetensors").write_text("half")
-    assert train(new(), checkpoint=tmp_path, resume=True).history[-1]["step"] == 60
+    result = train(new(), checkpoint=tmp_path, checkpoint_every=20, resume=True)
+    assert same(weights(result.transcoder), weights(train(new()).transcoder))
+    assert [path.name for path in tmp_path.iterdir()] == ["step_60"]
 
 
-def test_a_corrupt_or_foreign_checkpoint_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["faithful_state.pt", "trainer_state.pt", "sae_weights.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"no zip file"])
+def test_a_corrupt_checkpoint_is_named(tmp_path, name, content):
     train(new(), checkpoint=tmp_path)
-    with pytest.raises(ValueError, match=r"step_60 is corrupt or not of this transcoder .*: remove it"):
-        train(new(d_sae=30), checkpoint=tmp_path, resume=True)
-    (tmp_path / "step_60" / "faithful_state.pt").write_bytes(b"no zip file")
-    with pytest.raises(ValueError, match=r"step_60 is corrupt or not of this transcoder .*: remove it"):
+    (tmp_path / "step_60" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"step_60 is corrupt \(\w+\): remove it, or choose another folder"):
         train(new(), checkpoint=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "message"),
+    [
+        ({}, {"n_steps": 80}, "n_steps 60, not 80"),
+        ({}, {"lr": 1.0}, r"lr 0\.003, not 1\.0"),
+        ({"jacobian_coefficient": 2.0}, {}, r"jacobian_coefficient 1\.0, not 2\.0"),
+        ({"d_sae": 30}, {}, "d_sae 24, not 30"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_not_mixed_in(tmp_path, fields, options, message):
+    train(new(), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=f"made with other settings .*{message}.*: use those"):
+        train(new(**fields), checkpoint=tmp_path, resume=True, **options)
+
+
+def test_inputs_whose_position_is_not_known_are_not_resumed(tmp_path):
+    def forgetful() -> Iterator[torch.Tensor]:
+        yield from inputs()
+
+    train(new(), forgetful(), checkpoint=tmp_path, batch_size=32)
+    with pytest.raises(ValueError, match="the inputs' position is not known"):
+        train(new(), forgetful(), checkpoint=tmp_path, batch_size=32, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -209,16 +234,23 @@ def test_a_corrupt_or_foreign_checkpoint_is_named(tmp_path):
         ({"n_steps": 0}, "n_steps=0 must be at least 1"),
         ({"lr_decay_steps": 58}, "n_steps=60 must .* hold the learning rate's warm-up and decay"),
         ({"data": iter([torch.zeros(2, D)])}, "pass batch_size="),
+        ({"data": iter([torch.zeros(2, D)]), "batch_size": 2}, "the inputs ended after 1 batches"),
+        ({"data": [torch.zeros(2, D)], "batch_size": 2}, "of batches, not list: pass iter"),
+        ({"log_every": 0}, "at least 1"),
+        ({"evaluate_every": 5}, "pass both or neither"),
+        ({"resume": True}, "need a folder: pass checkpoint="),
+        ({"checkpoint_every": 5}, "need a folder: pass checkpoint="),
     ],
 )
-def test_bad_arguments_say_what_is_wanted(options, message):
+def test_bad_arguments_say_what_is_wanted(as_installed, options, message):
+    options = dict(options)
     with pytest.raises(ValueError, match=message):
         train(new(), options.pop("data", None), **options)
 
 
 def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="choose a folder"):
+    with pytest.raises(ValueError, match=r"file cannot hold checkpoints \(File exists\): choose another folder"):
         train(new(), checkpoint=tmp_path / "file")
 
 

@@ -19,7 +19,7 @@ CONDITIONS = (
         name="jacobian_kink",
         title="repetition + Jacobian at the kink",
         repeated=True,
-        jacobian_coefficient=1.0,
+        jacobian_coefficient=1.5,
         jacobian_warm_up=WARM_UP,
         jacobian={"estimator": "jvp", "jitter": 0.0},
     ),

@@ -48,6 +48,10 @@ def open_result(out: Path, config: ExperimentConfig, *, overwrite: bool = False)
                 "or pass --overwrite"
             )
         return result
+    if not overwrite and any(not entry.name.startswith(".") for entry in _entries(out)):
+        raise ResultError(
+            f"{out} is not empty and holds no {RESULT_FILENAME}: choose another --out, or pass --overwrite"
+        )
     result = AbsoluteValueResult(
         complete=False,
         config=config,
@@ -122,6 +126,13 @@ def summarise(runs: list[Run]) -> list[ConditionSummary]:
             )
         )
     return summaries
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        raise ResultError(f"{folder} cannot be used ({error.strerror}): choose another --out") from error
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

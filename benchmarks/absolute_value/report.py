@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ConditionSummary
-from faithfulness_plugin.benchmarks.schema import Interval, Share, write_text
+from faithfulness_plugin.benchmarks.schema import Interval, ResultError, Share, write_text
 from faithfulness_plugin.figures.circuit_projection import ProjectionPanel, circuit_projection_figure
 from faithfulness_plugin.figures.jacobian_at_point import jacobian_at_point
 from faithfulness_plugin.figures.memorization_by_condition import memorization_by_condition
@@ -18,6 +18,7 @@ COLUMNS = {
     "m": ("m", 3),
     "m_fraction": ("m / max", 3),
     "fvu": ("FVU", 4),
+    "l0": ("L0", 3),
     "effective_l0": ("effective L0", 3),
     "jacobian_error": ("Jacobian error", 4),
     "off_diagonal_energy": ("off-diagonal energy at p", 4),
@@ -36,7 +37,10 @@ def write_report(result: AbsoluteValueResult, out: Path) -> list[Path]:
             "memorization.png": _memorization_figure(result),
         }
         for name, figure in figures.items():
-            save_figure(figure, out / name)
+            try:
+                save_figure(figure, out / name)
+            except OSError as error:
+                raise ResultError(f"{out / name} cannot be written ({error.strerror}): move it away") from error
             paths.append(out / name)
     return paths
 
@@ -86,23 +90,23 @@ def full_table(result: AbsoluteValueResult) -> str:
 
 
 def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
-    """Results of several settings, one a row; per condition with repetition m / max of the worst seed (for repetition
-    itself: of the least) and the mean FVU."""
-    shown = [condition for condition in results[0].conditions if condition.repeated]
-    header = ["setting", *(condition.title for condition in shown)]
+    """Several settings, one a row; per condition the seeds with memorization, the mean FVU and effective L0."""
+    titles = _titles(results[0])
 
     def row(result: AbsoluteValueResult) -> list[str]:
         c = result.config
-        setting = f"d_in {c.d_in}, d_sae {c.d_sae}, {c.n_ones} ones, density {c.density:g}, penalty "
-        setting += f"{c.sparsity_coefficient:g}, seeds {c.seeds[0]}-{c.seeds[-1]}"
-        cells = [setting]
-        for condition in shown:
-            of = [r.metrics for r in result.runs if r.condition == condition.name]
-            worst = (min if condition.name == "repetition" else max)(m.m_fraction for m in of)
-            cells.append(f"{worst:.3f} (FVU {sum(m.fvu for m in of) / len(of):.4f})")
-        return cells
+        setting = (
+            f"d_in {c.d_in}, d_sae {c.d_sae}, {c.n_ones} ones, density {c.density:g}, penalty "
+            f"{c.sparsity_coefficient:g}, seeds {c.seeds[0]} to {c.seeds[-1]}"
+        )
+        cells = {
+            s.condition: f"{s.emergence.count} of {s.emergence.n}; FVU {s.metrics['fvu'].mean:.4f}; "
+            f"L0 {s.metrics['effective_l0'].mean:.2f}"
+            for s in result.summary
+        }
+        return [setting, *(cells[name] for name in titles)]
 
-    return _markdown(header, [row(result) for result in results])
+    return _markdown(["setting", *titles.values()], [row(result) for result in results])
 
 
 def _projection_figure(result: AbsoluteValueResult):

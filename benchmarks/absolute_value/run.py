@@ -18,6 +18,7 @@ from faithfulness_plugin.benchmarks.absolute_value.schema import (
 from faithfulness_plugin.benchmarks.controls import NoiseAugmentedTranscoder, NoiseAugmentedTranscoderConfig
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
+from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 from faithfulness_plugin.toy.inputs import AbsInputs
@@ -43,7 +44,7 @@ def run(config: ExperimentConfig, condition: Condition, seed: int) -> Run:
 
 def _train(config: ExperimentConfig, condition: Condition, seed: int) -> StandardTrainingTranscoder:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derived_seed(seed, "weights"))
         transcoder = _transcoder(config, condition, seed)
     train_transcoder(
         transcoder,
@@ -94,7 +95,7 @@ def _measure(
     jacobian = metrics.jacobian_error(transcoder, layer, rows, columns=rows != 0)
     off_diagonal = metrics.off_diagonal_energy(transcoder, point)
     own = abs_circuits(config.d_in)
-    recovery = metrics.feature_recovery(transcoder, clean, own)
+    recovery = metrics.feature_recovery(transcoder, repeated, own)
     projection = metrics.circuit_projection(transcoder, repeated, [*own, datapoint_circuit(point)])
     live = np.flatnonzero(projection.norms > LIVE_SHARE * projection.norms.max(initial=0.0))
     return Run(

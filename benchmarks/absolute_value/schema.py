@@ -1,10 +1,14 @@
 """The typed result of `faithfulness reproduce`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from faithfulness_plugin.benchmarks.schema import Environment, Interval, Record, Share
+
+ENOUGH_ROWS = 20
+
+Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
 
 class ExperimentConfig(Record):
@@ -21,13 +25,19 @@ class ExperimentConfig(Record):
     lr: float = Field(default=3e-3, gt=0, description="Adam's rate; 2.5 % warm-up, decay over the last 30 %")
     n_validation: int = Field(default=20_000, ge=2, description="rows that metrics are measured on")
     n_jacobian: int = Field(default=4_000, ge=2, description="of these, rows for exact Jacobians")
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1, description="one run per seed and condition")
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1, description="one run per seed and condition")
 
     @model_validator(mode="after")
     def _fits(self) -> "ExperimentConfig":
         if not 2 <= self.n_ones <= self.d_in:
             raise ValueError(
                 f"n_ones={self.n_ones}: memorization needs 2 ones or more, and at most d_in={self.d_in} fit"
+            )
+        repeated = self.repeat_frac * self.n_validation
+        if min(repeated, (self.n_validation - repeated) * self.density / 2) < ENOUGH_ROWS:
+            raise ValueError(
+                f"repeat_frac={self.repeat_frac:g} and density={self.density:g} leave some circuit active on "
+                f"fewer than {ENOUGH_ROWS} of {self.n_validation} validation rows: too few to measure it"
             )
         return self
 

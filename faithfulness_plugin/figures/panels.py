@@ -15,5 +15,8 @@ def set_title(ax: Axes, name: str) -> None:
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
     """Writes a PNG beside its final name and renames it. The same figure gives the same bytes."""
     unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, format="png", dpi=dpi, metadata={"Software": None})
-    os.replace(unfinished, path)
+    try:
+        figure.savefig(unfinished, format="png", dpi=dpi, metadata={"Software": None})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -36,8 +36,13 @@ def active_features(transcoder: SAE, x: Float[Tensor, " d_in"], most: int = 10) 
         transcoder: any SAELens SAE or transcoder with dense activations.
         x: one input, [d_in].
         most: at most that many.
+
+    Raises:
+        ValueError: x is not one row.
     """
-    _, cache = transcoder.run_with_cache(x[None], names_filter="hook_sae_acts_post", reset_hooks_end=False)
+    if x.ndim != 1:
+        raise ValueError(f"x has shape {list(x.shape)}: pass one input, [d_in]")
+    _, cache = transcoder.run_with_cache(x[None], names_filter="hook_sae_acts_post")
     acts = cache["hook_sae_acts_post"][0]
     order = (acts * transcoder.W_dec.norm(dim=-1)).argsort(descending=True)[:most]
     return [

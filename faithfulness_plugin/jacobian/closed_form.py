@@ -10,12 +10,17 @@ from faithfulness_plugin.layer import forward_jvp
 
 @singledispatch
 def transcoder_jvp(
-    transcoder: nn.Module, x: Float[Tensor, "..."], v: Float[Tensor, "..."], *, gate: Float[Tensor, "..."] | None = None
-) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    transcoder: nn.Module,
+    x: Float[Tensor, "*batch d_in"],
+    v: Float[Tensor, "*probes_batch d_in"],
+    *,
+    gate: Float[Tensor, "*batch d_sae"] | None = None,
+) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """The transcoder's output and its derivative along v, (t(x), J_t(x) v), with gradients to its parameters.
 
     Known classes use the closed form of `gated_jvp`; any other module goes through `torch.func.jvp`. A class
-    of your own joins with `transcoder_jvp.register(MyTranscoder, my_function)`.
+    of your own joins with `transcoder_jvp.register(MyTranscoder, my_function)`. The closed form is of the weights:
+    hooks that edit activations change the gate and y, but are not differentiated themselves.
 
     Args:
         transcoder: the student, any nn.Module.

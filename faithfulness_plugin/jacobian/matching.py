@@ -5,6 +5,7 @@ E_v ||J_t(x) v - J_f(x) v||^2, C. Olah, "A Toy Model of Mechanistic (Un)Faithful
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from faithfulness_plugin.jacobian.closed_form import transcoder_jvp
 from faithfulness_plugin.jacobian.secant import layer_secant, transcoder_secant
 from faithfulness_plugin.layer import Layer, layer_jvp
 from faithfulness_plugin.probes import ISOTROPIC, PROBES, Probe, gaussian
+from faithfulness_plugin.seeds import derived_seed
 
 ESTIMATORS = ("jvp", "secant")
 
@@ -43,9 +45,12 @@ class JacobianMatchingConfig:
     def __post_init__(self) -> None:
         _require(self.estimator in ESTIMATORS, f"estimator={self.estimator!r} is unknown: choose one of {ESTIMATORS}")
         _require(self.probe in PROBES, f"probe={self.probe!r} is unknown: choose one of {tuple(PROBES)}")
-        _require(self.n_probes >= 1, f"n_probes={self.n_probes}: at least one probe is needed")
-        _require(self.radius > 0, f"radius={self.radius}: the secant's step must be positive")
-        _require(self.jitter >= 0, f"jitter={self.jitter}: a standard deviation cannot be negative")
+        _require(
+            isinstance(self.n_probes, int) and self.n_probes >= 1,
+            f"n_probes={self.n_probes}: a whole number of probes, at least one, is needed",
+        )
+        _require(0 < self.radius < inf, f"radius={self.radius}: the secant's step must be positive and finite")
+        _require(0 <= self.jitter < inf, f"jitter={self.jitter}: a standard deviation is not negative, and finite")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,11 +59,11 @@ class JacobianMatchingConfig:
 class JacobianTargets(NamedTuple):
     """The layer's side of one comparison: all that the loss needs once the layer is gone."""
 
-    x: Float[Tensor, "..."]
+    x: Float[Tensor, "*batch d_in"]
     """Where the Jacobians are compared, [..., d_in] (jittered, if so configured)."""
-    v: Float[Tensor, "..."]
+    v: Float[Tensor, "n_probes *batch d_in"]
     """The probes, [n_probes, ..., d_in]."""
-    Jv: Float[Tensor, "..."]
+    Jv: Float[Tensor, "n_probes *batch d_out"]
     """The layer's derivative along them, [n_probes, ..., d_out]."""
     step: Float[Tensor, ""]
     """The secant's step (unused by "jvp")."""
@@ -86,13 +91,13 @@ class JacobianMatching:
         self._isotropic = self._probe in ISOTROPIC.values()
         self._generator: torch.Generator | None = None
 
-    def __call__(self, transcoder: nn.Module, layer: Layer, x: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    def __call__(self, transcoder: nn.Module, layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
         """The loss at x [..., d_in] for any module and any callable layer, both row-wise."""
         return self.from_targets(transcoder, self.targets(layer, x))
 
     @torch.no_grad()
     def targets(
-        self, layer: Layer, x: Float[Tensor, "..."], *, y: Float[Tensor, "..."] | None = None
+        self, layer: Layer, x: Float[Tensor, "*batch d_in"], *, y: Float[Tensor, "*batch d_out"] | None = None
     ) -> JacobianTargets:
         """Draws probes and asks the layer for its derivative along them. Can be cached.
 
@@ -100,7 +105,17 @@ class JacobianMatching:
             layer: row-wise, [..., d_in] -> [..., d_out].
             x: [..., d_in].
             y: layer(x), where it is known already (the unit needs it when x is jittered).
+
+        Raises:
+            ValueError: fewer than two rows with `normalize`, whose unit is a variance over rows.
         """
+        if self.config.normalize and x[..., 0].numel() < 2:
+            raise ValueError(
+                f"the unit needs the variance over rows, and x has shape {list(x.shape)}: pass a batch of two rows "
+                "or more, or normalize=False"
+            )
+        if x.is_inference():
+            x = x.clone()  # or the student's backward pass could not save it
         generator = self.generator(x.device)
         rms = x.square().mean().sqrt()
         rms = torch.where(rms > 0, rms, torch.ones_like(rms))
@@ -123,7 +138,7 @@ class JacobianMatching:
         return JacobianTargets(x, v, Jv, step, scale)
 
     def from_targets(
-        self, transcoder: nn.Module, targets: JacobianTargets, *, gate: Float[Tensor, "..."] | None = None
+        self, transcoder: nn.Module, targets: JacobianTargets, *, gate: Float[Tensor, "*batch d_sae"] | None = None
     ) -> Float[Tensor, ""]:
         """The loss against targets made before.
 
@@ -156,7 +171,7 @@ class JacobianMatching:
     def generator(self, device: torch.device) -> torch.Generator:
         """The generator lives where the inputs are; it starts at the seed on first use."""
         if self._generator is None or self._generator.device != device:
-            self._generator = torch.Generator(device).manual_seed(self.config.seed)
+            self._generator = torch.Generator(device).manual_seed(derived_seed(self.config.seed, "probes"))
         return self._generator
 
 
@@ -164,6 +179,7 @@ def as_config(config: JacobianMatchingConfig | Mapping[str, Any]) -> JacobianMat
     """The config itself, or one made of a dict. Raises ValueError for a field that does not exist."""
     if isinstance(config, JacobianMatchingConfig):
         return config
+    _require(isinstance(config, Mapping), f"jacobian={config!r}: pass a JacobianMatchingConfig or a dict of its fields")
     known = [field.name for field in fields(JacobianMatchingConfig)]
     unknown = sorted(set(config) - set(known))
     _require(not unknown, f"JacobianMatching has no option {', '.join(unknown)}: choose from {', '.join(known)}")

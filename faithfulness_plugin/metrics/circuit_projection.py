@@ -85,6 +85,8 @@ def contributions(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """In float64: feature activations [N, d_sae], their directions [d_sae, d_out], and the circuits' activations
     [N, n_circuits] and directions [n_circuits, d_out], these scaled to unit norm of u d over the rows."""
+    if not circuits:
+        raise ValueError("there are no circuits to compare with: pass at least one")
     acts = transcoder.encode(x).double().cpu().numpy()
     directions = transcoder.W_dec.detach().double().cpu().numpy()
     u = torch.stack([circuit.activation(x) for circuit in circuits], dim=1).double().cpu().numpy()

@@ -21,7 +21,7 @@ class FeatureRecovery(MetricResult):
     """The layer's circuits found among a transcoder's features."""
 
     mean_cosine: float
-    """Mean over circuits of the cosine with the feature matched to it (0 where none is left)."""
+    """Mean over circuits of the cosine with the feature matched to it (0 where none is left, or where negative)."""
     recovered: int
     """Circuits whose feature has a cosine of at least 0.9."""
     n_circuits: int
@@ -48,7 +48,7 @@ def feature_recovery(
     acts, directions, u, d = contributions(transcoder, x, circuits)
     norms = np.linalg.norm(acts, axis=0) * np.linalg.norm(directions, axis=1)
     live = norms > LIVE_SHARE * norms.max(initial=0.0)
-    cosines = (u.T @ acts[:, live]) * (d @ directions[live].T) / norms[live]
+    cosines = np.maximum(0.0, (u.T @ acts[:, live]) * (d @ directions[live].T) / norms[live])
     matched = cosines[linear_sum_assignment(cosines, maximize=True)]
     recovered, n_live = int((matched >= RECOVERED_COSINE).sum()), int(live.sum())
     return FeatureRecovery(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.exact import layer_jacobian, transcoder_jacobian
 from faithfulness_plugin.layer import Layer
-from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.metrics.result import MetricResult, check_same_shape
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,15 @@ def jacobian_error(
             `x != 0`: at the kink the layer has no derivative.
 
     Raises:
-        ValueError: the layer's Jacobian is zero on all rows.
+        ValueError: fewer than two rows (their covariance gives the data's directions); columns of another shape than
+            x; transcoder and layer differ in d_out; the layer's Jacobian is zero on all rows.
     """
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"x has shape {list(x.shape)}: pass two rows or more, [batch, d_in]")
+    if columns is not None and columns.shape != x.shape:
+        raise ValueError(f"columns has shape {list(columns.shape)} and x {list(x.shape)}: pass one flag per entry of x")
     J_f, J_t = layer_jacobian(layer, x), transcoder_jacobian(transcoder, x)
+    check_same_shape(J_t, J_f)
     share = 1.0
     if columns is not None:
         J_f, J_t = J_f * columns[:, None], J_t * columns[:, None]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.layer import Layer
-from faithfulness_plugin.metrics.result import MetricResult, Transcoder
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,13 @@ def memorization(
             default. An e_j with y_pj < 0 counts as -e_j.
 
     Raises:
-        ValueError: y_p has fewer than two non-zero coordinates (a one-hot point): m is undefined there.
+        ValueError: the point is no single row; transcoder and layer differ in d_out; or y_p has fewer than two non-zero
+            coordinates (a one-hot point), where m is undefined.
 
     Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", Transformer Circuits, 2025, its memorization metric.
     """
+    if point.ndim != 1:
+        raise ValueError(f"the point has shape {list(point.shape)}: pass one row, [d_in]")
     y = layer(point[None])[0]
     e = torch.eye(len(y), dtype=y.dtype, device=y.device) if basis is None else basis.to(y)
     coordinates = e @ y
@@ -58,7 +61,9 @@ def memorization(
             "coordinate(s), and a feature for one coordinate is no shortcut. Choose a point with n_ones of 2 or more"
         )
     circuits = (e * coordinates.sign()[:, None])[support]
-    contributions = transcoder.encode(point[None])[0][:, None] * transcoder.W_dec
+    acts = transcoder.encode(point[None])
+    check_same_shape(transcoder.decode(acts)[0], y)
+    contributions = acts[0][:, None] * transcoder.W_dec
     excess = contributions @ (y / y.norm()) - (contributions @ circuits.T).amax(-1)
     m = torch.relu(excess).sum().item()
     maximum = (y.norm() - coordinates.abs().max()).item()

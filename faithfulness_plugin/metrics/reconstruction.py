@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.layer import Layer
-from faithfulness_plugin.metrics.result import MetricResult, Transcoder
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape
 
 EFFECTIVE_SHARE = 0.01
 
@@ -36,11 +36,14 @@ def reconstruction(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "batch
     """Outputs and activity on rows x [batch, d_in].
 
     Raises:
-        ValueError: the layer's output is the same on all rows, so that the FVU is undefined.
+        ValueError: transcoder and layer differ in d_out; or the layer's output is the same on all rows, so that the
+            FVU is undefined.
     """
     y = layer(x)
     acts = transcoder.encode(x)
-    error = (transcoder.decode(acts) - y).square()
+    t = transcoder.decode(acts)
+    check_same_shape(t, y)
+    error = (t - y).square()
     variance = (y - y.mean(0)).square().sum()
     if variance == 0:
         raise ValueError("the layer's output is the same on all rows, so the FVU is undefined: pass other rows")

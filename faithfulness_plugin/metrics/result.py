@@ -25,3 +25,12 @@ class Transcoder(Protocol):
 
     def encode(self, x: Tensor) -> Tensor: ...
     def decode(self, feature_acts: Tensor) -> Tensor: ...
+
+
+def check_same_shape(transcoder_output: Tensor, layer_output: Tensor) -> None:
+    """Raises ValueError unless transcoder and layer return the same shape (broadcasting would hide it)."""
+    if transcoder_output.shape != layer_output.shape:
+        raise ValueError(
+            f"the transcoder returns shape {list(transcoder_output.shape)} and the layer {list(layer_output.shape)}: "
+            "compare a transcoder with the layer it replaces, on rows [batch, d_in]"
+        )

@@ -33,7 +33,7 @@ class AbsNetwork(HookedRootModule):
         self.hook_out = HookPoint()
         self.setup()
 
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """[..., d_in] -> [..., d_in]. Raises ValueError for another width."""
         if x.shape[-1] != self.d_in:
             raise ValueError(

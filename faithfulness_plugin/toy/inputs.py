@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.seeds import derived_seed
+
 
 class AbsInputs:
     """An endless, seeded iterator of batches [batch_size, d_in]; a SAELens DataProvider.
@@ -43,7 +45,7 @@ class AbsInputs:
         self.device = torch.device(device)
         self.point = torch.zeros(d_in, device=self.device)
         self.point[:n_ones] = 1.0
-        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "inputs"))
 
     def __iter__(self) -> "AbsInputs":
         return self

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from sae_lens.saes.transcoder import TranscoderConfig
 from torch import Tensor, nn
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianMatchingConfig, as_config
+from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianMatchingConfig, JacobianTargets, as_config
 from faithfulness_plugin.layer import Layer
 
 
@@ -66,8 +67,7 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: a width is at least 1")
         for name in ("jacobian_coefficient", "jacobian_warm_up_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+            require_non_negative(self, name)
         self.jacobian = as_config({} if self.jacobian is None else self.jacobian)
         super().__post_init__()
 
@@ -79,6 +79,12 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
     def get_training_architecture_details(self) -> dict[str, Any]:
         details = super().get_training_architecture_details()
         return {k: v.to_dict() if isinstance(v, JacobianMatchingConfig) else v for k, v in details.items()}
+
+
+def require_non_negative(config: TrainingTranscoderConfig, name: str) -> None:
+    """Raises ValueError for a field that is negative, infinite or NaN."""
+    if not 0 <= getattr(config, name) < inf:
+        raise ValueError(f"{name}={getattr(config, name)} must be finite and not negative")
 
 
 T_CONFIG = TypeVar("T_CONFIG", bound=TrainingTranscoderConfig)
@@ -97,8 +103,8 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
 
     b_enc: nn.Parameter
 
-    def __init__(self, cfg: T_CONFIG, use_error_term: bool = False) -> None:
-        super().__init__(cfg, use_error_term)
+    def __init__(self, cfg: T_CONFIG) -> None:
+        super().__init__(cfg)
         self.matching = JacobianMatching(cfg.jacobian)
         self.set_layer(None)
 
@@ -136,7 +142,13 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         return torch.empty(*shape, dtype=self.dtype, device=self.device).uniform_(-bound, bound)
 
     @override
-    def process_sae_in(self, sae_in: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """t(x). Error terms are the attached model's business (`add_sae(..., use_error_term=True)`): here f(x) is not
+        known."""
+        return self.hook_sae_output(self.decode(self.encode(x)))
+
+    @override
+    def process_sae_in(self, sae_in: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """Casts to the transcoder's dtype, fires hook_sae_input. Raises ValueError for rows that are not d_in wide."""
         if sae_in.shape[-1] != self.cfg.d_in:
             raise ValueError(
@@ -148,10 +160,9 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """One step's losses, by name. `sae_in` of the output is the target f(x), as SAELens's logging wants it."""
-        x = step_input.sae_in
+        x = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
         feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
         sae_out = self.decode(feature_acts)
-        x = x.to(self.dtype)
         y = self.target(x)
         losses = {"mse_loss": self.mse_loss_fn(sae_out, y).sum(-1).mean()}
         aux = self.calculate_aux_loss(replace(step_input, sae_in=y), feature_acts, hidden_pre, sae_out)
@@ -160,12 +171,13 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         if self.cfg.jacobian_coefficient > 0:
             targets = self.matching.targets(self.layer, x, y=y)
             gate = feature_acts if targets.x is x else None  # jittered inputs open other gates
+            targets = JacobianTargets(*(tensor.to(self.dtype) for tensor in targets))
             jacobian_loss = self.matching.from_targets(self, targets, gate=gate)
             losses["jacobian_loss"] = step_input.coefficients["jacobian"] * jacobian_loss
-            metrics["jacobian_relative_error"] = lambda: jacobian_loss / (y - y.mean(0)).square().sum(-1).mean()
+            energy = targets.scale * targets.Jv.square().sum(-1).mean()
+            metrics["jacobian_relative_error"] = lambda: jacobian_loss / energy
         loss = torch.stack(list(losses.values())).sum()
-        if not (torch.isfinite(loss) & torch.isfinite(x).all()):
-            self._raise_non_finite(step_input, {"the inputs": x, "the layer's output": y, **losses})
+        self.check_finite(step_input, loss, {"the layer's output": y, **losses})
         return TrainStepOutput(
             sae_in=y,
             sae_out=sae_out,
@@ -190,7 +202,10 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         return {"jacobian": TrainCoefficientConfig(self.cfg.jacobian_coefficient, self.cfg.jacobian_warm_up_steps)}
 
     @torch.no_grad()
-    def target(self, x: Tensor) -> Tensor:
+    def target(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """f(x), computed in x's dtype (the layer's own) and then cast to the transcoder's.
+
+        Raises ValueError where no layer is set, or it returns another shape than [..., d_out]."""
         y = self.layer(x)
         wanted = (*x.shape[:-1], self.cfg.d_out)
         if tuple(y.shape) != wanted:
@@ -200,10 +215,16 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
             )
         return y.to(self.dtype)
 
-    def _raise_non_finite(self, step_input: TrainStepInput, tensors: Mapping[str, Tensor]) -> None:
-        named = {**dict(list(tensors.items())[:2]), **{f"the weight {k}": p for k, p in self.named_parameters()}}
-        culprit = next((k for k, t in (named | dict(tensors)).items() if not torch.isfinite(t).all()), "the loss")
+    def check_finite(self, step_input: TrainStepInput, loss: Tensor, tensors: Mapping[str, Tensor]) -> None:
+        """Raises NonFiniteError, naming step and tensor, where the inputs or the loss hold NaN or Inf."""
+        x = step_input.sae_in
+        if torch.isfinite(loss) & torch.isfinite(x).all():
+            return
+        weights = {f"the weight {name}": weight for name, weight in self.named_parameters()}
+        y = {name: tensor for name, tensor in tensors.items() if name == "the layer's output"}
+        suspects = {"the inputs": x, **y, **weights, **tensors}  # causes before consequences
+        culprit = next((name for name, tensor in suspects.items() if not torch.isfinite(tensor).all()), "the loss")
         raise NonFiniteError(
-            f"step {step_input.n_training_steps}: {culprit} contain(s) NaN or Inf; training stopped, and the last "
+            f"step {step_input.n_training_steps}: NaN or Inf in {culprit}; training stopped, and the last "
             "checkpoint is as it was. Check the data and the layer at this step"
         )

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from faithfulness_plugin.jacobian.closed_form import gated_jvp, transcoder_jvp
 from faithfulness_plugin.layer import check_probe_shape
-from faithfulness_plugin.transcoders.base import TrainingTranscoder, TrainingTranscoderConfig
+from faithfulness_plugin.transcoders.base import TrainingTranscoder, TrainingTranscoderConfig, require_non_negative
 
 
 @dataclass(kw_only=True)
@@ -37,10 +37,10 @@ class StandardTrainingTranscoderConfig(TrainingTranscoderConfig):
     def __post_init__(self) -> None:
         if self.sparsity not in ("tanh", "l1"):
             raise ValueError(f"sparsity={self.sparsity!r} is unknown: choose 'tanh' or 'l1'")
-        if self.sparsity_coefficient < 0 or self.sparsity_warm_up_steps < 0:
-            raise ValueError("sparsity_coefficient and sparsity_warm_up_steps must not be negative")
-        if self.tanh_scale <= 0:
-            raise ValueError(f"tanh_scale={self.tanh_scale} must be positive")
+        for name in ("sparsity_coefficient", "sparsity_warm_up_steps", "tanh_scale"):
+            require_non_negative(self, name)
+        if self.tanh_scale == 0:
+            raise ValueError("tanh_scale=0.0 leaves no penalty: choose a positive scale, or sparsity_coefficient=0")
         super().__post_init__()
 
 
@@ -56,7 +56,7 @@ class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderCo
 
     @override
     def encode_with_hidden_pre(
-        self, x: Float[Tensor, "..."]
+        self, x: Float[Tensor, "*batch d_in"]
     ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
         return self.hook_sae_acts_post(self.activation_fn(hidden_pre)), hidden_pre

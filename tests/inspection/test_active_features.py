@@ -1,3 +1,4 @@
+import pytest
 import torch
 from oracles import exact_abs_transcoder
 from sae_lens import SAE
@@ -31,7 +32,14 @@ def test_interventions_show():
     transcoder.add_hook("hook_sae_acts_post", ablate)
     x = torch.tensor([0.5, -0.75, 0.0, 0.25], dtype=torch.float64)
     assert [f.index for f in active_features(transcoder, x)] == [0, 3]
+    hooks = len(transcoder.hook_sae_acts_post.fwd_hooks)
     assert [f.index for f in active_features(transcoder, x)] == [0, 3]  # the user's hook is still there
+    assert len(transcoder.hook_sae_acts_post.fwd_hooks) == hooks == 1  # and ours is not
+
+
+def test_several_rows_are_refused(as_installed, make_transcoder):
+    with pytest.raises(ValueError, match=r"pass one input, \[d_in\]"):
+        active_features(make_transcoder(), torch.zeros(1, 5).double())
 
 
 def test_of_an_exported_stock_transcoder(make_transcoder, tmp_path):

@@ -121,6 +121,35 @@ def test_an_all_zero_batch_is_finite():
         assert torch.isfinite(JacobianMatching(estimator=estimator, jitter=0.1)(DenseRelu(5, 12, 5), layer, x))
 
 
+def test_fewer_than_two_rows_have_no_unit(as_installed, mlp, make_transcoder):
+    for x in (rows(1), rows(1)[0], rows(0)):
+        with pytest.raises(ValueError, match="pass a batch of two rows or more, or normalize=False"):
+            JacobianMatching()(make_transcoder(), mlp, x)
+    assert JacobianMatching(normalize=False)(make_transcoder(), mlp, rows(1)[0]).item() > 0
+
+
+@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+def test_layers_that_take_a_matrix_get_a_matrix(estimator):
+    order = [1, 0, 2, 3, 4]
+
+    class Student(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.einsum("bi,oi->bo", x, torch.eye(5, dtype=x.dtype)[order])
+
+    for n_probes in (1, 3):
+        matching = JacobianMatching(estimator=estimator, n_probes=n_probes)
+        assert matching(Student(), lambda x: x[:, order], rows()).item() == pytest.approx(0, abs=1e-25)
+
+
+def test_inputs_made_in_inference_mode_can_be_trained_on(mlp, make_transcoder):
+    with torch.inference_mode():
+        x = rows()
+    for estimator in ("jvp", "secant"):
+        student = make_transcoder()
+        JacobianMatching(estimator=estimator)(student, mlp, x).backward()
+        assert student.W_enc.grad is not None
+
+
 def test_a_student_that_is_the_layer_has_no_loss(mlp):
     x = rows()
     for estimator in ("jvp", "secant"):
@@ -183,13 +212,14 @@ def test_the_config_is_frozen_and_survives_json():
     [
         ({"estimator": "vector"}, "estimator='vector' is unknown: choose one of .*'jvp', 'secant'"),
         ({"probe": "cube"}, "probe='cube' is unknown: choose one of .*'rademacher'"),
-        ({"n_probes": 0}, "at least one probe"),
+        ({"n_probes": 0}, "a whole number of probes"),
+        ({"n_probes": 2.5}, "a whole number of probes"),
         ({"radius": 0.0}, "must be positive"),
-        ({"jitter": -1.0}, "cannot be negative"),
+        ({"jitter": -1.0}, "is not negative"),
         ({"jiter": 0.1}, "no option jiter: choose from estimator, probe"),
     ],
 )
-def test_bad_options_say_what_is_wanted(fields, message):
+def test_bad_options_say_what_is_wanted(as_installed, fields, message):
     with pytest.raises(ValueError, match=message):
         JacobianMatching(**fields)
     with pytest.raises(ValueError, match=message):

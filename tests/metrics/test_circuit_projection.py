@@ -92,6 +92,8 @@ def test_circuits_that_do_not_occur_or_repeat_are_refused(circuits):
     clean = next(AbsInputs(D, density=0.5, batch_size=50)).double()
     with pytest.raises(ValueError, match=r"never active on these rows: datapoint p\. Pass rows"):
         circuit_projection(transcoder, clean, circuits)
+    with pytest.raises(ValueError, match="no circuits"):
+        circuit_projection(transcoder, clean, [])
     with pytest.raises(ValueError, match="linearly dependent"):
         circuit_projection(transcoder, clean, [circuits[0], circuits[0]])
 

@@ -49,6 +49,13 @@ def test_one_feature_serves_one_circuit_only(rows):
     assert result.precision == 7 / 8
 
 
+def test_a_feature_that_writes_the_other_way_is_no_match(rows):
+    transcoder = exact_abs_transcoder(D)
+    with torch.no_grad():
+        transcoder.W_dec.neg_()
+    assert feature_recovery(transcoder, rows, abs_circuits(D)).mean_cosine == 0
+
+
 def test_a_dead_transcoder_recovers_nothing(rows):
     transcoder = exact_abs_transcoder(D)
     with torch.no_grad():

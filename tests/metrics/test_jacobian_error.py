@@ -52,11 +52,21 @@ def test_only_the_columns_asked_for_count():
 
 def test_rows_where_the_layer_stands_still_count_in_the_error_alone(make_transcoder):
     transcoder = make_transcoder(d_in=2, d_out=2)
-    x = torch.tensor([[0.0, 0.0], [0.5, -0.5]], dtype=torch.float64)
+    x = torch.tensor([[0.0, 0.0], [0.5, -0.5], [0.2, 0.1]], dtype=torch.float64)
     result = jacobian_error(transcoder, torch.abs, x)
     only = jacobian_error(transcoder, torch.abs, x[1:])
     assert result.cosine == pytest.approx(only.cosine)
     assert result.relative_error > only.relative_error
+
+
+def test_shapes_that_do_not_fit_are_named(as_installed, mlp, make_transcoder):
+    x = torch.randn(5, 5, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"columns has shape \[5\] and x \[5, 5\]"):
+        jacobian_error(make_transcoder(), mlp, x, columns=x[0] > 0)
+    with pytest.raises(ValueError, match="pass two rows or more"):
+        jacobian_error(make_transcoder(), mlp, x[:1])
+    with pytest.raises(ValueError, match="compare a transcoder with the layer it replaces"):
+        jacobian_error(make_transcoder(d_out=1), mlp, x)
 
 
 def test_a_layer_that_never_moves_is_refused(make_transcoder):

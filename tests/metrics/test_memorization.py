@@ -76,6 +76,13 @@ def test_a_one_hot_point_is_refused():
         memorization(exact_abs_transcoder(4), point_of(4, 1), layer=AbsNetwork(4).double())
 
 
+def test_shapes_that_do_not_fit_are_named(as_installed, make_transcoder):
+    with pytest.raises(ValueError, match=r"pass one row, \[d_in\]"):
+        memorization(exact_abs_transcoder(4), point_of(4, 2)[None], layer=AbsNetwork(4).double())
+    with pytest.raises(ValueError, match="compare a transcoder with the layer it replaces"):
+        memorization(make_transcoder(d_in=4, d_out=3), point_of(4, 2), layer=AbsNetwork(4).double())
+
+
 def test_to_dict_names_the_fields():
     transcoder, point = planted(4, 2)
     result = memorization(transcoder, point, layer=AbsNetwork(4).double())

@@ -44,6 +44,11 @@ def test_effective_l0_leaves_crumbs_out_and_does_not_depend_on_the_scale_of_feat
     assert reconstruction(transcoder, AbsNetwork(4).double(), x).effective_l0 == pytest.approx(result.effective_l0)
 
 
+def test_another_width_is_not_broadcast(mlp, make_transcoder):
+    with pytest.raises(ValueError, match=r"the transcoder returns shape \[9, 1\] and the layer \[9, 4\]"):
+        reconstruction(make_transcoder(d_out=1), mlp, torch.randn(9, 5).double())
+
+
 def test_a_constant_layer_is_refused(make_transcoder):
     with pytest.raises(ValueError, match="same on all rows"):
         reconstruction(make_transcoder(), lambda x: torch.ones(len(x), 4).double(), torch.randn(9, 5).double())

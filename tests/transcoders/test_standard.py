@@ -48,7 +48,7 @@ def test_the_penalty_does_not_change_when_scale_moves_between_the_matrices(mlp, 
     torch.testing.assert_close(transcoder.training_forward_pass(step_input(x)).loss, before)
 
 
-@pytest.mark.parametrize("options", [{}, {"jitter": 0.3}, {"estimator": "secant"}])
+@pytest.mark.parametrize("options", [{}, {"jitter": 0.3}, {"estimator": "secant"}, {"normalize": False}])
 def test_the_jacobian_term_is_the_matching_loss_times_its_coefficient(mlp, make_transcoder, options):
     transcoder = make_transcoder(jacobian=options, jacobian_coefficient=2.0).set_layer(mlp)
     x = torch.randn(9, 5, dtype=torch.float64)
@@ -58,10 +58,41 @@ def test_the_jacobian_term_is_the_matching_loss_times_its_coefficient(mlp, make_
     torch.testing.assert_close(output.loss, torch.stack(list(output.losses.values())).sum())
     relative = output.metrics["jacobian_relative_error"]
     assert callable(relative)
-    y = mlp(x)
-    torch.testing.assert_close(relative(), alone / (y - y.mean(0)).square().sum(1).mean())
+    targets = JacobianMatching(options).targets(mlp, x)
+    unscaled = JacobianMatching({**options, "normalize": False})(transcoder, mlp, x)
+    torch.testing.assert_close(relative(), unscaled / targets.Jv.square().sum(-1).mean())
     grad = torch.autograd.grad(output.losses["jacobian_loss"], [transcoder.W_enc, transcoder.W_dec])
     assert all(g.norm() > 1e-6 for g in grad)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+def test_the_layer_keeps_its_own_dtype(dtype, estimator):
+    config = StandardTrainingTranscoderConfig(
+        d_in=5, d_sae=12, dtype=dtype, jacobian={"estimator": estimator}, jacobian_coefficient=1.0
+    )
+    transcoder = StandardTrainingTranscoder(config).set_layer(AbsNetwork(5))  # in float32, as the data
+    output = transcoder.training_forward_pass(step_input(torch.randn(9, 5), jacobian=1.0))
+    output.loss.backward()
+    assert output.sae_in.dtype == transcoder.dtype
+    assert transcoder.W_enc.grad is not None
+    assert transcoder.W_enc.grad.norm() > 1e-3
+
+
+def test_batches_made_in_inference_mode_can_be_trained_on(mlp, make_transcoder):
+    with torch.inference_mode():
+        x = torch.randn(9, 5, dtype=torch.float64)
+    for jitter in (0.0, 0.3):
+        transcoder = make_transcoder(jacobian={"jitter": jitter}, jacobian_coefficient=1.0).set_layer(mlp)
+        transcoder.training_forward_pass(step_input(x, jacobian=1.0)).loss.backward()
+        assert transcoder.W_enc.grad is not None
+
+
+def test_forward_is_the_output_and_nothing_else(make_transcoder):
+    transcoder, x = make_transcoder(), torch.randn(3, 5, dtype=torch.float64)
+    with pytest.warns(DeprecationWarning, match="add_sae"):
+        transcoder.use_error_term = True  # as `add_sae` reads it; f(x) is not known here
+    torch.testing.assert_close(transcoder(x), transcoder.decode(transcoder.encode(x)))
 
 
 def test_coefficients_are_named_and_warm_up(make_transcoder):
@@ -139,9 +170,11 @@ def test_the_config_survives_json_and_saelens_registry():
         ({"reshape_activations": "hook_z"}, "not supported for transcoders"),
         ({"apply_b_dec_to_input": True}, "b_dec lives in the output space"),
         ({"sparsity": "l2"}, "choose 'tanh' or 'l1'"),
-        ({"sparsity_coefficient": -1.0}, "must not be negative"),
-        ({"tanh_scale": 0.0}, "must be positive"),
-        ({"jacobian_coefficient": -1.0}, "jacobian_coefficient=-1.0 must not be negative"),
+        ({"sparsity_coefficient": -1.0}, "sparsity_coefficient=-1.0 must be finite and not negative"),
+        ({"jacobian_coefficient": float("nan")}, "jacobian_coefficient=nan must be finite"),
+        ({"jacobian": "secant"}, "pass a JacobianMatchingConfig or a dict"),
+        ({"tanh_scale": 0.0}, "choose a positive scale"),
+        ({"jacobian_coefficient": -1.0}, "jacobian_coefficient=-1.0 must be finite and not negative"),
         ({"jacobian": {"estimator": "jjvp"}}, "choose one of"),
         ({"d_sae": 0}, "d_sae=0"),
     ],
@@ -169,14 +202,14 @@ def test_values_that_are_not_finite_are_named_with_their_step(mlp, make_transcod
     transcoder = make_transcoder(jacobian_coefficient=1.0).set_layer(mlp)
     poisoned = x.clone()
     poisoned[1, 2] = bad
-    with pytest.raises(NonFiniteError, match="step 12: the inputs contain"):
+    with pytest.raises(NonFiniteError, match="step 12: NaN or Inf in the inputs"):
         transcoder.training_forward_pass(step_input(poisoned, 12, jacobian=1.0))
     transcoder.set_layer(lambda rows: torch.where(rows[:, :1] == x[1, 0], bad, mlp(rows)))
-    with pytest.raises(NonFiniteError, match="step 13: the layer's output contain"):
+    with pytest.raises(NonFiniteError, match="step 13: NaN or Inf in the layer's output"):
         transcoder.training_forward_pass(step_input(x, 13, jacobian=1.0))
     with torch.no_grad():
         transcoder.set_layer(mlp).W_dec[0, 0] = bad
-    with pytest.raises(NonFiniteError, match="step 14: the weight W_dec contain"):
+    with pytest.raises(NonFiniteError, match="step 14: NaN or Inf in the weight W_dec"):
         transcoder.training_forward_pass(step_input(x, 14, jacobian=1.0))
 
 
@@ -184,5 +217,5 @@ def test_a_derivative_that_is_not_finite_is_named(make_transcoder):
     transcoder = make_transcoder(jacobian_coefficient=1.0).set_layer(lambda rows: rows[:, :4].abs().sqrt())
     x = torch.randn(3, 5, dtype=torch.float64)
     x[1, 2] = 0.0  # sqrt |x| is vertical there
-    with pytest.raises(NonFiniteError, match="step 3: jacobian_loss contain"):
+    with pytest.raises(NonFiniteError, match="step 3: NaN or Inf in jacobian_loss"):
         transcoder.training_forward_pass(step_input(x, 3, jacobian=1.0))
