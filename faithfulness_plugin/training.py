@@ -96,7 +96,7 @@ def train_transcoder(
         raise ValueError(
             f"the inputs must be an endless iterator of batches, not {type(inputs).__name__}: pass iter(...)"
         )
-    folder = Path(checkpoint) if checkpoint is not None else None
+    folder = _writable(Path(checkpoint)) if checkpoint is not None else None
     last = latest_checkpoint(folder) if folder else None
     if last is not None and not resume:
         raise FileExistsError(f"{folder} holds {last.name} already: pass resume=True to go on, or another folder")
@@ -148,17 +148,19 @@ def train_transcoder(
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The `step_N` of the highest N, or None; the folder is made where there is none.
+    """The `step_N` of the highest N, or None where there is none."""
+    steps = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
+    return max(steps, key=lambda path: int(path.name[5:]), default=None)
 
-    Raises ValueError where it cannot be made or written: better now than after hours of training."""
+
+def _writable(folder: Path) -> Path:
+    """The folder, made where there is none. Raises ValueError now rather than after hours of training."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            return folder
     except OSError as error:
         raise ValueError(f"{folder} cannot hold checkpoints ({error.strerror}): choose another folder") from error
-    steps = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
-    return max(steps, key=lambda path: int(path.name[5:]), default=None)
 
 
 def _next(inputs: Iterator[Tensor], step: int) -> Tensor:

@@ -4,9 +4,13 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from faithfulness_plugin import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+
+settings.register_profile("unhurried", settings(), deadline=None)  # machines are noisy: no time limits in tests
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

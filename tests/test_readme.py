@@ -1,8 +1,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from torch import nn
 
 from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
@@ -28,6 +30,10 @@ def test_the_committed_table_and_figures_are_the_committed_results(tmp_path):
         assert committed.exists()
         if path.suffix == ".md":
             assert committed.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+        else:  # fonts may differ by a pixel from machine to machine, what is drawn may not
+            there, here = imread(committed), imread(path)
+            assert there.shape == here.shape
+            assert np.abs(there - here).mean() < 0.01
 
 
 def test_every_file_that_it_shows_is_there():

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ConditionSummary
+from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ConditionSummary, Run
 from faithfulness_plugin.benchmarks.schema import Interval, ResultError, Share, write_text
 from faithfulness_plugin.figures.circuit_projection import ProjectionPanel, circuit_projection_figure
 from faithfulness_plugin.figures.jacobian_at_point import jacobian_at_point
@@ -59,10 +60,10 @@ def tables(result: AbsoluteValueResult) -> str:
         [
             f"{brief_table(result)}",
             f"{full_table(result)}",
-            f"{setting} {interval} Measured on clean rows.{runs} Effective L0 of the layer itself: "
-            f"{result.layer_l0:.3g}; circuits of the layer: {2 * c.d_in}. Jacobian error: relative, over the columns "
-            "with x != 0 (at the kink |x| has no derivative). Emergence: seeds with m above a tenth of its maximum, "
-            "95 % Wilson interval.\n",
+            f"{setting} {interval} Measured on clean rows, circuits recovered on rows that hold p.{runs} Effective "
+            f"L0 of the layer itself: {result.layer_l0:.3g}; circuits of the layer: {2 * c.d_in}. Jacobian error: "
+            "relative, over the columns with x != 0 (at the kink |x| has no derivative). Emergence: seeds with m above "
+            "a tenth of its maximum, 95 % Wilson interval.\n",
         ]
     )
 
@@ -109,38 +110,36 @@ def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
     return _markdown(["setting", *titles.values()], [row(result) for result in results])
 
 
-def _projection_figure(result: AbsoluteValueResult):
-    first = {r.condition: r.projection for r in result.runs if r.seed == result.config.seeds[0]}
-    titles = _titles(result)
+def _projection_figure(result: AbsoluteValueResult) -> Figure:
+    seed, shown = _one_seed(result)
     panels = {
-        titles[name]: ProjectionPanel(np.array(first[name].weights), np.array(first[name].residual))
-        for name in titles
-        if name in first
+        title: ProjectionPanel(np.array(r.projection.weights), np.array(r.projection.residual))
+        for title, r in shown.items()
     }
-    return circuit_projection_figure(panels, result.circuits, f"What the features are made of ({_first_seed(result)})")
+    return circuit_projection_figure(panels, result.circuits, f"What the features are made of (seed {seed})")
 
 
-def _jacobian_figure(result: AbsoluteValueResult):
-    first = {r.condition: np.array(r.jacobian_at_point) for r in result.runs if r.seed == result.config.seeds[0]}
-    titles = _titles(result)
+def _jacobian_figure(result: AbsoluteValueResult) -> Figure:
+    seed, shown = _one_seed(result)
     n, d = result.config.n_ones, result.config.d_in
     layer = np.diag([1.0] * n + [0.0] * (d - n))
-    shown = {titles[name]: first[name] for name in titles if name in first}
-    return jacobian_at_point(shown, layer, n, f"Jacobians at p ({_first_seed(result)})")
+    jacobians = {title: np.array(r.jacobian_at_point) for title, r in shown.items()}
+    return jacobian_at_point(jacobians, layer, n, f"Jacobians at p (seed {seed})")
 
 
-def _memorization_figure(result: AbsoluteValueResult):
-    titles = _titles(result)
+def _memorization_figure(result: AbsoluteValueResult) -> Figure:
     fractions = {
-        titles[name]: [r.metrics.m_fraction for r in result.runs if r.condition == name]
-        for name in titles
-        if any(r.condition == name for r in result.runs)
+        title: [r.metrics.m_fraction for r in result.runs if r.condition == name]
+        for name, title in _titles(result).items()
     }
-    return memorization_by_condition(fractions)
+    return memorization_by_condition({title: values for title, values in fractions.items() if values})
 
 
-def _first_seed(result: AbsoluteValueResult) -> str:
-    return f"seed {result.config.seeds[0]}"
+def _one_seed(result: AbsoluteValueResult) -> tuple[int, dict[str, Run]]:
+    """The first seed that has a run, and its runs by title."""
+    seed = next(s for s in result.config.seeds if any(r.seed == s for r in result.runs))
+    titles = _titles(result)
+    return seed, {titles[r.condition]: r for r in result.runs if r.seed == seed}
 
 
 def _titles(result: AbsoluteValueResult) -> dict[str, str]:

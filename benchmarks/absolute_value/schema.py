@@ -70,7 +70,7 @@ class RunMetrics(Record):
     jacobian_error_data: float = Field(description="the same error in the data's directions")
     off_diagonal_energy: float = Field(description="share of ||J_t||_F^2 off the diagonal, at p")
     off_diagonal_norm: float = Field(description="Frobenius norm off the diagonal, at p")
-    recovered: int = Field(description="of the layer's 2 d_in circuits, those with a feature of their own")
+    recovered: int = Field(description="of the layer's 2 d_in circuits, those with a feature of their own; rows hold p")
     precision: float = Field(description="recovered / live features")
     circuit_cosine: float = Field(description="mean cosine of circuits and their matched features")
 

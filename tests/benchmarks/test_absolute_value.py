@@ -59,6 +59,12 @@ def test_interrupted_and_resumed_it_is_the_same_result(finished, tmp_path):
     assert resumed.summary == result.summary
 
 
+def test_figures_of_a_partial_result_show_a_seed_that_was_run(finished, tmp_path):
+    result, _ = finished
+    later = result.model_copy(update={"runs": [r for r in result.runs if r.seed == 4][:2], "complete": False})
+    assert all(path.exists() for path in write_report(later, tmp_path))
+
+
 @pytest.mark.slow
 def test_in_parallel_it_is_the_same_result(finished, tmp_path):
     result, _ = finished
