@@ -139,8 +139,7 @@ def test_the_datapoint_feature_forms_and_matching_removes_it():
     assert results["baseline"].fvu <= 0.03
     for name in ("jacobian", "jacobian_kink", "secant"):
         assert results[name].m <= 0.02
-        assert results[name].fvu <= results["repetition"].fvu
-        assert abs(results[name].effective_l0 - 1.6) <= abs(results["repetition"].effective_l0 - 1.6)
+        assert results[name].fvu <= results["repetition"].fvu  # L0 is compared over seeds, in test_committed_results
 
 
 @pytest.mark.slow
