@@ -1,5 +1,6 @@
 """Tables and figures of the absolute-value experiment, from its result alone."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,11 +40,16 @@ def write_report(result: AbsoluteValueResult, out: Path) -> list[Path]:
         }
         for name, figure in figures.items():
             try:
-                save_figure(figure, out / name)
+                save_figure(figure, out / name, source=fingerprint(result))
             except OSError as error:
                 raise ResultError(f"{out / name} cannot be written ({error.strerror}): move it away") from error
             paths.append(out / name)
     return paths
+
+
+def fingerprint(result: AbsoluteValueResult) -> str:
+    """A digest of the whole result, which its figures carry: a figure that is out of date can be told."""
+    return "sha256:" + hashlib.sha256(result.model_dump_json().encode()).hexdigest()
 
 
 def tables(result: AbsoluteValueResult) -> str:

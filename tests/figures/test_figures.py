@@ -61,9 +61,9 @@ def test_every_seed_is_a_dot():
 
 def test_saving_replaces_and_repeats(tmp_path):
     path = tmp_path / "figure.png"
-    save_figure(memorizations(), path)
+    save_figure(memorizations(), path, "a result")
     first = path.read_bytes()
-    save_figure(memorizations(), path)
+    save_figure(memorizations(), path, "a result")
     assert path.read_bytes() == first
     assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
     assert matplotlib.image.imread(path).shape[1] > 1000
