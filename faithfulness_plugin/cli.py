@@ -46,7 +46,9 @@ def reproduce(
     n_ones: Annotated[int, typer.Option(help="Ones in p")] = 3,
     sparsity_coefficient: Annotated[float, typer.Option(help="Weight of the tanh penalty")] = 0.2,
     n_steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: 4000]")] = None,
-    jobs: Annotated[int, typer.Option(help="Runs at a time; -1: one per core")] = -1,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time; -1: one per core [default: -1, with --quick 1]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
 ) -> None:
     """Run the absolute-value experiment: table, figures, result file.
@@ -62,6 +64,7 @@ def reproduce(
     out = out if out is not None else Path("out/quick" if quick else "out/reproduce")
     if n_seeds < 1:
         _fail(f"--seeds {n_seeds}: at least one seed is needed", 2)
+    jobs = jobs if jobs is not None else (1 if quick else -1)
     if jobs < 1 and jobs != -1:
         _fail(f"--jobs {jobs}: pass the number of runs at a time, or -1 for one per core", 2)
     try:
@@ -78,14 +81,16 @@ def reproduce(
         result = open_result(out, config, overwrite=overwrite)
     except ValidationError as error:
         first = error.errors()[0]
-        option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1])
+        option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1]).replace("--seeds", "--seed")
         _fail(option + first["msg"].removeprefix("Value error, "), 2)
     except ResultError as error:
         _fail(str(error), 2)
-    _run_and_report(result, config, out, 1 if quick else jobs)
+    _run_and_report(result, config, out, jobs, again="the same command" + " without --overwrite" * overwrite)
 
 
-def _run_and_report(result: "AbsoluteValueResult", config: "ExperimentConfig", out: Path, jobs: int) -> None:
+def _run_and_report(
+    result: "AbsoluteValueResult", config: "ExperimentConfig", out: Path, jobs: int, again: str
+) -> None:
     from faithfulness_plugin.benchmarks.absolute_value.experiment import RESULT_FILENAME, complete
     from faithfulness_plugin.benchmarks.absolute_value.report import tables, write_report
     from faithfulness_plugin.benchmarks.schema import ResultError, read_result
@@ -103,7 +108,7 @@ def _run_and_report(result: "AbsoluteValueResult", config: "ExperimentConfig", o
     except KeyboardInterrupt:
         code = 130
     except (ValueError, RuntimeError, OSError) as error:
-        _say(f"error: a run failed: {str(error).splitlines()[0]}")
+        _say(f"error: a run failed: {(str(error) or type(error).__name__).splitlines()[0]}")
         code = 1
     try:
         if code:
@@ -112,7 +117,7 @@ def _run_and_report(result: "AbsoluteValueResult", config: "ExperimentConfig", o
     except ResultError as error:
         _fail(str(error), 1)
     if code:
-        _say(f"stopped: {path} holds {len(result.runs)} of {total} runs; the same command goes on from there")
+        _say(f"stopped: {path} holds {len(result.runs)} of {total} runs; {again} goes on from there")
     _show(tables(result))
     _say("written: " + ", ".join(str(p) for p in [path, *written]))
     raise typer.Exit(code)

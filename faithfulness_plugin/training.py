@@ -4,7 +4,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -81,9 +83,11 @@ def train_transcoder(
             inputs that end; a checkpoint that is corrupt, or was made with other settings.
         FileExistsError: checkpoints are there already and `resume` is False.
     """
-    batch_size = batch_size or getattr(inputs, "batch_size", None)
+    batch_size = getattr(inputs, "batch_size", None) if batch_size is None else batch_size
     if batch_size is None:
         raise ValueError("the inputs do not tell their batch size: pass batch_size=")
+    if batch_size < 1 or min(lr_warm_up_steps, lr_decay_steps) < 0 or not 0 < lr < inf:
+        raise ValueError("batch_size must be at least 1, lr positive and finite, warm-up and decay not negative")
     if n_steps < 1 or lr_warm_up_steps + lr_decay_steps > n_steps:
         raise ValueError(f"n_steps={n_steps} must be at least 1 and hold the learning rate's warm-up and decay")
     if log_every < 1 or (evaluate_every or 1) < 1 or (checkpoint_every or 1) < 1:
@@ -102,6 +106,7 @@ def train_transcoder(
         raise FileExistsError(f"{folder} holds {last.name} already: pass resume=True to go on, or another folder")
     settings = {
         **{k: v for k, v in transcoder.cfg.to_dict().items() if k not in ("metadata", "device")},
+        "device": transcoder.device.type,
         "n_steps": n_steps,
         "batch_size": batch_size,
         "lr": lr,
@@ -132,7 +137,7 @@ def train_transcoder(
     with tqdm(total=n_steps, initial=trainer.n_training_steps, desc="train", unit="step", disable=hidden) as bar:
         while (step := trainer.n_training_steps) < n_steps:
             trainer.maybe_reset_sparsity()
-            output = trainer.step(_next(inputs, step))
+            output = trainer.step(_next(inputs, step, batch_size))
             trainer.n_training_steps = done = step + 1
             record = _record(done, output) if done % log_every == 0 or done == n_steps else None
             if evaluator and evaluate_every and done % evaluate_every == 0:
@@ -163,11 +168,15 @@ def _writable(folder: Path) -> Path:
         raise ValueError(f"{folder} cannot hold checkpoints ({error.strerror}): choose another folder") from error
 
 
-def _next(inputs: Iterator[Tensor], step: int) -> Tensor:
-    try:
-        return next(inputs)
-    except StopIteration:
-        raise ValueError(f"the inputs ended after {step} batches of this run: pass an endless iterator") from None
+def _next(inputs: Iterator[Tensor], step: int, batch_size: int) -> Tensor:
+    batch = next(inputs, None)
+    if batch is None:
+        raise ValueError(f"the inputs ended after {step} batches of this run: pass an endless iterator")
+    if len(batch) != batch_size:
+        raise ValueError(
+            f"step {step}: the batch has {len(batch)} rows, not batch_size={batch_size}: pass its real size"
+        )
+    return batch
 
 
 @torch.no_grad()
@@ -178,12 +187,17 @@ def _record(done: int, output: TrainStepOutput) -> dict[str, int | float]:
 
 
 @torch.no_grad()
-def _evaluate(evaluator: Evaluator[Any], trainer: SAETrainer[Any, Any]) -> dict[str, Any]:
+def _evaluate(evaluator: Evaluator[Any], trainer: SAETrainer[Any, Any]) -> dict[str, int | float]:
     trainer.sae.eval()
     try:
-        return evaluator(trainer.sae, trainer.data_provider, trainer.activation_scaler)
+        entries = evaluator(trainer.sae, trainer.data_provider, trainer.activation_scaler)
     finally:
         trainer.sae.train()
+    numbers = {k: v.item() if hasattr(v, "item") else v for k, v in entries.items()}
+    for name, value in numbers.items():
+        if not isinstance(value, int | float):
+            raise ValueError(f"the evaluator's {name!r} is a {type(value).__name__}: return one number per name")
+    return numbers
 
 
 def _save(
@@ -210,6 +224,12 @@ def _save(
         "settings": settings,
     }
     torch.save(state, unfinished / STATE_FILENAME)
+    try:
+        torch.load(unfinished / STATE_FILENAME, weights_only=True)
+    except UnpicklingError as error:  # better now than at the resume
+        raise ValueError(
+            "the inputs' state_dict cannot be read back safely: make it of tensors, numbers, strings, lists and dicts"
+        ) from error
     unfinished.rename(final)
     if before is not None and before != final:
         shutil.rmtree(before)
@@ -221,7 +241,7 @@ def _load(
 ) -> list[dict[str, int | float]]:
     try:
         state = torch.load(path / STATE_FILENAME, map_location="cpu", weights_only=True)
-        there = state["settings"]
+        there, history = state["settings"], state["history"]
     except Exception as error:  # whatever a torn file makes the readers raise
         raise ValueError(_corrupt(path, error)) from error
     changed = [f"{k} {there.get(k)!r}, not {v!r}" for k, v in settings.items() if there.get(k) != v]
@@ -234,18 +254,18 @@ def _load(
             "the inputs' position is not known, so a resumed run would see other batches than the uninterrupted one: "
             "give them state_dict and load_state_dict, or train without resume"
         )
+    inputs.load_state_dict(state["inputs"])
     try:
         trainer.sae.load_weights_from_checkpoint(path)
         trainer.load_trainer_state(path)
-        trainer.sae.matching.load_state_dict(state["matching"])
-        inputs.load_state_dict(state["inputs"])
-        torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        return state["history"]
     except Exception as error:
         raise ValueError(_corrupt(path, error)) from error
+    trainer.sae.matching.load_state_dict(state["matching"])
+    torch.set_rng_state(state["torch_rng"])
+    if state["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    return history
 
 
 def _corrupt(path: Path, error: Exception) -> str:
-    return f"{path} is corrupt ({type(error).__name__}): remove it, or choose another folder"
+    return f"{path} cannot be read ({type(error).__name__}), it may be corrupt: choose another folder, or move it away"

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sae_lens.config import LoggingConfig, SAETrainerConfig
@@ -100,6 +101,40 @@ def test_the_history_names_every_loss_and_the_evaluators_entries():
     assert set(history[4]) == {"step", "loss", "mse_loss", "sparsity_loss", "jacobian_loss", "l0"}
     assert set(history[5]) == {"step", "loss", "mse_loss", "sparsity_loss", "jacobian_loss", "l0", "m"}
     assert transcoder.training
+
+
+@pytest.mark.parametrize(("value", "kept"), [(np.float64(0.5), 0.5), (torch.tensor(3), 3), (np.int64(2), 2), (1, 1)])
+def test_an_evaluators_numbers_of_any_kind_are_kept_and_resumed(tmp_path, value, kept):
+    def evaluator(*_: Any) -> dict[str, Any]:
+        return {"value": value}
+
+    options: dict[str, Any] = {"evaluator": evaluator, "evaluate_every": 20, "checkpoint_every": 20}
+    with pytest.raises(KeyboardInterrupt):
+        train(new(), Interrupted(inputs(), 45), checkpoint=tmp_path, **options)
+    history = train(new(), checkpoint=tmp_path, resume=True, **options).history
+    assert [record["value"] for record in history if "value" in record] == [kept] * 3
+
+
+@pytest.mark.parametrize("value", ["high", {"a": 1.0}, None])
+def test_an_evaluator_that_returns_anything_else_is_named(value):
+    with pytest.raises(ValueError, match=r"the evaluator's 'value' is a .*: return one number per name"):
+        train(new(), evaluator=lambda *_: {"value": value}, evaluate_every=5)
+
+
+def test_inputs_whose_state_cannot_be_read_back_are_named_before_the_last_checkpoint_goes(tmp_path):
+    class Picky(Interrupted):
+        def state_dict(self) -> dict[str, Any]:
+            return {"rng": np.random.default_rng(0)} if self.left < 20 else super().state_dict()
+
+    with pytest.raises(ValueError, match="state_dict cannot be read back safely"):
+        train(new(), Picky(inputs(), 55), checkpoint=tmp_path, checkpoint_every=20)
+    assert (tmp_path / "step_20").exists()
+
+
+def test_other_data_are_not_resumed_with(tmp_path):
+    train(new(), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"position is of other data \(density 0\.3, not 0\.9\)"):
+        train(new(), AbsInputs(D, density=0.9, repeat_frac=0.1, batch_size=32), checkpoint=tmp_path, resume=True)
 
 
 class Interrupted(Iterator[torch.Tensor]):
@@ -200,7 +235,7 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
 def test_a_corrupt_checkpoint_is_named(tmp_path, name, content):
     train(new(), checkpoint=tmp_path)
     (tmp_path / "step_60" / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"step_60 is corrupt \(\w+\): remove it, or choose another folder"):
+    with pytest.raises(ValueError, match=r"step_60 cannot be read \(\w+\), it may be corrupt: choose another folder"):
         train(new(), checkpoint=tmp_path, resume=True)
 
 
@@ -236,6 +271,10 @@ def test_inputs_whose_position_is_not_known_are_not_resumed(tmp_path):
         ({"data": iter([torch.zeros(2, D)])}, "pass batch_size="),
         ({"data": iter([torch.zeros(2, D)]), "batch_size": 2}, "the inputs ended after 1 batches"),
         ({"data": [torch.zeros(2, D)], "batch_size": 2}, "of batches, not list: pass iter"),
+        ({"batch_size": 100}, "step 0: the batch has 32 rows, not batch_size=100"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"lr_decay_steps": -3}, "warm-up and decay not negative"),
+        ({"lr": float("nan")}, "lr positive and finite"),
         ({"log_every": 0}, "at least 1"),
         ({"evaluate_every": 5}, "pass both or neither"),
         ({"resume": True}, "need a folder: pass checkpoint="),

@@ -97,7 +97,7 @@ def full_table(result: AbsoluteValueResult) -> str:
 
 
 def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
-    """Several settings, one a row; per condition the seeds with memorization, the mean FVU and effective L0."""
+    """Several settings, one a row; per condition the seeds with memorization, the largest m / max, mean FVU and L0."""
     titles = _titles(results[0])
 
     def row(result: AbsoluteValueResult) -> list[str]:
@@ -106,9 +106,12 @@ def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
             f"d_in {c.d_in}, d_sae {c.d_sae}, {c.n_ones} ones, density {c.density:g}, penalty "
             f"{c.sparsity_coefficient:g}, seeds {c.seeds[0]} to {c.seeds[-1]}"
         )
+        largest = {s.condition: 0.0 for s in result.summary}
+        for r in result.runs:
+            largest[r.condition] = max(largest[r.condition], r.metrics.m_fraction)
         cells = {
-            s.condition: f"{s.emergence.count} of {s.emergence.n}; FVU {s.metrics['fvu'].mean:.4f}; "
-            f"L0 {s.metrics['effective_l0'].mean:.2f}"
+            s.condition: f"{s.emergence.count} of {s.emergence.n} (to {largest[s.condition]:.2f}); "
+            f"FVU {s.metrics['fvu'].mean:.4f}; L0 {s.metrics['effective_l0'].mean:.2f}"
             for s in result.summary
         }
         return [setting, *(cells[name] for name in titles)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from faithfulness_plugin import metrics
 from faithfulness_plugin.benchmarks.absolute_value.schema import (
+    VALIDATION_SEED,
     Condition,
     ExperimentConfig,
     Projection,
@@ -24,8 +25,6 @@ from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 from faithfulness_plugin.toy.inputs import AbsInputs
 from faithfulness_plugin.training import train_transcoder
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
-
-VALIDATION_SEED = 1_000_003
 
 
 def run(config: ExperimentConfig, condition: Condition, seed: int) -> Run:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from faithfulness_plugin.benchmarks.schema import Environment, Interval, Record, Share
 
 ENOUGH_ROWS = 20
+VALIDATION_SEED = 1_000_003
 
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
@@ -33,11 +34,13 @@ class ExperimentConfig(Record):
             raise ValueError(
                 f"n_ones={self.n_ones}: memorization needs 2 ones or more, and at most d_in={self.d_in} fit"
             )
+        if VALIDATION_SEED in self.seeds:
+            raise ValueError(f"seed {VALIDATION_SEED} draws the validation rows: choose other seeds")
         repeated = self.repeat_frac * self.n_validation
         if min(repeated, (self.n_validation - repeated) * self.density / 2) < ENOUGH_ROWS:
             raise ValueError(
                 f"repeat_frac={self.repeat_frac:g} and density={self.density:g} leave some circuit active on "
-                f"fewer than {ENOUGH_ROWS} of {self.n_validation} validation rows: too few to measure it"
+                f"fewer than {ENOUGH_ROWS} of {self.n_validation} validation rows: too few to measure it, choose others"
             )
         return self
 

@@ -89,8 +89,8 @@ def contributions(
         raise ValueError("there are no circuits to compare with: pass at least one")
     acts = transcoder.encode(x).double().cpu().numpy()
     directions = transcoder.W_dec.detach().double().cpu().numpy()
-    u = torch.stack([circuit.activation(x) for circuit in circuits], dim=1).double().cpu().numpy()
-    d = torch.stack([circuit.direction for circuit in circuits]).double().cpu().numpy()
+    u = torch.stack([circuit.activation(x).double().cpu() for circuit in circuits], dim=1).numpy()
+    d = torch.stack([circuit.direction.double().cpu() for circuit in circuits]).numpy()
     norms = np.linalg.norm(u, axis=0) * np.linalg.norm(d, axis=1)
     if not norms.all():
         silent = ", ".join(c.label for c, norm in zip(circuits, norms, strict=True) if norm == 0)

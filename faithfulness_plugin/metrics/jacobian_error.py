@@ -49,7 +49,8 @@ def jacobian_error(
         raise ValueError(f"x has shape {list(x.shape)}: pass two rows or more, [batch, d_in]")
     if columns is not None and columns.shape != x.shape:
         raise ValueError(f"columns has shape {list(columns.shape)} and x {list(x.shape)}: pass one flag per entry of x")
-    J_f, J_t = layer_jacobian(layer, x), transcoder_jacobian(transcoder, x)
+    J_f = layer_jacobian(layer, x)
+    J_t = transcoder_jacobian(transcoder, x).to(J_f.dtype)
     check_same_shape(J_t, J_f)
     share = 1.0
     if columns is not None:

@@ -63,7 +63,7 @@ def memorization(
     circuits = (e * coordinates.sign()[:, None])[support]
     acts = transcoder.encode(point[None])
     check_same_shape(transcoder.decode(acts)[0], y)
-    contributions = acts[0][:, None] * transcoder.W_dec
+    contributions = (acts[0][:, None] * transcoder.W_dec).to(y.dtype)
     excess = contributions @ (y / y.norm()) - (contributions @ circuits.T).amax(-1)
     m = torch.relu(excess).sum().item()
     maximum = (y.norm() - coordinates.abs().max()).item()

@@ -57,12 +57,22 @@ class AbsInputs:
         repeated = self._uniform(self.batch_size, 1) < self.repeat_frac
         return torch.where(repeated, self.point, x)
 
+    def _settings(self) -> dict[str, Any]:
+        names = ("d_in", "density", "repeat_frac", "n_ones", "batch_size")
+        return {**{name: getattr(self, name) for name in names}, "device": self.device.type}
+
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self._generator, device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: the next batch after `load_state_dict` is the one that would have followed."""
-        return {"generator": self._generator.get_state()}
+        return {"generator": self._generator.get_state(), "settings": self._settings()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError where the state is of data with other settings (the seed may differ: it is replaced)."""
+        changed = [
+            f"{k} {v}, not {self._settings()[k]}" for k, v in state["settings"].items() if v != self._settings()[k]
+        ]
+        if changed:
+            raise ValueError(f"the saved position is of other data ({'; '.join(changed)}): use the same settings")
         self._generator.set_state(state["generator"].cpu())

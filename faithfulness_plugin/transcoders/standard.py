@@ -82,7 +82,7 @@ def _standard_jvp(
 ) -> tuple[Tensor, Tensor]:
     check_probe_shape(x, v)
     acts = transcoder.encode(x) if gate is None else gate
-    return transcoder.decode(acts), gated_jvp(v, acts > 0, transcoder.W_enc, transcoder.W_dec)
+    return transcoder.decode(acts), gated_jvp(v.to(acts.dtype), acts > 0, transcoder.W_enc, transcoder.W_dec)
 
 
 if StandardTrainingTranscoderConfig.architecture() not in SAE_TRAINING_CLASS_REGISTRY:

@@ -41,6 +41,11 @@ def test_seeded_endless_and_resumable(seed, skip):
     assert iter(a) is a
 
 
+def test_a_position_in_other_data_is_refused():
+    with pytest.raises(ValueError, match=r"other data \(density 1\.0, not 0\.5\): use the same settings"):
+        AbsInputs(5, density=0.5).load_state_dict(AbsInputs(5).state_dict())
+
+
 def test_it_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     next(AbsInputs(5))

@@ -6,12 +6,15 @@ import torch
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainingSAE, TrainingSAEConfig, TrainStepInput
 
 from faithfulness_plugin import (
+    AbsInputs,
     AbsNetwork,
     JacobianMatching,
     NonFiniteError,
     StandardTrainingTranscoder,
     StandardTrainingTranscoderConfig,
+    metrics,
 )
+from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 
 
 def step_input(x: torch.Tensor, step: int = 0, **coefficients: float) -> TrainStepInput:
@@ -77,6 +80,28 @@ def test_the_layer_keeps_its_own_dtype(dtype, estimator):
     assert output.sae_in.dtype == transcoder.dtype
     assert transcoder.W_enc.grad is not None
     assert transcoder.W_enc.grad.norm() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_it_is_measured_in_any_dtype(dtype):
+    config = StandardTrainingTranscoderConfig(d_in=6, d_sae=12, dtype=dtype)
+    transcoder, layer, inputs = StandardTrainingTranscoder(config), AbsNetwork(6), AbsInputs(6, repeat_frac=0.1)
+    same = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=6, d_sae=12))
+    same.load_state_dict({k: v.float() for k, v in transcoder.state_dict().items()})
+    x, circuits = next(inputs), [*abs_circuits(6), datapoint_circuit(inputs.point)]
+
+    def measured(t: StandardTrainingTranscoder) -> list[float]:
+        return [
+            metrics.memorization(t, inputs.point, layer=layer).m,
+            metrics.reconstruction(t, layer, x).fvu,
+            metrics.jacobian_error(t, layer, x).relative_error,
+            metrics.off_diagonal_energy(t, inputs.point).energy,
+            metrics.feature_recovery(t, x, circuits).mean_cosine,
+            JacobianMatching()(t, layer, x).item(),
+            JacobianMatching(estimator="secant")(t, layer, x).item(),
+        ]
+
+    assert measured(transcoder) == pytest.approx(measured(same), rel=0.05, abs=0.02)
 
 
 def test_batches_made_in_inference_mode_can_be_trained_on(mlp, make_transcoder):
