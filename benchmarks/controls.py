@@ -44,7 +44,7 @@ class NoiseAugmentedTranscoder(StandardTrainingTranscoder):
         mse = self.mse_loss_fn(self(noised), self.target(noised)).sum(-1).mean()
         output.losses["augmentation_loss"] = step_input.coefficients["augmentation"] * mse
         output.loss = output.loss + output.losses["augmentation_loss"]
-        self.check_finite(step_input, output.loss, output.losses)
+        self.check_finite(step_input, output)
         return output
 
 

@@ -16,6 +16,7 @@ from sae_lens.training.sae_trainer import Evaluator, SAETrainer
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from faithfulness_plugin.differences import differences
 from faithfulness_plugin.layer import Layer
 from faithfulness_plugin.transcoders.base import NonFiniteError, TrainingTranscoder
 
@@ -244,11 +245,8 @@ def _load(
         there, history = state["settings"], state["history"]
     except Exception as error:  # whatever a torn file makes the readers raise
         raise ValueError(_corrupt(path, error)) from error
-    changed = [f"{k} {there.get(k)!r}, not {v!r}" for k, v in settings.items() if there.get(k) != v]
-    if changed:
-        raise ValueError(
-            f"{path} was made with other settings ({'; '.join(changed)}): use those, or choose another folder"
-        )
+    if changed := differences(there, settings):
+        raise ValueError(f"{path} was made with other settings ({changed}): use those, or choose another folder")
     if not isinstance(inputs, Stateful) or state["inputs"] is None:
         raise ValueError(
             "the inputs' position is not known, so a resumed run would see other batches than the uninterrupted one: "

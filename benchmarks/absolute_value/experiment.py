@@ -1,9 +1,9 @@
 """All runs: in parallel, written as they end, resumed where they were interrupted."""
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
@@ -20,6 +20,7 @@ from faithfulness_plugin.benchmarks.absolute_value.schema import (
 )
 from faithfulness_plugin.benchmarks.schema import Environment, ResultError, read_result, write_text
 from faithfulness_plugin.benchmarks.statistics import interval, share
+from faithfulness_plugin.differences import differences
 from faithfulness_plugin.toy.circuits import abs_circuits
 
 RESULT_FILENAME = "result.json"
@@ -36,13 +37,13 @@ def open_result(out: Path, config: ExperimentConfig, *, overwrite: bool = False)
     if path.exists() and not overwrite:
         result = read_result(path, AbsoluteValueResult)
         if (result.config, tuple(result.conditions)) != (config, CONDITIONS):
-            changed = _changes(result.config.model_dump(), config.model_dump()) or "other conditions"
+            changed = differences(result.config.model_dump(), config.model_dump()) or "other conditions"
             raise ResultError(
                 f"{path} holds a result with other settings ({changed}): choose another --out, or pass --overwrite"
             )
         here = Environment.here()
         if not result.complete and result.environment.packages != here.packages:
-            changed = _changes(result.environment.packages, here.packages)
+            changed = differences(result.environment.packages, here.packages)
             raise ResultError(
                 f"{path} was begun with other versions ({changed}): install those to go on, choose another --out, "
                 "or pass --overwrite"
@@ -133,7 +134,3 @@ def _entries(folder: Path) -> list[Path]:
         return list(folder.iterdir()) if folder.exists() else []
     except OSError as error:
         raise ResultError(f"{folder} cannot be used ({error.strerror}): choose another --out") from error
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    return "; ".join(f"{key} {old.get(key)}, not {new[key]}" for key in new if old.get(key) != new[key])

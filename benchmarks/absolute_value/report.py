@@ -33,6 +33,7 @@ def write_report(result: AbsoluteValueResult, out: Path) -> list[Path]:
     write_text(out / TABLE_FILENAME, tables(result))
     paths = [out / TABLE_FILENAME]
     if result.runs:
+        source = fingerprint(result)
         figures = {
             "circuit_projection.png": _projection_figure(result),
             "jacobian_at_point.png": _jacobian_figure(result),
@@ -40,7 +41,7 @@ def write_report(result: AbsoluteValueResult, out: Path) -> list[Path]:
         }
         for name, figure in figures.items():
             try:
-                save_figure(figure, out / name, source=fingerprint(result))
+                save_figure(figure, out / name, source=source)
             except OSError as error:
                 raise ResultError(f"{out / name} cannot be written ({error.strerror}): move it away") from error
             paths.append(out / name)

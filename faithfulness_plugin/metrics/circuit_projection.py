@@ -61,12 +61,11 @@ def circuit_projection(
     Raises:
         ValueError: a circuit that is never active on these rows, or circuits that are linearly dependent.
     """
-    acts, directions, u, d = contributions(transcoder, x, circuits)
-    norms = np.linalg.norm(acts, axis=0) * np.linalg.norm(directions, axis=1)
+    norms, cosines, gram = norms_and_cosines(transcoder, x, circuits)
     live = norms > 0
-    correlation = (u.T @ acts[:, live]) * (d @ directions[live].T) / norms[live]
+    correlation = cosines[:, live]
     try:
-        R = cholesky((u.T @ u) * (d @ d.T))
+        R = cholesky(gram)
     except LinAlgError as error:
         raise ValueError("the circuits are linearly dependent on these rows: drop the duplicates") from error
     weights, residual = np.zeros((len(circuits), len(norms))), np.zeros(len(norms))
@@ -80,19 +79,23 @@ def circuit_projection(
     return CircuitProjection(labels, weights, residual, norms / np.sqrt(len(x)))
 
 
-def contributions(
+def norms_and_cosines(
     transcoder: Transcoder, x: Tensor, circuits: Sequence[Circuit]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """In float64: feature activations [N, d_sae], their directions [d_sae, d_out], and the circuits' activations
-    [N, n_circuits] and directions [n_circuits, d_out], these scaled to unit norm of u d over the rows."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """In float64: the features' norms ||C_i|| [d_sae], their cosines with the circuits [n_circuits, d_sae] (0 for a
+    dead feature), and the circuits' cosines with each other [n_circuits, n_circuits]."""
     if not circuits:
         raise ValueError("there are no circuits to compare with: pass at least one")
     acts = transcoder.encode(x).double().cpu().numpy()
     directions = transcoder.W_dec.detach().double().cpu().numpy()
     u = torch.stack([circuit.activation(x).double().cpu() for circuit in circuits], dim=1).numpy()
     d = torch.stack([circuit.direction.double().cpu() for circuit in circuits]).numpy()
-    norms = np.linalg.norm(u, axis=0) * np.linalg.norm(d, axis=1)
-    if not norms.all():
-        silent = ", ".join(c.label for c, norm in zip(circuits, norms, strict=True) if norm == 0)
+    sizes = np.linalg.norm(u, axis=0) * np.linalg.norm(d, axis=1)
+    if not sizes.all():
+        silent = ", ".join(c.label for c, size in zip(circuits, sizes, strict=True) if size == 0)
         raise ValueError(f"never active on these rows: {silent}. Pass rows on which every circuit occurs")
-    return acts, directions, u / np.linalg.norm(u, axis=0), d / np.linalg.norm(d, axis=1, keepdims=True)
+    u, d = u / np.linalg.norm(u, axis=0), d / np.linalg.norm(d, axis=1, keepdims=True)
+    norms = np.linalg.norm(acts, axis=0) * np.linalg.norm(directions, axis=1)
+    overlaps = (u.T @ acts) * (d @ directions.T)
+    cosines = np.divide(overlaps, norms, out=np.zeros_like(overlaps), where=norms > 0)
+    return norms, cosines, (u.T @ u) * (d @ d.T)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from faithfulness_plugin.metrics.circuit_projection import Circuit, contributions
+from faithfulness_plugin.metrics.circuit_projection import Circuit, norms_and_cosines
 from faithfulness_plugin.metrics.result import MetricResult, Transcoder
 
 RECOVERED_COSINE = 0.9
@@ -45,10 +45,9 @@ def feature_recovery(
     Raises:
         ValueError: a circuit that is never active on these rows.
     """
-    acts, directions, u, d = contributions(transcoder, x, circuits)
-    norms = np.linalg.norm(acts, axis=0) * np.linalg.norm(directions, axis=1)
+    norms, cosines, _ = norms_and_cosines(transcoder, x, circuits)
     live = norms > LIVE_SHARE * norms.max(initial=0.0)
-    cosines = np.maximum(0.0, (u.T @ acts[:, live]) * (d @ directions[live].T) / norms[live])
+    cosines = np.maximum(0.0, cosines[:, live])
     matched = cosines[linear_sum_assignment(cosines, maximize=True)]
     recovered, n_live = int((matched >= RECOVERED_COSINE).sum()), int(live.sum())
     return FeatureRecovery(

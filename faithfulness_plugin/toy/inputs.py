@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.differences import differences
 from faithfulness_plugin.seeds import derived_seed
 
 
@@ -70,9 +71,6 @@ class AbsInputs:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError where the state is of data with other settings (the seed may differ: it is replaced)."""
-        changed = [
-            f"{k} {v}, not {self._settings()[k]}" for k, v in state["settings"].items() if v != self._settings()[k]
-        ]
-        if changed:
-            raise ValueError(f"the saved position is of other data ({'; '.join(changed)}): use the same settings")
+        if changed := differences(state["settings"], self._settings()):
+            raise ValueError(f"the saved position is of other data ({changed}): use the same settings")
         self._generator.set_state(state["generator"].cpu())

@@ -1,7 +1,6 @@
 """What every transcoder here shares: the layer it learns from, the Jacobian term, shapes and export."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, TypeVar
@@ -176,17 +175,17 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
             losses["jacobian_loss"] = step_input.coefficients["jacobian"] * jacobian_loss
             energy = targets.scale * targets.Jv.square().sum(-1).mean()
             metrics["jacobian_relative_error"] = lambda: jacobian_loss / energy
-        loss = torch.stack(list(losses.values())).sum()
-        self.check_finite(step_input, loss, {"the layer's output": y, **losses})
-        return TrainStepOutput(
+        output = TrainStepOutput(
             sae_in=y,
             sae_out=sae_out,
             feature_acts=feature_acts,
             hidden_pre=hidden_pre,
-            loss=loss,
+            loss=torch.stack(list(losses.values())).sum(),
             losses=losses,
             metrics=metrics,
         )
+        self.check_finite(step_input, output)
+        return output
 
     @override
     @abstractmethod
@@ -215,14 +214,14 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
             )
         return y.to(self.dtype)
 
-    def check_finite(self, step_input: TrainStepInput, loss: Tensor, tensors: Mapping[str, Tensor]) -> None:
+    def check_finite(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
         """Raises NonFiniteError, naming step and tensor, where the inputs or the loss hold NaN or Inf."""
         x = step_input.sae_in
-        if torch.isfinite(loss) & torch.isfinite(x).all():
+        if torch.isfinite(output.loss) & torch.isfinite(x).all():
             return
         weights = {f"the weight {name}": weight for name, weight in self.named_parameters()}
-        y = {name: tensor for name, tensor in tensors.items() if name == "the layer's output"}
-        suspects = {"the inputs": x, **y, **weights, **tensors}  # causes before consequences
+        # causes before consequences
+        suspects = {"the inputs": x, "the layer's output": output.sae_in, **weights, **output.losses}
         culprit = next((name for name, tensor in suspects.items() if not torch.isfinite(tensor).all()), "the loss")
         raise NonFiniteError(
             f"step {step_input.n_training_steps}: NaN or Inf in {culprit}; training stopped, and the last "
