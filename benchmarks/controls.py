@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY, register_sae_training_class
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
 from faithfulness_plugin.probes import gaussian
+from faithfulness_plugin.transcoders.base import register_once
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 
 
@@ -48,7 +48,4 @@ class NoiseAugmentedTranscoder(StandardTrainingTranscoder):
         return output
 
 
-if NoiseAugmentedTranscoderConfig.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
-    register_sae_training_class(
-        NoiseAugmentedTranscoderConfig.architecture(), NoiseAugmentedTranscoder, NoiseAugmentedTranscoderConfig
-    )
+register_once(NoiseAugmentedTranscoderConfig.architecture(), NoiseAugmentedTranscoder, NoiseAugmentedTranscoderConfig)

@@ -4,26 +4,42 @@ Importing this package registers the training transcoders with SAELens.
 """
 
 from faithfulness_plugin import metrics
-from faithfulness_plugin.jacobian.closed_form import transcoder_jvp
+from faithfulness_plugin.jacobian.closed_form import transcoder_jvp, transcoder_vjp
+from faithfulness_plugin.jacobian.masking import gradient_masking_penalty
 from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianMatchingConfig
-from faithfulness_plugin.layer import layer_jvp
+from faithfulness_plugin.layer import layer_jvp, layer_vjp
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.inputs import AbsInputs
 from faithfulness_plugin.training import TrainingResult, train_transcoder
+from faithfulness_plugin.transcoders import stock as _stock  # noqa: F401  known to the closed forms by being imported
 from faithfulness_plugin.transcoders.base import NonFiniteError
+from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 
 __all__ = [
     "AbsInputs",
     "AbsNetwork",
+    "BatchTopKTrainingTranscoder",
+    "BatchTopKTrainingTranscoderConfig",
     "JacobianMatching",
     "JacobianMatchingConfig",
+    "JumpReLUTrainingTranscoder",
+    "JumpReLUTrainingTranscoderConfig",
     "NonFiniteError",
     "StandardTrainingTranscoder",
     "StandardTrainingTranscoderConfig",
+    "TopKTrainingTranscoder",
+    "TopKTrainingTranscoderConfig",
+    "TopKTranscoder",
     "TrainingResult",
+    "gradient_masking_penalty",
     "layer_jvp",
+    "layer_vjp",
     "metrics",
     "train_transcoder",
     "transcoder_jvp",
+    "transcoder_vjp",
 ]

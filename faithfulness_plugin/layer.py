@@ -1,26 +1,55 @@
-"""The layer that a transcoder replaces: its output and its directional derivative."""
+"""The layer that a transcoder replaces: its output and its directional derivatives."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 Layer = Callable[[Tensor], Tensor]
-"""The function that is replaced, row-wise: [..., d_in] -> [..., d_out]. Any callable."""
+"""The function that is replaced, row-wise: [..., d_in] -> [..., d_out]. Any callable. Of an nn.Module, its `forward`:
+the module's own forward hooks are not run (its submodules' are), so that a layer can be matched inside one of them."""
 
 # Forward-mode AD keeps one global level per process: two threads inside it break each other.
 FORWARD_AD_LOCK = threading.RLock()
 
 
+def bare(function: Layer) -> Layer:
+    """What a module computes, past `torch.compile`'s wrapper and the hooks on the module itself."""
+    module = getattr(function, "_orig_mod", function)
+    return module.forward if isinstance(module, nn.Module) else module
+
+
+@contextmanager
+def mismatch_explained(function: Layer, x: Tensor) -> Iterator[None]:
+    """Turns torch's error about operands on different devices or of different dtypes into a ValueError that says which
+    of the two to move, where `function` is a module and they do differ."""
+    try:
+        yield
+    except RuntimeError as error:
+        module = getattr(function, "__self__", function)
+        weights = list(module.named_parameters()) if isinstance(module, nn.Module) else []
+        for name, weight in weights:
+            for what, theirs, ours in (("device", weight.device, x.device), ("dtype", weight.dtype, x.dtype)):
+                if theirs != ours and (weight.is_floating_point() or what == "device"):
+                    raise ValueError(
+                        f"the inputs have {what} {ours} and {type(module).__name__}'s {name} has {theirs}: "
+                        f"bring both to one {what}, with .to(...)"
+                    ) from error
+        raise
+
+
+@torch.compiler.disable  # a compiled forward-mode product that fails would leave its level open
 @torch.no_grad()
 def layer_jvp(
     layer: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """The layer's output and its derivative along v: (f(x), J_f(x) v).
 
-    One forward-mode pass a probe; exact, no graph is kept, the layer's parameters get no gradient.
+    One forward-mode pass a probe; exact, no graph is kept, the layer's parameters get no gradient. A layer with an
+    operation that has no forward-mode rule is differentiated twice in reverse instead: equal, and slower.
 
     Args:
         layer: any callable, row-wise.
@@ -31,36 +60,128 @@ def layer_jvp(
         y [..., d_out] and Jv [..., d_out], or [n_probes, ..., d_out] for several probes.
 
     Raises:
-        ValueError: v is neither of x's shape nor of x's shape with n_probes in front.
+        ValueError: v is neither of x's shape nor of x's shape with n_probes in front, or the layer can be
+            differentiated neither way.
     """
-    if x.is_inference() and not torch.is_inference_mode_enabled():
-        x = x.clone()  # autograd refuses inference tensors beside parameters that require a gradient
-    return forward_jvp(layer, x, v)
+    with mismatch_explained(layer, x):
+        return forward_jvp(layer, _normal(x), v)
 
 
+@torch.compiler.disable
+@torch.no_grad()
+def layer_vjp(
+    layer: Layer, x: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*probes_batch d_out"]
+) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:
+    """The layer's output and its derivative pulled back along u: (f(x), J_f(x)^T u). No graph is kept.
+
+    Args:
+        u: one output direction a row, [..., d_out], or several, [n_probes, ..., d_out].
+
+    Raises:
+        ValueError: u does not fit the layer's output, or that does not depend on x through autograd.
+    """
+    with mismatch_explained(layer, x):
+        return reverse_vjp(layer, _normal(x), u)
+
+
+@torch.compiler.disable
 def forward_jvp(
-    function: Callable[[Tensor], Tensor], x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
+    function: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """(function(x), J v) by forward-mode AD, shapes as in `layer_jvp`; with a graph where gradients are on."""
-    with FORWARD_AD_LOCK:
-        pairs = [torch.func.jvp(function, (x,), (probe.to(x.dtype),))[:2] for probe in each_probe(x, v)]
-    y, Jv = pairs[0]
-    return y, Jv if v.ndim == x.ndim else torch.stack([Jv for _, Jv in pairs])
+    function, probes = bare(function), [probe.to(x.dtype) for probe in each_probe(x, v)]
+    try:
+        with FORWARD_AD_LOCK:
+            pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]
+        y, products = pairs[0][0], [Jv for _, Jv in pairs]
+    except (NotImplementedError, RuntimeError) as error:
+        if "forward AD" not in str(error) and "jvp" not in str(error):
+            raise
+        y, products = _double_vjp(function, x, probes, because=error)
+    return y, products[0] if v.ndim == x.ndim else torch.stack(products)
 
 
-def each_probe(x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]) -> list[Tensor]:
+@torch.compiler.disable
+def double_vjp(
+    function: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
+) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
+    """(function(x), J v) by two passes in reverse: J^T u is linear in u, and its own transposed product along v is
+    J v. For functions without forward-mode rules; no global state. Shapes and graph as in `forward_jvp`."""
+    y, products = _double_vjp(bare(function), x, [probe.to(x.dtype) for probe in each_probe(x, v)])
+    return y, products[0] if v.ndim == x.ndim else torch.stack(products)
+
+
+def _double_vjp(
+    function: Layer, x: Tensor, probes: list[Tensor], because: Exception | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    keep = torch.is_grad_enabled()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            y, point = _at_leaf(function, x)
+            u = torch.zeros_like(y, requires_grad=True)
+            (pulled,) = torch.autograd.grad(y, point, u, create_graph=True)
+            last = len(probes) - 1
+            products = [
+                torch.autograd.grad(pulled, u, probe, create_graph=keep, retain_graph=keep or i < last)[0]
+                for i, probe in enumerate(probes)
+            ]
+    except (NotImplementedError, RuntimeError) as error:
+        reason = str(because or error).splitlines()[0]
+        raise ValueError(
+            "the derivative along v can be had neither forward nor twice in reverse, because an operation of the "
+            f'function does not support it ({reason}): use estimator="secant", which needs no derivative, or "vjp"'
+        ) from error
+    return (y, products) if keep else (y.detach(), products)
+
+
+@torch.compiler.disable
+def reverse_vjp(
+    function: Layer, x: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*probes_batch d_out"]
+) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:
+    """(function(x), J^T u) by reverse-mode AD, shapes as in `layer_vjp`; with a graph where gradients are on."""
+    keep = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        y, point = _at_leaf(bare(function), x)
+        probes = [probe.to(y.dtype) for probe in each_probe(y, u)]
+        last = len(probes) - 1
+        products = [
+            torch.autograd.grad(y, point, probe, create_graph=keep, retain_graph=keep or i < last)[0]
+            for i, probe in enumerate(probes)
+        ]
+    products = products if keep else [product.detach() for product in products]
+    return y if keep else y.detach(), products[0] if u.ndim == y.ndim else torch.stack(products)
+
+
+def _at_leaf(function: Layer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """function(x), and the leaf x that it can be differentiated by."""
+    point = (x.clone() if x.is_inference() else x).detach().requires_grad_()
+    y = function(point)
+    if not y.requires_grad:
+        raise ValueError(
+            "the output does not depend on x through autograd, so it has no derivative: "
+            "take .detach(), torch.no_grad() and the like out of the function"
+        )
+    return y, point
+
+
+def _normal(x: Tensor) -> Tensor:
+    """Autograd refuses inference tensors beside parameters that require a gradient."""
+    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
+
+
+def each_probe(x: Float[Tensor, "*batch d"], v: Float[Tensor, "*probes_batch d"]) -> list[Tensor]:
     """The probes one by one, each of x's shape: a function of [batch, d_in] need not take more dimensions.
 
     Raises ValueError as `check_probe_shape` does."""
-    check_probe_shape(x, v)
+    check_probe_shape(x.shape, v)
     return [v] if v.ndim == x.ndim else list(v)
 
 
-def check_probe_shape(x: Tensor, v: Tensor) -> None:
-    """Raises ValueError unless v is [..., d_in] or [n_probes, ..., d_in] for x [..., d_in]."""
-    several = v.ndim == x.ndim + 1 and v.shape[1:] == x.shape and v.shape[0] > 0
-    if v.shape != x.shape and not several:
+def check_probe_shape(rows: torch.Size, v: Tensor) -> None:
+    """Raises ValueError unless v is [..., d] or [n_probes, ..., d] for rows of shape [..., d]."""
+    several = v.ndim == len(rows) + 1 and v.shape[1:] == rows and v.shape[0] > 0
+    if v.shape != rows and not several:
         raise ValueError(
-            f"the probes have shape {list(v.shape)} but the inputs {list(x.shape)}: pass v of the inputs' shape, "
-            "or with n_probes in front"
+            f"the probes have shape {list(v.shape)} but the rows they belong to {list(rows)}: pass v of that "
+            "shape, or with n_probes in front"
         )

@@ -1,11 +1,13 @@
-"""The transcoder's directional derivative J_t(x) v, with a graph, so that it can be trained on."""
+"""The transcoder's directional derivatives J_t v and J_t^T u, with a graph, so that they can be trained on."""
 
 from functools import singledispatch
+from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.layer import forward_jvp
+from faithfulness_plugin.jacobian.linear_piece import LinearPiece, linear_piece
+from faithfulness_plugin.layer import forward_jvp, mismatch_explained, reverse_vjp
 
 
 @singledispatch
@@ -14,42 +16,77 @@ def transcoder_jvp(
     x: Float[Tensor, "*batch d_in"],
     v: Float[Tensor, "*probes_batch d_in"],
     *,
-    gate: Float[Tensor, "*batch d_sae"] | None = None,
+    gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
+    gate_bandwidth: float | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """The transcoder's output and its derivative along v, (t(x), J_t(x) v), with gradients to its parameters.
 
-    Known classes use the closed form of `gated_jvp`; any other module goes through `torch.func.jvp`. A class
-    of your own joins with `transcoder_jvp.register(MyTranscoder, my_function)`. The closed form is of the weights:
-    hooks that edit activations change the gate and y, but are not differentiated themselves.
+    Classes that `linear_piece` knows (this package's and SAELens's inference transcoders) use the closed form
+    J_t v = W_dec (1[active] * (W_enc v)) + W_skip v, with one gate for all probes; any other module goes through
+    `torch.func.jvp`. The closed form is of the weights: hooks that edit activations change the gates and y, but are
+    not differentiated themselves.
 
     Args:
         transcoder: the student, any nn.Module.
         x: [..., d_in].
         v: [..., d_in], or [n_probes, ..., d_in].
-        gate: feature activations [..., d_sae] of a forward pass already made at x; known classes then encode
-            nothing again. Only they take it.
+        gate: feature activations [..., d_sae] of a forward pass already made at x, or its `linear_piece`; known classes
+            then encode nothing again. Only they take it.
+        gate_bandwidth: as in `linear_piece`; only known classes take it.
 
     Returns:
         y [..., d_out] and Jv [..., d_out], or [n_probes, ..., d_out] for several probes.
 
     Raises:
-        ValueError: v does not fit x, or a gate for a module that has no closed form.
+        ValueError: v does not fit x; a gate or a bandwidth for a module that has no closed form; a module that can be
+            differentiated neither forward nor twice in reverse.
     """
-    if gate is not None:
-        raise ValueError(f"{type(transcoder).__name__} has no closed form that takes a gate: leave gate out")
-    return forward_jvp(transcoder, x, v)
+    piece = _piece(transcoder, x, gate, gate_bandwidth)
+    if piece is not None:
+        return piece.output(), piece.jvp(v)
+    with mismatch_explained(transcoder, x):
+        return forward_jvp(transcoder, x, v)
 
 
-def gated_jvp(
-    v: Float[Tensor, "*probes_batch d_in"],
-    active: Bool[Tensor, "*batch d_sae"],
-    W_enc: Float[Tensor, "d_in d_sae"],
-    W_dec: Float[Tensor, "d_sae d_out"],
-) -> Float[Tensor, "*probes_batch d_out"]:
-    """J_t v = (1[active] * (v W_enc)) W_dec.
+@singledispatch
+def transcoder_vjp(
+    transcoder: nn.Module,
+    x: Float[Tensor, "*batch d_in"],
+    u: Float[Tensor, "*probes_batch d_out"],
+    *,
+    gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
+    gate_bandwidth: float | None = None,
+) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:
+    """(t(x), J_t(x)^T u), as `transcoder_jvp`: in closed form W_enc^T (1[active] * (W_dec^T u)) + W_skip^T u.
 
-    Exact wherever an activation passes its pre-activation through on the active features and is 0 elsewhere:
-    ReLU, and TopK or JumpReLU with the gate held fixed. The gradient goes to W_enc and W_dec; to b_enc and
-    thresholds it is exactly zero, for they act through the gate alone.
+    Args:
+        u: [..., d_out], or [n_probes, ..., d_out].
     """
-    return ((v @ W_enc) * active) @ W_dec
+    piece = _piece(transcoder, x, gate, gate_bandwidth)
+    if piece is not None:
+        return piece.output(), piece.vjp(u)
+    with mismatch_explained(transcoder, x):
+        return reverse_vjp(transcoder, x, u)
+
+
+def product_only(
+    method: Any, transcoder: nn.Module, x: Tensor, v: Tensor, *, gate: Any = None, gate_bandwidth: float | None = None
+) -> Tensor:
+    """What `transcoder_jvp` or `transcoder_vjp` (the method) returns second, without computing t(x) where the closed
+    form can do without it."""
+    own = method.dispatch(type(transcoder)) is not method.dispatch(object)
+    piece = None if own else _piece(transcoder, x, gate, gate_bandwidth)
+    if piece is not None:
+        return piece.jvp(v) if method is transcoder_jvp else piece.vjp(v)
+    options = {"gate": gate, "gate_bandwidth": gate_bandwidth}
+    return method(transcoder, x, v, **{name: value for name, value in options.items() if value is not None})[1]
+
+
+def _piece(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float | None) -> LinearPiece | None:
+    if isinstance(gate, LinearPiece):
+        return gate
+    piece = linear_piece(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
+    if piece is None and (gate is not None or gate_bandwidth is not None):
+        option = "gate" if gate is not None else "gate_bandwidth"
+        raise ValueError(f"{type(transcoder).__name__} has no closed form that takes a {option}: leave {option} out")
+    return piece

@@ -10,16 +10,51 @@ from faithfulness_plugin.layer import Layer, layer_jvp
 
 def layer_jacobian(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out d_in"]:
     """J_f(x) by d_in forward-mode products, without a graph. At a kink it takes torch's convention (|x|: 0)."""
-    return layer_jvp(layer, x, _unit_probes(x))[1].movedim(0, -1)
+    return layer_jvp(layer, x, unit_probes(x))[1].movedim(0, -1)
 
 
 def transcoder_jacobian(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out d_in"]:
     """J_t(x), columns by `transcoder_jvp`, with a graph."""
-    return transcoder_jvp(transcoder, x, _unit_probes(x))[1].movedim(0, -1)
+    return transcoder_jvp(transcoder, x, unit_probes(x))[1].movedim(0, -1)
 
 
-def _unit_probes(x: Tensor) -> Tensor:
-    """[d_in, ..., d_in]: probe i is the unit vector e_i on every row."""
-    d_in = x.shape[-1]
-    eye = torch.eye(d_in, dtype=x.dtype, device=x.device)
-    return eye.reshape(d_in, *(1,) * (x.ndim - 1), d_in).expand(d_in, *x.shape)
+def unit_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in *batch d_in"]:
+    """Probe i is the unit vector e_i on every row: sum_i v_i v_i^T = I, so that sum_i ||A v_i||^2 = ||A||_F^2."""
+    return _on_every_row(torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), x)
+
+
+def pair_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in *batch d_in"]:
+    """d_in probes with sum_i v_i v_i^T = the batch's covariance, what random pair probes have on average."""
+    return _on_every_row(covariance_root(x).T, x)
+
+
+def difference_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in_and_1 *batch d_in"]:
+    """d_in + 1 probes with sum_i v_i v_i^T = Cov + (mean - x)(mean - x)^T, what random difference probes have on
+    average."""
+    mean = x.reshape(-1, x.shape[-1]).mean(0)
+    return torch.cat([pair_probes(x), (mean - x)[None]])
+
+
+EXACT_PROBES = {
+    "rademacher": unit_probes,
+    "gaussian": unit_probes,
+    "sphere": unit_probes,
+    "pair": pair_probes,
+    "difference": difference_probes,
+}
+"""For each kind of random probe, the fixed ones whose sum is its mean: a value without variance."""
+
+
+def covariance_root(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in d_in"]:
+    """R with R R^T = the rows' covariance: J R is a Jacobian in the data's directions."""
+    rows = x.reshape(-1, x.shape[-1])
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))  # eigh knows no half precision
+    covariance = torch.cov(wide.T, correction=0).reshape(x.shape[-1], x.shape[-1])
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp_min(0).sqrt()).to(x.dtype)
+
+
+def _on_every_row(probes: Tensor, x: Tensor) -> Tensor:
+    """[n, d_in] -> [n, ..., d_in]."""
+    n, d_in = probes.shape
+    return probes.reshape(n, *(1,) * (x.ndim - 1), d_in).expand(n, *x.shape)

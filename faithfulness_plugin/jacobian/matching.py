@@ -3,6 +3,7 @@
 E_v ||J_t(x) v - J_f(x) v||^2, C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", Transformer Circuits, 2025.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import inf
@@ -12,13 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.closed_form import transcoder_jvp
+from faithfulness_plugin.jacobian.closed_form import product_only, transcoder_jvp, transcoder_vjp
+from faithfulness_plugin.jacobian.exact import EXACT_PROBES
+from faithfulness_plugin.jacobian.linear_piece import LinearPiece
 from faithfulness_plugin.jacobian.secant import layer_secant, transcoder_secant
-from faithfulness_plugin.layer import Layer, layer_jvp
+from faithfulness_plugin.layer import Layer, bare, layer_jvp, layer_vjp
 from faithfulness_plugin.probes import ISOTROPIC, PROBES, Probe, gaussian
 from faithfulness_plugin.seeds import derived_seed
 
-ESTIMATORS = ("jvp", "secant")
+ESTIMATORS = ("jvp", "vjp", "secant", "exact")
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,23 @@ class JacobianMatchingConfig:
     """What is matched, and along which directions. Every field is JSON-safe."""
 
     estimator: str = "jvp"
-    """"jvp": the derivative Jv; "secant": the change over a step of finite length."""
+    """"jvp": the derivative J v; "vjp": J^T u, for layers without forward-mode rules; "secant": the change over a step
+    of finite length; "exact": the mean over all directions, without variance, at the cost of d_in of them."""
     probe: str = "rademacher"
     """Directions: "rademacher", "gaussian", "sphere" (isotropic); "pair", "difference" (within the batch)."""
     n_probes: int = 1
-    """Directions per row and step."""
+    """Directions per row and step; they share one gate computation. "exact" takes all there are instead."""
     radius: float = 0.5
     """The secant's step: a multiple of the batch's rms coordinate (isotropic probes), a fraction of v (data probes)."""
+    central: bool = False
+    """The secant from x - step v to x + step v, rather than from x."""
     jitter: float = 0.0
     """Gaussian noise on x before the comparison, a multiple of the same rms. For layers with kinks in their data:
     |x| at x = 0 has no derivative, and matching the one that autograd returns there fights the layer."""
+    gate_bandwidth: float | None = None
+    """None: gates are constants to the term, and its gradient to b_enc and thresholds is exactly zero. A width: the
+    gates are straight-through over it (SAELens's `jumprelu_bandwidth`), so that the term trains those too. The secant
+    does so by itself."""
     normalize: bool = True
     """Divide the error by the batch's E||J_f v||^2 and multiply it by E||f - E f||^2: a coefficient of 1 then says that
     losing the whole Jacobian costs as much as losing the whole output, for any layer."""
@@ -46,11 +56,22 @@ class JacobianMatchingConfig:
         _require(self.estimator in ESTIMATORS, f"estimator={self.estimator!r} is unknown: choose one of {ESTIMATORS}")
         _require(self.probe in PROBES, f"probe={self.probe!r} is unknown: choose one of {tuple(PROBES)}")
         _require(
+            self.estimator != "vjp" or self.probe in ISOTROPIC,
+            f'estimator="vjp" draws directions of the output, and probe={self.probe!r} are directions of the input: '
+            f'choose one of {tuple(ISOTROPIC)}, or estimator="jvp"',
+        )
+        _require(
             isinstance(self.n_probes, int) and self.n_probes >= 1,
             f"n_probes={self.n_probes}: a whole number of probes, at least one, is needed",
         )
         _require(0 < self.radius < inf, f"radius={self.radius}: the secant's step must be positive and finite")
         _require(0 <= self.jitter < inf, f"jitter={self.jitter}: a standard deviation is not negative, and finite")
+        if self.gate_bandwidth is not None:
+            _require(
+                0 < self.gate_bandwidth < inf,
+                f"gate_bandwidth={self.gate_bandwidth}: a width is positive and finite; None for constant gates",
+            )
+            _require(self.estimator != "secant", "the secant trains its gates by itself: leave gate_bandwidth out")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,25 +82,32 @@ class JacobianTargets(NamedTuple):
 
     x: Float[Tensor, "*batch d_in"]
     """Where the Jacobians are compared, [..., d_in] (jittered, if so configured)."""
-    v: Float[Tensor, "n_probes *batch d_in"]
-    """The probes, [n_probes, ..., d_in]."""
-    Jv: Float[Tensor, "n_probes *batch d_out"]
-    """The layer's derivative along them, [n_probes, ..., d_out]."""
+    v: Float[Tensor, "n_probes *batch d_probe"]
+    """The probes, [n_probes, ..., d_in]; for "vjp" [n_probes, ..., d_out]."""
+    Jv: Float[Tensor, "n_probes *batch d_product"]
+    """The layer's derivative along them, [n_probes, ..., d_out]; for "vjp" J^T u, [n_probes, ..., d_in]."""
     step: Float[Tensor, ""]
-    """The secant's step (unused by "jvp")."""
+    """The secant's step (unused by the others)."""
     scale: Float[Tensor, ""]
     """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1."""
+
+    def to(self, dtype: torch.dtype) -> "JacobianTargets":
+        """Every tensor in this dtype."""
+        return JacobianTargets(*(tensor.to(dtype) for tensor in self))
 
 
 class JacobianMatching:
     """loss = matching(transcoder, layer, x): how differently transcoder and layer move, a scalar with a gradient.
 
-    mean over rows and probes of ||J_t v - J_f v||^2 * scale, with scale as in `JacobianMatchingConfig.normalize`.
-    Isotropic probes make the mean an unbiased estimate of ||J_t - J_f||_F^2.
+    The mean over rows and probes of ||J_t v - J_f v||^2, times the scale of `JacobianMatchingConfig.normalize`.
+    Isotropic probes make the mean an unbiased estimate of ||J_t - J_f||_F^2, of either side: E_v ||A v||^2 =
+    E_u ||A^T u||^2. The estimator "exact" is that mean itself, as a sum over d_in fixed probes (data probes: over the
+    columns of a square root of their second moment).
 
     Args:
         config: a `JacobianMatchingConfig`, its dict, or its fields as keywords. As a keyword, `probe` may also be
-            a callable (x, n_probes, generator) -> v [n_probes, ..., d_in]; its radius counts as a fraction of v.
+            a callable (x, n_probes, generator) -> v [n_probes, ..., d_in], for the estimators "jvp" and "secant"; its
+            radius counts as a fraction of v.
     """
 
     def __init__(self, config: JacobianMatchingConfig | Mapping[str, Any] | None = None, **options: Any) -> None:
@@ -87,9 +115,15 @@ class JacobianMatching:
         if config is not None and options:
             raise ValueError("pass either a config or its fields, not both")
         self.config = as_config(options if config is None else config)
+        if own_probe is not None and self.config.estimator not in ("jvp", "secant"):
+            raise ValueError(
+                f'estimator="{self.config.estimator}" draws its own directions: name one of {tuple(PROBES)} as probe, '
+                'or use estimator="jvp" or "secant"'
+            )
         self._probe: Probe = own_probe or PROBES[self.config.probe]
         self._isotropic = self._probe in ISOTROPIC.values()
         self._generator: torch.Generator | None = None
+        self._told = False
 
     def __call__(self, transcoder: nn.Module, layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
         """The loss at x [..., d_in] for any module and any callable layer, both row-wise."""
@@ -107,9 +141,10 @@ class JacobianMatching:
             y: layer(x), where it is known already (the unit needs it when x is jittered).
 
         Raises:
-            ValueError: fewer than two rows with `normalize`, whose unit is a variance over rows.
+            ValueError: one single row with `normalize`, whose unit is a variance over rows; a layer that cannot be
+                differentiated as the estimator needs it.
         """
-        if self.config.normalize and x[..., 0].numel() < 2:
+        if self.config.normalize and x[..., 0].numel() == 1:
             raise ValueError(
                 f"the unit needs the variance over rows, and x has shape {list(x.shape)}: pass a batch of two rows "
                 "or more, or normalize=False"
@@ -117,45 +152,93 @@ class JacobianMatching:
         if x.is_inference():
             x = x.clone()  # or the student's backward pass could not save it
         generator = self.generator(x.device)
-        rms = x.square().mean().sqrt()
-        rms = torch.where(rms > 0, rms, torch.ones_like(rms))
+        rms = _mean(_wide(x).square()).sqrt()
+        rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)
         clean = x
         if self.config.jitter > 0:
             x = x + self.config.jitter * rms * gaussian(x, 1, generator)[0]
-        v = self._probe(x, self.config.n_probes, generator)
         step = self.config.radius * (rms if self._isotropic else torch.ones_like(rms))
-        if self.config.estimator == "jvp":
-            y_here, Jv = layer_jvp(layer, x, v)
-        else:
-            y_here, Jv = layer_secant(layer, x, v, step)
-        scale = torch.ones_like(rms)
+        y_here, v, Jv = self._products(layer, x, y, step, generator)
+        scale = _wide(torch.ones_like(rms))
         if self.config.normalize:
             if y is None:
-                y = layer(clean) if self.config.jitter > 0 else y_here
-            variance = (y - _batch_mean(y)).square().sum(-1).mean()
-            energy = Jv.square().sum(-1).mean()
+                y = bare(layer)(clean) if self.config.jitter > 0 else y_here
+            y = _wide(y)
+            variance = _mean((y - _mean_row(y)).square().sum(-1))
+            energy = self._mean_energy(Jv)
             scale = torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
         return JacobianTargets(x, v, Jv, step, scale)
 
+    def _products(
+        self, layer: Layer, x: Tensor, y: Tensor | None, step: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(f(x), the probes, the layer's derivative along them)."""
+        estimator, n_probes = self.config.estimator, self.config.n_probes
+        if estimator in ("jvp", "vjp") and n_probes >= x.shape[-1] and not self._told:
+            self._told = True
+            warnings.warn(
+                f'{n_probes} probes cost as much as the {x.shape[-1]} of estimator="exact", which has no variance: '
+                "use that",
+                stacklevel=4,
+            )
+        if estimator == "vjp":
+            like = y if y is not None else bare(layer)(x)
+            u = self._probe(like, n_probes, generator)
+            y_here, JTu = layer_vjp(layer, x, u)
+            return y_here, u, JTu
+        v = EXACT_PROBES[self.config.probe](x) if estimator == "exact" else self._probe(x, n_probes, generator)
+        if estimator == "secant":
+            y_here, Jv = layer_secant(layer, x, v, step, central=self.config.central)
+        else:
+            y_here, Jv = layer_jvp(layer, x, v)
+        return y_here, v, Jv
+
     def from_targets(
-        self, transcoder: nn.Module, targets: JacobianTargets, *, gate: Float[Tensor, "*batch d_sae"] | None = None
+        self,
+        transcoder: nn.Module,
+        targets: JacobianTargets,
+        *,
+        gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
     ) -> Float[Tensor, ""]:
         """The loss against targets made before.
 
         Args:
             gate: the feature activations [..., d_sae] of a forward pass already made at `targets.x` (so: without
-                jitter), to encode nothing twice. For classes that `transcoder_jvp` knows.
+                jitter), or its `linear_piece`, to encode nothing twice. For classes that `linear_piece` knows.
+
+        Raises:
+            ValueError: transcoder and targets differ in width, device or (for a class that does not cast by itself)
+                dtype; a Jacobian without a gradient to the transcoder's parameters.
         """
-        if self.config.estimator == "jvp":
-            _, Jv = transcoder_jvp(transcoder, targets.x, targets.v, gate=gate)
+        x, v, _, step, _ = targets
+        _check_fits(transcoder, x)
+        options = {} if self.config.gate_bandwidth is None else {"gate_bandwidth": self.config.gate_bandwidth}
+        if self.config.estimator == "secant":
+            Jv = transcoder_secant(transcoder, x, v, step, central=self.config.central, gate=gate)[1]
+        elif self.config.estimator == "vjp":
+            Jv = product_only(transcoder_vjp, transcoder, x, v, gate=gate, **options)
         else:
-            _, Jv = transcoder_secant(transcoder, targets.x, targets.v, targets.step, gate=gate)
+            Jv = product_only(transcoder_jvp, transcoder, x, v, gate=gate, **options)
         if Jv.shape != targets.Jv.shape:
             raise ValueError(
                 f"the transcoder's output has d_out={Jv.shape[-1]} and the layer's has {targets.Jv.shape[-1]}: "
                 "give the transcoder the layer's d_out"
             )
-        return (Jv - targets.Jv).square().sum(-1).mean() * targets.scale
+        if torch.is_grad_enabled() and not Jv.requires_grad and any(p.requires_grad for p in transcoder.parameters()):
+            raise ValueError(
+                f"the Jacobian of {type(transcoder).__name__} has no gradient to its parameters, so matching could not "
+                "train it: take .detach(), torch.no_grad() and non-differentiable activations out of its forward pass"
+            )
+        return self._mean_energy(Jv - targets.Jv) * targets.scale
+
+    def _mean_energy(self, Jv: Tensor) -> Tensor:
+        """||Jv||^2, a mean over rows and a mean over random, or a sum over fixed probes."""
+        energy = _mean(_wide(Jv).square().sum(-1))
+        return energy * len(Jv) if self.config.estimator == "exact" else energy
+
+    def relative_error(self, loss: Float[Tensor, ""], targets: JacobianTargets) -> Float[Tensor, ""]:
+        """A loss of `from_targets` as a fraction of what losing the whole Jacobian would cost."""
+        return loss / (targets.scale * self._mean_energy(targets.Jv))
 
     def state_dict(self) -> dict[str, Any]:
         """The random generator's state, so that a resumed run draws the same probes."""
@@ -186,8 +269,28 @@ def as_config(config: JacobianMatchingConfig | Mapping[str, Any]) -> JacobianMat
     return JacobianMatchingConfig(**config)
 
 
-def _batch_mean(y: Tensor) -> Tensor:
-    return y.reshape(-1, y.shape[-1]).mean(0)
+def _check_fits(transcoder: nn.Module, x: Tensor) -> None:
+    """Raises ValueError for weights on another device than the inputs."""
+    for name, weight in transcoder.named_parameters():
+        if weight.device != x.device:
+            raise ValueError(
+                f"the inputs are on {x.device} and the transcoder's {name} on {weight.device}: move one of them"
+            )
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In single precision at least: sums of half-precision squares lose too much."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _mean(values: Tensor) -> Tensor:
+    """0 for nothing at all: a batch may have no rows."""
+    return values.sum() / max(1, values.numel())
+
+
+def _mean_row(y: Tensor) -> Tensor:
+    rows = y.reshape(-1, y.shape[-1])
+    return rows.sum(0) / max(1, len(rows))
 
 
 def _require(condition: bool, message: str) -> None:

@@ -1,13 +1,14 @@
 """The derivative over a finite step: what a function does on the way from x to x + step v."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from functools import singledispatch
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.layer import Layer, each_probe
+from faithfulness_plugin.jacobian.linear_piece import LinearPiece, linear_piece
+from faithfulness_plugin.layer import Layer, bare, each_probe, mismatch_explained
 
 
 @torch.no_grad()
@@ -16,13 +17,18 @@ def layer_secant(
     x: Float[Tensor, "*batch d_in"],
     v: Float[Tensor, "*probes_batch d_in"],
     step: Float[Tensor, ""] | float,
+    *,
+    central: bool = False,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """(f(x), (f(x + step v) - f(x)) / step): tends to (f(x), J_f v) as step goes to 0. No graph is kept.
+    """(f(x), (f(x + step v) - f(x)) / step), or central: (f(x), (f(x + step v) - f(x - step v)) / (2 step)).
 
-    Shapes as in `layer_jvp`. Needs no derivative of the layer, and sees its kinks at their true weight.
+    Both tend to (f(x), J_f v) as step goes to 0. No graph is kept. Shapes as in `layer_jvp`. Needs no derivative of
+    the layer, and sees its kinks at their true weight.
     """
-    y = layer(x)
-    return y, _difference_quotient(layer, x, v, step, y)
+    with mismatch_explained(layer, x):
+        layer = bare(layer)
+        y = layer(x)
+        return y, _quotient(layer, x, v, step, y, central)
 
 
 def transcoder_secant(
@@ -31,16 +37,39 @@ def transcoder_secant(
     v: Float[Tensor, "*probes_batch d_in"],
     step: Float[Tensor, ""] | float,
     *,
-    gate: Float[Tensor, "*batch d_sae"] | None = None,
+    central: bool = False,
+    gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """(t(x), (t(x + step v) - t(x)) / step) with a graph. Features that switch on the way count, so that,
-    unlike Jv, it also trains b_enc. `gate`: the feature activations at x, for a transcoder that can `decode` them."""
-    y = transcoder(x) if gate is None else cast(Any, transcoder).decode(gate)
-    return y, _difference_quotient(transcoder, x, v, step, y)
+    """(t(x), and the same quotient of t) with a graph. Features that switch on the way count, so that, unlike Jv, it
+    also trains b_enc and thresholds. `gate`: the feature activations at x, or their `linear_piece`, for classes that
+    it knows.
+
+    Where a row's features depend on the batch (BatchTopK), the threshold that this batch set at x also holds on the
+    way: see `row_function`.
+    """
+    piece = gate if isinstance(gate, LinearPiece) else linear_piece(transcoder, x, gate=gate)
+    function = row_function(transcoder, x, piece)
+    with mismatch_explained(transcoder, x):
+        y = function(x) if piece is None else piece.output()
+        return y, _quotient(function, x, v, step, y, central)
 
 
-def _difference_quotient(
-    function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor, step: Tensor | float, y: Tensor
-) -> Tensor:
-    moved = [function(x + step * probe) for probe in each_probe(x, v)]
-    return ((moved[0] if v.ndim == x.ndim else torch.stack(moved)) - y) / step
+@singledispatch
+def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], piece: LinearPiece | None) -> Layer:
+    """What the transcoder computes for one row whatever the others are: the module itself, where it is row-wise.
+
+    A class whose rows compete for features registers the function that its batch x, with its piece, had settled on.
+    """
+    return bare(transcoder)
+
+
+def _quotient(function: Layer, x: Tensor, v: Tensor, step: Tensor | float, y: Tensor, central: bool) -> Tensor:
+    probes = each_probe(x, v)
+    there = _at_each(function, [x + step * probe for probe in probes])
+    back = _at_each(function, [x - step * probe for probe in probes]) if central else y
+    quotient = (there - back) / (2 * step if central else step)
+    return quotient[0] if v.ndim == x.ndim else quotient
+
+
+def _at_each(function: Layer, points: list[Any]) -> Tensor:
+    return torch.stack([function(point) for point in points])

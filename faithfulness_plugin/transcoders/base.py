@@ -1,12 +1,13 @@
 """What every transcoder here shares: the layer it learns from, the Jacobian term, shapes and export."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY, register_sae_training_class
 from sae_lens.saes.sae import (
     SAEConfig,
     TrainCoefficientConfig,
@@ -15,12 +16,19 @@ from sae_lens.saes.sae import (
     TrainStepInput,
     TrainStepOutput,
 )
-from sae_lens.saes.transcoder import TranscoderConfig
+from sae_lens.saes.transcoder import SkipTranscoderConfig, TranscoderConfig
 from torch import Tensor, nn
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianMatchingConfig, JacobianTargets, as_config
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.jacobian.linear_piece import (
+    DensePiece,
+    LinearPiece,
+    Weights,
+    linear_piece,
+    piece_of_activations,
+)
+from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianMatchingConfig, as_config
+from faithfulness_plugin.layer import Layer, bare, mismatch_explained
 
 
 class NonFiniteError(ValueError):
@@ -45,6 +53,10 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
     good start where a feature for one datapoint would save several others."""
     jacobian_warm_up_steps: int = 0
     """Steps over which that weight grows linearly from 0."""
+    gradient_masking_coefficient: float = 0.0
+    """Weight of `gradient_masking_penalty`: what features cost for their slope, however little they write."""
+    skip: bool = False
+    """Adds W_skip x to the output, W_skip [d_out, d_in] starting at 0."""
 
     @override
     def __post_init__(self) -> None:
@@ -65,14 +77,19 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
         for name in ("d_in", "d_out", "d_sae"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: a width is at least 1")
-        for name in ("jacobian_coefficient", "jacobian_warm_up_steps"):
+        for name in ("jacobian_coefficient", "jacobian_warm_up_steps", "gradient_masking_coefficient"):
             require_non_negative(self, name)
-        self.jacobian = as_config({} if self.jacobian is None else self.jacobian)
+        self.jacobian = self.matching_config
         super().__post_init__()
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
-        return TranscoderConfig
+        return SkipTranscoderConfig if self.skip else TranscoderConfig
+
+    @property
+    def matching_config(self) -> JacobianMatchingConfig:
+        """`jacobian` as the config that it has become."""
+        return as_config({} if self.jacobian is None else self.jacobian)
 
     @override
     def get_training_architecture_details(self) -> dict[str, Any]:
@@ -90,14 +107,23 @@ T_CONFIG = TypeVar("T_CONFIG", bound=TrainingTranscoderConfig)
 T_TRANSCODER = TypeVar("T_TRANSCODER", bound="TrainingTranscoder[Any]")
 
 
-class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
-    """A sparse replacement t(x) = W_dec act(W_enc x + b_enc) + b_dec of a layer f, trained on
+@dataclass
+class TranscoderStepInput(TrainStepInput):
+    """What auxiliary losses are given: `sae_in` is the target f(x), as SAELens's own losses want it."""
 
-    mean_rows ||t(x) - f(x)||^2 + the subclass's own terms + jacobian_coefficient * the Jacobian term.
+    x: Tensor
+    """The inputs [..., d_in]."""
+
+
+class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
+    """A sparse replacement t(x) = W_dec act(W_enc x + b_enc) + b_dec (+ W_skip x) of a layer f, trained on
+
+    mean_rows ||t(x) - f(x)||^2 + the subclass's own terms + jacobian_coefficient * the Jacobian term
+    + gradient_masking_coefficient * the gradient-masking penalty.
 
     It is given x only; f and J_f v come from `set_layer`. The layer stays outside the module tree: it is
     neither trained, nor moved, nor saved. Weights: W_enc [d_in, d_sae], b_enc [d_sae], W_dec [d_sae, d_out],
-    b_dec [d_out].
+    b_dec [d_out], and W_skip [d_out, d_in] with `skip`.
     """
 
     b_enc: nn.Parameter
@@ -125,7 +151,7 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
 
     @override
     def initialize_weights(self) -> None:
-        """Both matrices uniform in +-1/sqrt(fan-in) and untied, biases 0: at this scale the trainer's gradient
+        """Both matrices uniform in +-1/sqrt(fan-in) and untied, biases and skip 0: at this scale the trainer's gradient
         clip (norm 1) does not hold features back."""
         cfg = self.cfg
         W_enc = self._uniform(cfg.d_in, cfg.d_sae, fan_in=cfg.d_in)
@@ -135,6 +161,8 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         self.W_enc, self.W_dec = nn.Parameter(W_enc), nn.Parameter(W_dec)
         self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae, dtype=self.dtype, device=self.device))
         self.b_dec = nn.Parameter(torch.zeros(cfg.d_out, dtype=self.dtype, device=self.device))
+        if cfg.skip:
+            self.W_skip = nn.Parameter(torch.zeros(cfg.d_out, cfg.d_in, dtype=self.dtype, device=self.device))
 
     def _uniform(self, *shape: int, fan_in: int) -> Tensor:
         bound = fan_in**-0.5
@@ -144,7 +172,7 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """t(x). Error terms are the attached model's business (`add_sae(..., use_error_term=True)`): here f(x) is not
         known."""
-        return self.hook_sae_output(self.decode(self.encode(x)))
+        return self.hook_sae_output(Weights.of(self).add_skip(self.decode(self.encode(x)), x))
 
     @override
     def process_sae_in(self, sae_in: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
@@ -156,29 +184,47 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
             )
         return self.hook_sae_input(sae_in.to(self.dtype))
 
+    @abstractmethod
+    def straight_through_gate(
+        self, feature_acts: Float[Tensor, "*batch d_sae"], hidden_pre: Float[Tensor, "*batch d_sae"], bandwidth: float
+    ) -> Float[Tensor, "*batch d_sae"]:
+        """1[a > 0] forward, and backward the step at the architecture's threshold, smoothed over `bandwidth`."""
+
+    def encode_to_piece(
+        self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
+    ) -> tuple[LinearPiece, Tensor]:
+        """One encoding of x, for outputs and derivatives alike: (its linear piece, the pre-activations)."""
+        feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
+        gate = None
+        if gate_bandwidth is not None:
+            gate = self.straight_through_gate(feature_acts, hidden_pre, gate_bandwidth)
+        return DensePiece(x, feature_acts, Weights.of(self), gate), hidden_pre
+
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """One step's losses, by name. `sae_in` of the output is the target f(x), as SAELens's logging wants it."""
         x = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
-        feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
-        sae_out = self.decode(feature_acts)
+        matched = self.cfg.jacobian_coefficient > 0
+        piece, hidden_pre = self.encode_to_piece(x, self.matching.config.gate_bandwidth if matched else None)
+        sae_out = piece.weights.add_skip(self.hook_sae_recons(piece.decode()), x)
         y = self.target(x)
-        losses = {"mse_loss": self.mse_loss_fn(sae_out, y).sum(-1).mean()}
-        aux = self.calculate_aux_loss(replace(step_input, sae_in=y), feature_acts, hidden_pre, sae_out)
-        losses |= aux
+        losses = {"mse_loss": self.mse_loss_fn(sae_out, y).sum() / max(1, y[..., 0].numel())}
+        aux_input = TranscoderStepInput(**{**vars(step_input), "sae_in": y}, x=x)
+        losses |= self.calculate_aux_loss(aux_input, piece.feature_acts, hidden_pre, sae_out)
+        if self.cfg.gradient_masking_coefficient > 0:
+            losses["gradient_masking_loss"] = step_input.coefficients["gradient_masking"] * piece.masking()
         metrics: dict[str, Any] = {}
-        if self.cfg.jacobian_coefficient > 0:
+        if matched:
             targets = self.matching.targets(self.layer, x, y=y)
-            gate = feature_acts if targets.x is x else None  # jittered inputs open other gates
-            targets = JacobianTargets(*(tensor.to(self.dtype) for tensor in targets))
+            gate = piece if targets.x is x else None  # jittered inputs open other gates
+            targets = targets.to(self.dtype)
             jacobian_loss = self.matching.from_targets(self, targets, gate=gate)
             losses["jacobian_loss"] = step_input.coefficients["jacobian"] * jacobian_loss
-            energy = targets.scale * targets.Jv.square().sum(-1).mean()
-            metrics["jacobian_relative_error"] = lambda: jacobian_loss / energy
+            metrics["jacobian_relative_error"] = lambda: self.matching.relative_error(jacobian_loss, targets)
         output = TrainStepOutput(
             sae_in=y,
             sae_out=sae_out,
-            feature_acts=feature_acts,
+            feature_acts=piece.feature_acts,
             hidden_pre=hidden_pre,
             loss=torch.stack(list(losses.values())).sum(),
             losses=losses,
@@ -188,24 +234,22 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         return output
 
     @override
-    @abstractmethod
-    def calculate_aux_loss(
-        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
-    ) -> dict[str, Tensor]:
-        """The subclass's own terms, by name, coefficients included. `step_input.sae_in` is the target y."""
-
-    @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
-        if self.cfg.jacobian_coefficient == 0:
-            return {}
-        return {"jacobian": TrainCoefficientConfig(self.cfg.jacobian_coefficient, self.cfg.jacobian_warm_up_steps)}
+        coefficients: dict[str, float | TrainCoefficientConfig] = {}
+        if self.cfg.jacobian_coefficient > 0:
+            warm_up = self.cfg.jacobian_warm_up_steps
+            coefficients["jacobian"] = TrainCoefficientConfig(self.cfg.jacobian_coefficient, warm_up)
+        if self.cfg.gradient_masking_coefficient > 0:
+            coefficients["gradient_masking"] = self.cfg.gradient_masking_coefficient
+        return coefficients
 
     @torch.no_grad()
     def target(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """f(x), computed in x's dtype (the layer's own) and then cast to the transcoder's.
 
         Raises ValueError where no layer is set, or it returns another shape than [..., d_out]."""
-        y = self.layer(x)
+        with mismatch_explained(self.layer, x):
+            y = bare(self.layer)(x)
         wanted = (*x.shape[:-1], self.cfg.d_out)
         if tuple(y.shape) != wanted:
             raise ValueError(
@@ -227,3 +271,22 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
             f"step {step_input.n_training_steps}: NaN or Inf in {culprit}; training stopped, and the last "
             "checkpoint is as it was. Check the data and the layer at this step"
         )
+
+
+def register_once(architecture: str, sae_class: type, config_class: type) -> None:
+    """Registers a training class with SAELens, which refuses a name twice (a module may be imported again)."""
+    if architecture not in SAE_TRAINING_CLASS_REGISTRY:
+        register_sae_training_class(architecture, sae_class, config_class)
+
+
+@linear_piece.register
+def _training_transcoder_piece(
+    transcoder: TrainingTranscoder,
+    x: Tensor,
+    *,
+    gate: Tensor | LinearPiece | None = None,
+    gate_bandwidth: float | None = None,
+) -> LinearPiece:
+    if gate is None:
+        return transcoder.encode_to_piece(x, gate_bandwidth)[0]
+    return piece_of_activations(gate, x, Weights.of(transcoder), gate_bandwidth)

@@ -5,14 +5,17 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY, register_sae_training_class
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.closed_form import gated_jvp, transcoder_jvp
-from faithfulness_plugin.layer import check_probe_shape
-from faithfulness_plugin.transcoders.base import TrainingTranscoder, TrainingTranscoderConfig, require_non_negative
+from faithfulness_plugin.transcoders.base import (
+    TrainingTranscoder,
+    TrainingTranscoderConfig,
+    register_once,
+    require_non_negative,
+)
+from faithfulness_plugin.transcoders.gates import straight_through
 
 
 @dataclass(kw_only=True)
@@ -45,11 +48,11 @@ class StandardTrainingTranscoderConfig(TrainingTranscoderConfig):
 
 
 class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderConfig]):
-    """t(x) = W_dec ReLU(W_enc x + b_enc) + b_dec, with the penalty, a mean over rows of
+    """t(x) = W_dec ReLU(W_enc x + b_enc) + b_dec (+ W_skip x), with the penalty, a mean over rows of
 
     sparsity_coefficient * sum_i g(a_i ||W_dec^i||),  g(a) = tanh(tanh_scale * a) or a.
 
-    Exported (`save_inference_model`) as SAELens's stock "transcoder".
+    Exported (`save_inference_model`) as SAELens's stock "transcoder" or "skip_transcoder".
     """
 
     cfg: StandardTrainingTranscoderConfig
@@ -60,6 +63,10 @@ class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderCo
     ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
         return self.hook_sae_acts_post(self.activation_fn(hidden_pre)), hidden_pre
+
+    @override
+    def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
+        return straight_through(feature_acts, hidden_pre, hidden_pre.new_zeros(()), bandwidth)
 
     @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
@@ -73,19 +80,11 @@ class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderCo
         weighted = feature_acts * self.W_dec.norm(dim=-1)
         if self.cfg.sparsity == "tanh":
             weighted = torch.tanh(self.cfg.tanh_scale * weighted)
-        return {"sparsity_loss": step_input.coefficients["sparsity"] * weighted.sum(-1).mean()}
+        return {
+            "sparsity_loss": step_input.coefficients["sparsity"] * weighted.sum() / max(1, weighted[..., 0].numel())
+        }
 
 
-@transcoder_jvp.register
-def _standard_jvp(
-    transcoder: StandardTrainingTranscoder, x: Tensor, v: Tensor, *, gate: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    check_probe_shape(x, v)
-    acts = transcoder.encode(x) if gate is None else gate
-    return transcoder.decode(acts), gated_jvp(v.to(acts.dtype), acts > 0, transcoder.W_enc, transcoder.W_dec)
-
-
-if StandardTrainingTranscoderConfig.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
-    register_sae_training_class(
-        StandardTrainingTranscoderConfig.architecture(), StandardTrainingTranscoder, StandardTrainingTranscoderConfig
-    )
+register_once(
+    StandardTrainingTranscoderConfig.architecture(), StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+)

@@ -1,0 +1,136 @@
+"""Products over active features only: what a sparse transcoder multiplies without its other features.
+
+Both are built on torch's embedding_bag, which gathers and sums rows natively on CPU and GPU: nothing of size
+[rows, k, d] or [rows, d_sae] is made, forward or backward.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
+
+
+@dataclass(frozen=True)
+class ActiveFeatures:
+    """Which features are active on which row: the index of a [n_rows, d_sae] matrix, row after row."""
+
+    features: Int[Tensor, " entries"]
+    """The feature of each entry."""
+    offsets: Int[Tensor, " n_rows_and_1"]
+    """Row i has the entries offsets[i] up to offsets[i + 1]."""
+    d_sae: int
+
+    @classmethod
+    def same_count(cls, features: Int[Tensor, "n_rows k"], d_sae: int) -> "ActiveFeatures":
+        """k features in every row."""
+        n_rows, k = features.shape
+        offsets = torch.arange(n_rows + 1, device=features.device) * k
+        return cls(features.reshape(-1), offsets, d_sae)
+
+    @classmethod
+    def of_flat(cls, positions: Int[Tensor, " entries"], n_rows: int, d_sae: int) -> "ActiveFeatures":
+        """From positions in the flattened matrix, in ascending order."""
+        return cls(positions % d_sae, _offsets(positions // d_sae, n_rows), d_sae)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def rows(self) -> Int[Tensor, " entries"]:
+        """The row of each entry."""
+        counts = self.offsets.diff()
+        return torch.repeat_interleave(
+            torch.arange(self.n_rows, device=counts.device), counts, output_size=len(self.features)
+        )
+
+    def dense(self, values: Float[Tensor, " entries"]) -> Float[Tensor, "n_rows d_sae"]:
+        """The matrix itself."""
+        zeros = values.new_zeros(self.n_rows * self.d_sae)
+        return zeros.index_put((self.rows * self.d_sae + self.features,), values).view(self.n_rows, self.d_sae)
+
+    def coo(self, values: Float[Tensor, " entries"]) -> Tensor:
+        """The matrix in torch's sparse layout [n_rows, d_sae]."""
+        index = torch.stack([self.rows, self.features])
+        return torch.sparse_coo_tensor(index, values, (self.n_rows, self.d_sae), check_invariants=False)
+
+
+def sum_active(
+    values: Float[Tensor, " entries"], active: ActiveFeatures, W: Float[Tensor, "d_sae d"]
+) -> Float[Tensor, "n_rows d"]:
+    """out[n] = sum over the active features i of row n of values_i W[i]: a decoder over active features."""
+    return _SumActive.apply(values.to(W.dtype), W, active.features, active.offsets)  # pyright: ignore[reportReturnType]
+
+
+def dot_active(
+    x: Float[Tensor, "n_rows d"],
+    active: ActiveFeatures,
+    W: Float[Tensor, "d_sae d"],
+    known: Float[Tensor, " entries"] | None = None,
+) -> Float[Tensor, " entries"]:
+    """values_i = <x[n], W[i]> for the active features i of each row n: an encoder over active features.
+
+    Args:
+        known: the result, where it is known already: then this only gives it its gradient.
+    """
+    return _DotActive.apply(x.to(W.dtype), W, active.features, active.offsets, known)  # pyright: ignore[reportReturnType]
+
+
+class _SumActive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, W: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(values, W, features, offsets)
+        return _bag(values, features, offsets, W)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        values, W, features, offsets = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        to_values = _dots(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
+        to_W = _by_feature(values, features, offsets, grad, len(W)) if ctx.needs_input_grad[1] else None
+        return to_values, to_W, None, None
+
+
+class _DotActive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, features: Tensor, offsets: Tensor, known: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, W, features, offsets)
+        return _dots(x.contiguous(), features, offsets, W) if known is None else known.to(W.dtype, copy=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        x, W, features, offsets = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        to_x = _bag(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
+        to_W = _by_feature(grad, features, offsets, x.contiguous(), len(W)) if ctx.needs_input_grad[1] else None
+        return to_x, to_W, None, None, None
+
+
+def _bag(values: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:
+    return embedding_bag(features, W, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
+
+
+def _dots(x: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:
+    """<x[n], W[i]> an entry: the gradient of a bag's weights, which torch has as a kernel and not as a function."""
+    with torch.enable_grad():
+        weights = x.new_ones(len(features)).requires_grad_()
+        (dots,) = torch.autograd.grad(_bag(weights, features, offsets, W.detach()), weights, x)
+    return dots
+
+
+def _by_feature(values: Tensor, features: Tensor, offsets: Tensor, x: Tensor, d_sae: int) -> Tensor:
+    """sum over the rows n where feature i is active of values_ni x[n]: the same bag, read feature by feature."""
+    order = features.argsort(stable=True)
+    rows = torch.repeat_interleave(offsets.diff(), output_size=len(features))
+    return _bag(values[order], rows[order], _offsets(features[order], d_sae), x)
+
+
+def _offsets(ascending: Tensor, n: int) -> Tensor:
+    """Where each of 0 ... n begins in a sorted list."""
+    return torch.searchsorted(ascending, torch.arange(n + 1, device=ascending.device))

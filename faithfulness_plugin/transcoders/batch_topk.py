@@ -1,0 +1,160 @@
+"""The BatchTopK transcoder: the k n largest features of a batch of n rows, however they fall on its rows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from sae_lens.saes.batchtopk_sae import BatchTopK
+from sae_lens.saes.sae import SAEConfig, TrainStepInput, TrainStepOutput
+from sae_lens.saes.transcoder import JumpReLUSkipTranscoderConfig, JumpReLUTranscoderConfig
+from torch import Tensor
+from typing_extensions import override
+
+from faithfulness_plugin.jacobian.active import ActiveFeatures
+from faithfulness_plugin.jacobian.linear_piece import LinearPiece, from faithfulness_plugin.jacobian.secant import row_function
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.transcoders.base import register_once
+from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
+
+SAMPLE = 64  # one score in so many is looked at to guess the threshold
+
+
+@dataclass(kw_only=True)
+class BatchTopKTrainingTranscoderConfig(TopKTrainingTranscoderConfig):
+    """Config of `BatchTopKTrainingTranscoder`."""
+
+    k: float = 32  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Features active per row, on average over a batch; need not be whole."""
+    topk_threshold_lr: float = 0.01
+    """Rate of the moving average that the threshold for single rows is."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "faithful_batch_topk_transcoder"
+
+    @override
+    def __post_init__(self) -> None:
+        if not 0 < self.topk_threshold_lr <= 1:
+            raise ValueError(f"topk_threshold_lr={self.topk_threshold_lr}: choose a rate above 0, and at most 1")
+        super().__post_init__()
+
+    @override
+    def get_inference_config_class(self) -> type[SAEConfig]:
+        return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
+
+
+class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
+    """t(x) = W_dec BatchTopK(W_enc x + b_enc) + b_dec (+ W_skip x): a batch of n rows keeps its k n largest features.
+
+    In training mode rows compete within the batch, and a threshold is learned, the moving average of the least score
+    that stays. In `eval` mode each row stands alone, under that threshold: this is the function that
+    `save_inference_model` exports, as SAELens's stock "jumprelu_transcoder" or "jumprelu_skip_transcoder", and the one
+    to measure. A Jacobian in training mode is that of the whole batch with its gates held fixed: differentiating row
+    by row (`vmap(jacrev)`) would let each row keep its own k instead.
+
+    Source: B. Bussmann et al., "BatchTopK Sparse Autoencoders", 2024.
+    """
+
+    cfg: BatchTopKTrainingTranscoderConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    topk_threshold: Tensor
+
+    def __init__(self, cfg: BatchTopKTrainingTranscoderConfig) -> None:
+        super().__init__(cfg)
+        # in double precision, as in SAELens: small steps of the average would be rounded away
+        self.register_buffer("topk_threshold", torch.zeros((), dtype=torch.float64, device=self.W_dec.device))
+
+    @override
+    def _apply(self, *args: Any, **kwargs: Any) -> "BatchTopKTrainingTranscoder":
+        super()._apply(*args, **kwargs)
+        self.topk_threshold = self.topk_threshold.double()  # `.to(dtype)` casts buffers as well
+        return self
+
+    @override
+    def get_activation_fn(self) -> Any:
+        return self._keep
+
+    def _keep(self, score: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
+        if self.training:
+            return BatchTopK(self.cfg.k)(score)
+        return score * (score > self.topk_threshold)
+
+    @override
+    def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
+        flat = score.flatten()
+        if self.training:
+            positions = largest(flat, int(self.cfg.k * len(score))).sort().values
+        else:
+            positions = (flat > self.topk_threshold).nonzero().squeeze(-1)
+        return ActiveFeatures.of_flat(positions, *score.shape)
+
+    @override
+    def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
+        """One for the batch, []."""
+        if not self.training:
+            return self.topk_threshold.to(score.dtype)
+        flat, count = score.flatten(), int(self.cfg.k * len(score))
+        ranked = flat.topk(min(count + 1, len(flat)), sorted=True).values
+        return ranked[max(0, count - 1) :].mean().clamp_min(0)
+
+    @override
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        output = super().training_forward_pass(step_input)
+        self._learn_threshold(output.feature_acts)
+        output.metrics["topk_threshold"] = self.topk_threshold
+        return output
+
+    @torch.no_grad()
+    def _learn_threshold(self, feature_acts: Tensor) -> None:
+        rate = self.cfg.topk_threshold_lr
+        least = self.least_score(feature_acts)
+        if torch.isfinite(least):
+            self.topk_threshold = (1 - rate) * self.topk_threshold + rate * least
+
+    @torch.no_grad()
+    def least_score(self, feature_acts: Tensor) -> Tensor:
+        """The least score among active features, dense or sparse; inf where none is."""
+        if feature_acts.is_sparse:
+            acts = feature_acts.coalesce()
+            scores = acts.values() * self.score(torch.ones_like(self.b_enc))[acts.indices()[-1]]
+        else:
+            scores = self.score(feature_acts).flatten()
+        return (
+            torch.where(scores > 0, scores, torch.inf).min().double() if len(scores) else scores.new_tensor(torch.inf)
+        )
+
+    @override
+    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
+        super().process_state_dict_for_saving_inference(state_dict)
+        threshold = state_dict.pop("topk_threshold").to(self.dtype)
+        state_dict["threshold"] = threshold / self.score(torch.ones_like(self.b_enc))
+
+
+@row_function.register
+def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, piece: LinearPiece | None) -> Layer:
+    if not transcoder.training or piece is None:
+        return row_function.dispatch(TopKTrainingTranscoder)(transcoder, x, piece)
+    threshold = transcoder.least_score(piece.feature_acts)
+
+    def stay(score: Tensor) -> ActiveFeatures:
+        return ActiveFeatures.of_flat((score.flatten() >= threshold).nonzero().squeeze(-1), *score.shape)
+
+    return lambda moved: transcoder.sparse_piece(moved, stay)[0].output()
+
+
+def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
+    """Positions of the `count` largest, in no order. `topk` over the whole of a large batch is slow on a CPU: it runs
+    over those above a bound guessed from a sample, and over all of them where the guess was too high."""
+    sample = values[:: SAMPLE + 1]  # not in step with d_sae
+    rank = int(1.3 * count * len(sample) / max(1, len(values))) + 16
+    if rank < len(sample):
+        candidates = (values >= sample.topk(rank, sorted=False).values.min()).nonzero().squeeze(-1)
+        if len(candidates) >= count:
+            return candidates[values[candidates].topk(count, sorted=False).indices]
+    return values.topk(count, sorted=False).indices
+
+
+register_once(
+    BatchTopKTrainingTranscoderConfig.architecture(), BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
+)

@@ -1,0 +1,27 @@
+"""Gates that a Jacobian term can train."""
+
+from jaxtyping import Float
+from sae_lens.saes.jumprelu_sae import Step
+from torch import Tensor
+
+
+def straight_through(
+    feature_acts: Float[Tensor, "*batch d_sae"],
+    z: Float[Tensor, "*batch d_sae"],
+    threshold: Tensor,
+    bandwidth: float,
+) -> Float[Tensor, "*batch d_sae"]:
+    """1[a > 0] forward; backward as SAELens's `Step`: d/dz = 1/bandwidth where |z - threshold| < bandwidth / 2, else 0,
+    and d/dthreshold = -d/dz.
+
+    Args:
+        z: what is compared with the threshold.
+        threshold: broadcasts against z flattened to [rows, d_sae].
+
+    Source: S. Rajamanoharan et al., "Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse
+    Autoencoders", 2024.
+    """
+    rows = z.reshape(-1, z.shape[-1])
+    step: Tensor = Step.apply(rows, threshold, bandwidth, True)  # pyright: ignore[reportAssignmentType]
+    step = step.view_as(z)
+    return (feature_acts > 0) + (step - step.detach())

@@ -1,0 +1,91 @@
+"""The JumpReLU transcoder: SAELens's JumpReLU training, with a layer as the target."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
+from sae_lens.saes.sae import SAEConfig, TrainCoefficientConfig, TrainStepInput, TrainStepOutput
+from sae_lens.saes.transcoder import JumpReLUSkipTranscoderConfig, JumpReLUTranscoderConfig
+from torch import Tensor
+from typing_extensions import override
+
+from faithfulness_plugin.transcoders.base import (
+    TrainingTranscoder,
+    TrainingTranscoderConfig,
+    register_once,
+    require_non_negative,
+)
+from faithfulness_plugin.transcoders.gates import straight_through
+
+
+@dataclass(kw_only=True)
+class JumpReLUTrainingTranscoderConfig(TrainingTranscoderConfig, JumpReLUTrainingSAEConfig):
+    """Config of `JumpReLUTrainingTranscoder`: the common fields, and SAELens's own for JumpReLU."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "faithful_jumprelu_transcoder"
+
+    @override
+    def __post_init__(self) -> None:
+        for name in ("l0_coefficient", "l0_warm_up_steps", "jumprelu_init_threshold"):
+            require_non_negative(self, name)
+        if self.jumprelu_bandwidth <= 0:
+            raise ValueError(f"jumprelu_bandwidth={self.jumprelu_bandwidth}: a width is positive")
+        if self.jumprelu_sparsity_loss_mode not in ("step", "tanh", "quadratic"):
+            raise ValueError(
+                f"jumprelu_sparsity_loss_mode={self.jumprelu_sparsity_loss_mode!r} is unknown: "
+                "choose 'step', 'tanh' or 'quadratic'"
+            )
+        super().__post_init__()
+
+    @override
+    def get_inference_config_class(self) -> type[SAEConfig]:
+        return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
+
+
+class JumpReLUTrainingTranscoder(TrainingTranscoder[JumpReLUTrainingTranscoderConfig], JumpReLUTrainingSAE):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+    """t(x) = W_dec (z * 1[z > threshold]) + b_dec (+ W_skip x) with z = W_enc x + b_enc, a threshold per feature.
+
+    Activation, straight-through gradients, sparsity loss and dead-feature loss (`pre_act_loss_coefficient`) are
+    SAELens's. `jacobian={"gate_bandwidth": ...}` lets the Jacobian term train thresholds as well.
+
+    Exported as SAELens's stock "jumprelu_transcoder" or "jumprelu_skip_transcoder".
+    """
+
+    cfg: JumpReLUTrainingTranscoderConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @override
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        with torch.no_grad():  # below 0 the gate would pass negative pre-activations
+            self.threshold.data.clamp_(min=0.0)
+        return super().training_forward_pass(step_input)
+
+    @override
+    def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training and torch.is_grad_enabled():
+            return JumpReLUTrainingSAE.encode_with_hidden_pre(self, x)
+        # without thresholds to train, in operations that any mode of differentiation knows
+        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+        kept = hidden_pre > self.threshold.to(hidden_pre.dtype)
+        return self.hook_sae_acts_post(hidden_pre * kept), hidden_pre
+
+    @override
+    def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
+        return straight_through(feature_acts, hidden_pre, self.threshold.to(hidden_pre.dtype), bandwidth)
+
+    @override
+    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        return {**JumpReLUTrainingSAE.get_coefficients(self), **super().get_coefficients()}
+
+    @override
+    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
+        super().process_state_dict_for_saving_inference(state_dict)
+        state_dict["threshold"] = state_dict["threshold"].to(self.dtype)  # in training always float32
+
+
+register_once(
+    JumpReLUTrainingTranscoderConfig.architecture(), JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
+)

@@ -1,0 +1,36 @@
+"""SAELens's own inference transcoders, and ours for TopK, as linear pieces: so that finished transcoders are measured
+and matched in closed form."""
+
+import torch
+from sae_lens.saes.transcoder import JumpReLUTranscoder, Transcoder
+from torch import Tensor
+
+from faithfulness_plugin.jacobian.linear_piece import (
+    DensePiece,
+    LinearPiece,
+    Weights,
+    linear_piece,
+    piece_of_activations,
+)
+from faithfulness_plugin.transcoders.gates import straight_through
+from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
+
+
+@linear_piece.register
+def _stock_piece(
+    transcoder: Transcoder, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
+) -> LinearPiece | None:
+    """Of Transcoder, SkipTranscoder, JumpReLUTranscoder, JumpReLUSkipTranscoder and TopKTranscoder."""
+    if transcoder.cfg.normalize_activations != "none" or transcoder.cfg.reshape_activations != "none":
+        return None  # what happens before the encoder is not linear: autograd
+    weights = Weights.of(transcoder)
+    if gate is not None:
+        return piece_of_activations(gate, x, weights, gate_bandwidth)
+    feature_acts = transcoder.encode(x)
+    if gate_bandwidth is None:
+        return DensePiece(x, feature_acts, weights)
+    if isinstance(transcoder, TopKTranscoder):
+        raise ValueError("straight-through gates of a finished TopK transcoder are not known: train the training class")
+    hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
+    threshold = transcoder.threshold if isinstance(transcoder, JumpReLUTranscoder) else torch.zeros_like(hidden_pre[:0])
+    return DensePiece(x, feature_acts, weights, straight_through(feature_acts, hidden_pre, threshold, gate_bandwidth))

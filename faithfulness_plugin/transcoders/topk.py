@@ -1,0 +1,206 @@
+"""The TopK transcoder: the k largest features of each row, trained without products over the others."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from sae_lens.saes.sae import SAEConfig, TrainStepInput
+from sae_lens.saes.topk_sae import SparseHookPoint, TopK
+from torch import Tensor, nn
+from typing_extensions import override
+
+from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
+from faithfulness_plugin.jacobian.linear_piece import LinearPiece, SparsePiece, Weights
+from faithfulness_plugin.jacobian.secant import row_function
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.transcoders.base import (
+    TrainingTranscoder,
+    TrainingTranscoderConfig,
+    TranscoderStepInput,
+    register_once,
+    require_non_negative,
+)
+from faithfulness_plugin.transcoders.gates import straight_through
+from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
+
+
+@dataclass(kw_only=True)
+class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
+    """Config of `TopKTrainingTranscoder`."""
+
+    k: int = 32
+    """Features active on each row, at most (a feature is active only where it is positive)."""
+    aux_loss_coefficient: float = 1.0
+    """Weight of the dead-feature loss; 0 turns it off."""
+    rescale_acts_by_decoder_norm: bool = True
+    """Rank features by a_i ||W_dec^i|| rather than by a_i: by what they write. Activations themselves stay as they
+    are, which computes what SAELens's option of this name computes."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "faithful_topk_transcoder"
+
+    @override
+    def __post_init__(self) -> None:
+        require_possible_k(self)
+        if not isinstance(self.k, int):
+            raise ValueError(f"k={self.k}: TopK keeps a whole number of features per row")
+        require_non_negative(self, "aux_loss_coefficient")
+        super().__post_init__()
+
+    @override
+    def get_inference_config_class(self) -> type[SAEConfig]:
+        return TopKTranscoderConfig
+
+
+def require_possible_k(config: Any) -> None:
+    """Raises ValueError unless 0 < k <= d_sae."""
+    if not 0 < config.k <= config.d_sae:
+        raise ValueError(f"k={config.k}: choose more than 0 active features and at most d_sae={config.d_sae}")
+
+
+class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
+    """t(x) = W_dec TopK(W_enc x + b_enc) + b_dec (+ W_skip x), TopK keeping the k largest of each row where positive.
+
+    The training step multiplies active features only, forward and backward, beyond the one encoder product; the
+    pre-activations of its output carry no graph. With hooks on `hook_sae_acts_pre` or `hook_sae_acts_post`, which may
+    edit what they see, or with straight-through gates, it takes the dense path instead: the same values, at the cost
+    of a dense transcoder. `encode` and `decode` are always dense.
+
+    Dead features (SAELens's `dead_feature_window`) are asked to explain what the others leave: the d_out / 2 of them
+    that are largest on each row, or all there are, regress on y - t(x). Source: L. Gao et al., "Scaling and evaluating
+    sparse autoencoders", 2024, A.2.
+
+    Exported (`save_inference_model`) as "faithful_topk_transcoder", which importing this package registers with
+    SAELens; `topk_to_jumprelu` makes a stock transcoder of it.
+    """
+
+    cfg: TopKTrainingTranscoderConfig
+
+    def __init__(self, cfg: TopKTrainingTranscoderConfig) -> None:
+        super().__init__(cfg)
+        self.hook_sae_acts_post = SparseHookPoint(cfg.d_sae)
+        self.setup()
+
+    @override
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        self.W_enc = nn.Parameter(_feature_by_feature(self.W_enc.data))
+
+    @override
+    def get_activation_fn(self) -> Any:
+        return TopK(self.cfg.k)
+
+    def score(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
+        """What features are ranked by."""
+        return hidden_pre * self.W_dec.detach().norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else hidden_pre
+
+    def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
+        """The features that stay."""
+        return ActiveFeatures.same_count(score.topk(self.cfg.k, sorted=False).indices, self.cfg.d_sae)
+
+    @override
+    def encode_with_hidden_pre(
+        self, x: Float[Tensor, "*batch d_in"]
+    ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
+        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+        kept = self.activation_fn(self.score(hidden_pre)) > 0
+        return self.hook_sae_acts_post(hidden_pre * kept), hidden_pre
+
+    @override
+    def encode_to_piece(
+        self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
+    ) -> tuple[LinearPiece, Tensor]:
+        if gate_bandwidth is not None or _hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post):
+            return super().encode_to_piece(x, gate_bandwidth)
+        return self.sparse_piece(x, self.select)
+
+    def sparse_piece(
+        self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]
+    ) -> tuple[SparsePiece, Tensor]:
+        """(the piece of the features that `select` picks by their scores [rows, d_sae], the pre-activations)."""
+        sae_in = self.process_sae_in(x)
+        rows = sae_in.reshape(-1, sae_in.shape[-1])
+        with torch.no_grad():
+            hidden_pre = rows @ self.W_enc + self.b_enc
+            entries = select(self.score(hidden_pre))
+        values = self.pre_activations(rows, entries, hidden_pre).relu()
+        return SparsePiece(x, values, entries, Weights.of(self)), hidden_pre.view(*x.shape[:-1], -1)
+
+    def pre_activations(
+        self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
+    ) -> Float[Tensor, " entries"]:
+        """W_enc x + b_enc of some features only, taken from `hidden_pre` and given its gradient."""
+        bias = self.b_enc[entries.features]
+        known = hidden_pre.detach()[entries.rows, entries.features] - bias.detach()
+        return dot_active(rows, entries, self.W_enc.T.contiguous(), known) + bias
+
+    @override
+    def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
+        score = self.score(hidden_pre).flatten(0, -2)
+        return straight_through(feature_acts, score, self.gate_threshold(score.detach()), bandwidth).view_as(hidden_pre)
+
+    def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
+        """Half-way between the last feature that stays and the first that does not, at least 0; [rows, 1]."""
+        ranked = score.topk(min(self.cfg.k + 1, self.cfg.d_sae), sorted=True).values
+        return ranked[:, self.cfg.k - 1 :].mean(-1, keepdim=True).clamp_min(0)
+
+    @override
+    def calculate_aux_loss(
+        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+    ) -> dict[str, Tensor]:
+        dead = step_input.dead_neuron_mask
+        if dead is None or self.cfg.aux_loss_coefficient == 0 or (n_dead := int(dead.sum())) == 0:
+            return {"auxiliary_reconstruction_loss": sae_out.new_zeros(())}
+        d_out, d_sae = self.cfg.d_out, self.cfg.d_sae
+        wanted = max(1, d_out // 2)
+        hidden_pre = hidden_pre.detach().reshape(-1, d_sae)
+        dead_features = dead.nonzero().squeeze(-1)
+        largest = self.score(hidden_pre)[:, dead_features].topk(min(wanted, n_dead), sorted=False).indices
+        entries = ActiveFeatures.same_count(dead_features[largest], d_sae)
+        rows = cast(TranscoderStepInput, step_input).x.reshape(-1, self.cfg.d_in).to(self.dtype)
+        revived = sum_active(self.pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
+        residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)
+        loss = (revived - residual).square().sum() / max(1, len(rows))
+        share = min(1.0, n_dead / wanted)  # a few dead features cannot explain much
+        return {"auxiliary_reconstruction_loss": self.cfg.aux_loss_coefficient * share * loss}
+
+    @override
+    @torch.no_grad()
+    def fold_W_dec_norm(self) -> None:
+        if not self.cfg.rescale_acts_by_decoder_norm:
+            raise NotImplementedError(
+                "folding decoder norms changes which features are the largest: "
+                "only with rescale_acts_by_decoder_norm=True is it safe"
+            )
+        super().fold_W_dec_norm()
+
+    @override
+    def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
+        super().process_state_dict_for_saving(state_dict)
+        state_dict["W_enc"] = state_dict["W_enc"].contiguous()
+
+    @override
+    def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
+        super().process_state_dict_for_loading(state_dict)
+        state_dict["W_enc"] = _feature_by_feature(state_dict["W_enc"])
+
+
+@row_function.register
+def _row_function(transcoder: TopKTrainingTranscoder, x: Tensor, piece: LinearPiece | None) -> Layer:
+    return lambda moved: transcoder.encode_to_piece(moved)[0].output()
+
+
+def _feature_by_feature(W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "d_in d_sae"]:
+    """The same matrix, each feature's weights side by side in memory: what `SparsePiece` reads."""
+    return W_enc.T.contiguous().T
+
+
+def _hooked(point: nn.Module) -> bool:
+    return bool(point._forward_hooks or point._backward_hooks)
+
+
+register_once(TopKTrainingTranscoderConfig.architecture(), TopKTrainingTranscoder, TopKTrainingTranscoderConfig)

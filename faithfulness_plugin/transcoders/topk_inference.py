@@ -1,0 +1,78 @@
+"""The TopK transcoder as SAELens loads it: SAELens has none of its own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sae_lens.registry import SAE_CLASS_REGISTRY, register_sae_class
+from sae_lens.saes.topk_sae import TopK
+from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
+from torch import Tensor, nn, zeros
+from typing_extensions import override
+
+
+@dataclass
+class TopKTranscoderConfig(TranscoderConfig):
+    """Config of `TopKTranscoder`."""
+
+    apply_b_dec_to_input: bool = False
+    k: int = 32
+    rescale_acts_by_decoder_norm: bool = True
+    """Rank features by a_i ||W_dec^i||, as in training."""
+    skip: bool = False
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "faithful_topk_transcoder"
+
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        own = {"k": self.k, "rescale_acts_by_decoder_norm": self.rescale_acts_by_decoder_norm, "skip": self.skip}
+        return {**super().to_dict(), **own}
+
+
+class TopKTranscoder(Transcoder):
+    """t(x) = W_dec TopK(W_enc x + b_enc) + b_dec (+ W_skip x), for inference: what `TopKTrainingTranscoder` exports.
+
+    Importing faithfulness_plugin registers it with SAELens, whose `SAE.load_from_disk` then returns it.
+    """
+
+    cfg: TopKTranscoderConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @override
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        if self.cfg.skip:
+            self.W_skip = nn.Parameter(zeros(self.cfg.d_out, self.cfg.d_in, dtype=self.dtype, device=self.device))
+
+    @override
+    def get_activation_fn(self) -> Any:
+        return TopK(self.cfg.k)
+
+    @override
+    def encode(self, x: Tensor) -> Tensor:
+        """[..., d_in] -> [..., d_sae]."""
+        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+        score = hidden_pre * self.W_dec.norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else hidden_pre
+        return self.hook_sae_acts_post(hidden_pre * (self.activation_fn(score) > 0))
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d_in] -> [..., d_out]."""
+        return self.forward_with_activations(x)[0]
+
+    @override
+    def forward_with_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(t(x) [..., d_out], the activations [..., d_sae])."""
+        feature_acts = self.encode(x)
+        y = self.decode(feature_acts)
+        return (y + x.to(self.dtype) @ self.W_skip.T if self.cfg.skip else y), feature_acts
+
+    @override
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any]) -> "TopKTranscoder":
+        return cls(TopKTranscoderConfig.from_dict(config_dict))  # pyright: ignore[reportArgumentType]
+
+
+if TopKTranscoderConfig.architecture() not in SAE_CLASS_REGISTRY:
+    register_sae_class(TopKTranscoderConfig.architecture(), TopKTranscoder, TopKTranscoderConfig)
