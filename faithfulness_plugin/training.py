@@ -182,7 +182,7 @@ def _next(inputs: Iterator[Tensor], step: int, batch_size: int) -> Tensor:
 
 @torch.no_grad()
 def _record(done: int, output: TrainStepOutput) -> dict[str, int | float]:
-    l0 = (output.feature_acts > 0).sum(-1).float().mean()
+    l0 = output.feature_acts.bool().float().sum(-1).to_dense().mean()  # a sparse matrix for TopK kinds
     losses = {name: value.item() for name, value in output.losses.items()}
     return {"step": done, "loss": output.loss.item(), **losses, "l0": l0.item()}
 

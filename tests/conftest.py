@@ -7,7 +7,9 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from faithfulness_plugin import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+from oracles import random_transcoder
+
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 settings.register_profile("unhurried", settings(), deadline=None)  # machines are noisy: no time limits in tests
 settings.load_profile("unhurried")
@@ -43,15 +45,6 @@ def mlp() -> Mlp:
 
 
 @pytest.fixture
-def make_transcoder() -> Callable[..., StandardTrainingTranscoder]:
-    """A transcoder with random weights, biases included, in float64."""
-
-    def make(d_in: int = 5, d_out: int = 4, d_sae: int = 12, **fields: Any) -> StandardTrainingTranscoder:
-        config = StandardTrainingTranscoderConfig(d_in=d_in, d_out=d_out, d_sae=d_sae, **{"dtype": "float64", **fields})
-        transcoder = StandardTrainingTranscoder(config)
-        with torch.no_grad():
-            transcoder.b_enc.normal_(std=0.3)
-            transcoder.b_dec.normal_(std=0.3)
-        return transcoder
-
-    return make
+def make_transcoder() -> Callable[..., TrainingTranscoder[Any]]:
+    """A transcoder of any architecture with random weights, biases, thresholds and skip included, in float64."""
+    return random_transcoder

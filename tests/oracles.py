@@ -1,13 +1,60 @@
 """The slow, obvious twins that fast paths are held against, in float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from faithfulness_plugin import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+from faithfulness_plugin import (
+    BatchTopKTrainingTranscoder,
+    BatchTopKTrainingTranscoderConfig,
+    JumpReLUTrainingTranscoder,
+    JumpReLUTrainingTranscoderConfig,
+    StandardTrainingTranscoder,
+    StandardTrainingTranscoderConfig,
+    TopKTrainingTranscoder,
+    TopKTrainingTranscoderConfig,
+)
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
+
+ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "standard": (StandardTrainingTranscoder, StandardTrainingTranscoderConfig, {}),
+    "topk": (TopKTrainingTranscoder, TopKTrainingTranscoderConfig, {"k": 3}),
+    "batch_topk": (BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig, {"k": 2.5}),
+    "jumprelu": (JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig, {"jumprelu_init_threshold": 0.2}),
+}
+SPARSE = ("topk", "batch_topk")
+
+
+def random_transcoder(
+    architecture: str = "standard", d_in: int = 5, d_out: int = 4, d_sae: int = 12, **fields: Any
+) -> TrainingTranscoder[Any]:
+    """Random weights, biases and skip, in float64 unless said otherwise."""
+    transcoder_class, config_class, own = ARCHITECTURES[architecture]
+    config = config_class(d_in=d_in, d_out=d_out, d_sae=d_sae, **{"dtype": "float64", **own, **fields})
+    transcoder = transcoder_class(config)
+    with torch.no_grad():
+        transcoder.b_enc.normal_(std=0.3)
+        transcoder.b_dec.normal_(std=0.3)
+        if config.skip:
+            transcoder.W_skip.normal_(std=0.3)
+    return transcoder
+
+
+def densely(transcoder: TrainingTranscoder[Any]) -> TrainingTranscoder[Any]:
+    """The same transcoder on its dense path, which a hook on the activations asks for."""
+    transcoder.hook_sae_acts_post.add_hook(lambda tensor, hook: tensor)
+    return transcoder
+
+
+def jacobians_of_batch(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """J [rows, d_out, d_in] of a function whose rows may compete: of the whole batch, and then each row's own block."""
+    whole = torch.autograd.functional.jacobian(function, x)
+    assert isinstance(whole, Tensor)
+    return torch.stack([whole[i, :, i] for i in range(len(x))])
 
 
 def central_difference(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor, eps: float = 1e-6) -> Tensor:
@@ -77,3 +124,15 @@ class DenseRelu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(torch.relu(self.encoder(x)))
+
+
+class GatedMlp(nn.Module):
+    """SwiGLU or another gated MLP, under Hugging Face's names."""
+
+    def __init__(self, d_in: int, d_mlp: int, d_out: int, act: nn.Module | None = None) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = nn.Linear(d_in, d_mlp).double(), nn.Linear(d_in, d_mlp).double()
+        self.down_proj, self.act_fn = nn.Linear(d_mlp, d_out).double(), act or nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))

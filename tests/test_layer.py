@@ -58,5 +58,5 @@ def test_a_batch_without_rows_has_no_derivatives(mlp):
 
 @pytest.mark.parametrize("shape", [(3, 4), (5,), (2, 2, 5), (0, 3, 5)])
 def test_a_probe_that_does_not_fit_is_named(as_installed, mlp, shape):
-    with pytest.raises(ValueError, match=r"the probes have shape .* but the inputs \[3, 5\]"):
+    with pytest.raises(ValueError, match=r"the probes have shape .* but the rows they belong to \[3, 5\]"):
         layer_jvp(mlp, torch.zeros(3, 5).double(), torch.zeros(shape).double())

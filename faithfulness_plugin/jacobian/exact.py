@@ -1,10 +1,13 @@
 """Whole Jacobians, one column a probe: for small widths, and as the truth that estimates are held against."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.closed_form import transcoder_jvp
+from faithfulness_plugin.jacobian.linear_piece import linear_piece
 from faithfulness_plugin.layer import Layer, layer_jvp
 
 
@@ -16,6 +19,56 @@ def layer_jacobian(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tenso
 def transcoder_jacobian(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out d_in"]:
     """J_t(x), columns by `transcoder_jvp`, with a graph."""
     return transcoder_jvp(transcoder, x, unit_probes(x))[1].movedim(0, -1)
+
+
+@dataclass(frozen=True)
+class JacobianProducts:
+    """Squared norms and inner products of both Jacobians at each row."""
+
+    transcoder: Float[Tensor, " rows"]
+    """||J_t||_F^2."""
+    layer: Float[Tensor, " rows"]
+    """||J_f||_F^2."""
+    inner: Float[Tensor, " rows"]
+    """<J_t, J_f>."""
+    squared_error: Float[Tensor, " rows"]
+    """||J_t - J_f||_F^2."""
+
+    @property
+    def relative_error(self) -> Float[Tensor, " rows"]:
+        """||J_t - J_f||_F^2 / ||J_f||_F^2; inf or NaN where J_f = 0."""
+        return self.squared_error / self.layer
+
+    @property
+    def cosine(self) -> Float[Tensor, " rows"]:
+        """cos(vec J_t, vec J_f); 0 where either is 0."""
+        norms = (self.transcoder.clamp_min(0) * self.layer.clamp_min(0)).sqrt()
+        return torch.where(norms > 0, self.inner / norms, torch.zeros_like(norms)).clamp(-1, 1)
+
+
+@torch.no_grad()
+def products_along(
+    transcoder: nn.Module, layer: Layer, x: Float[Tensor, "rows d_in"], probes: Float[Tensor, "n rows d_in"]
+) -> JacobianProducts:
+    """Both Jacobians' products at rows x, by one forward-mode pass of the layer a probe: of the Jacobians themselves
+    along `unit_probes`, in the data's directions along `pair_probes`. Works for any layer and any transcoder.
+
+    Raises:
+        ValueError: transcoder and layer differ in d_out.
+    """
+    piece = linear_piece(transcoder, x)
+    totals = [x.new_zeros(len(x)) for _ in range(4)]
+    for v in probes:
+        J_f = layer_jvp(layer, x, v)[1]
+        J_t = (transcoder_jvp(transcoder, x, v)[1] if piece is None else piece.jvp(v)).to(J_f.dtype)
+        if J_t.shape != J_f.shape:
+            raise ValueError(
+                f"the transcoder's output has d_out={J_t.shape[-1]} and the layer's has {J_f.shape[-1]}: compare a "
+                "transcoder with the layer it replaces"
+            )
+        for total, value in zip(totals, (J_t * J_t, J_f * J_f, J_t * J_f, (J_t - J_f).square()), strict=True):
+            total += value.sum(-1)
+    return JacobianProducts(*totals)
 
 
 def unit_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in *batch d_in"]:

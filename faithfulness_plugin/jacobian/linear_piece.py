@@ -164,9 +164,14 @@ class SparsePiece:
     def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
         """v, read by the features' rows of one matrix, gated, and written by those of the other."""
         gate = self.values > 0
-        several = v.reshape(-1, self.entries.n_rows, v.shape[-1])
+        several = v if v.ndim > self.x.ndim else v[None]
         products = [
-            sum_active(dot_active(probe, self.entries, reads) * gate, self.entries, writes) for probe in several
+            sum_active(
+                dot_active(probe.reshape(self.entries.n_rows, v.shape[-1]), self.entries, reads) * gate,
+                self.entries,
+                writes,
+            )
+            for probe in several
         ]
         return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])
 

@@ -1,7 +1,7 @@
 """The BatchTopK transcoder: the k n largest features of a batch of n rows, however they fall on its rows."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,8 @@ SAMPLE = 64  # one score in so many is looked at to guess the threshold
 @dataclass(kw_only=True)
 class BatchTopKTrainingTranscoderConfig(TopKTrainingTranscoderConfig):
     """Config of `BatchTopKTrainingTranscoder`."""
+
+    whole_k: ClassVar[bool] = False
 
     k: float = 32  # pyright: ignore[reportIncompatibleVariableOverride]
     """Features active per row, on average over a batch; need not be whole."""

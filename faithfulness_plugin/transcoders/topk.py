@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,8 @@ from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
     """Config of `TopKTrainingTranscoder`."""
 
+    whole_k: ClassVar[bool] = True
+
     k: int = 32
     """Features active on each row, at most (a feature is active only where it is positive)."""
     aux_loss_coefficient: float = 1.0
@@ -45,21 +47,16 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
 
     @override
     def __post_init__(self) -> None:
-        require_possible_k(self)
-        if not isinstance(self.k, int):
-            raise ValueError(f"k={self.k}: TopK keeps a whole number of features per row")
+        if not 0 < self.k <= self.d_sae:
+            raise ValueError(f"k={self.k}: choose more than 0 active features and at most d_sae={self.d_sae}")
+        if self.whole_k and self.k != int(self.k):
+            raise ValueError(f"k={self.k}: TopK keeps a whole number of features in each row")
         require_non_negative(self, "aux_loss_coefficient")
         super().__post_init__()
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
         return TopKTranscoderConfig
-
-
-def require_possible_k(config: Any) -> None:
-    """Raises ValueError unless 0 < k <= d_sae."""
-    if not 0 < config.k <= config.d_sae:
-        raise ValueError(f"k={config.k}: choose more than 0 active features and at most d_sae={config.d_sae}")
 
 
 class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
@@ -128,7 +125,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
             hidden_pre = rows @ self.W_enc + self.b_enc
             entries = select(self.score(hidden_pre))
         values = self.pre_activations(rows, entries, hidden_pre).relu()
-        return SparsePiece(x, values, entries, Weights.of(self)), hidden_pre.view(*x.shape[:-1], -1)
+        return SparsePiece(x, values, entries, Weights.of(self)), hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
 
     def pre_activations(
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]

@@ -210,7 +210,7 @@ def test_the_config_is_frozen_and_survives_json():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"estimator": "vector"}, "estimator='vector' is unknown: choose one of .*'jvp', 'secant'"),
+        ({"estimator": "vector"}, "estimator='vector' is unknown: choose one of .*'jvp', 'vjp', 'secant', 'exact'"),
         ({"probe": "cube"}, "probe='cube' is unknown: choose one of .*'rademacher'"),
         ({"n_probes": 0}, "a whole number of probes"),
         ({"n_probes": 2.5}, "a whole number of probes"),

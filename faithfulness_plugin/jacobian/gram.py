@@ -1,0 +1,86 @@
+"""Exact norms and inner products of whole Jacobians, by Gram matrices of weights instead of by passes.
+
+With J_t = sum_s g_s W_dec[s] (x) W_enc[:, s] (+ W_skip), g the gates, and J_f = sum_m h_m W_out[m] (x) W_in[:, m],
+
+    <J_t, J_f> = g^T C h,    C = (W_enc^T W_in) * (W_dec W_out^T)    [d_sae, m]
+    ||J_f||^2  = h^T G_f h,  G_f = (W_in^T W_in) * (W_out W_out^T)   [m, m]
+    ||J_t||^2  = g^T G_t g,  of which only the active features' part is made, [k, k] a row
+
+(* elementwise). A row costs k^2 (d_in + d_out) + k m + m^2 instead of d_in passes.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithfulness_plugin.jacobian.active import ActiveFeatures, sum_active
+from faithfulness_plugin.jacobian.exact import JacobianProducts
+from faithfulness_plugin.jacobian.linear_piece import LinearPiece, Weights
+from faithfulness_plugin.jacobian.mlp_weights import MlpWeights
+
+CHUNK = 2**23  # numbers in the largest temporary
+
+
+class JacobianGram:
+    """The Gram matrices of one transcoder and one layer: made once, used for any number of rows.
+
+    Args:
+        transcoder: the transcoder's weights, d_in and d_out as the layer's.
+        layer: the layer's weights.
+        root: R [d_in, r]: compares J_t R with J_f R instead, as in the data's directions with R R^T their covariance.
+
+    Memory: d_sae m + m^2 numbers, m the layer's rank-one terms (d_mlp, or 2 d_mlp where gated).
+    """
+
+    @torch.no_grad()
+    def __init__(self, transcoder: Weights, layer: MlpWeights, root: Float[Tensor, "d_in r"] | None = None) -> None:
+        dtype = layer.W_in.dtype
+        W_enc, W_dec = transcoder.W_enc.to(dtype), transcoder.W_dec.to(dtype)
+        W_skip = None if transcoder.W_skip is None else transcoder.W_skip.to(dtype)
+        terms = layer.jacobian(W_enc.new_zeros(0, W_enc.shape[0]))
+        W_in, self._W_out = terms.W_in, terms.W_out
+        if root is not None:
+            W_in, W_enc = root.T @ W_in, root.T @ W_enc
+            W_skip = None if W_skip is None else W_skip @ root
+        self._mlp = layer
+        self._features, self._W_dec = W_enc.T.contiguous(), W_dec
+        self._layer = (W_in.T @ W_in) * (self._W_out @ self._W_out.T)
+        self._cross = (self._features @ W_in) * (W_dec @ self._W_out.T)
+        self._skip_norm = W_skip.square().sum() if W_skip is not None else W_enc.new_zeros(())
+        # <W_skip, W_out[m] (x) W_in[:, m]>, and the same with features
+        self._skip_layer = ((self._W_out @ W_skip) * W_in.T).sum(-1) if W_skip is not None else None
+        self._skip_features = ((W_dec @ W_skip) * self._features).sum(-1) if W_skip is not None else None
+
+    @torch.no_grad()
+    def products(self, piece: LinearPiece, x: Float[Tensor, "rows d_in"]) -> JacobianProducts:
+        """At rows x, with the transcoder's linear piece there."""
+        active, h = piece.active(), self._mlp.jacobian(x.to(self._layer.dtype)).h
+        ones = h.new_ones(len(active.features))
+        inner = (sum_active(ones, active, self._cross) * h).sum(-1)
+        transcoder = self._transcoder_norms(active)
+        if self._skip_layer is not None and self._skip_features is not None:
+            inner = inner + h @ self._skip_layer
+            by_feature = sum_active(ones, active, self._skip_features[:, None]).squeeze(-1)
+            transcoder = transcoder + 2 * by_feature + self._skip_norm
+        layer = ((h @ self._layer) * h).sum(-1)
+        return JacobianProducts(transcoder, layer, inner, (transcoder - 2 * inner + layer).clamp_min(0))
+
+    def _transcoder_norms(self, active: ActiveFeatures) -> Float[Tensor, " rows"]:
+        """||sum_s W_dec[s] (x) W_enc[:, s]||^2 of the active features of each row, rows of like counts together."""
+        counts = active.offsets.diff()
+        norms = self._features.new_zeros(active.n_rows)
+        order = counts.argsort(stable=True)
+        start = int((counts == 0).sum())
+        while start < len(order):
+            # padded to the last row's count: as many rows as keep the temporaries small
+            widest = max(1, int(counts[order[start]]))
+            width = self._features.shape[1] + self._W_dec.shape[1]
+            rows = order[start : start + max(1, CHUNK // (2 * widest * width))]
+            k = int(counts[rows[-1]])
+            place = torch.arange(k, device=rows.device)
+            real = place < counts[rows, None]
+            features = active.features[torch.where(real, active.offsets[rows, None] + place, 0)]
+            reads, writes = self._features[features], self._W_dec[features] * real[..., None]
+            norms[rows] = ((reads @ reads.mT) * (writes @ writes.mT)).sum((-1, -2))
+            start += len(rows)
+        return norms

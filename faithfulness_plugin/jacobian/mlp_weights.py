@@ -1,0 +1,110 @@
+"""What a layer computes in terms of its weights, where it is an MLP with one hidden layer, gated or not."""
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithfulness_plugin.jacobian.rank_one import RankOneSum
+from faithfulness_plugin.layer import Layer, bare, forward_jvp, layer_jvp
+from faithfulness_plugin.probes import rademacher
+
+
+class MlpWeights(NamedTuple):
+    """y = act(x W_in + b_in) W_out + b_out, or gated (SwiGLU, GEGLU): y = (act(x W_gate + b_gate) * (x W_in + b_in))
+    W_out + b_out. Absent biases are None."""
+
+    W_in: Float[Tensor, "d_in d_mlp"]
+    W_out: Float[Tensor, "d_mlp d_out"]
+    act: Callable[[Tensor], Tensor]
+    """Elementwise."""
+    b_in: Float[Tensor, " d_mlp"] | None = None
+    b_out: Float[Tensor, " d_out"] | None = None
+    W_gate: Float[Tensor, "d_in d_mlp"] | None = None
+    b_gate: Float[Tensor, " d_mlp"] | None = None
+
+    def output(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """f(x)."""
+        linear = _affine(x, self.W_in, self.b_in)
+        hidden = self.act(linear) if self.W_gate is None else self.act(_affine(x, self.W_gate, self.b_gate)) * linear
+        return _affine(hidden, self.W_out, self.b_out)
+
+    @torch.no_grad()
+    def jacobian(self, x: Float[Tensor, "rows d_in"]) -> RankOneSum:
+        """J_f at each row, as a sum of d_mlp rank-one terms, or of 2 d_mlp where gated:
+        sum_m act'(z_m) W_out[m] (x) W_in[:, m], or with g the gate's input and z the other's
+        sum_m act'(g_m) z_m W_out[m] (x) W_gate[:, m] + act(g_m) W_out[m] (x) W_in[:, m]."""
+        linear = _affine(x, self.W_in, self.b_in)
+        gate = linear if self.W_gate is None else _affine(x, self.W_gate, self.b_gate)
+        act, slope = forward_jvp(self.act, gate, torch.ones_like(gate))
+        if self.W_gate is None:
+            return RankOneSum(slope, self.W_in, self.W_out)
+        weights = torch.cat([slope * linear, act], dim=-1)
+        return RankOneSum(weights, torch.cat([self.W_gate, self.W_in], dim=1), torch.cat([self.W_out, self.W_out]))
+
+
+def checked_mlp_weights(layer: Layer, x: Float[Tensor, "rows d_in"]) -> MlpWeights | None:
+    """The layer's weights, if `mlp_weights` finds any and they give f(x) and J_f v on a few of these rows; else None.
+
+    A norm inside the layer, an activation that is not elementwise, a factor somewhere: all of that shows there."""
+    weights = mlp_weights(layer)
+    if weights is None or weights.W_in.dtype != x.dtype or weights.W_in.shape[0] != x.shape[-1]:
+        return None
+    rows = x[:8]
+    v = rademacher(rows, 1, torch.Generator(x.device).manual_seed(0))[0]
+    y, Jv = layer_jvp(layer, rows, v)
+    with torch.no_grad():
+        same = _close(weights.output(rows), y) and _close(weights.jacobian(rows).jvp(v), Jv)
+    return weights if same else None
+
+
+@singledispatch
+def mlp_weights(layer: Any) -> MlpWeights | None:
+    """The weights of a layer that is an MLP with one hidden layer, or None.
+
+    Recognised: nn.Sequential(Linear, activation, Linear), and modules with the weights' names of TransformerLens (W_in,
+    W_out, act_fn, W_gate) or of Hugging Face (up_proj, down_proj, act_fn, gate_proj), themselves or by their bound
+    `forward`. A lambda is opaque. A class of your own joins with `mlp_weights.register`.
+    """
+    module = getattr(layer, "__self__", None) or getattr(layer, "_orig_mod", layer)
+    if isinstance(module, nn.Sequential):
+        return _of_sequential(module)
+    for read in (_of_transformer_lens, _of_hugging_face):
+        try:
+            return read(module)
+        except AttributeError:
+            continue
+    return None
+
+
+def _of_sequential(module: nn.Sequential) -> MlpWeights | None:
+    parts = list(module)
+    if len(parts) != 3 or not isinstance(parts[0], nn.Linear) or not isinstance(parts[2], nn.Linear):
+        return None
+    return MlpWeights(parts[0].weight.T, parts[2].weight.T, bare(parts[1]), parts[0].bias, parts[2].bias)
+
+
+def _of_transformer_lens(module: Any) -> MlpWeights:
+    b_in, b_out = getattr(module, "b_in", None), getattr(module, "b_out", None)
+    act = getattr(module, "act_fn", torch.relu)  # AbsNetwork has no other
+    return MlpWeights(module.W_in, module.W_out, act, b_in, b_out, getattr(module, "W_gate", None))
+
+
+def _of_hugging_face(module: Any) -> MlpWeights:
+    up, down, gate = module.up_proj, module.down_proj, getattr(module, "gate_proj", None)
+    W_gate, b_gate = (None, None) if gate is None else (gate.weight.T, gate.bias)
+    return MlpWeights(up.weight.T, down.weight.T, module.act_fn, up.bias, down.bias, W_gate, b_gate)
+
+
+def _affine(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+    return x @ W if b is None else x @ W + b
+
+
+def _close(ours: Tensor, theirs: Tensor) -> bool:
+    """Up to rounding: half of the digits."""
+    if ours.shape != theirs.shape or not theirs.dtype.is_floating_point:
+        return False
+    return bool((ours - theirs).norm() <= torch.finfo(theirs.dtype).eps ** 0.5 * theirs.norm())

@@ -1,0 +1,67 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
+
+
+def some_active(n_rows: int, d_sae: int, share: float) -> ActiveFeatures:
+    positions = (torch.rand(n_rows * d_sae) < share).nonzero().squeeze(-1)
+    return ActiveFeatures.of_flat(positions, n_rows, d_sae)
+
+
+@given(n_rows=st.integers(0, 5), d_sae=st.integers(1, 7), d=st.integers(1, 4), share=st.floats(0, 1))
+def test_both_products_and_their_gradients_are_the_dense_ones(n_rows, d_sae, d, share):
+    active = some_active(n_rows, d_sae, share)
+    values = torch.randn(len(active.features), dtype=torch.float64, requires_grad=True)
+    x = torch.randn(n_rows, d, dtype=torch.float64, requires_grad=True)
+    W = torch.randn(d_sae, d, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(sum_active(values, active, W), active.dense(values) @ W)
+    rows, features = active.rows, active.features
+    torch.testing.assert_close(dot_active(x, active, W), (x @ W.T)[rows, features])
+    if n_rows and len(features):
+        assert gradcheck(lambda values, W: sum_active(values, active, W), (values, W))
+        assert gradcheck(lambda x, W: dot_active(x, active, W), (x, W))
+
+
+@given(n_rows=st.integers(1, 5), d_sae=st.integers(1, 7), share=st.floats(0, 1))
+def test_the_matrix_is_the_same_in_every_layout(n_rows, d_sae, share):
+    active = some_active(n_rows, d_sae, share)
+    values = torch.rand(len(active.features)) + 1
+    dense = active.dense(values)
+    assert torch.equal(active.coo(values).to_dense(), dense)
+    assert torch.equal(dense.flatten().nonzero().squeeze(-1), active.rows * d_sae + active.features)
+    assert active.n_rows == n_rows
+
+
+def test_the_same_count_in_every_row():
+    features = torch.tensor([[3, 0], [1, 2]])
+    active = ActiveFeatures.same_count(features, 4)
+    assert active.dense(torch.ones(4)).tolist() == [[1, 0, 0, 1], [0, 1, 1, 0]]
+
+
+def test_known_products_are_taken_as_they_are_and_get_the_gradient():
+    active = some_active(3, 6, 0.5)
+    x, W = torch.randn(3, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    known = torch.randn(len(active.features), dtype=torch.float64)
+    taken = dot_active(x, active, W, known)
+    assert torch.equal(taken, known)
+    ours = torch.autograd.grad(taken.square().sum(), W)[0]
+    theirs = torch.autograd.grad((dot_active(x, active, W) * 2 * known).sum(), W)[0]
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_nothing_of_the_size_of_rows_times_k_times_d_is_saved_for_the_backward_pass():
+    n_rows, k, d = 16, 8, 32
+    active = ActiveFeatures.same_count(torch.randint(50, (n_rows, k)), 50)
+    W = torch.randn(50, d, requires_grad=True)
+    saved: list[int] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        sum_active(dot_active(torch.randn(n_rows, d), active, W), active, W)
+    assert max(saved) <= W.numel() < n_rows * k * d

@@ -1,0 +1,91 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import ARCHITECTURES, GatedMlp, jacobians_of_batch, random_transcoder
+from torch import nn
+
+from faithfulness_plugin import AbsNetwork
+from faithfulness_plugin.jacobian.exact import covariance_root
+from faithfulness_plugin.jacobian.gram import JacobianGram
+from faithfulness_plugin.jacobian.linear_piece import Weights, linear_piece
+from faithfulness_plugin.jacobian.mlp_weights import mlp_weights
+
+ACTIVATIONS = {"relu": nn.ReLU(), "silu": nn.SiLU(), "gelu": nn.GELU(), "tanh": nn.Tanh()}
+
+
+@given(
+    architecture=st.sampled_from(list(ARCHITECTURES)),
+    skip=st.booleans(),
+    gated=st.booleans(),
+    act=st.sampled_from(list(ACTIVATIONS)),
+    in_data_directions=st.booleans(),
+    d_in=st.integers(1, 5),
+    d_out=st.integers(1, 4),
+    n_rows=st.integers(2, 8),
+)
+def test_gram_is_the_explicit_jacobians(architecture, skip, gated, act, in_data_directions, d_in, d_out, n_rows):
+    transcoder = random_transcoder(architecture, d_in, d_out, 9, skip=skip)
+    layer = nn.Sequential(nn.Linear(d_in, 7), ACTIVATIONS[act], nn.Linear(7, d_out)).double()
+    if gated:
+        layer = GatedMlp(d_in, 7, d_out, ACTIVATIONS[act])
+    x = torch.randn(n_rows, d_in, dtype=torch.float64)
+    root = covariance_root(x) if in_data_directions else None
+    weights, piece = mlp_weights(layer), linear_piece(transcoder, x)
+    assert weights is not None
+    assert piece is not None
+    products = JacobianGram(Weights.of(transcoder), weights, root).products(piece, x)
+    J_t, J_f = jacobians_of_batch(transcoder, x), jacobians_of_batch(layer, x)
+    if root is not None:
+        J_t, J_f = J_t @ root, J_f @ root
+    J_t, J_f = J_t.flatten(1), J_f.flatten(1)
+    close = {"rtol": 1e-8, "atol": 1e-10}
+    torch.testing.assert_close(products.transcoder, J_t.square().sum(1), **close)
+    torch.testing.assert_close(products.layer, J_f.square().sum(1), **close)
+    torch.testing.assert_close(products.inner, (J_t * J_f).sum(1), **close)
+    torch.testing.assert_close(products.squared_error, (J_t - J_f).square().sum(1), **close)
+    moving = products.layer > 1e-6
+    torch.testing.assert_close(products.cosine[moving], torch.cosine_similarity(J_t, J_f, dim=1)[moving], **close)
+    relative = (J_t - J_f).square().sum(1) / J_f.square().sum(1)
+    torch.testing.assert_close(products.relative_error[moving], relative[moving], rtol=1e-6, atol=1e-6)
+
+
+def test_rows_are_taken_in_parts_that_fit(make_transcoder, monkeypatch):
+    transcoder, layer = make_transcoder("standard", d_out=5), AbsNetwork(5).double()
+    x = torch.randn(50, 5, dtype=torch.float64)  # rows with unlike numbers of active features
+    weights, piece = mlp_weights(layer), linear_piece(transcoder, x)
+    assert weights is not None
+    assert piece is not None
+    gram = JacobianGram(Weights.of(transcoder), weights)
+    at_once = gram.products(piece, x)
+    monkeypatch.setattr("faithfulness_plugin.jacobian.gram.CHUNK", 200)
+    torch.testing.assert_close(vars(gram.products(piece, x)), vars(at_once))
+
+
+def test_without_active_features_the_transcoder_has_no_jacobian(make_transcoder):
+    transcoder, layer = make_transcoder("standard", d_out=5), AbsNetwork(5).double()
+    with torch.no_grad():
+        transcoder.b_enc.fill_(-100)
+    x = torch.randn(4, 5, dtype=torch.float64)
+    weights, piece = mlp_weights(layer), linear_piece(transcoder, x)
+    assert weights is not None
+    assert piece is not None
+    products = JacobianGram(Weights.of(transcoder), weights).products(piece, x)
+    assert products.transcoder.tolist() == products.inner.tolist() == products.cosine.tolist() == [0.0] * 4
+    torch.testing.assert_close(products.relative_error, torch.ones(4).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_transcoders_of_another_dtype_are_compared_in_the_layers(make_transcoder, dtype):
+    transcoder, layer = make_transcoder("topk", d_out=5), AbsNetwork(5).double()
+    x = torch.randn(9, 5, dtype=torch.float64)
+    weights = mlp_weights(layer)
+    assert weights is not None
+    results = []
+    for student in (transcoder, random_transcoder("topk", d_out=5, dtype=str(dtype).removeprefix("torch."))):
+        student.load_state_dict(transcoder.state_dict())
+        piece = linear_piece(student, x)
+        assert piece is not None
+        results.append(JacobianGram(Weights.of(student), weights).products(piece, x).transcoder)
+    assert results[1].dtype == torch.float64
+    torch.testing.assert_close(results[0], results[1], rtol=0.1, atol=0.05)
