@@ -5,9 +5,8 @@ import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
-from torch import nn
-
 from oracles import random_transcoder
+from torch import nn
 
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 

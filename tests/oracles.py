@@ -22,8 +22,12 @@ from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "standard": (StandardTrainingTranscoder, StandardTrainingTranscoderConfig, {}),
-    "topk": (TopKTrainingTranscoder, TopKTrainingTranscoderConfig, {"k": 3}),
-    "batch_topk": (BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig, {"k": 2.5}),
+    "topk": (TopKTrainingTranscoder, TopKTrainingTranscoderConfig, {"k": 3, "use_sparse_activations": True}),
+    "batch_topk": (
+        BatchTopKTrainingTranscoder,
+        BatchTopKTrainingTranscoderConfig,
+        {"k": 2.5, "use_sparse_activations": True},
+    ),
     "jumprelu": (JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig, {"jumprelu_init_threshold": 0.2}),
 }
 SPARSE = ("topk", "batch_topk")

@@ -84,8 +84,8 @@ def pair_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in *batch d
 def difference_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in_and_1 *batch d_in"]:
     """d_in + 1 probes with sum_i v_i v_i^T = Cov + (mean - x)(mean - x)^T, what random difference probes have on
     average."""
-    mean = x.reshape(-1, x.shape[-1]).mean(0)
-    return torch.cat([pair_probes(x), (mean - x)[None]])
+    rows = x.reshape(-1, x.shape[-1])
+    return torch.cat([pair_probes(x), (rows.sum(0) / max(1, len(rows)) - x)[None]])
 
 
 EXACT_PROBES = {
@@ -102,8 +102,9 @@ def covariance_root(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in d_in
     """R with R R^T = the rows' covariance: J R is a Jacobian in the data's directions."""
     rows = x.reshape(-1, x.shape[-1])
     wide = rows.to(torch.promote_types(rows.dtype, torch.float32))  # eigh knows no half precision
-    covariance = torch.cov(wide.T, correction=0).reshape(x.shape[-1], x.shape[-1])
-    values, vectors = torch.linalg.eigh(covariance)
+    n_rows = max(1, len(rows))
+    centred = wide - wide.sum(0) / n_rows
+    values, vectors = torch.linalg.eigh(centred.T @ centred / n_rows)
     return (vectors * values.clamp_min(0).sqrt()).to(x.dtype)
 
 

@@ -1,7 +1,7 @@
 """The linear piece of a transcoder at x: where its gates hold, t is affine, and all of its Jacobian is known."""
 
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -44,6 +44,7 @@ class LinearPiece(Protocol):
     """
 
     weights: Weights
+    hidden_pre: Tensor | None
 
     @property
     def feature_acts(self) -> Tensor:
@@ -82,6 +83,8 @@ class DensePiece:
     x: Float[Tensor, "*batch d_in"]
     feature_acts: Float[Tensor, "*batch d_sae"]
     weights: Weights
+    hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
+    """The pre-activations, where they are at hand."""
     straight_through: Float[Tensor, "*batch d_sae"] | None = None
     """Gates that have a gradient; None for constants, 1[a > 0]."""
 
@@ -135,8 +138,10 @@ class SparsePiece:
     entries: ActiveFeatures
     """Of the rows of x, flattened."""
     weights: Weights
+    hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
+    """The pre-activations, without a graph."""
 
-    @property
+    @cached_property
     def feature_acts(self) -> Tensor:
         return self.entries.coo(self.values)
 

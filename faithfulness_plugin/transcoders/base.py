@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -190,22 +190,21 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
     ) -> Float[Tensor, "*batch d_sae"]:
         """1[a > 0] forward, and backward the step at the architecture's threshold, smoothed over `bandwidth`."""
 
-    def encode_to_piece(
-        self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
-    ) -> tuple[LinearPiece, Tensor]:
-        """One encoding of x, for outputs and derivatives alike: (its linear piece, the pre-activations)."""
+    def encode_to_piece(self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None) -> LinearPiece:
+        """One encoding of x, for outputs and derivatives alike, with its `hidden_pre`."""
         feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
         gate = None
         if gate_bandwidth is not None:
             gate = self.straight_through_gate(feature_acts, hidden_pre, gate_bandwidth)
-        return DensePiece(x, feature_acts, Weights.of(self), gate), hidden_pre
+        return DensePiece(x, feature_acts, Weights.of(self), hidden_pre, gate)
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """One step's losses, by name. `sae_in` of the output is the target f(x), as SAELens's logging wants it."""
         x = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
         matched = self.cfg.jacobian_coefficient > 0
-        piece, hidden_pre = self.encode_to_piece(x, self.matching.config.gate_bandwidth if matched else None)
+        piece = self.encode_to_piece(x, self.matching.config.gate_bandwidth if matched else None)
+        hidden_pre = cast(Tensor, piece.hidden_pre)
         sae_out = piece.weights.add_skip(self.hook_sae_recons(piece.decode()), x)
         y = self.target(x)
         losses = {"mse_loss": self.mse_loss_fn(sae_out, y).sum() / max(1, y[..., 0].numel())}
@@ -288,5 +287,5 @@ def _training_transcoder_piece(
     gate_bandwidth: float | None = None,
 ) -> LinearPiece:
     if gate is None:
-        return transcoder.encode_to_piece(x, gate_bandwidth)[0]
+        return transcoder.encode_to_piece(x, gate_bandwidth)
     return piece_of_activations(gate, x, Weights.of(transcoder), gate_bandwidth)

@@ -93,13 +93,14 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
         return ActiveFeatures.of_flat(positions, *score.shape)
 
     @override
-    def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
-        """One for the batch, []."""
+    def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Float[Tensor, ""]:
+        """One for the batch: half-way between the last feature that stays and the first that does not, at least 0."""
         if not self.training:
             return self.topk_threshold.to(score.dtype)
         flat, count = score.flatten(), int(self.cfg.k * len(score))
-        ranked = flat.topk(min(count + 1, len(flat)), sorted=True).values
-        return ranked[max(0, count - 1) :].mean().clamp_min(0)
+        if not 0 < count < len(flat):
+            return flat.new_tensor(0.0 if count else torch.inf)
+        return flat[largest(flat, count + 1)].topk(2, largest=False).values.mean().clamp_min(0)
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
@@ -110,22 +111,15 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
 
     @torch.no_grad()
     def _learn_threshold(self, feature_acts: Tensor) -> None:
-        rate = self.cfg.topk_threshold_lr
-        least = self.least_score(feature_acts)
-        if torch.isfinite(least):
-            self.topk_threshold = (1 - rate) * self.topk_threshold + rate * least
-
-    @torch.no_grad()
-    def least_score(self, feature_acts: Tensor) -> Tensor:
-        """The least score among active features, dense or sparse; inf where none is."""
         if feature_acts.is_sparse:
             acts = feature_acts.coalesce()
             scores = acts.values() * self.score(torch.ones_like(self.b_enc))[acts.indices()[-1]]
         else:
-            scores = self.score(feature_acts).flatten()
-        return (
-            torch.where(scores > 0, scores, torch.inf).min().double() if len(scores) else scores.new_tensor(torch.inf)
-        )
+            scores = self.score(feature_acts)
+        scores = scores[scores > 0]
+        if len(scores):
+            rate = self.cfg.topk_threshold_lr
+            self.topk_threshold = (1 - rate) * self.topk_threshold + rate * scores.min().double()
 
     @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
@@ -136,14 +130,16 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
 
 @row_function.register
 def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, piece: LinearPiece | None) -> Layer:
-    if not transcoder.training or piece is None:
-        return row_function.dispatch(TopKTrainingTranscoder)(transcoder, x, piece)
-    threshold = transcoder.least_score(piece.feature_acts)
+    with torch.no_grad():
+        hidden_pre = piece.hidden_pre if piece is not None else None
+        if hidden_pre is None:
+            hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
+        threshold = transcoder.gate_threshold(transcoder.score(hidden_pre).reshape(-1, transcoder.cfg.d_sae))
 
     def stay(score: Tensor) -> ActiveFeatures:
-        return ActiveFeatures.of_flat((score.flatten() >= threshold).nonzero().squeeze(-1), *score.shape)
+        return ActiveFeatures.of_flat((score.flatten() > threshold).nonzero().squeeze(-1), *score.shape)
 
-    return lambda moved: transcoder.sparse_piece(moved, stay)[0].output()
+    return lambda moved: transcoder.sparse_piece(moved, stay).output()
 
 
 def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:

@@ -77,6 +77,14 @@ class JumpReLUTrainingTranscoder(TrainingTranscoder[JumpReLUTrainingTranscoderCo
         return straight_through(feature_acts, hidden_pre, self.threshold.to(hidden_pre.dtype), bandwidth)
 
     @override
+    def calculate_aux_loss(
+        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+    ) -> dict[str, Tensor]:
+        losses = JumpReLUTrainingSAE.calculate_aux_loss(self, step_input, feature_acts, hidden_pre, sae_out)
+        # SAELens's means over rows are NaN where there are none
+        return losses if hidden_pre.numel() else {name: loss.new_zeros(()) for name, loss in losses.items()}
+
+    @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
         return {**JumpReLUTrainingSAE.get_coefficients(self), **super().get_coefficients()}
 

@@ -1,7 +1,6 @@
 """SAELens's own inference transcoders, and ours for TopK, as linear pieces: so that finished transcoders are measured
 and matched in closed form."""
 
-import torch
 from sae_lens.saes.transcoder import JumpReLUTranscoder, Transcoder
 from torch import Tensor
 
@@ -32,5 +31,6 @@ def _stock_piece(
     if isinstance(transcoder, TopKTranscoder):
         raise ValueError("straight-through gates of a finished TopK transcoder are not known: train the training class")
     hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
-    threshold = transcoder.threshold if isinstance(transcoder, JumpReLUTranscoder) else torch.zeros_like(hidden_pre[:0])
-    return DensePiece(x, feature_acts, weights, straight_through(feature_acts, hidden_pre, threshold, gate_bandwidth))
+    threshold = transcoder.threshold if isinstance(transcoder, JumpReLUTranscoder) else hidden_pre.new_zeros(())
+    gate = straight_through(feature_acts, hidden_pre, threshold, gate_bandwidth)
+    return DensePiece(x, feature_acts, weights, hidden_pre, gate)

@@ -25,6 +25,8 @@ from faithfulness_plugin.transcoders.base import (
 from faithfulness_plugin.transcoders.gates import straight_through
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
+SPARSE_FROM = 32  # features to each active one, from which on leaving the others out pays
+
 
 @dataclass(kw_only=True)
 class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
@@ -36,6 +38,8 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
     """Features active on each row, at most (a feature is active only where it is positive)."""
     aux_loss_coefficient: float = 1.0
     """Weight of the dead-feature loss; 0 turns it off."""
+    use_sparse_activations: bool | None = None
+    """Multiply active features only in training; None: where that is faster, 32 k <= d_sae. The values are the same."""
     rescale_acts_by_decoder_norm: bool = True
     """Rank features by a_i ||W_dec^i|| rather than by a_i: by what they write. Activations themselves stay as they
     are, which computes what SAELens's option of this name computes."""
@@ -62,10 +66,11 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
 class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     """t(x) = W_dec TopK(W_enc x + b_enc) + b_dec (+ W_skip x), TopK keeping the k largest of each row where positive.
 
-    The training step multiplies active features only, forward and backward, beyond the one encoder product; the
-    pre-activations of its output carry no graph. With hooks on `hook_sae_acts_pre` or `hook_sae_acts_post`, which may
-    edit what they see, or with straight-through gates, it takes the dense path instead: the same values, at the cost
-    of a dense transcoder. `encode` and `decode` are always dense.
+    With many more features than k (`use_sparse_activations`) the training step multiplies active features only, forward
+    and backward, beyond the one encoder product. Its activations are then in torch's sparse layout, as with SAELens's
+    option of that name, and its pre-activations carry no graph. With hooks on `hook_sae_acts_pre` or
+    `hook_sae_acts_post`, which may edit what they see, or with straight-through gates, it takes the dense path instead:
+    the same values, at the cost of a dense transcoder. `encode` and `decode` are always dense.
 
     Dead features (SAELens's `dead_feature_window`) are asked to explain what the others leave: the d_out / 2 of them
     that are largest on each row, or all there are, regress on y - t(x). Source: L. Gao et al., "Scaling and evaluating
@@ -91,6 +96,12 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def get_activation_fn(self) -> Any:
         return TopK(self.cfg.k)
 
+    @property
+    def sparse(self) -> bool:
+        """Whether the training step multiplies active features only."""
+        wanted = self.cfg.use_sparse_activations
+        return SPARSE_FROM * self.cfg.k <= self.cfg.d_sae if wanted is None else wanted
+
     def score(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """What features are ranked by."""
         return hidden_pre * self.W_dec.detach().norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else hidden_pre
@@ -108,24 +119,22 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return self.hook_sae_acts_post(hidden_pre * kept), hidden_pre
 
     @override
-    def encode_to_piece(
-        self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
-    ) -> tuple[LinearPiece, Tensor]:
-        if gate_bandwidth is not None or _hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post):
+    def encode_to_piece(self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None) -> LinearPiece:
+        hooked = _hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post)
+        if not self.sparse or hooked or gate_bandwidth is not None:
             return super().encode_to_piece(x, gate_bandwidth)
         return self.sparse_piece(x, self.select)
 
-    def sparse_piece(
-        self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]
-    ) -> tuple[SparsePiece, Tensor]:
-        """(the piece of the features that `select` picks by their scores [rows, d_sae], the pre-activations)."""
+    def sparse_piece(self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]) -> SparsePiece:
+        """The piece of the features that `select` picks by their scores [rows, d_sae]."""
         sae_in = self.process_sae_in(x)
         rows = sae_in.reshape(-1, sae_in.shape[-1])
         with torch.no_grad():
             hidden_pre = rows @ self.W_enc + self.b_enc
             entries = select(self.score(hidden_pre))
         values = self.pre_activations(rows, entries, hidden_pre).relu()
-        return SparsePiece(x, values, entries, Weights.of(self)), hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
+        hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
+        return SparsePiece(x, values, entries, Weights.of(self), hidden_pre)
 
     def pre_activations(
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
@@ -188,7 +197,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
 @row_function.register
 def _row_function(transcoder: TopKTrainingTranscoder, x: Tensor, piece: LinearPiece | None) -> Layer:
-    return lambda moved: transcoder.encode_to_piece(moved)[0].output()
+    return lambda moved: transcoder.encode_to_piece(moved).output()
 
 
 def _feature_by_feature(W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "d_in d_sae"]:

@@ -32,14 +32,19 @@ def test_gradients_of_the_closed_forms_are_autograds(make_transcoder, architectu
     weights = [transcoder.W_enc, transcoder.W_dec, *([transcoder.W_skip] if skip else [])]
     gate = (transcoder.encode(x) > 0).double()
 
-    def by_hand(x: torch.Tensor) -> torch.Tensor:  # differentiable twice, which hard gates written otherwise need not be
+    def by_hand(
+        x: torch.Tensor,
+    ) -> torch.Tensor:  # differentiable twice, which hard gates written otherwise need not be
         y = ((x @ transcoder.W_enc) * gate) @ transcoder.W_dec
         return y + x @ transcoder.W_skip.T if skip else y
 
     forward = torch.func.jvp(by_hand, (x,), (v,))[1]
     point = x.clone().requires_grad_()
     backward = torch.autograd.grad(by_hand(point), point, u, create_graph=True)[0]
-    for ours, theirs in ((transcoder_jvp(transcoder, x, v)[1], forward), (transcoder_vjp(transcoder, x, u)[1], backward)):
+    for ours, theirs in (
+        (transcoder_jvp(transcoder, x, v)[1], forward),
+        (transcoder_vjp(transcoder, x, u)[1], backward),
+    ):
         for a, b in zip(
             torch.autograd.grad(ours.square().sum(), weights, retain_graph=True),
             torch.autograd.grad(theirs.square().sum(), weights, retain_graph=True),
@@ -87,7 +92,7 @@ def test_a_gate_that_is_passed_in_is_not_computed_again(make_transcoder, archite
     x, v = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     u = torch.randn(4, 4, dtype=torch.float64)
     expected = transcoder_jvp(transcoder, x, v), transcoder_vjp(transcoder, x, u)
-    acts, (piece, _) = transcoder.encode(x), transcoder.encode_to_piece(x)
+    acts, piece = transcoder.encode(x), transcoder.encode_to_piece(x)
     encoded: list[int] = []
     transcoder.hook_sae_input.add_hook(lambda t, hook: encoded.append(1))
     for gate in (acts, piece):

@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from oracles import DenseRelu, frobenius_error, jacobian_by_rows
+from oracles import ARCHITECTURES, DenseRelu, frobenius_error, jacobian_by_rows, jacobians_of_batch
 
 from faithfulness_plugin import AbsNetwork, JacobianMatching, JacobianMatchingConfig
+from faithfulness_plugin.jacobian.matching import ESTIMATORS
 from faithfulness_plugin.probes import DATA, ISOTROPIC, PROBES
 
 
@@ -14,8 +15,10 @@ def rows(n: int = 8, d: int = 5) -> torch.Tensor:
     return torch.randn(n, d, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+GRID = [(estimator, probe) for estimator in ESTIMATORS for probe in (ISOTROPIC if estimator == "vjp" else PROBES)]
+
+
+@pytest.mark.parametrize(("estimator", "probe"), GRID)
 @pytest.mark.parametrize("known", [True, False])
 def test_the_loss_has_a_gradient_into_both_matrices(mlp, make_transcoder, estimator, probe, known):
     own, other = make_transcoder(), DenseRelu(5, 12, 4)
@@ -27,13 +30,15 @@ def test_the_loss_has_a_gradient_into_both_matrices(mlp, make_transcoder, estima
     assert all(p.grad is None for p in mlp.parameters())
 
 
-@pytest.mark.parametrize("estimator", ["jvp", "secant"])
-def test_the_gradient_is_the_losss_central_difference(mlp, make_transcoder, estimator):
-    student = make_transcoder()
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_gradient_is_the_losss_central_difference(mlp, make_transcoder, estimator, architecture, skip):
+    student = make_transcoder(architecture, skip=skip)
     matching = JacobianMatching(estimator=estimator)
     targets = matching.targets(mlp, rows())
     matching.from_targets(student, targets).backward()
-    for weight in (student.W_enc, student.W_dec):
+    for weight in (student.W_enc, student.W_dec, *([student.W_skip] if skip else [])):
         assert weight.grad is not None
         direction = torch.randn_like(weight)
         values = []
@@ -44,6 +49,80 @@ def test_the_gradient_is_the_losss_central_difference(mlp, make_transcoder, esti
                 weight -= eps * direction
         numeric = (values[0] - values[1]) / 2e-6
         assert numeric == pytest.approx((weight.grad * direction).sum().item(), rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("probe", PROBES)
+def test_exact_is_the_mean_over_all_directions(mlp, make_transcoder, architecture, probe):
+    student, x = make_transcoder(architecture, skip=True), rows(6)
+    exact = JacobianMatching(estimator="exact", probe=probe, normalize=False)(student, mlp, x).item()
+    A = jacobians_of_batch(student, x) - jacobians_of_batch(mlp, x)
+    mean, covariance = x.mean(0), torch.cov(x.T, correction=0)
+    second_moments = torch.eye(5, dtype=x.dtype).expand(6, 5, 5)
+    if probe in DATA:
+        second_moments = covariance.expand(6, 5, 5)
+    if probe == "difference":
+        second_moments = second_moments + torch.einsum("ni,nj->nij", mean - x, mean - x)
+    assert exact == pytest.approx(torch.einsum("noi,nij,noj->n", A, second_moments, A).mean().item())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_jvp_and_vjp_estimate_the_same_frobenius_norm(mlp, make_transcoder, architecture):
+    student, x = make_transcoder(architecture).eval(), rows(4)
+    if architecture == "batch_topk":
+        student.topk_threshold.fill_(0.3)
+    exact = JacobianMatching(estimator="exact", normalize=False)(student, mlp, x).item()
+    for estimator in ("jvp", "vjp"):
+        matching = JacobianMatching(estimator=estimator, n_probes=2, normalize=False)
+        with torch.no_grad():
+            estimates = np.array([matching(student, mlp, x.repeat(250, 1)).item() for _ in range(40)])
+        error = estimates.std() / np.sqrt(40)
+        assert estimates.mean() == pytest.approx(exact, abs=4 * error)
+        assert error < 0.02 * exact  # and that bound says something
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("central", [False, True])
+@pytest.mark.parametrize("probe", ["rademacher", "difference"])
+def test_the_secant_tends_to_the_jvp(mlp, make_transcoder, architecture, central, probe):
+    student, x = make_transcoder(architecture, skip=True), rows(20)
+    jvp = JacobianMatching(probe=probe, seed=3)(student, mlp, x).item()
+    gaps = []
+    for radius in (1e-4, 1e-7):
+        secant = JacobianMatching(estimator="secant", probe=probe, radius=radius, central=central, seed=3)
+        gaps.append(abs(secant(student, mlp, x).item() / jvp - 1))
+    assert gaps[1] < 1e-5
+    assert gaps[1] < gaps[0] + 1e-6
+
+
+def test_the_exact_value_is_told_of_once_where_it_costs_no_more(mlp, make_transcoder):
+    for estimator in ("jvp", "vjp"):
+        matching = JacobianMatching(estimator=estimator, n_probes=5)
+        with pytest.warns(UserWarning, match='5 probes cost as much as the 5 of estimator="exact"'):
+            matching(make_transcoder(), mlp, rows())
+        matching(make_transcoder(), mlp, rows())  # once is enough
+    JacobianMatching(n_probes=4)(make_transcoder(), mlp, rows())  # warns nothing: it is cheaper
+
+
+def test_several_probes_share_one_encoding(mlp, make_transcoder):
+    student, encoded = make_transcoder(), []
+    student.hook_sae_input.add_hook(lambda tensor, hook: encoded.append(1))
+    JacobianMatching(n_probes=4)(student, mlp, rows())
+    assert len(encoded) == 1
+
+
+@pytest.mark.parametrize("estimator", ["jvp", "vjp", "exact"])
+def test_a_gate_bandwidth_lets_the_term_train_biases_and_without_it_they_get_none(mlp, make_transcoder, estimator):
+    for bandwidth in (None, 0.5):
+        student = make_transcoder("jumprelu")
+        matching = JacobianMatching(estimator=estimator, gate_bandwidth=bandwidth)
+        matching(student, mlp, rows(40)).backward()
+        for parameter in (student.b_enc, student.threshold):
+            if bandwidth is None:
+                assert parameter.grad is None
+            else:
+                assert parameter.grad is not None
+                assert parameter.grad.norm() > 1e-6
 
 
 @pytest.mark.parametrize("probe", ISOTROPIC)
@@ -79,7 +158,7 @@ def test_rademacher_has_the_variance_of_its_formula(mlp, make_transcoder):
     assert formula["rademacher"] < formula["gaussian"]
 
 
-@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_unit_makes_losing_the_whole_jacobian_cost_the_whole_output(mlp, estimator):
     student = DenseRelu(5, 12, 4)
     torch.nn.init.zeros_(student.decoder.weight)  # a student that does not move
@@ -101,7 +180,7 @@ def test_the_unit_is_taken_from_the_clean_output_also_when_jittered(mlp):
     assert matching.from_targets(student, matching.targets(mlp, x, y=y)).item() == pytest.approx(variance)
 
 
-@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_batch_in_which_the_layer_does_not_move_gives_zero(make_transcoder, estimator):
     def constant(x: torch.Tensor) -> torch.Tensor:
         return torch.ones(*x.shape[:-1], 4, dtype=x.dtype) + 0 * x.sum(-1, keepdim=True)
@@ -117,15 +196,26 @@ def test_a_batch_in_which_the_layer_does_not_move_gives_zero(make_transcoder, es
 def test_an_all_zero_batch_is_finite():
     x = torch.zeros(8, 5, dtype=torch.float64)
     layer = AbsNetwork(5).double()
-    for estimator in ("jvp", "secant"):
+    for estimator in ESTIMATORS:
         assert torch.isfinite(JacobianMatching(estimator=estimator, jitter=0.1)(DenseRelu(5, 12, 5), layer, x))
 
 
-def test_fewer_than_two_rows_have_no_unit(as_installed, mlp, make_transcoder):
-    for x in (rows(1), rows(1)[0], rows(0)):
+def test_a_single_row_has_no_unit(as_installed, mlp, make_transcoder):
+    for x in (rows(1), rows(1)[0]):
         with pytest.raises(ValueError, match="pass a batch of two rows or more, or normalize=False"):
             JacobianMatching()(make_transcoder(), mlp, x)
     assert JacobianMatching(normalize=False)(make_transcoder(), mlp, rows(1)[0]).item() > 0
+
+
+@pytest.mark.parametrize(("estimator", "probe"), GRID)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_batch_without_rows_costs_nothing(mlp, make_transcoder, estimator, probe, architecture):
+    if probe in DATA and estimator != "exact":
+        return  # there is no other row to point to: torch says so
+    student = make_transcoder(architecture)
+    loss = JacobianMatching(estimator=estimator, probe=probe, jitter=0.1)(student, mlp, rows(0))
+    loss.backward()
+    assert loss.item() == 0
 
 
 @pytest.mark.parametrize("estimator", ["jvp", "secant"])
@@ -144,7 +234,7 @@ def test_layers_that_take_a_matrix_get_a_matrix(estimator):
 def test_inputs_made_in_inference_mode_can_be_trained_on(mlp, make_transcoder):
     with torch.inference_mode():
         x = rows()
-    for estimator in ("jvp", "secant"):
+    for estimator in ESTIMATORS:
         student = make_transcoder()
         JacobianMatching(estimator=estimator)(student, mlp, x).backward()
         assert student.W_enc.grad is not None
@@ -152,10 +242,9 @@ def test_inputs_made_in_inference_mode_can_be_trained_on(mlp, make_transcoder):
 
 def test_a_student_that_is_the_layer_has_no_loss(mlp):
     x = rows()
-    for estimator in ("jvp", "secant"):
-        for probe in PROBES:
-            loss = JacobianMatching(estimator=estimator, probe=probe, jitter=0.3, n_probes=3)(mlp, mlp, x)
-            assert loss.item() == pytest.approx(0, abs=1e-25)
+    for estimator, probe in GRID:
+        loss = JacobianMatching(estimator=estimator, probe=probe, jitter=0.3, n_probes=3)(mlp, mlp, x)
+        assert loss.item() == pytest.approx(0, abs=1e-25)
 
 
 def test_radius_and_jitter_are_in_units_of_the_batch(mlp):
@@ -216,6 +305,9 @@ def test_the_config_is_frozen_and_survives_json():
         ({"n_probes": 2.5}, "a whole number of probes"),
         ({"radius": 0.0}, "must be positive"),
         ({"jitter": -1.0}, "is not negative"),
+        ({"estimator": "vjp", "probe": "pair"}, 'probe=.pair. are directions of the input: choose one of .*"jvp"'),
+        ({"gate_bandwidth": 0.0}, "a width is positive and finite; None for constant gates"),
+        ({"gate_bandwidth": 0.1, "estimator": "secant"}, "the secant trains its gates by itself"),
         ({"jiter": 0.1}, "no option jiter: choose from estimator, probe"),
     ],
 )
@@ -234,3 +326,70 @@ def test_a_config_and_fields_together_are_refused():
 def test_a_student_of_another_width_is_refused(as_installed, mlp, make_transcoder):
     with pytest.raises(ValueError, match="d_out=3 and the layer's has 4"):
         JacobianMatching()(make_transcoder(d_out=3), mlp, rows())
+
+
+@pytest.mark.parametrize("estimator", ["vjp", "exact"])
+def test_estimators_that_draw_their_own_directions_take_no_callable(estimator):
+    with pytest.raises(ValueError, match=f'estimator="{estimator}" draws its own directions: name one of'):
+        JacobianMatching(estimator=estimator, probe=lambda x, n, generator: x[None])
+
+
+def test_devices_and_dtypes_that_do_not_fit_are_named(as_installed, mlp, make_transcoder):
+    student = make_transcoder()
+    with pytest.raises(ValueError, match=r"inputs are on cpu and the transcoder's W_enc on meta: move one of them"):
+        JacobianMatching()(student.to("meta"), mlp, rows())
+    with pytest.raises(
+        ValueError, match=r"have dtype torch.float32 and Mlp's up.weight has torch.float64: .*one dtype"
+    ):
+        JacobianMatching()(make_transcoder(), mlp, rows().float())
+    for estimator in ESTIMATORS:
+        with pytest.raises(
+            ValueError, match=r"have dtype torch.float64 and DenseRelu's encoder.weight has torch.float32"
+        ):
+            JacobianMatching(estimator=estimator)(DenseRelu(5, 12, 4).float(), mlp, rows())
+
+
+def test_a_student_whose_jacobian_cannot_be_trained_is_refused(mlp):
+    class Detached(DenseRelu):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * self.encoder(x).mean(-1, keepdim=True).detach())[..., :4]
+
+    class Opaque(torch.autograd.Function):  # neither a forward-mode rule nor a backward that can be differentiated
+        @staticmethod
+        def forward(ctx, x):
+            return x.relu()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, grad):
+            return grad
+
+    class Unknown(DenseRelu):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.decoder(Opaque.apply(self.encoder(x)))
+
+    with pytest.raises(ValueError, match="the Jacobian of Detached has no gradient to its parameters"):
+        JacobianMatching()(Detached(5, 12, 4), mlp, rows())
+    with pytest.raises(ValueError, match=r'neither forward nor twice in reverse.*use estimator="secant"'):
+        JacobianMatching()(Unknown(5, 12, 4), mlp, rows())
+    JacobianMatching(estimator="secant")(Unknown(5, 12, 4), mlp, rows()).backward()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_autocast_and_half_precision_weights_stay_near_the_truth(make_transcoder, architecture, estimator):
+    layer, x = AbsNetwork(5), rows(40).float()
+    student = make_transcoder(architecture, d_out=5, dtype="float32")
+    matching = {"estimator": estimator, "seed": 1}
+    truth = JacobianMatching(matching)(student, layer, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = JacobianMatching(matching)(student, layer, x)
+    cast.backward()
+    assert student.W_enc.grad is not None
+    assert cast.dtype == torch.float32
+    half = make_transcoder(architecture, d_out=5, dtype="bfloat16")
+    half.load_state_dict(student.state_dict())
+    loss = JacobianMatching(matching)(half, layer, x)
+    loss.backward()
+    assert half.W_enc.grad is not None
+    assert [cast.item(), loss.item()] == pytest.approx([truth.item()] * 2, rel=0.1)
