@@ -44,7 +44,12 @@ def reproduce(
     density: Annotated[float, typer.Option(help="Probability that a coordinate is not 0")] = 0.1,
     repeat_frac: Annotated[float, typer.Option(help="Probability that a row is the point p")] = 0.05,
     n_ones: Annotated[int, typer.Option(help="Ones in p")] = 3,
-    sparsity_coefficient: Annotated[float, typer.Option(help="Weight of the tanh penalty")] = 0.2,
+    architecture: Annotated[
+        str, typer.Option(help="How it is kept sparse: standard, topk, batch_topk or jumprelu")
+    ] = "standard",
+    sparsity_coefficient: Annotated[float, typer.Option(help="standard: weight of the tanh penalty")] = 0.2,
+    k: Annotated[float, typer.Option(help="topk, batch_topk: features active per row")] = 2.0,
+    l0_coefficient: Annotated[float, typer.Option(help="jumprelu: weight of the L0 penalty")] = 0.1,
     n_steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: 4000]")] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Runs at a time; -1: one per core [default: -1, with --quick 1]")
@@ -69,6 +74,9 @@ def reproduce(
         _fail(f"--jobs {jobs}: pass the number of runs at a time, or -1 for one per core", 2)
     try:
         config = ExperimentConfig(
+            architecture=architecture,  # pyright: ignore[reportArgumentType]  pydantic says which there are
+            k=k,
+            l0_coefficient=l0_coefficient,
             d_in=d_in,
             d_sae=d_sae,
             density=density,

@@ -59,7 +59,7 @@ def tables(result: AbsoluteValueResult) -> str:
     runs = "" if result.complete else f" PARTIAL: {len(result.runs)} of {len(result.conditions) * len(c.seeds)} runs."
     setting = (
         f"d_in {c.d_in}, d_sae {c.d_sae}, density {c.density:g}, p with {c.n_ones} ones repeated in "
-        f"{c.repeat_frac:.0%} of the rows, tanh penalty {c.sparsity_coefficient:g}, {c.n_steps:,} steps of "
+        f"{c.repeat_frac:.0%} of the rows, {c.sparsity_title}, {c.n_steps:,} steps of "
         f"{c.batch_size}, {len(c.seeds)} seed{'s' * (len(c.seeds) > 1)}."
     )
     interval = "Mean and 95 % interval over seeds (Student's t)." if len(c.seeds) > 1 else "One seed: no intervals."
@@ -104,8 +104,8 @@ def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
     def row(result: AbsoluteValueResult) -> list[str]:
         c = result.config
         setting = (
-            f"d_in {c.d_in}, d_sae {c.d_sae}, {c.n_ones} ones, density {c.density:g}, penalty "
-            f"{c.sparsity_coefficient:g}, seeds {c.seeds[0]} to {c.seeds[-1]}"
+            f"d_in {c.d_in}, d_sae {c.d_sae}, {c.n_ones} ones, density {c.density:g}, "
+            f"{c.sparsity_title}, seeds {c.seeds[0]} to {c.seeds[-1]}"
         )
         largest = {s.condition: 0.0 for s in result.summary}
         for r in result.runs:

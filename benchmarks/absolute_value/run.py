@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from faithfulness_plugin import metrics
+from faithfulness_plugin.benchmarks import controls
 from faithfulness_plugin.benchmarks.absolute_value.schema import (
     VALIDATION_SEED,
     Condition,
@@ -16,7 +17,6 @@ from faithfulness_plugin.benchmarks.absolute_value.schema import (
     Run,
     RunMetrics,
 )
-from faithfulness_plugin.benchmarks.controls import NoiseAugmentedTranscoder, NoiseAugmentedTranscoderConfig
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
 from faithfulness_plugin.seeds import derived_seed
@@ -24,7 +24,31 @@ from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 from faithfulness_plugin.toy.inputs import AbsInputs
 from faithfulness_plugin.training import train_transcoder
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
+
+CLASSES: dict[str, tuple[tuple[Any, Any], tuple[Any, Any]]] = {
+    "standard": (
+        (StandardTrainingTranscoder, StandardTrainingTranscoderConfig),
+        (controls.NoiseAugmentedTranscoder, controls.NoiseAugmentedTranscoderConfig),
+    ),
+    "topk": (
+        (TopKTrainingTranscoder, TopKTrainingTranscoderConfig),
+        (controls.NoiseAugmentedTopKTranscoder, controls.NoiseAugmentedTopKTranscoderConfig),
+    ),
+    "batch_topk": (
+        (BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig),
+        (controls.NoiseAugmentedBatchTopKTranscoder, controls.NoiseAugmentedBatchTopKTranscoderConfig),
+    ),
+    "jumprelu": (
+        (JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig),
+        (controls.NoiseAugmentedJumpReLUTranscoder, controls.NoiseAugmentedJumpReLUTranscoderConfig),
+    ),
+}
+"""By architecture: the transcoder, and the noise augmentation control with it."""
 
 
 def run(config: ExperimentConfig, condition: Condition, seed: int) -> Run:
@@ -41,7 +65,7 @@ def run(config: ExperimentConfig, condition: Condition, seed: int) -> Run:
         torch.set_num_threads(threads)
 
 
-def _train(config: ExperimentConfig, condition: Condition, seed: int) -> StandardTrainingTranscoder:
+def _train(config: ExperimentConfig, condition: Condition, seed: int) -> TrainingTranscoder[Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         transcoder = _transcoder(config, condition, seed)
@@ -58,21 +82,22 @@ def _train(config: ExperimentConfig, condition: Condition, seed: int) -> Standar
     return transcoder
 
 
-def _transcoder(config: ExperimentConfig, condition: Condition, seed: int) -> StandardTrainingTranscoder:
+def _transcoder(config: ExperimentConfig, condition: Condition, seed: int) -> TrainingTranscoder[Any]:
     fields: dict[str, Any] = {
         "d_in": config.d_in,
         "d_out": config.d_in,
         "d_sae": config.d_sae,
-        "sparsity": "tanh",
-        "sparsity_coefficient": config.sparsity_coefficient,
         "jacobian": {**condition.jacobian, "seed": seed},
         "jacobian_coefficient": condition.jacobian_coefficient,
         "jacobian_warm_up_steps": round(condition.jacobian_warm_up * config.n_steps),
+        **config.sparsity_fields,
     }
+    plain, control = CLASSES[config.architecture]
+    transcoder_class, config_class = plain
     if condition.augmentation_coefficient:
+        transcoder_class, config_class = control
         fields["augmentation_coefficient"] = condition.augmentation_coefficient
-        return NoiseAugmentedTranscoder(NoiseAugmentedTranscoderConfig(**fields))
-    return StandardTrainingTranscoder(StandardTrainingTranscoderConfig(**fields))
+    return transcoder_class(config_class(**fields))
 
 
 def _inputs(config: ExperimentConfig, repeat_frac: float, batch_size: int, seed: int) -> AbsInputs:
@@ -80,7 +105,7 @@ def _inputs(config: ExperimentConfig, repeat_frac: float, batch_size: int, seed:
 
 
 def _measure(
-    config: ExperimentConfig, condition: Condition, seed: int, transcoder: StandardTrainingTranscoder, seconds: float
+    config: ExperimentConfig, condition: Condition, seed: int, transcoder: TrainingTranscoder[Any], seconds: float
 ) -> Run:
     transcoder.eval()
     layer = AbsNetwork(config.d_in)

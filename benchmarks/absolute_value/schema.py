@@ -20,7 +20,12 @@ class ExperimentConfig(Record):
     density: float = Field(default=0.1, gt=0, le=1, description="probability that a coordinate is not 0")
     repeat_frac: float = Field(default=0.05, gt=0, le=1, description="probability that a row is the point p")
     n_ones: int = Field(default=3, description="ones in p")
-    sparsity_coefficient: float = Field(default=0.2, ge=0, description="weight of the tanh penalty")
+    architecture: Literal["standard", "topk", "batch_topk", "jumprelu"] = Field(
+        default="standard", description="how the transcoder is kept sparse"
+    )
+    sparsity_coefficient: float = Field(default=0.2, ge=0, description='"standard": weight of the tanh penalty')
+    k: float = Field(default=2.0, gt=0, description='"topk" and "batch_topk": features active per row')
+    l0_coefficient: float = Field(default=0.1, ge=0, description='"jumprelu": weight of the L0 penalty')
     n_steps: int = Field(default=4000, ge=1, description="optimizer steps")
     batch_size: int = Field(default=256, ge=1, description="rows a step")
     lr: float = Field(default=3e-3, gt=0, description="Adam's rate; 2.5 % warm-up, decay over the last 30 %")
@@ -28,12 +33,36 @@ class ExperimentConfig(Record):
     n_jacobian: int = Field(default=4_000, ge=2, description="of these, rows for exact Jacobians")
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1, description="one run per seed and condition")
 
+    @property
+    def sparsity_fields(self) -> dict[str, Any]:
+        """What this architecture's transcoder config is given for sparsity."""
+        return {
+            "standard": {"sparsity": "tanh", "sparsity_coefficient": self.sparsity_coefficient},
+            "topk": {"k": round(self.k)},
+            "batch_topk": {"k": self.k},
+            "jumprelu": {"l0_coefficient": self.l0_coefficient},
+        }[self.architecture]
+
+    @property
+    def sparsity_title(self) -> str:
+        """The same in words."""
+        return {
+            "standard": f"tanh penalty {self.sparsity_coefficient:g}",
+            "topk": f"TopK, k {self.k:g}",
+            "batch_topk": f"BatchTopK, k {self.k:g}",
+            "jumprelu": f"JumpReLU, L0 penalty {self.l0_coefficient:g}",
+        }[self.architecture]
+
     @model_validator(mode="after")
     def _fits(self) -> "ExperimentConfig":
         if not 2 <= self.n_ones <= self.d_in:
             raise ValueError(
                 f"n_ones={self.n_ones}: memorization needs 2 ones or more, and at most d_in={self.d_in} fit"
             )
+        if self.architecture.endswith("topk") and self.k > self.d_sae:
+            raise ValueError(f"k={self.k:g}: at most d_sae={self.d_sae} features can be active")
+        if self.architecture == "topk" and self.k != round(self.k):
+            raise ValueError(f"k={self.k:g}: TopK keeps a whole number of features in each row")
         if VALIDATION_SEED in self.seeds:
             raise ValueError(f"seed {VALIDATION_SEED} draws the validation rows: choose other seeds")
         repeated = self.repeat_frac * self.n_validation
