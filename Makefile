@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link reproduce beyond test test-slow lint format docs clean
+.PHONY: help setup link reproduce beyond architectures test test-slow lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,18 @@ beyond: $(INSTALLED)  ## the experiment beyond its default setting, into benchma
 	$(BEYOND_RUN) --d-in 20 --n-ones 4 --density 0.08 --out $(BEYOND)/four_ones
 	$(BEYOND_RUN) --d-in 32 --d-sae 128 --n-ones 4 --density 0.05 --out $(BEYOND)/wide
 	$(BEYOND_RUN) --sparsity-coefficient 0.4 --out $(BEYOND)/sparser
+
+# TopK, BatchTopK and JumpReLU at several sparsities, with the same coefficients
+ARCHITECTURES := benchmarks/results/architectures
+ARCHITECTURES_RUN := $(BIN)/faithfulness reproduce --seeds 5
+
+architectures: $(INSTALLED)  ## the experiment with every architecture, into benchmarks/results/architectures
+	$(ARCHITECTURES_RUN) --architecture topk --k 1 --out $(ARCHITECTURES)/topk_1
+	$(ARCHITECTURES_RUN) --architecture topk --k 2 --out $(ARCHITECTURES)/topk_2
+	$(ARCHITECTURES_RUN) --architecture topk --k 3 --out $(ARCHITECTURES)/topk_3
+	$(ARCHITECTURES_RUN) --architecture batch_topk --k 1.3 --out $(ARCHITECTURES)/batch_topk_1.3
+	$(ARCHITECTURES_RUN) --architecture batch_topk --k 1.6 --out $(ARCHITECTURES)/batch_topk_1.6
+	$(ARCHITECTURES_RUN) --architecture jumprelu --l0-coefficient 0.1 --out $(ARCHITECTURES)/jumprelu
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
 	$(BIN)/python -m faithfulness_plugin.benchmarks.readme

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from faithfulness_plugin.benchmarks.absolute_value.experiment import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.absolute_value.report import beyond_table, tables, write_report
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
+from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.schema import read_result, write_text
 
 ROOT = Path(__file__).resolve().parent.parent

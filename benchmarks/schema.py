@@ -3,9 +3,10 @@
 import os
 import platform
 import tempfile
+from abc import abstractmethod
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -56,6 +57,18 @@ class Environment(Record):
             device=device,
             packages={name: _version(name) for name in names},
         )
+
+
+class Result(Record):
+    """What a command writes: all of it, or as much as was run."""
+
+    complete: bool
+    environment: Environment
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What a partial result and a command must share, so that the one goes on with the other."""
 
 
 T_RECORD = TypeVar("T_RECORD", bound=BaseModel)

@@ -3,15 +3,13 @@
 Exits 0, 1 (ran and failed), 2 (bad arguments, with a line that says what to do) or 130 (interrupted).
 """
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from faithfulness_plugin.terminal import Lines, fail, say, show
 
 if TYPE_CHECKING:  # at run time the command that needs them imports them
     from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ExperimentConfig, Run
@@ -25,12 +23,10 @@ app = typer.Typer(
 )
 
 QUICK_STEPS = 1200
-WIDE = 150  # columns that the full table needs
 
 
-@app.callback()
-def _commands() -> None:
-    """Makes `reproduce` a subcommand also while it is the only one."""
+bench = typer.Typer(help="Benchmarks.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
 
 
 @app.command(epilog="Example: faithfulness reproduce --d-in 20 --n-ones 4 --density 0.08 --seeds 3 --out out/four_ones")
@@ -68,10 +64,10 @@ def reproduce(
     n_seeds = seeds if seeds is not None else (1 if quick else 5)
     out = out if out is not None else Path("out/quick" if quick else "out/reproduce")
     if n_seeds < 1:
-        _fail(f"--seeds {n_seeds}: at least one seed is needed", 2)
+        fail(f"--seeds {n_seeds}: at least one seed is needed", 2)
     jobs = jobs if jobs is not None else (1 if quick else -1)
     if jobs < 1 and jobs != -1:
-        _fail(f"--jobs {jobs}: pass the number of runs at a time, or -1 for one per core", 2)
+        fail(f"--jobs {jobs}: pass the number of runs at a time, or -1 for one per core", 2)
     try:
         config = ExperimentConfig(
             architecture=architecture,  # pyright: ignore[reportArgumentType]  pydantic says which there are
@@ -88,100 +84,122 @@ def reproduce(
         )
         result = open_result(out, config, overwrite=overwrite)
     except ValidationError as error:
-        first = error.errors()[0]
-        option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1]).replace("--seeds", "--seed")
-        _fail(option + first["msg"].removeprefix("Value error, "), 2)
+        fail(_bad_option(error).replace("--seeds", "--seed"), 2)
     except ResultError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     _run_and_report(result, config, out, jobs, again="the same command" + " without --overwrite" * overwrite)
 
 
 def _run_and_report(
     result: "AbsoluteValueResult", config: "ExperimentConfig", out: Path, jobs: int, again: str
 ) -> None:
-    from faithfulness_plugin.benchmarks.absolute_value.experiment import RESULT_FILENAME, complete
+    from faithfulness_plugin.benchmarks.absolute_value.experiment import complete
     from faithfulness_plugin.benchmarks.absolute_value.report import tables, write_report
+    from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
     from faithfulness_plugin.benchmarks.schema import ResultError, read_result
 
     total = len(result.conditions) * len(config.seeds)
     path = out / RESULT_FILENAME
     if result.complete:
-        _say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
+        say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
     elif result.runs:
-        _say(f"{path} holds {len(result.runs)} of {total} runs: going on")
+        say(f"{path} holds {len(result.runs)} of {total} runs: going on")
     code = 0
     try:
-        with _Lines(total, len(result.runs)) as lines:
-            result = complete(result, out, n_jobs=jobs, on_run=lines.show)
+        with Lines(total, len(result.runs), "runs") as lines:
+            result = complete(result, out, n_jobs=jobs, on_run=lambda run: lines.show(_line(run)))
     except KeyboardInterrupt:
         code = 130
     except (ValueError, RuntimeError, OSError) as error:
-        _say(f"error: a run failed: {(str(error) or type(error).__name__).splitlines()[0]}")
+        say(f"error: a run failed: {(str(error) or type(error).__name__).splitlines()[0]}")
         code = 1
     try:
         if code:
             result = read_result(path, type(result))
         written = write_report(result, out)
     except ResultError as error:
-        _fail(str(error), 1)
+        fail(str(error), 1)
     if code:
-        _say(f"stopped: {path} holds {len(result.runs)} of {total} runs; {again} goes on from there")
-    _show(tables(result))
-    _say("written: " + ", ".join(str(p) for p in [path, *written]))
+        say(f"stopped: {path} holds {len(result.runs)} of {total} runs; {again} goes on from there")
+    show(tables(result))
+    say("written: " + ", ".join(str(p) for p in [path, *written]))
     raise typer.Exit(code)
 
 
-class _Lines:
-    """A progress bar on a terminal, a line per run elsewhere; on stderr."""
+def _line(run: "Run") -> str:
+    return f"{run.condition}, seed {run.seed}: m {run.metrics.m:.3f}, FVU {run.metrics.fvu:.4f} ({run.seconds:.0f} s)"
 
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.done = total, done
-        console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
+
+@bench.command(epilog="Example: faithfulness bench speed --size toy --rounds 5 --out out/speed")
+def speed(
+    out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out/speed"),
+    size: Annotated[
+        list[str] | None, typer.Option(help="toy, between, small-lm or large; may be repeated [default: the first 3]")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Times that every arm is run")] = 7,
+    slow_rounds: Annotated[
+        int | None, typer.Option(help="Of these, with the slowest arms [default: 2 at most]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch [default: torch's own]")] = None,
+    seed: Annotated[int, typer.Option(help="Seeds weights, data and the order of the arms")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+) -> None:
+    """Time a matched training step beside other ways to make it.
+
+    Ratios of step times and of peak memory: without the Jacobian term, with it, by torch.func.jvp, by double vjp, by a
+    pass per coordinate, and SAELens's own steps. Keep the machine quiet meanwhile. Interrupted, it goes on with the
+    size it was at when called again; complete, it shows what is there.
+    """
+    import torch
+
+    from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
+    from faithfulness_plugin.benchmarks.schema import ResultError
+    from faithfulness_plugin.benchmarks.speed.experiment import complete, open_result
+    from faithfulness_plugin.benchmarks.speed.report import tables, write_report
+    from faithfulness_plugin.benchmarks.speed.schema import SpeedConfig
+    from faithfulness_plugin.benchmarks.speed.sizes import CPU_SIZES, SIZES
+
+    names = size or list(CPU_SIZES)
+    if unknown := [name for name in names if name not in SIZES]:
+        fail(f"--size {unknown[0]}: choose from {', '.join(SIZES)}", 2)
+    if device == "cuda" and not torch.cuda.is_available():
+        fail("--device cuda: torch sees no CUDA device here; leave it out to measure on the CPU", 2)
+    try:
+        config = SpeedConfig(
+            sizes=tuple(SIZES[name] for name in dict.fromkeys(names)),
+            rounds=rounds,
+            slow_rounds=slow_rounds if slow_rounds is not None else min(2, rounds),
+            coordinates=16,
+            jacobian_rows=16,
+            seed=seed,
+            device=device,  # pyright: ignore[reportArgumentType]  pydantic says which there are
+            threads=threads if threads is not None else torch.get_num_threads(),
         )
-        self.task = self.bar.add_task("runs", total=total, completed=done)
-
-    def __enter__(self) -> "_Lines":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def show(self, run: "Run") -> None:
-        self.done += 1
-        line = (
-            f"[{self.done}/{self.total}] {run.condition}, seed {run.seed}: m {run.metrics.m:.3f}, "
-            f"FVU {run.metrics.fvu:.4f} ({run.seconds:.0f} s)"
-        )
-        if self.bar.disable:
-            _say(line)
-        else:
-            self.bar.update(self.task, advance=1, description=line)
+        result = open_result(out, config, overwrite=overwrite)
+    except ValidationError as error:
+        fail(_bad_option(error), 2)
+    except ResultError as error:
+        fail(str(error), 2)
+    if result.complete:
+        say(f"{out / RESULT_FILENAME} is complete; shown again, not run again (--overwrite runs it anew)")
+    try:
+        with Lines(len(config.sizes), len(result.sizes), "sizes") as lines:
+            result = complete(result, out, lines.note, lambda of: lines.show(of.size))
+    except KeyboardInterrupt:
+        say("stopped; the same command without --overwrite goes on with the size that was being measured")
+        raise typer.Exit(130) from None
+    except (ValueError, RuntimeError, OSError) as error:
+        fail((str(error) or type(error).__name__).splitlines()[0], 1)
+    show(tables(result))
+    say("written: " + ", ".join(str(path) for path in [out / RESULT_FILENAME, *write_report(result, out)]))
 
 
-def _show(markdown: str) -> None:
-    console = Console()
-    if console.is_terminal and console.width >= WIDE:
-        console.print(Markdown(markdown))
-    else:  # a narrow terminal would cut the cells
-        print(markdown)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    _say(f"error: {message}")
-    raise typer.Exit(code)
+def _bad_option(error: ValidationError) -> str:
+    """The first thing that is wrong, under the name of its option."""
+    first = error.errors()[0]
+    option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1])
+    return option + first["msg"].removeprefix("Value error, ")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,8 +13,15 @@ Layer = Callable[[Tensor], Tensor]
 """The function that is replaced, row-wise: [..., d_in] -> [..., d_out]. Any callable. Of an nn.Module, its `forward`:
 the module's own forward hooks are not run (its submodules' are), so that a layer can be matched inside one of them."""
 
+FUNCTION = TypeVar("FUNCTION", bound=Callable[..., Any])
+
 # Forward-mode AD keeps one global level per process: two threads inside it break each other.
 FORWARD_AD_LOCK = threading.RLock()
+
+
+def never_compiled(function: FUNCTION) -> FUNCTION:
+    """Left out of `torch.compile`: a compiled forward-mode product that failed would leave its level open."""
+    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]  it keeps the signature
 
 
 def bare(function: Layer) -> Layer:
@@ -41,7 +49,7 @@ def mismatch_explained(function: Layer, x: Tensor) -> Iterator[None]:
         raise
 
 
-@torch.compiler.disable  # a compiled forward-mode product that fails would leave its level open
+@never_compiled
 @torch.no_grad()
 def layer_jvp(
     layer: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
@@ -67,7 +75,7 @@ def layer_jvp(
         return forward_jvp(layer, _normal(x), v)
 
 
-@torch.compiler.disable
+@never_compiled
 @torch.no_grad()
 def layer_vjp(
     layer: Layer, x: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*probes_batch d_out"]
@@ -84,7 +92,7 @@ def layer_vjp(
         return reverse_vjp(layer, _normal(x), u)
 
 
-@torch.compiler.disable
+@never_compiled
 def forward_jvp(
     function: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
@@ -101,7 +109,7 @@ def forward_jvp(
     return y, products[0] if v.ndim == x.ndim else torch.stack(products)
 
 
-@torch.compiler.disable
+@never_compiled
 def double_vjp(
     function: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
@@ -134,7 +142,7 @@ def _double_vjp(
     return (y, products) if keep else (y.detach(), products)
 
 
-@torch.compiler.disable
+@never_compiled
 def reverse_vjp(
     function: Layer, x: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*probes_batch d_out"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:

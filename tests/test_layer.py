@@ -94,7 +94,7 @@ class BackwardOnly(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         return grad * (1 - y.square())
 

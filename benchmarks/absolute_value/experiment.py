@@ -18,42 +18,19 @@ from faithfulness_plugin.benchmarks.absolute_value.schema import (
     Run,
     RunMetrics,
 )
-from faithfulness_plugin.benchmarks.schema import Environment, ResultError, read_result, write_text
+from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
+from faithfulness_plugin.benchmarks.schema import Environment, write_text
 from faithfulness_plugin.benchmarks.statistics import interval, share
-from faithfulness_plugin.differences import differences
 from faithfulness_plugin.toy.circuits import abs_circuits
 
-RESULT_FILENAME = "result.json"
 EMERGED = 0.1
 
 
 def open_result(out: Path, config: ExperimentConfig, *, overwrite: bool = False) -> AbsoluteValueResult:
     """The result that stands in `out`, to be completed, or an empty one that has just been written there.
 
-    Raises:
-        ResultError: `out` cannot be written, or holds a result of another configuration, or a file that is none.
-    """
-    path = out / RESULT_FILENAME
-    if path.exists() and not overwrite:
-        result = read_result(path, AbsoluteValueResult)
-        if (result.config, tuple(result.conditions)) != (config, CONDITIONS):
-            changed = differences(result.config.model_dump(), config.model_dump()) or "other conditions"
-            raise ResultError(
-                f"{path} holds a result with other settings ({changed}): choose another --out, or pass --overwrite"
-            )
-        here = Environment.here()
-        if not result.complete and result.environment.packages != here.packages:
-            changed = differences(result.environment.packages, here.packages)
-            raise ResultError(
-                f"{path} was begun with other versions ({changed}): install those to go on, choose another --out, "
-                "or pass --overwrite"
-            )
-        return result
-    if not overwrite and any(not entry.name.startswith(".") for entry in _entries(out)):
-        raise ResultError(
-            f"{out} is not empty and holds no {RESULT_FILENAME}: choose another --out, or pass --overwrite"
-        )
-    result = AbsoluteValueResult(
+    Raises ResultError as `begin_or_go_on` does."""
+    fresh = AbsoluteValueResult(
         complete=False,
         config=config,
         conditions=list(CONDITIONS),
@@ -63,8 +40,7 @@ def open_result(out: Path, config: ExperimentConfig, *, overwrite: bool = False)
         runs=[],
         summary=[],
     )
-    write_text(path, result.model_dump_json(indent=1))
-    return result
+    return begin_or_go_on(out, fresh, overwrite=overwrite)
 
 
 def complete(
@@ -127,10 +103,3 @@ def summarise(runs: list[Run]) -> list[ConditionSummary]:
             )
         )
     return summaries
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir()) if folder.exists() else []
-    except OSError as error:
-        raise ResultError(f"{folder} cannot be used ({error.strerror}): choose another --out") from error

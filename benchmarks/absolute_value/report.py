@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ConditionSummary, Run
+from faithfulness_plugin.benchmarks.markdown import markdown_table
 from faithfulness_plugin.benchmarks.schema import Interval, ResultError, Share, write_text
 from faithfulness_plugin.figures.circuit_projection import ProjectionPanel, circuit_projection_figure
 from faithfulness_plugin.figures.jacobian_at_point import jacobian_at_point
@@ -82,7 +83,7 @@ def brief_table(result: AbsoluteValueResult) -> str:
     header = ["", *(titles[s.condition] for s in shown)]
     loss = ["Validation loss", *(_interval(s.metrics["validation_loss"], 5) for s in shown)]
     sparsity = ["Sparsity", *(_interval(s.metrics["sparsity"], 5) for s in shown)]
-    return _markdown(header, [loss, sparsity])
+    return markdown_table(header, [loss, sparsity])
 
 
 def full_table(result: AbsoluteValueResult) -> str:
@@ -94,7 +95,7 @@ def full_table(result: AbsoluteValueResult) -> str:
         return [titles[summary.condition], *cells, _share(summary.emergence)]
 
     header = ["condition", *(label for label, _ in COLUMNS.values()), "emergence"]
-    return _markdown(header, [row(summary) for summary in result.summary])
+    return markdown_table(header, [row(summary) for summary in result.summary])
 
 
 def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
@@ -117,7 +118,7 @@ def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
         }
         return [setting, *(cells[name] for name in titles)]
 
-    return _markdown(["setting", *titles.values()], [row(result) for result in results])
+    return markdown_table(["setting", *titles.values()], [row(result) for result in results])
 
 
 def _projection_figure(result: AbsoluteValueResult) -> Figure:
@@ -166,8 +167,3 @@ def _interval(value: Interval, digits: int) -> str:
 
 def _share(value: Share) -> str:
     return f"{value.count} of {value.n} [{value.low:.2f}, {value.high:.2f}]"
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,10 +1,12 @@
 """The typed result of `faithfulness reproduce`."""
 
+import hashlib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.schema import Environment, Interval, Record, Share
+from faithfulness_plugin.benchmarks.schema import Interval, Record, Result, Share
 
 ENOUGH_ROWS = 20
 VALIDATION_SEED = 1_000_003
@@ -134,16 +136,20 @@ class ConditionSummary(Record):
     emergence: Share = Field(description="seeds with m above a tenth of its maximum")
 
 
-class AbsoluteValueResult(Record):
+class AbsoluteValueResult(Result):
     """The whole experiment, or as much of it as was run."""
 
     benchmark: Literal["absolute-value"] = "absolute-value"
     schema_version: Literal[1] = 1
-    complete: bool
     config: ExperimentConfig
     conditions: list[Condition]
     layer_l0: float = Field(description="the layer's own active neurons per clean row: density * d_in")
     circuits: list[str] = Field(description="labels of the projections' rows")
-    environment: Environment
     runs: list[Run]
     summary: list[ConditionSummary]
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        digest = hashlib.sha256(str([c.model_dump() for c in self.conditions]).encode()).hexdigest()[:8]
+        return {**self.config.model_dump(), "conditions": digest}

@@ -88,9 +88,11 @@ class _SumActive(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  that is how torch calls it
+        ctx: Any, *grad_outputs: Any
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         values, W, features, offsets = ctx.saved_tensors
-        grad = grads[0].contiguous()
+        grad = grad_outputs[0].contiguous()
         to_values = _dots(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
         to_W = _by_feature(values, features, offsets, grad, len(W)) if ctx.needs_input_grad[1] else None
         return to_values, to_W, None, None
@@ -104,9 +106,11 @@ class _DotActive(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  that is how torch calls it
+        ctx: Any, *grad_outputs: Any
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, W, features, offsets = ctx.saved_tensors
-        grad = grads[0].contiguous()
+        grad = grad_outputs[0].contiguous()
         to_x = _bag(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
         to_W = _by_feature(grad, features, offsets, x.contiguous(), len(W)) if ctx.needs_input_grad[1] else None
         return to_x, to_W, None, None, None

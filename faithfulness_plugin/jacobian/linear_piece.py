@@ -43,8 +43,15 @@ class LinearPiece(Protocol):
     for those act through the gates alone, unless the gates are straight-through (`gate_bandwidth`).
     """
 
-    weights: Weights
-    hidden_pre: Tensor | None
+    @property
+    def weights(self) -> Weights:
+        """The transcoder's."""
+        ...
+
+    @property
+    def hidden_pre(self) -> Tensor | None:
+        """The pre-activations [..., d_sae], where they are at hand."""
+        ...
 
     @property
     def feature_acts(self) -> Tensor:
@@ -142,8 +149,12 @@ class SparsePiece:
     """The pre-activations, without a graph."""
 
     @cached_property
-    def feature_acts(self) -> Tensor:
+    def _coo(self) -> Tensor:
         return self.entries.coo(self.values)
+
+    @property
+    def feature_acts(self) -> Tensor:
+        return self._coo
 
     def decode(self) -> Float[Tensor, "*batch d_out"]:
         _, W_dec, b_dec, _ = self.weights

@@ -209,7 +209,7 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         y = self.target(x)
         losses = {"mse_loss": self.mse_loss_fn(sae_out, y).sum() / max(1, y[..., 0].numel())}
         aux_input = TranscoderStepInput(**{**vars(step_input), "sae_in": y}, x=x)
-        losses |= self.calculate_aux_loss(aux_input, piece.feature_acts, hidden_pre, sae_out)
+        losses |= cast(dict[str, Tensor], self.calculate_aux_loss(aux_input, piece.feature_acts, hidden_pre, sae_out))
         if self.cfg.gradient_masking_coefficient > 0:
             losses["gradient_masking_loss"] = step_input.coefficients["gradient_masking"] * piece.masking()
         metrics: dict[str, Any] = {}

@@ -46,7 +46,9 @@ class JumpReLUTrainingTranscoderConfig(TrainingTranscoderConfig, JumpReLUTrainin
         return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
 
 
-class JumpReLUTrainingTranscoder(TrainingTranscoder[JumpReLUTrainingTranscoderConfig], JumpReLUTrainingSAE):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  our config is also SAELens's
+    TrainingTranscoder[JumpReLUTrainingTranscoderConfig], JumpReLUTrainingSAE
+):
     """t(x) = W_dec (z * 1[z > threshold]) + b_dec (+ W_skip x) with z = W_enc x + b_enc, a threshold per feature.
 
     Activation, straight-through gradients, sparsity loss and dead-feature loss (`pre_act_loss_coefficient`) are

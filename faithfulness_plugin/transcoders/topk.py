@@ -25,7 +25,8 @@ from faithfulness_plugin.transcoders.base import (
 from faithfulness_plugin.transcoders.gates import straight_through
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
-SPARSE_FROM = 32  # features to each active one, from which on leaving the others out pays
+# from how many features on, and how many to each active one, leaving the others out pays
+SPARSE_FROM, SPARSE_RATIO = 512, 32
 
 
 @dataclass(kw_only=True)
@@ -39,7 +40,8 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
     aux_loss_coefficient: float = 1.0
     """Weight of the dead-feature loss; 0 turns it off."""
     use_sparse_activations: bool | None = None
-    """Multiply active features only in training; None: where that is faster, 32 k <= d_sae. The values are the same."""
+    """Multiply active features only in training; None: where that is faster, from 32 k and from 512 features
+    on. The values are the same."""
     rescale_acts_by_decoder_norm: bool = True
     """Rank features by a_i ||W_dec^i|| rather than by a_i: by what they write. Activations themselves stay as they
     are, which computes what SAELens's option of this name computes."""
@@ -100,7 +102,8 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def sparse(self) -> bool:
         """Whether the training step multiplies active features only."""
         wanted = self.cfg.use_sparse_activations
-        return SPARSE_FROM * self.cfg.k <= self.cfg.d_sae if wanted is None else wanted
+        pays = self.cfg.d_sae >= max(SPARSE_FROM, SPARSE_RATIO * self.cfg.k)
+        return pays if wanted is None else wanted
 
     def score(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """What features are ranked by."""

@@ -39,4 +39,5 @@ def test_it_is_registered_and_survives_saving(tmp_path):
     NoiseAugmentedTranscoder(config).save_model(tmp_path)
     loaded = TrainingSAE.load_from_disk(tmp_path)
     assert type(loaded) is NoiseAugmentedTranscoder
+    assert isinstance(loaded.cfg, NoiseAugmentedTranscoderConfig)
     assert loaded.cfg.augmentation_noise == 0.3

@@ -39,13 +39,14 @@ def test_gram_is_the_explicit_jacobians(architecture, skip, gated, act, in_data_
     if root is not None:
         J_t, J_f = J_t @ root, J_f @ root
     J_t, J_f = J_t.flatten(1), J_f.flatten(1)
-    close = {"rtol": 1e-8, "atol": 1e-10}
-    torch.testing.assert_close(products.transcoder, J_t.square().sum(1), **close)
-    torch.testing.assert_close(products.layer, J_f.square().sum(1), **close)
-    torch.testing.assert_close(products.inner, (J_t * J_f).sum(1), **close)
-    torch.testing.assert_close(products.squared_error, (J_t - J_f).square().sum(1), **close)
+    torch.testing.assert_close(products.transcoder, J_t.square().sum(1), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(products.layer, J_f.square().sum(1), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(products.inner, (J_t * J_f).sum(1), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(products.squared_error, (J_t - J_f).square().sum(1), rtol=1e-8, atol=1e-10)
     moving = products.layer > 1e-6
-    torch.testing.assert_close(products.cosine[moving], torch.cosine_similarity(J_t, J_f, dim=1)[moving], **close)
+    torch.testing.assert_close(
+        products.cosine[moving], torch.cosine_similarity(J_t, J_f, dim=1)[moving], rtol=1e-8, atol=1e-10
+    )
     relative = (J_t - J_f).square().sum(1) / J_f.square().sum(1)
     torch.testing.assert_close(products.relative_error[moving], relative[moving], rtol=1e-6, atol=1e-6)
 

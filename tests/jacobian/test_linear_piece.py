@@ -1,8 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 from oracles import ARCHITECTURES, SPARSE, DenseRelu, densely, random_transcoder
 
-from faithfulness_plugin.jacobian.linear_piece import DensePiece, LinearPiece, SparsePiece, linear_piece
+from faithfulness_plugin.jacobian.linear_piece import DensePiece, LinearPiece, SparsePiece, Weights, linear_piece
 
 
 def rows(n: int = 9) -> torch.Tensor:
@@ -20,7 +22,7 @@ def piece_of(transcoder: torch.nn.Module, x: torch.Tensor, **options: object) ->
 @pytest.mark.parametrize("training", [False, True])
 def test_the_sparse_piece_and_its_gradients_are_the_dense_ones(architecture, skip, training):
     torch.manual_seed(1)
-    transcoder = random_transcoder(architecture, skip=skip).train(training)
+    transcoder: Any = random_transcoder(architecture, skip=skip).train(training)
     if not training and architecture == "batch_topk":
         transcoder.topk_threshold.fill_(0.3)
     x, v, u = rows(), rows(), torch.randn(9, 4, dtype=torch.float64)
@@ -104,9 +106,7 @@ def test_a_class_that_is_not_known_has_none_until_it_registers():
         pass
 
     @linear_piece.register
-    def _(student: Registered, x, *, gate=None, gate_bandwidth=None):
-        from faithfulness_plugin.jacobian.linear_piece import Weights
-
+    def _(student: Registered, x: torch.Tensor, *, gate: Any = None, gate_bandwidth: float | None = None):
         W_enc, W_dec = student.encoder.weight.T, student.decoder.weight.T
         acts = torch.relu(student.encoder(x)) if gate is None else gate
         return DensePiece(x, acts, Weights(W_enc, W_dec, student.decoder.bias))

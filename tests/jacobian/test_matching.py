@@ -361,7 +361,7 @@ def test_a_student_whose_jacobian_cannot_be_trained_is_refused(mlp):
 
         @staticmethod
         @torch.autograd.function.once_differentiable
-        def backward(ctx, grad):
+        def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
             return grad
 
     class Unknown(DenseRelu):

@@ -3,7 +3,8 @@ import torch
 from oracles import GatedMlp, jacobian_by_rows
 from torch import nn
 from transformer_lens import HookedTransformerConfig
-from transformer_lens.components import MLP, GatedMLP
+from transformer_lens.components.mlps.gated_mlp import GatedMLP
+from transformer_lens.components.mlps.mlp import MLP
 
 from faithfulness_plugin import AbsNetwork
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, checked_mlp_weights, mlp_weights

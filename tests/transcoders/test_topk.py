@@ -89,7 +89,9 @@ def test_the_sparse_step_saves_nothing_of_the_size_of_the_dense_one(mlp, make_tr
 
 def test_by_itself_it_is_sparse_where_that_pays(make_transcoder):
     assert not make_transcoder("topk", use_sparse_activations=None).sparse
-    assert make_transcoder("topk", d_sae=96, use_sparse_activations=None).sparse
+    assert make_transcoder("topk", d_sae=512, k=16, use_sparse_activations=None).sparse
+    assert not make_transcoder("topk", d_sae=512, k=17, use_sparse_activations=None).sparse
+    assert not make_transcoder("topk", d_sae=400, k=1, use_sparse_activations=None).sparse
 
 
 def test_dead_features_are_asked_to_explain_the_residual(mlp, make_transcoder):

@@ -1,0 +1,50 @@
+"""All sizes, written as they end, resumed where they were interrupted."""
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
+from faithfulness_plugin.benchmarks.schema import Environment, write_text
+from faithfulness_plugin.benchmarks.speed.run import measure
+from faithfulness_plugin.benchmarks.speed.schema import SizeResult, SpeedConfig, SpeedResult
+
+
+def open_result(out: Path, config: SpeedConfig, *, overwrite: bool = False) -> SpeedResult:
+    """The result that stands in `out`, to be completed, or an empty one. Raises ResultError as `begin_or_go_on`."""
+    device = torch.cuda.get_device_name() if config.device == "cuda" else "cpu"
+    fresh = SpeedResult(
+        complete=False, config=config, environment=Environment.here(device), processor=_processor(), sizes=[]
+    )
+    return begin_or_go_on(out, fresh, overwrite=overwrite)
+
+
+def complete(
+    result: SpeedResult,
+    out: Path,
+    on_step: Callable[[str], None] = lambda _: None,
+    on_size: Callable[[SizeResult], None] = lambda _: None,
+) -> SpeedResult:
+    """Measures the sizes that are missing; after each one the file in `out` holds all that are done."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(result.config.threads)
+    try:
+        for size in result.config.sizes[len(result.sizes) :]:
+            sizes = [*result.sizes, measure(size, result.config, on_step)]
+            done = len(sizes) == len(result.config.sizes)
+            result = result.model_copy(update={"sizes": sizes, "complete": done})
+            write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
+            on_size(sizes[-1])
+    finally:
+        torch.set_num_threads(threads)
+    return result
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
