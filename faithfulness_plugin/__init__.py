@@ -14,6 +14,7 @@ from faithfulness_plugin.training import TrainingResult, train_transcoder
 from faithfulness_plugin.transcoders import stock as _stock  # noqa: F401  known to the closed forms by being imported
 from faithfulness_plugin.transcoders.base import NonFiniteError
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.export import topk_to_jumprelu
 from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
@@ -39,6 +40,7 @@ __all__ = [
     "layer_jvp",
     "layer_vjp",
     "metrics",
+    "topk_to_jumprelu",
     "train_transcoder",
     "transcoder_jvp",
     "transcoder_vjp",

@@ -52,6 +52,7 @@ def train_transcoder(
     lr_warm_up_steps: int = 0,
     lr_decay_steps: int = 0,
     batch_size: int | None = None,
+    dead_feature_window: int = 1000,
     log_every: int = 100,
     evaluator: Evaluator[Any] | None = None,
     evaluate_every: int | None = None,
@@ -63,13 +64,14 @@ def train_transcoder(
     """Trains a transcoder on a layer with SAELens's SAETrainer (Adam, gradient norm clipped at 1).
 
     Args:
-        transcoder: trained in place, on its own device.
+        transcoder: trained in place, on its own device; returned in `eval` mode, as the function that it exports.
         layer: what it learns to replace, row-wise [batch, d_in] -> [batch, d_out].
         inputs: endless batches [batch, d_in]. Where it has state_dict and load_state_dict, as `AbsInputs` does,
             checkpoints hold its position.
         n_steps: optimizer steps in total, those before a resume included.
         lr: Adam's learning rate, between `lr_warm_up_steps` of linear growth and `lr_decay_steps` of linear decay.
         batch_size: rows per batch; by default `inputs.batch_size`.
+        dead_feature_window: steps without firing after which a feature counts as dead, for the losses that revive them.
         log_every: steps between records of the history.
         evaluator: SAELens's (transcoder, inputs, activation_scaler) -> dict; called every `evaluate_every` steps.
         checkpoint: folder for checkpoints, one subfolder `step_N`; only the newest is kept, and a kill while it is
@@ -91,6 +93,8 @@ def train_transcoder(
         raise ValueError("batch_size must be at least 1, lr positive and finite, warm-up and decay not negative")
     if n_steps < 1 or lr_warm_up_steps + lr_decay_steps > n_steps:
         raise ValueError(f"n_steps={n_steps} must be at least 1 and hold the learning rate's warm-up and decay")
+    if dead_feature_window < 1:
+        raise ValueError(f"dead_feature_window={dead_feature_window} counts steps: at least 1")
     if log_every < 1 or (evaluate_every or 1) < 1 or (checkpoint_every or 1) < 1:
         raise ValueError("log_every, evaluate_every and checkpoint_every count steps: at least 1")
     if (evaluator is None) != (evaluate_every is None):
@@ -113,6 +117,7 @@ def train_transcoder(
         "lr": lr,
         "lr_warm_up_steps": lr_warm_up_steps,
         "lr_decay_steps": lr_decay_steps,
+        "dead_feature_window": dead_feature_window,
     }
 
     transcoder.set_layer(layer)
@@ -124,6 +129,7 @@ def train_transcoder(
             lr_end=lr,
             lr_warm_up_steps=lr_warm_up_steps,
             lr_decay_steps=lr_decay_steps,
+            dead_feature_window=dead_feature_window,
             device=str(transcoder.device),
             logger=LoggingConfig(log_to_wandb=False),
         ),
@@ -150,6 +156,7 @@ def train_transcoder(
                 last = _save(folder, trainer, inputs, history, settings)
             bar.update()
     trainer.set_final_sae_metadata()
+    transcoder.eval()
     return TrainingResult(transcoder, history, last)
 
 

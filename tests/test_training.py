@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracles import ARCHITECTURES, GatedMlp, random_transcoder
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
@@ -18,6 +19,7 @@ from faithfulness_plugin import (
     metrics,
     train_transcoder,
 )
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 D = 6
 
@@ -32,9 +34,15 @@ def inputs(seed: int = 0) -> AbsInputs:
     return AbsInputs(D, density=0.3, repeat_frac=0.1, batch_size=32, seed=seed)
 
 
-def train(transcoder: StandardTrainingTranscoder, data: Iterator[torch.Tensor] | None = None, **options: Any):
+def train(
+    transcoder: TrainingTranscoder[Any],
+    data: Iterator[torch.Tensor] | None = None,
+    layer: torch.nn.Module | None = None,
+    **options: Any,
+):
     schedule = {"n_steps": 60, "lr_warm_up_steps": 5, "lr_decay_steps": 20, "log_every": 10, **options}
-    return train_transcoder(transcoder, AbsNetwork(D), inputs() if data is None else data, progress=False, **schedule)
+    data = inputs() if data is None else data
+    return train_transcoder(transcoder, layer or AbsNetwork(D), data, progress=False, **schedule)
 
 
 def weights(transcoder: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -100,7 +108,41 @@ def test_the_history_names_every_loss_and_the_evaluators_entries():
     assert set(history[2]) == {"step", "m"}
     assert set(history[4]) == {"step", "loss", "mse_loss", "sparsity_loss", "jacobian_loss", "l0"}
     assert set(history[5]) == {"step", "loss", "mse_loss", "sparsity_loss", "jacobian_loss", "l0", "m"}
-    assert transcoder.training
+    assert not transcoder.training  # what is returned is the function that is exported
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("skip", [False, True])
+def test_every_architecture_trains_and_a_resumed_run_is_the_uninterrupted_one(tmp_path, architecture, skip):
+    fields = {
+        "d_in": D,
+        "d_out": D,
+        "d_sae": 24,
+        "dtype": "float32",
+        "skip": skip,
+        "jacobian": {"n_probes": 2},
+        "jacobian_coefficient": 1.0,
+        "gradient_masking_coefficient": 0.01,
+    }
+    options: dict[str, Any] = {"checkpoint_every": 20, "resume": True, "dead_feature_window": 15}
+    torch.manual_seed(0)
+    first, second = random_transcoder(architecture, **fields), random_transcoder(architecture, **fields)
+    second.load_state_dict(first.state_dict())
+    layer = GatedMlp(D, 7, D).float()
+    x = next(inputs(seed=5))
+    before = metrics.reconstruction(first, layer, x).fvu
+    straight = train(first, layer=layer, checkpoint=tmp_path / "straight", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(second, Interrupted(inputs(), 50), layer=layer, checkpoint=tmp_path / "cut", **options)
+    torch.manual_seed(9)
+    third = random_transcoder(architecture, **fields)
+    resumed = train(third, inputs(seed=9), layer=layer, checkpoint=tmp_path / "cut", **options)
+    assert same(straight.transcoder.state_dict(), resumed.transcoder.state_dict())
+    assert straight.history == resumed.history
+    assert metrics.reconstruction(first, layer, x).fvu < before
+    assert straight.history[-1]["l0"] <= 24
+    names = {"step", "loss", "mse_loss", "jacobian_loss", "gradient_masking_loss", "l0"}
+    assert names < set(straight.history[-1])
 
 
 @pytest.mark.parametrize(("value", "kept"), [(np.float64(0.5), 0.5), (torch.tensor(3), 3), (np.int64(2), 2), (1, 1)])
@@ -266,6 +308,7 @@ def test_inputs_whose_position_is_not_known_are_not_resumed(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"dead_feature_window": 0}, "dead_feature_window=0 counts steps"),
         ({"n_steps": 0}, "n_steps=0 must be at least 1"),
         ({"lr_decay_steps": 58}, "n_steps=60 must .* hold the learning rate's warm-up and decay"),
         ({"data": iter([torch.zeros(2, D)])}, "pass batch_size="),

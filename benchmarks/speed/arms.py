@@ -75,7 +75,7 @@ def arms(size: Size, device: str, seed: int, *, coordinates: int, rows: int, onl
         return _step(sae_class(config_class(**common, **fields)), x)
 
     topk = ours(TopKTrainingTranscoder, TopKTrainingTranscoderConfig, k=size.k)
-    batch_topk = ours(BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig, k=size.k)
+    batch_topk = ours(BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig, k=float(size.k))
     standard = ours(StandardTrainingTranscoder, StandardTrainingTranscoderConfig)
 
     def other() -> TopKTrainingTranscoder:

@@ -5,8 +5,10 @@ import sys
 import pytest
 import torch
 from sae_lens import SAE
-from sae_lens.saes.transcoder import Transcoder
+from sae_lens.saes.transcoder import JumpReLUSkipTranscoder, JumpReLUTranscoder, SkipTranscoder, Transcoder
 from safetensors.torch import load_file, save_file
+
+from faithfulness_plugin import topk_to_jumprelu
 
 OUTSIDER = """
 import sys, warnings
@@ -36,8 +38,28 @@ def test_the_export_is_saelenss_own_transcoder(make_transcoder, tmp_path, dtype)
     torch.testing.assert_close(loaded.encode(x), transcoder.encode(x), rtol=0, atol=1e-6)
 
 
+EXPORTS = {
+    ("standard", False): Transcoder,
+    ("standard", True): SkipTranscoder,
+    ("batch_topk", False): JumpReLUTranscoder,
+    ("batch_topk", True): JumpReLUSkipTranscoder,
+    ("jumprelu", False): JumpReLUTranscoder,
+    ("jumprelu", True): JumpReLUSkipTranscoder,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "skip"), EXPORTS)
+def test_a_process_without_this_plugin_loads_every_stock_architecture(make_transcoder, tmp_path, architecture, skip):
+    transcoder = make_transcoder(architecture, dtype="float32", skip=skip).eval()
+    _loads_elsewhere(transcoder, tmp_path, EXPORTS[architecture, skip])
+
+
 def test_a_process_without_this_plugin_loads_it_with_equal_outputs(make_transcoder, tmp_path):
-    transcoder = make_transcoder(dtype="float32")
+    _loads_elsewhere(make_transcoder(dtype="float32"), tmp_path, Transcoder)
+
+
+def _loads_elsewhere(transcoder, tmp_path, expected: type) -> None:
     transcoder.save_inference_model(tmp_path / "export")
     x = torch.randn(20, 5)
     save_file({"x": x}, tmp_path / "x.safetensors")
@@ -46,6 +68,36 @@ def test_a_process_without_this_plugin_loads_it_with_equal_outputs(make_transcod
         [sys.executable, "-c", OUTSIDER, *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "sae_lens.saes.transcoder Transcoder"
+    assert done.stdout.strip() == f"sae_lens.saes.transcoder {expected.__name__}"
     y = load_file(tmp_path / "y.safetensors")["y"]
     torch.testing.assert_close(y, transcoder(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("finished", [False, True])
+def test_topk_becomes_a_jumprelu_with_as_many_active_features(
+    as_installed, make_transcoder, tmp_path, skip, rescale, finished
+):
+    transcoder = make_transcoder("topk", skip=skip, rescale_acts_by_decoder_norm=rescale)
+    if finished:
+        transcoder.save_inference_model(tmp_path / "topk")
+        transcoder = SAE.load_from_disk(tmp_path / "topk")
+    x = torch.randn(500, 5, dtype=torch.float64)
+    converted = topk_to_jumprelu(transcoder, x)
+    assert type(converted) is (JumpReLUSkipTranscoder if skip else JumpReLUTranscoder)
+    before, after = transcoder.encode(x), converted.encode(x)
+    assert (after > 0).sum() == (before > 0).sum()
+    same_gates = ((before > 0) == (after > 0)).all(-1)
+    assert 0 < same_gates.sum() < 500  # an approximation; where the gates agree, it is exact
+    torch.testing.assert_close(converted(x)[same_gates], transcoder(x)[same_gates])
+    converted.save_model(tmp_path / "converted")
+    torch.testing.assert_close(SAE.load_from_disk(tmp_path / "converted")(x), converted(x))
+
+
+def test_rows_on_which_nothing_fires_give_no_threshold(make_transcoder):
+    transcoder = make_transcoder("topk")
+    with torch.no_grad():
+        transcoder.b_enc.fill_(-100)
+    with pytest.raises(ValueError, match="no feature is active on these 4 rows"):
+        topk_to_jumprelu(transcoder, torch.randn(4, 5).double())

@@ -1,0 +1,63 @@
+"""Finished transcoders in the architectures that SAELens has."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from sae_lens.saes.transcoder import (
+    JumpReLUSkipTranscoder,
+    JumpReLUSkipTranscoderConfig,
+    JumpReLUTranscoder,
+    JumpReLUTranscoderConfig,
+)
+from torch import Tensor
+
+from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder
+from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
+
+
+@torch.no_grad()
+def topk_to_jumprelu(
+    transcoder: TopKTrainingTranscoder | TopKTranscoder, x: Float[Tensor, "rows d_in"]
+) -> JumpReLUTranscoder:
+    """A TopK transcoder as SAELens's stock JumpReLU transcoder, which loads without this package.
+
+    An approximation: TopK keeps k features of every row, JumpReLU those above a threshold. The threshold is chosen so
+    that on the given rows as many features are active in all as with TopK (in what TopK ranks by, a_i or
+    a_i ||W_dec^i||): rows then have fewer or more than k, and outputs differ. Measure the two on rows of your own, with
+    `metrics.reconstruction`.
+
+    Args:
+        x: [rows, d_in], inputs of the kind that it will see; some thousands.
+
+    Returns:
+        A JumpReLUTranscoder, or a JumpReLUSkipTranscoder where there is a skip connection; `save_model` writes it.
+
+    Raises:
+        ValueError: no feature is active on these rows.
+    """
+    W_dec_norm = transcoder.W_dec.norm(dim=-1) if transcoder.cfg.rescale_acts_by_decoder_norm else None
+    hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
+    score = hidden_pre if W_dec_norm is None else hidden_pre * W_dec_norm
+    count = int((transcoder.encode(x) > 0).sum())
+    if count == 0:
+        raise ValueError(f"no feature is active on these {len(x)} rows: pass inputs of the kind that it was trained on")
+    ranked = score.flatten().sort(descending=True).values[count - 1 : count + 1]
+    threshold = ranked.mean().clamp_min(0)
+
+    cfg, skip = transcoder.cfg, transcoder.cfg.skip
+    config_class = JumpReLUSkipTranscoderConfig if skip else JumpReLUTranscoderConfig
+    config = config_class(
+        d_in=cfg.d_in,
+        d_out=cfg.d_out,
+        d_sae=cfg.d_sae,
+        dtype=cfg.dtype,
+        device=str(transcoder.device),
+        apply_b_dec_to_input=False,
+        metadata=cfg.metadata,
+    )
+    converted: Any = JumpReLUSkipTranscoder(config) if skip else JumpReLUTranscoder(config)
+    weights = {name: value.contiguous() for name, value in transcoder.state_dict().items()}
+    thresholds = torch.ones_like(transcoder.b_enc) if W_dec_norm is None else 1 / W_dec_norm
+    converted.load_state_dict({**weights, "threshold": threshold * thresholds})
+    return converted
