@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link reproduce beyond architectures test test-slow lint format docs clean
+.PHONY: help setup link reproduce beyond architectures speed test test-slow lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ architectures: $(INSTALLED)  ## the experiment with every architecture, into ben
 	$(ARCHITECTURES_RUN) --architecture batch_topk --k 1.3 --out $(ARCHITECTURES)/batch_topk_1.3
 	$(ARCHITECTURES_RUN) --architecture batch_topk --k 1.6 --out $(ARCHITECTURES)/batch_topk_1.6
 	$(ARCHITECTURES_RUN) --architecture jumprelu --l0-coefficient 0.1 --out $(ARCHITECTURES)/jumprelu
+
+speed: $(INSTALLED)  ## step times and memory on this machine, into benchmarks/results/speed (keep the machine quiet)
+	$(BIN)/faithfulness bench speed --overwrite --out benchmarks/results/speed $(ARGS)
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
 	$(BIN)/python -m faithfulness_plugin.benchmarks.readme

@@ -2,46 +2,61 @@
 
 from pathlib import Path
 
-from faithfulness_plugin.benchmarks.absolute_value.report import beyond_table, tables, write_report
+from faithfulness_plugin.benchmarks.absolute_value import report as absolute_value
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.schema import read_result, write_text
+from faithfulness_plugin.benchmarks.speed import report as speed
+from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 RESULT = RESULTS / "absolute_value" / RESULT_FILENAME
+SPEED = RESULTS / "speed" / RESULT_FILENAME
 
 
 def measured() -> dict[str, str]:
-    """Each table by the name of its place in the README."""
-    beyond = [read_result(path, AbsoluteValueResult) for path in sorted(RESULTS.glob(f"beyond/*/{RESULT_FILENAME}"))]
+    """Each table by the name of its place in the docs."""
+    speeds = read_result(SPEED, SpeedResult)
     return {
-        "absolute-value table": tables(read_result(RESULT, AbsoluteValueResult)),
-        "beyond table": beyond_table(beyond),
+        "absolute-value table": absolute_value.tables(read_result(RESULT, AbsoluteValueResult)),
+        "beyond table": absolute_value.beyond_table(_all("beyond")),
+        "architectures table": absolute_value.beyond_table(_all("architectures")),
+        "speed ratios": speed.ratio_table(speeds),
+        "speed table": speed.tables(speeds),
     }
 
 
-def filled_in(readme: str, name: str, table: str) -> str:
-    """The text with what stands between the markers `begin: name` and `end: name` replaced.
+def _all(folder: str) -> list[AbsoluteValueResult]:
+    return [read_result(path, AbsoluteValueResult) for path in sorted(RESULTS.glob(f"{folder}/*/{RESULT_FILENAME}"))]
 
-    Raises ValueError where a marker is missing."""
+
+def filled_in(page: str, name: str, table: str) -> str:
+    """The text with what stands between the markers `begin: name` and `end: name` replaced; a page without is left.
+
+    Raises ValueError where only one of the markers is there."""
     begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
-    before, found_begin, rest = readme.partition(begin)
+    before, found_begin, rest = page.partition(begin)
     _, found_end, after = rest.partition(end)
+    if not found_begin and end not in page:
+        return page
     if not found_begin or not found_end:
-        raise ValueError(f"the README has no {begin} ... {end}")
+        raise ValueError(f"a page has one of {begin} and {end} without the other, or in the wrong order")
     return f"{before}{begin}\n\n{table.strip()}\n\n{end}{after}"
 
 
 def main() -> None:
-    """Rewrites table.md and the figures beside each committed result, and the tables in README.md."""
-    for path in RESULTS.rglob(RESULT_FILENAME):
-        write_report(read_result(path, AbsoluteValueResult), path.parent)
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    for name, table in measured().items():
-        text = filled_in(text, name, table)
-    write_text(path, text)
+    """Rewrites table.md and the figures beside each committed result, and the tables in README.md and docs."""
+    for folder in ("absolute_value", "beyond", "architectures"):
+        for path in (RESULTS / folder).rglob(RESULT_FILENAME):
+            absolute_value.write_report(read_result(path, AbsoluteValueResult), path.parent)
+    speed.write_report(read_result(SPEED, SpeedResult), SPEED.parent)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name, table in measured().items():
+            text = filled_in(text, name, table)
+        write_text(page, text)
 
 
 if __name__ == "__main__":

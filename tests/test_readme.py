@@ -9,18 +9,22 @@ from torch import nn
 from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
 from faithfulness_plugin.benchmarks.absolute_value.report import fingerprint, write_report
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
-from faithfulness_plugin.benchmarks.readme import RESULT, RESULTS, filled_in, measured
+from faithfulness_plugin.benchmarks.readme import PAGES, RESULT, RESULTS, SPEED, filled_in, measured
 from faithfulness_plugin.benchmarks.schema import read_result
+from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 PLAIN_LOOP, SAELENS, HOOKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_tables_are_the_committed_results():
-    for path in [RESULT, *RESULTS.glob("beyond/*/result.json")]:
+    for path in [RESULT, *RESULTS.glob("beyond/*/result.json"), *RESULTS.glob("architectures/*/result.json")]:
         assert read_result(path, AbsoluteValueResult).complete
+    assert read_result(SPEED, SpeedResult).complete
+    pages = [page.read_text(encoding="utf-8") for page in PAGES]
     for name, table in measured().items():
-        assert filled_in(README, name, table) == README
+        assert any(f"<!-- begin: {name} -->" in page for page in pages)
+        assert [filled_in(page, name, table) for page in pages] == pages
 
 
 def test_the_committed_table_and_figures_are_the_committed_results(tmp_path):
@@ -35,16 +39,21 @@ def test_the_committed_table_and_figures_are_the_committed_results(tmp_path):
 
 
 def test_every_file_that_it_shows_is_there():
-    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", prose)
-    assert len(targets) > 4
-    for target in targets:
-        assert (Path(__file__).resolve().parent.parent / target).exists(), target
+    for page in PAGES:
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        targets = re.findall(r"\]\((?!http)([^)#]+)\)", prose)
+        assert targets
+        for target in targets:
+            assert (page.parent / target).exists(), target
 
 
-def test_markers_that_are_missing_are_named():
-    with pytest.raises(ValueError, match="the README has no"):
-        filled_in("no markers", "name", "table")
+def test_markers_come_in_pairs():
+    begin, end = "<!-- begin: name -->", "<!-- end: name -->"
+    assert filled_in("no markers", "name", "table") == "no markers"
+    assert filled_in(f"a {begin} old {end} b", "name", "table") == f"a {begin}\n\ntable\n\n{end} b"
+    for page in (begin, end, f"{end} {begin}"):
+        with pytest.raises(ValueError, match="without the other, or in the wrong order"):
+            filled_in(page, "name", "table")
 
 
 def test_the_plain_loop_is_short():

@@ -8,7 +8,7 @@ from typing import cast
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 
-from faithfulness_plugin.benchmarks.absolute_value.conditions import CONDITIONS
+from faithfulness_plugin.benchmarks.absolute_value.conditions import conditions
 from faithfulness_plugin.benchmarks.absolute_value.run import run
 from faithfulness_plugin.benchmarks.absolute_value.schema import (
     AbsoluteValueResult,
@@ -33,7 +33,7 @@ def open_result(out: Path, config: ExperimentConfig, *, overwrite: bool = False)
     fresh = AbsoluteValueResult(
         complete=False,
         config=config,
-        conditions=list(CONDITIONS),
+        conditions=list(conditions(config.architecture)),
         layer_l0=config.density * config.d_in,
         circuits=[circuit.label for circuit in abs_circuits(config.d_in)] + ["datapoint p"],
         environment=Environment.here(),

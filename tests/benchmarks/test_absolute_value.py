@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from faithfulness_plugin.benchmarks.absolute_value.conditions import CONDITIONS
+from faithfulness_plugin.benchmarks.absolute_value.conditions import CONDITIONS, conditions
 from faithfulness_plugin.benchmarks.absolute_value.experiment import complete, open_result
 from faithfulness_plugin.benchmarks.absolute_value.report import brief_table, full_table, tables, write_report
 from faithfulness_plugin.benchmarks.absolute_value.run import run
@@ -116,9 +116,22 @@ def test_conditions_are_what_they_say():
     assert by_name["noise"].jacobian_coefficient == 0 < by_name["noise"].augmentation_coefficient
 
 
+@pytest.mark.parametrize("architecture", ["topk", "batch_topk", "jumprelu"])
+def test_every_architecture_is_run_in_every_condition(architecture):
+    config = SMALL.model_copy(update={"architecture": architecture, "n_steps": 5, "seeds": (3,)})
+    for condition in conditions(architecture):
+        measured = run(config, condition, 3).metrics
+        assert measured.fvu >= 0
+        assert architecture != "topk" or measured.l0 <= config.k
+    assert config.sparsity_title != SMALL.sparsity_title
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"architecture": "topk", "k": 1.5}, "k=1.5: TopK keeps a whole number"),
+        ({"architecture": "batch_topk", "k": 65.0}, "at most d_sae=64 features can be active"),
+        ({"architecture": "gated"}, "Input should be 'standard', 'topk', 'batch_topk' or 'jumprelu'"),
         ({"n_ones": 1}, "memorization needs 2 ones or more"),
         ({"n_ones": 17}, "at most d_in=16 fit"),
         ({"density": 1.5}, "less than or equal to 1"),
