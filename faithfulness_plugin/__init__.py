@@ -6,7 +6,8 @@ Importing this package registers the training transcoders with SAELens.
 from faithfulness_plugin import metrics
 from faithfulness_plugin.jacobian.closed_form import transcoder_jvp, transcoder_vjp
 from faithfulness_plugin.jacobian.masking import gradient_masking_penalty
-from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianMatchingConfig
+from faithfulness_plugin.jacobian.matching import JacobianMatching
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.layer import layer_jvp, layer_vjp
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.inputs import AbsInputs

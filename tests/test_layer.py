@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import ARCHITECTURES, DenseRelu, central_difference, jacobian_by_rows, random_transcoder
 
 from faithfulness_plugin import AbsNetwork, JacobianMatching, layer_jvp, layer_vjp, transcoder_jvp
-from faithfulness_plugin.jacobian.matching import ESTIMATORS
+from faithfulness_plugin.jacobian.matching_config import ESTIMATORS
 from faithfulness_plugin.layer import double_vjp
 
 

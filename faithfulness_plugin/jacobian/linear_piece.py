@@ -1,12 +1,14 @@
 """The linear piece of a transcoder at x: where its gates hold, t is affine, and all of its Jacobian is known."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property, singledispatch
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
 from faithfulness_plugin.layer import check_probe_shape
@@ -29,13 +31,9 @@ class Weights(NamedTuple):
         """y + W_skip x, or y where there is no skip connection."""
         return y if self.W_skip is None else y + x.to(self.W_skip.dtype) @ self.W_skip.T
 
-    def add_skip_back(self, w: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*batch d_out"]) -> Tensor:
-        """w + W_skip^T u, or w."""
-        return w if self.W_skip is None else w + u.to(self.W_skip.dtype) @ self.W_skip
 
-
-@runtime_checkable
-class LinearPiece(Protocol):
+@dataclass(frozen=True)
+class LinearPiece(ABC):
     """t(x + dx) = t(x) + W_dec (g * (W_enc dx)) + W_skip dx, with the gates g of x held fixed.
 
     Exact wherever an activation passes the pre-activation of its active features through and is 0 elsewhere: ReLU,
@@ -43,53 +41,63 @@ class LinearPiece(Protocol):
     for those act through the gates alone, unless the gates are straight-through (`gate_bandwidth`).
     """
 
-    @property
-    def weights(self) -> Weights:
-        """The transcoder's."""
-        ...
+    x: Float[Tensor, "*batch d_in"]
+    weights: Weights
 
     @property
-    def hidden_pre(self) -> Tensor | None:
-        """The pre-activations [..., d_sae], where they are at hand."""
-        ...
-
-    @property
+    @abstractmethod
     def feature_acts(self) -> Tensor:
         """a(x), [..., d_sae], or its rows in torch's sparse layout."""
-        ...
 
+    @abstractmethod
     def decode(self) -> Float[Tensor, "*batch d_out"]:
         """W_dec a(x) + b_dec."""
-        ...
+
+    @abstractmethod
+    def through(
+        self, v: Float[Tensor, "*probes_batch d"], reads: Float[Tensor, "d_sae d"], writes: Float[Tensor, "d_sae e"]
+    ) -> Float[Tensor, "*probes_batch e"]:
+        """sum_i g_i <reads_i, v> writes_i."""
+
+    @abstractmethod
+    def sum_of_gates(self, values: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
+        """sum_i g_i values_i, over all rows."""
+
+    @abstractmethod
+    def active(self) -> ActiveFeatures:
+        """Which features are active, rows flattened."""
 
     def output(self) -> Float[Tensor, "*batch d_out"]:
         """t(x) = W_dec a(x) + b_dec + W_skip x."""
-        ...
+        return self.weights.add_skip(self.decode(), self.x)
 
     def jvp(self, v: Float[Tensor, "*probes_batch d_in"]) -> Float[Tensor, "*probes_batch d_out"]:
-        """J_t v = W_dec (g * (W_enc v)) + W_skip v."""
-        ...
+        """J_t v = W_dec (g * (W_enc v)) + W_skip v. Raises ValueError for v that does not fit x."""
+        check_probe_shape(self.x.shape, v)
+        W_enc, W_dec, _, W_skip = self.weights
+        v = v.to(W_enc.dtype)
+        Jv = self.through(v, W_enc.T, W_dec)
+        return Jv if W_skip is None else Jv + v @ W_skip.T
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
-        """J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u."""
-        ...
+        """J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u. Raises ValueError as `jvp`, for the output's shape."""
+        W_enc, W_dec, _, W_skip = self.weights
+        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)
+        u = u.to(W_enc.dtype)
+        JTu = self.through(u, W_dec, W_enc.T)
+        return JTu if W_skip is None else JTu + u @ W_skip
 
     def masking(self) -> Float[Tensor, ""]:
         """Mean over rows of sum_i g_i ||W_enc^i|| ||W_dec^i||."""
-        ...
-
-    def active(self) -> ActiveFeatures:
-        """Which features are active, rows flattened."""
-        ...
+        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)
+        return self.sum_of_gates(slopes) / max(1, self.x[..., 0].numel())
 
 
 @dataclass(frozen=True)
-class DensePiece:
+class DensePiece(LinearPiece):
     """The piece of a transcoder whose activations are a matrix."""
 
-    x: Float[Tensor, "*batch d_in"]
-    feature_acts: Float[Tensor, "*batch d_sae"]
-    weights: Weights
+    acts: Float[Tensor, "*batch d_sae"]
     hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
     """The pre-activations, where they are at hand."""
     straight_through: Float[Tensor, "*batch d_sae"] | None = None
@@ -98,40 +106,33 @@ class DensePiece:
     @property
     def gate(self) -> Bool[Tensor, "*batch d_sae"] | Float[Tensor, "*batch d_sae"]:
         """[..., d_sae]."""
-        return self.feature_acts > 0 if self.straight_through is None else self.straight_through
+        return self.acts > 0 if self.straight_through is None else self.straight_through
 
+    @property
+    @override
+    def feature_acts(self) -> Tensor:
+        return self.acts
+
+    @override
     def decode(self) -> Float[Tensor, "*batch d_out"]:
-        return self.feature_acts @ self.weights.W_dec + self.weights.b_dec
+        return self.acts @ self.weights.W_dec + self.weights.b_dec
 
-    def output(self) -> Float[Tensor, "*batch d_out"]:
-        return self.weights.add_skip(self.decode(), self.x)
+    @override
+    def through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
+        return ((v @ reads.T) * self.gate) @ writes
 
-    def jvp(self, v: Float[Tensor, "*probes_batch d_in"]) -> Float[Tensor, "*probes_batch d_out"]:
-        check_probe_shape(self.x.shape, v)
-        W_enc, W_dec, *_ = self.weights
-        v = v.to(W_enc.dtype)
-        Jv = ((v @ W_enc) * self.gate) @ W_dec
-        return self.weights.add_skip(Jv, v)
+    @override
+    def sum_of_gates(self, values: Tensor) -> Tensor:
+        return (self.gate.to(values.dtype) @ values).sum()
 
-    def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
-        W_enc, W_dec, *_ = self.weights
-        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)
-        u = u.to(W_enc.dtype)
-        JTu = ((u @ W_dec.T) * self.gate) @ W_enc.T
-        return self.weights.add_skip_back(JTu, u)
-
-    def masking(self) -> Float[Tensor, ""]:
-        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)
-        active = self.gate.to(slopes.dtype)
-        return (active @ slopes).sum() / max(1, active[..., 0].numel())
-
+    @override
     def active(self) -> ActiveFeatures:
-        gate = self.gate.reshape(-1, self.feature_acts.shape[-1])
+        gate = self.gate.reshape(-1, self.acts.shape[-1])
         return ActiveFeatures.of_flat(gate.flatten().nonzero().squeeze(-1), *gate.shape)
 
 
 @dataclass(frozen=True)
-class SparsePiece:
+class SparsePiece(LinearPiece):
     """The piece of a transcoder whose activations are stored for active features only: no product here has the size of
     a [batch, d_sae] matrix, forward or backward.
 
@@ -139,12 +140,10 @@ class SparsePiece:
     used as it is; otherwise it is copied at every use.
     """
 
-    x: Float[Tensor, "*batch d_in"]
     values: Float[Tensor, " entries"]
     """a_i of each entry; entries that are 0 are not active."""
     entries: ActiveFeatures
     """Of the rows of x, flattened."""
-    weights: Weights
     hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
     """The pre-activations, without a graph."""
 
@@ -153,48 +152,28 @@ class SparsePiece:
         return self.entries.coo(self.values)
 
     @property
+    @override
     def feature_acts(self) -> Tensor:
         return self._coo
 
+    @override
     def decode(self) -> Float[Tensor, "*batch d_out"]:
         _, W_dec, b_dec, _ = self.weights
         return (sum_active(self.values, self.entries, W_dec) + b_dec).view(*self.x.shape[:-1], W_dec.shape[1])
 
-    def output(self) -> Float[Tensor, "*batch d_out"]:
-        return self.weights.add_skip(self.decode(), self.x)
-
-    def jvp(self, v: Float[Tensor, "*probes_batch d_in"]) -> Float[Tensor, "*probes_batch d_out"]:
-        check_probe_shape(self.x.shape, v)
-        W_enc, W_dec, *_ = self.weights
-        v = v.to(W_enc.dtype)
-        Jv = self._through(v, W_enc.T.contiguous(), W_dec)
-        return self.weights.add_skip(Jv, v)
-
-    def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
-        W_enc, W_dec, *_ = self.weights
-        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)
-        u = u.to(W_enc.dtype)
-        JTu = self._through(u, W_dec, W_enc.T.contiguous())
-        return self.weights.add_skip_back(JTu, u)
-
-    def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
-        """v, read by the features' rows of one matrix, gated, and written by those of the other."""
-        gate = self.values > 0
-        several = v if v.ndim > self.x.ndim else v[None]
-        products = [
-            sum_active(
-                dot_active(probe.reshape(self.entries.n_rows, v.shape[-1]), self.entries, reads) * gate,
-                self.entries,
-                writes,
-            )
-            for probe in several
-        ]
+    @override
+    def through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
+        gate, reads, writes = self.values > 0, reads.contiguous(), writes.contiguous()
+        each = v if v.ndim > self.x.ndim else v[None]
+        rows = [probe.reshape(self.entries.n_rows, v.shape[-1]) for probe in each]
+        products = [sum_active(dot_active(probe, self.entries, reads) * gate, self.entries, writes) for probe in rows]
         return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])
 
-    def masking(self) -> Float[Tensor, ""]:
-        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)
-        return (slopes[self.entries.features] * (self.values > 0)).sum() / max(1, self.entries.n_rows)
+    @override
+    def sum_of_gates(self, values: Tensor) -> Tensor:
+        return (values[self.entries.features] * (self.values > 0)).sum()
 
+    @override
     def active(self) -> ActiveFeatures:
         positions = self.entries.rows * self.entries.d_sae + self.entries.features
         return ActiveFeatures.of_flat(positions[self.values > 0].sort().values, self.entries.n_rows, self.entries.d_sae)
@@ -233,4 +212,4 @@ def piece_of_activations(
         return gate
     if gate_bandwidth is not None:
         raise ValueError("straight-through gates need pre-activations, which activations do not hold: leave gate out")
-    return DensePiece(x, gate, weights)
+    return DensePiece(x, weights, gate)

@@ -5,8 +5,6 @@ E_v ||J_t(x) v - J_f(x) v||^2, C. Olah, "A Toy Model of Mechanistic (Un)Faithful
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -16,65 +14,11 @@ from torch import Tensor, nn
 from faithfulness_plugin.jacobian.closed_form import product_only, transcoder_jvp, transcoder_vjp
 from faithfulness_plugin.jacobian.exact import EXACT_PROBES
 from faithfulness_plugin.jacobian.linear_piece import LinearPiece
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.jacobian.secant import layer_secant, transcoder_secant
 from faithfulness_plugin.layer import Layer, bare, layer_jvp, layer_vjp
 from faithfulness_plugin.probes import ISOTROPIC, PROBES, Probe, gaussian
 from faithfulness_plugin.seeds import derived_seed
-
-ESTIMATORS = ("jvp", "vjp", "secant", "exact")
-
-
-@dataclass(frozen=True)
-class JacobianMatchingConfig:
-    """What is matched, and along which directions. Every field is JSON-safe."""
-
-    estimator: str = "jvp"
-    """"jvp": the derivative J v; "vjp": J^T u, for layers without forward-mode rules; "secant": the change over a step
-    of finite length; "exact": the mean over all directions, without variance, at the cost of d_in of them."""
-    probe: str = "rademacher"
-    """Directions: "rademacher", "gaussian", "sphere" (isotropic); "pair", "difference" (within the batch)."""
-    n_probes: int = 1
-    """Directions per row and step; they share one gate computation. "exact" takes all there are instead."""
-    radius: float = 0.5
-    """The secant's step: a multiple of the batch's rms coordinate (isotropic probes), a fraction of v (data probes)."""
-    central: bool = False
-    """The secant from x - step v to x + step v, rather than from x."""
-    jitter: float = 0.0
-    """Gaussian noise on x before the comparison, a multiple of the same rms. For layers with kinks in their data:
-    |x| at x = 0 has no derivative, and matching the one that autograd returns there fights the layer."""
-    gate_bandwidth: float | None = None
-    """None: gates are constants to the term, and its gradient to b_enc and thresholds is exactly zero. A width: the
-    gates are straight-through over it (SAELens's `jumprelu_bandwidth`), so that the term trains those too. The secant
-    does so by itself."""
-    normalize: bool = True
-    """Divide the error by the batch's E||J_f v||^2 and multiply it by E||f - E f||^2: a coefficient of 1 then says that
-    losing the whole Jacobian costs as much as losing the whole output, for any layer."""
-    seed: int = 0
-    """Seeds the probes and the jitter."""
-
-    def __post_init__(self) -> None:
-        _require(self.estimator in ESTIMATORS, f"estimator={self.estimator!r} is unknown: choose one of {ESTIMATORS}")
-        _require(self.probe in PROBES, f"probe={self.probe!r} is unknown: choose one of {tuple(PROBES)}")
-        _require(
-            self.estimator != "vjp" or self.probe in ISOTROPIC,
-            f'estimator="vjp" draws directions of the output, and probe={self.probe!r} are directions of the input: '
-            f'choose one of {tuple(ISOTROPIC)}, or estimator="jvp"',
-        )
-        _require(
-            isinstance(self.n_probes, int) and self.n_probes >= 1,
-            f"n_probes={self.n_probes}: a whole number of probes, at least one, is needed",
-        )
-        _require(0 < self.radius < inf, f"radius={self.radius}: the secant's step must be positive and finite")
-        _require(0 <= self.jitter < inf, f"jitter={self.jitter}: a standard deviation is not negative, and finite")
-        if self.gate_bandwidth is not None:
-            _require(
-                0 < self.gate_bandwidth < inf,
-                f"gate_bandwidth={self.gate_bandwidth}: a width is positive and finite; None for constant gates",
-            )
-            _require(self.estimator != "secant", "the secant trains its gates by itself: leave gate_bandwidth out")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class JacobianTargets(NamedTuple):
@@ -258,17 +202,6 @@ class JacobianMatching:
         return self._generator
 
 
-def as_config(config: JacobianMatchingConfig | Mapping[str, Any]) -> JacobianMatchingConfig:
-    """The config itself, or one made of a dict. Raises ValueError for a field that does not exist."""
-    if isinstance(config, JacobianMatchingConfig):
-        return config
-    _require(isinstance(config, Mapping), f"jacobian={config!r}: pass a JacobianMatchingConfig or a dict of its fields")
-    known = [field.name for field in fields(JacobianMatchingConfig)]
-    unknown = sorted(set(config) - set(known))
-    _require(not unknown, f"JacobianMatching has no option {', '.join(unknown)}: choose from {', '.join(known)}")
-    return JacobianMatchingConfig(**config)
-
-
 def _check_fits(transcoder: nn.Module, x: Tensor) -> None:
     """Raises ValueError for weights on another device than the inputs."""
     for name, weight in transcoder.named_parameters():
@@ -291,8 +224,3 @@ def _mean(values: Tensor) -> Tensor:
 def _mean_row(y: Tensor) -> Tensor:
     rows = y.reshape(-1, y.shape[-1])
     return rows.sum(0) / max(1, len(rows))
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

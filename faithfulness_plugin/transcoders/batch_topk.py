@@ -15,7 +15,7 @@ from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.linear_piece import LinearPiece
 from faithfulness_plugin.jacobian.secant import row_function
 from faithfulness_plugin.layer import Layer
-from faithfulness_plugin.transcoders.base import register_once
+from faithfulness_plugin.transcoders.config import register_once
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
 
 SAMPLE = 64  # one score in so many is looked at to guess the threshold
@@ -131,7 +131,7 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
 @row_function.register
 def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, piece: LinearPiece | None) -> Layer:
     with torch.no_grad():
-        hidden_pre = piece.hidden_pre if piece is not None else None
+        hidden_pre = getattr(piece, "hidden_pre", None)
         if hidden_pre is None:
             hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
         threshold = transcoder.gate_threshold(transcoder.score(hidden_pre).reshape(-1, transcoder.cfg.d_sae))

@@ -15,6 +15,12 @@ from torch import Tensor
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 
+STOCK: dict[bool, tuple[Any, Any]] = {
+    False: (JumpReLUTranscoderConfig, JumpReLUTranscoder),
+    True: (JumpReLUSkipTranscoderConfig, JumpReLUSkipTranscoder),
+}
+"""Without and with a skip connection."""
+
 
 @torch.no_grad()
 def topk_to_jumprelu(
@@ -46,7 +52,7 @@ def topk_to_jumprelu(
     threshold = ranked.mean().clamp_min(0)
 
     cfg, skip = transcoder.cfg, transcoder.cfg.skip
-    config_class = JumpReLUSkipTranscoderConfig if skip else JumpReLUTranscoderConfig
+    config_class, transcoder_class = STOCK[skip]
     config = config_class(
         d_in=cfg.d_in,
         d_out=cfg.d_out,
@@ -56,7 +62,7 @@ def topk_to_jumprelu(
         apply_b_dec_to_input=False,
         metadata=cfg.metadata,
     )
-    converted: Any = JumpReLUSkipTranscoder(config) if skip else JumpReLUTranscoder(config)
+    converted = transcoder_class(config)
     weights = {name: value.contiguous() for name, value in transcoder.state_dict().items()}
     thresholds = torch.ones_like(transcoder.b_enc) if W_dec_norm is None else 1 / W_dec_norm
     converted.load_state_dict({**weights, "threshold": threshold * thresholds})

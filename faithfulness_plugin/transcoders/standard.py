@@ -9,12 +9,8 @@ from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.transcoders.base import (
-    TrainingTranscoder,
-    TrainingTranscoderConfig,
-    register_once,
-    require_non_negative,
-)
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
 
 

@@ -27,10 +27,10 @@ def _stock_piece(
         return piece_of_activations(gate, x, weights, gate_bandwidth)
     feature_acts = transcoder.encode(x)
     if gate_bandwidth is None:
-        return DensePiece(x, feature_acts, weights)
+        return DensePiece(x, weights, feature_acts)
     if isinstance(transcoder, TopKTranscoder):
         raise ValueError("straight-through gates of a finished TopK transcoder are not known: train the training class")
     hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
     threshold = transcoder.threshold if isinstance(transcoder, JumpReLUTranscoder) else hidden_pre.new_zeros(())
     gate = straight_through(feature_acts, hidden_pre, threshold, gate_bandwidth)
-    return DensePiece(x, feature_acts, weights, hidden_pre, gate)
+    return DensePiece(x, weights, feature_acts, hidden_pre, gate)

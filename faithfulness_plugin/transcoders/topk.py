@@ -12,16 +12,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_piece import LinearPiece, SparsePiece, Weights
+from faithfulness_plugin.jacobian.linear_piece import DensePiece, LinearPiece, SparsePiece, Weights
 from faithfulness_plugin.jacobian.secant import row_function
 from faithfulness_plugin.layer import Layer
-from faithfulness_plugin.transcoders.base import (
-    TrainingTranscoder,
-    TrainingTranscoderConfig,
-    TranscoderStepInput,
-    register_once,
-    require_non_negative,
-)
+from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
+from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
@@ -122,7 +117,9 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return self.hook_sae_acts_post(hidden_pre * kept), hidden_pre
 
     @override
-    def encode_to_piece(self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None) -> LinearPiece:
+    def encode_to_piece(
+        self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
+    ) -> DensePiece | SparsePiece:
         hooked = _hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post)
         if not self.sparse or hooked or gate_bandwidth is not None:
             return super().encode_to_piece(x, gate_bandwidth)
@@ -137,7 +134,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
             entries = select(self.score(hidden_pre))
         values = self.pre_activations(rows, entries, hidden_pre).relu()
         hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
-        return SparsePiece(x, values, entries, Weights.of(self), hidden_pre)
+        return SparsePiece(x, Weights.of(self), values, entries, hidden_pre)
 
     def pre_activations(
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]

@@ -109,7 +109,7 @@ def test_a_class_that_is_not_known_has_none_until_it_registers():
     def _(student: Registered, x: torch.Tensor, *, gate: Any = None, gate_bandwidth: float | None = None):
         W_enc, W_dec = student.encoder.weight.T, student.decoder.weight.T
         acts = torch.relu(student.encoder(x)) if gate is None else gate
-        return DensePiece(x, acts, Weights(W_enc, W_dec, student.decoder.bias))
+        return DensePiece(x, Weights(W_enc, W_dec, student.decoder.bias), acts)
 
     student, x, v = Registered(5, 12, 4), rows(), rows()
     piece = piece_of(student, x)

@@ -7,7 +7,7 @@ import torch
 from oracles import ARCHITECTURES, DenseRelu, frobenius_error, jacobian_by_rows, jacobians_of_batch
 
 from faithfulness_plugin import AbsNetwork, JacobianMatching, JacobianMatchingConfig
-from faithfulness_plugin.jacobian.matching import ESTIMATORS
+from faithfulness_plugin.jacobian.matching_config import ESTIMATORS
 from faithfulness_plugin.probes import DATA, ISOTROPIC, PROBES
 
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def _loads_elsewhere(transcoder, tmp_path, expected: type) -> None:
 def test_topk_becomes_a_jumprelu_with_as_many_active_features(
     as_installed, make_transcoder, tmp_path, skip, rescale, finished
 ):
-    transcoder = make_transcoder("topk", skip=skip, rescale_acts_by_decoder_norm=rescale)
+    transcoder: Any = make_transcoder("topk", skip=skip, rescale_acts_by_decoder_norm=rescale)
     if finished:
         transcoder.save_inference_model(tmp_path / "topk")
         transcoder = SAE.load_from_disk(tmp_path / "topk")
