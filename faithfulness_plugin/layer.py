@@ -18,6 +18,9 @@ FUNCTION = TypeVar("FUNCTION", bound=Callable[..., Any])
 # Forward-mode AD keeps one global level per process: two threads inside it break each other.
 FORWARD_AD_LOCK = threading.RLock()
 
+# What torch says where forward mode cannot be had: an operation without a rule, or a level that the caller has opened.
+NO_FORWARD_MODE = ("forward AD", "forward mode AD", "jvp")
+
 
 def never_compiled(function: FUNCTION) -> FUNCTION:
     """Left out of `torch.compile`: a compiled forward-mode product that failed would leave its level open."""
@@ -32,21 +35,31 @@ def bare(function: Layer) -> Layer:
 
 @contextmanager
 def mismatch_explained(function: Layer, x: Tensor) -> Iterator[None]:
-    """Turns torch's error about operands on different devices or of different dtypes into a ValueError that says which
-    of the two to move, where `function` is a module and they do differ."""
+    """Turns torch's error about operands on different devices or of different dtypes into a ValueError that says what
+    to bring together: the weights of a module by name, of another callable as well as it can."""
     try:
         yield
     except RuntimeError as error:
-        module = getattr(function, "__self__", function)
-        weights = list(module.named_parameters()) if isinstance(module, nn.Module) else []
-        for name, weight in weights:
-            for what, theirs, ours in (("device", weight.device, x.device), ("dtype", weight.dtype, x.dtype)):
-                if theirs != ours and (weight.is_floating_point() or what == "device"):
-                    raise ValueError(
-                        f"the inputs have {what} {ours} and {type(module).__name__}'s {name} has {theirs}: "
-                        f"bring both to one {what}, with .to(...)"
-                    ) from error
-        raise
+        message = str(error).splitlines()[0]
+        what = next((what for what in ("dtype", "device") if what in message), None)
+        if what is None or isinstance(error, torch.OutOfMemoryError):
+            raise
+        module, ours = getattr(function, "__self__", function), getattr(x, what)
+        weights = module.named_parameters() if isinstance(module, nn.Module) else ()
+        named = (
+            f"{type(module).__name__}'s {n} has {getattr(w, what)}" for n, w in weights if getattr(w, what) != ours
+        )
+        theirs = next(named, "what they meet has another")
+        raise ValueError(
+            f"the inputs have {what} {ours} and {theirs} ({message}): bring both to one {what}, with .to(...)"
+        ) from error
+
+
+@torch.no_grad()
+def layer_output(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+    """f(x), without a graph. Raises ValueError for a layer on another device or of another dtype."""
+    with mismatch_explained(layer, x):
+        return bare(layer)(x)
 
 
 @never_compiled
@@ -103,7 +116,7 @@ def forward_jvp(
             pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]
         y, products = pairs[0][0], [Jv for _, Jv in pairs]
     except (NotImplementedError, RuntimeError) as error:
-        if "forward AD" not in str(error) and "jvp" not in str(error):
+        if not any(sign in str(error) for sign in NO_FORWARD_MODE):
             raise
         y, products = _double_vjp(function, x, probes, because=error)
     return y, products[0] if v.ndim == x.ndim else torch.stack(products)

@@ -54,6 +54,8 @@ def difference(
 
 def _random_rows(x: Tensor, n_probes: int, generator: torch.Generator | None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
+    if not len(rows):
+        return x.new_zeros(n_probes, *x.shape)
     index = torch.randint(len(rows), (n_probes, *x.shape[:-1]), generator=generator, device=x.device)
     return rows[index]
 

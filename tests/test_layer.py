@@ -131,6 +131,13 @@ def test_an_exception_inside_the_layer_leaves_forward_mode_usable(mlp):
         assert torch.autograd.forward_ad.unpack_dual(mlp(dual)).tangent is not None
 
 
+def test_inside_a_level_of_the_callers_own_it_goes_in_reverse(mlp):
+    x = torch.randn(3, 5, dtype=torch.float64)
+    expected = layer_jvp(mlp, x, x)[1]
+    with torch.autograd.forward_ad.dual_level():
+        torch.testing.assert_close(layer_jvp(mlp, x, x)[1], expected)
+
+
 def test_two_threads_and_hundreds_of_calls_do_not_disturb_each_other(mlp):
     student = DenseRelu(5, 12, 4)
     x = [torch.randn(7, 5, dtype=torch.float64) for _ in range(2)]

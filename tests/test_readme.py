@@ -14,7 +14,7 @@ from faithfulness_plugin.benchmarks.schema import read_result
 from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
-PLAIN_LOOP, SAELENS, HOOKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PLAIN_LOOP, SAELENS, TOPK, HOOKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_tables_are_the_committed_results():
@@ -93,6 +93,11 @@ def test_the_plain_loop_removes_the_datapoint_feature_that_forms_without_it():
 def test_the_other_examples_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(SAELENS, {})
+    names: dict = {}
+    exec(TOPK, names)
+    assert "method='gram'" in capsys.readouterr().out.splitlines()[-1]
+    fvu = metrics.reconstruction(names["result"].transcoder, names["layer"], names["rows"][:1000]).fvu
+    assert fvu < 0.2
     exec(HOOKS, {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "tensor([0, 1, 2])"

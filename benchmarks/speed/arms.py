@@ -102,6 +102,7 @@ def arms(size: Size, device: str, seed: int, *, coordinates: int, rows: int, onl
         "SAELens standard": lambda: theirs(StandardTrainingSAE, StandardTrainingSAEConfig),
         "topk by torch.func.jvp": lambda: _by_product(other(), x, y, known, forward_jvp),
         "topk by double vjp": lambda: _by_product(other(), x, y, known, double_vjp),
+        "topk, a pass for no coordinate": lambda: _by_coordinate(other(), x, y, 0),
         "topk, a pass per coordinate": lambda: _by_coordinate(other(), x, y, coordinates),
         "exact cosine by Gram": lambda: _gram_cosine(other(), layer, x[:rows]),
         "exact cosine by vmap(jacrev)": lambda: _jacrev_cosine(other(), layer, x[:rows]),

@@ -62,7 +62,7 @@ def _timings(size: Size, config: SpeedConfig, on_step: Callable[[str], None]) ->
         for name in order.sample(names, len(names)):
             on_step(f"{size.name}: round {n + 1} of {config.rounds}, {name}")
             seconds[name].append(_seconds(every[name], config.device))
-    base = statistics.median(seconds["topk"])
+    base = statistics.median(seconds["topk, a pass for no coordinate"])
     seconds = {name: _whole(name, times, size, config, base) for name, times in seconds.items()}
     return [Timing(arm=name, seconds=times, median=statistics.median(times)) for name, times in seconds.items()]
 
@@ -81,8 +81,8 @@ def _settle(device: str) -> None:
 
 
 def _whole(name: str, times: list[float], size: Size, config: SpeedConfig, base: float) -> list[float]:
-    """The arm that was timed for some output coordinates alone, extrapolated to all: its cost beyond an unmatched step
-    is proportional to their number."""
+    """The arm that was timed for some output coordinates alone, extrapolated to all: its cost beyond the same step for
+    none of them is proportional to their number."""
     if name != "topk, a pass per coordinate":
         return times
     return [base + max(0.0, t - base) * size.d / min(size.d, config.coordinates) for t in times]
@@ -120,6 +120,8 @@ def _peak(request: str) -> float:
     arm = arms(
         size, config.device, config.seed, coordinates=config.coordinates, rows=config.jacobian_rows, only=wanted["arm"]
     )[wanted["arm"]]
+    if config.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # not what making the targets took
     for _ in range(MEMORY_STEPS):
         arm()
     if config.device == "cuda":

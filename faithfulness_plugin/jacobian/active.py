@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+SUM_MODE = 0  # embedding_bag's own number for mode="sum"
+
 
 @dataclass(frozen=True)
 class ActiveFeatures:
@@ -41,6 +43,11 @@ class ActiveFeatures:
         return len(self.offsets) - 1
 
     @property
+    def positions(self) -> Int[Tensor, " entries"]:
+        """Of each entry in the flattened matrix."""
+        return self.rows * self.d_sae + self.features
+
+    @property
     def rows(self) -> Int[Tensor, " entries"]:
         """The row of each entry."""
         counts = self.offsets.diff()
@@ -51,7 +58,7 @@ class ActiveFeatures:
     def dense(self, values: Float[Tensor, " entries"]) -> Float[Tensor, "n_rows d_sae"]:
         """The matrix itself."""
         zeros = values.new_zeros(self.n_rows * self.d_sae)
-        return zeros.index_put((self.rows * self.d_sae + self.features,), values).view(self.n_rows, self.d_sae)
+        return zeros.index_put((self.positions,), values).view(self.n_rows, self.d_sae)
 
     def coo(self, values: Float[Tensor, " entries"]) -> Tensor:
         """The matrix in torch's sparse layout [n_rows, d_sae]."""
@@ -121,11 +128,9 @@ def _bag(values: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor
 
 
 def _dots(x: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:
-    """<x[n], W[i]> an entry: the gradient of a bag's weights, which torch has as a kernel and not as a function."""
-    with torch.enable_grad():
-        weights = x.new_ones(len(features)).requires_grad_()
-        (dots,) = torch.autograd.grad(_bag(weights, features, offsets, W.detach()), weights, x)
-    return dots
+    """<x[n], W[i]> an entry. To torch that is the gradient of a bag's weights, a kernel without a public name."""
+    bag = torch.repeat_interleave(offsets.diff(), output_size=len(features))
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(x, W, features, offsets[:-1], bag, SUM_MODE, -1)
 
 
 def _by_feature(values: Tensor, features: Tensor, offsets: Tensor, x: Tensor, d_sae: int) -> Tensor:

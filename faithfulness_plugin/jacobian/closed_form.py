@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_piece import LinearPiece, linear_piece
+from faithfulness_plugin.jacobian.linear_piece import LinearPiece, linear_piece, piece_of_activations
 from faithfulness_plugin.layer import forward_jvp, mismatch_explained, reverse_vjp
 
 
@@ -84,7 +84,7 @@ def product_only(
 
 def _piece(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float | None) -> LinearPiece | None:
     if isinstance(gate, LinearPiece):
-        return gate
+        return piece_of_activations(gate, x, gate.weights, gate_bandwidth)
     piece = linear_piece(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
     if piece is None and (gate is not None or gate_bandwidth is not None):
         option = "gate" if gate is not None else "gate_bandwidth"

@@ -29,16 +29,19 @@ class JacobianGram:
         layer: the layer's weights.
         root: R [d_in, r]: compares J_t R with J_f R instead, as in the data's directions with R R^T their covariance.
 
-    Memory: d_sae m + m^2 numbers, m the layer's rank-one terms (d_mlp, or 2 d_mlp where gated).
+    Memory: d_sae m + m^2 numbers, m the layer's rank-one terms (d_mlp, or 2 d_mlp where gated). Computed in the layer's
+    dtype, half precision in single. Squared errors are differences: in single precision, relative errors below about
+    1e-6 are rounding.
     """
 
     @torch.no_grad()
     def __init__(self, transcoder: Weights, layer: MlpWeights, root: Float[Tensor, "d_in r"] | None = None) -> None:
-        dtype = layer.W_in.dtype
+        dtype = torch.promote_types(layer.W_in.dtype, torch.float32)
         W_enc, W_dec = transcoder.W_enc.to(dtype), transcoder.W_dec.to(dtype)
         W_skip = None if transcoder.W_skip is None else transcoder.W_skip.to(dtype)
-        terms = layer.jacobian(W_enc.new_zeros(0, W_enc.shape[0]))
-        W_in, self._W_out = terms.W_in, terms.W_out
+        terms = layer.jacobian(layer.W_in.new_zeros(0, len(layer.W_in)))
+        W_in, self._W_out = terms.W_in.to(dtype), terms.W_out.to(dtype)
+        root = None if root is None else root.to(dtype)
         if root is not None:
             W_in, W_enc = root.T @ W_in, root.T @ W_enc
             W_skip = None if W_skip is None else W_skip @ root
@@ -54,7 +57,7 @@ class JacobianGram:
     @torch.no_grad()
     def products(self, piece: LinearPiece, x: Float[Tensor, "rows d_in"]) -> JacobianProducts:
         """At rows x, with the transcoder's linear piece there."""
-        active, h = piece.active(), self._mlp.jacobian(x.to(self._layer.dtype)).h
+        active, h = piece.active(), self._mlp.jacobian(x.to(self._mlp.W_in.dtype)).h.to(self._layer.dtype)
         ones = h.new_ones(len(active.features))
         inner = (sum_active(ones, active, self._cross) * h).sum(-1)
         transcoder = self._transcoder_norms(active)
@@ -71,12 +74,15 @@ class JacobianGram:
         norms = self._features.new_zeros(active.n_rows)
         order = counts.argsort(stable=True)
         start = int((counts == 0).sum())
+        width = self._features.shape[1] + self._W_dec.shape[1]
+        taken = CHUNK
         while start < len(order):
-            # padded to the last row's count: as many rows as keep the temporaries small
-            widest = max(1, int(counts[order[start]]))
-            width = self._features.shape[1] + self._W_dec.shape[1]
-            rows = order[start : start + max(1, CHUNK // (2 * widest * width))]
+            # padded to the count of the last of them: as many rows as keep the temporaries small
+            rows = order[start : start + taken]
             k = int(counts[rows[-1]])
+            taken = max(1, CHUNK // (k * width + 2 * k * k))
+            if len(rows) > taken:
+                continue
             place = torch.arange(k, device=rows.device)
             real = place < counts[rows, None]
             features = active.features[torch.where(real, active.offsets[rows, None] + place, 0)]

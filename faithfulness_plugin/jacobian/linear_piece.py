@@ -45,6 +45,11 @@ class LinearPiece(ABC):
     weights: Weights
 
     @property
+    def trains_gates(self) -> bool:
+        """Whether the gates are straight-through."""
+        return False
+
+    @property
     @abstractmethod
     def feature_acts(self) -> Tensor:
         """a(x), [..., d_sae], or its rows in torch's sparse layout."""
@@ -60,8 +65,8 @@ class LinearPiece(ABC):
         """sum_i g_i <reads_i, v> writes_i."""
 
     @abstractmethod
-    def sum_of_gates(self, values: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
-        """sum_i g_i values_i, over all rows."""
+    def sum_of_active(self, values: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
+        """sum_i 1[a_i > 0] values_i, over all rows."""
 
     @abstractmethod
     def active(self) -> ActiveFeatures:
@@ -88,9 +93,9 @@ class LinearPiece(ABC):
         return JTu if W_skip is None else JTu + u @ W_skip
 
     def masking(self) -> Float[Tensor, ""]:
-        """Mean over rows of sum_i g_i ||W_enc^i|| ||W_dec^i||."""
+        """Mean over rows of sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i||."""
         slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)
-        return self.sum_of_gates(slopes) / max(1, self.x[..., 0].numel())
+        return self.sum_of_active(slopes) / max(1, self.x[..., 0].numel())
 
 
 @dataclass(frozen=True)
@@ -121,14 +126,19 @@ class DensePiece(LinearPiece):
     def through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
         return ((v @ reads.T) * self.gate) @ writes
 
+    @property
     @override
-    def sum_of_gates(self, values: Tensor) -> Tensor:
-        return (self.gate.to(values.dtype) @ values).sum()
+    def trains_gates(self) -> bool:
+        return self.straight_through is not None
+
+    @override
+    def sum_of_active(self, values: Tensor) -> Tensor:
+        return ((self.acts > 0).to(values.dtype) @ values).sum()
 
     @override
     def active(self) -> ActiveFeatures:
-        gate = self.gate.reshape(-1, self.acts.shape[-1])
-        return ActiveFeatures.of_flat(gate.flatten().nonzero().squeeze(-1), *gate.shape)
+        rows = self.acts.reshape(-1, self.acts.shape[-1])
+        return ActiveFeatures.of_flat((rows > 0).flatten().nonzero().squeeze(-1), *rows.shape)
 
 
 @dataclass(frozen=True)
@@ -170,13 +180,13 @@ class SparsePiece(LinearPiece):
         return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])
 
     @override
-    def sum_of_gates(self, values: Tensor) -> Tensor:
+    def sum_of_active(self, values: Tensor) -> Tensor:
         return (values[self.entries.features] * (self.values > 0)).sum()
 
     @override
     def active(self) -> ActiveFeatures:
-        positions = self.entries.rows * self.entries.d_sae + self.entries.features
-        return ActiveFeatures.of_flat(positions[self.values > 0].sort().values, self.entries.n_rows, self.entries.d_sae)
+        positions = self.entries.positions[self.values > 0].sort().values
+        return ActiveFeatures.of_flat(positions, self.entries.n_rows, self.entries.d_sae)
 
 
 @singledispatch
@@ -208,8 +218,9 @@ def piece_of_activations(
 ) -> LinearPiece:
     """The piece that a forward pass already made at x has left: itself, or made of its activations. Raises ValueError
     where a bandwidth asks for more than activations."""
-    if isinstance(gate, LinearPiece):
-        return gate
-    if gate_bandwidth is not None:
-        raise ValueError("straight-through gates need pre-activations, which activations do not hold: leave gate out")
-    return DensePiece(x, weights, gate)
+    if gate_bandwidth is not None and not (isinstance(gate, LinearPiece) and gate.trains_gates):
+        raise ValueError(
+            "straight-through gates need pre-activations, which activations and pieces with constant gates do not "
+            "hold: leave gate out, or pass a linear_piece made with the same gate_bandwidth"
+        )
+    return gate if isinstance(gate, LinearPiece) else DensePiece(x, weights, gate)

@@ -16,7 +16,7 @@ from faithfulness_plugin.jacobian.exact import EXACT_PROBES
 from faithfulness_plugin.jacobian.linear_piece import LinearPiece
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.jacobian.secant import layer_secant, transcoder_secant
-from faithfulness_plugin.layer import Layer, bare, layer_jvp, layer_vjp
+from faithfulness_plugin.layer import Layer, layer_jvp, layer_output, layer_vjp
 from faithfulness_plugin.probes import ISOTROPIC, PROBES, Probe, gaussian
 from faithfulness_plugin.seeds import derived_seed
 
@@ -38,6 +38,12 @@ class JacobianTargets(NamedTuple):
     def to(self, dtype: torch.dtype) -> "JacobianTargets":
         """Every tensor in this dtype."""
         return JacobianTargets(*(tensor.to(dtype) for tensor in self))
+
+    def trainable(self) -> "JacobianTargets":
+        """Themselves, or copies where they were made in inference mode, which no backward pass could save."""
+        if torch.is_inference_mode_enabled():
+            return self
+        return JacobianTargets(*(tensor.clone() if tensor.is_inference() else tensor for tensor in self))
 
 
 class JacobianMatching:
@@ -106,7 +112,7 @@ class JacobianMatching:
         scale = _wide(torch.ones_like(rms))
         if self.config.normalize:
             if y is None:
-                y = bare(layer)(clean) if self.config.jitter > 0 else y_here
+                y = layer_output(layer, clean) if self.config.jitter > 0 else y_here
             y = _wide(y)
             variance = _mean((y - _mean_row(y)).square().sum(-1))
             energy = self._mean_energy(Jv)
@@ -123,10 +129,10 @@ class JacobianMatching:
             warnings.warn(
                 f'{n_probes} probes cost as much as the {x.shape[-1]} of estimator="exact", which has no variance: '
                 "use that",
-                stacklevel=4,
+                stacklevel=3,
             )
         if estimator == "vjp":
-            like = y if y is not None else bare(layer)(x)
+            like = y if y is not None else layer_output(layer, x)
             u = self._probe(like, n_probes, generator)
             y_here, JTu = layer_vjp(layer, x, u)
             return y_here, u, JTu
@@ -154,6 +160,7 @@ class JacobianMatching:
             ValueError: transcoder and targets differ in width, device or (for a class that does not cast by itself)
                 dtype; a Jacobian without a gradient to the transcoder's parameters.
         """
+        targets = targets.trainable()
         x, v, _, step, _ = targets
         _check_fits(transcoder, x)
         options = {} if self.config.gate_bandwidth is None else {"gate_bandwidth": self.config.gate_bandwidth}

@@ -47,14 +47,23 @@ class JacobianMatchingConfig:
             f'choose one of {tuple(ISOTROPIC)}, or estimator="jvp"',
         )
         _require(
-            isinstance(self.n_probes, int) and self.n_probes >= 1,
+            _is_whole(self.n_probes) and self.n_probes >= 1,
             f"n_probes={self.n_probes}: a whole number of probes, at least one, is needed",
         )
-        _require(0 < self.radius < inf, f"radius={self.radius}: the secant's step must be positive and finite")
-        _require(0 <= self.jitter < inf, f"jitter={self.jitter}: a standard deviation is not negative, and finite")
+        _require(
+            _is_number(self.radius) and 0 < self.radius < inf,
+            f"radius={self.radius}: the secant's step must be positive and finite",
+        )
+        _require(
+            _is_number(self.jitter) and 0 <= self.jitter < inf,
+            f"jitter={self.jitter}: a standard deviation is not negative, and finite",
+        )
+        for name in ("central", "normalize"):
+            _require(isinstance(getattr(self, name), bool), f"{name}={getattr(self, name)!r}: choose True or False")
+        _require(_is_whole(self.seed) and self.seed >= 0, f"seed={self.seed!r}: a whole number from 0 on is needed")
         if self.gate_bandwidth is not None:
             _require(
-                0 < self.gate_bandwidth < inf,
+                _is_number(self.gate_bandwidth) and 0 < self.gate_bandwidth < inf,
                 f"gate_bandwidth={self.gate_bandwidth}: a width is positive and finite; None for constant gates",
             )
             _require(self.estimator != "secant", "the secant trains its gates by itself: leave gate_bandwidth out")
@@ -72,6 +81,14 @@ def as_config(config: JacobianMatchingConfig | Mapping[str, Any]) -> JacobianMat
     unknown = sorted(set(config) - set(known))
     _require(not unknown, f"JacobianMatching has no option {', '.join(unknown)}: choose from {', '.join(known)}")
     return JacobianMatchingConfig(**config)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _require(condition: bool, message: str) -> None:

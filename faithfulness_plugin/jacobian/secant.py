@@ -1,7 +1,7 @@
 """The derivative over a finite step: what a function does on the way from x to x + step v."""
 
 from functools import singledispatch
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -26,9 +26,8 @@ def layer_secant(
     the layer, and sees its kinks at their true weight.
     """
     with mismatch_explained(layer, x):
-        layer = bare(layer)
-        y = layer(x)
-        return y, _quotient(layer, x, v, step, y, central)
+        y = bare(layer)(x)
+        return y, _quotient(bare(layer), x, v, step, y, central)
 
 
 def transcoder_secant(
@@ -56,11 +55,14 @@ def transcoder_secant(
 
 @singledispatch
 def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], piece: LinearPiece | None) -> Layer:
-    """What the transcoder computes for one row whatever the others are: the module itself, where it is row-wise.
+    """What the transcoder computes for one row whatever the others are, as its `linear_piece` computes it where that is
+    known: the transcoder itself, where it is row-wise.
 
     A class whose rows compete for features registers the function that its batch x, with its piece, had settled on.
     """
-    return bare(transcoder)
+    if piece is None:
+        return bare(transcoder)
+    return lambda moved: cast(LinearPiece, linear_piece(transcoder, moved)).output()
 
 
 def _quotient(function: Layer, x: Tensor, v: Tensor, step: Tensor | float, y: Tensor, central: bool) -> Tensor:

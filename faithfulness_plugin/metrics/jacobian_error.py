@@ -59,7 +59,8 @@ def jacobian_error(
 
     Raises:
         ValueError: fewer than two rows (their covariance gives the data's directions); columns of another shape than
-            x; transcoder and layer differ in d_out; the layer's Jacobian is zero on all rows.
+            x; transcoder and layer differ in d_out; the layer's Jacobian is zero on all rows, or in
+            all directions in which they vary.
     """
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"x has shape {list(x.shape)}: pass two rows or more, [batch, d_in]")
@@ -76,6 +77,8 @@ def jacobian_error(
         )
     if not (plain.layer > 0).any():
         raise ValueError("the layer's Jacobian is zero on all these rows, so a relative error is undefined there")
+    if not (data.layer > 0).any():
+        raise ValueError("these rows do not vary where the layer does, so there are no data directions: pass others")
     return JacobianError(
         *_summary(plain),
         *_summary(data),

@@ -1,6 +1,7 @@
 """What every transcoder here shares: the layer that it learns from, the training step, the Jacobian term."""
 
 from abc import ABC, abstractmethod
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -24,7 +25,7 @@ from faithfulness_plugin.jacobian.linear_piece import (
     piece_of_activations,
 )
 from faithfulness_plugin.jacobian.matching import JacobianMatching
-from faithfulness_plugin.layer import Layer, bare, mismatch_explained
+from faithfulness_plugin.layer import Layer, layer_output
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
 
 
@@ -69,6 +70,14 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         # past nn.Module.__setattr__, or a layer that is a module would be trained and saved
         object.__setattr__(self, "_layer", layer)
         return self
+
+    def __deepcopy__(self: T_TRANSCODER, memo: dict[int, Any]) -> T_TRANSCODER:
+        """A copy on the same layer, which may be a part of a large model and is not the transcoder's own."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        for name, value in vars(self).items():
+            copied.__dict__[name] = value if name == "_layer" else deepcopy(value, memo)
+        return copied
 
     @property
     def layer(self) -> Layer:
@@ -138,7 +147,7 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         hidden_pre = cast(Tensor, piece.hidden_pre)
         sae_out = piece.weights.add_skip(self.hook_sae_recons(piece.decode()), x)
         y = self.target(x)
-        losses = {"mse_loss": self.mse_loss_fn(sae_out, y).sum() / max(1, y[..., 0].numel())}
+        losses = {"mse_loss": mean_over_rows(self.mse_loss_fn(sae_out, y))}
         aux_input = TranscoderStepInput(**{**vars(step_input), "sae_in": y}, x=x)
         losses |= cast(dict[str, Tensor], self.calculate_aux_loss(aux_input, piece.feature_acts, hidden_pre, sae_out))
         if self.cfg.gradient_masking_coefficient > 0:
@@ -178,8 +187,7 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         """f(x), computed in x's dtype (the layer's own) and then cast to the transcoder's.
 
         Raises ValueError where no layer is set, or it returns another shape than [..., d_out]."""
-        with mismatch_explained(self.layer, x):
-            y = bare(self.layer)(x)
+        y = layer_output(self.layer, x)
         wanted = (*x.shape[:-1], self.cfg.d_out)
         if tuple(y.shape) != wanted:
             raise ValueError(
@@ -201,6 +209,12 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
             f"step {step_input.n_training_steps}: NaN or Inf in {culprit}; training stopped, and the last "
             "checkpoint is as it was. Check the data and the layer at this step"
         )
+
+
+def mean_over_rows(values: Float[Tensor, "*batch width"]) -> Float[Tensor, ""]:
+    """The mean over rows of their sums; 0 for no rows. Rows first: a sum over all would overflow in half precision."""
+    sums = values.sum(-1)
+    return (sums / max(1, sums.numel())).sum()
 
 
 @linear_piece.register

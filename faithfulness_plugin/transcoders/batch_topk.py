@@ -70,8 +70,11 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
 
     @override
     def _apply(self, *args: Any, **kwargs: Any) -> "BatchTopKTrainingTranscoder":
+        before = self.topk_threshold
         super()._apply(*args, **kwargs)
-        self.topk_threshold = self.topk_threshold.double()  # `.to(dtype)` casts buffers as well
+        # `.to(dtype)` casts buffers as well; what was made on the meta device has no value yet
+        source = self.topk_threshold if before.is_meta else before
+        self.topk_threshold = source.to(self.topk_threshold.device, torch.float64)
         return self
 
     @override
@@ -105,7 +108,8 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         output = super().training_forward_pass(step_input)
-        self._learn_threshold(output.feature_acts)
+        if self.training:
+            self._learn_threshold(output.feature_acts)
         output.metrics["topk_threshold"] = self.topk_threshold
         return output
 
@@ -129,17 +133,23 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
 
 
 @row_function.register
-def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, piece: LinearPiece | None) -> Layer:
+def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, piece: LinearPiece) -> Layer:
+    if not transcoder.training:
+        return row_function.dispatch(object)(transcoder, x, piece)
     with torch.no_grad():
         hidden_pre = getattr(piece, "hidden_pre", None)
         if hidden_pre is None:
             hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
         threshold = transcoder.gate_threshold(transcoder.score(hidden_pre).reshape(-1, transcoder.cfg.d_sae))
+        kept = piece.active().positions
 
     def stay(score: Tensor) -> ActiveFeatures:
-        return ActiveFeatures.of_flat((score.flatten() > threshold).nonzero().squeeze(-1), *score.shape)
+        flat = score.flatten()
+        above = (flat > threshold).nonzero().squeeze(-1)
+        tied = kept[flat[kept] == threshold]  # where others tied with the last that stayed, those that did stay do
+        return ActiveFeatures.of_flat(torch.cat([above, tied]).sort().values, *score.shape)
 
-    return lambda moved: transcoder.sparse_piece(moved, stay).output()
+    return lambda moved: transcoder.selected_piece(moved, stay).output()
 
 
 def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:

@@ -12,6 +12,7 @@ from sae_lens.saes.transcoder import (
 )
 from torch import Tensor
 
+from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 
@@ -29,8 +30,8 @@ def topk_to_jumprelu(
     """A TopK transcoder as SAELens's stock JumpReLU transcoder, which loads without this package.
 
     An approximation: TopK keeps k features of every row, JumpReLU those above a threshold. The threshold is chosen so
-    that on the given rows as many features are active in all as with TopK (in what TopK ranks by, a_i or
-    a_i ||W_dec^i||): rows then have fewer or more than k, and outputs differ. Measure the two on rows of your own, with
+    that on the given rows as many features are active in all as with TopK, but for ties (in what TopK ranks by, a_i or
+    a_i ||W_dec^i||). Rows then have fewer or more than k, and outputs differ. Measure the two on rows of your own, with
     `metrics.reconstruction`.
 
     Args:
@@ -40,8 +41,12 @@ def topk_to_jumprelu(
         A JumpReLUTranscoder, or a JumpReLUSkipTranscoder where there is a skip connection; `save_model` writes it.
 
     Raises:
-        ValueError: no feature is active on these rows.
+        ValueError: no feature is active on these rows, or a BatchTopK transcoder, which is exported as it is.
     """
+    if isinstance(transcoder, BatchTopKTrainingTranscoder):
+        raise ValueError(
+            "a BatchTopK transcoder has learned its threshold: save_inference_model exports it as JumpReLU"
+        )
     W_dec_norm = transcoder.W_dec.norm(dim=-1) if transcoder.cfg.rescale_acts_by_decoder_norm else None
     hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
     score = hidden_pre if W_dec_norm is None else hidden_pre * W_dec_norm
@@ -49,7 +54,7 @@ def topk_to_jumprelu(
     if count == 0:
         raise ValueError(f"no feature is active on these {len(x)} rows: pass inputs of the kind that it was trained on")
     ranked = score.flatten().sort(descending=True).values[count - 1 : count + 1]
-    threshold = ranked.mean().clamp_min(0)
+    threshold = ranked.mean().clamp_min(0) if len(ranked) == 2 else torch.zeros_like(ranked[0])
 
     cfg, skip = transcoder.cfg, transcoder.cfg.skip
     config_class, transcoder_class = STOCK[skip]

@@ -21,7 +21,7 @@ def straight_through(
     Source: S. Rajamanoharan et al., "Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse
     Autoencoders", 2024.
     """
-    rows = z.reshape(-1, z.shape[-1])
+    rows = z.reshape(-1, z.shape[-1])  # SAELens sums the threshold's gradient over one dimension
     step: Tensor = Step.apply(rows, threshold, bandwidth, True)  # pyright: ignore[reportAssignmentType]
     step = step.view_as(z)
     return (feature_acts > 0) + (step - step.detach())

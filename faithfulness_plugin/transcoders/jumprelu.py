@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
+from sae_lens.saes.jumprelu_sae import JumpReLU, JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
 from sae_lens.saes.sae import SAEConfig, TrainCoefficientConfig, TrainStepInput, TrainStepOutput
 from sae_lens.saes.transcoder import JumpReLUSkipTranscoderConfig, JumpReLUTranscoderConfig
 from torch import Tensor
@@ -57,22 +57,29 @@ class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  o
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        with torch.no_grad():  # below 0 the gate would pass negative pre-activations
+        with torch.no_grad():  # projected, not clamped in the graph, where a threshold below 0 would stay for good
             self.threshold.data.clamp_(min=0.0)
-        return super().training_forward_pass(step_input)
+        return TrainingTranscoder.training_forward_pass(self, step_input)
+
+    def positive_threshold(self, dtype: torch.dtype) -> Tensor:
+        """[d_sae]. Below 0 the gate would pass negative pre-activations; an optimizer step may have left some there."""
+        return self.threshold.clamp_min(0).to(dtype)
 
     @override
     def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training and torch.is_grad_enabled():
-            return JumpReLUTrainingSAE.encode_with_hidden_pre(self, x)
-        # without thresholds to train, in operations that any mode of differentiation knows
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        kept = hidden_pre > self.threshold.to(hidden_pre.dtype)
-        return self.hook_sae_acts_post(hidden_pre * kept), hidden_pre
+        threshold = self.positive_threshold(hidden_pre.dtype)
+        if self.training and torch.is_grad_enabled():
+            rows = hidden_pre.reshape(-1, self.cfg.d_sae)  # SAELens sums the thresholds' gradient over one dimension
+            acts: Any = JumpReLU.apply(rows, threshold, self.bandwidth, self.cfg.jumprelu_ste_to_input)
+            acts = acts.view_as(hidden_pre)
+        else:  # without thresholds to train, in operations that any mode of differentiation knows
+            acts = hidden_pre * (hidden_pre > threshold)
+        return self.hook_sae_acts_post(acts), hidden_pre
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
-        return straight_through(feature_acts, hidden_pre, self.threshold.to(hidden_pre.dtype), bandwidth)
+        return straight_through(feature_acts, hidden_pre, self.positive_threshold(hidden_pre.dtype), bandwidth)
 
     @override
     def calculate_aux_loss(
@@ -89,7 +96,8 @@ class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  o
     @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         super().process_state_dict_for_saving_inference(state_dict)
-        state_dict["threshold"] = state_dict["threshold"].to(self.dtype)  # in training always float32
+        # in training always float32, and below 0 until it is next used
+        state_dict["threshold"] = state_dict["threshold"].clamp(min=0.0).to(self.dtype)
 
 
 register_once(

@@ -9,7 +9,7 @@ from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.transcoders.base import TrainingTranscoder, mean_over_rows
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
 
@@ -76,9 +76,7 @@ class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderCo
         weighted = feature_acts * self.W_dec.norm(dim=-1)
         if self.cfg.sparsity == "tanh":
             weighted = torch.tanh(self.cfg.tanh_scale * weighted)
-        return {
-            "sparsity_loss": step_input.coefficients["sparsity"] * weighted.sum() / max(1, weighted[..., 0].numel())
-        }
+        return {"sparsity_loss": step_input.coefficients["sparsity"] * mean_over_rows(weighted)}
 
 
 register_once(

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_piece import DensePiece, LinearPiece, SparsePiece, Weights
-from faithfulness_plugin.jacobian.secant import row_function
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.jacobian.linear_piece import DensePiece, SparsePiece, Weights
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
-from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
+from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig, require_ranking_by_norm
 
 # from how many features on, and how many to each active one, leaving the others out pays
 SPARSE_FROM, SPARSE_RATIO = 512, 32
@@ -50,8 +48,10 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
     def __post_init__(self) -> None:
         if not 0 < self.k <= self.d_sae:
             raise ValueError(f"k={self.k}: choose more than 0 active features and at most d_sae={self.d_sae}")
-        if self.whole_k and self.k != int(self.k):
-            raise ValueError(f"k={self.k}: TopK keeps a whole number of features in each row")
+        if self.whole_k:
+            if self.k != int(self.k):
+                raise ValueError(f"k={self.k}: TopK keeps a whole number of features in each row")
+            self.k = int(self.k)
         require_non_negative(self, "aux_loss_coefficient")
         super().__post_init__()
 
@@ -65,7 +65,8 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     With many more features than k (`use_sparse_activations`) the training step multiplies active features only, forward
     and backward, beyond the one encoder product. Its activations are then in torch's sparse layout, as with SAELens's
-    option of that name, and its pre-activations carry no graph. With hooks on `hook_sae_acts_pre` or
+    option of that name, and its pre-activations carry no graph. (Of features that tie for the last place either may
+    stay.) With hooks on `hook_sae_acts_pre` or
     `hook_sae_acts_post`, which may edit what they see, or with straight-through gates, it takes the dense path instead:
     the same values, at the cost of a dense transcoder. `encode` and `decode` are always dense.
 
@@ -112,21 +113,40 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def encode_with_hidden_pre(
         self, x: Float[Tensor, "*batch d_in"]
     ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
+        return self._encode(x, lambda score: self.activation_fn(score) > 0)
+
+    def _encode(self, x: Tensor, keep: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """(activations, pre-activations), the features staying that `keep` picks by their scores [..., d_sae]."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        kept = self.activation_fn(self.score(hidden_pre)) > 0
-        return self.hook_sae_acts_post(hidden_pre * kept), hidden_pre
+        return self.hook_sae_acts_post(hidden_pre.relu() * keep(self.score(hidden_pre))), hidden_pre
 
     @override
     def encode_to_piece(
         self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
     ) -> DensePiece | SparsePiece:
-        hooked = _hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post)
-        if not self.sparse or hooked or gate_bandwidth is not None:
+        if not self._multiplies_active_only() or gate_bandwidth is not None:
             return super().encode_to_piece(x, gate_bandwidth)
-        return self.sparse_piece(x, self.select)
+        return self._sparse_piece(x, self.select)
 
-    def sparse_piece(self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]) -> SparsePiece:
-        """The piece of the features that `select` picks by their scores [rows, d_sae]."""
+    def selected_piece(
+        self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]
+    ) -> DensePiece | SparsePiece:
+        """The piece of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
+        if self._multiplies_active_only():
+            return self._sparse_piece(x, select)
+
+        def keep(score: Tensor) -> Tensor:
+            entries = select(score.detach().reshape(-1, self.cfg.d_sae))
+            return entries.dense(score.new_ones(len(entries.features))).view_as(score)
+
+        feature_acts, hidden_pre = self._encode(x, keep)
+        return DensePiece(x, Weights.of(self), feature_acts, hidden_pre)
+
+    def _multiplies_active_only(self) -> bool:
+        """Hooks on the activations may edit them, and so see all of them."""
+        return self.sparse and not (_hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post))
+
+    def _sparse_piece(self, x: Tensor, select: Callable[[Tensor], ActiveFeatures]) -> SparsePiece:
         sae_in = self.process_sae_in(x)
         rows = sae_in.reshape(-1, sae_in.shape[-1])
         with torch.no_grad():
@@ -146,12 +166,15 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
-        score = self.score(hidden_pre).flatten(0, -2)
-        return straight_through(feature_acts, score, self.gate_threshold(score.detach()), bandwidth).view_as(hidden_pre)
+        score = self.score(hidden_pre)
+        threshold = self.gate_threshold(score.detach().reshape(-1, self.cfg.d_sae))
+        return straight_through(feature_acts, score, threshold, bandwidth)
 
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
         """Half-way between the last feature that stays and the first that does not, at least 0; [rows, 1]."""
-        ranked = score.topk(min(self.cfg.k + 1, self.cfg.d_sae), sorted=True).values
+        if self.cfg.k == self.cfg.d_sae:
+            return score.new_zeros(len(score), 1)
+        ranked = score.topk(self.cfg.k + 1, sorted=True).values
         return ranked[:, self.cfg.k - 1 :].mean(-1, keepdim=True).clamp_min(0)
 
     @override
@@ -177,11 +200,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     @override
     @torch.no_grad()
     def fold_W_dec_norm(self) -> None:
-        if not self.cfg.rescale_acts_by_decoder_norm:
-            raise NotImplementedError(
-                "folding decoder norms changes which features are the largest: "
-                "only with rescale_acts_by_decoder_norm=True is it safe"
-            )
+        require_ranking_by_norm(self.cfg)
         super().fold_W_dec_norm()
 
     @override
@@ -193,11 +212,6 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
         super().process_state_dict_for_loading(state_dict)
         state_dict["W_enc"] = _feature_by_feature(state_dict["W_enc"])
-
-
-@row_function.register
-def _row_function(transcoder: TopKTrainingTranscoder, x: Tensor, piece: LinearPiece | None) -> Layer:
-    return lambda moved: transcoder.encode_to_piece(moved).output()
 
 
 def _feature_by_feature(W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "d_in d_sae"]:

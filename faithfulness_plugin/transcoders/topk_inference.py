@@ -69,9 +69,24 @@ class TopKTranscoder(Transcoder):
         return (y + x.to(self.dtype) @ self.W_skip.T if self.cfg.skip else y), feature_acts
 
     @override
+    def fold_W_dec_norm(self) -> None:
+        """Raises NotImplementedError where features are ranked by their activations alone."""
+        require_ranking_by_norm(self.cfg)
+        super().fold_W_dec_norm()
+
+    @override
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any]) -> "TopKTranscoder":
         return cls(TopKTranscoderConfig.from_dict(config_dict))  # pyright: ignore[reportArgumentType]
+
+
+def require_ranking_by_norm(config: Any) -> None:
+    """Raises NotImplementedError where folding decoder norms would change which features are the largest."""
+    if not config.rescale_acts_by_decoder_norm:
+        raise NotImplementedError(
+            "folding decoder norms changes which features are the largest: "
+            "only with rescale_acts_by_decoder_norm=True is it safe"
+        )
 
 
 if TopKTranscoderConfig.architecture() not in SAE_CLASS_REGISTRY:

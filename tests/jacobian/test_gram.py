@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ARCHITECTURES, GatedMlp, jacobians_of_batch, random_transcoder
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from faithfulness_plugin import AbsNetwork
 from faithfulness_plugin.jacobian.exact import covariance_root
@@ -59,8 +60,22 @@ def test_rows_are_taken_in_parts_that_fit(make_transcoder, monkeypatch):
     assert piece is not None
     gram = JacobianGram(Weights.of(transcoder), weights)
     at_once = gram.products(piece, x)
-    monkeypatch.setattr("faithfulness_plugin.jacobian.gram.CHUNK", 200)
-    torch.testing.assert_close(vars(gram.products(piece, x)), vars(at_once))
+    most = int(piece.active().offsets.diff().max())
+    bound = most * 10 + 2 * most**2
+    monkeypatch.setattr("faithfulness_plugin.jacobian.gram.CHUNK", bound)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.bmm.default:
+                largest = max(largest, result.numel())
+            return result
+
+    with Watch():
+        torch.testing.assert_close(vars(gram.products(piece, x)), vars(at_once))
+    assert 0 < largest <= bound
 
 
 def test_without_active_features_the_transcoder_has_no_jacobian(make_transcoder):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from oracles import ARCHITECTURES, SPARSE, DenseRelu, densely, random_transcoder
 
+from faithfulness_plugin import transcoder_jvp, transcoder_vjp
 from faithfulness_plugin.jacobian.linear_piece import DensePiece, LinearPiece, SparsePiece, Weights, linear_piece
 
 
@@ -93,10 +94,47 @@ def test_straight_through_gates_train_the_thresholds_of_a_jumprelu(make_transcod
     torch.testing.assert_close(to_threshold.double(), -to_bias, rtol=1e-5, atol=1e-6)  # the gate sees their difference
 
 
-def test_gates_cannot_be_made_of_activations_alone(make_transcoder):
-    x = rows()
-    with pytest.raises(ValueError, match="need pre-activations"):
-        linear_piece(make_transcoder(), x, gate=make_transcoder().encode(x), gate_bandwidth=0.1)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("shape", [(5,), (3, 2, 5), (0, 3, 5)])
+def test_straight_through_gates_take_rows_of_any_shape(make_transcoder, architecture, shape):
+    transcoder = make_transcoder(architecture)
+    x = torch.randn(shape, dtype=torch.float64)
+    flat = x.reshape(-1, 5)
+    results = []
+    for inputs in (x, flat):
+        Jv = piece_of(transcoder, inputs, gate_bandwidth=0.5).jvp(torch.ones_like(inputs))
+        grads = torch.autograd.grad(Jv.square().sum(), [transcoder.W_enc, transcoder.b_enc])
+        results.append((Jv.reshape(-1, 4), grads))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_where_every_feature_stays_nothing_competes(make_transcoder):
+    transcoder, x = make_transcoder("topk", k=12), rows()
+    score = transcoder.score(x @ transcoder.W_enc + transcoder.b_enc)
+    assert not transcoder.gate_threshold(score).any()
+
+
+def test_gates_cannot_be_made_of_what_has_none(make_transcoder):
+    transcoder, x = make_transcoder(), rows()
+    for gate in (transcoder.encode(x), linear_piece(transcoder, x)):
+        with pytest.raises(ValueError, match="need pre-activations"):
+            linear_piece(transcoder, x, gate=gate, gate_bandwidth=0.1)
+        with pytest.raises(ValueError, match="need pre-activations"):
+            transcoder_jvp(transcoder, x, x, gate=gate, gate_bandwidth=0.1)
+    piece = piece_of(transcoder, x, gate_bandwidth=0.1)
+    Jv = transcoder_jvp(transcoder, x, x, gate=piece, gate_bandwidth=0.1)[1]
+    assert torch.autograd.grad(Jv.sum(), transcoder.b_enc)[0].any()
+    assert torch.autograd.grad(piece.masking(), transcoder.b_enc, allow_unused=True) == (None,)  # of constant gates
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_pieces_work_in_inference_mode(make_transcoder, architecture):
+    transcoder, x, v = make_transcoder(architecture), rows(), rows()
+    expected = transcoder_jvp(transcoder, x, v), transcoder_vjp(transcoder, x, x[:, :4])
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            (transcoder_jvp(transcoder, x, v), transcoder_vjp(transcoder, x, x[:, :4])), expected
+        )
 
 
 def test_a_class_that_is_not_known_has_none_until_it_registers():

@@ -210,8 +210,6 @@ def test_a_single_row_has_no_unit(as_installed, mlp, make_transcoder):
 @pytest.mark.parametrize(("estimator", "probe"), GRID)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_batch_without_rows_costs_nothing(mlp, make_transcoder, estimator, probe, architecture):
-    if probe in DATA and estimator != "exact":
-        return  # there is no other row to point to: torch says so
     student = make_transcoder(architecture)
     loss = JacobianMatching(estimator=estimator, probe=probe, jitter=0.1)(student, mlp, rows(0))
     loss.backward()
@@ -308,6 +306,11 @@ def test_the_config_is_frozen_and_survives_json():
         ({"estimator": "vjp", "probe": "pair"}, 'probe=.pair. are directions of the input: choose one of .*"jvp"'),
         ({"gate_bandwidth": 0.0}, "a width is positive and finite; None for constant gates"),
         ({"gate_bandwidth": 0.1, "estimator": "secant"}, "the secant trains its gates by itself"),
+        ({"n_probes": True}, "a whole number of probes"),
+        ({"central": "no"}, "central='no': choose True or False"),
+        ({"seed": "a"}, "seed='a': a whole number from 0 on"),
+        ({"radius": "x"}, "radius=x: the secant's step must be positive"),
+        ({"jitter": None}, "jitter=None: a standard deviation"),
         ({"jiter": 0.1}, "no option jiter: choose from estimator, probe"),
     ],
 )
@@ -335,18 +338,23 @@ def test_estimators_that_draw_their_own_directions_take_no_callable(estimator):
 
 
 def test_devices_and_dtypes_that_do_not_fit_are_named(as_installed, mlp, make_transcoder):
-    student = make_transcoder()
     with pytest.raises(ValueError, match=r"inputs are on cpu and the transcoder's W_enc on meta: move one of them"):
-        JacobianMatching()(student.to("meta"), mlp, rows())
-    with pytest.raises(
-        ValueError, match=r"have dtype torch.float32 and Mlp's up.weight has torch.float64: .*one dtype"
-    ):
-        JacobianMatching()(make_transcoder(), mlp, rows().float())
+        JacobianMatching()(make_transcoder().to("meta"), mlp, rows())
+    single, student = rows().float(), DenseRelu(5, 12, 4)
     for estimator in ESTIMATORS:
+        matching = JacobianMatching(estimator=estimator)
+        with pytest.raises(
+            ValueError, match=r"have dtype torch.float32 and Mlp's up.weight has torch.float64 .*one dt"
+        ):
+            matching(make_transcoder(), mlp, single)
+        with pytest.raises(
+            ValueError, match=r"have dtype torch.float32 and what they meet has another \(mat1 and mat2"
+        ):
+            matching(make_transcoder(), lambda rows: mlp(rows), single)
         with pytest.raises(
             ValueError, match=r"have dtype torch.float64 and DenseRelu's encoder.weight has torch.float32"
         ):
-            JacobianMatching(estimator=estimator)(DenseRelu(5, 12, 4).float(), mlp, rows())
+            matching(student.float(), mlp, rows())
 
 
 def test_a_student_whose_jacobian_cannot_be_trained_is_refused(mlp):
@@ -373,6 +381,36 @@ def test_a_student_whose_jacobian_cannot_be_trained_is_refused(mlp):
     with pytest.raises(ValueError, match=r'neither forward nor twice in reverse.*use estimator="secant"'):
         JacobianMatching()(Unknown(5, 12, 4), mlp, rows())
     JacobianMatching(estimator="secant")(Unknown(5, 12, 4), mlp, rows()).backward()
+
+
+def test_other_errors_of_the_layer_are_left_as_they_are(make_transcoder):
+    mixed = torch.nn.Sequential(torch.nn.LayerNorm(5), torch.nn.Linear(6, 4))  # a width that does not fit, in float32
+
+    for layer in (mixed, lambda rows: mixed(rows)):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            JacobianMatching()(make_transcoder(dtype="float32"), layer, rows().float())
+
+
+def test_targets_made_in_inference_mode_can_be_trained_on(mlp, make_transcoder):
+    for estimator in ESTIMATORS:
+        student, matching = make_transcoder("topk"), JacobianMatching(estimator=estimator)
+        with torch.inference_mode():
+            targets = matching.targets(mlp, rows())
+            matching.from_targets(student, targets)
+        matching.from_targets(student, targets).backward()
+        assert student.W_enc.grad is not None
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_hook_on_the_students_activations_is_seen_at_both_ends_of_a_step(
+    mlp, make_transcoder, architecture, estimator
+):
+    student = make_transcoder(architecture)
+    student.hook_sae_acts_post.add_hook(lambda acts, hook: torch.zeros_like(acts))
+    loss = JacobianMatching(estimator=estimator, normalize=False)(student, mlp, rows())
+    targets = JacobianMatching(estimator=estimator, normalize=False).targets(mlp, rows())
+    assert loss.item() <= 2 * targets.Jv.square().sum(-1).sum().item()  # that of a student that does not move
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -57,6 +57,13 @@ class Scaled(GatedMlp):
         return super().forward(x / x.norm(dim=-1, keepdim=True))
 
 
+class Memorising(AbsNetwork):
+    """|x|, but for one point of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + torch.relu(10 * x.sum(-1, keepdim=True) - 29)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -71,6 +78,13 @@ class Scaled(GatedMlp):
 )
 def test_what_is_not_such_an_mlp_is_opaque(layer):
     assert checked_mlp_weights(layer, rows()) is None
+
+
+def test_one_row_that_is_treated_in_another_way_is_enough_to_be_opaque():
+    layer, x = Memorising(5).double(), 0.3 * rows()
+    x[5] = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0])
+    assert checked_mlp_weights(layer, x[:5]) is not None
+    assert checked_mlp_weights(layer, x) is None
 
 
 def test_a_class_of_ones_own_can_register(mlp):

@@ -1,6 +1,13 @@
 import pytest
 import torch
-from oracles import exact_abs_transcoder, frobenius_error, jacobian_by_rows
+from oracles import (
+    ARCHITECTURES,
+    GatedMlp,
+    exact_abs_transcoder,
+    frobenius_error,
+    jacobian_by_rows,
+    random_transcoder,
+)
 
 from faithfulness_plugin import AbsInputs, AbsNetwork
 from faithfulness_plugin.metrics import jacobian_error
@@ -67,6 +74,33 @@ def test_shapes_that_do_not_fit_are_named(as_installed, mlp, make_transcoder):
         jacobian_error(make_transcoder(), mlp, x[:1])
     with pytest.raises(ValueError, match="compare a transcoder with the layer it replaces"):
         jacobian_error(make_transcoder(d_out=1), mlp, x)
+
+
+def test_known_mlps_are_compared_by_gram_matrices_and_opaque_layers_by_products(make_transcoder):
+    for architecture in ARCHITECTURES:
+        transcoder, layer = make_transcoder(architecture, skip=True), GatedMlp(5, 7, 4)
+        x = torch.randn(20, 5, dtype=torch.float64)
+        by_gram = jacobian_error(transcoder, layer, x)
+        opaque = jacobian_error(transcoder, lambda rows, layer=layer: layer(rows), x)
+        masked = jacobian_error(transcoder, layer, x, columns=torch.ones_like(x, dtype=torch.bool))
+        assert (by_gram.method, opaque.method, masked.method) == ("gram", "products", "products")
+        numbers = [{k: v for k, v in of.to_dict().items() if k != "method"} for of in (by_gram, opaque, masked)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-7)
+        assert numbers[0] == pytest.approx(numbers[2], rel=1e-7)
+
+
+def test_half_precision_does_not_lose_the_sums():
+    transcoder, layer = random_transcoder("standard", 200, 200, 300, dtype="bfloat16"), torch.abs
+    x = torch.randn(8, 200).bfloat16()
+    wide = random_transcoder("standard", 200, 200, 300, dtype="float64")
+    wide.load_state_dict(transcoder.state_dict())
+    truth = jacobian_error(wide, layer, x.double()).relative_error
+    assert jacobian_error(transcoder, layer, x).relative_error == pytest.approx(truth, rel=0.02)
+
+
+def test_rows_that_do_not_vary_have_no_data_directions(mlp, make_transcoder):
+    with pytest.raises(ValueError, match="these rows do not vary where the layer does"):
+        jacobian_error(make_transcoder(), mlp, torch.ones(4, 5).double())
 
 
 def test_a_layer_that_never_moves_is_refused(make_transcoder):

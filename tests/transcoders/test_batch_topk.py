@@ -7,7 +7,7 @@ from sae_lens.saes.sae import TrainStepInput
 from sae_lens.saes.transcoder import JumpReLUSkipTranscoder, JumpReLUTranscoder
 
 from faithfulness_plugin import BatchTopKTrainingTranscoderConfig, JacobianMatching
-from faithfulness_plugin.jacobian.secant import transcoder_secant
+from faithfulness_plugin.jacobian.secant import row_function, transcoder_secant
 from faithfulness_plugin.transcoders.batch_topk import largest
 
 
@@ -50,6 +50,10 @@ def test_the_threshold_is_the_moving_average_of_the_least_score_that_stays(mlp, 
             metrics = transcoder.training_forward_pass(step_input(x)).metrics
             assert transcoder.topk_threshold.item() == pytest.approx(expected)
             assert metrics["topk_threshold"] == transcoder.topk_threshold
+        learned = transcoder.topk_threshold.item()
+        transcoder.eval().training_forward_pass(step_input(rows()))
+        assert transcoder.topk_threshold.item() == learned
+        assert transcoder.to(torch.bfloat16).topk_threshold.item() == learned
         assert transcoder.to(torch.bfloat16).topk_threshold.dtype == torch.float64
 
 
@@ -88,6 +92,18 @@ def test_its_secant_keeps_the_batchs_threshold(make_transcoder, central, given_g
     torch.testing.assert_close(transcoder_secant(transcoder, x, v, 0.5, central=central, gate=gate)[1], expected)
     own_batch = (transcoder(x + 0.5 * v) - transcoder(x)) / 0.5  # the moved rows' own competition is another thing
     assert (own_batch - expected).norm() > 1e-3
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_its_secant_at_x_is_the_transcoder_also_where_features_tie(make_transcoder, sparse):
+    transcoder = make_transcoder("batch_topk", use_sparse_activations=sparse)
+    x, v = rows(1).repeat(40, 1), rows(40)  # 40 equal rows: whole groups of features tie
+    acts = transcoder.encode_to_piece(x).feature_acts.to_dense()
+    assert len({tuple(row) for row in (acts > 0).tolist()}) > 1  # some of a group stay
+    piece = transcoder.encode_to_piece(x)
+    torch.testing.assert_close(row_function(transcoder, x, piece)(x), piece.output())
+    Jv = piece.jvp(v)
+    torch.testing.assert_close(transcoder_secant(transcoder, x, 0 * v, 1e-3)[1], torch.zeros_like(Jv))
 
 
 def test_rows_of_a_large_batch_take_the_fast_way(mlp, make_transcoder):

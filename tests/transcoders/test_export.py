@@ -96,6 +96,18 @@ def test_topk_becomes_a_jumprelu_with_as_many_active_features(
     torch.testing.assert_close(SAE.load_from_disk(tmp_path / "converted")(x), converted(x))
 
 
+def test_where_every_feature_is_active_every_feature_stays(make_transcoder):
+    transcoder, x = make_transcoder("topk", k=12), torch.randn(40, 5, dtype=torch.float64)
+    with torch.no_grad():
+        transcoder.b_enc.fill_(100)
+    torch.testing.assert_close(topk_to_jumprelu(transcoder, x)(x), transcoder(x))
+
+
+def test_what_exports_itself_is_not_converted(make_transcoder):
+    with pytest.raises(ValueError, match="save_inference_model exports it as a JumpReLU"):
+        topk_to_jumprelu(make_transcoder("batch_topk"), torch.randn(4, 5).double())
+
+
 def test_rows_on_which_nothing_fires_give_no_threshold(make_transcoder):
     transcoder = make_transcoder("topk")
     with torch.no_grad():

@@ -4,7 +4,7 @@ from sae_lens import SAE, JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput
 from sae_lens.saes.transcoder import JumpReLUSkipTranscoder, JumpReLUTranscoder
 
-from faithfulness_plugin import JumpReLUTrainingTranscoderConfig
+from faithfulness_plugin import JumpReLUTrainingTranscoderConfig, transcoder_jvp
 
 
 def step_input(x: torch.Tensor) -> TrainStepInput:
@@ -58,6 +58,26 @@ def test_thresholds_stay_positive_and_in_single_precision(mlp, make_transcoder):
     transcoder.training_forward_pass(step_input(rows()))
     assert transcoder.threshold[3] == 0
     assert transcoder.to(torch.bfloat16).threshold.dtype == torch.float32
+
+
+def test_thresholds_that_the_last_step_left_below_0_count_as_0(make_transcoder, tmp_path):
+    transcoder, x = make_transcoder("jumprelu").eval(), rows()
+    with torch.no_grad():
+        transcoder.threshold.fill_(-0.5)
+    transcoder.save_inference_model(tmp_path)
+    assert (transcoder.encode(x) >= 0).all()
+    torch.testing.assert_close(SAE.load_from_disk(tmp_path)(x), transcoder(x))
+    torch.testing.assert_close(transcoder_jvp(transcoder, x, x)[1], torch.func.jvp(transcoder, (x,), (x,))[1])
+
+
+def test_thresholds_learn_from_rows_of_any_shape(make_transcoder):
+    transcoder, x = make_transcoder("jumprelu", jumprelu_bandwidth=0.5), rows(6)
+    grads = [
+        torch.autograd.grad(transcoder(inputs).square().sum(), transcoder.threshold)[0]
+        for inputs in (x, x.view(2, 3, 5))
+    ]
+    torch.testing.assert_close(grads[0], grads[1])
+    assert grads[0].any()
 
 
 @pytest.mark.parametrize("skip", [False, True])

@@ -8,6 +8,7 @@ from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.saes.sae import TrainingSAE, TrainStepInput
 
 from faithfulness_plugin import AbsNetwork, TopKTrainingTranscoderConfig, TopKTranscoder
+from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
 
 def step_input(x: torch.Tensor, dead: torch.Tensor | None = None, **coefficients: float) -> TrainStepInput:
@@ -23,8 +24,6 @@ def rows(n: int = 30) -> torch.Tensor:
 @pytest.mark.parametrize("rescale", [False, True])
 def test_each_row_keeps_its_k_largest(make_transcoder, rescale):
     transcoder = make_transcoder("topk", rescale_acts_by_decoder_norm=rescale)
-    acts = transcoder.encode(rows())
-    hidden_pre = transcoder.encode_with_hidden_pre(rows())[1]
     acts, hidden_pre = transcoder.encode_with_hidden_pre(rows())
     score = hidden_pre * transcoder.W_dec.norm(dim=1) if rescale else hidden_pre
     for a, z, s in zip(acts, hidden_pre, score, strict=True):
@@ -146,6 +145,31 @@ def test_features_lie_side_by_side_in_memory_also_after_saving_and_moving(make_t
     assert loaded.W_enc.T.is_contiguous()
 
 
+def test_a_whole_number_may_be_written_as_a_float(as_installed, mlp, make_transcoder):
+    transcoder = make_transcoder("topk", k=3.0).set_layer(mlp)
+    assert (transcoder.training_forward_pass(step_input(rows())).feature_acts.to_dense() > 0).sum(-1).max() <= 3
+
+
+def test_copies_learn_from_the_same_layer(mlp, make_transcoder):
+    for architecture in ("standard", "topk", "batch_topk", "jumprelu"):
+        transcoder = make_transcoder(architecture).set_layer(mlp)
+        twin = copy.deepcopy(transcoder)
+        assert twin.layer is transcoder.layer
+        assert twin.W_enc is not transcoder.W_enc
+        with torch.no_grad():
+            twin.b_enc.fill_(-100)
+        assert transcoder.encode(rows()).any()
+        assert not twin.encode(rows()).any()
+
+
+def test_losses_in_half_precision_do_not_overflow():
+    layer = torch.nn.Linear(64, 64).requires_grad_(False)
+    torch.nn.init.eye_(layer.weight).mul_(4)
+    transcoder = random_transcoder("standard", 64, 64, 128, dtype="float16").set_layer(layer)
+    output = transcoder.training_forward_pass(step_input(torch.randn(2048, 64), sparsity=0.1))
+    assert torch.isfinite(output.loss)
+
+
 def test_decoder_norms_fold_where_that_changes_nothing(make_transcoder):
     transcoder, x = make_transcoder("topk"), rows()
     before = transcoder(x)
@@ -153,6 +177,9 @@ def test_decoder_norms_fold_where_that_changes_nothing(make_transcoder):
     torch.testing.assert_close(transcoder(x), before)
     with pytest.raises(NotImplementedError, match="only with rescale_acts_by_decoder_norm=True"):
         make_transcoder("topk", rescale_acts_by_decoder_norm=False).fold_W_dec_norm()
+    finished = TopKTranscoder(TopKTranscoderConfig(d_in=5, d_sae=12, d_out=4, k=3, rescale_acts_by_decoder_norm=False))
+    with pytest.raises(NotImplementedError, match="only with rescale_acts_by_decoder_norm=True"):
+        finished.fold_W_dec_norm()
 
 
 @pytest.mark.parametrize("skip", [False, True])
