@@ -76,7 +76,7 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         for name, value in vars(self).items():
-            copied.__dict__[name] = value if name == "_layer" else deepcopy(value, memo)
+            object.__setattr__(copied, name, value if name == "_layer" else deepcopy(value, memo))
         return copied
 
     @property

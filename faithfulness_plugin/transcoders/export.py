@@ -45,7 +45,7 @@ def topk_to_jumprelu(
     """
     if isinstance(transcoder, BatchTopKTrainingTranscoder):
         raise ValueError(
-            "a BatchTopK transcoder has learned its threshold: save_inference_model exports it as JumpReLU"
+            "a BatchTopK transcoder has a threshold already: save_inference_model exports it as a JumpReLU"
         )
     W_dec_norm = transcoder.W_dec.norm(dim=-1) if transcoder.cfg.rescale_acts_by_decoder_norm else None
     hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc

@@ -2,10 +2,16 @@
 
 import pytest
 
-from faithfulness_plugin.benchmarks.absolute_value.conditions import CONDITIONS
-from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ExperimentConfig, RunMetrics
-from faithfulness_plugin.benchmarks.readme import RESULT
+from faithfulness_plugin.benchmarks.absolute_value.conditions import CONDITIONS, conditions
+from faithfulness_plugin.benchmarks.absolute_value.schema import (
+    AbsoluteValueResult,
+    ConditionSummary,
+    ExperimentConfig,
+    RunMetrics,
+)
+from faithfulness_plugin.benchmarks.readme import RESULT, RESULTS, SPEED
 from faithfulness_plugin.benchmarks.schema import read_result
+from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
 
 MATCHED = ("jacobian", "jacobian_kink", "secant")
 
@@ -37,3 +43,45 @@ def test_matching_removes_it_in_every_seed_at_no_cost(runs, name):
     assert mean([m.fvu for m in runs[name]]) <= mean([m.fvu for m in runs["repetition"]])
     gaps = {n: abs(mean([m.effective_l0 for m in runs[n]]) - 1.6) for n in (name, "repetition")}
     assert gaps[name] <= gaps["repetition"]
+
+
+def architecture(name: str) -> dict[str, ConditionSummary]:
+    result = read_result(RESULTS / "architectures" / name / "result.json", AbsoluteValueResult)
+    assert tuple(result.conditions) == conditions(result.config.architecture)
+    assert len(result.config.seeds) == 5
+    return {summary.condition: summary for summary in result.summary}
+
+
+@pytest.mark.parametrize("name", ["topk_1", "topk_2", "batch_topk_1.3", "batch_topk_1.6"])
+def test_topk_kinds_do_not_memorise_at_the_coefficient_that_the_docs_recommend(name):
+    assert architecture(name)["jacobian_kink"].emergence.count <= 1
+
+
+def test_topk_kinds_do_memorise_where_the_docs_say_so():
+    assert architecture("topk_1")["repetition"].emergence.count == 5
+    assert architecture("topk_2")["repetition"].emergence.count == 0
+    assert architecture("batch_topk_1.3")["repetition"].emergence.count >= 2
+    for name in ("batch_topk_1.3", "batch_topk_1.6"):
+        matched, unmatched = architecture(name)["jacobian_kink"], architecture(name)["repetition"]
+        assert matched.metrics["fvu"].mean <= unmatched.metrics["fvu"].mean
+    assert architecture("jumprelu")["repetition"].emergence.count == 0
+
+
+TARGETS = {
+    "TopK step: matched / unmatched": (0, 1.5),
+    "TopK step: matched / SAELens's unmatched": (0, 0.7),
+    "TopK step: matched / SAELens's unmatched, sparse mode": (0, 1.0),
+    "TopK step: torch.func.jvp / closed form": (3, 1e9),
+    "Standard step: matched / unmatched": (0, 2.2),
+    "TopK step: a pass per coordinate / closed form": (100, 1e9),
+    "exact cosine: vmap(jacrev) / Gram": (100, 1e9),
+    "peak memory, TopK: matched / unmatched": (0, 1.3),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_at_the_size_of_a_small_language_model_matching_costs_what_the_docs_say(name):
+    result = read_result(SPEED, SpeedResult)
+    ratios = {ratio.name: ratio.median for of in result.sizes if of.size == "small-lm" for ratio in of.ratios}
+    low, high = TARGETS[name]
+    assert low <= ratios[name] <= high
