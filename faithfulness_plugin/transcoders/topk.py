@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 import torch
 from jaxtyping import Float
 from sae_lens.saes.sae import SAEConfig, TrainStepInput
-from sae_lens.saes.topk_sae import SparseHookPoint, TopK
+from sae_lens.saes.topk_sae import TopK
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -65,10 +65,10 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     With many more features than k (`use_sparse_activations`) the training step multiplies active features only, forward
     and backward, beyond the one encoder product. Its activations are then in torch's sparse layout, as with SAELens's
-    option of that name, and its pre-activations carry no graph. (Of features that tie for the last place either may
-    stay.) With hooks on `hook_sae_acts_pre` or
+    option of that name, and its pre-activations carry no graph. With hooks on `hook_sae_acts_pre` or
     `hook_sae_acts_post`, which may edit what they see, or with straight-through gates, it takes the dense path instead:
-    the same values, at the cost of a dense transcoder. `encode` and `decode` are always dense.
+    the same values (of features that tie for the last place another may stay), at the cost of a dense transcoder.
+    `encode` and `decode` are always dense.
 
     Dead features (SAELens's `dead_feature_window`) are asked to explain what the others leave: the d_out / 2 of them
     that are largest on each row, or all there are, regress on y - t(x). Source: L. Gao et al., "Scaling and evaluating
@@ -79,11 +79,6 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     """
 
     cfg: TopKTrainingTranscoderConfig
-
-    def __init__(self, cfg: TopKTrainingTranscoderConfig) -> None:
-        super().__init__(cfg)
-        self.hook_sae_acts_post = SparseHookPoint(cfg.d_sae)
-        self.setup()
 
     @override
     def initialize_weights(self) -> None:
