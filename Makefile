@@ -62,7 +62,6 @@ ARCHITECTURES_RUN := $(BIN)/faithfulness reproduce --seeds 5
 architectures: $(INSTALLED)  ## the experiment with every architecture, into benchmarks/results/architectures
 	$(ARCHITECTURES_RUN) --architecture topk --k 1 --out $(ARCHITECTURES)/topk_1
 	$(ARCHITECTURES_RUN) --architecture topk --k 2 --out $(ARCHITECTURES)/topk_2
-	$(ARCHITECTURES_RUN) --architecture topk --k 3 --out $(ARCHITECTURES)/topk_3
 	$(ARCHITECTURES_RUN) --architecture batch_topk --k 1.3 --out $(ARCHITECTURES)/batch_topk_1.3
 	$(ARCHITECTURES_RUN) --architecture batch_topk --k 1.6 --out $(ARCHITECTURES)/batch_topk_1.6
 	$(ARCHITECTURES_RUN) --architecture jumprelu --l0-coefficient 0.1 --out $(ARCHITECTURES)/jumprelu

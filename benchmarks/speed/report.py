@@ -35,8 +35,8 @@ def tables(result: SpeedResult) -> str:
         "`training_forward_pass` and its backward pass, f(x) and J_f v known beforehand (their cost: the rows of the "
         f"layer). Ratios are medians over {c.rounds} rounds of one process, each pairing the two arms, with quartiles; "
         f"the arms that take seconds ran in {c.slow_rounds}. A pass per coordinate: {c.coordinates} coordinates timed, "
-        f"extrapolated to d. Exact cosines: of {c.jacobian_rows} rows, the Gram matrices made beforehand. Memory: peak "
-        "of a fresh process after three steps, libraries included.\n"
+        f"extrapolated to d. Exact cosines: a row, by vmap(jacrev) of {c.jacobian_rows} rows, by Gram of the batch "
+        "with its matrices made beforehand. Memory: peak of a fresh process after three steps, libraries included.\n"
     )
     return "\n\n".join([ratio_table(result), time_table(result), memory_table(result), caption])
 
@@ -53,7 +53,7 @@ def ratio_table(result: SpeedResult) -> str:
 def time_table(result: SpeedResult) -> str:
     """Medians in milliseconds."""
     rows = [
-        [timing.arm, *(f"{1e3 * of.timings[i].median:,.1f}" for of in result.sizes)]
+        [timing.arm, *(_milliseconds(of.timings[i].median) for of in result.sizes)]
         for i, timing in enumerate(_first(result).timings)
     ]
     return markdown_table(["milliseconds", *_names(result)], rows) if result.sizes else ""
@@ -74,6 +74,11 @@ def _first(result: SpeedResult) -> SizeResult:
 
 def _names(result: SpeedResult) -> list[str]:
     return [of.size for of in result.sizes]
+
+
+def _milliseconds(seconds: float) -> str:
+    value = 1e3 * seconds
+    return f"{value:.2f}" if value < 1 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def _ratio(ratio: Ratio) -> str:

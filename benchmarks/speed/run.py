@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ RATIOS = {
     "BatchTopK step: matched / unmatched": ("batch topk matched", "batch topk"),
     "Standard step: matched / unmatched": ("standard matched", "standard"),
     "Standard step: matched / SAELens's unmatched": ("standard matched", "SAELens standard"),
-    "exact cosine: vmap(jacrev) / Gram": ("exact cosine by vmap(jacrev)", "exact cosine by Gram"),
+    "exact cosine, a row: vmap(jacrev) / Gram": ("exact cosine by vmap(jacrev)", "exact cosine by Gram"),
     "layer: Jv and f / f": ("layer's Jv", "layer"),
 }
 MEMORY_RATIOS = {
@@ -81,8 +82,11 @@ def _settle(device: str) -> None:
 
 
 def _whole(name: str, times: list[float], size: Size, config: SpeedConfig, base: float) -> list[float]:
-    """The arm that was timed for some output coordinates alone, extrapolated to all: its cost beyond the same step for
-    none of them is proportional to their number."""
+    """Exact cosines a row. And the arm that was timed for some output coordinates alone, extrapolated to all: its cost
+    beyond the same step for none of them is proportional to their number."""
+    rows = {"exact cosine by Gram": size.batch, "exact cosine by vmap(jacrev)": config.jacobian_rows}
+    if name in rows:
+        return [t / min(size.batch, rows[name]) for t in times]
     if name != "topk, a pass per coordinate":
         return times
     return [base + max(0.0, t - base) * size.d / min(size.d, config.coordinates) for t in times]
@@ -126,8 +130,11 @@ def _peak(request: str) -> float:
         arm()
     if config.device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**10 if sys.platform != "darwin" else peak / 2**20  # kibibytes; bytes on macOS
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux counts what the parent had into ru_maxrss, and not into this
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10  # kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS
 
 
 if __name__ == "__main__":

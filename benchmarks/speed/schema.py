@@ -26,7 +26,7 @@ class SpeedConfig(Record):
     rounds: int = Field(ge=1, description="every arm is run once a round, in an order of its own each round")
     slow_rounds: int = Field(ge=1, description="of these, rounds that also run the arms that take seconds")
     coordinates: int = Field(ge=1, description="output coordinates timed of one backward pass per coordinate")
-    jacobian_rows: int = Field(ge=2, description="rows of the exact Jacobians")
+    jacobian_rows: int = Field(ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch")
     seed: int = Field(ge=0, lt=2**62)
     device: Literal["cpu", "cuda"]
     threads: int = Field(ge=1, description="CPU threads of torch")
@@ -36,7 +36,9 @@ class Timing(Record):
     """One arm at one size."""
 
     arm: str
-    seconds: list[float] = Field(description="of each round; a step is a forward and a backward pass")
+    seconds: list[float] = Field(
+        description="of each round; of a step (a forward and a backward pass), of an exact cosine a row"
+    )
     median: float
 
 

@@ -74,7 +74,7 @@ TARGETS = {
     "TopK step: torch.func.jvp / closed form": (3, 1e9),
     "Standard step: matched / unmatched": (0, 2.2),
     "TopK step: a pass per coordinate / closed form": (100, 1e9),
-    "exact cosine: vmap(jacrev) / Gram": (100, 1e9),
+    "exact cosine, a row: vmap(jacrev) / Gram": (100, 1e9),
     "peak memory, TopK: matched / unmatched": (0, 1.3),
 }
 
