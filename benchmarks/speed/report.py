@@ -4,7 +4,7 @@ from pathlib import Path
 
 from faithfulness_plugin.benchmarks.markdown import markdown_table
 from faithfulness_plugin.benchmarks.schema import write_text
-from faithfulness_plugin.benchmarks.speed.schema import Ratio, SizeResult, SpeedResult
+from faithfulness_plugin.benchmarks.speed.schema import Ratio, SpeedResult
 
 TABLE_FILENAME = "table.md"
 
@@ -43,37 +43,25 @@ def tables(result: SpeedResult) -> str:
 
 def ratio_table(result: SpeedResult) -> str:
     """Medians with quartiles."""
-    rows = [
-        [name, *(_ratio(of.ratios[i]) for of in result.sizes)]
-        for i, name in enumerate(ratio.name for ratio in _first(result).ratios)
-    ]
-    return markdown_table(["ratio", *_names(result)], rows) if result.sizes else ""
+    return _table("ratio", [{r.name: _ratio(r) for r in of.ratios} for of in result.sizes], result)
 
 
 def time_table(result: SpeedResult) -> str:
     """Medians in milliseconds."""
-    rows = [
-        [timing.arm, *(_milliseconds(of.timings[i].median) for of in result.sizes)]
-        for i, timing in enumerate(_first(result).timings)
-    ]
-    return markdown_table(["milliseconds", *_names(result)], rows) if result.sizes else ""
+    return _table("milliseconds", [{t.arm: _milliseconds(t.median) for t in of.timings} for of in result.sizes], result)
 
 
 def memory_table(result: SpeedResult) -> str:
     """Peaks in MiB."""
-    rows = [
-        [peak.arm, *(f"{of.memory[i].mebibytes:,.0f}" for of in result.sizes)]
-        for i, peak in enumerate(_first(result).memory)
-    ]
-    return markdown_table(["peak memory, MiB", *_names(result)], rows) if result.sizes else ""
+    cells = [{peak.arm: f"{peak.mebibytes:,.0f}" for peak in of.memory} for of in result.sizes]
+    return _table("peak memory, MiB", cells, result)
 
 
-def _first(result: SpeedResult) -> SizeResult:
-    return result.sizes[0] if result.sizes else SizeResult(size="", timings=[], ratios=[], memory=[])
-
-
-def _names(result: SpeedResult) -> list[str]:
-    return [of.size for of in result.sizes]
+def _table(title: str, cells: list[dict[str, str]], result: SpeedResult) -> str:
+    """One column a size; what was not run there stays empty."""
+    names = dict.fromkeys(name for column in cells for name in column)
+    rows = [[name, *(column.get(name, "") for column in cells)] for name in names]
+    return markdown_table([title, *(of.size for of in result.sizes)], rows)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -52,6 +52,7 @@ def measure(size: Size, config: SpeedConfig, on_step: Callable[[str], None] = la
 
 def _timings(size: Size, config: SpeedConfig, on_step: Callable[[str], None]) -> list[Timing]:
     every = arms(size, config.device, config.seed, coordinates=config.coordinates, rows=config.jacobian_rows)
+    every = {name: arm for name, arm in every.items() if size.slow_arms or name not in SLOW}
     for name, arm in every.items():
         on_step(f"{size.name}: warming up {name}")
         if name not in SLOW:
@@ -96,7 +97,7 @@ def _ratios(timings: list[Timing], memory: list[Memory]) -> list[Ratio]:
     seconds = {timing.arm: timing.seconds for timing in timings}
     peaks = {peak.arm: [peak.mebibytes] for peak in memory}
     return [
-        *(_ratio(name, *pair, seconds) for name, pair in RATIOS.items()),
+        *(_ratio(name, *pair, seconds) for name, pair in RATIOS.items() if set(pair) <= set(seconds)),
         *(_ratio(name, *pair, peaks) for name, pair in MEMORY_RATIOS.items()),
     ]
 

@@ -17,6 +17,7 @@ class Size(Record):
     d_sae: int = Field(ge=1, description="features")
     k: int = Field(ge=1, description="features active per row (TopK)")
     batch: int = Field(ge=2, description="rows a step")
+    slow_arms: bool = Field(default=True, description="whether the arms that take seconds fit into memory, and are run")
 
 
 class SpeedConfig(Record):

@@ -94,6 +94,16 @@ def test_interrupted_it_goes_on_with_the_next_size_and_says_what_it_measured(one
         open_result(tmp_path, both.model_copy(update={"rounds": 4}))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_arms_that_do_not_fit_are_left_out(one_megabyte, tmp_path):
+    both = config(TINY, TINY.model_copy(update={"name": "second", "slow_arms": False}))
+    result = complete(open_result(tmp_path, both), tmp_path)
+    left_out = {t.arm for t in result.sizes[0].timings} - {t.arm for t in result.sizes[1].timings}
+    assert left_out == {"topk, a pass per coordinate", "exact cosine by vmap(jacrev)"}
+    row = next(line for line in tables(result).splitlines() if line.startswith("| TopK step: a pass per coordinate"))
+    assert row.endswith(" |  |")
+
+
 @pytest.mark.slow
 def test_peaks_are_of_fresh_processes(tmp_path):
     result = complete(open_result(tmp_path, config()), tmp_path)
