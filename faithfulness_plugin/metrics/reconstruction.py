@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.layer import Layer
-from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape, output
 
 EFFECTIVE_SHARE = 0.01
 
@@ -41,7 +41,7 @@ def reconstruction(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "batch
     """
     y = layer(x)
     acts = transcoder.encode(x)
-    t = transcoder.decode(acts)
+    t = output(transcoder, x, acts)
     check_same_shape(t, y)
     error = (t - y).square()
     variance = (y - y.mean(0)).square().sum()

@@ -27,6 +27,12 @@ class Transcoder(Protocol):
     def decode(self, feature_acts: Tensor) -> Tensor: ...
 
 
+def output(transcoder: Transcoder, x: Tensor, feature_acts: Tensor) -> Tensor:
+    """t(x) of activations at hand: `decode` does not know of a skip connection (SAELens's name for it: W_skip)."""
+    y, W_skip = transcoder.decode(feature_acts), getattr(transcoder, "W_skip", None)
+    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T
+
+
 def check_same_shape(transcoder_output: Tensor, layer_output: Tensor) -> None:
     """Raises ValueError unless transcoder and layer return the same shape (broadcasting would hide it)."""
     if transcoder_output.shape != layer_output.shape:

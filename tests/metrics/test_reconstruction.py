@@ -1,6 +1,7 @@
 import pytest
 import torch
-from oracles import exact_abs_transcoder
+from oracles import ARCHITECTURES, exact_abs_transcoder
+from sae_lens import SAE
 
 from faithfulness_plugin import AbsInputs, AbsNetwork
 from faithfulness_plugin.metrics import reconstruction
@@ -14,6 +15,22 @@ def test_of_the_exact_solution():
     assert result.dead_fraction == pytest.approx(2 / 10)
     assert result.l0 == pytest.approx((x != 0).sum(-1).double().mean().item())
     assert result.l0 == pytest.approx(2.0, abs=0.1)  # density * d_in
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("exported", [False, True])
+def test_the_output_is_the_transcoders_own_also_with_a_skip_connection(
+    as_installed, mlp, make_transcoder, tmp_path, architecture, skip, exported
+):
+    transcoder = make_transcoder(architecture, skip=skip).eval()
+    if exported:
+        transcoder.save_inference_model(tmp_path)
+        transcoder = SAE.load_from_disk(tmp_path)
+    x = torch.randn(50, 5, dtype=torch.float64)
+    assert reconstruction(transcoder, mlp, x).validation_loss == pytest.approx(
+        (transcoder(x) - mlp(x)).square().mean().item()
+    )
 
 
 def test_every_number_row_by_row(mlp, make_transcoder):
