@@ -141,11 +141,7 @@ def _double_vjp(
             y, point = _at_leaf(function, x)
             u = torch.zeros_like(y, requires_grad=True)
             (pulled,) = torch.autograd.grad(y, point, u, create_graph=True)
-            last = len(probes) - 1
-            products = [
-                torch.autograd.grad(pulled, u, probe, create_graph=keep, retain_graph=keep or i < last)[0]
-                for i, probe in enumerate(probes)
-            ]
+            products = _each_grad(pulled, u, probes, keep)
     except (NotImplementedError, RuntimeError) as error:
         reason = str(because or error).splitlines()[0]
         raise ValueError(
@@ -164,13 +160,18 @@ def reverse_vjp(
     with torch.inference_mode(False), torch.enable_grad():
         y, point = _at_leaf(bare(function), x)
         probes = [probe.to(y.dtype) for probe in each_probe(y, u)]
-        last = len(probes) - 1
-        products = [
-            torch.autograd.grad(y, point, probe, create_graph=keep, retain_graph=keep or i < last)[0]
-            for i, probe in enumerate(probes)
-        ]
+        products = _each_grad(y, point, probes, keep)
     products = products if keep else [product.detach() for product in products]
     return y if keep else y.detach(), products[0] if u.ndim == y.ndim else torch.stack(products)
+
+
+def _each_grad(of: Tensor, by: Tensor, probes: list[Tensor], keep: bool) -> list[Tensor]:
+    """The gradient of each <of, probe>, with a graph where it is kept; else the last one frees it."""
+    last = len(probes) - 1
+    return [
+        torch.autograd.grad(of, by, probe, create_graph=keep, retain_graph=keep or i < last)[0]
+        for i, probe in enumerate(probes)
+    ]
 
 
 def _at_leaf(function: Layer, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ class KnownTargets(JacobianMatching):
 
 
 def arms(size: Size, device: str, seed: int, *, coordinates: int, rows: int, only: str | None = None) -> dict[str, Arm]:
-    """Every arm by name, or only one."""
+    """Every arm of this size by name, or only one."""
     torch.manual_seed(seed)
     layer = SwiGLU(size.d, size.d_mlp).to(device)
     x = torch.randn(size.batch, size.d, device=device)
@@ -108,7 +108,8 @@ def arms(size: Size, device: str, seed: int, *, coordinates: int, rows: int, onl
         "exact cosine by vmap(jacrev)": lambda: _jacrev_cosine(other(), layer, x[:rows]),
         "Gram's set-up": lambda: _gram_set_up(other(), layer),
     }
-    return {name: make() for name, make in factories.items() if only in (None, name)}
+    left_out = () if size.slow_arms else SLOW
+    return {name: make() for name, make in factories.items() if only in (None, name) and name not in left_out}
 
 
 def _step(sae: TrainingSAE[Any], x: Tensor) -> Arm:

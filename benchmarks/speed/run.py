@@ -52,7 +52,6 @@ def measure(size: Size, config: SpeedConfig, on_step: Callable[[str], None] = la
 
 def _timings(size: Size, config: SpeedConfig, on_step: Callable[[str], None]) -> list[Timing]:
     every = arms(size, config.device, config.seed, coordinates=config.coordinates, rows=config.jacobian_rows)
-    every = {name: arm for name, arm in every.items() if size.slow_arms or name not in SLOW}
     for name, arm in every.items():
         on_step(f"{size.name}: warming up {name}")
         if name not in SLOW:

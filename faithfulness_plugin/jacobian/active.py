@@ -50,10 +50,7 @@ class ActiveFeatures:
     @property
     def rows(self) -> Int[Tensor, " entries"]:
         """The row of each entry."""
-        counts = self.offsets.diff()
-        return torch.repeat_interleave(
-            torch.arange(self.n_rows, device=counts.device), counts, output_size=len(self.features)
-        )
+        return _rows(self.features, self.offsets)
 
     def dense(self, values: Float[Tensor, " entries"]) -> Float[Tensor, "n_rows d_sae"]:
         """The matrix itself."""
@@ -129,15 +126,20 @@ def _bag(values: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor
 
 def _dots(x: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:
     """<x[n], W[i]> an entry. To torch that is the gradient of a bag's weights, a kernel without a public name."""
-    bag = torch.repeat_interleave(offsets.diff(), output_size=len(features))
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(x, W, features, offsets[:-1], bag, SUM_MODE, -1)
+    rows = _rows(features, offsets)
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(x, W, features, offsets[:-1], rows, SUM_MODE, -1)
 
 
 def _by_feature(values: Tensor, features: Tensor, offsets: Tensor, x: Tensor, d_sae: int) -> Tensor:
     """sum over the rows n where feature i is active of values_ni x[n]: the same bag, read feature by feature."""
     order = features.argsort(stable=True)
-    rows = torch.repeat_interleave(offsets.diff(), output_size=len(features))
+    rows = _rows(features, offsets)
     return _bag(values[order], rows[order], _offsets(features[order], d_sae), x)
+
+
+def _rows(features: Tensor, offsets: Tensor) -> Tensor:
+    """The row of each entry."""
+    return torch.repeat_interleave(offsets.diff(), output_size=len(features))
 
 
 def _offsets(ascending: Tensor, n: int) -> Tensor:

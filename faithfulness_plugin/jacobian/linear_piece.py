@@ -29,7 +29,14 @@ class Weights(NamedTuple):
 
     def add_skip(self, y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"]) -> Tensor:
         """y + W_skip x, or y where there is no skip connection."""
-        return y if self.W_skip is None else y + x.to(self.W_skip.dtype) @ self.W_skip.T
+        return add_skip(y, x, self.W_skip)
+
+
+def add_skip(
+    y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], W_skip: Float[Tensor, "d_out d_in"] | None
+) -> Float[Tensor, "*batch d_out"]:
+    """y + W_skip x, or y where there is no skip connection."""
+    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,9 @@ class LinearPiece(ABC):
     def jvp(self, v: Float[Tensor, "*probes_batch d_in"]) -> Float[Tensor, "*probes_batch d_out"]:
         """J_t v = W_dec (g * (W_enc v)) + W_skip v. Raises ValueError for v that does not fit x."""
         check_probe_shape(self.x.shape, v)
-        W_enc, W_dec, _, W_skip = self.weights
+        W_enc, W_dec, *_ = self.weights
         v = v.to(W_enc.dtype)
-        Jv = self.through(v, W_enc.T, W_dec)
-        return Jv if W_skip is None else Jv + v @ W_skip.T
+        return self.weights.add_skip(self.through(v, W_enc.T, W_dec), v)
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
         """J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u. Raises ValueError as `jvp`, for the output's shape."""

@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
+from faithfulness_plugin.jacobian.linear_piece import add_skip
+
 
 @dataclass(frozen=True)
 class MetricResult:
@@ -29,8 +31,7 @@ class Transcoder(Protocol):
 
 def output(transcoder: Transcoder, x: Tensor, feature_acts: Tensor) -> Tensor:
     """t(x) of activations at hand: `decode` does not know of a skip connection (SAELens's name for it: W_skip)."""
-    y, W_skip = transcoder.decode(feature_acts), getattr(transcoder, "W_skip", None)
-    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T
+    return add_skip(transcoder.decode(feature_acts), x, getattr(transcoder, "W_skip", None))
 
 
 def check_same_shape(transcoder_output: Tensor, layer_output: Tensor) -> None:

@@ -47,10 +47,8 @@ def topk_to_jumprelu(
         raise ValueError(
             "a BatchTopK transcoder has a threshold already: save_inference_model exports it as a JumpReLU"
         )
-    W_dec_norm = transcoder.W_dec.norm(dim=-1) if transcoder.cfg.rescale_acts_by_decoder_norm else None
-    hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
-    score = hidden_pre if W_dec_norm is None else hidden_pre * W_dec_norm
-    count = int((transcoder.encode(x) > 0).sum())
+    score = transcoder.score(transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc)
+    count = int((transcoder.activation_fn(score) > 0).sum())
     if count == 0:
         raise ValueError(f"no feature is active on these {len(x)} rows: pass inputs of the kind that it was trained on")
     ranked = score.flatten().sort(descending=True).values[count - 1 : count + 1]
@@ -69,6 +67,6 @@ def topk_to_jumprelu(
     )
     converted = transcoder_class(config)
     weights = {name: value.contiguous() for name, value in transcoder.state_dict().items()}
-    thresholds = torch.ones_like(transcoder.b_enc) if W_dec_norm is None else 1 / W_dec_norm
-    converted.load_state_dict({**weights, "threshold": threshold * thresholds})
+    thresholds = threshold / transcoder.score(torch.ones_like(transcoder.b_enc))
+    converted.load_state_dict({**weights, "threshold": thresholds})
     return converted

@@ -16,7 +16,7 @@ from faithfulness_plugin.jacobian.linear_piece import DensePiece, SparsePiece, W
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
-from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig, require_ranking_by_norm
+from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig, ranking_score, require_ranking_by_norm
 
 # from how many features on, and how many to each active one, leaving the others out pays
 SPARSE_FROM, SPARSE_RATIO = 512, 32
@@ -98,7 +98,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     def score(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """What features are ranked by."""
-        return hidden_pre * self.W_dec.detach().norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else hidden_pre
+        return ranking_score(hidden_pre, self)
 
     def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
         """The features that stay."""

@@ -9,6 +9,8 @@ from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 from torch import Tensor, nn, zeros
 from typing_extensions import override
 
+from faithfulness_plugin.jacobian.linear_piece import Weights
+
 
 @dataclass
 class TopKTranscoderConfig(TranscoderConfig):
@@ -53,8 +55,11 @@ class TopKTranscoder(Transcoder):
     def encode(self, x: Tensor) -> Tensor:
         """[..., d_in] -> [..., d_sae]."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        score = hidden_pre * self.W_dec.norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else hidden_pre
-        return self.hook_sae_acts_post(hidden_pre * (self.activation_fn(score) > 0))
+        return self.hook_sae_acts_post(hidden_pre * (self.activation_fn(self.score(hidden_pre)) > 0))
+
+    def score(self, hidden_pre: Tensor) -> Tensor:
+        """What features are ranked by, [..., d_sae]."""
+        return ranking_score(hidden_pre, self)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -65,8 +70,7 @@ class TopKTranscoder(Transcoder):
     def forward_with_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(t(x) [..., d_out], the activations [..., d_sae])."""
         feature_acts = self.encode(x)
-        y = self.decode(feature_acts)
-        return (y + x.to(self.dtype) @ self.W_skip.T if self.cfg.skip else y), feature_acts
+        return Weights.of(self).add_skip(self.decode(feature_acts), x), feature_acts
 
     @override
     def fold_W_dec_norm(self) -> None:
@@ -78,6 +82,14 @@ class TopKTranscoder(Transcoder):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any]) -> "TopKTranscoder":
         return cls(TopKTranscoderConfig.from_dict(config_dict))  # pyright: ignore[reportArgumentType]
+
+
+def ranking_score(hidden_pre: Tensor, transcoder: Any) -> Tensor:
+    """z_i ||W_dec^i|| of pre-activations z [..., d_sae], or z itself without `rescale_acts_by_decoder_norm`. To rank
+    by: no gradient goes to W_dec."""
+    if not transcoder.cfg.rescale_acts_by_decoder_norm:
+        return hidden_pre
+    return hidden_pre * transcoder.W_dec.detach().norm(dim=-1)
 
 
 def require_ranking_by_norm(config: Any) -> None:
