@@ -186,13 +186,14 @@ def speed(
     try:
         with Lines(len(config.sizes), len(result.sizes), "sizes") as lines:
             result = complete(result, out, lines.note, lambda of: lines.show(of.size))
+        written = write_report(result, out)
     except KeyboardInterrupt:
         say("stopped; the same command without --overwrite goes on with the size that was being measured")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
         fail((str(error) or type(error).__name__).splitlines()[0], 1)
     show(tables(result))
-    say("written: " + ", ".join(str(path) for path in [out / RESULT_FILENAME, *write_report(result, out)]))
+    say("written: " + ", ".join(str(path) for path in [out / RESULT_FILENAME, *written]))
 
 
 def _bad_option(error: ValidationError) -> str:
