@@ -1,13 +1,13 @@
 """Controls: what a method must be held against before its effect is called its own."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
-from faithfulness_plugin.probes import gaussian
+from faithfulness_plugin.probes import difference, gaussian
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once
@@ -20,16 +20,19 @@ from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTra
 class NoiseAugmentationConfig(TrainingTranscoderConfig):
     """The fields of the control, for any architecture."""
 
+    augmentation_kind: Literal["noise", "interpolation"] = "noise"
+    """"noise": at x + noise. "interpolation": at x + scale * (another row of the batch - x)."""
     augmentation_coefficient: float = 1.0
-    """Weight of the outputs at noised inputs, beside 1 for those at the inputs themselves."""
-    augmentation_noise: float = 0.5
-    """Standard deviation of the noise, a multiple of the batch's rms coordinate, as `jitter` is."""
+    """Weight of the outputs there, beside 1 for those at the inputs themselves."""
+    augmentation_scale: float = 0.5
+    """Of noise: its standard deviation, a multiple of the batch's rms coordinate, as `jitter` is. Of interpolation: how
+    far to the other row."""
 
 
 class NoiseAugmentation(TrainingTranscoder[Any]):
-    """Matches the layer's outputs at x + noise as well: the same points as jittered Jacobian matching sees, and as
-    many calls of the layer, but no derivative. What it achieves, Jacobian matching cannot claim. Goes in front of an
-    architecture's class."""
+    """Matches the layer's outputs at other points as well: with noise at those that jittered Jacobian matching sees,
+    with interpolation at those of a secant along differences; as many calls of the layer, but no derivative. What it
+    achieves, Jacobian matching cannot claim. Goes in front of an architecture's class."""
 
     @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
@@ -39,9 +42,12 @@ class NoiseAugmentation(TrainingTranscoder[Any]):
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         output = super().training_forward_pass(step_input)
         x = step_input.sae_in
-        noise = gaussian(x, 1, self.matching.generator(x.device))[0]
-        noised = x + self.cfg.augmentation_noise * x.square().mean().sqrt() * noise
-        mse = self.mse_loss_fn(self(noised), self.target(noised)).sum(-1).mean()
+        generator, scale = self.matching.generator(x.device), self.cfg.augmentation_scale
+        if self.cfg.augmentation_kind == "noise":
+            moved = x + scale * x.square().mean().sqrt() * gaussian(x, 1, generator)[0]
+        else:
+            moved = x + scale * difference(x, 1, generator)[0]
+        mse = self.mse_loss_fn(self(moved), self.target(moved)).sum(-1).mean()
         output.losses["augmentation_loss"] = step_input.coefficients["augmentation"] * mse
         output.loss = torch.stack(list(output.losses.values())).sum()
         self.check_finite(step_input, output)

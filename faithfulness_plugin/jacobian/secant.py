@@ -16,14 +16,14 @@ def layer_secant(
     layer: Layer,
     x: Float[Tensor, "*batch d_in"],
     v: Float[Tensor, "*probes_batch d_in"],
-    step: Float[Tensor, ""] | float,
+    step: Float[Tensor, ""] | Float[Tensor, "*batch 1"] | float,
     *,
     central: bool = False,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """(f(x), (f(x + step v) - f(x)) / step), or central: (f(x), (f(x + step v) - f(x - step v)) / (2 step)).
 
-    Both tend to (f(x), J_f v) as step goes to 0. No graph is kept. Shapes as in `layer_jvp`. Needs no derivative of
-    the layer, and sees its kinks at their true weight.
+    Both tend to (f(x), J_f v) as step goes to 0. One step for all rows, or one a row. No graph is kept. Shapes as in
+    `layer_jvp`. Needs no derivative of the layer, and sees its kinks at their true weight.
     """
     with mismatch_explained(layer, x):
         y = bare(layer)(x)

@@ -1,7 +1,7 @@
 """The toy problem's data: sparse uniform rows, some of them replaced by one repeated point."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,23 @@ from torch import Tensor
 
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.seeds import derived_seed
+
+
+class AbsDraw(NamedTuple):
+    """The random numbers of a batch, all U(0, 1)."""
+
+    value: Float[Tensor, "*batch d_in"]
+    present: Float[Tensor, "*batch d_in"]
+    repeated: Float[Tensor, "*batch 1"]
+
+
+def abs_rows(
+    draw: AbsDraw, density: float | Tensor, repeat_frac: float | Tensor, point: Float[Tensor, "*many d_in"]
+) -> Float[Tensor, "*batch d_in"]:
+    """The rows that a draw stands for: value in (-1, 1) where present < density, else 0; p where repeated <
+    repeat_frac. Settings of many kinds at once broadcast against the draw."""
+    x = (draw.value * 2 - 1) * (draw.present < density)
+    return torch.where(draw.repeated < repeat_frac, point, x)
 
 
 class AbsInputs:
@@ -52,11 +69,12 @@ class AbsInputs:
         return self
 
     def __next__(self) -> Float[Tensor, "batch d_in"]:
+        return abs_rows(self.draw(), self.density, self.repeat_frac, self.point)
+
+    def draw(self) -> "AbsDraw":
+        """The next batch's random numbers, which depend on the seed and on the batch's shape alone."""
         shape = (self.batch_size, self.d_in)
-        x = self._uniform(*shape) * 2 - 1
-        x = x * (self._uniform(*shape) < self.density)
-        repeated = self._uniform(self.batch_size, 1) < self.repeat_frac
-        return torch.where(repeated, self.point, x)
+        return AbsDraw(self._uniform(*shape), self._uniform(*shape), self._uniform(self.batch_size, 1))
 
     def _settings(self) -> dict[str, Any]:
         names = ("d_in", "density", "repeat_frac", "n_ones", "batch_size")

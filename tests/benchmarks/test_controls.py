@@ -10,7 +10,7 @@ from faithfulness_plugin.seeds import derived_seed
 
 def test_noise_augmentation_adds_the_output_error_at_noised_inputs():
     config = NoiseAugmentedTranscoderConfig(
-        d_in=5, d_out=5, d_sae=12, dtype="float64", augmentation_coefficient=2.0, augmentation_noise=0.3
+        d_in=5, d_out=5, d_sae=12, dtype="float64", augmentation_coefficient=2.0, augmentation_scale=0.3
     )
     layer = AbsNetwork(5).double()
     transcoder = NoiseAugmentedTranscoder(config).set_layer(layer)
@@ -35,9 +35,9 @@ def test_values_that_are_not_finite_beside_the_data_are_named():
 
 
 def test_it_is_registered_and_survives_saving(tmp_path):
-    config = NoiseAugmentedTranscoderConfig(d_in=5, d_out=5, d_sae=12, augmentation_noise=0.3)
+    config = NoiseAugmentedTranscoderConfig(d_in=5, d_out=5, d_sae=12, augmentation_scale=0.3)
     NoiseAugmentedTranscoder(config).save_model(tmp_path)
     loaded = TrainingSAE.load_from_disk(tmp_path)
     assert type(loaded) is NoiseAugmentedTranscoder
     assert isinstance(loaded.cfg, NoiseAugmentedTranscoderConfig)
-    assert loaded.cfg.augmentation_noise == 0.3
+    assert loaded.cfg.augmentation_scale == 0.3

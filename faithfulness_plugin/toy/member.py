@@ -1,0 +1,70 @@
+"""One toy transcoder of an ensemble: all that decides what it becomes."""
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Literal
+
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.toy.inputs import AbsInputs
+from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Outputs matched at other points as well, mean ||t(x') - f(x')||^2: values, no derivative."""
+
+    kind: Literal["noise", "interpolation"] = "noise"
+    """"noise": x' = x + scale * rms * gaussian, rms of the batch's coordinates. "interpolation": x' = x +
+    scale * (another row - x)."""
+    coefficient: float = 1.0
+    """Weight beside 1 for the outputs at x itself."""
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("noise", "interpolation"):
+            raise ValueError(f"augmentation {self.kind!r} is unknown: choose 'noise' or 'interpolation'")
+        for name in ("coefficient", "scale"):
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"the augmentation's {name}={getattr(self, name)} must be positive and finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyMember:
+    """A transcoder, the data that it is trained on, and its seed.
+
+    Trained alone, it is a `StandardTrainingTranscoder(transcoder)` whose weights were drawn after
+    `torch.manual_seed(derived_seed(seed, "weights"))`, trained on `AbsInputs(d_in, ..., seed=seed)` by
+    `train_transcoder`. The probes' seed is the config's own (`jacobian["seed"]`).
+
+    Raises:
+        ValueError: a config that the ensemble cannot train (a skip connection).
+    """
+
+    transcoder: StandardTrainingTranscoderConfig
+    seed: int = 0
+    density: float = 1.0
+    repeat_frac: float = 0.0
+    n_ones: int = 3
+    batch_size: int = 256
+    augmentation: Augmentation | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.transcoder.skip:
+            raise ValueError("the ensemble trains transcoders without a skip connection: use train_transcoder")
+
+    @property
+    def matching(self) -> JacobianMatchingConfig:
+        """How Jacobians are matched, where they are."""
+        assert isinstance(self.transcoder.jacobian, JacobianMatchingConfig)  # since __post_init__
+        return self.transcoder.jacobian
+
+    @property
+    def matched(self) -> bool:
+        """Whether there is a Jacobian term."""
+        return self.transcoder.jacobian_coefficient > 0
+
+    def inputs(self, device: Any = "cpu") -> AbsInputs:
+        """The rows it is trained on, from the first."""
+        return AbsInputs(
+            self.transcoder.d_in, self.density, self.repeat_frac, self.n_ones, self.batch_size, self.seed, device
+        )

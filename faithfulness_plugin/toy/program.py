@@ -1,0 +1,99 @@
+"""What an ensemble's members share to be computed together, and what may differ between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithfulness_plugin.toy.member import ToyMember
+
+
+@dataclass(frozen=True)
+class Program:
+    """What members must share to be computed together; all else may differ from one to the next."""
+
+    shape: tuple[int, int, int, int]
+    """(d_in, d_sae, d_out, batch size)."""
+    sparsity: str
+    estimator: str | None = None
+    probe: str = "rademacher"
+    n_probes: int = 1
+    central: bool = False
+    jittered: bool = False
+    gate_bandwidth: float | None = None
+    normalize: bool = True
+    masking: bool = False
+    augmentation: str | None = None
+
+    @classmethod
+    def of(cls, member: ToyMember) -> "Program":
+        config, matching = member.transcoder, member.matching
+        shape = (config.d_in, config.d_sae, config.d_out, member.batch_size)
+        jacobian = {}
+        if member.matched:
+            jacobian = {
+                **{name: getattr(matching, name) for name in ("estimator", "probe", "n_probes", "normalize")},
+                "central": matching.estimator == "secant" and matching.central,
+                "jittered": matching.jitter > 0,
+                "gate_bandwidth": matching.gate_bandwidth,
+            }
+        return cls(
+            shape,
+            config.sparsity,
+            **jacobian,
+            masking=config.gradient_masking_coefficient > 0,
+            augmentation=member.augmentation.kind if member.augmentation else None,
+        )
+
+    @property
+    def n_products(self) -> int:
+        """Directions per row along which products are compared."""
+        if self.estimator != "exact":
+            return self.n_probes
+        return self.shape[0] + (self.probe == "difference")
+
+
+class Coefficients(NamedTuple):
+    """Of one step, after warm-up."""
+
+    sparsity: Float[Tensor, " n"]
+    tanh_scale: Float[Tensor, " n"]
+    jacobian: Float[Tensor, " n"]
+    masking: Float[Tensor, " n"]
+    augmentation: Float[Tensor, " n"]
+
+
+class CoefficientSchedule:
+    """The members' coefficients at a step, with their linear warm-ups."""
+
+    def __init__(self, members: Sequence[ToyMember], device: torch.device, dtype: torch.dtype) -> None:
+        def numbers(values: Sequence[int | float]) -> Tensor:
+            return torch.tensor(values, device=device, dtype=dtype)
+
+        configs = [member.transcoder for member in members]
+        self._final = Coefficients(
+            numbers([c.sparsity_coefficient for c in configs]),
+            numbers([c.tanh_scale for c in configs]),
+            numbers([c.jacobian_coefficient for c in configs]),
+            numbers([c.gradient_masking_coefficient for c in configs]),
+            numbers([m.augmentation.coefficient if m.augmentation else 0.0 for m in members]),
+        )
+        self._sparsity_steps = numbers([c.sparsity_warm_up_steps for c in configs])
+        self._jacobian_steps = numbers([c.jacobian_warm_up_steps for c in configs])
+        self._last = max(max(c.sparsity_warm_up_steps, c.jacobian_warm_up_steps) for c in configs)
+
+    def at(self, step: int) -> Coefficients:
+        """At the step of this number, the first being 0; a warm-up starts at 0, as SAELens's do."""
+        if step >= self._last:
+            return self._final
+        return self._final._replace(
+            sparsity=self._final.sparsity * _share(step, self._sparsity_steps),
+            jacobian=self._final.jacobian * _share(step, self._jacobian_steps),
+        )
+
+
+def _share(step: int, warm_up_steps: Tensor) -> Tensor:
+    return torch.where(warm_up_steps > step, step / warm_up_steps, torch.ones_like(warm_up_steps))
