@@ -5,8 +5,11 @@ Definitions and choices are in the docstrings; every result has `.to_dict()`.
 
 from faithfulness_plugin.metrics.circuit_projection import Circuit, CircuitProjection, circuit_projection
 from faithfulness_plugin.metrics.feature_recovery import FeatureRecovery, feature_recovery
+from faithfulness_plugin.metrics.gradient_masking import GradientMasking, gradient_masking
 from faithfulness_plugin.metrics.jacobian_error import JacobianError, jacobian_error
+from faithfulness_plugin.metrics.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 from faithfulness_plugin.metrics.memorization import Memorization, memorization
+from faithfulness_plugin.metrics.near_point import NearPoint, near_point
 from faithfulness_plugin.metrics.off_diagonal import OffDiagonalEnergy, off_diagonal_energy
 from faithfulness_plugin.metrics.reconstruction import Reconstruction, reconstruction
 from faithfulness_plugin.metrics.result import MetricResult
@@ -15,15 +18,21 @@ __all__ = [
     "Circuit",
     "CircuitProjection",
     "FeatureRecovery",
+    "GradientMasking",
     "JacobianError",
+    "JacobianSpectrum",
     "Memorization",
     "MetricResult",
+    "NearPoint",
     "OffDiagonalEnergy",
     "Reconstruction",
     "circuit_projection",
     "feature_recovery",
+    "gradient_masking",
     "jacobian_error",
+    "jacobian_spectrum",
     "memorization",
+    "near_point",
     "off_diagonal_energy",
     "reconstruction",
 ]

@@ -29,6 +29,7 @@ def memorization(
     *,
     layer: Layer,
     basis: Float[Tensor, "d_out d_out"] | None = None,
+    unit: bool = True,
 ) -> Memorization:
     """m = sum_i ReLU(c_i . y_p / ||y_p|| - max_{j in S} c_i . e_j), c_i = a_i(p) W_dec^i, y_p = f(p).
 
@@ -42,6 +43,8 @@ def memorization(
         layer: gives y_p, so that any point and any layer will do.
         basis: orthonormal rows e_j, the directions that the layer's own circuits write to; the coordinates by
             default. An e_j with y_pj < 0 counts as -e_j.
+        unit: compare with y_p / ||y_p||, as the note does. False: with y_p itself, as a public reproduction does; the
+            maximum is then ||y_p||^2 - max_j y_pj, and a feature of one coordinate of 1 still counts 0.
 
     Raises:
         ValueError: the point is no single row; transcoder and layer differ in d_out; or y_p has fewer than two non-zero
@@ -64,7 +67,8 @@ def memorization(
     acts = transcoder.encode(point[None])
     check_same_shape(transcoder.decode(acts)[0], y)
     contributions = (acts[0][:, None] * transcoder.W_dec).to(y.dtype)
-    excess = contributions @ (y / y.norm()) - (contributions @ circuits.T).amax(-1)
+    along = y / y.norm() if unit else y
+    excess = contributions @ along - (contributions @ circuits.T).amax(-1)
     m = torch.relu(excess).sum().item()
-    maximum = (y.norm() - coordinates.abs().max()).item()
+    maximum = (y @ along - coordinates.abs().max()).item()
     return Memorization(m, m / maximum, maximum)

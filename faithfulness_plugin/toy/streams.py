@@ -133,7 +133,10 @@ class Streams:
 
     def _expanded(self, targets: Targets) -> Targets:
         """From streams to members."""
-        return Targets(*(None if value is None else _each(value, self._target_index) for value in targets))
+        x, *others = targets
+        return Targets(
+            None if x is None else _each(x, self._target_index), *(_each(t, self._target_index) for t in others)
+        )
 
     def _numbers(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self.device, dtype=self.dtype)

@@ -1,0 +1,53 @@
+"""Gradient masking: how much slope the active features have for what they write."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithfulness_plugin.jacobian.linear_piece import linear_piece
+from faithfulness_plugin.metrics.result import MetricResult
+
+
+@dataclass(frozen=True)
+class GradientMasking(MetricResult):
+    """Means over rows."""
+
+    index: float
+    """sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i||: slopes of active features."""
+    written: float
+    """sum_i a_i ||W_dec^i||: what they write."""
+    ratio: float
+    """index / written; large where features that write next to nothing have large slopes."""
+    barely_active: float
+    """The share of the index that belongs to features writing less than 1 % of the rms of what rows write."""
+
+
+@torch.no_grad()
+def gradient_masking(transcoder: nn.Module, x: Float[Tensor, "batch d_in"]) -> GradientMasking:
+    """On rows x [batch, d_in].
+
+    Raises:
+        ValueError: a module whose features are not known (see `linear_piece`), or no feature fires on these rows.
+
+    Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", 2025, on gradient masking.
+    """
+    piece = linear_piece(transcoder, x)
+    if piece is None:
+        raise ValueError(f"the features of {type(transcoder).__name__} are not known: register its linear piece")
+    acts = piece.feature_acts.to_dense() if piece.feature_acts.is_sparse else piece.feature_acts
+    W_enc, W_dec, *_ = piece.weights
+    written = acts * W_dec.norm(dim=1)
+    per_row = written.sum(-1)
+    if not per_row.any():
+        raise ValueError("no feature fires on these rows: pass others")
+    slopes = (acts > 0) * (W_enc.norm(dim=0) * W_dec.norm(dim=1))
+    barely = written < 0.01 * per_row.square().mean().sqrt()
+    index = slopes.sum(-1).mean()
+    return GradientMasking(
+        index=index.item(),
+        written=per_row.mean().item(),
+        ratio=(index / per_row.mean()).item(),
+        barely_active=((slopes * barely).sum() / slopes.sum()).item(),
+    )

@@ -1,0 +1,64 @@
+"""The Jacobians' spectra, and the error where the layer's own is large."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithfulness_plugin.jacobian.exact import layer_jacobian, transcoder_jacobian
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.result import MetricResult
+
+
+@dataclass(frozen=True)
+class JacobianSpectrum(MetricResult):
+    """Means over rows."""
+
+    layer: tuple[float, ...]
+    """Singular values of J_f, the largest first."""
+    transcoder: tuple[float, ...]
+    """Of J_t."""
+    rank: float
+    """Singular values of J_t above 1 % of the layer's largest; at most the L0 (without skip connection)."""
+    relative_error: float
+    """E||J_t - J_f||_F^2 / E||J_f||_F^2."""
+    top: tuple[int, ...]
+    """k."""
+    top_error: tuple[float, ...]
+    """E||P (J_t - J_f) Q||_F^2 / E||P J_f Q||_F^2, P and Q the projections on J_f's first k left and right singular
+    vectors at each row: the error that counts where the tail of the spectrum is no mechanism."""
+
+
+@torch.no_grad()
+def jacobian_spectrum(
+    transcoder: nn.Module, layer: Layer, x: Float[Tensor, "rows d_in"], top: Sequence[int] = (1, 2, 4, 8)
+) -> JacobianSpectrum:
+    """Whole Jacobians at rows x, so for small widths.
+
+    Raises:
+        ValueError: a k outside 1 to min(d_in, d_out); the layer's Jacobian is zero on all rows.
+
+    Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", 2025, on superposition.
+    """
+    J_f, J_t = layer_jacobian(layer, x), transcoder_jacobian(transcoder, x)
+    if not all(1 <= k <= min(J_f.shape[1:]) for k in top):
+        raise ValueError(f"top={tuple(top)}: choose ranks from 1 to {min(J_f.shape[1:])}")
+    if not J_f.any():
+        raise ValueError("the layer's Jacobian is zero on all these rows: pass others")
+    U, of_layer, Vt = torch.linalg.svd(J_f, full_matrices=False)
+    of_transcoder = torch.linalg.svdvals(J_t)
+    inside = (U.mT @ (J_t - J_f) @ Vt.mT).square()
+
+    def error(k: int) -> float:
+        return (inside[:, :k, :k].sum() / of_layer[:, :k].square().sum()).item()
+
+    return JacobianSpectrum(
+        layer=tuple(of_layer.mean(0).tolist()),
+        transcoder=tuple(of_transcoder.mean(0).tolist()),
+        rank=(of_transcoder > 0.01 * of_layer[:, :1]).sum(-1).double().mean().item(),
+        relative_error=((J_t - J_f).square().sum() / J_f.square().sum()).item(),
+        top=tuple(top),
+        top_error=tuple(error(k) for k in top),
+    )

@@ -1,0 +1,70 @@
+"""Divergence near a point: what a mechanism that serves the point alone does one step away from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.probes import sphere
+from faithfulness_plugin.seeds import derived_seed
+
+N_DIRECTIONS = 256
+
+
+@dataclass(frozen=True)
+class NearPoint(MetricResult):
+    """Relative output errors around one point, as curves."""
+
+    distances: tuple[float, ...]
+    """eps: how far from p, in input units."""
+    error: tuple[float, ...]
+    """E_u ||t - f||^2 / E_u ||f||^2 at p + eps u, u uniform among unit vectors."""
+    values: tuple[float, ...]
+    """c: what one coordinate of p's support is set to."""
+    error_one_changed: tuple[float, ...]
+    """The same ratio at p with that coordinate set to c, over the coordinates of the support."""
+
+
+@torch.no_grad()
+def near_point(
+    transcoder: nn.Module,
+    layer: Layer,
+    point: Float[Tensor, " d_in"],
+    distances: Sequence[float],
+    values: Sequence[float],
+    seed: int = 0,
+) -> NearPoint:
+    """||t - f||^2 / ||f||^2 on p + eps u and on p with one coordinate changed. The directions u are the same for every
+    transcoder and every eps.
+
+    Raises:
+        ValueError: the point is no single row, or zero; the layer's output is zero at one of the distances or values.
+    """
+    if point.ndim != 1 or not point.any():
+        raise ValueError(f"the point has shape {list(point.shape)}: pass one row [d_in] that is not zero")
+    generator = torch.Generator(point.device).manual_seed(derived_seed(seed, "directions"))
+    u = sphere(point.expand(N_DIRECTIONS, -1), 1, generator)[0] / len(point) ** 0.5
+    support = point.nonzero().flatten()
+
+    def one_changed(value: float) -> Tensor:
+        rows = point.repeat(len(support), 1)
+        rows[torch.arange(len(support), device=point.device), support] = value
+        return rows
+
+    return NearPoint(
+        tuple(distances),
+        tuple(_relative_error(transcoder, layer, point + eps * u) for eps in distances),
+        tuple(values),
+        tuple(_relative_error(transcoder, layer, one_changed(value)) for value in values),
+    )
+
+
+def _relative_error(transcoder: nn.Module, layer: Layer, x: Tensor) -> float:
+    y = layer(x)
+    if not y.any():
+        raise ValueError("the layer's output is zero there, so that a relative error is undefined: choose other values")
+    return ((transcoder(x) - y).square().sum() / y.square().sum()).item()
