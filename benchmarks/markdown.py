@@ -1,9 +1,25 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, and the numbers in them."""
 
 from collections.abc import Sequence
+
+from faithfulness_plugin.benchmarks.schema import Interval, Share
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A pipe table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def interval_text(value: Interval, digits: int) -> str:
+    """mean ± half its width."""
+    mean = f"{value.mean:.{digits}f}"
+    if value.low is None or value.high is None:
+        return mean
+    half, least = (value.high - value.low) / 2, 10.0**-digits
+    return f"{mean} ± {half:.{digits}f}" if half == 0 or half >= least / 2 else f"{mean} ± <{least:.{digits}f}"
+
+
+def share_text(value: Share) -> str:
+    """count of n [low, high]."""
+    return f"{value.count} of {value.n} [{value.low:.2f}, {value.high:.2f}]"

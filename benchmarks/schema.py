@@ -75,11 +75,17 @@ T_RECORD = TypeVar("T_RECORD", bound=BaseModel)
 
 
 def read_result(path: Path, schema: type[T_RECORD]) -> T_RECORD:
-    """The result in a file. Raises ResultError for one that is corrupt, foreign or unreadable."""
+    """The result in a file. Raises ResultError for one that is corrupt, foreign, of another version or unreadable."""
     try:
         return schema.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
+        version = next((e for e in error.errors() if e["loc"] == ("schema_version",)), None)
+        if version is not None and version["type"] == "literal_error":
+            raise ResultError(
+                f"{path} has schema version {version['input']}, and this version of the package reads "
+                f"{version.get('ctx', {}).get('expected', 'another')}: use the version that wrote it, move it away, or choose another --out"
+            ) from error
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ResultError(
             f"{path} is corrupt, or no result of this command ({where}: {first['msg']}): "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
+from faithfulness_plugin.cli_scan import scan
 from faithfulness_plugin.terminal import Lines, fail, say, show
 
 if TYPE_CHECKING:  # at run time the command that needs them imports them
@@ -32,7 +33,7 @@ app.add_typer(bench, name="bench")
 @app.command(epilog="Example: faithfulness reproduce --d-in 20 --n-ones 4 --density 0.08 --seeds 3 --out out/four_ones")
 def reproduce(
     out: Annotated[Path | None, typer.Option(help="Folder for the result [default: out/reproduce]")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds per condition [default: 5]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds per condition [default: 10]")] = None,
     seed: Annotated[int, typer.Option(help="The first seed")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help=f"One seed, {QUICK_STEPS} steps: a look only")] = False,
     d_in: Annotated[int, typer.Option(help="Width of the layer y = |x|")] = 16,
@@ -61,7 +62,7 @@ def reproduce(
     from faithfulness_plugin.benchmarks.absolute_value.schema import ExperimentConfig
     from faithfulness_plugin.benchmarks.schema import ResultError
 
-    n_seeds = seeds if seeds is not None else (1 if quick else 5)
+    n_seeds = seeds if seeds is not None else (1 if quick else 10)
     out = out if out is not None else Path("out/quick" if quick else "out/reproduce")
     if n_seeds < 1:
         fail(f"--seeds {n_seeds}: at least one seed is needed", 2)
@@ -201,6 +202,11 @@ def _bad_option(error: ValidationError) -> str:
     first = error.errors()[0]
     option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1])
     return option + first["msg"].removeprefix("Value error, ")
+
+
+app.command(
+    epilog="Example: faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3"
+)(scan)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What commands say: progress and messages on stderr, results on stdout."""
 
 import sys
+import time
 from typing import NoReturn
 
 import typer
@@ -12,23 +13,33 @@ WIDE = 150  # columns that the full tables need
 
 
 class Lines:
-    """A progress bar on a terminal, a line per finished part elsewhere; on stderr."""
+    """A progress bar on a terminal, a line per finished part elsewhere; on stderr.
 
-    def __init__(self, total: int, done: int, what: str) -> None:
-        self.total, self.done = total, done
+    Args:
+        total, done: parts in all, and those that are finished already.
+        what: the parts' name.
+        cost: what the parts that are left cost in all, in any unit, where they are not alike: the time left is then
+            reckoned by cost.
+    """
+
+    def __init__(self, total: int, done: int, what: str, cost: float | None = None) -> None:
+        self.total, self.done, self.cost, self.spent = total, done, cost, 0.0
         console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            MofNCompleteColumn() if cost is None else TextColumn("{task.fields[parts]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
+            speed_estimate_period=24 * 3600,  # parts end in bursts: their mean over the whole run is the honest speed
         )
-        self.task = self.bar.add_task(what, total=total, completed=done)
+        length, completed = (total, done) if cost is None else (cost, 0)
+        self.task = self.bar.add_task(what, total=length, completed=completed, parts=f"{done}/{total}")
 
     def __enter__(self) -> "Lines":
+        self.begun = time.monotonic()
         self.bar.start()
         return self
 
@@ -39,13 +50,29 @@ class Lines:
         """What is going on; on a terminal only."""
         self.bar.update(self.task, description=text)
 
-    def show(self, text: str) -> None:
-        """One part is finished."""
-        self.done += 1
+    def show(self, text: str, parts: int = 1, cost: float = 0.0) -> None:
+        """So many parts are finished, which cost that much."""
+        self.done += parts
+        self.spent += cost
         if self.bar.disable:
-            say(f"[{self.done}/{self.total}] {text}")
+            say(f"[{self.done}/{self.total}] {text}{self._left()}")
         else:
-            self.bar.update(self.task, advance=1, description=text)
+            advance = parts if self.cost is None else cost
+            self.bar.update(self.task, advance=advance, description=text, parts=f"{self.done}/{self.total}")
+
+    def _left(self) -> str:
+        if self.cost is None or not self.spent or self.done == self.total:
+            return ""
+        return f", {in_words((time.monotonic() - self.begun) * (self.cost / self.spent - 1))} left"
+
+
+def in_words(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def show(markdown: str) -> None:

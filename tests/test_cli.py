@@ -115,14 +115,14 @@ def test_a_run_that_fails_exits_with_1_and_keeps_what_is_done(tmp_path, monkeypa
     from faithfulness_plugin import NonFiniteError
     from faithfulness_plugin.benchmarks.absolute_value import experiment
 
-    whole = experiment.run
+    whole = experiment.runs
 
-    def second_fails(config, condition, seed):
-        if condition.name == "repetition":
+    def second_fails(config, jobs):
+        if jobs[0][0].name == "repetition":
             raise NonFiniteError("step 3: the inputs contain NaN")
-        return whole(config, condition, seed)
+        return whole(config, jobs)
 
-    monkeypatch.setattr(experiment, "run", second_fails)
+    monkeypatch.setattr(experiment, "runs", second_fails)
     result = call(*SMALL, "--out", str(tmp_path))
     assert result.exit_code == 1
     assert "error: a run failed: step 3: the inputs contain NaN" in result.stderr

@@ -1,29 +1,26 @@
 """All runs: in parallel, written as they end, resumed where they were interrupted."""
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
-
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky import get_reusable_executor
 
 from faithfulness_plugin.benchmarks.absolute_value.conditions import conditions
-from faithfulness_plugin.benchmarks.absolute_value.run import run
+from faithfulness_plugin.benchmarks.absolute_value.run import runs
 from faithfulness_plugin.benchmarks.absolute_value.schema import (
     AbsoluteValueResult,
     Condition,
     ConditionSummary,
     ExperimentConfig,
     Run,
-    RunMetrics,
 )
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
 from faithfulness_plugin.benchmarks.schema import Environment, write_text
 from faithfulness_plugin.benchmarks.statistics import interval, share
+from faithfulness_plugin.benchmarks.toy_problem import RunMetrics
+from faithfulness_plugin.benchmarks.workers import each_done
 from faithfulness_plugin.toy.circuits import abs_circuits
 
 EMERGED = 0.1
+TOGETHER = 10  # runs of one condition that are trained together, and written together
 
 
 def open_result(out: Path, config: ExperimentConfig, *, overwrite: bool = False) -> AbsoluteValueResult:
@@ -46,41 +43,31 @@ def open_result(out: Path, config: ExperimentConfig, *, overwrite: bool = False)
 def complete(
     result: AbsoluteValueResult, out: Path, *, n_jobs: int, on_run: Callable[[Run], None] = lambda _: None
 ) -> AbsoluteValueResult:
-    """Makes the runs that are missing; after each one the file in `out` holds all that are done."""
+    """Makes the runs that are missing; after each part the file in `out` holds all that are done."""
     done = {(r.condition, r.seed) for r in result.runs}
     missing = [
         (condition, seed)
-        for seed in result.config.seeds
         for condition in result.conditions
+        for seed in result.config.seeds
         if (condition.name, seed) not in done
     ]
-    for new in _parallel(result.config, missing, n_jobs):
+    size = TOGETHER if result.config.architecture == "standard" else 1
+    parts = [part for of in result.conditions for part in _parts([job for job in missing if job[0] == of], size)]
+    for new in each_done(runs, [(result.config, part) for part in parts], n_jobs=n_jobs):
         result = _with(result, new)
         write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
-        on_run(new)
+        for run in new:
+            on_run(run)
     return result
 
 
-def _parallel(config: ExperimentConfig, jobs: list[tuple[Condition, int]], n_jobs: int) -> Iterator[Run]:
-    if n_jobs == 1 or len(jobs) < 2:
-        yield from (run(config, condition, seed) for condition, seed in jobs)
-        return
-    try:
-        with parallel_config(backend="loky", n_jobs=n_jobs, initializer=_leave_interrupts_to_the_parent):
-            runs = Parallel(return_as="generator_unordered")(delayed(run)(config, *job) for job in jobs)
-            yield from cast(Iterator[Run], runs)
-    except BaseException:
-        get_reusable_executor().shutdown(wait=False, kill_workers=True)
-        raise
+def _parts(jobs: list[tuple[Condition, int]], size: int) -> list[list[tuple[Condition, int]]]:
+    return [jobs[i : i + size] for i in range(0, len(jobs), size)]
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _with(result: AbsoluteValueResult, new: Run) -> AbsoluteValueResult:
+def _with(result: AbsoluteValueResult, new: list[Run]) -> AbsoluteValueResult:
     order = {condition.name: i for i, condition in enumerate(result.conditions)}
-    runs = sorted([*result.runs, new], key=lambda r: (order[r.condition], r.seed))
+    runs = sorted([*result.runs, *new], key=lambda r: (order[r.condition], r.seed))
     return result.model_copy(
         update={
             "runs": runs,

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ConditionSummary, Run
-from faithfulness_plugin.benchmarks.markdown import markdown_table
-from faithfulness_plugin.benchmarks.schema import Interval, ResultError, Share, write_text
+from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table, share_text
+from faithfulness_plugin.benchmarks.schema import ResultError, write_text
 from faithfulness_plugin.figures.circuit_projection import ProjectionPanel, circuit_projection_figure
 from faithfulness_plugin.figures.jacobian_at_point import jacobian_at_point
 from faithfulness_plugin.figures.memorization_by_condition import memorization_by_condition
@@ -81,8 +81,8 @@ def brief_table(result: AbsoluteValueResult) -> str:
     titles = _titles(result)
     shown = [s for s in result.summary if s.condition in BRIEF_CONDITIONS]
     header = ["", *(titles[s.condition] for s in shown)]
-    loss = ["Validation loss", *(_interval(s.metrics["validation_loss"], 5) for s in shown)]
-    sparsity = ["Sparsity", *(_interval(s.metrics["sparsity"], 5) for s in shown)]
+    loss = ["Validation loss", *(interval_text(s.metrics["validation_loss"], 5) for s in shown)]
+    sparsity = ["Sparsity", *(interval_text(s.metrics["sparsity"], 5) for s in shown)]
     return markdown_table(header, [loss, sparsity])
 
 
@@ -91,8 +91,8 @@ def full_table(result: AbsoluteValueResult) -> str:
     titles = _titles(result)
 
     def row(summary: ConditionSummary) -> list[str]:
-        cells = [_interval(summary.metrics[name], digits) for name, (_, digits) in COLUMNS.items()]
-        return [titles[summary.condition], *cells, _share(summary.emergence)]
+        cells = [interval_text(summary.metrics[name], digits) for name, (_, digits) in COLUMNS.items()]
+        return [titles[summary.condition], *cells, share_text(summary.emergence)]
 
     header = ["condition", *(label for label, _ in COLUMNS.values()), "emergence"]
     return markdown_table(header, [row(summary) for summary in result.summary])
@@ -155,15 +155,3 @@ def _one_seed(result: AbsoluteValueResult) -> tuple[int, dict[str, Run]]:
 
 def _titles(result: AbsoluteValueResult) -> dict[str, str]:
     return {condition.name: condition.title for condition in result.conditions}
-
-
-def _interval(value: Interval, digits: int) -> str:
-    mean = f"{value.mean:.{digits}f}"
-    if value.low is None or value.high is None:
-        return mean
-    half, least = (value.high - value.low) / 2, 10.0**-digits
-    return f"{mean} ± {half:.{digits}f}" if half == 0 or half >= least / 2 else f"{mean} ± <{least:.{digits}f}"
-
-
-def _share(value: Share) -> str:
-    return f"{value.count} of {value.n} [{value.low:.2f}, {value.high:.2f}]"

@@ -1,40 +1,28 @@
-"""One run: train one transcoder in one condition, and measure it."""
+"""Runs: transcoders trained in their conditions, and measured."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from faithfulness_plugin import metrics
 from faithfulness_plugin.benchmarks import controls
-from faithfulness_plugin.benchmarks.absolute_value.schema import (
-    VALIDATION_SEED,
-    Condition,
-    ExperimentConfig,
-    Projection,
-    Run,
-    RunMetrics,
-)
+from faithfulness_plugin.benchmarks.absolute_value.schema import Condition, ExperimentConfig, Run
+from faithfulness_plugin.benchmarks.toy_problem import ToyProblem, rounded
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
-from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
-from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
+from faithfulness_plugin.toy.ensemble import train_ensemble
 from faithfulness_plugin.toy.inputs import AbsInputs
+from faithfulness_plugin.toy.member import Augmentation, ToyMember
 from faithfulness_plugin.training import train_transcoder
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
-from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
 
 CLASSES: dict[str, tuple[tuple[Any, Any], tuple[Any, Any]]] = {
-    "standard": (
-        (StandardTrainingTranscoder, StandardTrainingTranscoderConfig),
-        (controls.NoiseAugmentedTranscoder, controls.NoiseAugmentedTranscoderConfig),
-    ),
     "topk": (
         (TopKTrainingTranscoder, TopKTrainingTranscoderConfig),
         (controls.NoiseAugmentedTopKTranscoder, controls.NoiseAugmentedTopKTranscoderConfig),
@@ -48,50 +36,85 @@ CLASSES: dict[str, tuple[tuple[Any, Any], tuple[Any, Any]]] = {
         (controls.NoiseAugmentedJumpReLUTranscoder, controls.NoiseAugmentedJumpReLUTranscoderConfig),
     ),
 }
-"""By architecture: the transcoder, and the noise augmentation control with it."""
+"""By architecture: the transcoder, and the noise augmentation control with it. The standard one trains in ensembles."""
 
 
-def run(config: ExperimentConfig, condition: Condition, seed: int) -> Run:
-    """Trains with one thread (many runs share a machine) and measures on rows of a seed of their own.
+def runs(config: ExperimentConfig, jobs: Sequence[tuple[Condition, int]]) -> list[Run]:
+    """The runs of these conditions and seeds, trained together where the architecture allows it.
 
-    The same seed gives every condition the same initial weights."""
+    One thread is used (many such calls share a machine). The same seed gives every condition the same rows and the
+    same initial weights, and a run does not depend on those beside it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         start = time.perf_counter()
-        transcoder = _train(config, condition, seed)
-        return _measure(config, condition, seed, transcoder, time.perf_counter() - start)
+        if config.architecture == "standard":
+            transcoders = _train_together(config, jobs)
+        else:
+            transcoders = [_train(config, *job) for job in jobs]
+        seconds = (time.perf_counter() - start) / len(jobs)
+        problem = _problem(config)
+        return [
+            Run(
+                condition=condition.name,
+                seed=seed,
+                seconds=round(seconds, 2),
+                metrics=problem.measure(transcoder),
+                jacobian_at_point=rounded(transcoder_jacobian(transcoder, problem.point)),
+                projection=problem.project(transcoder),
+            )
+            for (condition, seed), transcoder in zip(jobs, transcoders, strict=True)
+        ]
     finally:
         torch.set_num_threads(threads)
+
+
+def _problem(config: ExperimentConfig) -> ToyProblem:
+    return ToyProblem(
+        config.d_in, config.density, config.repeat_frac, config.n_ones, config.n_validation, config.n_jacobian
+    )
+
+
+def _schedule(config: ExperimentConfig) -> dict[str, Any]:
+    return {
+        "n_steps": config.n_steps,
+        "lr": config.lr,
+        "lr_warm_up_steps": config.n_steps // 40,
+        "lr_decay_steps": 3 * config.n_steps // 10,
+        "progress": False,
+    }
+
+
+def _train_together(config: ExperimentConfig, jobs: Sequence[tuple[Condition, int]]) -> list[TrainingTranscoder[Any]]:
+    members = [
+        ToyMember(
+            transcoder=StandardTrainingTranscoderConfig(**_fields(config, condition, seed)),
+            seed=seed,
+            density=config.density,
+            repeat_frac=config.repeat_frac if condition.repeated else 0.0,
+            n_ones=config.n_ones,
+            batch_size=config.batch_size,
+            augmentation=Augmentation("noise", condition.augmentation_coefficient)
+            if condition.augmentation_coefficient
+            else None,
+        )
+        for condition, seed in jobs
+    ]
+    ensemble = train_ensemble(members, AbsNetwork(config.d_in), **_schedule(config))
+    return [ensemble.transcoder(i) for i in range(len(jobs))]
 
 
 def _train(config: ExperimentConfig, condition: Condition, seed: int) -> TrainingTranscoder[Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         transcoder = _transcoder(config, condition, seed)
-    train_transcoder(
-        transcoder,
-        AbsNetwork(config.d_in),
-        _inputs(config, config.repeat_frac if condition.repeated else 0.0, config.batch_size, seed),
-        n_steps=config.n_steps,
-        lr=config.lr,
-        lr_warm_up_steps=config.n_steps // 40,
-        lr_decay_steps=3 * config.n_steps // 10,
-        progress=False,
-    )
-    return transcoder
+    repeat_frac = config.repeat_frac if condition.repeated else 0.0
+    inputs = AbsInputs(config.d_in, config.density, repeat_frac, config.n_ones, config.batch_size, seed)
+    return train_transcoder(transcoder, AbsNetwork(config.d_in), inputs, **_schedule(config)).transcoder
 
 
 def _transcoder(config: ExperimentConfig, condition: Condition, seed: int) -> TrainingTranscoder[Any]:
-    fields: dict[str, Any] = {
-        "d_in": config.d_in,
-        "d_out": config.d_in,
-        "d_sae": config.d_sae,
-        "jacobian": {**condition.jacobian, "seed": seed},
-        "jacobian_coefficient": condition.jacobian_coefficient,
-        "jacobian_warm_up_steps": round(condition.jacobian_warm_up * config.n_steps),
-        **config.sparsity_fields,
-    }
+    fields = _fields(config, condition, seed)
     plain, control = CLASSES[config.architecture]
     transcoder_class, config_class = plain
     if condition.augmentation_coefficient:
@@ -100,53 +123,13 @@ def _transcoder(config: ExperimentConfig, condition: Condition, seed: int) -> Tr
     return transcoder_class(config_class(**fields))
 
 
-def _inputs(config: ExperimentConfig, repeat_frac: float, batch_size: int, seed: int) -> AbsInputs:
-    return AbsInputs(config.d_in, config.density, repeat_frac, config.n_ones, batch_size, seed)
-
-
-def _measure(
-    config: ExperimentConfig, condition: Condition, seed: int, transcoder: TrainingTranscoder[Any], seconds: float
-) -> Run:
-    transcoder.eval()
-    layer = AbsNetwork(config.d_in)
-    inputs = _inputs(config, 0.0, config.n_validation, VALIDATION_SEED)
-    clean, point = next(inputs), inputs.point
-    repeated = next(_inputs(config, config.repeat_frac, config.n_validation, VALIDATION_SEED))
-
-    memorization = metrics.memorization(transcoder, point, layer=layer)
-    reconstruction = metrics.reconstruction(transcoder, layer, clean)
-    rows = clean[: config.n_jacobian]
-    jacobian = metrics.jacobian_error(transcoder, layer, rows, columns=rows != 0)
-    off_diagonal = metrics.off_diagonal_energy(transcoder, point)
-    own = abs_circuits(config.d_in)
-    recovery = metrics.feature_recovery(transcoder, repeated, own)
-    projection = metrics.circuit_projection(transcoder, repeated, [*own, datapoint_circuit(point)])
-    live = np.flatnonzero(projection.norms > LIVE_SHARE * projection.norms.max(initial=0.0))
-    return Run(
-        condition=condition.name,
-        seed=seed,
-        seconds=round(seconds, 2),
-        metrics=RunMetrics(
-            m=memorization.m,
-            m_fraction=memorization.fraction,
-            **reconstruction.to_dict(),
-            jacobian_error=jacobian.relative_error,
-            jacobian_cosine=jacobian.cosine,
-            jacobian_error_data=jacobian.relative_error_data,
-            off_diagonal_energy=off_diagonal.energy,
-            off_diagonal_norm=off_diagonal.norm,
-            recovered=recovery.recovered,
-            precision=recovery.precision,
-            circuit_cosine=recovery.mean_cosine,
-        ),
-        jacobian_at_point=_rounded(transcoder_jacobian(transcoder, point)),
-        projection=Projection(
-            features=live.tolist(),
-            weights=projection.weights[:, live].round(4).tolist(),
-            residual=projection.residual[live].round(4).tolist(),
-        ),
-    )
-
-
-def _rounded(matrix: Tensor) -> list[list[float]]:
-    return matrix.detach().double().numpy().round(4).tolist()
+def _fields(config: ExperimentConfig, condition: Condition, seed: int) -> dict[str, Any]:
+    return {
+        "d_in": config.d_in,
+        "d_out": config.d_in,
+        "d_sae": config.d_sae,
+        "jacobian": {**condition.jacobian, "seed": seed},
+        "jacobian_coefficient": condition.jacobian_coefficient,
+        "jacobian_warm_up_steps": round(condition.jacobian_warm_up * config.n_steps),
+        **config.sparsity_fields,
+    }

@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.schema import Interval, Record, Result, Share
+from faithfulness_plugin.benchmarks.toy_problem import VALIDATION_SEED, Projection, RunMetrics
 
 ENOUGH_ROWS = 20
-VALIDATION_SEED = 1_000_003
 
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
@@ -33,7 +33,9 @@ class ExperimentConfig(Record):
     lr: float = Field(default=3e-3, gt=0, description="Adam's rate; 2.5 % warm-up, decay over the last 30 %")
     n_validation: int = Field(default=20_000, ge=2, description="rows that metrics are measured on")
     n_jacobian: int = Field(default=4_000, ge=2, description="of these, rows for exact Jacobians")
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1, description="one run per seed and condition")
+    seeds: tuple[Seed, ...] = Field(
+        default=tuple(range(10)), min_length=1, description="one run per seed and condition"
+    )
 
     @property
     def sparsity_fields(self) -> dict[str, Any]:
@@ -88,41 +90,12 @@ class Condition(Record):
     augmentation_coefficient: float = Field(default=0.0, description="the control's weight; 0: the plain transcoder")
 
 
-class RunMetrics(Record):
-    """Measured on clean rows unless said otherwise; definitions in faithfulness_plugin.metrics."""
-
-    m: float = Field(description="memorization at p")
-    m_fraction: float = Field(description="m as a fraction of its maximum")
-    fvu: float = Field(description="fraction of variance unexplained")
-    l0: float = Field(description="features with a > 0, per row")
-    effective_l0: float = Field(description="features that matter (1 % of the rms output norm), per row")
-    dead_fraction: float = Field(description="share of features that never fire")
-    validation_loss: float = Field(description="mean squared error per coordinate")
-    sparsity: float = Field(description="mean of tanh(5 a) over features and rows")
-    jacobian_error: float = Field(description="relative Jacobian error over columns with x != 0")
-    jacobian_cosine: float = Field(description="Jacobian cosine over columns with x != 0")
-    jacobian_error_data: float = Field(description="the same error in the data's directions")
-    off_diagonal_energy: float = Field(description="share of ||J_t||_F^2 off the diagonal, at p")
-    off_diagonal_norm: float = Field(description="Frobenius norm off the diagonal, at p")
-    recovered: int = Field(description="of the layer's 2 d_in circuits, those with a feature of their own; rows hold p")
-    precision: float = Field(description="recovered / live features")
-    circuit_cosine: float = Field(description="mean cosine of circuits and their matched features")
-
-
-class Projection(Record):
-    """Circuit projection of the live features, on rows that hold p. Rounded to 4 decimals."""
-
-    features: list[int] = Field(description="indices of the live features")
-    weights: list[list[float]] = Field(description="[circuit][feature]")
-    residual: list[float] = Field(description="[feature]")
-
-
 class Run(Record):
     """One condition, one seed."""
 
     condition: str
     seed: int
-    seconds: float
+    seconds: float = Field(description="of training; of members trained together, each one's share")
     metrics: RunMetrics
     jacobian_at_point: list[list[float]] = Field(description="J_t at p, [d_out][d_in], rounded to 4 decimals")
     projection: Projection

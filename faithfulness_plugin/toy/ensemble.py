@@ -27,6 +27,7 @@ from faithfulness_plugin.transcoders.base import NonFiniteError
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder
 
 CHECK_EVERY = 200
+ALIGNED = 16
 TRAINER = SAETrainerConfig(1, 1)  # for SAELens's defaults
 Evaluate = Callable[[int, StandardTrainingTranscoder], Mapping[str, float]]
 """(the member's number, the member as a transcoder) -> numbers by name."""
@@ -65,8 +66,9 @@ def train_ensemble(
     """Trains all members together on one layer: Adam, each member's gradient norm clipped at 1, the objective of
     `StandardTrainingTranscoder`, batched over members.
 
-    A member's data, weights, probes and result depend on its own settings alone, not on its neighbours. Members of the
-    same seed see the same rows and start from the same weights, whatever else they differ in.
+    A member's data, weights, probes and result depend on its own settings alone, not on its neighbours (with one thread
+    and batch_size * d_sae a multiple of 16 to the bit). Members of the same seed see the same rows and start from the
+    same weights, whatever else they differ in.
 
     Args:
         members: of any settings; those that differ only in numbers (seeds, coefficients, repeat fractions, densities)
@@ -138,16 +140,19 @@ class _Group:
 
     def __init__(self, numbers: list[int], members: list[ToyMember], layer: Layer, lrs: list[float]) -> None:
         self.numbers, self.members, self.layer = numbers, members, layer
-        self.weights = _initial_weights(members)
-        self.gradients = StackedWeights(*(torch.zeros_like(weight) for weight in self.weights))
+        initial = _initial_weights(members)
+        self.weights, flat = _aligned(initial)
+        for weight, value in zip(self.weights, initial, strict=True):
+            weight.copy_(value)
+        self.gradients, flat_gradients = _aligned(initial)
+        for weight, gradient in zip(flat, flat_gradients, strict=True):
+            weight.grad = gradient
         device, dtype = self.weights.W_enc.device, self.weights.W_enc.dtype
         self.streams = Streams(members, layer, device, dtype)
         self.objective = Objective(Program.of(members[0]), len(members), device, dtype)
         self.coefficients = CoefficientSchedule(members, device, dtype)
-        for weight, gradient in zip(self.weights, self.gradients, strict=True):
-            weight.grad = gradient
         self.lrs = lrs
-        self.optimizer = torch.optim.Adam(self.weights, betas=(TRAINER.adam_beta1, TRAINER.adam_beta2), fused=True)
+        self.optimizer = torch.optim.Adam(flat, betas=(TRAINER.adam_beta1, TRAINER.adam_beta2), fused=True)
 
     def step(self, n: int, log: bool) -> dict[str, Tensor]:
         """Step n, the first being 0."""
@@ -213,6 +218,16 @@ def learning_rates(n_steps: int, lr: float, warm_up_steps: int, decay_steps: int
         optimizer.step()
         scheduler.step()
     return rates
+
+
+def _aligned(like: StackedWeights) -> tuple[StackedWeights, list[Tensor]]:
+    """Zeros of these shapes, and the buffers that they are views of, [n, size rounded up to `ALIGNED`].
+
+    Vector kernels treat the last few numbers of a buffer apart, and may round them in another way. With every member
+    on a whole number of vectors, a member's arithmetic is the same wherever it stands, to the bit."""
+    flat = [w.new_zeros(len(w), -(-w[0].numel() // ALIGNED) * ALIGNED) for w in like]
+    views = [buffer[:, : w[0].numel()].view(w.shape) for buffer, w in zip(flat, like, strict=True)]
+    return StackedWeights(*views), flat
 
 
 def _initial_weights(members: list[ToyMember]) -> StackedWeights:

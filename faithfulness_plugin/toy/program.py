@@ -55,6 +55,14 @@ class Program:
             return self.n_probes
         return self.shape[0] + (self.probe == "difference")
 
+    @property
+    def evaluations(self) -> int:
+        """Passes per row of data, forward and back: what a step takes, roughly, in units of a plain one."""
+        passes = 1 + (self.augmentation is not None)
+        if self.estimator == "secant":
+            return passes + self.n_probes * (1 + self.central) + self.jittered
+        return passes if self.estimator is None else passes + self.n_products
+
 
 class Coefficients(NamedTuple):
     """Of one step, after warm-up."""

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from faithfulness_plugin.benchmarks.absolute_value.conditions import CONDITIONS, conditions
 from faithfulness_plugin.benchmarks.absolute_value.experiment import complete, open_result
 from faithfulness_plugin.benchmarks.absolute_value.report import brief_table, full_table, tables, write_report
-from faithfulness_plugin.benchmarks.absolute_value.run import run
+from faithfulness_plugin.benchmarks.absolute_value.run import runs
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ExperimentConfig, Run
 from faithfulness_plugin.benchmarks.schema import ResultError, read_result
 
@@ -32,7 +32,7 @@ def test_every_condition_and_seed_is_there_once(finished):
 
 def test_a_run_depends_on_its_seed_alone(finished):
     result, _ = finished
-    again = run(SMALL, CONDITIONS[2], 4)
+    (again,) = runs(SMALL, [(CONDITIONS[2], 4)])
     there = next(r for r in result.runs if (r.condition, r.seed) == (CONDITIONS[2].name, 4))
     assert without_time(again) == without_time(there)
 
@@ -40,20 +40,20 @@ def test_a_run_depends_on_its_seed_alone(finished):
 def test_interrupted_and_resumed_it_is_the_same_result(finished, tmp_path):
     result, _ = finished
 
-    def stop_after_five(_: Run) -> None:
-        if len(read_result(tmp_path / "result.json", AbsoluteValueResult).runs) == 5:
+    def stop_after_three_parts(_: Run) -> None:
+        if len(read_result(tmp_path / "result.json", AbsoluteValueResult).runs) == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        complete(open_result(tmp_path, SMALL), tmp_path, n_jobs=1, on_run=stop_after_five)
+        complete(open_result(tmp_path, SMALL), tmp_path, n_jobs=1, on_run=stop_after_three_parts)
     partial = open_result(tmp_path, SMALL)
-    assert len(partial.runs) == 5
+    assert len(partial.runs) == 6
     assert not partial.complete
-    assert "PARTIAL: 5 of 12 runs" in tables(partial)
+    assert "PARTIAL: 6 of 12 runs" in tables(partial)
     assert all(path.exists() for path in write_report(partial, tmp_path))
     made: list[Run] = []
     resumed = complete(partial, tmp_path, n_jobs=1, on_run=made.append)
-    assert len(made) == 7
+    assert len(made) == 6
     assert resumed.complete
     assert [without_time(r) for r in resumed.runs] == [without_time(r) for r in result.runs]
     assert resumed.summary == result.summary
@@ -120,7 +120,7 @@ def test_conditions_are_what_they_say():
 def test_every_architecture_is_run_in_every_condition(architecture):
     config = SMALL.model_copy(update={"architecture": architecture, "n_steps": 5, "seeds": (3,)})
     for condition in conditions(architecture):
-        measured = run(config, condition, 3).metrics
+        measured = runs(config, [(condition, 3)])[0].metrics
         assert measured.fvu >= 0
         assert architecture != "topk" or measured.l0 <= config.k
     assert config.sparsity_title != SMALL.sparsity_title

@@ -44,6 +44,14 @@ JACOBIANS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def member(kind: str = "none", seed: int = 0, augmentation: Augmentation | None = None, **fields: Any) -> ToyMember:
     data = {name: fields.pop(name) for name in ("density", "repeat_frac", "n_ones") if name in fields}
     jacobian = {"jacobian": {**JACOBIANS[kind], "seed": seed}} if kind != "none" else {}
@@ -144,9 +152,12 @@ def test_in_single_precision_the_rows_the_weights_and_the_metrics_are_the_same()
 
 
 @pytest.mark.parametrize("kind", ["none", "jittered jvp", "secant"])
-def test_a_member_does_not_depend_on_its_neighbours_to_the_bit(kind):
-    members = [member(kind, seed, dtype="float32", d_in=8, d_sae=32, density=0.1 * (1 + seed % 3)) for seed in range(7)]
-    layer, schedule = AbsNetwork(8), {**SCHEDULE, "n_steps": 60}
+@pytest.mark.parametrize(("d_in", "d_sae"), [(8, 32), (5, 13)])
+def test_a_member_does_not_depend_on_its_neighbours_to_the_bit(kind, d_in, d_sae, one_thread):
+    members = [
+        member(kind, seed, dtype="float32", d_in=d_in, d_sae=d_sae, density=0.1 * (1 + seed % 3)) for seed in range(7)
+    ]
+    layer, schedule = AbsNetwork(d_in), {**SCHEDULE, "n_steps": 60}
     together = train_ensemble(members, layer, **schedule)
     for numbers in ([3], [6, 3], [5, 0, 3, 2]):
         some = train_ensemble([members[i] for i in numbers], layer, **schedule)

@@ -1,0 +1,1 @@
+"""`faithfulness report`: the results page, each experiment a file."""

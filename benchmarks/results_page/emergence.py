@@ -1,0 +1,70 @@
+"""Where the datapoint feature forms."""
+
+import numpy as np
+
+from faithfulness_plugin.benchmarks.markdown import markdown_table
+from faithfulness_plugin.benchmarks.results_page.product_law import ProductLaw, product_law
+from faithfulness_plugin.benchmarks.results_page.section import METRICS, Drawn, Section, mean, percent
+from faithfulness_plugin.benchmarks.scan.report import cells, emerged
+from faithfulness_plugin.benchmarks.scan.schema import ScanResult
+from faithfulness_plugin.figures.emergence_map import emergence_map
+
+
+def fitted(result: ScanResult) -> ProductLaw:
+    """The law over the cells of this scan."""
+    of = cells(result)
+    settings = [dict(zip(result.spec.grid, values, strict=True)) for _, values in of]
+    return product_law(
+        [float(s["repeat_frac"] or 0) for s in settings],
+        [float(s["sparsity_coefficient"] or 0) for s in settings],
+        [emerged(trained) for trained in of.values()],
+        [len(trained) for trained in of.values()],
+    )
+
+
+def section(result: ScanResult) -> Section:
+    """The map and the fits."""
+    law = fitted(result)
+    repeats = [float(value or 0) for value in result.spec.grid["repeat_frac"]]
+    penalties = [float(value or 0) for value in result.spec.grid["sparsity_coefficient"]]
+    m = np.array(
+        [
+            [mean(result.of(repeat_frac=r, sparsity_coefficient=s), METRICS["m / max"]) for s in penalties]
+            for r in repeats
+        ]
+    )
+    partial = sum(0 < emerged(of) < len(of) for of in cells(result).values())
+    near = law.both - law.product < 0.05
+    return Section(
+        name="emergence",
+        title="When the datapoint feature forms",
+        claim="The product of repetition and sparsity decides whether the datapoint feature forms.",
+        falsifier="Repetition and sparsity with a weight each explain clearly more deviance (5 % or more) than their "
+        "product.",
+        verdict="Holds in this range." if near else "Does not hold as stated.",
+        finding=f"The product alone explains {percent(law.product)} of the deviance of emergence, both logarithms with a "
+        f"weight each {percent(law.both)}, repetition alone {percent(law.repeat)}, sparsity alone "
+        f"{percent(law.sparsity)}. In the fit on both, sparsity enters with {law.exponent:.2f} times the exponent of "
+        f"repetition. Half of the seeds memorise where repeat_frac * sparsity coefficient is {law.threshold:.2g}. "
+        f"The transition is sharp: in {len(cells(result)) - partial} of {len(cells(result))} cells all "
+        f"{result.spec.seeds} seeds agree.",
+        table=markdown_table(
+            ["regressors", "deviance explained"],
+            [
+                ["log product", f"{law.product:.3f}"],
+                ["log repeat_frac, log sparsity", f"{law.both:.3f}"],
+                ["log repeat_frac", f"{law.repeat:.3f}"],
+                ["log sparsity", f"{law.sparsity:.3f}"],
+            ],
+        ),
+        caveat="Binomial regressions, a hundredth of a seed added to both counts of each cell. One point with three ones, density 0.1; how "
+        "the threshold moves with the number of ones is below.",
+        figures={
+            "emergence.png": Drawn(
+                emergence_map(
+                    m, penalties, repeats, "sparsity coefficient", "repeat_frac: share of rows that are p", law.threshold
+                ),
+                "Map of memorization over sparsity and repetition; the half-way contour runs along a constant product",
+            )
+        },
+    )

@@ -1,0 +1,1 @@
+"""`faithfulness scan`: a grid of toy transcoders, trained as ensembles."""

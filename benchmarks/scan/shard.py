@@ -1,0 +1,132 @@
+"""A part of a scan: members that are trained together in one process, and measured."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faithfulness_plugin import metrics
+from faithfulness_plugin.benchmarks.scan.schema import AbsScore, Extras, FeatureWeights, Trained
+from faithfulness_plugin.benchmarks.scan.spec import Point, ScanSpec
+from faithfulness_plugin.benchmarks.toy_problem import ToyProblem, rounded
+from faithfulness_plugin.jacobian.exact import transcoder_jacobian
+from faithfulness_plugin.toy.circuits import datapoint_circuit
+from faithfulness_plugin.toy.ensemble import train_ensemble
+from faithfulness_plugin.toy.program import Program
+from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder
+
+CHECKPOINT_EVERY = 500
+DISTANCES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
+VALUES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
+
+
+def shards(spec: ScanSpec, points: Sequence[Point], size: int, n_jobs: int) -> list[list[Point]]:
+    """The points in parts of at most `size`, small enough for all jobs to have some. Points of one part have one layer
+    and one training schedule; those of one program are kept together, for they are computed together."""
+    kinds: dict[Any, list[Point]] = {}
+    for point in points:
+        settings = spec.settings(point)
+        schedule = (settings.problem(spec.n_validation, spec.n_jacobian), settings.n_steps, settings.lr)
+        kinds.setdefault((schedule, Program.of(settings.member())), []).append(point)
+    parts: list[list[Point]] = []
+    for like in kinds.values():
+        like = sorted(like, key=lambda point: point.seed)
+        step = max(1, min(size, -(-len(like) // n_jobs)))
+        parts += [like[i : i + step] for i in range(0, len(like), step)]
+    return sorted(parts, key=lambda part: -cost(spec, part))  # the dearest first: no job is left with it at the end
+
+
+def cost(spec: ScanSpec, points: Sequence[Point]) -> float:
+    """Steps times what a step takes, in units of a plain member's; enough to say how much is left."""
+    of = [spec.settings(point) for point in points]
+    return sum(s.n_steps * Program.of(s.member()).evaluations for s in of)
+
+
+def train_shard(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> list[Trained]:
+    """Trains and measures, with one thread: shards run beside each other, and the same shard gives the same numbers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _train(spec, points, folder)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> list[Trained]:
+    first = spec.settings(points[0])
+    problem = _problem(first.problem(spec.n_validation, spec.n_jacobian))
+
+    def watch(_: int, transcoder: StandardTrainingTranscoder) -> dict[str, float]:
+        memorization = metrics.memorization(transcoder, problem.point, layer=problem.layer)
+        return {"m": memorization.m, "m_fraction": memorization.fraction}
+
+    ensemble = train_ensemble(
+        [spec.settings(point).member() for point in points],
+        problem.layer,
+        n_steps=first.n_steps,
+        lr=first.lr,
+        lr_warm_up_steps=first.n_steps // 40,
+        lr_decay_steps=3 * first.n_steps // 10,
+        log_every=spec.log_every,
+        evaluate=watch if spec.log_every else None,
+        checkpoint=None if folder is None else folder / f"{digest(points)}.pt",
+        checkpoint_every=None if folder is None else CHECKPOINT_EVERY,
+        progress=False,
+    )
+    trained = []
+    for i, point in enumerate(points):
+        transcoder = ensemble.transcoder(i)
+        history = [{k: float(v) for k, v in record.items()} for record in ensemble.history[i]] if spec.log_every else []
+        measured = problem.measure(transcoder)
+        trained.append(
+            Trained(**point.model_dump(), metrics=measured, extras=_extras(spec, problem, transcoder), history=history)
+        )
+    return trained
+
+
+def digest(points: Sequence[Point]) -> str:
+    """A file name for these points."""
+    return hashlib.sha256("".join(point.model_dump_json() for point in points).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=4)
+def _problem(problem: ToyProblem) -> ToyProblem:
+    """The same object for equal problems, whose layer and rows it keeps."""
+    return problem
+
+
+def _extras(spec: ScanSpec, problem: ToyProblem, transcoder: StandardTrainingTranscoder) -> Extras:
+    rows = problem.clean[: spec.n_jacobian]
+    measures: dict[str, Any] = {
+        "jacobian_at_point": lambda: rounded(transcoder_jacobian(transcoder, problem.point)),
+        "projection": lambda: problem.project(transcoder),
+        "weights": lambda: _weights(transcoder, problem.repeated),
+        "near_point": lambda: metrics.near_point(transcoder, problem.layer, problem.point, DISTANCES, VALUES).to_dict(),
+        "masking": lambda: metrics.gradient_masking(transcoder, rows).to_dict(),
+        "spectrum": lambda: metrics.jacobian_spectrum(transcoder, problem.layer, rows).to_dict(),
+        "abs_score": lambda: _abs_score(problem, transcoder),
+        "point_circuit": lambda: problem.best_match(transcoder, [datapoint_circuit(problem.point)])[0],
+    }
+    return Extras.model_validate({name: measures[name]() for name in spec.extras})
+
+
+def _abs_score(problem: ToyProblem, transcoder: StandardTrainingTranscoder) -> AbsScore:
+    measured = dataclasses.replace(problem, layer_name="abs").measure(transcoder)
+    return AbsScore(**{name: getattr(measured, name) for name in AbsScore.model_fields})
+
+
+@torch.no_grad()
+def _weights(transcoder: StandardTrainingTranscoder, x: Tensor) -> FeatureWeights:
+    size = transcoder.encode(x).square().mean(0).sqrt() * transcoder.W_dec.norm(dim=1)
+    order = size.argsort(descending=True)[: int((size > 0.01 * size.max()).sum())]
+    return FeatureWeights(
+        features=order.tolist(),
+        W_enc=rounded(transcoder.W_enc.T[order]),
+        b_enc=rounded(transcoder.b_enc[order]),
+        W_dec=rounded(transcoder.W_dec[order]),
+    )

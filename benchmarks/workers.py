@@ -1,0 +1,91 @@
+"""Many jobs on this machine's cores, or on a Ray cluster, by joblib; a worker that dies costs its job a second try."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeVar, cast
+
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import BrokenProcessPool
+
+Backend = Literal["local", "ray"]
+T = TypeVar("T")
+ATTEMPTS = 3
+
+
+class WorkerError(RuntimeError):
+    """Workers died again and again; the message says what to do."""
+
+
+def n_workers(n_jobs: int, backend: Backend = "local") -> int:
+    """How many jobs run at a time; -1 stands for one per core, or for all of the cluster."""
+    with _configured(n_jobs, backend):
+        return effective_n_jobs(n_jobs)
+
+
+def each_done(
+    function: Callable[..., T],
+    jobs: Sequence[tuple[Any, ...]],
+    *,
+    n_jobs: int,
+    backend: Backend = "local",
+    on_death: Callable[[int], None] = lambda _: None,
+) -> Iterator[T]:
+    """function(*job) of each job, in the order in which they end.
+
+    Where a worker dies (the kernel may kill one for memory), the jobs that have not ended are started anew, after
+    `on_death` was told how many; what the function has saved by then is its own business.
+
+    Raises:
+        WorkerError: workers died three times in a row before any job ended.
+        ImportError: the backend "ray" without Ray.
+    """
+    if backend == "local" and (n_jobs == 1 or len(jobs) < 2):
+        yield from (function(*job) for job in jobs)
+        return
+    left, deaths = dict(enumerate(jobs)), 0
+    while left:
+        try:
+            with _configured(n_jobs, backend):
+                parallel = Parallel(return_as="generator_unordered")
+                calls = [delayed(_numbered)(function, number, job) for number, job in left.items()]
+                for number, result in cast(Iterator[tuple[int, T]], parallel(calls)):
+                    del left[number]
+                    deaths = 0
+                    yield result
+        except BaseException as error:
+            if backend == "local":
+                get_reusable_executor().shutdown(wait=False, kill_workers=True)
+            if not _died(error):
+                raise
+            deaths += 1
+            if deaths == ATTEMPTS:
+                raise WorkerError(
+                    f"workers died {deaths} times in a row, perhaps for want of memory: run fewer at a time (--jobs), "
+                    "or smaller parts (--shard-size); what is done is kept"
+                ) from error
+            on_death(len(left))
+
+
+def _numbered(function: Callable[..., T], number: int, job: tuple[Any, ...]) -> tuple[int, T]:
+    return number, function(*job)
+
+
+def _configured(n_jobs: int, backend: Backend) -> Any:
+    if backend == "local":
+        return parallel_config(backend="loky", n_jobs=n_jobs, initializer=_leave_interrupts_to_the_parent)
+    try:
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise ImportError("the backend ray needs Ray: pip install 'faithfulness-plugin[ray]'") from error
+    register_ray()
+    return parallel_config(backend="ray", n_jobs=n_jobs)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _died(error: BaseException) -> bool:
+    """Whether it is about a worker rather than about what the worker did."""
+    return isinstance(error, BrokenProcessPool) or type(error).__module__.startswith("ray.exceptions")

@@ -1,0 +1,98 @@
+"""Curves with bands, one line an arm, told apart by colour, dash and marker alike."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+STYLES = (  # colours of Okabe and Ito, of different lightness, each with a dash and a marker of its own
+    ("#000000", "-", "o"),
+    ("#0072B2", "--", "s"),
+    ("#E69F00", "-.", "^"),
+    ("#009E73", ":", "D"),
+    ("#CC79A7", (0, (5, 1)), "v"),
+    ("#56B4E9", (0, (3, 1, 1, 1)), "P"),
+)
+Scale = Literal["linear", "log", "symlog"]
+
+
+class Curve(NamedTuple):
+    """One line: its points, and the band around them."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+class Panel(NamedTuple):
+    """One set of axes."""
+
+    title: str
+    curves: Mapping[str, Curve]
+    xlabel: str
+    ylabel: str
+    xscale: Scale = "linear"
+    yscale: Scale = "linear"
+    marks: Mapping[str, float] = {}
+    """Vertical lines {label: x}."""
+    linear_below: float = 0.1
+    """symlog: where the x axis turns linear, so that 0 has a place."""
+
+
+def curves_figure(panels: Sequence[Panel], columns: int = 3, caption: str = "") -> Figure:
+    """All panels share one legend: an arm has the same style in each."""
+    names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
+    styles = {name: STYLES[i % len(STYLES)] for i, name in enumerate(names)}
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.1 * columns + 0.3, 3.1 * rows + 0.75), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    handles = {}
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        for name, curve in panel.curves.items():
+            handles[name] = _draw(ax, curve, styles[name])
+        for label, x in panel.marks.items():
+            ax.axvline(x, color="0.45", linewidth=1, zorder=1)
+            ax.annotate(
+                label, (x, 1), xycoords=("data", "axes fraction"), xytext=(2, -3), textcoords="offset points",
+                ha="left", va="top", rotation=90, fontsize=7.5, color="0.35",
+            )  # fmt: skip
+        _set_scales(ax, panel)
+        ax.set_title(panel.title, fontsize=10)
+        ax.set_xlabel(panel.xlabel, fontsize=9)
+        ax.set_ylabel(panel.ylabel, fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.grid(color="0.92", zorder=0)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    if len(names) > 1:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(names)), fontsize=9,
+            frameon=False, handlelength=3.5,
+        )  # fmt: skip
+    if caption:
+        figure.suptitle(caption, fontsize=12)
+    return figure
+
+
+def _draw(ax: Axes, curve: Curve, style: tuple[str, object, str]):
+    color, dash, marker = style
+    every = max(1, len(curve.x) // 12)
+    (line,) = ax.plot(
+        curve.x, curve.y, color=color, linestyle=dash, marker=marker, markersize=4, markevery=every, linewidth=1.5,
+        zorder=3,
+    )  # fmt: skip
+    if curve.low is not None and curve.high is not None:
+        ax.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, linewidth=0, zorder=2)
+    return line
+
+
+def _set_scales(ax: Axes, panel: Panel) -> None:
+    if panel.xscale == "symlog":
+        ax.set_xscale("symlog", linthresh=panel.linear_below, linscale=0.4)
+    else:
+        ax.set_xscale(panel.xscale)
+    ax.set_yscale(panel.yscale)
