@@ -7,7 +7,8 @@ from faithfulness_plugin.benchmarks.schema import Interval, Share
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A pipe table."""
-    lines = [header, ["---"] * len(header), *rows]
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]  # as in |x|
+    lines = [escaped[0], ["---"] * len(header), *escaped[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

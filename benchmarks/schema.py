@@ -1,5 +1,6 @@
 """What every result file has: versions, intervals, and safe reading and writing."""
 
+import hashlib
 import os
 import platform
 import tempfile
@@ -71,6 +72,11 @@ class Result(Record):
         """What a partial result and a command must share, so that the one goes on with the other."""
 
 
+def fingerprint(result: Result) -> str:
+    """A digest of the whole result, which its figures carry: a figure that is out of date can be told."""
+    return "sha256:" + hashlib.sha256(result.model_dump_json().encode()).hexdigest()
+
+
 T_RECORD = TypeVar("T_RECORD", bound=BaseModel)
 
 
@@ -82,9 +88,10 @@ def read_result(path: Path, schema: type[T_RECORD]) -> T_RECORD:
         first = error.errors()[0]
         version = next((e for e in error.errors() if e["loc"] == ("schema_version",)), None)
         if version is not None and version["type"] == "literal_error":
+            expected = version.get("ctx", {}).get("expected", "another")
             raise ResultError(
-                f"{path} has schema version {version['input']}, and this version of the package reads "
-                f"{version.get('ctx', {}).get('expected', 'another')}: use the version that wrote it, move it away, or choose another --out"
+                f"{path} has schema version {version['input']}, and this version of the package reads {expected}: use "
+                "the version that wrote it, move it away, or choose another --out"
             ) from error
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ResultError(

@@ -7,10 +7,10 @@ from PIL import Image
 from torch import nn
 
 from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
-from faithfulness_plugin.benchmarks.absolute_value.report import fingerprint, write_report
+from faithfulness_plugin.benchmarks.absolute_value.report import write_report
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.readme import PAGES, RESULT, RESULTS, SPEED, filled_in, measured
-from faithfulness_plugin.benchmarks.schema import read_result
+from faithfulness_plugin.benchmarks.schema import fingerprint, read_result
 from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")

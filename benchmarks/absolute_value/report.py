@@ -1,6 +1,5 @@
 """Tables and figures of the absolute-value experiment, from its result alone."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ConditionSummary, Run
 from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table, share_text
-from faithfulness_plugin.benchmarks.schema import ResultError, write_text
+from faithfulness_plugin.benchmarks.schema import ResultError, fingerprint, write_text
 from faithfulness_plugin.figures.circuit_projection import ProjectionPanel, circuit_projection_figure
 from faithfulness_plugin.figures.jacobian_at_point import jacobian_at_point
 from faithfulness_plugin.figures.memorization_by_condition import memorization_by_condition
@@ -47,11 +46,6 @@ def write_report(result: AbsoluteValueResult, out: Path) -> list[Path]:
                 raise ResultError(f"{out / name} cannot be written ({error.strerror}): move it away") from error
             paths.append(out / name)
     return paths
-
-
-def fingerprint(result: AbsoluteValueResult) -> str:
-    """A digest of the whole result, which its figures carry: a figure that is out of date can be told."""
-    return "sha256:" + hashlib.sha256(result.model_dump_json().encode()).hexdigest()
 
 
 def tables(result: AbsoluteValueResult) -> str:

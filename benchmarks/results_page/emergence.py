@@ -42,7 +42,8 @@ def section(result: ScanResult) -> Section:
         falsifier="Repetition and sparsity with a weight each explain clearly more deviance (5 % or more) than their "
         "product.",
         verdict="Holds in this range." if near else "Does not hold as stated.",
-        finding=f"The product alone explains {percent(law.product)} of the deviance of emergence, both logarithms with a "
+        finding=f"The product alone explains {percent(law.product)} of the deviance of emergence, both logarithms "
+        "with a "
         f"weight each {percent(law.both)}, repetition alone {percent(law.repeat)}, sparsity alone "
         f"{percent(law.sparsity)}. In the fit on both, sparsity enters with {law.exponent:.2f} times the exponent of "
         f"repetition. Half of the seeds memorise where repeat_frac * sparsity coefficient is {law.threshold:.2g}. "
@@ -57,12 +58,18 @@ def section(result: ScanResult) -> Section:
                 ["log sparsity", f"{law.sparsity:.3f}"],
             ],
         ),
-        caveat="Binomial regressions, a hundredth of a seed added to both counts of each cell. One point with three ones, density 0.1; how "
+        caveat="Binomial regressions, a hundredth of a seed added to both counts of each cell. One point with three "
+        "ones, density 0.1; how "
         "the threshold moves with the number of ones is below.",
         figures={
             "emergence.png": Drawn(
                 emergence_map(
-                    m, penalties, repeats, "sparsity coefficient", "repeat_frac: share of rows that are p", law.threshold
+                    m,
+                    penalties,
+                    repeats,
+                    "sparsity coefficient",
+                    "repeat_frac: share of rows that are p",
+                    law.threshold,
                 ),
                 "Map of memorization over sparsity and repetition; the half-way contour runs along a constant product",
             )

@@ -23,7 +23,7 @@ class ProductLaw:
     sparsity: float
     """By log(sparsity) alone."""
     exponent: float
-    """In the fit on both: the weight of log(sparsity) over that of log(repeat_frac); 1 says that the product decides."""
+    """In the fit on both: the weight of log(sparsity) over log(repeat_frac)'s; 1 says that the product decides."""
     threshold: float
     """The product at which half of the seeds memorise."""
 

@@ -45,8 +45,18 @@ class Section:
     @property
     def command(self) -> str:
         """What remakes its result."""
-        return f"faithfulness scan --preset {self.name.replace('_', '_')}"
+        return f"faithfulness scan --preset {self.name}"
 
+
+ARMS = (
+    ("repetition", "no term"),
+    ("Jacobian", "beside it (jitter)"),
+    ("secant", "across it (secant)"),
+    ("baseline", "secant, differences", "Jacobian at the kink", "at the kink"),
+    ("noise augmentation",),
+    ("interpolation augmentation", "the layer"),
+)
+"""Which arms share a style, in all figures."""
 
 METRICS: dict[str, Read] = {
     "m / max": lambda t: t.metrics.m_fraction,
@@ -65,9 +75,10 @@ def over_seeds(trained: Sequence[Trained], read: Read) -> Interval:
 def curve_over(result: ScanResult, arm: str, along: str, read: Read, **fixed: Value) -> Curve:
     """A metric along one of the grid's settings, mean and 95 % interval over seeds at each."""
     values = result.spec.grid[along]
-    return band([float(value or 0) for value in values], [
-        over_seeds(result.of(arm, **{along: value}, **fixed), read) for value in values
-    ])  # fmt: skip
+    return band(
+        [float(value or 0) for value in values],
+        [over_seeds(result.of(arm, **{along: value}, **fixed), read) for value in values],
+    )
 
 
 def band(x: Sequence[float], intervals: Sequence[Interval]) -> Curve:

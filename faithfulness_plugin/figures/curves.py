@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 STYLES = (  # colours of Okabe and Ito, of different lightness, each with a dash and a marker of its own
     ("#000000", "-", "o"),
@@ -39,12 +40,20 @@ class Panel(NamedTuple):
     """Vertical lines {label: x}."""
     linear_below: float = 0.1
     """symlog: where the x axis turns linear, so that 0 has a place."""
+    ylim: tuple[float, float] | None = None
 
 
-def curves_figure(panels: Sequence[Panel], columns: int = 3, caption: str = "") -> Figure:
-    """All panels share one legend: an arm has the same style in each."""
+def curves_figure(
+    panels: Sequence[Panel], columns: int = 3, *, legend: bool = True, order: Sequence[Sequence[str]] = ()
+) -> Figure:
+    """All panels share one legend, if there is one. An arm has the same style in each panel, and in each figure with
+    the same `order`: groups of names, each with the style of its place; names that are not in it take what is left."""
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
-    styles = {name: STYLES[i % len(STYLES)] for i, name in enumerate(names)}
+    fixed = {name: i for i, group in enumerate(order) for name in group if name in names}
+    left = [i for i in range(len(STYLES)) if i not in fixed.values()] or list(range(len(STYLES)))
+    others = [name for name in names if name not in fixed]
+    styles = {name: STYLES[fixed[name] % len(STYLES)] for name in fixed}
+    styles |= {name: STYLES[left[i % len(left)]] for i, name in enumerate(others)}
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.1 * columns + 0.3, 3.1 * rows + 0.75), layout="constrained")
@@ -68,13 +77,11 @@ def curves_figure(panels: Sequence[Panel], columns: int = 3, caption: str = "") 
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
-    if len(names) > 1:
+    if legend and len(names) > 1:
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(names)), fontsize=9,
             frameon=False, handlelength=3.5,
         )  # fmt: skip
-    if caption:
-        figure.suptitle(caption, fontsize=12)
     return figure
 
 
@@ -96,3 +103,16 @@ def _set_scales(ax: Axes, panel: Panel) -> None:
     else:
         ax.set_xscale(panel.xscale)
     ax.set_yscale(panel.yscale)
+    if panel.ylim is not None:
+        ax.set_ylim(*panel.ylim)
+    for axis, scale in ((ax.xaxis, panel.xscale), (ax.yaxis, panel.yscale)):
+        if scale != "linear":
+            low, high = sorted(map(abs, axis.get_view_interval()))
+            narrow = scale == "log" and low > 0 and high < 30 * low
+            axis.set_major_formatter(FuncFormatter(_plain))
+            axis.set_minor_formatter(FuncFormatter(_plain if narrow else lambda value, place: ""))
+
+
+def _plain(value: float, place: int | None) -> str:
+    """Numbers as people write them, of a decade only those that start with 1, 2 or 5."""
+    return f"{value:g}" if f"{value:e}"[0] in "0125" else ""

@@ -146,7 +146,7 @@ def test_settings_that_cannot_work_are_refused(fields, message):
 @pytest.mark.slow
 def test_the_datapoint_feature_forms_and_matching_removes_it():
     config = ExperimentConfig(seeds=(11,))
-    results = {condition.name: run(config, condition, 11).metrics for condition in CONDITIONS}
+    results = {condition.name: runs(config, [(condition, 11)])[0].metrics for condition in CONDITIONS}
     assert results["repetition"].m >= 0.6
     assert results["baseline"].m <= 0.02
     assert results["baseline"].fvu <= 0.03
@@ -158,7 +158,7 @@ def test_the_datapoint_feature_forms_and_matching_removes_it():
 @pytest.mark.slow
 def test_the_defaults_carry_over_to_another_width_and_four_ones():
     config = ExperimentConfig(d_in=20, density=0.08, n_ones=4, seeds=(11,))
-    results = {condition.name: run(config, condition, 11).metrics for condition in CONDITIONS}
+    results = {condition.name: runs(config, [(condition, 11)])[0].metrics for condition in CONDITIONS}
     assert results["repetition"].m_fraction >= 0.8
     for name in ("jacobian", "jacobian_kink", "secant"):
         assert results[name].m_fraction <= 0.02

@@ -1,0 +1,56 @@
+"""Metrics at matched sparsity: read off each seed's own curve, where it passes a given L0."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from faithfulness_plugin.benchmarks.results_page.section import METRICS, Read
+from faithfulness_plugin.benchmarks.scan.schema import ScanResult, Trained
+from faithfulness_plugin.benchmarks.schema import Interval
+from faithfulness_plugin.benchmarks.statistics import interval
+
+
+def at_matched(
+    result: ScanResult, arm: str, read: Read, target: float, by: Read = METRICS["effective L0"], log: bool = False
+) -> Interval | None:
+    """The metric where `by` is the target, mean and 95 % interval over the seeds that pass it; None where fewer than
+    two do.
+
+    Along a seed's curve, in the order of the penalty, the metric is interpolated between the two runs on either side of
+    the target, linearly, or its logarithm (the mean is then geometric, and the interval one of logarithms). Where a
+    curve passes the target several times, the passage with the lowest FVU counts, the one that a user would choose.
+    """
+    values = [
+        value
+        for seed in sorted({t.seed for t in result.of(arm)})
+        if (value := passage(_along_penalty(result, arm, seed), read, target, by, log)) is not None
+    ]
+    if len(values) < 2:
+        return None
+    if not log:
+        return interval(values)
+    of_logs = interval([float(np.log(value)) for value in values])
+    bounds = {name: float(np.exp(getattr(of_logs, name))) for name in ("mean", "low", "high")}
+    return Interval(**bounds, n=of_logs.n)
+
+
+def passage(curve: Sequence[Trained], read: Read, target: float, by: Read, log: bool = False) -> float | None:
+    """One curve's value where `by` passes the target, or None where it does not."""
+    x = np.array([by(t) for t in curve]) - target
+    crossings = np.flatnonzero((x[:-1] <= 0) != (x[1:] <= 0))
+    if not len(crossings):
+        return None
+
+    def at(i: int, of: Read, log: bool) -> float:
+        y = [of(curve[i]), of(curve[i + 1])]
+        y = np.log(np.maximum(y, 1e-12)) if log else np.array(y)
+        value = y[0] + x[i] / (x[i] - x[i + 1]) * (y[1] - y[0])
+        return float(np.exp(value) if log else value)
+
+    best = min(crossings, key=lambda i: at(int(i), METRICS["FVU"], True))
+    return at(int(best), read, log)
+
+
+def _along_penalty(result: ScanResult, arm: str, seed: int) -> list[Trained]:
+    of = [t for t in result.of(arm) if t.seed == seed]
+    return sorted(of, key=lambda t: float(t.values["sparsity_coefficient"] or 0))

@@ -1,0 +1,157 @@
+"""The results page: Markdown with figures, and the same as one HTML file."""
+
+import base64
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from markdown_it import MarkdownIt
+
+from faithfulness_plugin.benchmarks.audit.schema import AuditResult
+from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
+from faithfulness_plugin.benchmarks.results_page import (
+    audit,
+    circuits,
+    coefficient,
+    coefficient_needed,
+    dynamics,
+    emergence,
+    gradient_masking,
+    memorizing_layer,
+    near_point,
+    pareto,
+    shuffled_layer,
+    superposition,
+)
+from faithfulness_plugin.benchmarks.results_page.section import Section
+from faithfulness_plugin.benchmarks.scan.schema import ScanResult
+from faithfulness_plugin.benchmarks.schema import Result, ResultError, fingerprint, read_result, write_text
+from faithfulness_plugin.figures.panels import save_figure
+
+SECTIONS: dict[str, tuple[Any, Callable[[Any], Section]]] = {
+    "emergence": (ScanResult, emergence.section),
+    "circuits": (ScanResult, circuits.section),
+    "coefficient": (ScanResult, coefficient.section),
+    "coefficient_needed": (ScanResult, coefficient_needed.section),
+    "dynamics": (ScanResult, dynamics.section),
+    "near_point": (ScanResult, near_point.section),
+    "gradient_masking": (ScanResult, gradient_masking.section),
+    "superposition": (ScanResult, superposition.section),
+    "pareto": (ScanResult, pareto.section),
+    "memorizing_layer": (ScanResult, memorizing_layer.section),
+    "shuffled_layer": (ScanResult, shuffled_layer.section),
+    "audit": (AuditResult, audit.section),
+}
+"""In the page's order: by the preset's name, its result's schema and what is told of it."""
+
+TITLE = "A toy model of mechanistic (un)faithfulness, with numbers"
+INTRODUCTION = (
+    "C. Olah's note (Transformer Circuits, 2025) shows in figures how a transcoder of |x| comes to memorise a repeated "
+    "point, and that matching the layer's Jacobian prevents it. Here is each of its experiments with seeds, "
+    "intervals and "
+    "controls. Unless said otherwise: d_in 16, d_sae 64, density 0.1, p with 3 ones in 5 % of the rows, tanh penalty "
+    "0.2, "
+    "4,000 steps of 256 rows, per-row sums averaged over the batch. m is memorization at p, its maximum one feature "
+    "that "
+    "writes all of f(p); emergence: m above a tenth of it. Effective L0 counts features that write more than 1 % of "
+    "the rms "
+    "output; FVU and Jacobian error are measured on clean rows, the latter over columns with x != 0."
+)
+STYLE = (
+    "body{font:16px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;"
+    "background:#fff}img{max-width:100%;height:auto;background:#fff}table{border-collapse:collapse;font-size:.82rem;"
+    "display:block;overflow-x:auto;margin:1rem 0}td,th{border-bottom:1px solid #ccc;padding:.3rem "
+    ".6rem;text-align:left}"
+    "h2{margin-top:3rem;border-top:2px solid #ccc;padding-top:1rem}code{background:#8882;padding:.1rem .3rem}"
+    "@media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#16181c}a{color:#8ab4f8}}"
+)
+
+
+def write_page(results: Path, out: Path) -> list[Path]:
+    """Writes report.md, report.html and the figures into `out`, from the result files under `results`; returns paths.
+
+    Raises:
+        ResultError: no result is there, one is corrupt, of another version or incomplete, or `out` cannot be written.
+    """
+    found = {
+        name: (read_result(path, schema), section)
+        for name, (schema, section) in SECTIONS.items()
+        if (path := results / name / RESULT_FILENAME).exists()
+    }
+    if not found:
+        raise ResultError(
+            f"{results} holds no result of a preset ({', '.join(SECTIONS)}): run `faithfulness scan --preset NAME "
+            "--out "
+            f"{results}/NAME` first, or choose another --results"
+        )
+    for name, (result, _) in found.items():
+        if not result.complete:
+            raise ResultError(f"{results / name / RESULT_FILENAME} is partial: run its command again, it goes on")
+    sections = [section(result) for result, section in found.values()]
+    paths = _write_figures({s.name: found[s.name][0] for s in sections}, sections, out)
+    missing = [name for name in SECTIONS if name not in found]
+    text = markdown(sections, missing)
+    write_text(out / "report.md", text)
+    write_text(out / "report.html", html(text, out))
+    return [out / "report.md", out / "report.html", *paths]
+
+
+def markdown(sections: list[Section], missing: list[str]) -> str:
+    """The page."""
+    overview = "\n".join(f"| [{s.title}](#{_anchor(s.title)}) | {s.verdict} |" for s in sections)
+    parts = [f"# {TITLE}", INTRODUCTION, f"| experiment | does the claim hold? |\n| --- | --- |\n{overview}"]
+    if missing:
+        parts.append(f"Not run yet: {', '.join(missing)}.")
+    return "\n\n".join([*parts, *(_section(s) for s in sections)]) + "\n"
+
+
+def html(text: str, folder: Path) -> str:
+    """The same in one file that needs no other: figures inside, no script, no network."""
+    body = MarkdownIt("commonmark").enable("table").render(text)
+    for path in sorted(folder.glob("*.png")):
+        data = base64.b64encode(path.read_bytes()).decode()
+        body = body.replace(f'src="{path.name}"', f'src="data:image/png;base64,{data}"')
+    for title in [line[3:] for line in text.splitlines() if line.startswith("## ")]:
+        body = body.replace(f"<h2>{title}</h2>", f'<h2 id="{_anchor(title)}">{title}</h2>')
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{TITLE}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>{body}</body></html>\n'
+    )
+
+
+def _section(s: Section) -> str:
+    figures = "\n\n".join(f"![{drawn.alt}]({name})" for name, drawn in s.figures.items())
+    return "\n\n".join(
+        part
+        for part in (
+            f"## {s.title}",
+            f"**Claim.** {s.claim}",
+            f"**What would refute it.** {s.falsifier}",
+            f"**Verdict.** {s.verdict}",
+            s.finding,
+            figures,
+            s.table,
+            f"*Read with care.* {s.caveat}",
+            f"Made by `{s.command}`.",
+        )
+        if part
+    )
+
+
+def _anchor(title: str) -> str:
+    """As GitHub makes it."""
+    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
+    return kept.replace(" ", "-")
+
+
+def _write_figures(results: Mapping[str, Result], sections: list[Section], out: Path) -> list[Path]:
+    paths = []
+    for s in sections:
+        for name, drawn in s.figures.items():
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                save_figure(drawn.figure, out / name, source=fingerprint(results[s.name]), dpi=110)
+            except OSError as error:
+                raise ResultError(f"{out / name} cannot be written ({error.strerror}): choose another --out") from error
+            paths.append(out / name)
+    return paths
