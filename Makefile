@@ -46,7 +46,7 @@ format: $(INSTALLED)  ## let ruff rewrite what it can
 
 # other widths, numbers of ones, penalties and seeds, with the same coefficients; a few minutes each
 BEYOND := benchmarks/results/beyond
-BEYOND_RUN := $(BIN)/faithfulness reproduce --seeds 3 --seed 100
+BEYOND_RUN := $(BIN)/faithfulness reproduce --seeds 5 --seed 100
 
 beyond: $(INSTALLED)  ## the experiment beyond its default setting, into benchmarks/results/beyond
 	$(BEYOND_RUN) --d-in 12 --d-sae 24 --density 0.133 --out $(BEYOND)/narrow_twice

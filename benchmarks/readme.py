@@ -4,7 +4,10 @@ from pathlib import Path
 
 from faithfulness_plugin.benchmarks.absolute_value import report as absolute_value
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
+from faithfulness_plugin.benchmarks.ensemble_speed import report as ensemble_speed
+from faithfulness_plugin.benchmarks.ensemble_speed.schema import EnsembleSpeedResult
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
+from faithfulness_plugin.benchmarks.results_page.page import verdicts, write_page
 from faithfulness_plugin.benchmarks.schema import read_result, write_text
 from faithfulness_plugin.benchmarks.speed import report as speed
 from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
@@ -14,6 +17,8 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 RESULT = RESULTS / "absolute_value" / RESULT_FILENAME
 SPEED = RESULTS / "speed" / RESULT_FILENAME
+ENSEMBLE_SPEED = RESULTS / "ensemble_speed" / RESULT_FILENAME
+TOY = RESULTS / "toy"
 
 
 def measured() -> dict[str, str]:
@@ -25,6 +30,8 @@ def measured() -> dict[str, str]:
         "architectures table": absolute_value.beyond_table(_all("architectures")),
         "speed ratios": speed.ratio_table(speeds),
         "speed table": speed.tables(speeds),
+        "ensemble speed table": ensemble_speed.table(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult)),
+        "verdicts": verdicts(TOY),
     }
 
 
@@ -52,6 +59,8 @@ def main() -> None:
         for path in (RESULTS / folder).rglob(RESULT_FILENAME):
             absolute_value.write_report(read_result(path, AbsoluteValueResult), path.parent)
     speed.write_report(read_result(SPEED, SpeedResult), SPEED.parent)
+    ensemble_speed.write_report(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
+    write_page(TOY, TOY)
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name, table in measured().items():

@@ -1,7 +1,7 @@
 """Many jobs on this machine's cores, or on a Ray cluster, by joblib; a worker that dies costs its job a second try."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast
 
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
@@ -31,7 +31,7 @@ def each_done(
     backend: Backend = "local",
     on_death: Callable[[int], None] = lambda _: None,
 ) -> Iterator[T]:
-    """function(*job) of each job, in the order in which they end.
+    """function(*job) of each job, in the order in which they end (on Ray: in rounds of a job a worker).
 
     Where a worker dies (the kernel may kill one for memory), the jobs that have not ended are started anew, after
     `on_death` was told how many; what the function has saved by then is its own business.
@@ -46,13 +46,10 @@ def each_done(
     left, deaths = dict(enumerate(jobs)), 0
     while left:
         try:
-            with _configured(n_jobs, backend):
-                parallel = Parallel(return_as="generator_unordered")
-                calls = [delayed(_numbered)(function, number, job) for number, job in left.items()]
-                for number, result in cast(Iterator[tuple[int, T]], parallel(calls)):
-                    del left[number]
-                    deaths = 0
-                    yield result
+            for number, result in _results(function, left, n_jobs, backend):
+                del left[number]
+                deaths = 0
+                yield result
         except BaseException as error:
             if backend == "local":
                 get_reusable_executor().shutdown(wait=False, kill_workers=True)
@@ -65,6 +62,21 @@ def each_done(
                     "or smaller parts (--shard-size); what is done is kept"
                 ) from error
             on_death(len(left))
+
+
+def _results(
+    function: Callable[..., T], left: Mapping[int, tuple[Any, ...]], n_jobs: int, backend: Backend
+) -> Iterator[tuple[int, T]]:
+    """(number, result) of these jobs, as they end. joblib's Ray backend returns whole lists only: there they come in
+    rounds, one job a worker."""
+    calls = [delayed(_numbered)(function, number, job) for number, job in left.items()]
+    with _configured(n_jobs, backend):
+        if backend == "local":
+            yield from cast(Iterator[tuple[int, T]], Parallel(return_as="generator_unordered")(calls))
+            return
+        size = effective_n_jobs(n_jobs)
+        for start in range(0, len(calls), size):
+            yield from cast(list[tuple[int, T]], Parallel()(calls[start : start + size]))
 
 
 def _numbered(function: Callable[..., T], number: int, job: tuple[Any, ...]) -> tuple[int, T]:

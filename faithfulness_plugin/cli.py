@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
+from faithfulness_plugin.cli_ensemble import ensemble
 from faithfulness_plugin.cli_report import report
 from faithfulness_plugin.cli_scan import scan
 from faithfulness_plugin.terminal import Lines, fail, say, show
@@ -208,6 +209,7 @@ def _bad_option(error: ValidationError) -> str:
 app.command(
     epilog="Example: faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3"
 )(scan)
+bench.command(epilog="Example: faithfulness bench ensemble --models 16 --rounds 3 --out out/ensemble_speed")(ensemble)
 app.command(epilog="Example: faithfulness report --results out/scan --out out/report")(report)
 
 

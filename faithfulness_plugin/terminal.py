@@ -22,7 +22,7 @@ class Lines:
             reckoned by cost.
     """
 
-    def __init__(self, total: int, done: int, what: str, cost: float | None = None) -> None:
+    def __init__(self, total: int, done: int, what: str, cost: int | float | None = None) -> None:
         self.total, self.done, self.cost, self.spent = total, done, cost, 0.0
         console = Console(stderr=True)
         self.bar = Progress(
@@ -50,7 +50,7 @@ class Lines:
         """What is going on; on a terminal only."""
         self.bar.update(self.task, description=text)
 
-    def show(self, text: str, parts: int = 1, cost: float = 0.0) -> None:
+    def show(self, text: str, parts: int = 1, cost: int | float = 0) -> None:
         """So many parts are finished, which cost that much."""
         self.done += parts
         self.spent += cost

@@ -37,7 +37,7 @@ def at_matched(
 def passage(curve: Sequence[Trained], read: Read, target: float, by: Read, log: bool = False) -> float | None:
     """One curve's value where `by` passes the target, or None where it does not."""
     x = np.array([by(t) for t in curve]) - target
-    crossings = np.flatnonzero((x[:-1] <= 0) != (x[1:] <= 0))
+    crossings = np.flatnonzero((x[:-1] < 0) != (x[1:] < 0))
     if not len(crossings):
         return None
 

@@ -8,6 +8,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from faithfulness_plugin.benchmarks.audit.schema import AuditResult
+from faithfulness_plugin.benchmarks.markdown import markdown_table
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.results_page import (
     audit,
@@ -73,6 +74,24 @@ def write_page(results: Path, out: Path) -> list[Path]:
     Raises:
         ResultError: no result is there, one is corrupt, of another version or incomplete, or `out` cannot be written.
     """
+    found = _read(results)
+    sections = [section(result) for result, section in found.values()]
+    paths = _write_figures({s.name: found[s.name][0] for s in sections}, sections, out)
+    missing = [name for name in SECTIONS if name not in found]
+    text = markdown(sections, missing)
+    write_text(out / "report.md", text)
+    write_text(out / "report.html", html(text, out))
+    return [out / "report.md", out / "report.html", *paths]
+
+
+def verdicts(results: Path) -> str:
+    """Every experiment's claim and whether it holds, as a table."""
+    sections = [section(result) for result, section in _read(results).values()]
+    return markdown_table(["experiment", "claim", "does it hold?"], [[s.title, s.claim, s.verdict] for s in sections])
+
+
+def _read(results: Path) -> dict[str, tuple[Any, Callable[[Any], Section]]]:
+    """The results that are there, each with what makes its section."""
     found = {
         name: (read_result(path, schema), section)
         for name, (schema, section) in SECTIONS.items()
@@ -87,13 +106,7 @@ def write_page(results: Path, out: Path) -> list[Path]:
     for name, (result, _) in found.items():
         if not result.complete:
             raise ResultError(f"{results / name / RESULT_FILENAME} is partial: run its command again, it goes on")
-    sections = [section(result) for result, section in found.values()]
-    paths = _write_figures({s.name: found[s.name][0] for s in sections}, sections, out)
-    missing = [name for name in SECTIONS if name not in found]
-    text = markdown(sections, missing)
-    write_text(out / "report.md", text)
-    write_text(out / "report.html", html(text, out))
-    return [out / "report.md", out / "report.html", *paths]
+    return found
 
 
 def markdown(sections: list[Section], missing: list[str]) -> str:

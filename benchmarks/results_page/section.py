@@ -81,7 +81,7 @@ def curve_over(result: ScanResult, arm: str, along: str, read: Read, **fixed: Va
     )
 
 
-def band(x: Sequence[float], intervals: Sequence[Interval]) -> Curve:
+def band(x: Sequence[int | float], intervals: Sequence[Interval]) -> Curve:
     """A curve with its intervals as the band."""
     low = [i.mean if i.low is None else i.low for i in intervals]
     high = [i.mean if i.high is None else i.high for i in intervals]

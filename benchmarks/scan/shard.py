@@ -41,7 +41,7 @@ def shards(spec: ScanSpec, points: Sequence[Point], size: int, n_jobs: int) -> l
     return sorted(parts, key=lambda part: -cost(spec, part))  # the dearest first: no job is left with it at the end
 
 
-def cost(spec: ScanSpec, points: Sequence[Point]) -> float:
+def cost(spec: ScanSpec, points: Sequence[Point]) -> int:
     """Steps times what a step takes, in units of a plain member's; enough to say how much is left."""
     of = [spec.settings(point) for point in points]
     return sum(s.n_steps * Program.of(s.member()).evaluations for s in of)

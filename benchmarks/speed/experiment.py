@@ -1,13 +1,12 @@
 """All sizes, written as they end, resumed where they were interrupted."""
 
-import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
-from faithfulness_plugin.benchmarks.schema import Environment, write_text
+from faithfulness_plugin.benchmarks.schema import Environment, processor, write_text
 from faithfulness_plugin.benchmarks.speed.run import measure
 from faithfulness_plugin.benchmarks.speed.schema import SizeResult, SpeedConfig, SpeedResult
 
@@ -16,7 +15,7 @@ def open_result(out: Path, config: SpeedConfig, *, overwrite: bool = False) -> S
     """The result that stands in `out`, to be completed, or an empty one. Raises ResultError as `begin_or_go_on`."""
     device = torch.cuda.get_device_name() if config.device == "cuda" else "cpu"
     fresh = SpeedResult(
-        complete=False, config=config, environment=Environment.here(device), processor=_processor(), sizes=[]
+        complete=False, config=config, environment=Environment.here(device), processor=processor(), sizes=[]
     )
     return begin_or_go_on(out, fresh, overwrite=overwrite)
 
@@ -40,11 +39,3 @@ def complete(
     finally:
         torch.set_num_threads(threads)
     return result
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -22,7 +22,7 @@ def circuit_projection_figure(
     panels: Mapping[str, ProjectionPanel], circuits: Sequence[str], caption: str = "What the features are made of"
 ) -> Figure:
     """{title: panel}. The last circuit is the datapoint's, framed; below it, apart, the residual."""
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     height = 0.155 * (len(circuits) + 2)
     figure = Figure(figsize=(5.0 * columns + 0.8, (height + 0.9) * rows), layout="constrained")

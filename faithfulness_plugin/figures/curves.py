@@ -21,7 +21,7 @@ Scale = Literal["linear", "log", "symlog"]
 class Curve(NamedTuple):
     """One line: its points, and the band around them."""
 
-    x: Sequence[float]
+    x: Sequence[int | float]
     y: Sequence[float]
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None

@@ -63,6 +63,18 @@ class Program:
             return passes + self.n_probes * (1 + self.central) + self.jittered
         return passes if self.estimator is None else passes + self.n_products
 
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one member's matrix products with its weights, a step, the layer's not counted:
+        5 products of [rows, d] by [d, d_sae] for each row that is decoded (encode, decode, and the gradients of both
+        matrices and of the activations), 5 for each direction, 1 for each row whose gates alone count."""
+        d_in, d_sae, d_out, batch = self.shape
+        decoded = self.evaluations if self.estimator in (None, "secant") else 1 + (self.augmentation is not None)
+        products = 5 * decoded
+        if self.estimator not in (None, "secant"):
+            products += 5 * self.n_products + self.jittered
+        return products * batch * d_sae * (d_in + d_out)  # 2 d_in, or 2 d_out, or their mean
+
 
 class Coefficients(NamedTuple):
     """Of one step, after warm-up."""

@@ -87,3 +87,16 @@ def test_to_dict_names_the_fields():
     transcoder, point = planted(4, 2)
     result = memorization(transcoder, point, layer=AbsNetwork(4).double())
     assert result.to_dict() == {"m": result.m, "fraction": result.fraction, "maximum": result.maximum}
+
+
+def test_by_the_point_itself_the_maximum_is_its_square_less_its_largest(make_transcoder):
+    transcoder = make_transcoder(d_in=5, d_out=5)
+    p = torch.tensor([1.0, 1, 1, 0, 0]).double()
+    with torch.no_grad():
+        transcoder.W_enc.zero_()
+        transcoder.b_enc.zero_()
+        transcoder.b_enc[0], transcoder.W_dec[0] = 1.0, p
+    found = memorization(transcoder, p, layer=torch.abs, unit=False)
+    assert found.maximum == pytest.approx(2.0)
+    assert found.m == pytest.approx(2.0)
+    assert memorization(transcoder, p, layer=torch.abs).m == pytest.approx(3**0.5 - 1)
