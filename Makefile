@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link reproduce beyond architectures speed test test-slow lint format docs clean
+.PHONY: help setup link reproduce beyond architectures experiments speed ensemble-speed test test-slow lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,8 +66,20 @@ architectures: $(INSTALLED)  ## the experiment with every architecture, into ben
 	$(ARCHITECTURES_RUN) --architecture batch_topk --k 1.6 --out $(ARCHITECTURES)/batch_topk_1.6
 	$(ARCHITECTURES_RUN) --architecture jumprelu --l0-coefficient 0.1 --out $(ARCHITECTURES)/jumprelu
 
+# every experiment of the note, its controls and the audit; a preset that is complete is not run again
+TOY := benchmarks/results/toy
+PRESETS := emergence circuits coefficient coefficient_needed dynamics near_point gradient_masking superposition \
+           pareto memorizing_layer shuffled_layer audit
+
+experiments: $(INSTALLED)  ## all presets of `faithfulness scan` and the results page, into benchmarks/results/toy
+	for preset in $(PRESETS); do $(BIN)/faithfulness scan --preset $$preset --out $(TOY)/$$preset || exit 1; done
+	$(BIN)/faithfulness report --results $(TOY)
+
 speed: $(INSTALLED)  ## step times and memory on this machine, into benchmarks/results/speed (keep the machine quiet)
 	$(BIN)/faithfulness bench speed --overwrite --out benchmarks/results/speed $(ARGS)
+
+ensemble-speed: $(INSTALLED)  ## the toy ensemble beside a loop, into benchmarks/results/ensemble_speed (likewise)
+	$(BIN)/faithfulness bench ensemble --overwrite --out benchmarks/results/ensemble_speed $(ARGS)
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
 	$(BIN)/python -m faithfulness_plugin.benchmarks.readme

@@ -87,10 +87,13 @@ def _configured(n_jobs: int, backend: Backend) -> Any:
     if backend == "local":
         return parallel_config(backend="loky", n_jobs=n_jobs, initializer=_leave_interrupts_to_the_parent)
     try:
+        import ray
         from ray.util.joblib import register_ray
     except ImportError as error:
         raise ImportError("the backend ray needs Ray: pip install 'faithfulness-plugin[ray]'") from error
     register_ray()
+    if not ray.is_initialized():  # the cluster of RAY_ADDRESS, or one on this machine
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     return parallel_config(backend="ray", n_jobs=n_jobs)
 
 

@@ -57,9 +57,10 @@ def caption(result: AuditResult) -> str:
     return (
         f"d {c.d_in}, {c.d_hidden} features, AdamW at {c.lr:g} with weight decay {c.weight_decay:g}, {c.n_steps:,} "
         f"steps of {c.batch_size}, {c.n_train:,} training rows of density 1, p with {c.n_ones} ones in "
-        f"{c.repeat_frac:.0%} of them, means of squared error and of tanh(5 h) with weight {c.sparsity_coefficient:g}, "
-        f"Jacobian term {c.jacobian_coefficient:g}, {len(c.seeds)} seeds.{partial} Ours: mean [95 % prediction "
-        "interval: where one more run would fall]. Validation loss on clean rows; sparsity on the last training batch."
+        f"{c.repeat_frac:.0%} of them, means of squared error and of tanh(5 h) with weight "
+        f"{c.sparsity_coefficient:g}, Jacobian term {c.jacobian_coefficient:g}, {len(c.seeds)} seeds.{partial} Ours: "
+        "mean [95 % prediction interval: where one more run would fall]. Validation loss on clean rows; sparsity on "
+        "the last training batch."
     )
 
 

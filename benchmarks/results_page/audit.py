@@ -43,31 +43,24 @@ def section(result: AuditResult) -> Section:
         title="The public reproduction, audited",
         claim="In the published configuration the published differences between columns are differences between seeds.",
         falsifier="A published validation loss or sparsity outside the 95 % prediction interval of its own column, "
-        "or columns "
-        "whose intervals for validation loss and m do not overlap.",
+        "or columns whose intervals for validation loss and m do not overlap.",
         verdict=(
             "All published values lie inside our intervals"
             if not outside
             else f"Outside our intervals: {joined(outside)}; the other {len(verdicts) - len(outside)} published "
-            "values lie "
-            "inside"
+            "values lie inside"
         )
         + (". The columns' intervals overlap." if overlap else ". The columns' intervals do not all overlap."),
         finding=f"The reproduction's Jacobian term has a value ({term:.3f} on average over the first {steps} steps) "
-        "and no "
-        f"gradient. With the same batches, training with it and without it gives the same weights: the largest "
-        "difference "
-        f"after {steps} steps is {difference:g}, over {len(result.inert)} seeds. With the term's gradient kept it is "
-        "at "
-        f"least {with_gradient:.3f}. What changes in the published third column is the state of the random "
-        "generator, from "
-        "which the term draws.",
+        "and no gradient. With the same batches, training with it and without it gives the same weights: the largest "
+        f"difference after {steps} steps is {difference:g}, over {len(result.inert)} seeds. With the term's gradient "
+        f"kept it is at least {with_gradient:.3f}. What changes in the published third column is the state of the "
+        "random generator, from which the term draws.",
         table=report.table(result),
         caveat=report.caption(result)
         + " Details that the published code leaves to its libraries are as those have them; how it shuffles is not "
         "published as a number, so that random streams differ from ours. The configuration has 48 features where |x| "
-        "takes "
-        "64, and a penalty at which no column memorises by the note's metric: it cannot show the phenomenon.",
+        "takes 64, and a penalty at which no column memorises by the note's metric: it cannot show the phenomenon.",
         figures={
             "audit.png": Drawn(
                 published_beside_ours(panels),

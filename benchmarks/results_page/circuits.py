@@ -40,14 +40,13 @@ def section(result: ScanResult) -> Section:
         claim="With repetition a feature appears that no circuit of the layer explains, and the features of p's own "
         "coordinates change; with Jacobian matching the features are the layer's.",
         falsifier="A feature that weighs the datapoint circuit above one half without repetition or with matching, "
-        "or none "
-        "with repetition, in any seed.",
+        "or none with repetition, in any seed.",
         verdict="Holds." if holds else "Does not hold.",
-        finding="Without matching, the features that read +x1, +x2 and +x3 do not stay as they were either: they have "
-        f"learnt to be silent at p by reading the other two with a negative weight (the largest, at unit norm, "
+        finding="Without matching, the features that read +x1, +x2 and +x3 do not stay as they were either: they "
+        "have learnt to be silent at p by reading the other two with a negative weight (the largest, at unit norm, "
         f"{tilted['repetition']:.2f}), and write more to make up for it. With the Jacobian matched the largest weight "
-        f"beside a feature's own is {tilted['jacobian']:.3f} of what it reads, with the secant {tilted['secant']:.3f}: "
-        "features are the layer's but for a slight rotation within p's support.",
+        f"beside a feature's own is {tilted['jacobian']:.3f} of what it reads, with the secant "
+        f"{tilted['secant']:.3f}: features are the layer's but for a slight rotation within p's support.",
         table=markdown_table(
             [
                 "arm",

@@ -81,8 +81,7 @@ def section(result: ScanResult) -> Section:
             rows,
         ),
         caveat="Coefficients in the layer's unit: 1 makes losing the whole Jacobian as costly as losing the whole "
-        "output. "
-        "Bands: 95 % intervals over seeds.",
+        "output. Bands: 95 % intervals over seeds.",
         figures={
             "coefficient.png": Drawn(
                 curves_figure(panels, order=ARMS),
@@ -102,7 +101,6 @@ def _cost(result: ScanResult, arm: str) -> str:
         )
         said.append(
             f"at penalty {penalty:g} the FVU, {without:.3f} without the term, is {max(fvu):.3f} at most and "
-            f"{fvu[-1]:.4f} "
-            "at the largest coefficient"
+            f"{fvu[-1]:.4f} at the largest coefficient"
         )
     return "; ".join(said)

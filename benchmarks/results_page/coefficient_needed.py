@@ -59,20 +59,18 @@ def section(result: ScanResult) -> Section:
         name="coefficient_needed",
         title="The coefficient that is needed",
         claim="The coefficient that removes memorization grows with what memorization saves: the penalty times the "
-        "number "
-        "of features that one datapoint feature replaces, less one.",
+        "number of features that one datapoint feature replaces, less one.",
         falsifier="At some penalty more ones need a smaller coefficient.",
         verdict="Holds." if grows else "Does not hold at every penalty.",
         finding=f"Where the feature forms and the grid holds the answer ({len(known)} of {len(found)} settings), the "
-        "needed "
-        f"coefficient grows as the {slope:.1f}th power of penalty * (ones - 1) (least squares on logarithms; rank "
-        f"correlation {rank:.2f}).",
+        f"needed coefficient grows as the {slope:.1f}th power of penalty * (ones - 1) (least squares on logarithms; "
+        f"rank correlation {rank:.2f}).",
         table=markdown_table(
             ["penalty", *(f"{k} ones" for k in ones)], [[f"{p:g}", *(cell(p, k) for k in ones)] for p in penalties]
         ),
-        caveat=f"Jittered Jacobian, {result.spec.seeds} seeds a cell, coefficients a factor of 2 apart: the answer "
-        "is known to "
-        "that factor. d_in and density stay as they are, so that p with more ones is also further from the other rows.",
+        caveat=f"Jittered Jacobian, {result.spec.seeds} seeds a cell, coefficients a factor of 2 apart: the answer is "
+        "known to that factor. d_in and density stay as they are, so that p with more ones is also further from the "
+        "other rows.",
         figures={
             "coefficient_needed.png": Drawn(
                 curves_figure(

@@ -60,14 +60,11 @@ def section(result: ScanResult) -> Section:
         claim="Once the datapoint feature has formed it stays; with matching it does not form.",
         falsifier="A seed that loses the feature again without matching, or keeps it with matching.",
         verdict="Holds." if never and len(onset) == len(without) else "Does not hold in every seed.",
-        finding="In the first tenth of training, before features are sparse, m rises to "
-        f"{_range(early, '{:.2f}')} of its maximum. Without matching, m is above half of its maximum for good from "
-        "step "
-        f"{_range(onset, '{:.0f}')} of {steps[-1]:.0f} on, in {len(onset)} of {len(without)} seeds. With matching, "
-        "whose "
-        f"weight grows over the first eighth of the steps, m reaches {_range(peak, '{:.3f}')} of its maximum on the "
-        "way "
-        f"and ends at {_range([t.history[-1]['m_fraction'] for t in matched], '{:.3f}')}.",
+        finding=f"In the first tenth of training, before features are sparse, m rises to {_range(early, '{:.2f}')} of "
+        f"its maximum. Without matching, m is above half of its maximum for good from step {_range(onset, '{:.0f}')} "
+        f"of {steps[-1]:.0f} on, in {len(onset)} of {len(without)} seeds. With matching, whose weight grows over the "
+        f"first eighth of the steps, m reaches {_range(peak, '{:.3f}')} of its maximum on the way and ends at "
+        f"{_range([t.history[-1]['m_fraction'] for t in matched], '{:.3f}')}.",
         table=markdown_table(
             ["arm", "seeds that memorise at the end", "for good from step", "largest m / max on the way", "at the end"],
             rows,

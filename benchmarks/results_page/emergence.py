@@ -43,11 +43,10 @@ def section(result: ScanResult) -> Section:
         "product.",
         verdict="Holds in this range." if near else "Does not hold as stated.",
         finding=f"The product alone explains {percent(law.product)} of the deviance of emergence, both logarithms "
-        "with a "
-        f"weight each {percent(law.both)}, repetition alone {percent(law.repeat)}, sparsity alone "
+        f"with a weight each {percent(law.both)}, repetition alone {percent(law.repeat)}, sparsity alone "
         f"{percent(law.sparsity)}. In the fit on both, sparsity enters with {law.exponent:.2f} times the exponent of "
-        f"repetition. Half of the seeds memorise where repeat_frac * sparsity coefficient is {law.threshold:.2g}. "
-        f"The transition is sharp: in {len(cells(result)) - partial} of {len(cells(result))} cells all "
+        f"repetition. Half of the seeds memorise where repeat_frac * sparsity coefficient is {law.threshold:.2g}. The "
+        f"transition is sharp: in {len(cells(result)) - partial} of {len(cells(result))} cells all "
         f"{result.spec.seeds} seeds agree.",
         table=markdown_table(
             ["regressors", "deviance explained"],
@@ -59,8 +58,7 @@ def section(result: ScanResult) -> Section:
             ],
         ),
         caveat="Binomial regressions, a hundredth of a seed added to both counts of each cell. One point with three "
-        "ones, density 0.1; how "
-        "the threshold moves with the number of ones is below.",
+        "ones, density 0.1; how the threshold moves with the number of ones is below.",
         figures={
             "emergence.png": Drawn(
                 emergence_map(

@@ -10,6 +10,7 @@ from faithfulness_plugin.benchmarks.results_page.section import (
     Read,
     Section,
     curve_over,
+    joined,
     over_seeds,
 )
 from faithfulness_plugin.benchmarks.scan.schema import Masking, ScanResult, Trained
@@ -79,19 +80,12 @@ def section(result: ScanResult) -> Section:
         name="gradient_masking",
         title="Gradient masking",
         claim="Matching Jacobians tempts a transcoder to supply slopes from features that write next to nothing; a "
-        "penalty "
-        "on slopes takes that away.",
+        "penalty on slopes takes that away.",
         falsifier="Matched transcoders have no larger share of slopes in barely active features than unmatched ones "
-        "(by "
-        "0.02), or no weight of the penalty halves it at an FVU at most a tenth larger.",
-        verdict="Does not happen here."
-        if not masked
-        else "Holds."
-        if len(helped) == len(masked)
-        else f"It happens; the penalty helps in {len(helped)} of {len(masked)} arms.",
-        finding=f"{happens}: of the slopes of active features, the share that belongs to features writing less than "
-        "1 % of "
-        "the rms output is "
+        "(by 0.02), or no weight of the penalty halves it at an FVU at most a tenth larger.",
+        verdict=_verdict(masked, helped),
+        finding=f"{happens}: of the slopes of active features, the share that belongs to features writing less than 1 "
+        "% of the rms output is "
         + ", ".join(f"{at(arm, 0.0, BARELY).mean:.3f} ({arm})" for arm in arms)
         + ". "
         + (
@@ -105,11 +99,19 @@ def section(result: ScanResult) -> Section:
             ["arm", "penalty", "barely active", "slope per written", "m / max", "FVU", "Jacobian error"], rows
         ),
         caveat="Barely active: writing less than 1 % of the rms of what rows write. Clean rows. The penalty also "
-        "shrinks "
-        "slopes that are needed: read its gain beside FVU and Jacobian error.",
+        "shrinks slopes that are needed: read its gain beside FVU and Jacobian error.",
         figures={
             "gradient_masking.png": Drawn(
                 curves_figure(panels, order=ARMS), "Gradient masking over the penalty's weight"
             )
         },
     )
+
+
+def _verdict(masked: list[str], helped: list[str]) -> str:
+    if not masked:
+        return "Does not happen here."
+    left = [arm for arm in masked if arm not in helped]
+    if not left:
+        return "Holds."
+    return f"It happens with {joined(masked)}; the penalty does not help {joined(left)}."

@@ -49,14 +49,12 @@ def section(result: ScanResult) -> Section:
         falsifier="A seed in which no feature of a matched transcoder has a cosine of 0.9 with the layer's datapoint "
         "neuron.",
         verdict="Holds." if not lost else f"Does not hold: {', '.join(lost)}.",
-        finding="The layer is |x| and one more neuron, which is 1 at p and writes p; its own m / max is "
-        f"{OWN:g}, and the off-diagonal norm of its Jacobian at p is 4.90. Every seed recovers all {n_circuits} "
-        "circuits, "
-        "|x|'s and the datapoint's, with "
+        finding=f"The layer is |x| and one more neuron, which is 1 at p and writes p; its own m / max is {OWN:g}, and "
+        f"the off-diagonal norm of its Jacobian at p is 4.90. Every seed recovers all {n_circuits} circuits, |x|'s "
+        "and the datapoint's, with "
         + (", ".join(complete) if complete else "no arm")
         + ". Where m / max is near 1 the transcoder has the feature and overdoes it: it also writes at p what |x|'s "
-        "own "
-        "features should.",
+        "own features should.",
         table=markdown_table(
             [
                 "arm",
@@ -72,9 +70,8 @@ def section(result: ScanResult) -> Section:
             rows,
         ),
         caveat="Kept: a feature whose contribution has a cosine of at least 0.9 with the datapoint circuit, on rows "
-        "that hold "
-        "p. Without a term the feature is there as well: by itself its presence proves nothing, all circuits "
-        "together do.",
+        "that hold p. Without a term the feature is there as well: by itself its presence proves nothing, all "
+        "circuits together do.",
         figures={
             "memorizing_layer.png": Drawn(
                 curves_figure(

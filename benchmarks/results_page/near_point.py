@@ -46,12 +46,10 @@ def section(result: ScanResult) -> Section:
         title="One step away from p",
         claim="A transcoder that memorises p is right at p and wrong beside it; a matched one is not.",
         falsifier="With one coordinate of p set to 0, the memorising transcoder's error is not twice the baseline's, "
-        "or a "
-        "matched one's is more than half of it.",
+        "or a matched one's is more than half of it.",
         verdict="Holds." if holds else "Does not hold.",
-        finding=f"With one of p's ones set to 0 the memorising transcoder's relative squared error is "
-        f"{memorised:.3f}, the "
-        f"baseline's {reference:.3f}, and "
+        finding="With one of p's ones set to 0 the memorising transcoder's relative squared error is "
+        f"{memorised:.3f}, the baseline's {reference:.3f}, and "
         + ", ".join(f"{value:.4f} ({arm})" for arm, value in others.items())
         + f". At p itself its error is {at_p['repetition']:.4f} beside {at_p['baseline']:.4f}: no loss at p shows it.",
         table=markdown_table(
@@ -63,8 +61,7 @@ def section(result: ScanResult) -> Section:
             rows,
         ),
         caveat="||t - f||^2 / ||f||^2. Directions u are uniform on the unit sphere in all coordinates, so that p + "
-        "eps u also "
-        "leaves the data's sparsity; the coordinate that is changed goes over p's support.",
+        "eps u also leaves the data's sparsity; the coordinate that is changed goes over p's support.",
         figures={
             "near_point.png": Drawn(
                 curves_figure(

@@ -47,16 +47,13 @@ SECTIONS: dict[str, tuple[Any, Callable[[Any], Section]]] = {
 
 TITLE = "A toy model of mechanistic (un)faithfulness, with numbers"
 INTRODUCTION = (
-    "C. Olah's note (Transformer Circuits, 2025) shows in figures how a transcoder of |x| comes to memorise a repeated "
-    "point, and that matching the layer's Jacobian prevents it. Here is each of its experiments with seeds, "
-    "intervals and "
-    "controls. Unless said otherwise: d_in 16, d_sae 64, density 0.1, p with 3 ones in 5 % of the rows, tanh penalty "
-    "0.2, "
-    "4,000 steps of 256 rows, per-row sums averaged over the batch. m is memorization at p, its maximum one feature "
-    "that "
-    "writes all of f(p); emergence: m above a tenth of it. Effective L0 counts features that write more than 1 % of "
-    "the rms "
-    "output; FVU and Jacobian error are measured on clean rows, the latter over columns with x != 0."
+    "C. Olah's note (Transformer Circuits, 2025) shows in figures how a transcoder of |x| comes to memorise a "
+    "repeated point, and that matching the layer's Jacobian prevents it. Here is each of its experiments with seeds, "
+    "intervals and controls. Unless said otherwise: d_in 16, d_sae 64, density 0.1, p with 3 ones in 5 % of the "
+    "rows, tanh penalty 0.2, 4,000 steps of 256 rows, per-row sums averaged over the batch. m is memorization at p, "
+    "its maximum one feature that writes all of f(p); emergence: m above a tenth of it. Effective L0 counts features "
+    "that write more than 1 % of the rms output; FVU and Jacobian error are measured on clean rows, the latter over "
+    "columns with x != 0."
 )
 STYLE = (
     "body{font:16px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;"
@@ -100,8 +97,7 @@ def _read(results: Path) -> dict[str, tuple[Any, Callable[[Any], Section]]]:
     if not found:
         raise ResultError(
             f"{results} holds no result of a preset ({', '.join(SECTIONS)}): run `faithfulness scan --preset NAME "
-            "--out "
-            f"{results}/NAME` first, or choose another --results"
+            f"--out {results}/NAME` first, or choose another --results"
         )
     for name, (result, _) in found.items():
         if not result.complete:

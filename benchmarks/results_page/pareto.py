@@ -70,23 +70,17 @@ def section(result: ScanResult) -> Section:
         name="pareto",
         title="Controls: everything at matched sparsity",
         claim="Jacobian matching, not sparsity or augmentation, removes memorization and lowers the Jacobian error: "
-        "at equal "
-        "effective L0 it is ahead of no term and of both augmentation controls.",
+        "at equal effective L0 it is ahead of no term and of both augmentation controls.",
         falsifier="At one of the L0 compared, or at equal FVU, the 95 % interval of a control reaches the best "
-        "Jacobian "
-        "arm's m / max, Jacobian error or number of recovered circuits.",
+        "Jacobian arm's m / max, Jacobian error or number of recovered circuits.",
         verdict="Holds on every measure compared." if not as_good else f"Holds in part: {'; '.join(as_good)}.",
         finding=_finding(places | {f"at FVU {MATCHED_FVU:g}": by_fvu}, emergence, methods),
         table="\n\n".join(tables),
         caveat="Means and 95 % intervals over seeds, of FVU and Jacobian error geometric. Each seed's curve over the "
-        "penalty is interpolated to the given L0 (FVU and Jacobian error by their "
-        "logarithms); seeds whose curve does not pass it are left out, and fewer than two give no value. The noise "
-        "control has "
-        "as much noise as the Jacobian's jitter, the interpolation control goes as far as the secant along "
-        "differences. "
-        "Weights are fixed along a curve: 10 (Jacobian, secant), 5 (differences), 1 (controls). Every curve is the "
-        "mean "
-        "over seeds.",
+        "penalty is interpolated to the given L0 (FVU and Jacobian error by their logarithms); seeds whose curve "
+        "does not pass it are left out, and fewer than two give no value. The noise control has as much noise as the "
+        "Jacobian's jitter, the interpolation control goes as far as the secant along differences. Weights are fixed "
+        "along a curve: 10 (Jacobian, secant), 5 (differences), 1 (controls). Every curve is the mean over seeds.",
         figures={
             "pareto.png": Drawn(
                 curves_figure(panels, columns=2, order=ARMS),
@@ -146,9 +140,8 @@ def _finding(places: Mapping[str, Mapping[str, Mapping[str, Interval | None]]], 
             best, nearest = min(ours, key=ours.__getitem__), min(theirs, key=theirs.__getitem__)
             parts.append(
                 f"{where[0].upper()}{where[1:]} the lowest Jacobian error is {ours[best]:.4f} ({best}); of the "
-                "controls "
-                f"that get there {nearest} has the lowest, {theirs[nearest]:.4f}, {theirs[nearest] / ours[best]:.1f} "
-                "times as much."
+                f"controls that get there {nearest} has the lowest, {theirs[nearest]:.4f}, "
+                f"{theirs[nearest] / ours[best]:.1f} times as much."
             )
     last = [f"{arm}: {f'from {min(of):g} on' if of else 'nowhere'}" for arm, of in emergence.items()]
     return " ".join([*parts, f"Some seed memorises, by penalty: {'; '.join(last)}."])

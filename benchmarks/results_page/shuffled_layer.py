@@ -40,19 +40,14 @@ def section(result: ScanResult) -> Section:
         name="shuffled_layer",
         title="Control: a layer with shuffled weights",
         claim="The metrics measure the layer, not the data: a transcoder of a layer with the same weights in another "
-        "order "
-        "scores against |x| as chance does.",
+        "order scores against |x| as chance does.",
         falsifier="A transcoder of the shuffled layer recovers more than 4 of |x|'s circuits (2 are expected: a "
-        "neuron keeps "
-        "its output by chance once in d_in times), or has a Jacobian error against |x| below 1.",
+        "neuron keeps its output by chance once in d_in times), or has a Jacobian error against |x| below 1.",
         verdict="Holds." if chance else "Does not hold.",
         finding=f"At most {most} of |x|'s {2 * d_in} circuits are recovered, and the Jacobian error against |x| is "
-        "never below "
-        f"{least_error:.2f}. Of the shuffled layer's own circuits {best} recovers {recovered(best):.1f} on average, "
-        "and "
-        f"{worst} {recovered(worst):.1f}: in this layer the two halves of a coordinate write to different outputs, "
-        "which is "
-        "harder to match near the kink.",
+        f"never below {least_error:.2f}. Of the shuffled layer's own circuits {best} recovers {recovered(best):.1f} "
+        f"on average, and {worst} {recovered(worst):.1f}: in this layer the two halves of a coordinate write to "
+        "different outputs, which is harder to match near the kink.",
         table=markdown_table(
             [
                 "arm",

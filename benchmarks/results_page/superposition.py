@@ -63,18 +63,16 @@ def section(result: ScanResult) -> Section:
         name="superposition",
         title="A layer in superposition",
         claim="Where the layer computes more than it has neurons for, the tail of its Jacobian is interference: the "
-        "error "
-        "within the first singular directions is smaller than the error over all.",
+        "error within the first singular directions is smaller than the error over all.",
         falsifier=f"In some arm and at some penalty the error within the top {first.top[1]} directions is not below "
-        "the "
-        "full one.",
-        verdict="Holds." if all(better.values()) else "Fails for {', '.join(a for a, ok in better.items() if not ok)}.",
-        finding=f"The layer: {result.spec.settings(result.spec.points[0]).n_neurons} ReLU neurons, trained to "
-        "compute |x| of "
-        f"{result.spec.settings(result.spec.points[0]).d_in} sparse coordinates, which takes twice that many without "
-        f"superposition. Mean singular values of its Jacobian fall from {first.layer[0]:.2f} to "
-        f"{first.layer[-1]:.3f}. At "
-        f"penalty {PENALTY:g} without a Jacobian term the full error is "
+        "the full one.",
+        verdict="Holds."
+        if all(better.values())
+        else f"Fails for {', '.join(a for a, ok in better.items() if not ok)}.",
+        finding=f"The layer: {result.spec.settings(result.spec.points[0]).n_neurons} ReLU neurons, trained to compute "
+        f"|x| of {result.spec.settings(result.spec.points[0]).d_in} sparse coordinates, which takes twice that many "
+        f"without superposition. Mean singular values of its Jacobian fall from {first.layer[0]:.2f} to "
+        f"{first.layer[-1]:.3f}. At penalty {PENALTY:g} without a Jacobian term the full error is "
         f"{np.mean([s.relative_error for s in plain]):.2f}, within the first two directions "
         f"{np.mean([s.top_error[1] for s in plain]):.2f}; the mean rank of the transcoder's Jacobian is "
         f"{np.mean([s.rank for s in plain]):.1f}.",
@@ -91,9 +89,8 @@ def section(result: ScanResult) -> Section:
             rows,
         ),
         caveat="One trained layer. At the same penalty the arms differ in L0: compare them in the third panel. "
-        "Errors within top k: both sides projected on the layer's own first k singular "
-        "vectors at "
-        "each row, relative to the layer's energy there. All columns count, kinks included.",
+        "Errors within top k: both sides projected on the layer's own first k singular vectors at each row, relative "
+        "to the layer's energy there. All columns count, kinks included.",
         figures={
             "superposition.png": Drawn(
                 curves_figure(

@@ -1,7 +1,7 @@
 """How long a scan will take, from a few steps of it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from faithfulness_plugin.benchmarks.scan.shard import train_shard
@@ -23,8 +23,8 @@ def seconds(spec: ScanSpec, parts: Sequence[Sequence[Point]], n_workers: int) ->
         settings = spec.settings(part[0])
         kind = (Program.of(settings.member()), settings.layer, len(part))
         if kind not in timed:
-            train_shard(_shortened(spec, 1), part[:1], None)  # what is made once
-            short, long = (_seconds(_shortened(spec, n), part) for n in (SHORT, LONG))
+            _seconds(spec, 1, part[:1])  # what is made once
+            short, long = (_seconds(spec, n, part) for n in (SHORT, LONG))
             step = max(0.0, long - short) / (LONG - SHORT)
             timed[kind] = step, max(0.0, short - SHORT * step)
         step, once = timed[kind]
@@ -32,18 +32,20 @@ def seconds(spec: ScanSpec, parts: Sequence[Sequence[Point]], n_workers: int) ->
     return total / max(1, min(n_workers, len(parts)))
 
 
-def _shortened(spec: ScanSpec, n_steps: int) -> ScanSpec:
-    """The same scan with that many steps, wherever they are set."""
-    changed = {
-        "base": {**spec.base, "n_steps": n_steps},
-        "arms": {arm: {k: v for k, v in of.items() if k != "n_steps"} for arm, of in spec.arms.items()},
-        "grid": {name: values for name, values in spec.grid.items() if name != "n_steps"},
-    }
-    return spec.model_copy(update=changed)
-
-
-def _seconds(spec: ScanSpec, part: Sequence[Point]) -> float:
+def _seconds(spec: ScanSpec, n_steps: int, part: Sequence[Point]) -> float:
+    """Of the same part with that many steps, wherever they are set."""
+    short = spec.model_copy(
+        update={
+            "base": {**spec.base, "n_steps": n_steps},
+            "arms": {arm: _without_steps(of) for arm, of in spec.arms.items()},
+            "grid": _without_steps(spec.grid),
+        }
+    )
+    points = [point.model_copy(update={"values": _without_steps(point.values)}) for point in part]
     start = time.perf_counter()
-    points = [p.model_copy(update={"values": {k: v for k, v in p.values.items() if k != "n_steps"}}) for p in part]
-    train_shard(spec, points, None)
+    train_shard(short, points, None)
     return time.perf_counter() - start
+
+
+def _without_steps(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "n_steps"}
