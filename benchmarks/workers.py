@@ -1,5 +1,6 @@
 """Many jobs on this machine's cores, or on a Ray cluster, by joblib; a worker that dies costs its job a second try."""
 
+import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast
@@ -93,7 +94,7 @@ def _configured(n_jobs: int, backend: Backend) -> Any:
         raise ImportError("the backend ray needs Ray: pip install 'faithfulness-plugin[ray]'") from error
     register_ray()
     if not ray.is_initialized():  # the cluster of RAY_ADDRESS, or one on this machine
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     return parallel_config(backend="ray", n_jobs=n_jobs)
 
 

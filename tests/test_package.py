@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from faithfulness_plugin.benchmarks.scan.presets import names
+
 ROOT = Path(__file__).resolve().parent.parent
 
 PROBE = """
@@ -49,10 +51,12 @@ def test_the_wheel_imports_and_keeps_to_its_own_name(installed, tmp_path):
     assert "JacobianMatching" in found["public"]
 
 
-def test_the_wheel_holds_code_only(installed):
+def test_the_wheel_holds_code_and_presets_only(installed):
     site = next(installed.glob("lib/python*/site-packages"))
     kinds = {path.suffix for path in (site / "faithfulness_plugin").rglob("*") if path.is_file()}
-    assert kinds <= {".py", ".pyc", ".typed"}
+    assert kinds <= {".py", ".pyc", ".typed", ".yaml"}
+    presets = {path.stem for path in (site / "faithfulness_plugin").rglob("*.yaml")}
+    assert presets == set(names())
     assert not (site / "benchmarks").exists()
 
 

@@ -80,7 +80,6 @@ def section(result: ScanResult) -> Section:
                             {k: c for k, c in curves.items() if c.x},
                             "sparsity coefficient",
                             "no seed memorises from",
-                            xscale="log",
                             yscale="log",
                         )
                     ]
