@@ -21,6 +21,8 @@ from faithfulness_plugin.toy.relu_network import ReluNetwork
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 VALIDATION_SEED = 1_000_003
+EMERGED = 0.1
+"""m above this share of its maximum counts as memorization."""
 
 LayerName = Literal["abs", "memorizing", "shuffled", "superposition"]
 

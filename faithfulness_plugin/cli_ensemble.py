@@ -32,7 +32,11 @@ def ensemble(
 
     try:
         config = EnsembleSpeedConfig(
-            n_models=models, n_steps=steps, rounds=rounds, seed=seed, threads=threads or torch.get_num_threads()
+            n_models=models,
+            n_steps=steps,
+            rounds=rounds,
+            seed=seed,
+            threads=torch.get_num_threads() if threads is None else threads,
         )
         result = open_result(out, config, overwrite=overwrite)
     except ValidationError as error:
@@ -49,7 +53,7 @@ def ensemble(
                 result = complete(result, out, lines.note)
         written = write_report(result, out)
     except KeyboardInterrupt:
-        say("stopped: nothing was measured to the end; run it again with --overwrite")
+        say("stopped: nothing was measured to the end; the same command measures all of it")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
         fail((str(error) or type(error).__name__).splitlines()[0], 1)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from faithfulness_plugin.terminal import Lines, fail, in_words, say, show
+from faithfulness_plugin.terminal import Lines, ask_for_yes, fail, say, show
 
 if TYPE_CHECKING:  # at run time the command that needs them imports them
     from faithfulness_plugin.benchmarks.scan.schema import ScanResult, Trained
+    from faithfulness_plugin.benchmarks.scan.shard import Failed, Shard
     from faithfulness_plugin.benchmarks.scan.spec import ScanSpec
 
 AUDIT = "audit"
-HOUR = 3600.0
-WORTH_AN_ESTIMATE = 200_000  # steps of one transcoder; less is done before an estimate is
+WORTH_AN_ESTIMATE = 5e11  # floating-point operations; less is done about as soon as estimated
 
 
 def scan(
@@ -61,7 +61,7 @@ def scan(
 
         if vary or settings:
             fail("--preset audit has one configuration, that of the public reproduction: leave --vary and --set out", 2)
-        run_audit(seeds, seed, out, jobs, overwrite)
+        run_audit(seeds, seed, out, jobs, backend, yes, overwrite)
     try:
         fields: dict[str, Any] = {}
         if preset is not None:
@@ -70,8 +70,11 @@ def scan(
             fields = {"name": grid.stem, **read_fields(grid)}
         elif not vary:
             fail("there is nothing to scan: pass a YAML file, --preset or --vary SETTING=VALUE,VALUE", 2)
+        source = str(grid or preset or "the command")
+        if fields:
+            make_spec(fields, source)  # as it stands, before flags change it
         _change(fields, vary or [], settings or [], seeds, seed)
-        spec = make_spec(fields, str(grid or preset or "the command"))
+        spec = make_spec(fields, source)
     except SpecError as error:
         fail(str(error), 2)
     again = "the same command" + " without --overwrite" * overwrite
@@ -89,14 +92,14 @@ def _change(fields: dict[str, Any], vary: list[str], settings: list[str], seeds:
                 raise SpecError(f"{option} {text}: write SETTING=VALUE")
             if name not in NAMES:
                 raise SpecError(f"{option} {text}: {unknown(name, NAMES)}")
-            for arm in (fields.get("arms") or {}).values():
+            for arm in fields.get("arms", {}).values():
                 arm.pop(name, None)
             if option == "--set":
-                (fields.get("grid") or {}).pop(name, None)
-                fields["base"] = {**(fields.get("base") or {}), name: _value(value)}
+                fields.get("grid", {}).pop(name, None)
+                fields["base"] = {**fields.get("base", {}), name: _value(value)}
             else:
                 values = [_value(part) for part in value.split(",") if part.strip()]
-                fields["grid"] = {**(fields.get("grid") or {}), name: values}
+                fields["grid"] = {**fields.get("grid", {}), name: values}
     if seeds is not None:
         fields["seeds"] = seeds
     if seed is not None:
@@ -107,8 +110,8 @@ def _value(text: str) -> Any:
     """As YAML reads it, and 1e-3 as the number that people mean."""
     try:
         return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except ValueError:
-        return yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text  # a word, or what the spec will name
 
 
 def _run(
@@ -127,11 +130,8 @@ def _run(
         there = not overwrite and path.exists()
         left = missing(open_result(out, spec)) if there else spec.points
         parts = shards(spec, left, shard_size, workers)
-        if sum(spec.settings(point).n_steps for point in left) > WORTH_AN_ESTIMATE:
-            time_needed = seconds(spec, parts, workers)
-            say(f"{len(left):,} transcoders on {workers} workers: about {in_words(time_needed)}")
-            if time_needed > HOUR and not yes:
-                fail(f"that is more than an hour ({in_words(time_needed)}): pass --yes, or take a part of the grid", 2)
+        if cost(spec, left) > WORTH_AN_ESTIMATE:
+            ask_for_yes(f"{len(left):,} transcoders", workers, lambda: seconds(spec, parts, workers), yes)
         result = open_result(out, spec, overwrite=overwrite)
     except (ResultError, ImportError, ConnectionError) as error:
         fail(str(error).splitlines()[0], 2)
@@ -139,12 +139,15 @@ def _run(
         say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
     elif result.trained:
         say(f"{path} holds {len(result.trained)} of {spec.n_points} transcoders: going on")
-    code = 0
+    code, failed = 0, list["Failed"]()
     try:
         with Lines(spec.n_points, len(result.trained), "transcoders", cost=cost(spec, left) or None) as lines:
 
-            def on_shard(trained: "list[Trained]") -> None:
-                lines.show(_line(trained), len(trained), cost(spec, [t.point for t in trained]))
+            def on_shard(shard: "Shard") -> None:
+                failed.extend(shard.failed)
+                if shard.trained:
+                    points = [t.point for t in shard.trained]
+                    lines.show(_line(shard.trained), len(points), cost(spec, points))
 
             def on_death(n: int) -> None:
                 say(f"a worker died; {n} parts are started again from their last checkpoints")
@@ -163,6 +166,13 @@ def _run(
     except (ValueError, RuntimeError, OSError) as error:
         say(f"error: {(str(error) or type(error).__name__).splitlines()[0]}")
         code = 1
+    if failed:
+        point = failed[0].point
+        where = ", ".join(
+            [point.arm, *(f"{name} {value}" for name, value in point.values.items()), f"seed {point.seed}"]
+        )
+        say(f"error: {len(failed)} of {spec.n_points} transcoders failed, the first ({where}): {failed[0].why}")
+        code = code or 1
     if code:
         try:
             result = read_result(path, type(result))

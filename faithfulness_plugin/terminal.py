@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+HOUR = 3600.0
 WIDE = 150  # columns that the full tables need
 
 
@@ -93,3 +95,15 @@ def fail(message: str, code: int) -> NoReturn:
     """One line that says what to do, and the exit code."""
     say(f"error: {message}")
     raise typer.Exit(code)
+
+
+def ask_for_yes(what: str, workers: int, estimate: Callable[[], float], yes: bool) -> None:
+    """Says how long it will take; past an hour, fails without --yes. An estimate that cannot be made is left out: the
+    run itself will say what is wrong."""
+    try:
+        time_needed = estimate()
+    except (ValueError, RuntimeError, OSError):
+        return
+    say(f"{what} on {workers} worker{'s' * (workers > 1)}: about {in_words(time_needed)}")
+    if time_needed > HOUR and not yes:
+        fail(f"that is more than an hour ({in_words(time_needed)}): pass --yes, or take a part of it", 2)

@@ -76,6 +76,7 @@ def test_presets_are_listed():
         (["--vary", "jitter=0.1", "--set", "jiter=0"], "did you mean jitter?"),
         (["--vary", "density=0.1,7"], "density"),
         (["--vary", "jitter=0.1", "--seeds", "0"], "seeds"),
+        (["--vary", "jitter=0.1", "--set", "layer=["], "layer"),
         (["--vary", "jitter=0.1", "--backend", "spark"], "choose local or ray"),
         (["--vary", "jitter=0.1", "--jobs", "0"], "--jobs 0"),
         (["--vary", "jitter=0.1", "--shard-size", "0"], "--shard-size 0"),
@@ -97,10 +98,17 @@ def test_a_grid_that_takes_more_than_an_hour_says_so_and_asks_for_yes(tmp_path):
     grid = ["--vary", "n_steps=100000000", "--seeds", "2", "--set", "d_in=4", "--set", "d_sae=12"]
     result = scan(*grid, "--out", str(tmp_path / "out"))
     assert result.exit_code == 2
-    assert "2 transcoders on 1 workers: about" in result.stderr
+    assert "2 transcoders on 1 worker: about" in result.stderr
     assert "more than an hour" in result.stderr
     assert "pass --yes" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_transcoders_that_fail_are_told_and_the_others_are_kept(tmp_path):
+    result = scan("--vary", "lr=1e30,1e-3", "--seeds", "2", *TINY, "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert "error: 2 of 4 transcoders failed, the first (all, lr 1e+30, seed 0): " in result.stderr
+    assert len(read_result(tmp_path / "result.json", ScanResult).trained) == 2
 
 
 def test_another_scan_in_the_folder_is_kept(tmp_path):

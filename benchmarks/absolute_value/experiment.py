@@ -15,11 +15,10 @@ from faithfulness_plugin.benchmarks.absolute_value.schema import (
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
 from faithfulness_plugin.benchmarks.schema import Environment, write_text
 from faithfulness_plugin.benchmarks.statistics import interval, share
-from faithfulness_plugin.benchmarks.toy_problem import RunMetrics
+from faithfulness_plugin.benchmarks.toy_problem import EMERGED, RunMetrics
 from faithfulness_plugin.benchmarks.workers import each_done
 from faithfulness_plugin.toy.circuits import abs_circuits
 
-EMERGED = 0.1
 TOGETHER = 10  # runs of one condition that are trained together, and written together
 
 

@@ -1,5 +1,6 @@
 """All runs of the audit: in parallel, written as they end, resumed where they were interrupted."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from faithfulness_plugin.benchmarks.audit.run import compare_inert, run
 from faithfulness_plugin.benchmarks.audit.schema import COLUMNS, AuditConfig, AuditResult, AuditRun, InertCheck
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
 from faithfulness_plugin.benchmarks.schema import Environment, write_text
-from faithfulness_plugin.benchmarks.workers import each_done
+from faithfulness_plugin.benchmarks.workers import Backend, each_done
 
 
 def open_result(out: Path, config: AuditConfig, *, overwrite: bool = False) -> AuditResult:
@@ -26,13 +27,14 @@ def complete(
     out: Path,
     *,
     n_jobs: int,
+    backend: Backend = "local",
     on_part: Callable[[AuditRun | InertCheck], None] = lambda _: None,
 ) -> AuditResult:
     """Makes the runs and comparisons that are missing; after each one the file in `out` holds all that are done."""
     config = result.config
     done = {(r.column, r.seed) for r in result.runs} | {("", check.seed) for check in result.inert}
     jobs = [(config, column, seed) for seed in config.seeds for column in ("", *COLUMNS) if (column, seed) not in done]
-    for part in each_done(_part, jobs, n_jobs=n_jobs):
+    for part in each_done(_part, jobs, n_jobs=n_jobs, backend=backend):
         if isinstance(part, AuditRun):
             order = list(COLUMNS)
             runs = sorted([*result.runs, part], key=lambda r: (order.index(r.column), r.seed))
@@ -49,3 +51,13 @@ def complete(
 
 def _part(config: AuditConfig, column: str, seed: int) -> AuditRun | InertCheck:
     return run(config, column, seed) if column else compare_inert(config, seed)
+
+
+def seconds(config: AuditConfig, n_workers: int) -> float:
+    """Wall-clock seconds that all of it takes, from a few steps of the dearest column."""
+    short = config.model_copy(update={"n_steps": 100})
+    run(short, "jacobian", config.seeds[0])
+    start = time.perf_counter()
+    run(short, "jacobian", config.seeds[0])
+    each = (time.perf_counter() - start) * config.n_steps / short.n_steps
+    return each * len(COLUMNS) * len(config.seeds) / n_workers

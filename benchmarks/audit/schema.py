@@ -11,7 +11,7 @@ COLUMNS = {
     "baseline": "baseline",
     "repetition": "repetition",
     "inert": "repetition + its Jacobian term",
-    "jacobian": "repetition + a Jacobian term with a gradient",
+    "jacobian": "repetition + a true Jv term",
 }
 
 PUBLISHED: dict[str, dict[str, float]] = {

@@ -25,8 +25,11 @@ from faithfulness_plugin.benchmarks.results_page import (
     superposition,
 )
 from faithfulness_plugin.benchmarks.results_page.section import Section
+from faithfulness_plugin.benchmarks.scan.presets import preset_fields
 from faithfulness_plugin.benchmarks.scan.schema import ScanResult
+from faithfulness_plugin.benchmarks.scan.spec import ScanSpec, make_spec
 from faithfulness_plugin.benchmarks.schema import Result, ResultError, fingerprint, read_result, write_text
+from faithfulness_plugin.differences import differences
 from faithfulness_plugin.figures.panels import save_figure
 
 SECTIONS: dict[str, tuple[Any, Callable[[Any], Section]]] = {
@@ -72,7 +75,7 @@ def write_page(results: Path, out: Path) -> list[Path]:
         ResultError: no result is there, one is corrupt, of another version or incomplete, or `out` cannot be written.
     """
     found = _read(results)
-    sections = [section(result) for result, section in found.values()]
+    sections = [_told(name, *of) for name, of in found.items()]
     paths = _write_figures({s.name: found[s.name][0] for s in sections}, sections, out)
     missing = [name for name in SECTIONS if name not in found]
     text = markdown(sections, missing)
@@ -83,7 +86,7 @@ def write_page(results: Path, out: Path) -> list[Path]:
 
 def verdicts(results: Path) -> str:
     """Every experiment's claim and whether it holds, as a table."""
-    sections = [section(result) for result, section in _read(results).values()]
+    sections = [_told(name, *of) for name, of in _read(results).items()]
     return markdown_table(["experiment", "claim", "does it hold?"], [[s.title, s.claim, s.verdict] for s in sections])
 
 
@@ -100,9 +103,30 @@ def _read(results: Path) -> dict[str, tuple[Any, Callable[[Any], Section]]]:
             f"--out {results}/NAME` first, or choose another --results"
         )
     for name, (result, _) in found.items():
+        path = results / name / RESULT_FILENAME
         if not result.complete:
-            raise ResultError(f"{results / name / RESULT_FILENAME} is partial: run its command again, it goes on")
+            raise ResultError(f"{path} is partial: run its command again, it goes on")
+        preset = make_spec(preset_fields(name), name) if isinstance(result, ScanResult) else None
+        if preset is not None and (changed := differences(_content(result.spec), _content(preset))):
+            raise ResultError(
+                f"{path} is of a preset that was changed ({changed}): the page tells of the presets alone"
+            )
+        n_seeds = result.spec.seeds if isinstance(result, ScanResult) else len(result.config.seeds)
+        if n_seeds < 2:
+            raise ResultError(f"{path} has one seed, and the page shows intervals: run it with 2 seeds or more")
     return found
+
+
+def _content(spec: ScanSpec) -> dict[str, Any]:
+    """What a preset fixes; how many seeds are run is free."""
+    return spec.model_dump(include={"base", "arms", "grid", "extras", "log_every"})
+
+
+def _told(name: str, result: Any, section: Callable[[Any], Section]) -> Section:
+    try:
+        return section(result)
+    except ValueError as error:
+        raise ResultError(f"{name}: its result cannot be told: {error}") from error
 
 
 def markdown(sections: list[Section], missing: list[str]) -> str:

@@ -1,5 +1,6 @@
 """How long a scan will take, from a few steps of it."""
 
+import heapq
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,8 +19,8 @@ def seconds(spec: ScanSpec, parts: Sequence[Sequence[Point]], n_workers: int) ->
     setting up and measuring cost.
     """
     timed: dict[Any, tuple[float, float]] = {}
-    total = 0.0
-    for part in parts:
+    workers = [0.0] * max(1, n_workers)
+    for part in parts:  # the next one goes to whoever is free first
         settings = spec.settings(part[0])
         kind = (Program.of(settings.member()), settings.layer, len(part))
         if kind not in timed:
@@ -28,8 +29,8 @@ def seconds(spec: ScanSpec, parts: Sequence[Sequence[Point]], n_workers: int) ->
             step = max(0.0, long - short) / (LONG - SHORT)
             timed[kind] = step, max(0.0, short - SHORT * step)
         step, once = timed[kind]
-        total += once + settings.n_steps * step
-    return total / max(1, min(n_workers, len(parts)))
+        heapq.heapreplace(workers, workers[0] + once + settings.n_steps * step)
+    return max(workers)
 
 
 def _seconds(spec: ScanSpec, n_steps: int, part: Sequence[Point]) -> float:

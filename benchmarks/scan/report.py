@@ -6,8 +6,8 @@ from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_tabl
 from faithfulness_plugin.benchmarks.scan.schema import ScanResult, Trained
 from faithfulness_plugin.benchmarks.scan.spec import Value
 from faithfulness_plugin.benchmarks.statistics import interval, share
+from faithfulness_plugin.benchmarks.toy_problem import EMERGED
 
-EMERGED = 0.1
 COLUMNS: dict[str, tuple[Callable[[Trained], float], int]] = {
     "m / max": (lambda t: t.metrics.m_fraction, 3),
     "FVU": (lambda t: t.metrics.fvu, 4),

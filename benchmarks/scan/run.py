@@ -6,7 +6,7 @@ from pathlib import Path
 
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
 from faithfulness_plugin.benchmarks.scan.schema import ScanResult, Trained
-from faithfulness_plugin.benchmarks.scan.shard import shards, train_shard
+from faithfulness_plugin.benchmarks.scan.shard import Shard, shards, train_shard
 from faithfulness_plugin.benchmarks.scan.spec import Point, ScanSpec
 from faithfulness_plugin.benchmarks.schema import Environment, write_text
 from faithfulness_plugin.benchmarks.workers import Backend, each_done
@@ -19,9 +19,10 @@ def open_result(out: Path, spec: ScanSpec, *, overwrite: bool = False) -> ScanRe
 
     Raises ResultError as `begin_or_go_on` does."""
     fresh = ScanResult(complete=False, environment=Environment.here(), spec=spec, trained=[])
+    goes_on = (out / RESULT_FILENAME).exists() and not overwrite
     result = begin_or_go_on(out, fresh, overwrite=overwrite)
-    if not result.trained:
-        shutil.rmtree(out / SHARDS, ignore_errors=True)  # of a scan that was overwritten
+    if not goes_on:
+        shutil.rmtree(out / SHARDS, ignore_errors=True)  # of a scan that was here before
     return result
 
 
@@ -38,10 +39,11 @@ def complete(
     n_jobs: int,
     shard_size: int = 32,
     backend: Backend = "local",
-    on_shard: Callable[[list[Trained]], None] = lambda _: None,
+    on_shard: Callable[[Shard], None] = lambda _: None,
     on_death: Callable[[int], None] = lambda _: None,
 ) -> ScanResult:
-    """Trains what is missing; after each part the file in `out` holds all that is done.
+    """Trains what is missing; after each part the file in `out` holds all that is done. A transcoder that cannot be
+    trained or measured is told to `on_shard` and left out; the others go on.
 
     Args:
         n_jobs: processes (or Ray workers) at a time.
@@ -51,10 +53,10 @@ def complete(
     parts = shards(spec, missing(result), shard_size, n_jobs)
     folder = out / SHARDS
     jobs = [(spec, part, folder.resolve()) for part in parts]
-    for trained in each_done(train_shard, jobs, n_jobs=n_jobs, backend=backend, on_death=on_death):
-        result = merged(result, trained)
+    for shard in each_done(train_shard, jobs, n_jobs=n_jobs, backend=backend, on_death=on_death):
+        result = merged(result, shard.trained)
         write_text(out / RESULT_FILENAME, result.model_dump_json())
-        on_shard(trained)
+        on_shard(shard)
     shutil.rmtree(folder, ignore_errors=True)
     return result
 

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +18,11 @@ from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.toy.circuits import datapoint_circuit
 from faithfulness_plugin.toy.ensemble import train_ensemble
 from faithfulness_plugin.toy.program import Program
+from faithfulness_plugin.transcoders.base import NonFiniteError
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder
 
 CHECKPOINT_EVERY = 500
+TOP = (1, 2, 4, 8)
 DISTANCES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 VALUES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 
@@ -42,22 +44,47 @@ def shards(spec: ScanSpec, points: Sequence[Point], size: int, n_jobs: int) -> l
 
 
 def cost(spec: ScanSpec, points: Sequence[Point]) -> int:
-    """Steps times what a step takes, in units of a plain member's; enough to say how much is left."""
+    """Floating-point operations of their matrix products: enough to say how much is left."""
     of = [spec.settings(point) for point in points]
-    return sum(s.n_steps * Program.of(s.member()).evaluations for s in of)
+    return sum(s.n_steps * Program.of(s.member()).flops for s in of)
 
 
-def train_shard(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> list[Trained]:
-    """Trains and measures, with one thread: shards run beside each other, and the same shard gives the same numbers."""
+class Failed(NamedTuple):
+    """A transcoder that could not be trained or measured."""
+
+    point: Point
+    why: str
+
+
+class Shard(NamedTuple):
+    """What became of a part."""
+
+    trained: list[Trained]
+    failed: list[Failed]
+
+
+def train_shard(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> Shard:
+    """Trains and measures, with one thread: shards run beside each other, and the same shard gives the same numbers.
+
+    Where a member diverges, all of them are trained again, each alone, so that it costs the others nothing but time.
+
+    Args:
+        folder: for a checkpoint, or None for none.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         return _train(spec, points, folder)
+    except NonFiniteError as error:
+        if len(points) == 1:
+            return Shard([], [Failed(points[0], str(error))])
+        alone = [train_shard(spec, [point], folder) for point in points]
+        return Shard([t for shard in alone for t in shard.trained], [f for shard in alone for f in shard.failed])
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> list[Trained]:
+def _train(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> Shard:
     first = spec.settings(points[0])
     problem = _problem(first.problem(spec.n_validation, spec.n_jacobian))
 
@@ -74,24 +101,35 @@ def _train(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> list
         lr_decay_steps=3 * first.n_steps // 10,
         log_every=spec.log_every,
         evaluate=watch if spec.log_every else None,
-        checkpoint=None if folder is None else folder / f"{digest(points)}.pt",
+        checkpoint=None if folder is None else folder / f"{digest(spec, points)}.pt",
         checkpoint_every=None if folder is None else CHECKPOINT_EVERY,
         progress=False,
     )
-    trained = []
+    shard = Shard([], [])
     for i, point in enumerate(points):
-        transcoder = ensemble.transcoder(i)
         history = [{k: float(v) for k, v in record.items()} for record in ensemble.history[i]] if spec.log_every else []
-        measured = problem.measure(transcoder)
-        trained.append(
-            Trained(**point.model_dump(), metrics=measured, extras=_extras(spec, problem, transcoder), history=history)
-        )
-    return trained
+        try:
+            shard.trained.append(_measured(spec, problem, point, ensemble.transcoder(i), history))
+        except ValueError as error:  # a metric that is undefined for this transcoder
+            shard.failed.append(Failed(point, str(error).splitlines()[0]))
+    return shard
 
 
-def digest(points: Sequence[Point]) -> str:
-    """A file name for these points."""
-    return hashlib.sha256("".join(point.model_dump_json() for point in points).encode()).hexdigest()[:16]
+def _measured(
+    spec: ScanSpec,
+    problem: ToyProblem,
+    point: Point,
+    transcoder: StandardTrainingTranscoder,
+    history: list[dict[str, float]],
+) -> Trained:
+    measured, extras = problem.measure(transcoder), _extras(spec, problem, transcoder)
+    return Trained(**point.model_dump(), metrics=measured, extras=extras, history=history)
+
+
+def digest(spec: ScanSpec, points: Sequence[Point]) -> str:
+    """A file name for these points with all of their settings."""
+    settings = [spec.settings(point).model_dump_json() for point in points]
+    return hashlib.sha256("".join(settings).encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=4)
@@ -108,7 +146,9 @@ def _extras(spec: ScanSpec, problem: ToyProblem, transcoder: StandardTrainingTra
         "weights": lambda: _weights(transcoder, problem.repeated),
         "near_point": lambda: metrics.near_point(transcoder, problem.layer, problem.point, DISTANCES, VALUES).to_dict(),
         "masking": lambda: metrics.gradient_masking(transcoder, rows).to_dict(),
-        "spectrum": lambda: metrics.jacobian_spectrum(transcoder, problem.layer, rows).to_dict(),
+        "spectrum": lambda: metrics.jacobian_spectrum(
+            transcoder, problem.layer, rows, [k for k in TOP if k <= problem.d_in]
+        ).to_dict(),
         "abs_score": lambda: _abs_score(problem, transcoder),
         "point_circuit": lambda: problem.best_match(transcoder, [datapoint_circuit(problem.point)])[0],
     }

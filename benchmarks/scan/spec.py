@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from faithfulness_plugin.benchmarks.scan.settings import Settings
 from faithfulness_plugin.benchmarks.schema import Record
+from faithfulness_plugin.benchmarks.toy_problem import VALIDATION_SEED
 
 Value = bool | int | float | str | None
 Extra = Literal[
@@ -69,6 +70,8 @@ class ScanSpec(Record):
                 raise ValueError(f"grid.{name} has no value, so that the grid is empty: give at least one")
             if len(set(values)) < len(values):
                 raise ValueError(f"grid.{name} has a value twice: leave one of them out")
+        if VALIDATION_SEED in range(self.first_seed, self.first_seed + self.seeds):
+            raise ValueError(f"seed {VALIDATION_SEED} draws the validation rows: choose another first_seed")
         for point in self.cells():
             self.settings(point)
         return self
@@ -112,10 +115,19 @@ def make_spec(fields: Mapping[str, Any], source: str) -> ScanSpec:
     for name in fields:
         if name not in ScanSpec.model_fields:
             raise SpecError(f"{source}: {unknown(str(name), tuple(ScanSpec.model_fields))}")
-    size = len(fields.get("arms") or [0])
-    for values in (fields.get("grid") or {}).values():
+    for name in ("base", "arms", "grid"):
+        if not isinstance(fields.get(name, {}), dict):
+            raise SpecError(f"{source}: {name} is no mapping: write `{name}: {{...}}`")
+    for name, settings in fields.get("arms", {}).items():
+        if not isinstance(settings, dict):
+            raise SpecError(
+                f"{source}: arms.{name} is no mapping: write `{name}: {{}}` for an arm that changes nothing"
+            )
+    seeds = fields.get("seeds", 5)
+    size = max(1, len(fields.get("arms", {}))) * (seeds if isinstance(seeds, int) else 1)
+    for values in fields.get("grid", {}).values():
         size *= max(1, len(values)) if isinstance(values, list) else 1
-    if size * (fields.get("seeds") or 5) > MOST:
+    if size > MOST:  # told before each of them is looked at
         raise SpecError(f"{source}: more than {MOST:,} transcoders in one scan: take a part of the grid")
     try:
         return ScanSpec.model_validate(fields)

@@ -22,7 +22,7 @@ def memorizing_network(point: Float[Tensor, " d_in"]) -> ReluNetwork:
     Raises ValueError for a point of zeros."""
     if not point.any():
         raise ValueError("the point is zero, so that no neuron can read it: pass one with n_ones of 1 or more")
-    network = AbsNetwork(len(point)).to(point.dtype)
+    network = AbsNetwork(len(point)).to(point)
     return ReluNetwork(
         torch.cat([network.W_in, 2 * point[:, None]], dim=1),
         torch.cat([network.W_out, point[None]]),

@@ -129,6 +129,8 @@ def train_ensemble(
                     record = {"step": done, **{name: value[n].item() for name, value in losses.items()}}
                     history[i].append(record | dict(evaluate(i, group.transcoder(n)) if evaluate else {}))
             if path is not None and (done == n_steps or (checkpoint_every and done % checkpoint_every == 0)):
+                for group in batches:
+                    group.check_finite(done)  # a checkpoint is worth going on from
                 _save(path, done, batches, history, settings)
             bar.update()
     weights = {i: group.member_weights(n) for group in batches for n, i in enumerate(group.numbers)}
@@ -238,7 +240,7 @@ def _initial_weights(members: list[ToyMember]) -> StackedWeights:
         config = member.transcoder
         key = (member.seed, config.d_in, config.d_sae, config.d_out, config.decoder_init_norm)
         if key not in drawn:
-            with torch.random.fork_rng(devices=[]):
+            with _own_randomness(config.device):
                 torch.manual_seed(derived_seed(member.seed, "weights"))
                 drawn[key] = StandardTrainingTranscoder(config)
         each.append(drawn[key])
@@ -247,8 +249,14 @@ def _initial_weights(members: list[ToyMember]) -> StackedWeights:
     )
 
 
+def _own_randomness(device: str) -> Any:
+    """torch's global generators are afterwards as they were."""
+    return torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else [])
+
+
 def _taken_out(member: ToyMember, weights: StackedWeights, layer: Layer) -> StandardTrainingTranscoder:
-    transcoder = StandardTrainingTranscoder(deepcopy(member.transcoder)).set_layer(layer)
+    with _own_randomness(member.transcoder.device):  # its weights are drawn, and then replaced
+        transcoder = StandardTrainingTranscoder(deepcopy(member.transcoder)).set_layer(layer)
     with torch.no_grad():
         for name, weight in weights._asdict().items():
             getattr(transcoder, name).copy_(weight)

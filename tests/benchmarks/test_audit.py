@@ -3,7 +3,7 @@ import torch
 
 from faithfulness_plugin.benchmarks.audit.experiment import complete, n_parts, open_result
 from faithfulness_plugin.benchmarks.audit.report import inside, table
-from faithfulness_plugin.benchmarks.audit.run import Model, compare_inert, jacobian_term, run
+from faithfulness_plugin.benchmarks.audit.run import Model, compare_inert, jacobian_term, jvp_term, run
 from faithfulness_plugin.benchmarks.audit.schema import COLUMNS, PUBLISHED, AuditConfig, AuditResult
 from faithfulness_plugin.benchmarks.statistics import prediction_interval
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
@@ -38,6 +38,15 @@ def test_without_a_graph_the_term_has_the_value_and_no_gradient():
     matched.backward()
     assert model.encoder.weight.grad is not None
     assert model.encoder.weight.grad.any()
+
+
+def test_the_true_term_compares_jv():
+    model, x, v = Model(5, 9).double(), torch.randn(7, 5).double(), torch.randn(7, 5).double()
+    _, Jv = torch.func.jvp(model, (x,), (v,))
+    torch.testing.assert_close(jvp_term(model, x, v), (Jv - x.sign() * v).square().mean())
+    jvp_term(model, x, v).backward()
+    assert model.decoder.weight.grad is not None
+    assert model.decoder.weight.grad.any()
 
 
 def test_the_inert_term_changes_nothing_but_the_random_state():

@@ -77,6 +77,9 @@ def test_no_result_a_partial_one_and_a_folder_that_cannot_be_written_are_named(t
     path.write_text((TOY / "shuffled_layer" / "result.json").read_text().replace('"complete":true', '"complete":false'))
     with pytest.raises(ResultError, match="is partial"):
         write_page(tmp_path, tmp_path / "page")
+    path.write_text((TOY / "shuffled_layer" / "result.json").read_text().replace('"layer":"shuffled"', '"layer":"abs"'))
+    with pytest.raises(ResultError, match=r"is of a changed preset \(base"):
+        write_page(tmp_path, tmp_path / "page")
     (tmp_path / "file").write_text("")
     path.write_text((TOY / "shuffled_layer" / "result.json").read_text())
     with pytest.raises(ResultError, match="cannot be written"):

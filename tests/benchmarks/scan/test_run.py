@@ -12,7 +12,7 @@ from faithfulness_plugin.benchmarks.scan.presets import names, preset_fields
 from faithfulness_plugin.benchmarks.scan.report import table
 from faithfulness_plugin.benchmarks.scan.run import SHARDS, complete, merged, missing, open_result
 from faithfulness_plugin.benchmarks.scan.schema import ScanResult
-from faithfulness_plugin.benchmarks.scan.shard import cost, shards, train_shard
+from faithfulness_plugin.benchmarks.scan.shard import cost, digest, shards, train_shard
 from faithfulness_plugin.benchmarks.scan.spec import make_spec
 from faithfulness_plugin.benchmarks.schema import ResultError, read_result
 from faithfulness_plugin.toy import ensemble
@@ -62,7 +62,7 @@ def test_parts_of_any_size_give_the_same_file(whole, tmp_path, size, n_jobs):
 
 
 def test_parts_merged_in_any_order_are_one_run(whole, tmp_path):
-    parts = [train_shard(SPEC, part, None) for part in shards(SPEC, SPEC.points, 2, 1)]
+    parts = [train_shard(SPEC, part, None).trained for part in shards(SPEC, SPEC.points, 2, 1)]
     for seed in range(3):
         random.Random(seed).shuffle(parts)
         result = open_result(tmp_path / str(seed), SPEC)
@@ -96,6 +96,46 @@ def test_killed_in_the_middle_of_a_part_it_goes_on_to_the_same_file(whole, tmp_p
     assert complete(partial, tmp_path, n_jobs=1, shard_size=6) == whole
     assert steps - before <= 10  # of the part that was killed, only what came after its checkpoint
     assert not (tmp_path / SHARDS).exists()
+
+
+def test_killed_before_any_part_is_done_it_goes_on_from_its_checkpoint(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("faithfulness_plugin.benchmarks.scan.shard.CHECKPOINT_EVERY", 5)
+    step = ensemble._Group.step
+    steps = []
+
+    def killed(self, n, log):
+        steps.append(n)
+        if len(steps) == 13:
+            raise KeyboardInterrupt
+        return step(self, n, log)
+
+    monkeypatch.setattr(ensemble._Group, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        complete(open_result(tmp_path, SPEC), tmp_path, n_jobs=1)
+    assert open_result(tmp_path, SPEC).trained == []
+    assert complete(open_result(tmp_path, SPEC), tmp_path, n_jobs=1) == whole
+    assert steps[13] == 10  # not from the start
+    (tmp_path / SHARDS).mkdir()
+    open_result(tmp_path, SPEC, overwrite=True)
+    assert not (tmp_path / SHARDS).exists()
+
+
+def test_one_that_cannot_be_trained_or_measured_is_told_and_the_others_go_on(tmp_path):
+    spec = make_spec(
+        {"base": TINY, "grid": {"lr": [1e30, 0.001]}, "seeds": 2, "n_validation": 200, "n_jacobian": 50}, "test"
+    )
+    failed = []
+    result = complete(open_result(tmp_path, spec), tmp_path, n_jobs=1, on_shard=lambda s: failed.extend(s.failed))
+    assert [t.values["lr"] for t in result.trained] == [0.001, 0.001]
+    assert not result.complete
+    assert [f.point.values["lr"] for f in failed] == [1e30, 1e30]
+
+
+def test_a_checkpoint_of_another_layer_is_not_taken():
+    one, other = (
+        make_spec({"base": {**TINY, "layer": layer}, "n_validation": 200}, "") for layer in ("abs", "shuffled")
+    )
+    assert digest(one, one.points) != digest(other, other.points)
 
 
 def _dies_once(spec, points, folder: Path):
@@ -140,8 +180,9 @@ def test_the_table_says_what_the_result_says(whole):
 
 def test_cost_counts_steps_and_what_a_step_takes():
     plain, matched = SPEC.points[:3], SPEC.points[-3:]
-    assert cost(SPEC, plain) == 3 * 20
-    assert cost(SPEC, matched) == 3 * 20 * 2
+    product = 2 * 16 * 4 * 12  # of rows and one matrix
+    assert cost(SPEC, plain) == 3 * 20 * 5 * product  # there and back, with both matrices' gradients
+    assert cost(SPEC, matched) == 2 * cost(SPEC, plain)
     longer = make_spec({**SPEC.model_dump(), "base": {**TINY, "n_steps": 40}}, "test")
     assert cost(longer, longer.points[:3]) == 2 * cost(SPEC, plain)
 
