@@ -42,17 +42,16 @@ def section(result: ScanResult) -> Section:
         falsifier="A feature that weighs the datapoint circuit above one half without repetition or with matching, "
         "or none with repetition, in any seed.",
         verdict="Holds." if holds else "Does not hold.",
-        finding="Without matching, the features that read +x1, +x2 and +x3 do not stay as they were either: they "
-        "have learnt to be silent at p by reading the other two with a negative weight (the largest, at unit norm, "
-        f"{tilted['repetition']:.2f}), and write more to make up for it. With the Jacobian matched the largest weight "
-        f"beside a feature's own is {tilted['jacobian']:.3f} of what it reads, with the secant "
-        f"{tilted['secant']:.3f}: features are the layer's but for a slight rotation within p's support.",
+        finding="Of the features that write one of p's coordinates, the largest weight at unit norm that one reads "
+        "beside its own is, per arm: "
+        + ", ".join(f"{value:.3f} ({arm})" for arm, value in tilted.items())
+        + ". Those that read +x and are silent at p have learnt to leave p to the datapoint feature.",
         table=markdown_table(
             [
                 "arm",
                 "largest weight of the datapoint circuit in a feature",
                 "largest other weight read by a feature of p's coordinates",
-                "features of p's coordinates that are silent at p, of those reading +x, mean over seeds",
+                "of these features that read +x, silent at p, mean over seeds",
             ],
             rows,
         ),

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from faithfulness_plugin.benchmarks.markdown import markdown_table
 from faithfulness_plugin.benchmarks.results_page.section import Drawn, Section
@@ -30,12 +31,10 @@ def section(result: ScanResult) -> Section:
     known = {key: value for key, value in found.items() if value}
     saved = np.array([penalty * (k - 1) for penalty, k in known])
     values = np.array(list(known.values()))
-    rank = (
-        float(np.corrcoef(np.argsort(np.argsort(saved)), np.argsort(np.argsort(values)))[0, 1])
-        if len(known) > 2
-        else 0.0
-    )
-    slope = float(np.polyfit(np.log(saved), np.log(values), 1)[0]) if len(known) > 2 else 0.0
+    enough = len(known) > 3
+    rank = float(spearmanr(saved.round(9), values)[0]) if enough else 0.0
+    logs = np.column_stack([np.ones(len(known)), *np.log([[penalty, k - 1] for penalty, k in known]).T])
+    _, of_penalty, of_ones = np.linalg.lstsq(logs, np.log(values), rcond=None)[0] if enough else (0.0, 0.0, 0.0)
     grows = all(
         (found[penalty, a] or (np.inf if found[penalty, a] is None else 0))
         <= (found[penalty, b] or (np.inf if found[penalty, b] is None else 0))
@@ -63,8 +62,8 @@ def section(result: ScanResult) -> Section:
         falsifier="At some penalty more ones need a smaller coefficient.",
         verdict="Holds." if grows else "Does not hold at every penalty.",
         finding=f"Where the feature forms and the grid holds the answer ({len(known)} of {len(found)} settings), the "
-        f"needed coefficient grows as the {slope:.1f}th power of penalty * (ones - 1) (least squares on logarithms; "
-        f"rank correlation {rank:.2f}).",
+        f"needed coefficient grows with penalty * (ones - 1) (rank correlation {rank:.2f}); with an exponent each, by "
+        f"least squares on logarithms, as penalty^{of_penalty:.1f} (ones - 1)^{of_ones:.1f}.",
         table=markdown_table(
             ["penalty", *(f"{k} ones" for k in ones)], [[f"{p:g}", *(cell(p, k) for k in ones)] for p in penalties]
         ),

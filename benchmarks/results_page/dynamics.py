@@ -4,7 +4,6 @@ import numpy as np
 
 from faithfulness_plugin.benchmarks.markdown import markdown_table
 from faithfulness_plugin.benchmarks.results_page.section import ARMS, Drawn, Section, band
-from faithfulness_plugin.benchmarks.scan.report import EMERGED
 from faithfulness_plugin.benchmarks.scan.schema import ScanResult, Trained
 from faithfulness_plugin.benchmarks.statistics import interval
 from faithfulness_plugin.figures.curves import Curve, Panel, curves_figure
@@ -53,14 +52,16 @@ def section(result: ScanResult) -> Section:
         ]
         for arm in arms
     ]
-    never = max(t.history[-1]["m_fraction"] for t in matched) <= EMERGED
+    never = max(peak) <= HALF
+    stays = len(onset) == len(without) and all(_above(t) == first_step(t) for t in without)
     return Section(
         name="dynamics",
         title="How it emerges",
-        claim="Once the datapoint feature has formed it stays; with matching it does not form.",
-        falsifier="A seed that loses the feature again without matching, or keeps it with matching.",
-        verdict="Holds." if never and len(onset) == len(without) else "Does not hold in every seed.",
-        finding=f"In the first tenth of training, before features are sparse, m rises to {_range(early, '{:.2f}')} of "
+        claim="Once the datapoint feature has formed (m above half of its maximum) it stays; with matching it does "
+        "not form.",
+        falsifier="A seed in which m falls below half again without matching, or ever exceeds it with matching.",
+        verdict="Holds." if never and stays else "Does not hold in every seed.",
+        finding=f"In the first tenth of training m rises to {_range(early, '{:.2f}')} of "
         f"its maximum. Without matching, m is above half of its maximum for good from step {_range(onset, '{:.0f}')} "
         f"of {steps[-1]:.0f} on, in {len(onset)} of {len(without)} seeds. With matching, whose weight grows over the "
         f"first eighth of the steps, m reaches {_range(peak, '{:.3f}')} of its maximum on the way and ends at "
@@ -92,3 +93,8 @@ def _range(values: list[float], form: str) -> str:
         return "none"
     low, high = form.format(min(values)), form.format(max(values))
     return low if low == high else f"{low} to {high} (median {form.format(float(np.median(values)))})"
+
+
+def _above(trained: Trained) -> float | None:
+    """The first step at which m is above half of its maximum."""
+    return next((r["step"] for r in trained.history if r["m_fraction"] > HALF), None)

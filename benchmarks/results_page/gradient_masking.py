@@ -53,7 +53,7 @@ def section(result: ScanResult) -> Section:
 
     rows = []
     for arm in arms:
-        for weight in (0.0, *weights[2:]):
+        for weight in weights:
             rows.append(
                 [
                     arm,
@@ -96,10 +96,12 @@ def section(result: ScanResult) -> Section:
             else ""
         ),
         table=markdown_table(
-            ["arm", "penalty", "barely active", "slope per written", "m / max", "FVU", "Jacobian error"], rows
+            ["arm", "masking coefficient", "barely active", "slope per written", "m / max", "FVU", "Jacobian error"],
+            rows,
         ),
-        caveat="Barely active: writing less than 1 % of the rms of what rows write. Clean rows. The penalty also "
-        "shrinks slopes that are needed: read its gain beside FVU and Jacobian error.",
+        caveat="Barely active: writing less than 1 % of the rms of what rows write. Clean rows. Slope per written: "
+        "the sum of slopes ||W_enc|| ||W_dec|| of active features over what they write. The penalty also shrinks "
+        "slopes that are needed: read its gain beside FVU and Jacobian error.",
         figures={
             "gradient_masking.png": Drawn(
                 curves_figure(panels, order=ARMS), "Gradient masking over the penalty's weight"

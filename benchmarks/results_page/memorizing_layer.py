@@ -1,7 +1,15 @@
 """A layer that memorises: the feature must survive."""
 
 from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table
-from faithfulness_plugin.benchmarks.results_page.section import ARMS, METRICS, Drawn, Section, curve_over, over_seeds
+from faithfulness_plugin.benchmarks.results_page.section import (
+    ARMS,
+    METRICS,
+    Drawn,
+    Section,
+    curve_over,
+    joined,
+    over_seeds,
+)
 from faithfulness_plugin.benchmarks.scan.schema import ScanResult, Trained
 from faithfulness_plugin.figures.curves import Panel, curves_figure
 from faithfulness_plugin.metrics.feature_recovery import RECOVERED_COSINE
@@ -40,21 +48,25 @@ def section(result: ScanResult) -> Section:
             )
     seeds = result.spec.seeds
     matched = [arm for arm in arms if "Jacobian" in arm or "secant" in arm]
-    lost = [f"{arm} at {p:g}" for (arm, p), n in kept.items() if arm in matched and n < seeds]
+    broken = [f"{arm} at {p:g} ({n} of {seeds})" for (arm, p), n in whole.items() if arm in matched and n < seeds]
+    kept_by = [arm for arm in matched if not any(text.startswith(f"{arm} at ") for text in broken)]
     complete = [f"{arm} at {p:g}" for (arm, p), n in whole.items() if n == seeds]
     return Section(
         name="memorizing_layer",
         title="Control: a layer that really memorises p",
-        claim="Matching does not remove datapoint features as such: where the layer has one, it is kept.",
-        falsifier="A seed in which no feature of a matched transcoder has a cosine of 0.9 with the layer's datapoint "
-        "neuron.",
-        verdict="Holds." if not lost else f"Does not hold: {', '.join(lost)}.",
+        claim="Matching does not remove datapoint features as such: where the layer has one, it and all others are "
+        "kept.",
+        falsifier=f"A matched arm, at a penalty, with a seed that does not recover all {n_circuits} circuits.",
+        verdict="Holds."
+        if not broken
+        else f"Holds for {joined(kept_by)} alone; not for {'; '.join(broken)}."
+        if kept_by
+        else f"Does not hold: {'; '.join(broken)}.",
         finding=f"The layer is |x| and one more neuron, which is 1 at p and writes p; its own m / max is {OWN:g}, and "
         f"the off-diagonal norm of its Jacobian at p is 4.90. Every seed recovers all {n_circuits} circuits, |x|'s "
         "and the datapoint's, with "
         + (", ".join(complete) if complete else "no arm")
-        + ". Where m / max is near 1 the transcoder has the feature and overdoes it: it also writes at p what |x|'s "
-        "own features should.",
+        + ". An m / max above the layer's own says that the feature also writes at p what |x|'s features should.",
         table=markdown_table(
             [
                 "arm",

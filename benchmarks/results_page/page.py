@@ -57,6 +57,10 @@ INTRODUCTION = (
     "its maximum one feature that writes all of f(p); emergence: m above a tenth of it. Effective L0 counts features "
     "that write more than 1 % of the rms output; FVU and Jacobian error are measured on clean rows, the latter over "
     "columns with x != 0."
+    " Arms: Jacobian matches J v at jittered rows, secant (f(x + r v) - f(x)) / r, at the kink J v at the rows "
+    "themselves; the augmentation controls match values at such points, and no derivative. Coefficients are in the "
+    "layer's unit: 1 makes losing the whole Jacobian as costly as losing the whole output; they grow over the first "
+    "eighth of the steps."
 )
 STYLE = (
     "body{font:16px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;"
@@ -78,7 +82,8 @@ def write_page(results: Path, out: Path) -> list[Path]:
     sections = [_told(name, *of) for name, of in found.items()]
     paths = _write_figures({s.name: found[s.name][0] for s in sections}, sections, out)
     missing = [name for name in SECTIONS if name not in found]
-    text = markdown(sections, missing)
+    settings = {name: _settings(r.spec) for name, (r, _) in found.items() if isinstance(r, ScanResult)}
+    text = markdown(sections, missing, settings)
     write_text(out / "report.md", text)
     write_text(out / "report.html", html(text, out))
     return [out / "report.md", out / "report.html", *paths]
@@ -129,13 +134,13 @@ def _told(name: str, result: Any, section: Callable[[Any], Section]) -> Section:
         raise ResultError(f"{name}: its result cannot be told: {error}") from error
 
 
-def markdown(sections: list[Section], missing: list[str]) -> str:
+def markdown(sections: list[Section], missing: list[str], settings: Mapping[str, str]) -> str:
     """The page."""
     overview = "\n".join(f"| [{s.title}](#{_anchor(s.title)}) | {s.verdict} |" for s in sections)
     parts = [f"# {TITLE}", INTRODUCTION, f"| experiment | does the claim hold? |\n| --- | --- |\n{overview}"]
     if missing:
         parts.append(f"Not run yet: {', '.join(missing)}.")
-    return "\n\n".join([*parts, *(_section(s) for s in sections)]) + "\n"
+    return "\n\n".join([*parts, *(_section(s, settings.get(s.name, "")) for s in sections)]) + "\n"
 
 
 def html(text: str, folder: Path) -> str:
@@ -152,7 +157,7 @@ def html(text: str, folder: Path) -> str:
     )
 
 
-def _section(s: Section) -> str:
+def _section(s: Section, settings: str) -> str:
     figures = "\n\n".join(f"![{drawn.alt}]({name})" for name, drawn in s.figures.items())
     return "\n\n".join(
         part
@@ -162,13 +167,25 @@ def _section(s: Section) -> str:
             f"**What would refute it.** {s.falsifier}",
             f"**Verdict.** {s.verdict}",
             s.finding,
+            settings,
             figures,
             s.table,
             f"*Read with care.* {s.caveat}",
-            f"Made by `{s.command}`.",
+            f"Made by `{s.command} --out benchmarks/results/toy/{s.name}`, told by `faithfulness report`.",
         )
         if part
     )
+
+
+def _settings(spec: ScanSpec) -> str:
+    """What the arms are, beyond the defaults."""
+
+    def of(settings: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {value}" for name, value in settings.items()) or "the defaults"
+
+    base = f"All: {of(spec.base)}. " if spec.base else ""
+    arms = "; ".join(f"{arm}: {of(settings)}" for arm, settings in spec.arms.items())
+    return f"*Settings.* {base}{arms}. {spec.seeds} seeds."
 
 
 def _anchor(title: str) -> str:

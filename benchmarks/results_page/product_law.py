@@ -25,7 +25,9 @@ class ProductLaw:
     exponent: float
     """In the fit on both: the weight of log(sparsity) over log(repeat_frac)'s; 1 says that the product decides."""
     threshold: float
-    """The product at which half of the seeds memorise."""
+    """The product at which the law by the product alone passes one half."""
+    curved: float
+    """By the log of the product and the square of log(repeat_frac / sparsity): a law whose iso-lines are bent."""
 
 
 def product_law(
@@ -62,5 +64,6 @@ def product_law(
         repeat=explained(fit(r)),
         sparsity=explained(fit(s)),
         exponent=float(both.params[2] / both.params[1]),
+        curved=explained(fit(r + s, (r - s - np.mean(r - s)) ** 2)),
         threshold=float(np.exp(-product.params[0] / product.params[1])),
     )

@@ -62,6 +62,7 @@ METRICS: dict[str, Read] = {
     "m / max": lambda t: t.metrics.m_fraction,
     "FVU": lambda t: t.metrics.fvu,
     "effective L0": lambda t: t.metrics.effective_l0,
+    "plain L0": lambda t: t.metrics.l0,
     "Jacobian error": lambda t: t.metrics.jacobian_error,
     "circuits recovered": lambda t: float(t.metrics.recovered),
 }

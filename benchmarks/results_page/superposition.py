@@ -62,13 +62,13 @@ def section(result: ScanResult) -> Section:
     return Section(
         name="superposition",
         title="A layer in superposition",
-        claim="Where the layer computes more than it has neurons for, the tail of its Jacobian is interference: the "
-        "error within the first singular directions is smaller than the error over all.",
+        claim="Where the layer computes more than it has neurons for, a transcoder matches the first singular "
+        "directions of its Jacobian better than the tail.",
         falsifier=f"In some arm and at some penalty the error within the top {first.top[1]} directions is not below "
         "the full one.",
         verdict="Holds."
         if all(better.values())
-        else f"Fails for {', '.join(a for a, ok in better.items() if not ok)}.",
+        else f"Fails at some penalty for: {'; '.join(a for a, ok in better.items() if not ok)}.",
         finding=f"The layer: {result.spec.settings(result.spec.points[0]).n_neurons} ReLU neurons, trained to compute "
         f"|x| of {result.spec.settings(result.spec.points[0]).d_in} sparse coordinates, which takes twice that many "
         f"without superposition. Mean singular values of its Jacobian fall from {first.layer[0]:.2f} to "

@@ -24,6 +24,7 @@ def feature_weights(panels: Mapping[str, WeightsPanel], n_ones: int) -> Figure:
     the support of p."""
     figure = Figure(figsize=(3.5 * len(panels) + 0.9, 5.6), layout="constrained")
     axes = figure.subplots(2, len(panels), squeeze=False)
+    limit = max(float(np.abs(p.writes * np.linalg.norm(p.reads, axis=1, keepdims=True)).max()) for p in panels.values())
     image = None
     for column, (name, panel) in enumerate(panels.items()):
         norms = np.linalg.norm(panel.reads, axis=1, keepdims=True)
@@ -31,7 +32,9 @@ def feature_weights(panels: Mapping[str, WeightsPanel], n_ones: int) -> Figure:
         for ax, weights, what in zip(
             axes[:, column], (panel.reads / norms, panel.writes * norms), ("reads input", "writes output"), strict=True
         ):
-            image = ax.imshow(weights, cmap="RdBu_r", vmin=-1.5, vmax=1.5, aspect="auto", interpolation="nearest")
+            image = ax.imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+            for i, j in np.argwhere(np.abs(weights) > 0.2):  # signs, for those who see no colours
+                ax.text(j, i, "+" if weights[i, j] > 0 else "-", ha="center", va="center", fontsize=7, color="white")
             ax.axvline(n_ones - 0.5, color="black", linewidth=1)
             ticks = sorted({0, n_ones - 1, weights.shape[1] - 1})
             ax.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=8)

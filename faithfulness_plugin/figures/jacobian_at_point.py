@@ -20,7 +20,7 @@ def jacobian_at_point(
     frame marks the support of p, the block that a datapoint feature fills. Signed colours, 0 is white."""
     panels = {"the layer": layer, **jacobians}
     limit = max(float(np.abs(J).max()) for J in panels.values()) or 1.0
-    columns = len(panels) if len(panels) <= 5 else 4
+    columns = {5: 5, 6: 3}.get(len(panels), min(4, len(panels)))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(2.9 * columns + 0.9, 3.15 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)

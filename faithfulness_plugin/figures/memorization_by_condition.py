@@ -8,9 +8,13 @@ from matplotlib.figure import Figure
 BLUE, BLACK = "#0072B2", "#000000"  # Okabe and Ito
 
 
-def memorization_by_condition(fractions: Mapping[str, Sequence[float]]) -> Figure:
-    """{title: m / maximum per seed}, one row a condition, the mean as a bar. The dashed line is the maximum:
-    one feature that writes the whole output at p."""
+def memorization_by_condition(
+    fractions: Mapping[str, Sequence[float]],
+    xlabel: str = "memorization at p / its maximum (dot: a seed, bar: the mean)",
+    maximum: str = "one datapoint feature",
+) -> Figure:
+    """{title: m / maximum per seed}, or another share, one row a condition, the mean as a bar. The dashed line is the
+    maximum: of m, one feature that writes the whole output at p."""
     figure = Figure(figsize=(7.4, 0.62 * len(fractions) + 1.5), layout="constrained")
     ax = figure.subplots()
     for row, values in enumerate(fractions.values()):
@@ -19,11 +23,11 @@ def memorization_by_condition(fractions: Mapping[str, Sequence[float]]) -> Figur
         mean = float(np.mean(values))
         ax.plot([mean, mean], [row - 0.36, row + 0.36], color=BLACK, linewidth=1.2, zorder=2)
     ax.axvline(1.0, color="0.35", linestyle="--", linewidth=1, zorder=1)
-    ax.text(1.0, -0.56, "one datapoint feature", ha="right", va="bottom", color="0.35", fontsize=9)
+    ax.text(1.0, -0.56, maximum, ha="right", va="bottom", color="0.35", fontsize=9)
     ax.set_yticks(range(len(fractions)), list(fractions))
     ax.set_ylim(len(fractions) - 0.5, -0.5)
     ax.set_xlim(-0.04, max(1.08, 1.05 * max(max(values) for values in fractions.values())))
-    ax.set_xlabel("memorization at p / its maximum (dot: a seed, bar: the mean)")
+    ax.set_xlabel(xlabel)
     ax.grid(axis="x", color="0.9", zorder=0)
     ax.spines[["top", "right"]].set_visible(False)
     return figure

@@ -33,6 +33,10 @@ def published_beside_ours(panels: Mapping[str, Mapping[str, Beside]]) -> Figure:
         ax.tick_params(labelsize=8)
         ax.grid(axis="x", color="0.92")
         ax.spines[["top", "right"]].set_visible(False)
+    for label, marker, color in (("a run of ours", "o", BLUE), ("published", "x", ORANGE)):
+        axes[0].plot([], [], marker=marker, color=color, linestyle="", label=label)
+    axes[0].plot([], [], color=BLUE, linewidth=5, alpha=0.3, label="95 % prediction interval of ours")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     axes[0].set_yticks(range(len(first)), list(first), fontsize=9)
     axes[0].set_ylim(len(first) - 0.5, -0.5)
     return figure
