@@ -32,7 +32,7 @@ def section(result: ScanResult) -> Section:
     saved = np.array([penalty * (k - 1) for penalty, k in known])
     values = np.array(list(known.values()))
     enough = len(known) > 3
-    rank = float(spearmanr(saved.round(9), values)[0]) if enough else 0.0
+    rank = float(np.asarray(spearmanr(saved.round(9), values))[0]) if enough else 0.0
     logs = np.column_stack([np.ones(len(known)), *np.log([[penalty, k - 1] for penalty, k in known]).T])
     _, of_penalty, of_ones = np.linalg.lstsq(logs, np.log(values), rcond=None)[0] if enough else (0.0, 0.0, 0.0)
     grows = all(

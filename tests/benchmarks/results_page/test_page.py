@@ -42,7 +42,7 @@ def test_every_experiment_has_all_of_its_parts(written):
     for name, part in zip(SECTIONS, parts, strict=True):
         for mark in ("**Claim.**", "**What would refute it.**", "**Verdict.**", "*Read with care.*", "| --- |"):
             assert mark in part
-        assert f"`faithfulness scan --preset {name}`" in part
+        assert f"`faithfulness scan --preset {name} --out benchmarks/results/toy/{name}`" in part
         for figure in re.findall(r"\]\((\S+\.png)\)", part):
             assert (written / figure).exists()
     assert "nan" not in text
@@ -78,7 +78,7 @@ def test_no_result_a_partial_one_and_a_folder_that_cannot_be_written_are_named(t
     with pytest.raises(ResultError, match="is partial"):
         write_page(tmp_path, tmp_path / "page")
     path.write_text((TOY / "shuffled_layer" / "result.json").read_text().replace('"layer":"shuffled"', '"layer":"abs"'))
-    with pytest.raises(ResultError, match=r"is of a changed preset \(base"):
+    with pytest.raises(ResultError, match=r"is of a preset that was changed \(base"):
         write_page(tmp_path, tmp_path / "page")
     (tmp_path / "file").write_text("")
     path.write_text((TOY / "shuffled_layer" / "result.json").read_text())
