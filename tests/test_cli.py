@@ -135,7 +135,12 @@ def test_ctrl_c_leaves_a_readable_partial_result_and_exits_with_130(tmp_path, jo
     command = [Path(sys.executable).parent / "faithfulness", "reproduce", "--n-steps", "1500", "--out", tmp_path, *jobs]
     # a session of its own, for the signal to reach the command and its workers as from a terminal
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells pass on that it is ignored
     )
     assert process.stderr is not None
     first = process.stderr.readline()
