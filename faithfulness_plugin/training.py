@@ -224,7 +224,6 @@ def _save(
     shutil.rmtree(unfinished, ignore_errors=True)
     trainer.save_checkpoint(unfinished.name, base_path=folder)
     state = {
-        "matching": trainer.sae.matching.state_dict(),
         "inputs": inputs.state_dict() if isinstance(inputs, Stateful) else None,
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -265,7 +264,6 @@ def _load(
         trainer.load_trainer_state(path)
     except Exception as error:
         raise ValueError(_corrupt(path, error)) from error
-    trainer.sae.matching.load_state_dict(state["matching"])
     torch.set_rng_state(state["torch_rng"])
     if state["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda_rng"])

@@ -34,6 +34,8 @@ class JacobianTargets(NamedTuple):
     """The secant's step (unused by the others)."""
     scale: Float[Tensor, ""]
     """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1."""
+    y: Float[Tensor, "*batch d_out"]
+    """f(x), which came with the derivative."""
 
     def to(self, dtype: torch.dtype) -> "JacobianTargets":
         """Every tensor in this dtype."""
@@ -117,7 +119,7 @@ class JacobianMatching:
             variance = _mean((y - _mean_row(y)).square().sum(-1))
             energy = self._mean_energy(Jv)
             scale = torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
-        return JacobianTargets(x, v, Jv, step, scale)
+        return JacobianTargets(x, v, Jv, step, scale, y_here)
 
     def _products(
         self, layer: Layer, x: Tensor, y: Tensor | None, step: Tensor, generator: torch.Generator
@@ -161,7 +163,7 @@ class JacobianMatching:
                 dtype; a Jacobian without a gradient to the transcoder's parameters.
         """
         targets = targets.trainable()
-        x, v, _, step, _ = targets
+        x, v, _, step, *_ = targets
         _check_fits(transcoder, x)
         options = {} if self.config.gate_bandwidth is None else {"gate_bandwidth": self.config.gate_bandwidth}
         if self.config.estimator == "secant":

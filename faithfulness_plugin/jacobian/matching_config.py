@@ -68,6 +68,11 @@ class JacobianMatchingConfig:
             )
             _require(self.estimator != "secant", "the secant trains its gates by itself: leave gate_bandwidth out")
 
+    @property
+    def at_inputs(self) -> bool:
+        """Whether the layer's output at the inputs comes with its derivative."""
+        return self.jitter == 0 and self.estimator != "vjp"
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

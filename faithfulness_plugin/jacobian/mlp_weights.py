@@ -66,8 +66,9 @@ def mlp_weights(layer: Any) -> MlpWeights | None:
     """The weights of a layer that is an MLP with one hidden layer, or None.
 
     Recognised: nn.Sequential(Linear, activation, Linear), and modules with the weights' names of TransformerLens (W_in,
-    W_out, act_fn, W_gate) or of Hugging Face (up_proj, down_proj, act_fn, gate_proj), themselves or by their bound
-    `forward`. A lambda is opaque. A class of your own joins with `mlp_weights.register`.
+    W_out, act_fn, W_gate) or of Hugging Face (up_proj, down_proj, act_fn, gate_proj; those of GPT-2, GPT-NeoX, GPT-J,
+    OPT and Phi), themselves or by their bound `forward`. A lambda is opaque. A class of your own joins with
+    `mlp_weights.register`.
     """
     module = getattr(layer, "__self__", None) or getattr(layer, "_orig_mod", layer)
     if isinstance(module, nn.Sequential):
@@ -88,15 +89,34 @@ def _of_sequential(module: nn.Sequential) -> MlpWeights | None:
 
 
 def _of_transformer_lens(module: Any) -> MlpWeights:
-    b_in, b_out = getattr(module, "b_in", None), getattr(module, "b_out", None)
+    b_in, b_out, W_gate = (getattr(module, name, None) for name in ("b_in", "b_out", "W_gate"))
     act = getattr(module, "act_fn", torch.relu)  # AbsNetwork has no other
-    return MlpWeights(module.W_in, module.W_out, act, b_in, b_out, getattr(module, "W_gate", None))
+    if W_gate is not None and b_in is not None:  # there it is added after the product with the gate
+        b_in, b_out = None, b_in @ module.W_out if b_out is None else b_out + b_in @ module.W_out
+    return MlpWeights(module.W_in, module.W_out, act, b_in, b_out, W_gate)
+
+
+# the parts' names: up, down, activation; of GPT-2, GPT-NeoX, GPT-J, OPT and Phi last
+HUGGING_FACE = (
+    ("up_proj", "down_proj", "act_fn"),
+    ("c_fc", "c_proj", "act"),
+    ("dense_h_to_4h", "dense_4h_to_h", "act"),
+    ("fc_in", "fc_out", "act"),
+    ("fc1", "fc2", "activation_fn"),
+)
 
 
 def _of_hugging_face(module: Any) -> MlpWeights:
-    up, down, gate = module.up_proj, module.down_proj, getattr(module, "gate_proj", None)
-    W_gate, b_gate = (None, None) if gate is None else (gate.weight.T, gate.bias)
-    return MlpWeights(up.weight.T, down.weight.T, module.act_fn, up.bias, down.bias, W_gate, b_gate)
+    names = next((names for names in HUGGING_FACE if all(hasattr(module, name) for name in names)), HUGGING_FACE[0])
+    up, down, act = (getattr(module, name) for name in names)
+    gate = getattr(module, "gate_proj", None)
+    W_gate, b_gate = (None, None) if gate is None else (_matrix(gate), gate.bias)
+    return MlpWeights(_matrix(up), _matrix(down), act, up.bias, down.bias, W_gate, b_gate)
+
+
+def _matrix(linear: Any) -> Tensor:
+    """[d_in, d_out]. GPT-2's Conv1D (which has an `nf`) holds it so, nn.Linear transposed."""
+    return linear.weight if hasattr(linear, "nf") else linear.weight.T
 
 
 def _affine(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.layer import Layer
-from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape, output
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape
+from faithfulness_plugin.transcoders.skip import output
 
 EFFECTIVE_SHARE = 0.01
 

@@ -6,8 +6,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from faithfulness_plugin.jacobian.linear_piece import add_skip
-
 
 @dataclass(frozen=True)
 class MetricResult:
@@ -27,11 +25,6 @@ class Transcoder(Protocol):
 
     def encode(self, x: Tensor) -> Tensor: ...
     def decode(self, feature_acts: Tensor) -> Tensor: ...
-
-
-def output(transcoder: Transcoder, x: Tensor, feature_acts: Tensor) -> Tensor:
-    """t(x) of activations at hand: `decode` does not know of a skip connection (SAELens's name for it: W_skip)."""
-    return add_skip(transcoder.decode(feature_acts), x, getattr(transcoder, "W_skip", None))
 
 
 def check_same_shape(transcoder_output: Tensor, layer_output: Tensor) -> None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -27,6 +28,9 @@ from faithfulness_plugin.jacobian.linear_piece import (
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.layer import Layer, layer_output
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
+from faithfulness_plugin.transcoders.skip import SkipInDecode
+
+MATCHING_FILENAME = "jacobian_matching.pt"
 
 
 class NonFiniteError(ValueError):
@@ -45,7 +49,7 @@ class TranscoderStepInput(TrainStepInput):
     """The inputs [..., d_in]."""
 
 
-class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
+class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
     """A sparse replacement t(x) = W_dec act(W_enc x + b_enc) + b_dec (+ W_skip x) of a layer f, trained on
 
     mean_rows ||t(x) - f(x)||^2 + the subclass's own terms + jacobian_coefficient * the Jacobian term
@@ -110,7 +114,7 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """t(x). Error terms are the attached model's business (`add_sae(..., use_error_term=True)`): here f(x) is not
         known."""
-        return self.hook_sae_output(Weights.of(self).add_skip(self.decode(self.encode(x)), x))
+        return self.hook_sae_output(self.decode(self.encode(x)))
 
     @override
     def process_sae_in(self, sae_in: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
@@ -146,7 +150,9 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         piece = self.encode_to_piece(x, self.matching.config.gate_bandwidth if matched else None)
         hidden_pre = cast(Tensor, piece.hidden_pre)
         sae_out = piece.weights.add_skip(self.hook_sae_recons(piece.decode()), x)
-        y = self.target(x)
+        # one pass of the layer for f(x) and its derivative, where both are wanted at the same x
+        targets = self.matching.targets(self.layer, x) if matched and self.matching.config.at_inputs else None
+        y = self.target(x) if targets is None else self.as_target(x, targets.y)
         losses = {"mse_loss": mean_over_rows(self.mse_loss_fn(sae_out, y))}
         aux_input = TranscoderStepInput(**{**vars(step_input), "sae_in": y}, x=x)
         losses |= cast(dict[str, Tensor], self.calculate_aux_loss(aux_input, piece.feature_acts, hidden_pre, sae_out))
@@ -154,7 +160,7 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
             losses["gradient_masking_loss"] = step_input.coefficients["gradient_masking"] * piece.masking()
         metrics: dict[str, Any] = {}
         if matched:
-            targets = self.matching.targets(self.layer, x, y=y)
+            targets = self.matching.targets(self.layer, x, y=y) if targets is None else targets
             gate = piece if targets.x is x else None  # jittered inputs open other gates
             targets = targets.to(self.dtype)
             jacobian_loss = self.matching.from_targets(self, targets, gate=gate)
@@ -173,6 +179,22 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
         return output
 
     @override
+    def save_model(self, path: str | Path) -> tuple[Path, Path]:
+        """As SAELens's, and the state of the probes' random generator, so that a resumed run draws the same ones."""
+        written = super().save_model(path)
+        if state := self.matching.state_dict():
+            torch.save(state, Path(path) / MATCHING_FILENAME)
+        return written
+
+    @override
+    def load_weights_from_checkpoint(self, checkpoint_path: Path | str) -> None:
+        """As SAELens's, and the probes' state where the checkpoint has it."""
+        super().load_weights_from_checkpoint(checkpoint_path)
+        state = Path(checkpoint_path) / MATCHING_FILENAME
+        if state.exists():
+            self.matching.load_state_dict(torch.load(state, map_location="cpu", weights_only=True))
+
+    @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
         coefficients: dict[str, float | TrainCoefficientConfig] = {}
         if self.cfg.jacobian_coefficient > 0:
@@ -186,8 +208,12 @@ class TrainingTranscoder(TrainingSAE[T_CONFIG], ABC):
     def target(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """f(x), computed in x's dtype (the layer's own) and then cast to the transcoder's.
 
-        Raises ValueError where no layer is set, or it returns another shape than [..., d_out]."""
-        y = layer_output(self.layer, x)
+        Raises ValueError where no layer is set, or as `as_target`."""
+        return self.as_target(x, layer_output(self.layer, x))
+
+    def as_target(self, x: Float[Tensor, "*batch d_in"], y: Tensor) -> Float[Tensor, "*batch d_out"]:
+        """The layer's output y at x in the transcoder's dtype. Raises ValueError for another shape than [...,
+        d_out]."""
         wanted = (*x.shape[:-1], self.cfg.d_out)
         if tuple(y.shape) != wanted:
             raise ValueError(

@@ -9,7 +9,7 @@ from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 from torch import Tensor, nn, zeros
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.linear_piece import Weights
+from faithfulness_plugin.transcoders.skip import SkipInDecode
 
 
 @dataclass
@@ -33,7 +33,7 @@ class TopKTranscoderConfig(TranscoderConfig):
         return {**super().to_dict(), **own}
 
 
-class TopKTranscoder(Transcoder):
+class TopKTranscoder(SkipInDecode, Transcoder):
     """t(x) = W_dec TopK(W_enc x + b_enc) + b_dec (+ W_skip x), for inference: what `TopKTrainingTranscoder` exports.
 
     Importing faithfulness_plugin registers it with SAELens, whose `SAE.load_from_disk` then returns it.
@@ -55,7 +55,8 @@ class TopKTranscoder(Transcoder):
     def encode(self, x: Tensor) -> Tensor:
         """[..., d_in] -> [..., d_sae]."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        return self.hook_sae_acts_post(hidden_pre * (self.activation_fn(self.score(hidden_pre)) > 0))
+        gate = self.activation_fn(self.score(hidden_pre)) > 0
+        return self.remember(self.hook_sae_acts_post(hidden_pre * gate), x)
 
     def score(self, hidden_pre: Tensor) -> Tensor:
         """What features are ranked by, [..., d_sae]."""
@@ -70,7 +71,7 @@ class TopKTranscoder(Transcoder):
     def forward_with_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(t(x) [..., d_out], the activations [..., d_sae])."""
         feature_acts = self.encode(x)
-        return Weights.of(self).add_skip(self.decode(feature_acts), x), feature_acts
+        return self.decode(feature_acts), feature_acts
 
     @override
     def fold_W_dec_norm(self) -> None:

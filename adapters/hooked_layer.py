@@ -1,0 +1,330 @@
+"""The layer between two hooks of a model, as a function of rows, and the check that the model computes it there."""
+
+import difflib
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
+from faithfulness_plugin.layer import forward_jvp, layer_jvp
+from faithfulness_plugin.probes import rademacher
+
+Hook = Callable[[Tensor], Tensor | None]
+"""Sees an activation [batch, pos, d]; returns what takes its place, or None to leave it."""
+
+
+class LayerError(ValueError):
+    """A layer that the model does not compute between these hooks; the message names the likely cause."""
+
+
+class Suspect(NamedTuple):
+    """One way in which a layer can be wrong, tried where it does not agree with the model."""
+
+    cause: str
+    mended: Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]]
+    """The layer as it would be right, if this is the cause."""
+
+
+class Hooks(ABC):
+    """A model's activations by name: all that is asked of a model here, whichever library it comes from."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """Of every hook."""
+
+    @property
+    @abstractmethod
+    def n_vocab(self) -> int:
+        """How many tokens there are."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where tokens go."""
+
+    @abstractmethod
+    def _run(self, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> Tensor: ...
+
+    def run(self, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> Tensor:
+        """The logits [batch, pos, n_vocab] with hooks in place, which are gone afterwards. A run of the same model in
+        another thread does not see them."""
+        here = threading.get_ident()
+
+        def of_this_thread(hook: Hook) -> Hook:
+            return lambda activation: hook(activation) if threading.get_ident() == here else None
+
+        return self._run(tokens, {name: of_this_thread(hook) for name, hook in hooks.items()})
+
+    def suspects(self, hook_in: str, hook_out: str) -> list[Suspect]:
+        """What is often got wrong between these two hooks."""
+        del hook_in, hook_out
+        return []
+
+    def require(self, name: str) -> str:
+        """The name, if there is such a hook. Raises ValueError, with the nearest names, where there is none."""
+        if name in self.names:
+            return name
+        near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see the model's hook names"
+        raise ValueError(f"the model has no hook {name}: {hint}")
+
+    def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Int[Tensor, "batch pos"]:
+        """Random tokens: enough to see which function a layer is."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(self.n_vocab, (n_prompts, length), generator=generator).to(self.device)
+
+
+class Reached(Exception):
+    """The last hook has been seen: the rest of the forward pass is not needed."""
+
+
+class HookedLayer:
+    """f from `hook_in` to `hook_out`, row-wise: [..., d_in] -> [..., d_out].
+
+    Args:
+        hook_in, hook_out: the model's own names.
+        function: f on [1, rows, d_in].
+        weights: where f is an MLP with one hidden layer, its weights, so that Jacobians are had in closed form.
+
+    Raises ValueError when called from inside itself, by a hook on something that it calls.
+    """
+
+    def __init__(
+        self,
+        hook_in: str,
+        hook_out: str,
+        function: Callable[[Tensor], Tensor],
+        *,
+        weights: Callable[[], MlpWeights | None] = lambda: None,
+    ) -> None:
+        self.hook_in, self.hook_out, self.function, self.weights = hook_in, hook_out, function, weights
+        self.seconds = 0.0
+        """Time spent in f, derivatives in forward mode included; set to 0 at will."""
+        self._inside = threading.local()
+
+    def __call__(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        if getattr(self._inside, "now", False):
+            raise ValueError(
+                f"the layer from {self.hook_in} to {self.hook_out} was called by a hook inside itself, which would go "
+                "on for ever: hook another point, or use what the hook is given"
+            )
+        begun = _clock(x)
+        self._inside.now = True
+        try:
+            y = self.function(x.reshape(1, x.shape[:-1].numel(), x.shape[-1]))
+        finally:
+            self._inside.now = False
+        self.seconds += _clock(y) - begun
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.hook_in} -> {self.hook_out})"
+
+    def copy(self) -> "HookedLayer":
+        """The same layer with a clock of its own."""
+        return HookedLayer(self.hook_in, self.hook_out, self.function, weights=self.weights)
+
+
+def _clock(x: Tensor) -> float:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()
+
+
+@mlp_weights.register
+def _weights_of_hooked_layer(layer: HookedLayer) -> MlpWeights | None:
+    return layer.weights()
+
+
+def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:
+    """The layer between any two hooks, unchecked: the model run on one-token prompts, one a row, with the rows put in
+    at `hook_in`, and stopped at `hook_out`. Forward-mode derivatives pass through in the same single run."""
+    hooks.require(hook_in)
+    hooks.require(hook_out)
+
+    def function(rows: Tensor) -> Tensor:
+        tokens = torch.zeros(rows.shape[1], 1, dtype=torch.long, device=hooks.device)
+        return _carried_on(hooks, hook_in, hook_out, tokens, rows.transpose(0, 1)).transpose(0, 1)
+
+    return HookedLayer(hook_in, hook_out, function)
+
+
+@contextmanager
+def _until_reached() -> Iterator[None]:
+    with suppress(Reached):
+        yield
+
+
+def _keep_and_stop(seen: list[Tensor]) -> Hook:
+    def keep(activation: Tensor) -> None:
+        seen.append(activation)
+        raise Reached
+
+    return keep
+
+
+class Injected(NamedTuple):
+    """What the model itself computes between two hooks."""
+
+    x: Float[Tensor, "batch pos d_in"]
+    v: Float[Tensor, "batch pos d_in"]
+    y: Float[Tensor, "batch pos d_out"]
+    Jv: Float[Tensor, "batch pos d_out"]
+
+
+@torch.no_grad()
+def inject(
+    hooks: Hooks, hook_in: str, hook_out: str, tokens: Int[Tensor, "batch pos"], *, positions: slice = slice(None)
+) -> Injected:
+    """x, a random v, y and Jv between two hooks, by the model itself: x + v epsilon is put in at `hook_in`, with
+    epsilon squared 0, and y + Jv epsilon read at `hook_out` of the same forward pass. v is 0 but at `positions`.
+
+    Raises LayerError where `hook_in` is passed more than once or not before `hook_out`, or where an operation between
+    them has no derivative.
+    """
+    x = _activation(hooks, hook_in, hook_out, tokens)
+    v = torch.zeros_like(x)
+    generator = torch.Generator(x.device).manual_seed(1)
+    v[:, positions] = x.square().mean().sqrt() * rademacher(x[:, positions], 1, generator)[0]
+    try:
+        y, Jv = forward_jvp(lambda put_in: _carried_on(hooks, hook_in, hook_out, tokens, put_in), x, v)
+    except ValueError as error:
+        if isinstance(error, LayerError):
+            raise
+        reason = str(error.__cause__ or error).splitlines()[0]
+        what = "fused attention, as it seems" if "attention" in reason else "an operation without a derivative"
+        raise LayerError(
+            f"between {hook_in} and {hook_out} stands {what} ({reason}). Choose hooks around an MLP"
+        ) from error
+    return Injected(x, v, y, Jv)
+
+
+def _activation(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor) -> Tensor:
+    """What `hook_in` carries, if it is passed once and before `hook_out`."""
+    passed: list[str] = []
+    seen: list[Tensor] = []
+
+    def at_input(activation: Tensor) -> None:
+        passed.append(hook_in)
+        seen.append(activation.detach().clone())
+
+    def at_output(activation: Tensor) -> None:
+        del activation
+        passed.append(hook_out)
+        if hook_in in passed:
+            raise Reached
+
+    with _until_reached():
+        hooks.run(tokens, {hook_in: at_input, hook_out: at_output})
+    for name in (hook_in, hook_out):
+        if name not in passed:
+            raise LayerError(f"a run of the model does not pass {name}: choose hooks of the same forward pass")
+    if passed.index(hook_out) < passed.index(hook_in):
+        raise LayerError(
+            f"{hook_out} is passed before {hook_in}: choose the input and the output of one layer, in this order"
+        )
+    if passed.count(hook_in) > 1:
+        raise LayerError(
+            f"{hook_in} is passed {passed.count(hook_in)} times before {hook_out} (a hook that is entered again, or a "
+            "module that is shared), so there is no one layer after it: choose another hook"
+        )
+    return seen[0]
+
+
+def _carried_on(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor, put_in: Tensor) -> Tensor:
+    """What `hook_out` carries with these activations put in at `hook_in`."""
+    seen: list[Tensor] = []
+    with _until_reached():
+        hooks.run(tokens, {hook_in: lambda _: put_in, hook_out: _keep_and_stop(seen)})
+    if not seen:
+        raise LayerError(f"a run of the model does not pass {hook_out}: choose hooks of the same forward pass")
+    return seen[0]
+
+
+def check_layer(
+    hooks: Hooks,
+    layer: Callable[[Tensor], Tensor],
+    hook_in: str,
+    hook_out: str,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+) -> None:
+    """Runs the model once, with dual numbers put in at `hook_in`, and compares: f(x) with what `hook_out` carries, and
+    J_f v with its tangent.
+
+    Args:
+        tokens: [batch, pos]; random by default.
+
+    Raises:
+        LayerError: they differ; the message names the likely cause.
+        ValueError: there is no such hook.
+    """
+    hooks.require(hook_in)
+    hooks.require(hook_out)
+    tokens = hooks.random_tokens() if tokens is None else tokens
+    truth = inject(hooks, hook_in, hook_out, tokens)
+    if _agrees(layer, truth):
+        return
+    raise LayerError(
+        f"the layer is not what the model computes from {hook_in} to {hook_out}: "
+        + _likely_cause(hooks, layer, hook_in, hook_out, tokens, truth)
+    )
+
+
+def _likely_cause(
+    hooks: Hooks,
+    layer: Callable[[Tensor], Tensor],
+    hook_in: str,
+    hook_out: str,
+    tokens: Tensor,
+    truth: Injected,
+) -> str:
+    if not truth.Jv.any():
+        return f"{hook_out} does not depend on {hook_in} at all. Choose an input hook and an output hook of one layer"
+    first_only = inject(hooks, hook_in, hook_out, tokens, positions=slice(0, 1))
+    if first_only.Jv[:, 1:].any():
+        return (
+            "attention lies between them, so that what one token puts out depends on other tokens. Choose hooks around "
+            "an MLP"
+        )
+    for suspect in hooks.suspects(hook_in, hook_out):
+        if _agrees(suspect.mended(layer), truth):
+            return suspect.cause
+    if not _same_in_another_context(hooks, hook_in, hook_out, tokens, truth):
+        return (
+            f"{hook_out} depends on more than {hook_in} (the residual stream passes by, as it seems). Choose an output "
+            "hook before it is added"
+        )
+    return "another function stands there. Use mlp_layer(model, block), or layer_between(model, hook_in, hook_out)"
+
+
+@torch.no_grad()
+def _same_in_another_context(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor, truth: Injected) -> bool:
+    """Whether the same activations at `hook_in` give the same at `hook_out` after other tokens."""
+    other = hooks.random_tokens(*tokens.shape, seed=2)
+    return _close(_carried_on(hooks, hook_in, hook_out, other, truth.x), truth.y)
+
+
+def _agrees(layer: Callable[[Tensor], Tensor], truth: Injected) -> bool:
+    rows, v = truth.x.flatten(0, 1), truth.v.flatten(0, 1)
+    try:
+        y, Jv = layer_jvp(layer, rows, v)
+    except (ValueError, RuntimeError, TypeError):
+        return False  # a width that does not fit, as that of another layer
+    return _close(y, truth.y.flatten(0, 1)) and _close(Jv, truth.Jv.flatten(0, 1))
+
+
+def _close(ours: Tensor, theirs: Tensor) -> bool:
+    """Every row up to rounding: half of the digits of a typical row."""
+    if ours.shape != theirs.shape:
+        return False
+    ours, theirs, eps = ours.double(), theirs.double(), torch.finfo(theirs.dtype).eps
+    errors, typical = (ours - theirs).norm(dim=-1), theirs.norm(dim=-1).square().mean().sqrt()
+    return bool((errors <= eps**0.5 * typical).all())

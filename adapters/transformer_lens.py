@@ -1,0 +1,209 @@
+"""TransformerLens: the layer between two hooks of a HookedTransformer or a TransformerBridge, and attaching."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, between, check_layer
+from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
+from faithfulness_plugin.transcoders.skip import attachable
+
+
+class TransformerLensHooks(Hooks):
+    """The hooks of a HookedTransformer, a TransformerBridge, or another HookedRootModule that takes tokens."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [*self.model.hook_dict, *self._other_names()]
+
+    @property
+    def n_vocab(self) -> int:
+        return self.model.cfg.d_vocab
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _run(self, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> Tensor:
+        def as_theirs(ours: Hook) -> Callable[..., Tensor | None]:
+            return lambda activation, hook: ours(activation)
+
+        # by their own names: a bridge passes hooks at its other names by, without a word
+        own, other = self.model.hook_dict, self._other_names()
+        fwd_hooks = [(other.get(name, name), as_theirs(hook)) for name, hook in hooks.items()]
+        assert all(name in own for name, _ in fwd_hooks)
+        return self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
+
+    def _other_names(self) -> dict[str, str]:
+        """A TransformerBridge's second names, those of HookedTransformer, and what they stand for."""
+        if not hasattr(self.model, "_collect_hook_aliases_from_registry"):
+            return {}
+        names = {**self.model.hook_aliases, **self.model._collect_hook_aliases_from_registry()}
+        return {name: own for name, own in names.items() if isinstance(own, str) and own in self.model.hook_dict}
+
+    def require(self, name: str) -> str:
+        if f"{name}.hook_sae_acts_post" in self.model.hook_dict:
+            raise ValueError(f"a transcoder is attached at {name}: take it away with model.reset_saes() first")
+        return super().require(name)
+
+    def suspects(self, hook_in: str, hook_out: str) -> list[Suspect]:
+        found = []
+        if hook_in.endswith(".hook_normalized"):
+            norm = self.model.get_submodule(hook_in.removesuffix(".hook_normalized"))
+            scaled = _scale_of(norm)
+            cause = (
+                f"the norm's scale is applied after {hook_in}. Use mlp_layer, or f(x * w + b) with the norm's w and b"
+            )
+            found.append(Suspect(cause, lambda f: lambda x: f(scaled(x))))
+        if hook_out.endswith(".hook_mlp_out"):
+            block = self.model.get_submodule(hook_out.removesuffix(".hook_mlp_out"))
+            for name in ("ln2_post", "ln2"):
+                if (norm := getattr(block, name, None)) is not None:
+                    cause = f"the model applies a norm ({name}) between the layer and {hook_out}. Use mlp_layer"
+                    found.append(Suspect(cause, lambda f, norm=norm: lambda x: norm.forward(f(x)[None])[0]))
+        return found
+
+
+def layer_between(model: Any, hook_in: str, hook_out: str) -> HookedLayer:
+    """The layer between any two hooks of a model, as a function of rows, checked against it.
+
+    It runs the model up to `hook_out`, on one-token prompts, whenever it is called: for an MLP `mlp_layer` is faster.
+
+    Raises:
+        ValueError: there is no such hook (the nearest is named).
+        LayerError: what `hook_out` carries is no function of what `hook_in` carries, token by token.
+    """
+    hooks = TransformerLensHooks(model)
+    layer = between(hooks, hook_in, hook_out)
+    check_layer(hooks, layer, hook_in, hook_out)
+    return layer
+
+
+def mlp_layer(model: Any, block: int) -> HookedLayer:
+    """The MLP of a block as a function of rows, with the hooks between which it stands, checked against the model.
+
+    | model | hook_in | hook_out | f |
+    | --- | --- | --- | --- |
+    | TransformerBridge | mlp.hook_in | mlp.hook_out | the MLP |
+    | HookedSAETransformer | mlp.hook_in | hook_mlp_out | the MLP, and the norm after it where there is one |
+    | HookedTransformer, pre-norm | ln2.hook_normalized | hook_mlp_out | the same of x * w + b, unless that is folded |
+    | HookedTransformer, no norm before the MLP | hook_resid_mid (parallel attention: hook_resid_pre) | hook_mlp_out | |
+
+    (each after `blocks.BLOCK.`). Hooks on the MLP itself are passed by; those inside it are run.
+
+    Raises:
+        ValueError: there is no such block, or it has no MLP.
+        LayerError: the model computes something else there (a hook that changes activations, as it may be).
+    """
+    hooks, prefix = TransformerLensHooks(model), f"blocks.{block}."
+    blocks = getattr(model, "blocks", ())
+    if not 0 <= block < len(blocks):
+        raise ValueError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}")
+    here = blocks[block]
+    if getattr(here, "mlp", None) is None:
+        raise ValueError(f"block {block} has no MLP: choose another, or use layer_between(model, hook_in, hook_out)")
+    layer = _of_bridge(here, prefix) if hasattr(here.mlp, "original_component") else _of_hooked(model, here, prefix)
+    check_layer(hooks, layer, layer.hook_in, layer.hook_out)
+    return layer
+
+
+def attach(model: Any, transcoder: Any, *, use_error_term: bool = False) -> Any:
+    """`model.add_sae` of a HookedSAETransformer or a SAETransformerBridge, for any transcoder: with its skip
+    connection, which SAELens leaves out, and with an error instead of a log line where a hook is missing.
+
+    Returns:
+        The transcoder that was attached, as `attachable` makes it; `model.reset_saes()` takes it away again.
+
+    Raises:
+        ValueError: the transcoder's metadata do not name its hooks, or the model has none of that name.
+    """
+    metadata, hooks = transcoder.cfg.metadata, TransformerLensHooks(model)
+    if not metadata.hook_name or not metadata.hook_name_out:
+        raise ValueError(
+            "the transcoder does not say between which hooks it stands: set cfg.metadata.hook_name and hook_name_out"
+        )
+    if metadata.hook_name in model.acts_to_saes:
+        model.reset_saes(metadata.hook_name)  # as add_sae says it does, but its hook at the input would stay
+    for name in (metadata.hook_name, metadata.hook_name_out):
+        hooks.require(name)
+    attached = attachable(transcoder)
+    model.add_sae(attached, use_error_term=use_error_term)
+    return attached
+
+
+def _of_bridge(block: Any, prefix: str) -> HookedLayer:
+    def function(x: Tensor) -> Tensor:
+        # with weights that the bridge has processed, it computes by itself; the module's are the old ones
+        own = getattr(block.mlp, "_use_processed_weights", False)
+        y = block.mlp(x) if own else block.mlp.original_component.forward(x)
+        return y[0] if isinstance(y, tuple) else y
+
+    def weights() -> MlpWeights | None:
+        return mlp_weights(block.mlp.original_component)
+
+    return HookedLayer(prefix + "mlp.hook_in", prefix + "mlp.hook_out", function, weights=weights)
+
+
+def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:
+    names = model.hook_dict
+    post_norm, has_norm = _is_post_norm(block), hasattr(block.ln2, "hook_normalized")
+    after = block.ln2_post if model.cfg.use_normalization_before_and_after else None
+    after = block.ln2 if post_norm and has_norm else after
+    before: Callable[[Tensor], Tensor] | None = None
+    if prefix + "mlp.hook_in" in names:
+        hook_in = "mlp.hook_in"
+    elif has_norm and not post_norm:
+        hook_in, before = "ln2.hook_normalized", _scale_of(block.ln2)
+    else:
+        hook_in = "hook_resid_mid" if prefix + "hook_resid_mid" in names else "hook_resid_pre"
+
+    def function(x: Tensor) -> Tensor:
+        # the class's own forward: HookedSAETransformer puts mlp.hook_in into the instance's
+        y = type(block.mlp).forward(block.mlp, x if before is None else before(x))
+        return y if after is None else after.forward(y)
+
+    def weights() -> MlpWeights | None:
+        inner = mlp_weights(block.mlp) if after is None else None
+        return inner if inner is None or before is None else _scaled(inner, block.ln2)
+
+    return HookedLayer(prefix + hook_in, prefix + "hook_mlp_out", function, weights=weights)
+
+
+def _is_post_norm(block: Any) -> bool:
+    from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
+
+    return block.cfg.original_architecture in POST_NORM_ARCHITECTURES
+
+
+def _scale_of(norm: Any) -> Callable[[Tensor], Tensor]:
+    """x * w + b, where the norm has them and has not folded them away. In half precision the norm is computed in
+    single, and cast here."""
+
+    def scaled(x: Tensor) -> Tensor:
+        x, w, b = x.to(norm.cfg.dtype), getattr(norm, "w", None), getattr(norm, "b", None)
+        x = x if w is None else x * w
+        return x if b is None else x + b
+
+    return scaled
+
+
+def _scaled(mlp: MlpWeights, norm: Any) -> MlpWeights:
+    """The MLP's weights for inputs before the norm's scale."""
+    w, b = getattr(norm, "w", None), getattr(norm, "b", None)
+
+    def affine(W: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if W is None:
+            return None, None
+        shift = None if b is None else b @ W
+        bias = shift if bias is None else bias if shift is None else bias + shift
+        return (W if w is None else w[:, None] * W), bias
+
+    (W_in, b_in), (W_gate, b_gate) = affine(mlp.W_in, mlp.b_in), affine(mlp.W_gate, mlp.b_gate)
+    assert W_in is not None
+    return mlp._replace(W_in=W_in, b_in=b_in, W_gate=W_gate, b_gate=b_gate)

@@ -1,0 +1,72 @@
+"""Skip connections where only `encode` and `decode` are called, as SAELens's attached models do."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from faithfulness_plugin.jacobian.linear_piece import add_skip
+
+# Activations, to (the transcoder that made them, its input). Weak: both are let go with the activations.
+_INPUTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+class SkipInDecode:
+    """decode(encode(x)) = t(x), the skip connection included.
+
+    SAELens's `add_sae` calls `encode` and then `decode`, never `forward`, so that the skip connection of a stock
+    SkipTranscoder is dropped there. Here `decode` knows the input of activations that the same transcoder's `encode`
+    has returned, the very tensor; of any others it gives W_dec a + b_dec, as without a skip connection.
+    """
+
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        return self.remember(super().encode(x), x)  # pyright: ignore[reportAttributeAccessIssue]  of the SAE beside
+
+    def remember(self, feature_acts: Tensor, x: Tensor) -> Tensor:
+        """The activations, which `decode` will know as those of x."""
+        if getattr(self, "W_skip", None) is not None:
+            _INPUTS[feature_acts] = (self, x)
+        return feature_acts
+
+    def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
+        recons: Tensor = super().decode(feature_acts)  # pyright: ignore[reportAttributeAccessIssue]
+        x = _input_of(self, feature_acts)
+        return recons if x is None else add_skip(recons, x, self.W_skip)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _input_of(transcoder: Any, feature_acts: Tensor) -> Tensor | None:
+    """What `encode` was given, for the very activations that it returned."""
+    made = _INPUTS.get(feature_acts)
+    return made[1] if made is not None and made[0] is transcoder else None
+
+
+def output(transcoder: Any, x: Float[Tensor, "*batch d_in"], feature_acts: Float[Tensor, "*batch d_sae"]) -> Tensor:
+    """t(x) of activations at hand, with the skip connection of any transcoder that has one (SAELens's name: W_skip)."""
+    recons = transcoder.decode(feature_acts)
+    if isinstance(transcoder, SkipInDecode) and _input_of(transcoder, feature_acts) is not None:
+        return recons
+    return add_skip(recons, x, getattr(transcoder, "W_skip", None))
+
+
+class _Attachable(SkipInDecode):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def forward_with_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        feature_acts = self.encode(x)
+        return self.decode(feature_acts), feature_acts
+
+
+def attachable(transcoder: Any) -> Any:
+    """The transcoder, or where `add_sae` would drop its skip connection, one on the same weights that keeps it.
+
+    So for SAELens's own SkipTranscoder and JumpReLUSkipTranscoder, which `SAE.load_from_disk` makes of exported
+    folders; this package's classes, and those without a skip connection, are returned as they are.
+    """
+    if getattr(transcoder, "W_skip", None) is None or isinstance(transcoder, SkipInDecode):
+        return transcoder
+    stock = type(transcoder)
+    kept = object.__new__(type(f"Attachable{stock.__name__}", (_Attachable, stock), {}))
+    kept.__dict__.update(transcoder.__dict__)  # parameters and hook points are shared
+    return kept

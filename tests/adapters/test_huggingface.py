@@ -1,0 +1,187 @@
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from oracles import central_difference
+from tiny_models import HUGGING_FACE, NO_MLP_WEIGHTS, hugging_face, tokens
+from torch import Tensor, nn
+
+from faithfulness_plugin import layer_jvp
+from faithfulness_plugin.adapters.hooked_layer import HookedLayer, LayerError, check_layer
+from faithfulness_plugin.adapters.huggingface import HuggingFaceHooks, layer_between, mlp_layer
+from faithfulness_plugin.jacobian.mlp_weights import checked_mlp_weights
+from faithfulness_plugin.layer import double_vjp
+
+MLP = "model.layers.1.mlp"
+
+
+def carried(model: nn.Module, layer: HookedLayer) -> tuple[Tensor, Tensor]:
+    """What the model carries at the layer's ends, by hooks of torch's own."""
+    seen: list[Tensor] = []
+    given = model.get_submodule(layer.hook_in.removesuffix(".input"))
+    returned = model.get_submodule(layer.hook_out)
+
+    def keep(tensor: Any) -> None:
+        seen.append((tensor[0] if isinstance(tensor, tuple) else tensor).detach())
+
+    handles = [
+        given.register_forward_pre_hook(lambda module, args: keep(args[0])),
+        returned.register_forward_hook(lambda module, args, output: keep(output)),
+    ]
+    model(tokens())
+    for handle in handles:
+        handle.remove()
+    return seen[0], seen[1]
+
+
+@pytest.mark.parametrize("name", HUGGING_FACE)
+def test_the_mlp_of_a_model(name):
+    model = hugging_face(name)
+    layer = mlp_layer(model, 1)
+    assert layer.hook_in == layer.hook_out + ".input"
+    x, y = carried(model, layer)
+    torch.testing.assert_close(layer(x), y)
+    rows = x.flatten(0, 1)
+    v = torch.randn_like(rows)
+    found, weights = layer_jvp(layer, rows, v)[1], checked_mlp_weights(layer, rows)
+    torch.testing.assert_close(found, double_vjp(layer, rows, v)[1], rtol=1e-5, atol=1e-6)
+    if name in NO_MLP_WEIGHTS:  # routed in float32, too coarse for differences
+        assert weights is None
+        return
+    torch.testing.assert_close(found, central_difference(layer, rows, v), rtol=1e-5, atol=1e-6)
+    assert weights is not None
+    torch.testing.assert_close(weights.output(3 * v), layer(3 * v))
+    torch.testing.assert_close(weights.jacobian(rows).jvp(v), found)
+
+
+def test_a_single_precision_model_is_right_up_to_rounding():
+    model = hugging_face("llama").float()
+    layer = mlp_layer(model, 0)
+    x, y = carried(model, layer)
+    torch.testing.assert_close(layer(x), y)
+    assert checked_mlp_weights(layer, x.flatten(0, 1)) is not None
+
+
+def test_from_the_norms_input_on_the_norm_is_a_part_of_the_layer():
+    model = hugging_face("gpt2")
+    block = model.transformer.h[1]
+    layer = layer_between(model, "transformer.h.1.ln_2.input", "transformer.h.1.mlp")
+    x, y = carried(model, layer)
+    torch.testing.assert_close(layer(x), y)
+    torch.testing.assert_close(layer(x), block.mlp(block.ln_2(x)))
+    rows = x.flatten(0, 1)
+    v = torch.randn_like(rows)
+    torch.testing.assert_close(layer_jvp(layer, rows, v)[1], central_difference(layer, rows, v), rtol=1e-5, atol=1e-6)
+
+
+def test_the_layer_between_the_mlps_ends_is_the_mlp():
+    model = hugging_face("llama")
+    layer, mlp = layer_between(model, MLP + ".input", MLP), mlp_layer(model, 1)
+    x, v = torch.randn(2, 7, 16, dtype=torch.float64)
+    torch.testing.assert_close(layer_jvp(layer, x, v), layer_jvp(mlp, x, v))
+
+
+def test_the_output_of_a_module_is_a_hook_as_well():
+    model = hugging_face("llama")
+    block = model.model.layers[1]
+    layer = layer_between(model, "model.layers.1.mlp.gate_proj", "model.layers.1.mlp.act_fn")
+    x = torch.randn(4, 32, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), block.mlp.act_fn(x))
+
+
+def test_a_layer_leaves_no_hooks_behind():
+    model = hugging_face("llama")
+    expected = model(tokens()).logits
+    layer_between(model, MLP + ".input", MLP)(torch.randn(3, 16, dtype=torch.float64))
+    mlp_layer(model, 1)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    torch.testing.assert_close(model(tokens()).logits, expected)
+
+
+ERRORS = {
+    "attention lies between them": ("model.layers.1.input_layernorm.input", MLP),
+    "model.layers.1.input_layernorm is passed before": (MLP, "model.layers.1.input_layernorm"),
+    "the residual stream passes by": (MLP + ".input", "model.layers.1"),
+    "does not depend on model.layers.1.mlp.gate_proj at all": (MLP + ".gate_proj", MLP + ".up_proj"),
+    "the model has no hook model.layers.1.mpl: did you mean model.layers.1.mlp": ("model.layers.1.mpl", MLP),
+    "the model has no hook model.layers.1.mlp.inputs: did you mean": (MLP + ".inputs", MLP),
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_hooks_without_a_layer_between_them(message):
+    model = hugging_face("llama")
+    model.set_attn_implementation("eager")
+    with pytest.raises(ValueError, match=message):
+        layer_between(model, *ERRORS[message])
+
+
+def test_fused_attention_between_the_hooks_is_named():
+    with pytest.raises(LayerError, match="stands fused attention, as it seems"):
+        layer_between(hugging_face("llama"), "model.layers.1.input_layernorm.input", MLP)
+
+
+def test_a_module_that_is_used_twice_is_no_one_layer():
+    model = hugging_face("llama")
+    model.model.layers[1].mlp = model.model.layers[0].mlp
+    with pytest.raises(LayerError, match=r"model\.layers\.0\.mlp\.input is passed 2 times before lm_head"):
+        layer_between(model, "model.layers.0.mlp.input", "lm_head")
+
+
+def test_the_mlp_of_another_block_is_another_function():
+    model = hugging_face("llama")
+    with pytest.raises(LayerError, match="another function stands there"):
+        check_layer(HuggingFaceHooks(model), model.model.layers[0].mlp, MLP + ".input", MLP)
+
+
+@pytest.mark.parametrize("block", [-1, 2])
+def test_a_block_that_is_not_there(block):
+    with pytest.raises(ValueError, match=f"there is no block {block}: the model has blocks 0 to 1"):
+        mlp_layer(hugging_face("gpt2"), block)
+
+
+def test_a_model_whose_mlps_have_other_names():
+    with pytest.raises(ValueError, match="no block of Sequential has a module called mlp"):
+        mlp_layer(nn.Sequential(nn.Linear(2, 2)), 0)
+
+
+def test_a_hook_that_changes_what_the_mlp_puts_out_is_noticed():
+    model = hugging_face("llama")
+    model.get_submodule(MLP).register_forward_hook(lambda module, args, output: 2 * output)
+    with pytest.raises(LayerError, match="the layer is not what the model computes"):
+        mlp_layer(model, 1)
+
+
+def test_a_layer_called_by_a_hook_inside_itself_says_so_and_by_one_at_its_end_works():
+    model, seen = hugging_face("llama"), []
+    layer, x = mlp_layer(model, 1), torch.randn(3, 16, dtype=torch.float64)
+    expected = layer(x)
+    hook = model.get_submodule(MLP + ".act_fn").register_forward_hook(lambda *args: layer(x))
+    with pytest.raises(ValueError, match="called by a hook inside itself"):
+        model(tokens())
+    hook.remove()
+    mlp = model.get_submodule(MLP)
+    mlp.register_forward_pre_hook(lambda *args: seen.append(layer(x)))
+    mlp.register_forward_hook(lambda *args: seen.append(layer(x)))
+    model(tokens())
+    torch.testing.assert_close(seen, [expected, expected])
+
+
+def test_threads_that_use_the_layer_and_the_model_do_not_disturb_each_other():
+    model = hugging_face("llama")
+    layer = mlp_layer(model, 1)
+    x, v = torch.randn(2, 5, 16, dtype=torch.float64)
+    expected, logits = layer_jvp(layer, x, v), model(tokens()).logits
+
+    def use_layer() -> None:
+        for _ in range(40):
+            torch.testing.assert_close(layer_jvp(layer, x, v), expected)
+
+    def use_model() -> None:
+        for _ in range(20):
+            torch.testing.assert_close(model(tokens()).logits, logits)
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(use_layer), pool.submit(use_layer), pool.submit(use_model)]:
+            done.result()
