@@ -1,15 +1,15 @@
 """What every result file has: versions, intervals, and safe reading and writing."""
 
 import hashlib
-import os
 import platform
-import tempfile
 from abc import abstractmethod
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from faithfulness_plugin import atomic
 
 
 class ResultError(ValueError):
@@ -103,19 +103,9 @@ def read_result(path: Path, schema: type[T_RECORD]) -> T_RECORD:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes all or nothing: into a file beside, which then takes the name.
-
-    Raises ResultError where the folder cannot be written."""
+    """Writes all or nothing. Raises ResultError where the folder cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        atomic.write_text(path, text)
     except OSError as error:
         raise ResultError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
 

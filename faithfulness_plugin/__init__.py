@@ -3,6 +3,8 @@
 Importing this package registers the training transcoders with SAELens.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from faithfulness_plugin import metrics
 from faithfulness_plugin.jacobian.closed_form import transcoder_jvp, transcoder_vjp
 from faithfulness_plugin.jacobian.masking import gradient_masking_penalty
@@ -17,9 +19,13 @@ from faithfulness_plugin.transcoders.base import NonFiniteError
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.export import topk_to_jumprelu
 from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.skip import attachable
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
+
+if TYPE_CHECKING:
+    from faithfulness_plugin.adapters.sae_lens import faithful_runner
 
 __all__ = [
     "AbsInputs",
@@ -37,6 +43,8 @@ __all__ = [
     "TopKTrainingTranscoderConfig",
     "TopKTranscoder",
     "TrainingResult",
+    "attachable",
+    "faithful_runner",
     "gradient_masking_penalty",
     "layer_jvp",
     "layer_vjp",
@@ -46,3 +54,12 @@ __all__ = [
     "transcoder_jvp",
     "transcoder_vjp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Adapters are imported when they are asked for."""
+    if name == "faithful_runner":
+        from faithfulness_plugin.adapters.sae_lens import faithful_runner
+
+        return faithful_runner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

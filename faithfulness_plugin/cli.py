@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from faithfulness_plugin.cli_ensemble import ensemble
 from faithfulness_plugin.cli_report import report
 from faithfulness_plugin.cli_scan import scan
+from faithfulness_plugin.cli_train import train
 from faithfulness_plugin.terminal import Lines, fail, say, show
 
 if TYPE_CHECKING:  # at run time the command that needs them imports them
@@ -211,6 +212,8 @@ app.command(
 )(scan)
 bench.command(epilog="Example: faithfulness bench ensemble --models 16 --rounds 3 --out out/ensemble_speed")(ensemble)
 app.command(epilog="Example: faithfulness report --results out/scan --out out/report")(report)
+
+app.command(epilog="Example: faithfulness train settings.yaml --tokens 100000 --out out/mine")(train)
 
 
 def main() -> None:

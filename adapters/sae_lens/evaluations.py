@@ -1,0 +1,61 @@
+"""The evaluations of a run, one JSON object a line."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
+from faithfulness_plugin.atomic import write_text
+
+EVALUATIONS_FILENAME = "evaluations.jsonl"
+
+
+class Evaluations:
+    """Makes and keeps them: in memory, in `evaluations.jsonl` in a folder, and in wandb if asked to.
+
+    A line: "name", "step", "tokens", and the evaluator's entries.
+    """
+
+    def __init__(self, evaluator: TranscoderEvaluator, folder: str | None, *, wandb: bool = False) -> None:
+        self.evaluator, self.wandb = evaluator, wandb
+        self.path = None if folder is None else Path(folder) / EVALUATIONS_FILENAME
+        self.lines: list[dict[str, Any]] = []
+
+    def begin(self, step: int) -> None:
+        """With the lines that a run resumed after so many steps has already, if any."""
+        if self.path is None:
+            return
+        there = self.path.read_text().splitlines() if step and self.path.exists() else []
+        self.lines = [line for line in map(_read, there) if line is not None and line["step"] < step]
+        self._write()
+
+    def add(self, step: int, tokens: int, transcoders: Mapping[str, Any]) -> None:
+        if any(line["step"] == step for line in self.lines):
+            return
+        entries = self.evaluator.evaluate(transcoders)
+        self.lines += [{"name": name, "step": step, "tokens": tokens, **entry} for name, entry in entries.items()]
+        self._write()
+        if self.wandb:
+            import wandb
+
+            wandb.log({f"eval/{name}/{k}": v for name, entry in entries.items() for k, v in entry.items()}, step=step)
+
+    def first(self, name: str) -> dict[str, Any]:
+        """A transcoder's evaluation before training."""
+        return next(line for line in self.lines if line["name"] == name)
+
+    def last(self, name: str) -> dict[str, Any]:
+        """A transcoder's newest evaluation."""
+        return next(line for line in reversed(self.lines) if line["name"] == name)
+
+    def _write(self) -> None:
+        if self.path is not None:
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+
+
+def _read(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None

@@ -1,0 +1,164 @@
+"""How faithful a transcoder is inside its language model: on held-out prompts, by itself and spliced in."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks
+from faithfulness_plugin.metrics.jacobian_error import jacobian_error
+from faithfulness_plugin.metrics.next_token import ce_recovered, cross_entropy, kl_divergence
+from faithfulness_plugin.metrics.reconstruction import reconstruction
+
+Entries = dict[str, float | None]
+
+
+class TranscoderEvaluator:
+    """Evaluates transcoders on prompts that they were not trained on.
+
+    Args:
+        hooks: the model's.
+        layers: by transcoder's name, the layer that it replaces.
+        tokens: [prompts, pos].
+        exclude: token ids (and positions outside `positions`) that transcoders are not trained on: left to the layer.
+        positions: SAELens's `seqpos_slice`.
+        batch_size: prompts that the model is run on at a time.
+        jacobian_rows: rows for whole Jacobians.
+        lock: held while the model runs; for one that another thread runs too.
+
+    Entries of each transcoder: "fvu", "l0", "dead_fraction"; "jacobian_error" and "jacobian_cosine", isotropic, and
+    "jacobian_error_data" and "jacobian_cosine_data" in directions in which the rows vary; "ce" and "kl" with the
+    transcoder in the layer's place, "ce_clean" without, "ce_zero" with zeros there, "ce_recovered"
+    (metrics.next_token); in nats.
+
+    Instances are SAELens evaluators too: `runner.evaluator = TranscoderEvaluator(...)`, for one transcoder.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        layers: Mapping[str, HookedLayer],
+        tokens: Int[Tensor, "prompts pos"],
+        *,
+        exclude: Tensor | None = None,
+        positions: slice = slice(None),
+        batch_size: int = 8,
+        jacobian_rows: int = 128,
+        lock: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        self.hooks, self.layers, self.tokens = hooks, dict(layers), tokens
+        self.batch_size, self.jacobian_rows = batch_size, jacobian_rows
+        self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
+        kept = torch.zeros_like(tokens, dtype=torch.bool)
+        kept[:, positions] = True
+        if exclude is not None:
+            kept &= ~torch.isin(tokens, exclude.to(tokens.device))
+        self.kept: Bool[Tensor, "prompts pos"] = kept
+        if not kept.any():
+            raise ValueError("every held-out token is excluded: hold out more prompts (n_eval_batches)")
+        self._rows: dict[str, Tensor] = {}
+        self._zero: dict[str, float] = {}
+        self._clean = 0.0
+
+    def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> Entries:
+        """SAELens's signature; the prompts are the evaluator's own."""
+        del data_provider, activation_scaler
+        (name,) = self.layers
+        return self.evaluate({name: sae})[name]
+
+    @torch.no_grad()
+    def evaluate(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
+        """The entries of each, by name, as the functions that they export (`eval` mode)."""
+        modes = {name: transcoder.training for name, transcoder in transcoders.items()}
+        for transcoder in transcoders.values():
+            transcoder.eval()
+        try:
+            with self.lock:
+                self._look_once()
+                spliced = self._spliced(transcoders)
+            return {name: self._alone(name, t) | spliced[name] for name, t in transcoders.items()}
+        finally:
+            for name, transcoder in transcoders.items():
+                transcoder.train(modes[name])
+
+    def _alone(self, name: str, transcoder: Any) -> Entries:
+        layer, rows = self.layers[name], self._rows[self.layers[name].hook_in]
+        outputs = reconstruction(transcoder, layer, rows)
+        some = rows[torch.linspace(0, len(rows) - 1, min(self.jacobian_rows, len(rows))).long()]
+        jacobian = jacobian_error(transcoder, layer, some)
+        return {
+            "fvu": outputs.fvu,
+            "l0": outputs.l0,
+            "dead_fraction": outputs.dead_fraction,
+            "jacobian_error": jacobian.relative_error,
+            "jacobian_cosine": jacobian.cosine,
+            "jacobian_error_data": jacobian.relative_error_data,
+            "jacobian_cosine_data": jacobian.cosine_data,
+        }
+
+    def _look_once(self) -> None:
+        """The rows at every input hook, and the cross-entropies that no transcoder changes."""
+        if self._rows:
+            return
+        seen: dict[str, list[Tensor]] = {layer.hook_in: [] for layer in self.layers.values()}
+        hooks_out = {layer.hook_out for layer in self.layers.values()}
+        clean, zero = 0.0, dict.fromkeys(hooks_out, 0.0)
+        for tokens, kept in self._batches():
+            logits = self.hooks.run(tokens, {name: _keep_rows(rows, kept) for name, rows in seen.items()})
+            clean += cross_entropy(logits, tokens).sum().item()
+            for name in hooks_out:
+                zeroed = self.hooks.run(tokens, {name: _write_zeros(kept)})
+                zero[name] += cross_entropy(zeroed, tokens).sum().item()
+        n = self._n_predicted
+        self._clean, self._zero = clean / n, {name: total / n for name, total in zero.items()}
+        self._rows = {name: torch.cat(rows) for name, rows in seen.items()}
+
+    def _spliced(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
+        ce, kl = dict.fromkeys(transcoders, 0.0), dict.fromkeys(transcoders, 0.0)
+        for tokens, kept in self._batches():
+            logits = self.hooks.run(tokens, {})
+            for name, transcoder in transcoders.items():
+                changed = self.hooks.run(tokens, self._splice(self.layers[name], transcoder, kept))
+                ce[name] += cross_entropy(changed, tokens).sum().item()
+                kl[name] += kl_divergence(logits, changed)[:, :-1].sum().item()
+        return {name: self._entries(name, ce[name], kl[name]) for name in transcoders}
+
+    def _entries(self, name: str, ce: float, kl: float) -> Entries:
+        zero, spliced = self._zero[self.layers[name].hook_out], ce / self._n_predicted
+        return {
+            "ce": spliced,
+            "ce_clean": self._clean,
+            "ce_zero": zero,
+            "ce_recovered": ce_recovered(zero, spliced, self._clean),
+            "kl": kl / self._n_predicted,
+        }
+
+    @property
+    def _n_predicted(self) -> int:
+        return self.tokens.shape[0] * (self.tokens.shape[1] - 1)
+
+    def _batches(self) -> Any:
+        return zip(self.tokens.split(self.batch_size), self.kept.split(self.batch_size), strict=True)
+
+    def _splice(self, layer: HookedLayer, transcoder: Any, kept: Bool[Tensor, "batch pos"]) -> dict[str, Hook]:
+        """t(x) in place of f(x), at the tokens that it was trained for."""
+        written: list[Float[Tensor, "batch pos d_out"]] = []
+
+        def read(x: Tensor) -> None:
+            written.append(transcoder(x))
+
+        def write(y: Tensor) -> Tensor:
+            return torch.where(kept[..., None], written.pop().to(y.dtype), y)
+
+        return {layer.hook_in: read, layer.hook_out: write}
+
+
+def _keep_rows(rows: list[Tensor], kept: Bool[Tensor, "batch pos"]) -> Hook:
+    return lambda x: rows.append(x[kept])
+
+
+def _write_zeros(kept: Bool[Tensor, "batch pos"]) -> Hook:
+    return lambda y: torch.where(kept[..., None], 0, y)

@@ -1,0 +1,91 @@
+"""Rows in random order from a stream, in bounded memory, from a place that can be saved."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class ShuffledRows(Iterator[Tensor]):
+    """Batches drawn from a buffer that is refilled from a stream.
+
+    As SAELens's mixing buffer: of `capacity` rows in random order all but the share `mix_fraction` are served, and
+    replaced by new ones, before the order is drawn anew; with 0 the stream's own order is kept. Unlike there, the
+    buffer is filled in place (memory: `capacity` rows, and what the stream yields at a time), and all of the state can
+    be saved.
+
+    Args:
+        source: yields [rows, width], any number of rows; its own place is its owner's business.
+        generator: draws the orders, on the CPU.
+
+    Raises ValueError for a capacity below the batch size, or a share outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        source: Iterator[Float[Tensor, "rows width"]],
+        *,
+        capacity: int,
+        batch_size: int,
+        mix_fraction: float,
+        generator: torch.Generator,
+    ) -> None:
+        if capacity < batch_size:
+            raise ValueError(
+                f"the buffer holds {capacity} rows (n_batches_in_buffer x context_size) and a batch takes {batch_size} "
+                "(train_batch_size_tokens): make the buffer larger"
+            )
+        if not 0 <= mix_fraction <= 1:
+            raise ValueError(f"activations_mixing_fraction={mix_fraction} must be between 0 and 1")
+        self.source, self.capacity, self.batch_size, self.generator = source, capacity, batch_size, generator
+        self.mixed = mix_fraction > 0
+        self.round = max(1, int(capacity * (1 - mix_fraction)) // batch_size) * batch_size
+        self.buffer: Tensor | None = None
+        self.carry: Tensor | None = None
+        self.order = torch.arange(capacity)
+        self.position = self.round
+
+    def __next__(self) -> Float[Tensor, "batch_size width"]:
+        if self.buffer is None:
+            self._fill(self.order)
+            self._draw()
+        elif self.position + self.batch_size > self.round:
+            served, left = self.order[: self.position], self.order[self.position :]
+            self._fill(served)
+            self.order = torch.cat([left, served])
+            self._draw()
+        assert self.buffer is not None
+        rows = self.order[self.position : self.position + self.batch_size]
+        self.position += self.batch_size
+        return self.buffer[rows.to(self.buffer.device)]
+
+    def _draw(self) -> None:
+        if self.mixed:
+            self.order = self.order[torch.randperm(self.capacity, generator=self.generator)]
+        self.position = 0
+
+    def _fill(self, slots: Tensor) -> None:
+        while len(slots):
+            if self.carry is None or not len(self.carry):
+                self.carry = next(self.source)
+            if self.buffer is None:
+                self.buffer = self.carry.new_empty(self.capacity, self.carry.shape[1])
+            n = min(len(slots), len(self.carry))
+            self.buffer[slots[:n].to(self.buffer.device)] = self.carry[:n]
+            slots, self.carry = slots[n:], self.carry[n:]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All but the source's place, as tensors."""
+        state = {
+            "order": self.order,
+            "position": torch.tensor(self.position),
+            "generator": self.generator.get_state(),
+        }
+        held = {"buffer": self.buffer, "carry": self.carry}
+        return state | {name: rows.contiguous() for name, rows in held.items() if rows is not None}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.order, self.position = state["order"].clone(), int(state["position"])
+        self.generator.set_state(state["generator"])
+        self.buffer, self.carry = state.get("buffer"), state.get("carry")

@@ -1,0 +1,120 @@
+"""What happens between two training steps: evaluation, checkpoints, interruption, and the clock."""
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME, ResumableStore
+
+SIGTERM_EXIT = 128 + signal.SIGTERM
+
+
+class Steps(Iterator[Any]):
+    """Stands before a trainer's data. SAELens's `fit` asks for a batch at the start of every step, when everything of
+    the step before is done: here, and nowhere else, a run can be saved so that it goes on as if it had not been
+    stopped.
+
+    Args:
+        trainer: SAELens's SAETrainer or MultiSAETrainer; its `data_provider` and `checkpoint_thresholds` are taken
+            over.
+        store: what the batches come from.
+        folder: for checkpoints, one subfolder for each, called by the number of tokens; None for none.
+        evaluate: called with the number of finished steps.
+        evaluate_every: steps between two evaluations; the first is before the first step.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        store: ResumableStore,
+        *,
+        folder: Path | None,
+        evaluate: Callable[[int], None] | None,
+        evaluate_every: int | None,
+    ) -> None:
+        self.trainer, self.store, self.folder = trainer, store, folder
+        self.evaluate, self.evaluate_every = evaluate, evaluate_every
+        self.source, trainer.data_provider = trainer.data_provider, self
+        # SAELens would save before it has counted the step, and would save again after a resume
+        begun = trainer.n_training_samples
+        self.thresholds = [tokens for tokens in trainer.checkpoint_thresholds if tokens >= begun]
+        trainer.checkpoint_thresholds = []
+        self.first_step = trainer.n_training_steps
+        self.model_seconds = self.training_seconds = 0.0
+        self._last: float | None = None
+        self._stop: int | None = None
+
+    def __next__(self) -> Any:
+        if self._last is not None:
+            self.training_seconds += time.perf_counter() - self._last
+        self._between()
+        begun = time.perf_counter()
+        batch = next(self.source)
+        self.store.taken()
+        self._last = time.perf_counter()
+        self.model_seconds += self._last - begun
+        return batch
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of this process, evaluation and checkpoints left out."""
+        steps = self.trainer.n_training_steps - self.first_step
+        return steps * self.trainer.cfg.train_batch_size_samples / (self.model_seconds + self.training_seconds)
+
+    def _between(self) -> None:
+        trainer, done = self.trainer, self.trainer.n_training_steps
+        if self._stop is not None:
+            self.save()
+            if self._stop == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise SystemExit(SIGTERM_EXIT)
+        if self.evaluate is not None and self.evaluate_every and done % self.evaluate_every == 0:
+            self.evaluate(done)
+        if self.thresholds and trainer.n_training_samples > self.thresholds[0]:
+            self.save()
+            self.thresholds = [tokens for tokens in self.thresholds if tokens >= trainer.n_training_samples]
+
+    def save(self) -> None:
+        """A checkpoint: written beside its final name and then renamed. Of those before, the weights are kept, and the
+        rows, which only a resume needs, go."""
+        if self.folder is None:
+            return
+        done = self.trainer.n_training_samples
+        unfinished, final = self.folder / f"unfinished_{done}", self.folder / str(done)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self.trainer.save_checkpoint(checkpoint_name=unfinished.name)
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+        for before in checkpoints(self.folder)[:-1]:
+            (before / ROWS_FILENAME).unlink(missing_ok=True)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run before its next step, with a checkpoint; a second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals arrive elsewhere
+            return
+
+        def on_signal(number: int, frame: Any) -> None:
+            del frame
+            if self._stop is not None:
+                raise KeyboardInterrupt
+            self._stop = number
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The finished ones, by tokens seen."""
+    found = [path for path in folder.glob("*") if path.name.isdigit() and path.is_dir()] if folder.exists() else []
+    return sorted(found, key=lambda path: int(path.name))

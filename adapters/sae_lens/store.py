@@ -1,0 +1,150 @@
+"""SAELens's ActivationsStore, with a place that can be saved exactly and prompts that are never trained on."""
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from sae_lens.training.activations_store import ActivationsStore
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from typing_extensions import override
+
+from faithfulness_plugin.adapters.sae_lens.shuffled_rows import ShuffledRows
+from faithfulness_plugin.seeds import derived_seed
+
+ROWS_FILENAME = "activation_rows.safetensors"
+
+
+class ResumableStore(ActivationsStore):
+    """The stock store, made by its own `from_config` or `from_config_multi_hook`, and then `prepare`d.
+
+    The first prompts of the text are held out, in every epoch. A checkpoint holds the rows in the buffer, the order in
+    which they come, and the place in the text, so that a resumed run sees the batches of the uninterrupted one; also
+    with `prefetch_llm_batches`, whose batches on the way are saved as well. `lock` is held whenever the model is run.
+    """
+
+    n_held_out = 0
+    repeat = True
+    _seed = 0
+    _n_sequences = 0
+    _rows: ShuffledRows | None = None
+
+    def prepare(self, *, seed: int, n_held_out: int, repeat: bool = True) -> None:
+        """Before the first batch.
+
+        Args:
+            seed: of the order of the rows.
+            n_held_out: prompts that are not trained on.
+            repeat: start the text again where it ends; otherwise that is a ValueError.
+        """
+        self.lock = threading.RLock()
+        self.n_held_out, self.repeat, self._seed = n_held_out, repeat, seed
+        self._on_the_way: deque[Tensor] = deque()  # made, not yet taken
+        self._replayed: deque[Tensor] = deque()  # taken from a checkpoint, to be made first
+        self._restored: dict[str, Tensor] | None = None
+        self._restored_from: str | None = None
+
+    def held_out_tokens(self) -> Int[Tensor, "prompts pos"]:
+        """The prompts that are not trained on, on the model's device. Raises ValueError for a text that has no more."""
+        processed = self.n_dataset_processed
+        prompts = list(islice(super()._iterate_tokenized_sequences(), self.n_held_out + 1))
+        self.n_dataset_processed = processed
+        if len(prompts) <= self.n_held_out:
+            raise ValueError(
+                f"the text has {len(prompts)} prompts of {self.context_size} tokens, and {self.n_held_out} are held "
+                "out for evaluation: use a longer text, a smaller context_size, or less evaluation (n_eval_batches, "
+                "eval_batch_size_prompts)"
+            )
+        device = next(self.model.parameters()).device
+        if not self.n_held_out:
+            return torch.zeros(0, self.context_size, dtype=torch.long, device=device)
+        return torch.stack(prompts[: self.n_held_out]).to(device)
+
+    @override
+    def _iterate_tokenized_sequences(self) -> Generator[Tensor, None, None]:
+        self._n_sequences = 0
+        for prompt in islice(super()._iterate_tokenized_sequences(), self.n_held_out, None):
+            self._n_sequences += 1
+            yield prompt
+
+    @override
+    def get_batch_tokens(self, *args: Any, **kwargs: Any) -> Tensor:
+        try:
+            return super().get_batch_tokens(*args, **kwargs)
+        except StopIteration:
+            if self.repeat:
+                raise
+            raise ValueError(
+                f"the text ended after {self._n_sequences} prompts of {self.context_size} tokens, before the budget of "
+                f"{self.total_training_tokens} tokens was reached: lower the budget, use a longer text, or allow it to "
+                "be repeated"
+            ) from None
+
+    @override
+    def get_data_loader(self) -> Iterator[Tensor]:
+        return self._batches(self._iterate_filtered_activations())
+
+    @override
+    def get_multi_hook_data_loader(self) -> Iterator[dict[str, Tensor]]:
+        names, d_ins = self._hook_names, self._hook_d_ins
+        assert names is not None
+        assert d_ins is not None
+        widths = [d_ins[name] for name in names]
+        by_hook = self._iterate_filtered_multi_hook_activations()
+        # side by side: one shuffle for all hooks
+        packed = (torch.cat([rows[name] for name in names], dim=-1) for rows in by_hook)
+        return (dict(zip(names, batch.split(widths, dim=-1), strict=True)) for batch in self._batches(packed))
+
+    def _batches(self, source: Iterator[Float[Tensor, "rows width"]]) -> Iterator[Tensor]:
+        rows = self._rows = ShuffledRows(
+            source,
+            capacity=self.n_batches_in_buffer * self.training_context_size,
+            batch_size=self.train_batch_size_tokens,
+            mix_fraction=self.activations_mixing_fraction,
+            generator=torch.Generator().manual_seed(derived_seed(self._seed, "order of rows")),
+        )
+        if self._restored is not None:
+            rows.load_state_dict(self._restored)
+        while True:
+            with self.lock:
+                batch = self._replayed.popleft() if self._replayed else next(rows)
+                self._on_the_way.append(batch)
+            yield batch
+
+    def taken(self) -> None:
+        """The consumer has the oldest of the batches that were made."""
+        self._on_the_way.popleft()
+
+    @override
+    def save_to_checkpoint(self, checkpoint_path: str | Path) -> None:
+        super().save_to_checkpoint(checkpoint_path)
+        with self.lock:
+            ahead = [*self._on_the_way, *self._replayed]
+            rows = {} if self._rows is None else self._rows.state_dict()
+            state = {f"rows.{name}": tensor for name, tensor in rows.items()}
+            state["n_sequences"] = torch.tensor(self._n_sequences)
+            state["n_dataset_processed"] = torch.tensor(self.n_dataset_processed)
+            if ahead:
+                state["ahead"] = torch.stack(ahead)
+            save_file(state, Path(checkpoint_path) / ROWS_FILENAME)
+
+    @override
+    def load_from_checkpoint(self, checkpoint_path: str | Path) -> None:
+        """Done once: SAELens asks for it when its prefetching thread has begun already, so it is called before."""
+        if self._restored_from == str(checkpoint_path):
+            return
+        self._restored_from = str(checkpoint_path)
+        state = load_file(Path(checkpoint_path) / ROWS_FILENAME, device=str(self.device))
+        rows = {name.removeprefix("rows."): tensor for name, tensor in state.items() if name.startswith("rows.")}
+        on_cpu = {name: rows[name].cpu() for name in ("order", "generator") if name in rows}
+        self._restored = {**rows, **on_cpu} if rows else None
+        self._replayed = deque(state["ahead"]) if "ahead" in state else deque()
+        self.iterable_sequences = self._iterate_tokenized_sequences()
+        for _ in range(int(state["n_sequences"])):
+            next(self.iterable_sequences)
+        self.n_dataset_processed = int(state["n_dataset_processed"])

@@ -1,0 +1,179 @@
+"""What `faithfulness train` is told: model, text, layer, transcoder, estimator, budget."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from faithfulness_plugin.benchmarks.schema import Record
+
+OFFLINE_MODEL = "smollm2"
+OFFLINE_TEXT = "speeches"
+Architecture = Literal["topk", "batch_topk", "standard", "jumprelu"]
+
+
+class TrainConfigError(ValueError):
+    """Settings that cannot be used; the message says what to do."""
+
+
+class ModelSource(Record):
+    """Where the language model comes from."""
+
+    name: str = Field(
+        default=OFFLINE_MODEL,
+        description=f"a name on the Hugging Face hub, a folder, or {OFFLINE_MODEL}, which needs no hub",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class TextSource(Record):
+    """Where the text comes from."""
+
+    name: str = Field(
+        default=OFFLINE_TEXT, description=f"a dataset on the Hugging Face hub, or {OFFLINE_TEXT}, which needs no hub"
+    )
+    files: list[str] = Field(
+        default_factory=list, description="text files, or folders of .txt files, read in place of `name`"
+    )
+    subset: str | None = Field(default=None, description="of the dataset")
+    split: str = Field(default="train", description="of the dataset")
+    column: str = Field(default="text", description="of the dataset")
+    repeat: bool = Field(default=False, description="start again where the text ends before the budget is used up")
+
+
+class TrainConfig(Record):
+    """One run: a transcoder for every block and every coefficient, from one pass over the model."""
+
+    model: ModelSource = ModelSource()
+    text: TextSource = TextSource()
+    blocks: list[int] = Field(default=[10], min_length=1, description="whose MLPs are replaced")
+    architecture: Architecture = "topk"
+    transcoder: dict[str, Any] = Field(
+        default={"d_sae": 2304, "k": 32},
+        description="fields of the architecture's config: d_sae, k, skip, sparsity_coefficient and the like",
+    )
+    jacobian: dict[str, Any] = Field(
+        default={"probe": "difference"}, description="fields of JacobianMatchingConfig: estimator, probe and the like"
+    )
+    coefficients: list[float] = Field(
+        default=[0.0, 0.5], min_length=1, description="of the Jacobian term; 0 is the same without it"
+    )
+    tokens: int = Field(default=300_000, ge=1, description="that every transcoder is trained on")
+    batch_size: int = Field(default=512, ge=2, description="tokens a step")
+    lr: float = Field(default=1e-3, gt=0)
+    lr_warm_up_steps: int = Field(default=0, ge=0)
+    lr_decay_share: float = Field(
+        default=0.2, ge=0, le=1, description="of the steps, at the end, over which lr falls to 0"
+    )
+    context_size: int = Field(default=128, ge=2, description="tokens a prompt")
+    prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
+    buffer_prompts: int = Field(default=64, ge=1, description="prompts whose rows are shuffled together: memory")
+    held_out_prompts: int = Field(default=16, ge=1, description="for evaluation, never trained on")
+    evaluations: int = Field(default=1, ge=1, description="after equal parts of the training; one more before it")
+    checkpoints: int = Field(default=4, ge=0, description="on the way; an interrupted run leaves one anyway")
+    device: Literal["cpu", "cuda"] = "cpu"
+    prefetch: int = Field(default=0, ge=0, description="batches that a second thread makes ahead")
+    seed: int = Field(default=0, ge=0, lt=2**61)
+    wandb: bool = False
+
+    @field_validator("blocks", "coefficients")
+    @classmethod
+    def _once(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value stands there twice: leave one of them out")
+        return values
+
+    @field_validator("coefficients")
+    @classmethod
+    def _not_negative(cls, values: list[float]) -> list[float]:
+        if min(values) < 0:
+            raise ValueError(f"{min(values)} is negative: a coefficient is 0 or more")
+        return values
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainConfig":
+        if self.buffer_prompts * self.context_size < self.batch_size:
+            raise ValueError(
+                f"buffer_prompts x context_size = {self.buffer_prompts * self.context_size} rows do not hold one batch "
+                f"of {self.batch_size}: raise buffer_prompts"
+            )
+        if self.tokens < self.batch_size:
+            raise ValueError(f"tokens={self.tokens} do not make one batch of {self.batch_size}: raise tokens")
+        self.transcoder_config(1, 1, self.coefficients[0])  # its own errors, now
+        return self
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps of each transcoder."""
+        return -(-self.tokens // self.batch_size)
+
+    def transcoder_config(self, d_in: int, d_out: int, coefficient: float) -> Any:
+        """Of one transcoder. Raises ValueError for fields that do not exist or do not fit."""
+        from dataclasses import fields
+
+        import faithfulness_plugin as plugin
+
+        config_class = {
+            "topk": plugin.TopKTrainingTranscoderConfig,
+            "batch_topk": plugin.BatchTopKTrainingTranscoderConfig,
+            "standard": plugin.StandardTrainingTranscoderConfig,
+            "jumprelu": plugin.JumpReLUTrainingTranscoderConfig,
+        }[self.architecture]
+        given_here = {"d_in", "d_out", "jacobian", "jacobian_coefficient", "device", "metadata"}
+        known = [field.name for field in fields(config_class) if field.name not in given_here]
+        for name in self.transcoder:
+            if name not in known:
+                raise ValueError(f"transcoder: {_unknown(name, known)}")
+        if "d_sae" not in self.transcoder:
+            raise ValueError("transcoder: d_sae, the number of features, is missing")
+        return config_class(
+            d_in=d_in,
+            d_out=d_out,
+            jacobian={"seed": self.seed, **self.jacobian},
+            jacobian_coefficient=coefficient,
+            device=self.device,
+            **self.transcoder,
+        )
+
+    def names(self) -> list[tuple[str, int, float]]:
+        """(name, block, coefficient) of every transcoder."""
+        return [(f"block{block}_coefficient{c:g}", block, c) for block in self.blocks for c in self.coefficients]
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The settings in a YAML file. Raises TrainConfigError for a file that cannot be read, or settings that do not
+    fit."""
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise TrainConfigError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrainConfigError(f"{path} is no YAML ({str(error).splitlines()[0]})") from error
+    if fields is None:
+        fields = {}
+    if not isinstance(fields, dict):
+        raise TrainConfigError(f"{path} holds no settings by name: write lines such as `tokens: 300000`")
+    return make_config(fields, str(path))
+
+
+def make_config(fields: dict[str, Any], where: str) -> TrainConfig:
+    """Settings from their names and values. Raises TrainConfigError, with `where` they stand, for what does not fit."""
+    try:
+        return TrainConfig(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            model = {"model": ModelSource, "text": TextSource}.get(str(first["loc"][0]), TrainConfig)
+            raise TrainConfigError(f"{where}: {_unknown(name, list(model.model_fields))}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise TrainConfigError(f"{where}: {name + ': ' if name else ''}{message}") from error
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name.rsplit(".", 1)[-1], known, n=1)
+    return f"there is no setting {name}" + (
+        f": did you mean {near[0]}?" if near else f": choose from {', '.join(known)}"
+    )

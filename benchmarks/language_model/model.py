@@ -1,0 +1,53 @@
+"""The language model of a run: from the hub, from a folder, or the one that needs neither."""
+
+from typing import Any
+
+import torch
+
+from faithfulness_plugin.benchmarks.language_model.config import OFFLINE_MODEL, ModelSource, TrainConfigError
+
+
+def load_model(source: ModelSource, device: str) -> Any:
+    """A TransformerBridge, in eval mode, that no gradient reaches.
+
+    Raises TrainConfigError where it cannot be had: no such model, no network, a download that was interrupted, no CUDA.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainConfigError("device: cuda: torch sees no CUDA device here; use device: cpu")
+    dtype = getattr(torch, source.dtype)
+    if source.name == OFFLINE_MODEL:
+        from faithfulness_plugin.adapters import smollm2
+
+        try:
+            model, tokenizer = smollm2.load(dtype=dtype)
+        except (ValueError, ImportError) as error:
+            raise TrainConfigError(str(error)) from error
+    else:
+        model, tokenizer = _from_hub_or_folder(source.name, dtype)
+    bridge = TransformerBridge.boot_transformers(source.name, hf_model=model, tokenizer=tokenizer, device=device)
+    return bridge.eval().requires_grad_(False)
+
+
+def model_title(source: ModelSource) -> str:
+    """What it is called in results: the offline default is 4-bit and never called by the original's name."""
+    if source.name != OFFLINE_MODEL:
+        return source.name
+    from faithfulness_plugin.adapters import smollm2
+
+    return smollm2.NAME
+
+
+def _from_hub_or_folder(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager")
+        return model, AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # whatever hub, network and files make of it
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TrainConfigError(
+            f"model {name} could not be loaded ({reason}): check the name or folder and the network (a download that "
+            f"was interrupted goes on when called again), or use model: {{name: {OFFLINE_MODEL}}}, which needs none"
+        ) from error

@@ -1,0 +1,132 @@
+"""One run: model, text, runner, evaluation, timing, result file."""
+
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sae_lens.config import LoggingConfig
+from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
+
+from faithfulness_plugin.adapters.sae_lens import faithful_runner
+from faithfulness_plugin.adapters.transformer_lens import mlp_layer
+from faithfulness_plugin.benchmarks.language_model.config import TrainConfig, TrainConfigError
+from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
+from faithfulness_plugin.benchmarks.language_model.result import Evaluation, Trained, TrainResult
+from faithfulness_plugin.benchmarks.language_model.speed import measure
+from faithfulness_plugin.benchmarks.language_model.text import load_prompts
+from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
+from faithfulness_plugin.benchmarks.schema import Environment, write_text
+
+CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
+
+
+def open_result(out: Path, config: TrainConfig, *, overwrite: bool) -> TrainResult:
+    """The result that stands in `out`, or a fresh one. Raises ResultError as `begin_or_go_on`."""
+    fresh = TrainResult(
+        complete=False, environment=Environment.here(config.device), model=model_title(config.model), config=config
+    )
+    return begin_or_go_on(out, fresh, overwrite=overwrite)
+
+
+def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, begin_anew: bool = False) -> TrainResult:
+    """Trains, from the last checkpoint where there is one, and writes result, transcoders, cards and evaluations.
+
+    Args:
+        note: is told what is going on.
+        begin_anew: over whatever stands there.
+
+    Raises:
+        TrainConfigError: the model, its blocks or the text are not to be had as configured.
+        KeyboardInterrupt: after a checkpoint.
+    """
+    if result.complete:
+        return result
+    config = result.config
+    note(f"loading {result.model}")
+    model = load_model(config.model, config.device)
+    note("cutting the text into prompts")
+    prompts = load_prompts(config, model.tokenizer)
+    note("looking at the layers")
+    try:
+        layers = {block: mlp_layer(model, block) for block in config.blocks}
+    except ValueError as error:
+        raise TrainConfigError(f"blocks: {error}") from error
+    runner = faithful_runner(
+        _runner_config(config, out, model.cfg.d_model),
+        override_model=model,
+        override_dataset=prompts,
+        layer={name: layers[block] for name, block, _ in config.names()},
+        evaluate_every=-(-config.n_steps // config.evaluations),
+        repeat=config.text.repeat,
+        resume=not begin_anew,
+        overwrite=begin_anew,
+    )
+    note(f"training {len(config.names())} transcoders")
+    trained = runner.run()
+    matched = next((name for name, _, coefficient in config.names() if coefficient > 0), None)
+    speed = None
+    if matched is not None:
+        note("timing a step with and without the term")
+        layer = runner.matched.layers[matched]
+        speed = measure(runner.matched.store, trained[matched], layer, batch_size=config.batch_size)
+    finished = result.model_copy(
+        update={
+            "complete": True,
+            "transcoders": [_trained(runner, *named) for named in config.names()],
+            "speed": speed,
+            "peak_memory": _peak_memory(),
+        }
+    )
+    write_text(out / RESULT_FILENAME, finished.model_dump_json(indent=1))
+    return finished
+
+
+def _trained(runner: Any, name: str, block: int, coefficient: float) -> Trained:
+    layer, lines = runner.matched.layers[name], runner.matched.evaluations.lines
+    evaluations = [Evaluation(**line) for line in lines if line["name"] == name]
+    return Trained(
+        name=name,
+        block=block,
+        coefficient=coefficient,
+        hook_in=layer.hook_in,
+        hook_out=layer.hook_out,
+        evaluations=evaluations,
+    )
+
+
+def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrainingRunnerConfig:
+    text = ", ".join(config.text.files) or config.text.name
+    return MultiSAETrainingRunnerConfig(
+        saes={name: config.transcoder_config(d_model, d_model, c) for name, _, c in config.names()},
+        hook_names={name: f"blocks.{block}.mlp.hook_in" for name, block, _ in config.names()},
+        model_name=model_title(config.model),
+        model_class_name="TransformerBridge",
+        dataset_path=text,
+        context_size=config.context_size,
+        training_tokens=config.n_steps * config.batch_size,
+        train_batch_size_tokens=config.batch_size,
+        store_batch_size_prompts=config.prompts_per_pass,
+        n_batches_in_buffer=config.buffer_prompts,
+        n_eval_batches=-(-config.held_out_prompts // config.prompts_per_pass),
+        exclude_special_tokens=True,
+        device=config.device,
+        prefetch_llm_batches=config.prefetch,
+        seed=config.seed,
+        lr=config.lr,
+        lr_end=0.0,
+        lr_warm_up_steps=config.lr_warm_up_steps,
+        lr_decay_steps=int(config.lr_decay_share * config.n_steps),
+        dead_feature_window=max(1, config.n_steps // 4),
+        n_checkpoints=config.checkpoints,
+        checkpoint_path=str(out / CHECKPOINTS),
+        output_path=str(out / TRANSCODERS),
+        logger=LoggingConfig(log_to_wandb=config.wandb),
+    )
+
+
+def _peak_memory() -> int:
+    """Of this process, in bytes (Linux counts in KiB, macOS in bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

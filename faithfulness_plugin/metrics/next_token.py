@@ -1,0 +1,29 @@
+"""What a change inside a language model does to the next token that it predicts."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@torch.no_grad()
+def cross_entropy(
+    logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"]
+) -> Float[Tensor, "batch pos-1"]:
+    """-log p(next token), in nats, for every token but the last."""
+    log_p = logits[:, :-1].float().log_softmax(-1)
+    return -log_p.gather(-1, tokens[:, 1:, None]).squeeze(-1)
+
+
+@torch.no_grad()
+def kl_divergence(
+    logits: Float[Tensor, "batch pos vocab"], changed: Float[Tensor, "batch pos vocab"]
+) -> Float[Tensor, "batch pos"]:
+    """KL(p || q) of the next token, in nats: p the model's own prediction, q the changed one."""
+    log_p, log_q = logits.float().log_softmax(-1), changed.float().log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def ce_recovered(ce_zero: float, ce_spliced: float, ce_clean: float) -> float | None:
+    """(CE_zero - CE_t) / (CE_zero - CE_f): 1 where the transcoder does as well as the layer that it replaces, 0 where
+    it does no better than writing zeros, None where zeros cost nothing."""
+    return None if ce_zero == ce_clean else (ce_zero - ce_spliced) / (ce_zero - ce_clean)
