@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples reproduce beyond architectures experiments speed ensemble-speed test test-slow lint format docs clean
+.PHONY: help setup link examples train language-model reproduce beyond architectures experiments speed ensemble-speed test test-slow lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,12 @@ lint: link      ## ruff and pyright
 format: $(INSTALLED)  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+train: $(EXAMPLES)  ## transcoders of a real language model, with and without matching (ARGS='settings.yaml' ...)
+	$(BIN)/faithfulness train $(ARGS)
+
+language-model: $(EXAMPLES)  ## the same over five seeds, into benchmarks/results/language_model
+	$(BIN)/faithfulness train --seeds 5 --out benchmarks/results/language_model $(ARGS)
 
 # other widths, numbers of ones, penalties and seeds, with the same coefficients; a few minutes each
 BEYOND := benchmarks/results/beyond

@@ -6,6 +6,8 @@ from faithfulness_plugin.benchmarks.absolute_value import report as absolute_val
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.ensemble_speed import report as ensemble_speed
 from faithfulness_plugin.benchmarks.ensemble_speed.schema import EnsembleSpeedResult
+from faithfulness_plugin.benchmarks.language_model import report as language_model
+from faithfulness_plugin.benchmarks.language_model.result import TrainResult
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.results_page.page import verdicts, write_page
 from faithfulness_plugin.benchmarks.schema import read_result, write_text
@@ -18,6 +20,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 RESULT = RESULTS / "absolute_value" / RESULT_FILENAME
 SPEED = RESULTS / "speed" / RESULT_FILENAME
 ENSEMBLE_SPEED = RESULTS / "ensemble_speed" / RESULT_FILENAME
+LANGUAGE_MODEL = RESULTS / "language_model" / RESULT_FILENAME
 TOY = RESULTS / "toy"
 
 
@@ -32,6 +35,7 @@ def measured() -> dict[str, str]:
         "speed table": speed.tables(speeds),
         "ensemble speed table": ensemble_speed.table(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult)),
         "verdicts": verdicts(TOY),
+        "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
     }
 
 
@@ -61,9 +65,10 @@ def main() -> None:
     speed.write_report(read_result(SPEED, SpeedResult), SPEED.parent)
     ensemble_speed.write_report(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
     write_page(TOY, TOY)
+    tables = measured()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for name, table in measured().items():
+        for name, table in tables.items():
             text = filled_in(text, name, table)
         write_text(page, text)
 

@@ -13,7 +13,7 @@ from faithfulness_plugin.cli_ensemble import ensemble
 from faithfulness_plugin.cli_report import report
 from faithfulness_plugin.cli_scan import scan
 from faithfulness_plugin.cli_train import train
-from faithfulness_plugin.terminal import Lines, fail, say, show
+from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 
 if TYPE_CHECKING:  # at run time the command that needs them imports them
     from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult, ExperimentConfig, Run
@@ -115,7 +115,7 @@ def _run_and_report(
     except KeyboardInterrupt:
         code = 130
     except (ValueError, RuntimeError, OSError) as error:
-        say(f"error: a run failed: {(str(error) or type(error).__name__).splitlines()[0]}")
+        say(f"error: a run failed: {one_line(error)}")
         code = 1
     try:
         if code:
@@ -195,7 +195,7 @@ def speed(
         say("stopped; the same command without --overwrite goes on with the size that was being measured")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
-        fail((str(error) or type(error).__name__).splitlines()[0], 1)
+        fail(one_line(error), 1)
     show(tables(result))
     say("written: " + ", ".join(str(path) for path in [out / RESULT_FILENAME, *written]))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from faithfulness_plugin.terminal import Lines, ask_for_yes, fail, say, show
+from faithfulness_plugin.terminal import Lines, ask_for_yes, fail, one_line, say, show
 
 if TYPE_CHECKING:
     from faithfulness_plugin.benchmarks.audit.schema import AuditRun, InertCheck
@@ -49,7 +49,7 @@ def run_audit(
         say("stopped; the same command without --overwrite goes on from there")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
-        fail((str(error) or type(error).__name__).splitlines()[0], 1)
+        fail(one_line(error), 1)
     show(f"{table(result)}\n\n{caption(result)}")
     say("written: " + ", ".join(str(p) for p in [path, *written]))
     raise typer.Exit(0)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from faithfulness_plugin.terminal import Lines, fail, say, show
+from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 
 
 def ensemble(
@@ -56,6 +56,6 @@ def ensemble(
         say("stopped: nothing was measured to the end; the same command measures all of it")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
-        fail((str(error) or type(error).__name__).splitlines()[0], 1)
+        fail(one_line(error), 1)
     show(table(result))
     say("written: " + ", ".join(str(p) for p in [path, *written]))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from faithfulness_plugin.terminal import Lines, ask_for_yes, fail, say, show
+from faithfulness_plugin.terminal import Lines, ask_for_yes, fail, one_line, say, show
 
 if TYPE_CHECKING:  # at run time the command that needs them imports them
     from faithfulness_plugin.benchmarks.scan.schema import ScanResult, Trained
@@ -164,7 +164,7 @@ def _run(
     except KeyboardInterrupt:
         code = 130
     except (ValueError, RuntimeError, OSError) as error:
-        say(f"error: {(str(error) or type(error).__name__).splitlines()[0]}")
+        say(f"error: {one_line(error)}")
         code = 1
     if failed:
         point = failed[0].point

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from faithfulness_plugin.terminal import fail, say, show
+from faithfulness_plugin.terminal import fail, one_line, say, show
 
 
 def train(
@@ -17,6 +17,7 @@ def train(
     tokens: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda, in place of the file's")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many, in place of the file's")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there")] = False,
 ) -> None:
     """Train transcoders of a language model's MLPs, with and without Jacobian matching, from a file of settings.
@@ -31,7 +32,7 @@ def train(
     from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
     from faithfulness_plugin.benchmarks.schema import ResultError
 
-    flags = {"tokens": tokens, "device": device, "seed": seed}
+    flags = {"tokens": tokens, "device": device, "seed": seed, "seeds": seeds}
     try:
         settings = {} if config is None else read_config(config).model_dump(exclude_unset=True)
         given = {name: value for name, value in flags.items() if value is not None}
@@ -50,6 +51,6 @@ def train(
         say(f"stopped; the same command{' without --overwrite' * overwrite} goes on from the last checkpoint")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
-        fail((str(error) or type(error).__name__).splitlines()[0], 1)
+        fail(one_line(error), 1)
     show(tables(result))
     say(f"written: {path}, {out / TRANSCODERS}")

@@ -77,6 +77,11 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def show(markdown: str) -> None:
     """Tables, drawn where they fit and as Markdown where they would be cut."""
     console = Console()

@@ -1,1 +1,1 @@
-"""Scripts to read and run."""
+"""Scripts to read and to run; their model and text need no hub."""

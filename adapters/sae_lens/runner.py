@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from sae_lens.config import LanguageModelSAERunnerConfig
 from sae_lens.constants import SAE_WEIGHTS_FILENAME
 from sae_lens.llm_sae_training_runner import LanguageModelSAETrainingRunner
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner, MultiSAETrainingRunnerConfig
+from sae_lens.registry import get_sae_training_class
 from safetensors import SafetensorError
 from typing_extensions import override
 
@@ -28,6 +30,7 @@ from faithfulness_plugin.atomic import write_text
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
 
 RunnerConfig = LanguageModelSAERunnerConfig[Any] | MultiSAETrainingRunnerConfig
 
@@ -45,6 +48,7 @@ def faithful_runner(
     *,
     override_model: Any = None,
     override_dataset: Any = None,
+    override_sae: Any = None,
     layer: HookedLayer | Mapping[str, HookedLayer] | None = None,
     evaluate_every: int | None = None,
     repeat: bool = True,
@@ -66,7 +70,7 @@ def faithful_runner(
 
     Args:
         cfg: SAELens's, with one of this package's configs as `sae` (or several as `saes`: one pass over the model).
-        override_model, override_dataset: as SAELens's.
+        override_model, override_dataset, override_sae: as SAELens's (`override_saes` by name, for several).
         layer: what is replaced, from `mlp_layer` or `layer_between`; by name for several.
         evaluate_every: steps; None: as often as SAELens would with wandb.
         repeat: start the text again where it ends.
@@ -74,8 +78,8 @@ def faithful_runner(
         overwrite: replace what stands in `output_path`; begin anew where checkpoints are.
 
     Raises:
-        ValueError: an SAE's config, a hook that does not exist or belongs to no MLP, widths that do not fit, a text
-        that
+        ValueError: an SAE's config, a model of another kind, a hook that does not exist or belongs to no MLP, widths
+        that do not fit, a text that
             is too short, a device that is not there, a checkpoint of other settings.
         FileExistsError: a transcoder or checkpoints are there already.
     """
@@ -83,27 +87,49 @@ def faithful_runner(
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'device="{cfg.device}": torch sees no CUDA device here; use device="cpu"')
     several = isinstance(cfg, MultiSAETrainingRunnerConfig)
-    for name, sae in (dict(cfg.saes) if several else {"sae": cfg.sae}).items():
+    if not several and cfg.use_cached_activations:
+        raise ValueError(
+            "use_cached_activations=True leaves the model out, and the layer is a part of it: set it to False"
+        )
+    if override_model is None and cfg.model_class_name != "HookedTransformer":
+        raise ValueError(
+            f'model_class_name="{cfg.model_class_name}" has no blocks that are known here: pass '
+            "override_model=TransformerBridge.boot_transformers(name)"
+        )
+    for name, sae in (cfg.saes if several else {"sae": cfg.sae}).items():
         _require_transcoder(name, sae)
     cfg = copy.deepcopy(cfg)
     if cfg.checkpoint_path is not None and cfg.logger.wandb_id is None:
         cfg.checkpoint_path = str(Path(cfg.checkpoint_path).parent)  # without the random name
     last = _place_is_free(cfg, resume=resume, overwrite=overwrite)
     cfg.resume_from_checkpoint = cfg.resume_from_checkpoint or (None if last is None else str(last))
-    runner_class = FaithfulMultiRunner if several else FaithfulRunner
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Dataset is not tokenized")
         torch.manual_seed(derived_seed(cfg.seed, "weights"))
-        runner = runner_class(cfg, override_dataset=override_dataset, override_model=override_model)  # pyright: ignore[reportArgumentType]
+        overrides: dict[str, Any] = {"override_dataset": override_dataset, "override_model": override_model}
+        if isinstance(cfg, MultiSAETrainingRunnerConfig):
+            saes: dict[str, Any] = override_sae or {
+                name: made_with_seed(sae, cfg.seed) for name, sae in cfg.saes.items()
+            }
+            runner = FaithfulMultiRunner(cfg, override_saes=saes, **overrides)
+        else:
+            runner = FaithfulRunner(cfg, override_sae=override_sae, **overrides)
         runner.matched = _Matched(runner, layer, evaluate_every=evaluate_every, repeat=repeat)
     if cfg.resume_from_checkpoint is not None:
         runner.matched.prepare_resume(Path(cfg.resume_from_checkpoint))
     return runner
 
 
-def _require_transcoder(name: str, sae: Any) -> None:
-    from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
+def made_with_seed(cfg: Any, seed: int) -> TrainingTranscoder[Any]:
+    """A new transcoder, whose weights are those of every other of its shape that is made with this seed: arms that
+    differ in a coefficient begin alike. The global random state is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(seed, "weights"))
+        made: Any = get_sae_training_class(cfg.architecture())[0](cfg)
+        return made
 
+
+def _require_transcoder(name: str, sae: Any) -> None:
     if not isinstance(sae, TrainingTranscoderConfig):
         ours = type(sae).__name__.replace("TrainingSAEConfig", "TrainingTranscoderConfig")
         raise ValueError(f"{name}={type(sae).__name__} makes an SAE: use faithfulness_plugin's {ours}")
@@ -126,7 +152,8 @@ def _place_is_free(cfg: RunnerConfig, *, resume: bool, overwrite: bool) -> Path 
             f"{output} holds a transcoder already: pass overwrite=True to replace it, or choose another output_path"
         )
     for path in there:
-        (path / ROWS_FILENAME).unlink(missing_ok=True)  # no later resume may take them up
+        if (path / SETTINGS_FILENAME).exists():
+            shutil.rmtree(path)  # no later resume may take them up
     return None
 
 
@@ -240,6 +267,9 @@ class _Matched:
             self.evaluations.begin(trainer.n_training_steps)
         with self.steps.interruptible():
             trained = trainer.fit()
+            self.steps.end_if_told()
+            if self.runner.cfg.n_checkpoints:
+                self.steps.save()  # what follows may be cut short as well
         if evaluate is not None:
             evaluate(trainer.n_training_steps)
         for transcoder in self.transcoders.values():

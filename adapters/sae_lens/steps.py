@@ -48,6 +48,7 @@ class Steps(Iterator[Any]):
         self.model_seconds = self.training_seconds = 0.0
         self._last: float | None = None
         self._stop: int | None = None
+        self._can_stop = False
 
     def __next__(self) -> Any:
         if self._last is not None:
@@ -68,16 +69,31 @@ class Steps(Iterator[Any]):
 
     def _between(self) -> None:
         trainer, done = self.trainer, self.trainer.n_training_steps
-        if self._stop is not None:
-            self.save()
-            if self._stop == signal.SIGINT:
-                raise KeyboardInterrupt
-            raise SystemExit(SIGTERM_EXIT)
-        if self.evaluate is not None and self.evaluate_every and done % self.evaluate_every == 0:
-            self.evaluate(done)
+        if self._stop is None and self.evaluate_every and done % self.evaluate_every == 0:
+            self._evaluate(done)
+        self.end_if_told()
         if self.thresholds and trainer.n_training_samples > self.thresholds[0]:
             self.save()
             self.thresholds = [tokens for tokens in self.thresholds if tokens >= trainer.n_training_samples]
+
+    def end_if_told(self) -> None:
+        """Raises KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM, once the run is saved."""
+        if self._stop is not None:
+            self.save()
+            raise KeyboardInterrupt if self._stop == signal.SIGINT else SystemExit(SIGTERM_EXIT)
+
+    def _evaluate(self, done: int) -> None:
+        """Nothing is lost where it is cut short."""
+        if self.evaluate is None:
+            return
+        self._can_stop = True
+        try:
+            self.evaluate(done)
+        except KeyboardInterrupt:
+            if self._stop is None:
+                raise
+        finally:
+            self._can_stop = False
 
     def save(self) -> None:
         """A checkpoint: written beside its final name and then renamed. Of those before, the weights are kept, and the
@@ -90,8 +106,9 @@ class Steps(Iterator[Any]):
         self.trainer.save_checkpoint(checkpoint_name=unfinished.name)
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
-        for before in checkpoints(self.folder)[:-1]:
-            (before / ROWS_FILENAME).unlink(missing_ok=True)
+        for other in checkpoints(self.folder):
+            if other != final:
+                (other / ROWS_FILENAME).unlink(missing_ok=True)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -102,9 +119,9 @@ class Steps(Iterator[Any]):
 
         def on_signal(number: int, frame: Any) -> None:
             del frame
-            if self._stop is not None:
+            again, self._stop = self._stop is not None, number
+            if again or self._can_stop:
                 raise KeyboardInterrupt
-            self._stop = number
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -1,8 +1,10 @@
 """What `faithfulness train` is told: model, text, layer, transcoder, estimator, budget."""
 
 import difflib
+from dataclasses import fields
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -16,6 +18,15 @@ Architecture = Literal["topk", "batch_topk", "standard", "jumprelu"]
 
 class TrainConfigError(ValueError):
     """Settings that cannot be used; the message says what to do."""
+
+
+class Arm(NamedTuple):
+    """One of the transcoders of a run."""
+
+    name: str
+    block: int
+    coefficient: float
+    seed: int
 
 
 class ModelSource(Record):
@@ -44,7 +55,7 @@ class TextSource(Record):
 
 
 class TrainConfig(Record):
-    """One run: a transcoder for every block and every coefficient, from one pass over the model."""
+    """One run: a transcoder for every block, coefficient and seed, from one pass over the model."""
 
     model: ModelSource = ModelSource()
     text: TextSource = TextSource()
@@ -75,7 +86,8 @@ class TrainConfig(Record):
     checkpoints: int = Field(default=4, ge=0, description="on the way; an interrupted run leaves one anyway")
     device: Literal["cpu", "cuda"] = "cpu"
     prefetch: int = Field(default=0, ge=0, description="batches that a second thread makes ahead")
-    seed: int = Field(default=0, ge=0, lt=2**61)
+    seed: int = Field(default=0, ge=0, lt=2**61, description="the first; of the prompts' order as well")
+    seeds: int = Field(default=1, ge=1, description="of weights and probes, all on the same rows")
     wandb: bool = False
 
     @field_validator("blocks", "coefficients")
@@ -109,10 +121,8 @@ class TrainConfig(Record):
         """Optimizer steps of each transcoder."""
         return -(-self.tokens // self.batch_size)
 
-    def transcoder_config(self, d_in: int, d_out: int, coefficient: float) -> Any:
+    def transcoder_config(self, d_in: int, d_out: int, coefficient: float, seed: int = 0) -> Any:
         """Of one transcoder. Raises ValueError for fields that do not exist or do not fit."""
-        from dataclasses import fields
-
         import faithfulness_plugin as plugin
 
         config_class = {
@@ -131,37 +141,41 @@ class TrainConfig(Record):
         return config_class(
             d_in=d_in,
             d_out=d_out,
-            jacobian={"seed": self.seed, **self.jacobian},
+            jacobian={"seed": seed, **self.jacobian},
             jacobian_coefficient=coefficient,
             device=self.device,
             **self.transcoder,
         )
 
-    def names(self) -> list[tuple[str, int, float]]:
-        """(name, block, coefficient) of every transcoder."""
-        return [(f"block{block}_coefficient{c:g}", block, c) for block in self.blocks for c in self.coefficients]
+    def arms(self) -> list[Arm]:
+        """Of every transcoder."""
+        seeds = range(self.seed, self.seed + self.seeds)
+        return [
+            Arm(f"block{block}_coefficient{c:g}" + f"_seed{seed}" * (self.seeds > 1), block, c, seed)
+            for block, c, seed in product(self.blocks, self.coefficients, seeds)
+        ]
 
 
 def read_config(path: Path) -> TrainConfig:
     """The settings in a YAML file. Raises TrainConfigError for a file that cannot be read, or settings that do not
     fit."""
     try:
-        fields = yaml.safe_load(path.read_text())
+        settings = yaml.safe_load(path.read_text())
     except OSError as error:
         raise TrainConfigError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrainConfigError(f"{path} is no YAML ({str(error).splitlines()[0]})") from error
-    if fields is None:
-        fields = {}
-    if not isinstance(fields, dict):
+    if settings is None:
+        settings = {}
+    if not isinstance(settings, dict):
         raise TrainConfigError(f"{path} holds no settings by name: write lines such as `tokens: 300000`")
-    return make_config(fields, str(path))
+    return make_config(settings, str(path))
 
 
-def make_config(fields: dict[str, Any], where: str) -> TrainConfig:
+def make_config(settings: dict[str, Any], where: str) -> TrainConfig:
     """Settings from their names and values. Raises TrainConfigError, with `where` they stand, for what does not fit."""
     try:
-        return TrainConfig(**fields)
+        return TrainConfig(**settings)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from faithfulness_plugin.benchmarks.language_model.config import OFFLINE_MODEL, ModelSource, TrainConfigError
+from faithfulness_plugin.terminal import one_line
 
 
 def load_model(source: ModelSource, device: str) -> Any:
@@ -46,8 +47,8 @@ def _from_hub_or_folder(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager")
         return model, AutoTokenizer.from_pretrained(name)
     except Exception as error:  # whatever hub, network and files make of it
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TrainConfigError(
-            f"model {name} could not be loaded ({reason}): check the name or folder and the network (a download that "
-            f"was interrupted goes on when called again), or use model: {{name: {OFFLINE_MODEL}}}, which needs none"
+            f"model {name} could not be loaded ({one_line(error)}): check the name or folder and the network (a "
+            "download that was interrupted goes on when called again), or use model: "
+            f"{{name: {OFFLINE_MODEL}}}, which needs none"
         ) from error

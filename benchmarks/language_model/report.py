@@ -1,7 +1,10 @@
 """The tables of a training run."""
 
-from faithfulness_plugin.benchmarks.language_model.result import StepCost, TrainResult
-from faithfulness_plugin.benchmarks.markdown import markdown_table
+from itertools import product
+
+from faithfulness_plugin.benchmarks.language_model.result import Evaluation, StepCost, TrainResult
+from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table
+from faithfulness_plugin.benchmarks.statistics import interval
 
 COLUMNS = {
     "FVU": "fvu",
@@ -17,14 +20,20 @@ COLUMNS = {
 
 
 def evaluation_table(result: TrainResult) -> str:
-    """Every transcoder before and after."""
+    """Every block and coefficient before and after: means over seeds with 95 % intervals."""
     rows = []
-    for transcoder in result.transcoders:
-        for when, evaluation in (("before", transcoder.evaluations[0]), ("after", transcoder.evaluations[-1])):
-            values = (getattr(evaluation, name) for name in COLUMNS.values())
-            numbers = ["-" if value is None else f"{value:.3f}" for value in values]
-            rows.append([f"{transcoder.block}", f"{transcoder.coefficient:g}", when, *numbers])
+    for block, coefficient in product(result.config.blocks, result.config.coefficients):
+        arm = [t for t in result.transcoders if (t.block, t.coefficient) == (block, coefficient)]
+        for when, place in (("before", 0), ("after", -1)):
+            evaluations = [transcoder.evaluations[place] for transcoder in arm]
+            numbers = [_over_seeds(evaluations, name) for name in COLUMNS.values()]
+            rows.append([f"{block}", f"{coefficient:g}", when, *numbers])
     return markdown_table(["block", "coefficient", "training", *COLUMNS], rows)
+
+
+def _over_seeds(evaluations: list[Evaluation], name: str) -> str:
+    values = [getattr(evaluation, name) for evaluation in evaluations]
+    return "-" if None in values else interval_text(interval(values), 3)
 
 
 def speed_table(result: TrainResult) -> str:
@@ -43,7 +52,15 @@ def speed_table(result: TrainResult) -> str:
 
 def tables(result: TrainResult) -> str:
     """All that there is to show."""
-    text = [f"{result.model}, {result.config.tokens:,} tokens", evaluation_table(result)]
+    config = result.config
+    size = ", ".join(f"{name} {value}" for name, value in config.transcoder.items())
+    seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
+    held_out = config.held_out_prompts * config.context_size
+    text = [
+        f"{result.model}: {config.architecture}, {size}, {config.tokens:,} tokens, {seeds}; measured on {held_out:,} "
+        "held-out tokens.",
+        evaluation_table(result),
+    ]
     if result.speed is not None:
         text += [speed_table(result), f"The term slows the run down by a factor of {result.speed.slow_down:.2f}."]
     return "\n\n".join(text)

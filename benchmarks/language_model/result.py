@@ -35,6 +35,7 @@ class Trained(Record):
     name: str
     block: int
     coefficient: float
+    seed: int
     hook_in: str
     hook_out: str
     evaluations: list[Evaluation] = Field(description="the first before training, the last after it")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from faithfulness_plugin.benchmarks.language_model.config import OFFLINE_TEXT, TextSource, TrainConfig, TrainConfigError
 from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.terminal import one_line
 
 SHUFFLED_AT_A_TIME = 10_000  # documents of a stream
 
@@ -100,10 +101,9 @@ class _Streamed:
             dataset = datasets.load_dataset(source.name, source.subset, split=source.split, streaming=True)
             first = next(iter(dataset), None)
         except Exception as error:  # whatever hub, network and files make of it
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise TrainConfigError(
-                f"dataset {source.name} could not be loaded ({reason}): check name, subset, split and the network, or "
-                f"use text: {{name: {OFFLINE_TEXT}}} or text: {{files: [...]}}, which need none"
+                f"dataset {source.name} could not be loaded ({one_line(error)}): check name, subset, split and the "
+                f"network, or use text: {{name: {OFFLINE_TEXT}}} or text: {{files: [...]}}, which need none"
             ) from error
         columns = [] if first is None else list(first)
         if self.column not in columns or not isinstance(first[self.column], str):  # pyright: ignore[reportOptionalSubscript]

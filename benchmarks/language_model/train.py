@@ -1,17 +1,21 @@
 """One run: model, text, runner, evaluation, timing, result file."""
 
+import logging
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import sae_lens
 from sae_lens.config import LoggingConfig
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
 
 from faithfulness_plugin.adapters.sae_lens import faithful_runner
+from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.adapters.transformer_lens import mlp_layer
-from faithfulness_plugin.benchmarks.language_model.config import TrainConfig, TrainConfigError
+from faithfulness_plugin.benchmarks.language_model.config import Arm, TrainConfig, TrainConfigError
 from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
 from faithfulness_plugin.benchmarks.language_model.result import Evaluation, Trained, TrainResult
 from faithfulness_plugin.benchmarks.language_model.speed import measure
@@ -53,19 +57,23 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
         layers = {block: mlp_layer(model, block) for block in config.blocks}
     except ValueError as error:
         raise TrainConfigError(f"blocks: {error}") from error
-    runner = faithful_runner(
-        _runner_config(config, out, model.cfg.d_model),
-        override_model=model,
-        override_dataset=prompts,
-        layer={name: layers[block] for name, block, _ in config.names()},
-        evaluate_every=-(-config.n_steps // config.evaluations),
-        repeat=config.text.repeat,
-        resume=not begin_anew,
-        overwrite=begin_anew,
-    )
-    note(f"training {len(config.names())} transcoders")
+    runner_config = _runner_config(config, out, model.cfg.d_model)
+    saes = {arm.name: made_with_seed(runner_config.saes[arm.name], arm.seed) for arm in config.arms()}  # pyright: ignore[reportArgumentType]
+    with _without_warnings():
+        runner = faithful_runner(
+            runner_config,
+            override_model=model,
+            override_dataset=prompts,
+            override_sae=saes,
+            layer={arm.name: layers[arm.block] for arm in config.arms()},
+            evaluate_every=-(-config.n_steps // config.evaluations),
+            repeat=config.text.repeat,
+            resume=not begin_anew,
+            overwrite=begin_anew,
+        )
+    note(f"training {len(saes)} transcoders")
     trained = runner.run()
-    matched = next((name for name, _, coefficient in config.names() if coefficient > 0), None)
+    matched = next((arm.name for arm in config.arms() if arm.coefficient > 0), None)
     speed = None
     if matched is not None:
         note("timing a step with and without the term")
@@ -74,7 +82,7 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
     finished = result.model_copy(
         update={
             "complete": True,
-            "transcoders": [_trained(runner, *named) for named in config.names()],
+            "transcoders": [_trained(runner, arm) for arm in config.arms()],
             "speed": speed,
             "peak_memory": _peak_memory(),
         }
@@ -83,24 +91,28 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
     return finished
 
 
-def _trained(runner: Any, name: str, block: int, coefficient: float) -> Trained:
-    layer, lines = runner.matched.layers[name], runner.matched.evaluations.lines
-    evaluations = [Evaluation(**line) for line in lines if line["name"] == name]
-    return Trained(
-        name=name,
-        block=block,
-        coefficient=coefficient,
-        hook_in=layer.hook_in,
-        hook_out=layer.hook_out,
-        evaluations=evaluations,
-    )
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """SAELens's, that its own configuration does not know model and text: this package's does."""
+    before = sae_lens.logger.level
+    sae_lens.logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        sae_lens.logger.setLevel(before)
+
+
+def _trained(runner: Any, arm: Arm) -> Trained:
+    layer, lines = runner.matched.layers[arm.name], runner.matched.evaluations.lines
+    evaluations = [Evaluation(**line) for line in lines if line["name"] == arm.name]
+    return Trained(**arm._asdict(), hook_in=layer.hook_in, hook_out=layer.hook_out, evaluations=evaluations)
 
 
 def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrainingRunnerConfig:
     text = ", ".join(config.text.files) or config.text.name
     return MultiSAETrainingRunnerConfig(
-        saes={name: config.transcoder_config(d_model, d_model, c) for name, _, c in config.names()},
-        hook_names={name: f"blocks.{block}.mlp.hook_in" for name, block, _ in config.names()},
+        saes={arm.name: config.transcoder_config(d_model, d_model, arm.coefficient, arm.seed) for arm in config.arms()},
+        hook_names={arm.name: f"blocks.{arm.block}.mlp.hook_in" for arm in config.arms()},
         model_name=model_title(config.model),
         model_class_name="TransformerBridge",
         dataset_path=text,

@@ -1,0 +1,65 @@
+import difflib
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from sae_lens import SAE, LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, LoggingConfig
+from tiny_models import hooked
+
+from faithfulness_plugin import TopKTrainingTranscoderConfig
+from faithfulness_plugin.adapters.transformer_lens import mlp_layer
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "adapters" / "examples"
+
+
+def test_a_script_for_saes_becomes_one_for_transcoders_by_three_lines():
+    before, after = (
+        (EXAMPLES / name).read_text().split('"""\n', 1)[1].splitlines()
+        for name in ("train_sae.py", "train_transcoder.py")
+    )
+    changed = [line for line in difflib.ndiff(before, after) if line.startswith("+ ")]
+    assert 0 < len(changed) <= 3
+    gone = [line for line in difflib.ndiff(before, after) if line.startswith("- ")]
+    assert len(gone) <= len(changed)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of SAELens and of transformers, as in a script
+@pytest.mark.parametrize("script", ["train_sae.py", "train_transcoder.py"])
+def test_both_scripts_run(as_installed, script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    trained = SAE.load_from_disk("out/example/trained")
+    is_transcoder = script == "train_transcoder.py"
+    assert (trained.cfg.metadata.hook_name_out == "blocks.10.mlp.hook_out") == is_transcoder
+    assert Path("out/example/trained/evaluations.jsonl").exists() == is_transcoder
+
+
+@pytest.mark.filterwarnings("ignore:.*copy construct from a tensor:UserWarning")
+def test_saelenss_runner_as_it_is_trains_a_transcoder_as_well(tmp_path):
+    model = hooked("LNPre", dtype=torch.float32)
+    cfg = LanguageModelSAERunnerConfig(
+        sae=TopKTrainingTranscoderConfig(d_in=16, d_sae=48, k=4, jacobian_coefficient=0.5),
+        hook_name="blocks.1.ln2.hook_normalized",
+        context_size=8,
+        training_tokens=2048,
+        train_batch_size_tokens=64,
+        store_batch_size_prompts=4,
+        n_batches_in_buffer=16,
+        lr=1e-2,
+        logger=LoggingConfig(log_to_wandb=False),
+        checkpoint_path=None,
+        output_path=str(tmp_path),
+    )
+    prompts = [{"tokens": [(7 * i + j * j) % 50 for j in range(8)]} for i in range(300)]
+    runner = LanguageModelSAETrainingRunner(cfg, override_model=model, override_dataset=prompts)  # pyright: ignore[reportArgumentType]
+    layer = mlp_layer(model, block=1)
+    runner.sae.set_layer(layer)  # pyright: ignore
+    runner.evaluator = None  # pyright: ignore
+    rows = next(iter(runner.activations_store))
+    y = layer(rows)
+    before = ((runner.sae(rows) - y).square().sum() / (y - y.mean(0)).square().sum()).item()
+    trained = runner.run()
+    after = ((trained(rows) - y).square().sum() / (y - y.mean(0)).square().sum()).item()
+    assert after < before / 2
