@@ -11,8 +11,11 @@ RESULT_FILENAME = "result.json"
 T_RESULT = TypeVar("T_RESULT", bound=Result)
 
 
-def begin_or_go_on(out: Path, fresh: T_RESULT, *, overwrite: bool) -> T_RESULT:
+def begin_or_go_on(out: Path, fresh: T_RESULT, *, overwrite: bool, write: bool = True) -> T_RESULT:
     """The result that stands in `out`, where it has the settings of the fresh one; else the fresh one, written there.
+
+    Args:
+        write: False where more may be found wrong: then the caller writes the fresh one, once nothing is.
 
     Raises:
         ResultError: `out` cannot be written, or holds a result of other settings, a partial one of other versions, or
@@ -36,7 +39,8 @@ def begin_or_go_on(out: Path, fresh: T_RESULT, *, overwrite: bool) -> T_RESULT:
         raise ResultError(
             f"{out} is not empty and holds no {RESULT_FILENAME}: choose another --out, or pass --overwrite"
         )
-    write_text(path, fresh.model_dump_json(indent=1))
+    if write:
+        write_text(path, fresh.model_dump_json(indent=1))
     return fresh
 
 

@@ -30,7 +30,7 @@ def train(
     from faithfulness_plugin.benchmarks.language_model.report import tables
     from faithfulness_plugin.benchmarks.language_model.train import TRANSCODERS, complete, open_result
     from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
-    from faithfulness_plugin.benchmarks.schema import ResultError
+    from faithfulness_plugin.benchmarks.schema import ResultError, read_result
 
     flags = {"tokens": tokens, "device": device, "seed": seed, "seeds": seeds}
     try:
@@ -48,7 +48,9 @@ def train(
     except TrainConfigError as error:
         fail(str(error), 2)
     except KeyboardInterrupt:
-        say(f"stopped; the same command{' without --overwrite' * overwrite} goes on from the last checkpoint")
+        begun = path.exists() and (there := read_result(path, type(result))).config == wanted and not there.complete
+        again = f"the same command{' without --overwrite' * overwrite} goes on from the last checkpoint"
+        say(f"stopped; {again}" if begun else "stopped; nothing has been begun, or replaced")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
         fail(one_line(error), 1)

@@ -108,10 +108,10 @@ class TranscoderEvaluator:
         clean, zero = 0.0, dict.fromkeys(hooks_out, 0.0)
         for tokens, kept in self._batches():
             logits = self.hooks.run(tokens, {name: _keep_rows(rows, kept) for name, rows in seen.items()})
-            clean += cross_entropy(logits, tokens).sum().item()
+            clean += cross_entropy(logits, tokens).double().sum().item()
             for name in hooks_out:
                 zeroed = self.hooks.run(tokens, {name: _write_zeros(kept)})
-                zero[name] += cross_entropy(zeroed, tokens).sum().item()
+                zero[name] += cross_entropy(zeroed, tokens).double().sum().item()
         n = self._n_predicted
         self._clean, self._zero = clean / n, {name: total / n for name, total in zero.items()}
         self._rows = {name: torch.cat(rows) for name, rows in seen.items()}
@@ -122,7 +122,7 @@ class TranscoderEvaluator:
             logits = self.hooks.run(tokens, {})
             for name, transcoder in transcoders.items():
                 changed = self.hooks.run(tokens, self._splice(self.layers[name], transcoder, kept))
-                ce[name] += cross_entropy(changed, tokens).sum().item()
+                ce[name] += cross_entropy(changed, tokens).double().sum().item()
                 kl[name] += kl_divergence(logits, changed)[:, :-1].sum().item()
         return {name: self._entries(name, ce[name], kl[name]) for name in transcoders}
 

@@ -37,7 +37,7 @@ def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None)
         **{f"Coefficient: {name}": f"{_value(of):g}" for name, of in transcoder.get_coefficients().items()},
         "Command": f"`{' '.join(map(shlex.quote, [Path(sys.argv[0]).name, *sys.argv[1:]]))}`",
     }
-    lines = [f"| {name} | {value} |" for name, value in facts.items()]
+    lines = [f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in facts.items()]
     text = ["# Transcoder", "", "| | |", "| --- | --- |", *lines, ""]
     if evaluation is not None:
         text += [

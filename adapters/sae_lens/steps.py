@@ -102,6 +102,8 @@ class Steps(Iterator[Any]):
             return
         done = self.trainer.n_training_samples
         unfinished, final = self.folder / f"unfinished_{done}", self.folder / str(done)
+        if (final / ROWS_FILENAME).exists():
+            return  # gone on from there, and not a step further
         shutil.rmtree(unfinished, ignore_errors=True)
         self.trainer.save_checkpoint(checkpoint_name=unfinished.name)
         shutil.rmtree(final, ignore_errors=True)

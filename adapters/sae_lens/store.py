@@ -49,8 +49,8 @@ class ResumableStore(ActivationsStore):
         self._restored: dict[str, Tensor] | None = None
         self._restored_from: str | None = None
 
-    def held_out_tokens(self) -> Int[Tensor, "prompts pos"]:
-        """The prompts that are not trained on, on the model's device. Raises ValueError for a text that has no more."""
+    def first_prompts(self) -> Int[Tensor, "prompts pos"]:
+        """The prompts that are held out, and one more. Raises ValueError for a text that has not so many."""
         processed = self.n_dataset_processed
         prompts = list(islice(super()._iterate_tokenized_sequences(), self.n_held_out + 1))
         self.n_dataset_processed = processed
@@ -60,10 +60,11 @@ class ResumableStore(ActivationsStore):
                 "out for evaluation: use a longer text, a smaller context_size, or less evaluation (n_eval_batches, "
                 "eval_batch_size_prompts)"
             )
-        device = next(self.model.parameters()).device
-        if not self.n_held_out:
-            return torch.zeros(0, self.context_size, dtype=torch.long, device=device)
-        return torch.stack(prompts[: self.n_held_out]).to(device)
+        return torch.stack(prompts)
+
+    def held_out_tokens(self) -> Int[Tensor, "prompts pos"]:
+        """The prompts that are not trained on, on the model's device. Raises as `first_prompts`."""
+        return self.first_prompts()[: self.n_held_out].to(next(self.model.parameters()).device)
 
     @override
     def _iterate_tokenized_sequences(self) -> Generator[Tensor, None, None]:
@@ -125,7 +126,8 @@ class ResumableStore(ActivationsStore):
         super().save_to_checkpoint(checkpoint_path)
         with self.lock:
             ahead = [*self._on_the_way, *self._replayed]
-            rows = {} if self._rows is None else self._rows.state_dict()
+            # a store that was put somewhere and not used since is there still
+            rows = self._restored or {} if self._rows is None else self._rows.state_dict()
             state = {f"rows.{name}": tensor for name, tensor in rows.items()}
             state["n_sequences"] = torch.tensor(self._n_sequences)
             state["n_dataset_processed"] = torch.tensor(self.n_dataset_processed)

@@ -1,18 +1,20 @@
 """What `faithfulness train` is told: model, text, layer, transcoder, estimator, budget."""
 
 import difflib
-from dataclasses import fields
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from faithfulness_plugin.benchmarks.schema import Record
+from faithfulness_plugin.terminal import one_line
 
 OFFLINE_MODEL = "smollm2"
 OFFLINE_TEXT = "speeches"
+MIXED = 0.5
+"""The share of the buffer that stays when it is refilled."""
 Architecture = Literal["topk", "batch_topk", "standard", "jumprelu"]
 
 
@@ -121,6 +123,19 @@ class TrainConfig(Record):
         """Optimizer steps of each transcoder."""
         return -(-self.tokens // self.batch_size)
 
+    @property
+    def held_out(self) -> int:
+        """Prompts that are held out, in whole passes."""
+        return -(-self.held_out_prompts // self.prompts_per_pass) * self.prompts_per_pass
+
+    @property
+    def rows_needed(self) -> int:
+        """Tokens of text that go into the buffer by the end: some are never served."""
+        capacity = self.buffer_prompts * self.context_size
+        served = max(1, int(capacity * (1 - MIXED)) // self.batch_size) * self.batch_size
+        rounds = -(-self.n_steps * self.batch_size // served)
+        return capacity + (rounds - 1) * served
+
     def transcoder_config(self, d_in: int, d_out: int, coefficient: float, seed: int = 0) -> Any:
         """Of one transcoder. Raises ValueError for fields that do not exist or do not fit."""
         import faithfulness_plugin as plugin
@@ -131,11 +146,16 @@ class TrainConfig(Record):
             "standard": plugin.StandardTrainingTranscoderConfig,
             "jumprelu": plugin.JumpReLUTrainingTranscoderConfig,
         }[self.architecture]
-        given_here = {"d_in", "d_out", "jacobian", "jacobian_coefficient", "device", "metadata"}
-        known = [field.name for field in fields(config_class) if field.name not in given_here]
-        for name in self.transcoder:
-            if name not in known:
-                raise ValueError(f"transcoder: {_unknown(name, known)}")
+        given_here = {"d_in", "d_out", "jacobian", "jacobian_coefficient", "device", "dtype", "metadata"}
+        types = {name: kind for name, kind in get_type_hints(config_class).items() if name not in given_here}
+        settings = {}
+        for name, value in self.transcoder.items():
+            if name not in types:
+                raise ValueError(f"transcoder: {_unknown(name, list(types))}")
+            try:
+                settings[name] = TypeAdapter(types[name]).validate_python(value)
+            except ValidationError as error:
+                raise ValueError(f"transcoder: {name}: {error.errors()[0]['msg']}") from error
         if "d_sae" not in self.transcoder:
             raise ValueError("transcoder: d_sae, the number of features, is missing")
         return config_class(
@@ -144,14 +164,14 @@ class TrainConfig(Record):
             jacobian={"seed": seed, **self.jacobian},
             jacobian_coefficient=coefficient,
             device=self.device,
-            **self.transcoder,
+            **settings,
         )
 
     def arms(self) -> list[Arm]:
         """Of every transcoder."""
         seeds = range(self.seed, self.seed + self.seeds)
         return [
-            Arm(f"block{block}_coefficient{c:g}" + f"_seed{seed}" * (self.seeds > 1), block, c, seed)
+            Arm(f"block{block}_coefficient{_short(c)}" + f"_seed{seed}" * (self.seeds > 1), block, c, seed)
             for block, c, seed in product(self.blocks, self.coefficients, seeds)
         ]
 
@@ -163,13 +183,18 @@ def read_config(path: Path) -> TrainConfig:
         settings = yaml.safe_load(path.read_text())
     except OSError as error:
         raise TrainConfigError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TrainConfigError(f"{path} is no YAML ({str(error).splitlines()[0]})") from error
+    except (yaml.YAMLError, ValueError) as error:  # bytes that are no text, a date that is none
+        raise TrainConfigError(f"{path} is no YAML ({one_line(error)}{_place(error)})") from error
     if settings is None:
         settings = {}
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise TrainConfigError(f"{path} holds no settings by name: write lines such as `tokens: 300000`")
     return make_config(settings, str(path))
+
+
+def _place(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f", line {mark.line + 1}"
 
 
 def make_config(settings: dict[str, Any], where: str) -> TrainConfig:
@@ -184,6 +209,11 @@ def make_config(settings: dict[str, Any], where: str) -> TrainConfig:
             raise TrainConfigError(f"{where}: {_unknown(name, list(model.model_fields))}") from error
         message = first["msg"].removeprefix("Value error, ")
         raise TrainConfigError(f"{where}: {name + ': ' if name else ''}{message}") from error
+
+
+def _short(number: float) -> str:
+    """All of its digits, and no ".0"."""
+    return repr(number).removesuffix(".0")
 
 
 def _unknown(name: str, known: list[str]) -> str:

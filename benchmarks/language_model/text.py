@@ -59,15 +59,29 @@ def load_prompts(config: TrainConfig, tokenizer: Any) -> Prompts:
     if not source.files and source.name != OFFLINE_TEXT:
         return Prompts(_Streamed(source, config.seed), tokenizer, config.context_size, None)
     prompts = Prompts(_documents(source), tokenizer, config.context_size, config.seed)
-    assert prompts.rows is not None
-    there, needed = len(prompts.rows), config.held_out_prompts + -(-config.tokens // (config.context_size - 1))
-    if there < config.held_out_prompts + config.prompts_per_pass or (there < needed and not config.text.repeat):
-        raise TrainConfigError(
-            f"the text makes {there} prompts of {config.context_size} tokens, and {config.tokens} tokens and "
-            f"{config.held_out_prompts} held-out prompts take {needed}: lower tokens, give more text, or set "
-            "text: {repeat: true}"
-        )
+    _require_enough(prompts, tokenizer, config)
     return prompts
+
+
+def _require_enough(prompts: Prompts, tokenizer: Any, config: TrainConfig) -> None:
+    """Raises TrainConfigError where the training would come to the end of the text."""
+    from sae_lens.util import get_special_token_ids
+
+    assert prompts.rows is not None
+    special = set(get_special_token_ids(tokenizer))
+    held_out, at_a_time = config.held_out, config.prompts_per_pass
+    passes = max(0, len(prompts.rows) - held_out) // at_a_time
+    there = sum(
+        sum(token not in special for token in row["tokens"])
+        for row in prompts.rows[held_out : held_out + passes * at_a_time]
+    )
+    needed = config.batch_size if config.text.repeat else config.rows_needed
+    if not passes or there < needed:
+        raise TrainConfigError(
+            f"the text makes {len(prompts.rows)} prompts of {config.context_size} tokens, {there:,} tokens to train on "
+            f"after {held_out} held-out prompts, and {needed:,} are needed (the buffer counts): lower tokens or "
+            "buffer_prompts, give more text, or set text: {repeat: true}"
+        )
 
 
 def _documents(source: TextSource) -> list[str]:
@@ -84,10 +98,16 @@ def _documents(source: TextSource) -> list[str]:
         found += sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     if not found:
         raise TrainConfigError(f"text.files: there is no .txt file in {', '.join(source.files)}: name files or folders")
+    return [_read(path) for path in found]
+
+
+def _read(path: Path) -> str:
     try:
-        return [path.read_text(encoding="utf-8") for path in found]
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainConfigError(f"text.files: cannot be read as text ({error}): name text files in UTF-8") from error
+        raise TrainConfigError(
+            f"text.files: {path} cannot be read as text ({one_line(error)}): name text files in UTF-8"
+        ) from error
 
 
 class _Streamed:

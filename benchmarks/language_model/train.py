@@ -3,6 +3,7 @@
 import logging
 import resource
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
 from faithfulness_plugin.adapters.sae_lens import faithful_runner
 from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.adapters.transformer_lens import mlp_layer
-from faithfulness_plugin.benchmarks.language_model.config import Arm, TrainConfig, TrainConfigError
+from faithfulness_plugin.benchmarks.language_model.config import MIXED, Arm, TrainConfig, TrainConfigError
 from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
 from faithfulness_plugin.benchmarks.language_model.result import Evaluation, Trained, TrainResult
 from faithfulness_plugin.benchmarks.language_model.speed import measure
@@ -27,11 +28,12 @@ CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 
 
 def open_result(out: Path, config: TrainConfig, *, overwrite: bool) -> TrainResult:
-    """The result that stands in `out`, or a fresh one. Raises ResultError as `begin_or_go_on`."""
+    """The result that stands in `out`, or a fresh one, which is not written yet. Raises ResultError as
+    `begin_or_go_on`."""
     fresh = TrainResult(
         complete=False, environment=Environment.here(config.device), model=model_title(config.model), config=config
     )
-    return begin_or_go_on(out, fresh, overwrite=overwrite)
+    return begin_or_go_on(out, fresh, overwrite=overwrite, write=False)
 
 
 def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, begin_anew: bool = False) -> TrainResult:
@@ -71,13 +73,16 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
             resume=not begin_anew,
             overwrite=begin_anew,
         )
+    write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))  # from here on there is something to go on with
     note(f"training {len(saes)} transcoders")
-    trained = runner.run()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All samples in the training dataset have been exhausted")
+        trained = runner.run()
     matched = next((arm.name for arm in config.arms() if arm.coefficient > 0), None)
     speed = None
     if matched is not None:
         note("timing a step with and without the term")
-        layer = runner.matched.layers[matched]
+        layer, runner.matched.store.repeat = runner.matched.layers[matched], True  # what is timed is no training
         speed = measure(runner.matched.store, trained[matched], layer, batch_size=config.batch_size)
     finished = result.model_copy(
         update={
@@ -121,7 +126,8 @@ def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrai
         train_batch_size_tokens=config.batch_size,
         store_batch_size_prompts=config.prompts_per_pass,
         n_batches_in_buffer=config.buffer_prompts,
-        n_eval_batches=-(-config.held_out_prompts // config.prompts_per_pass),
+        n_eval_batches=config.held_out // config.prompts_per_pass,
+        activations_mixing_fraction=MIXED,
         exclude_special_tokens=True,
         device=config.device,
         prefetch_llm_batches=config.prefetch,
