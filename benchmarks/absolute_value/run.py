@@ -8,6 +8,7 @@ import torch
 
 from faithfulness_plugin.benchmarks import controls
 from faithfulness_plugin.benchmarks.absolute_value.schema import Condition, ExperimentConfig, Run
+from faithfulness_plugin.benchmarks.threads import torch_threads
 from faithfulness_plugin.benchmarks.toy_problem import ToyProblem, rounded
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.seeds import derived_seed
@@ -39,34 +40,30 @@ CLASSES: dict[str, tuple[tuple[Any, Any], tuple[Any, Any]]] = {
 """By architecture: the transcoder, and the noise augmentation control with it. The standard one trains in ensembles."""
 
 
+@torch_threads(1)
 def runs(config: ExperimentConfig, jobs: Sequence[tuple[Condition, int]]) -> list[Run]:
     """The runs of these conditions and seeds, trained together where the architecture allows it.
 
     One thread is used (many such calls share a machine). The same seed gives every condition the same rows and the
     same initial weights, and a run does not depend on those beside it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        start = time.perf_counter()
-        if config.architecture == "standard":
-            transcoders = _train_together(config, jobs)
-        else:
-            transcoders = [_train(config, *job) for job in jobs]
-        seconds = (time.perf_counter() - start) / len(jobs)
-        problem = _problem(config)
-        return [
-            Run(
-                condition=condition.name,
-                seed=seed,
-                seconds=round(seconds, 2),
-                metrics=problem.measure(transcoder),
-                jacobian_at_point=rounded(transcoder_jacobian(transcoder, problem.point)),
-                projection=problem.project(transcoder),
-            )
-            for (condition, seed), transcoder in zip(jobs, transcoders, strict=True)
-        ]
-    finally:
-        torch.set_num_threads(threads)
+    start = time.perf_counter()
+    if config.architecture == "standard":
+        transcoders = _train_together(config, jobs)
+    else:
+        transcoders = [_train(config, *job) for job in jobs]
+    seconds = (time.perf_counter() - start) / len(jobs)
+    problem = _problem(config)
+    return [
+        Run(
+            condition=condition.name,
+            seed=seed,
+            seconds=round(seconds, 2),
+            metrics=problem.measure(transcoder),
+            jacobian_at_point=rounded(transcoder_jacobian(transcoder, problem.point)),
+            projection=problem.project(transcoder),
+        )
+        for (condition, seed), transcoder in zip(jobs, transcoders, strict=True)
+    ]
 
 
 def _problem(config: ExperimentConfig) -> ToyProblem:

@@ -1,7 +1,6 @@
 """The public reproduction's training, written as a plain loop, and what its Jacobian term does."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch.nn.functional import mse_loss
 
 from faithfulness_plugin import metrics
 from faithfulness_plugin.benchmarks.audit.schema import AuditConfig, AuditRun, InertCheck
+from faithfulness_plugin.benchmarks.threads import torch_threads
 from faithfulness_plugin.benchmarks.toy_problem import VALIDATION_SEED
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.inputs import AbsInputs
@@ -53,7 +53,7 @@ def jvp_term(model: Model, x: Tensor, v: Tensor) -> Tensor:
 
 def run(config: AuditConfig, column: str, seed: int) -> AuditRun:
     """Trains one column with one thread, and measures it as the reproduction does."""
-    with _one_thread():
+    with torch_threads(1):
         model, last = _train(config, column, seed, config.n_steps)
         return _measure(config, column, seed, model, last)
 
@@ -61,7 +61,7 @@ def run(config: AuditConfig, column: str, seed: int) -> AuditRun:
 def compare_inert(config: AuditConfig, seed: int) -> InertCheck:
     """Trains the repetition column for a few steps: without the term, with it, and with its gradient. Probes come from
     a generator of their own here, so that batches are the same in all three."""
-    with _one_thread():
+    with torch_threads(1):
         values: list[float] = []
         without, _ = _train(config, "repetition", seed, config.n_compared)
         inert, _ = _train(config, "inert", seed, config.n_compared, own_probes=True, terms=values)
@@ -139,14 +139,3 @@ def _measure(config: AuditConfig, column: str, seed: int, model: Model, last: Te
         m_unnormalised=memorization[1],
         fvu=reconstruction.fvu,
     )
-
-
-class _one_thread:
-    """So many runs share a machine."""
-
-    def __enter__(self) -> None:
-        self.threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: Any) -> None:
-        torch.set_num_threads(self.threads)

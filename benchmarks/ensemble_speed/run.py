@@ -18,6 +18,7 @@ from faithfulness_plugin.benchmarks.ensemble_speed.schema import (
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
 from faithfulness_plugin.benchmarks.scan.settings import Settings
 from faithfulness_plugin.benchmarks.schema import Environment, processor, write_text
+from faithfulness_plugin.benchmarks.threads import torch_threads
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.ensemble import train_ensemble
@@ -51,13 +52,9 @@ def complete(
 ) -> EnsembleSpeedResult:
     """Measures everything and writes it."""
     config = result.config
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
+    with torch_threads(config.threads):
         compared = [compare(config, name, on_step) for name in OBJECTIVES]
         lines = [line(config, "models", on_step), line(config, "steps", on_step)]
-    finally:
-        torch.set_num_threads(threads)
     result = result.model_copy(update={"compared": compared, "lines": lines, "complete": True})
     write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
     return result

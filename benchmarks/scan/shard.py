@@ -13,6 +13,7 @@ from torch import Tensor
 from faithfulness_plugin import metrics
 from faithfulness_plugin.benchmarks.scan.schema import AbsScore, Extras, FeatureWeights, Trained
 from faithfulness_plugin.benchmarks.scan.spec import Point, ScanSpec
+from faithfulness_plugin.benchmarks.threads import torch_threads
 from faithfulness_plugin.benchmarks.toy_problem import ToyProblem, rounded
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.toy.circuits import datapoint_circuit
@@ -63,6 +64,7 @@ class Shard(NamedTuple):
     failed: list[Failed]
 
 
+@torch_threads(1)
 def train_shard(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> Shard:
     """Trains and measures, with one thread: shards run beside each other, and the same shard gives the same numbers.
 
@@ -71,8 +73,6 @@ def train_shard(spec: ScanSpec, points: Sequence[Point], folder: Path | None) ->
     Args:
         folder: for a checkpoint, or None for none.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
         return _train(spec, points, folder)
     except NonFiniteError as error:
@@ -80,8 +80,6 @@ def train_shard(spec: ScanSpec, points: Sequence[Point], folder: Path | None) ->
             return Shard([], [Failed(points[0], str(error))])
         alone = [train_shard(spec, [point], folder) for point in points]
         return Shard([t for shard in alone for t in shard.trained], [f for shard in alone for f in shard.failed])
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> Shard:

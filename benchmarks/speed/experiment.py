@@ -9,6 +9,7 @@ from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or
 from faithfulness_plugin.benchmarks.schema import Environment, processor, write_text
 from faithfulness_plugin.benchmarks.speed.run import measure
 from faithfulness_plugin.benchmarks.speed.schema import SizeResult, SpeedConfig, SpeedResult
+from faithfulness_plugin.benchmarks.threads import torch_threads
 
 
 def open_result(out: Path, config: SpeedConfig, *, overwrite: bool = False) -> SpeedResult:
@@ -27,15 +28,11 @@ def complete(
     on_size: Callable[[SizeResult], None] = lambda _: None,
 ) -> SpeedResult:
     """Measures the sizes that are missing; after each one the file in `out` holds all that are done."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(result.config.threads)
-    try:
+    with torch_threads(result.config.threads):
         for size in result.config.sizes[len(result.sizes) :]:
             sizes = [*result.sizes, measure(size, result.config, on_step)]
             done = len(sizes) == len(result.config.sizes)
             result = result.model_copy(update={"sizes": sizes, "complete": done})
             write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
             on_size(sizes[-1])
-    finally:
-        torch.set_num_threads(threads)
     return result
