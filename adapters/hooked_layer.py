@@ -5,14 +5,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
+from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights, same_rows
 from faithfulness_plugin.layer import forward_jvp, layer_jvp
 from faithfulness_plugin.probes import rademacher
 
@@ -93,6 +93,8 @@ class HookedLayer:
         hook_in, hook_out: the model's own names.
         function: f on [1, rows, d_in].
         weights: where f is an MLP with one hidden layer, its weights, so that Jacobians are had in closed form.
+        runs_model: f puts hooks into the model, or runs hooks on its way in and out. While another thread may run the
+            model, `lock` has to be one that it takes too.
 
     Raises ValueError when called from inside itself, by a hook on something that it calls.
     """
@@ -104,8 +106,11 @@ class HookedLayer:
         function: Callable[[Tensor], Tensor],
         *,
         weights: Callable[[], MlpWeights | None] = lambda: None,
+        runs_model: bool = False,
     ) -> None:
         self.hook_in, self.hook_out, self.function, self.weights = hook_in, hook_out, function, weights
+        self.runs_model = runs_model
+        self.lock: AbstractContextManager[Any] = nullcontext()
         self.seconds = 0.0
         """Time spent in f, derivatives in forward mode included; set to 0 at will."""
         self._inside = threading.local()
@@ -119,7 +124,8 @@ class HookedLayer:
         begun = _clock(x)
         self._inside.now = True
         try:
-            y = self.function(x.reshape(1, x.shape[:-1].numel(), x.shape[-1]))
+            with self.lock:
+                y = self.function(x.reshape(1, x.shape[:-1].numel(), x.shape[-1]))
         finally:
             self._inside.now = False
         self.seconds += _clock(y) - begun
@@ -130,7 +136,11 @@ class HookedLayer:
 
     def copy(self) -> "HookedLayer":
         """The same layer with a clock of its own."""
-        return HookedLayer(self.hook_in, self.hook_out, self.function, weights=self.weights)
+        copied = HookedLayer(
+            self.hook_in, self.hook_out, self.function, weights=self.weights, runs_model=self.runs_model
+        )
+        copied.lock = self.lock
+        return copied
 
 
 def _clock(x: Tensor) -> float:
@@ -154,7 +164,7 @@ def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:
         tokens = torch.zeros(rows.shape[1], 1, dtype=torch.long, device=hooks.device)
         return _carried_on(hooks, hook_in, hook_out, tokens, rows.transpose(0, 1)).transpose(0, 1)
 
-    return HookedLayer(hook_in, hook_out, function)
+    return HookedLayer(hook_in, hook_out, function, runs_model=True)
 
 
 @contextmanager
@@ -243,7 +253,7 @@ def _carried_on(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor, put_i
     """What `hook_out` carries with these activations put in at `hook_in`."""
     seen: list[Tensor] = []
     with _until_reached():
-        hooks.run(tokens, {hook_in: lambda _: put_in, hook_out: _keep_and_stop(seen)})
+        hooks.run(tokens, {hook_in: lambda x: put_in.to(x.dtype), hook_out: _keep_and_stop(seen)})
     if not seen:
         raise LayerError(f"a run of the model does not pass {hook_out}: choose hooks of the same forward pass")
     return seen[0]
@@ -309,7 +319,7 @@ def _likely_cause(
 def _same_in_another_context(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor, truth: Injected) -> bool:
     """Whether the same activations at `hook_in` give the same at `hook_out` after other tokens."""
     other = hooks.random_tokens(*tokens.shape, seed=2)
-    return _close(_carried_on(hooks, hook_in, hook_out, other, truth.x), truth.y)
+    return same_rows(_carried_on(hooks, hook_in, hook_out, other, truth.x), truth.y)
 
 
 def _agrees(layer: Callable[[Tensor], Tensor], truth: Injected) -> bool:
@@ -318,13 +328,4 @@ def _agrees(layer: Callable[[Tensor], Tensor], truth: Injected) -> bool:
         y, Jv = layer_jvp(layer, rows, v)
     except (ValueError, RuntimeError, TypeError):
         return False  # a width that does not fit, as that of another layer
-    return _close(y, truth.y.flatten(0, 1)) and _close(Jv, truth.Jv.flatten(0, 1))
-
-
-def _close(ours: Tensor, theirs: Tensor) -> bool:
-    """Every row up to rounding: half of the digits of a typical row."""
-    if ours.shape != theirs.shape:
-        return False
-    ours, theirs, eps = ours.double(), theirs.double(), torch.finfo(theirs.dtype).eps
-    errors, typical = (ours - theirs).norm(dim=-1), theirs.norm(dim=-1).square().mean().sqrt()
-    return bool((errors <= eps**0.5 * typical).all())
+    return same_rows(y, truth.y.flatten(0, 1)) and same_rows(Jv, truth.Jv.flatten(0, 1))

@@ -78,7 +78,7 @@ def mlp_layer(model: nn.Module, block: int) -> HookedLayer:
     mlp = model.get_submodule(name)
 
     def function(x: Tensor) -> Tensor:
-        y = mlp.forward(x)
+        y = mlp.forward(x.to(next(mlp.parameters()).dtype))
         return y[0] if isinstance(y, tuple) else y
 
     def weights() -> MlpWeights | None:

@@ -1,5 +1,6 @@
 """TransformerLens: the layer between two hooks of a HookedTransformer or a TransformerBridge, and attaching."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -95,7 +96,8 @@ def mlp_layer(model: Any, block: int) -> HookedLayer:
     | HookedTransformer, pre-norm | ln2.hook_normalized | hook_mlp_out | the same of x * w + b, unless that is folded |
     | HookedTransformer, no norm before the MLP | hook_resid_mid (parallel attention: hook_resid_pre) | hook_mlp_out | |
 
-    (each after `blocks.BLOCK.`). Hooks on the MLP itself are passed by; those inside it are run.
+    (each after `blocks.BLOCK.`). Hooks on the MLP itself are passed by (but for a bridge in compatibility mode, whose
+    MLP computes from weights of its own); those inside it are run.
 
     Raises:
         ValueError: there is no such block, or it has no MLP.
@@ -113,9 +115,19 @@ def mlp_layer(model: Any, block: int) -> HookedLayer:
     return layer
 
 
-def attach(model: Any, transcoder: Any, *, use_error_term: bool = False) -> Any:
+def attach(
+    model: Any,
+    transcoder: Any,
+    *,
+    use_error_term: bool = False,
+    exclude_special_tokens: bool | list[int] | None = None,
+) -> Any:
     """`model.add_sae` of a HookedSAETransformer or a SAETransformerBridge, for any transcoder: with its skip
     connection, which SAELens leaves out, and with an error instead of a log line where a hook is missing.
+
+    Args:
+        use_error_term: add what the transcoder leaves of the layer's output.
+        exclude_special_tokens: leave those tokens to the layer; by default as in its training, where the metadata tell.
 
     Returns:
         The transcoder that was attached, as `attachable` makes it; `model.reset_saes()` takes it away again.
@@ -132,22 +144,35 @@ def attach(model: Any, transcoder: Any, *, use_error_term: bool = False) -> Any:
         model.reset_saes(metadata.hook_name)  # as add_sae says it does, but its hook at the input would stay
     for name in (metadata.hook_name, metadata.hook_name_out):
         hooks.require(name)
-    attached = attachable(transcoder)
-    model.add_sae(attached, use_error_term=use_error_term)
+    attached, excluded = attachable(transcoder), exclude_special_tokens
+    excluded = metadata.exclude_special_tokens if excluded is None else excluded
+    if excluded and not hasattr(model, "_token_masks"):
+        warnings.warn(
+            "a SAETransformerBridge cannot leave special tokens to the layer: the transcoder, which was not trained on "
+            "them, stands there as well. Pass exclude_special_tokens=False if that is meant, or use a "
+            "HookedSAETransformer",
+            stacklevel=2,
+        )
+        excluded = False
+    options = {"exclude_special_tokens": excluded} if excluded else {}
+    model.add_sae(attached, use_error_term=use_error_term, **options)
     return attached
 
 
 def _of_bridge(block: Any, prefix: str) -> HookedLayer:
+    processed = getattr(block.mlp, "_use_processed_weights", False)
+
     def function(x: Tensor) -> Tensor:
         # with weights that the bridge has processed, it computes by itself; the module's are the old ones
-        own = getattr(block.mlp, "_use_processed_weights", False)
-        y = block.mlp(x) if own else block.mlp.original_component.forward(x)
+        x = x.to(next(block.mlp.parameters()).dtype)
+        y = block.mlp(x) if processed else block.mlp.original_component.forward(x)
         return y[0] if isinstance(y, tuple) else y
 
     def weights() -> MlpWeights | None:
         return mlp_weights(block.mlp.original_component)
 
-    return HookedLayer(prefix + "mlp.hook_in", prefix + "mlp.hook_out", function, weights=weights)
+    hook_in, hook_out = prefix + "mlp.hook_in", prefix + "mlp.hook_out"
+    return HookedLayer(hook_in, hook_out, function, weights=weights, runs_model=processed)
 
 
 def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:
@@ -165,7 +190,7 @@ def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:
 
     def function(x: Tensor) -> Tensor:
         # the class's own forward: HookedSAETransformer puts mlp.hook_in into the instance's
-        y = type(block.mlp).forward(block.mlp, x if before is None else before(x))
+        y = type(block.mlp).forward(block.mlp, (x if before is None else before(x)).to(model.cfg.dtype))
         return y if after is None else after.forward(y)
 
     def weights() -> MlpWeights | None:

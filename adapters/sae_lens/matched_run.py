@@ -21,6 +21,7 @@ from faithfulness_plugin.adapters.sae_lens.store import ResumableStore
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.atomic import write_text
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.layer import layer_output
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 SETTINGS_FILENAME = "faithful_run.json"
@@ -41,16 +42,19 @@ class MatchedRun:
         self.transcoders: dict[str, TrainingTranscoder[Any]] = (
             dict(runner.saes) if self.several else {"transcoder": runner.sae}
         )
+        if len({id(transcoder.cfg) for transcoder in self.transcoders.values()}) < len(self.transcoders):
+            raise ValueError("two transcoders share one config, and with it their hooks' names: give each its own")
         self.layers = {name: self._layer(name, layer) for name in self.transcoders}
         for name, transcoder in self.transcoders.items():
             transcoder.set_layer(self.layers[name])
-            transcoder.cfg.metadata.hook_name_out = self.layers[name].hook_out
             _require_widths(name, transcoder, self.layers[name])
             if self.several:
                 cfg.hook_names_per_sae[name] = self.layers[name].hook_in
             else:
                 cfg.hook_name = self.layers[name].hook_in
         self.store = runner.activations_store = self._store(repeat)
+        for own in self.layers.values():
+            own.lock = self.store.lock if own.runs_model else own.lock  # a second thread may run it as well
         logger = cfg.logger
         self.evaluate_every = evaluate_every or logger.wandb_log_frequency * logger.eval_every_n_wandb_logs
         held_out = self.store.held_out_tokens()
@@ -113,7 +117,7 @@ class MatchedRun:
     def settings(self) -> dict[str, Any]:
         """What a resumed run must share, by dotted name."""
         shared = {name: value for name, value in self.runner.cfg.to_dict().items() if name not in FREE}
-        layers = {f"layer of {name}": f"{layer.hook_in} to {layer.hook_out}" for name, layer in self.layers.items()}
+        layers = {f"layer of {name}": _told(layer, self.transcoders[name]) for name, layer in self.layers.items()}
         return {**dict(_flat("", json.loads(json.dumps(shared)))), **layers, "text": self.text}
 
     def note_settings(self, checkpoint: Path) -> None:
@@ -122,7 +126,7 @@ class MatchedRun:
 
     def prepare_resume(self, path: Path) -> None:
         """Puts the store where the checkpoint's was. Raises ValueError for a checkpoint that cannot be read, or of
-        other settings or another text."""
+        other settings, another layer, or another text (told by its first prompts)."""
         try:
             there = dict(json.loads((path / SETTINGS_FILENAME).read_text()))
             for name in self.transcoders:  # what SAELens will read, when it is too late for one clear line
@@ -151,12 +155,24 @@ class MatchedRun:
             trained = trainer.fit()
             self.steps.end_if_told()
             if self.runner.cfg.n_checkpoints:
-                self.steps.save()  # what follows may be cut short as well
+                self.steps.save()
+        self._export()
         if evaluate is not None:
             evaluate(trainer.n_training_steps)
         for transcoder in self.transcoders.values():
             transcoder.eval()
         return trained
+
+    def _export(self) -> None:
+        """What SAELens does last of all, done before the evaluation, which may be cut short."""
+        for name, transcoder in self.transcoders.items():
+            if self.runner.cfg.output_path is not None:
+                transcoder.save_inference_model(self._folder(name))
+
+    def _folder(self, name: str) -> Path:
+        """Of an export."""
+        output = Path(self.runner.cfg.output_path)
+        return output / name if self.several else output
 
     def evaluate(self, step: int, tokens: int) -> None:
         assert self.evaluations is not None
@@ -166,10 +182,9 @@ class MatchedRun:
         """Beside each export."""
         if self.runner.cfg.output_path is None:
             return
-        output = Path(self.runner.cfg.output_path)
         for name, transcoder in self.transcoders.items():
             last = None if self.evaluations is None else self.evaluations.last(name)
-            write_card(output / name if self.several else output, transcoder, last)
+            write_card(self._folder(name), transcoder, last)
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -182,13 +197,17 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{prefix}.{name}" if prefix else name, part)
 
 
+def _told(layer: HookedLayer, transcoder: TrainingTranscoder[Any]) -> str:
+    """By which another layer is told: its hooks, and the size of its output at fixed rows."""
+    cfg = transcoder.cfg
+    rows = torch.linspace(-1, 1, 4 * cfg.d_in, device=cfg.device).reshape(4, cfg.d_in)
+    return f"{layer.hook_in} to {layer.hook_out}, size {layer_output(layer, rows).double().norm().item():.4g}"
+
+
 def _require_widths(name: str, transcoder: TrainingTranscoder[Any], layer: HookedLayer) -> None:
     cfg = transcoder.cfg
-    weight = layer.weights()
-    x = torch.zeros(2, cfg.d_in, device=cfg.device, dtype=torch.float32 if weight is None else weight.W_in.dtype)
     try:
-        with torch.no_grad():
-            d_out = layer(x).shape[-1]
+        d_out = layer_output(layer, torch.zeros(2, cfg.d_in, device=cfg.device)).shape[-1]
     except RuntimeError as error:
         raise ValueError(
             f"{name}: the layer {layer} does not take rows of d_in={cfg.d_in} ({str(error).splitlines()[0]}): set d_in "

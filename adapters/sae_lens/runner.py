@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from sae_lens.config import LanguageModelSAERunnerConfig
-from sae_lens.constants import SAE_WEIGHTS_FILENAME
+from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from sae_lens.llm_sae_training_runner import LanguageModelSAETrainingRunner
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner, MultiSAETrainingRunnerConfig
 from sae_lens.registry import get_sae_training_class
@@ -57,7 +57,8 @@ def faithful_runner(
 
     Args:
         cfg: SAELens's, with one of this package's configs as `sae` (or several as `saes`: one pass over the model).
-        override_model, override_dataset, override_sae: as SAELens's (`override_saes` by name, for several).
+        override_model, override_dataset: as SAELens's.
+        override_sae: the transcoder, or several by name.
         layer: what is replaced, from `mlp_layer` or `layer_between`; by name for several.
         evaluate_every: steps; None: as often as SAELens would with wandb.
         repeat: start the text again where it ends.
@@ -74,6 +75,15 @@ def faithful_runner(
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'device="{cfg.device}": torch sees no CUDA device here; use device="cpu"')
     several = isinstance(cfg, MultiSAETrainingRunnerConfig)
+    if overwrite and (resume or cfg.resume_from_checkpoint):
+        raise ValueError("overwrite begins anew, resume goes on: choose one of them")
+    if cfg.llm_device != cfg.device:
+        raise ValueError(
+            f'llm_device="{cfg.llm_device}" is not device="{cfg.device}": a transcoder learns from its layer, whose '
+            "weights have to be where it is. Leave llm_device out"
+        )
+    if several and cfg.evaluator is not None:
+        raise ValueError("an evaluator of your own is not run here: leave it out, and read evaluations.jsonl")
     if not several and cfg.use_cached_activations:
         raise ValueError(
             "use_cached_activations=True leaves the model out, and the layer is a part of it: set it to False"
@@ -96,14 +106,14 @@ def faithful_runner(
         overrides: dict[str, Any] = {"override_dataset": override_dataset, "override_model": override_model}
         if isinstance(cfg, MultiSAETrainingRunnerConfig):
             saes: dict[str, Any] = override_sae or {
-                name: made_with_seed(sae, cfg.seed) for name, sae in cfg.saes.items()
+                name: made_with_seed(copy.deepcopy(sae), cfg.seed) for name, sae in cfg.saes.items()
             }
             runner = FaithfulMultiRunner(cfg, override_saes=saes, **overrides)
         else:
             runner = FaithfulRunner(cfg, override_sae=override_sae, **overrides)
         runner.matched = MatchedRun(runner, layer, evaluate_every=evaluate_every, repeat=repeat)
     if overwrite and not resume:
-        _remove_checkpoints(cfg)  # only now, when nothing can be refused any more
+        _remove_run(cfg)  # only now, when nothing can be refused any more
     if cfg.resume_from_checkpoint is not None:
         runner.matched.prepare_resume(Path(cfg.resume_from_checkpoint))
     return runner
@@ -148,8 +158,13 @@ def _place_is_free(cfg: RunnerConfig, *, resume: bool, overwrite: bool) -> Path 
     return None
 
 
-def _remove_checkpoints(cfg: RunnerConfig) -> None:
-    """Those of an earlier run, which no later resume may take up."""
+def _remove_run(cfg: RunnerConfig) -> None:
+    """An earlier run's checkpoints, which no later resume may take up, and what it exported under other names."""
+    output = None if cfg.output_path is None else Path(cfg.output_path)
+    if output is not None and (output / RUNNER_CFG_FILENAME).exists():
+        for path in output.iterdir():
+            if (path / SAE_WEIGHTS_FILENAME).exists():
+                shutil.rmtree(path)
     for path in [] if cfg.checkpoint_path is None else checkpoints(Path(cfg.checkpoint_path)):
         if (path / SETTINGS_FILENAME).exists():
             shutil.rmtree(path)

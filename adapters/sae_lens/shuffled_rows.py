@@ -45,15 +45,15 @@ class ShuffledRows(Iterator[Tensor]):
         self.carry: Tensor | None = None
         self.order = torch.arange(capacity)
         self.position = self.round
+        self.empty: Tensor | None = self.order
+        """Slots to be filled before anything is served: not none where the source has failed meanwhile."""
 
     def __next__(self) -> Float[Tensor, "batch_size width"]:
-        if self.buffer is None:
-            self._fill(self.order)
-            self._draw()
-        elif self.position + self.batch_size > self.round:
-            served, left = self.order[: self.position], self.order[self.position :]
-            self._fill(served)
-            self.order = torch.cat([left, served])
+        if self.empty is None and self.position + self.batch_size > self.round:
+            self.empty = self.order[: self.position]
+            self.order = torch.cat([self.order[self.position :], self.empty])
+        if self.empty is not None:
+            self._fill()
             self._draw()
         assert self.buffer is not None
         rows = self.order[self.position : self.position + self.batch_size]
@@ -65,15 +65,16 @@ class ShuffledRows(Iterator[Tensor]):
             self.order = self.order[torch.randperm(self.capacity, generator=self.generator)]
         self.position = 0
 
-    def _fill(self, slots: Tensor) -> None:
-        while len(slots):
+    def _fill(self) -> None:
+        while self.empty is not None:
             if self.carry is None or not len(self.carry):
                 self.carry = next(self.source)
             if self.buffer is None:
                 self.buffer = self.carry.new_empty(self.capacity, self.carry.shape[1])
-            n = min(len(slots), len(self.carry))
-            self.buffer[slots[:n].to(self.buffer.device)] = self.carry[:n]
-            slots, self.carry = slots[n:], self.carry[n:]
+            n = min(len(self.empty), len(self.carry))
+            self.buffer[self.empty[:n].to(self.buffer.device)] = self.carry[:n]
+            self.carry = self.carry[n:]
+            self.empty = self.empty[n:] if n < len(self.empty) else None
 
     def state_dict(self) -> dict[str, Tensor]:
         """All but the source's place, as tensors."""
@@ -82,10 +83,10 @@ class ShuffledRows(Iterator[Tensor]):
             "position": torch.tensor(self.position),
             "generator": self.generator.get_state(),
         }
-        held = {"buffer": self.buffer, "carry": self.carry}
+        held = {"buffer": self.buffer, "carry": self.carry, "empty": self.empty}
         return state | {name: rows.contiguous() for name, rows in held.items() if rows is not None}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.order, self.position = state["order"].clone(), int(state["position"])
         self.generator.set_state(state["generator"])
-        self.buffer, self.carry = state.get("buffer"), state.get("carry")
+        self.buffer, self.carry, self.empty = state.get("buffer"), state.get("carry"), state.get("empty")

@@ -1,15 +1,14 @@
-"""What happens between two training steps: evaluation, checkpoints, interruption, and the clock."""
+"""What happens between two training steps: evaluation, checkpoints, interruption."""
 
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME, ResumableStore
+from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME, ResumableStore, TextEndedError
 
 SIGTERM_EXIT = 128 + signal.SIGTERM
 
@@ -38,34 +37,26 @@ class Steps(Iterator[Any]):
         evaluate_every: int | None,
     ) -> None:
         self.trainer, self.store, self.folder = trainer, store, folder
+        for unfinished in [] if folder is None else folder.glob("unfinished_*"):
+            shutil.rmtree(unfinished)  # of a run that was killed
         self.evaluate, self.evaluate_every = evaluate, evaluate_every
         self.source, trainer.data_provider = trainer.data_provider, self
         # SAELens would save before it has counted the step, and would save again after a resume
         begun = trainer.n_training_samples
         self.thresholds = [tokens for tokens in trainer.checkpoint_thresholds if tokens >= begun]
         trainer.checkpoint_thresholds = []
-        self.first_step = trainer.n_training_steps
-        self.model_seconds = self.training_seconds = 0.0
-        self._last: float | None = None
         self._stop: int | None = None
         self._can_stop = False
 
     def __next__(self) -> Any:
-        if self._last is not None:
-            self.training_seconds += time.perf_counter() - self._last
         self._between()
-        begun = time.perf_counter()
-        batch = next(self.source)
+        try:
+            batch = next(self.source)
+        except TextEndedError:
+            self.save()  # to go on from with more text, or the same once more
+            raise
         self.store.taken()
-        self._last = time.perf_counter()
-        self.model_seconds += self._last - begun
         return batch
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Of this process, evaluation and checkpoints left out."""
-        steps = self.trainer.n_training_steps - self.first_step
-        return steps * self.trainer.cfg.train_batch_size_samples / (self.model_seconds + self.training_seconds)
 
     def _between(self) -> None:
         trainer, done = self.trainer, self.trainer.n_training_steps

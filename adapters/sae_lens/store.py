@@ -20,6 +20,10 @@ from faithfulness_plugin.seeds import derived_seed
 ROWS_FILENAME = "activation_rows.safetensors"
 
 
+class TextEndedError(ValueError):
+    """The text was not to be repeated, and is at its end."""
+
+
 class ResumableStore(ActivationsStore):
     """The stock store, made by its own `from_config` or `from_config_multi_hook`, and then `prepare`d.
 
@@ -80,7 +84,7 @@ class ResumableStore(ActivationsStore):
         except StopIteration:
             if self.repeat:
                 raise
-            raise ValueError(
+            raise TextEndedError(
                 f"the text ended after {self._n_sequences} prompts of {self.context_size} tokens, before the budget of "
                 f"{self.total_training_tokens} tokens was reached: lower the budget, use a longer text, or allow it to "
                 "be repeated"
@@ -143,7 +147,7 @@ class ResumableStore(ActivationsStore):
         self._restored_from = str(checkpoint_path)
         state = load_file(Path(checkpoint_path) / ROWS_FILENAME, device=str(self.device))
         rows = {name.removeprefix("rows."): tensor for name, tensor in state.items() if name.startswith("rows.")}
-        on_cpu = {name: rows[name].cpu() for name in ("order", "generator") if name in rows}
+        on_cpu = {name: rows[name].cpu() for name in ("order", "generator", "empty") if name in rows}
         self._restored = {**rows, **on_cpu} if rows else None
         self._replayed = deque(state["ahead"]) if "ahead" in state else deque()
         self.iterable_sequences = self._iterate_tokenized_sequences()

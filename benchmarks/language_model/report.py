@@ -55,7 +55,7 @@ def tables(result: TrainResult) -> str:
     config = result.config
     size = ", ".join(f"{name} {value}" for name, value in config.transcoder.items())
     seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
-    held_out = config.held_out_prompts * config.context_size
+    held_out = config.held_out * config.context_size
     text = [
         f"{result.model}: {config.architecture}, {size}, {config.tokens:,} tokens, {seeds}; measured on {held_out:,} "
         "held-out tokens.",

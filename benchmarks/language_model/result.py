@@ -81,4 +81,5 @@ class TrainResult(Result):
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
+        free: dict[str, Any] = {"text": {"repeat"}, "wandb": True, "checkpoints": True, "prefetch": True}
+        return self.config.model_dump(mode="json", exclude=free)

@@ -41,7 +41,9 @@ def measure(store: Any, transcoder: Any, layer: HookedLayer, *, batch_size: int,
 
 
 def _rows(store: Any, layer: HookedLayer) -> torch.Tensor:
-    rows = store._get_filtered_multi_hook_llm_batch()[layer.hook_in]
+    tokens = store.get_batch_tokens()
+    rows = store.get_multi_hook_activations(tokens)[layer.hook_in].flatten(0, 1)
+    rows = rows[~torch.isin(tokens.flatten(), store.exclude_special_tokens)]
     if rows.is_cuda:
         torch.cuda.synchronize(rows.device)
     return rows

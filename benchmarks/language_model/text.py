@@ -134,4 +134,9 @@ class _Streamed:
         self.dataset = dataset.shuffle(seed=seed, buffer_size=SHUFFLED_AT_A_TIME)
 
     def __iter__(self) -> Iterator[str]:
-        return (row[self.column] for row in self.dataset)
+        return map(self._text, self.dataset)
+
+    def _text(self, row: Any) -> str:
+        if not isinstance(row[self.column], str):
+            raise TrainConfigError(f"the dataset's column {self.column} holds {row[self.column]!r}, which is no text")
+        return row[self.column]

@@ -33,7 +33,8 @@ def open_result(out: Path, config: TrainConfig, *, overwrite: bool) -> TrainResu
     fresh = TrainResult(
         complete=False, environment=Environment.here(config.device), model=model_title(config.model), config=config
     )
-    return begin_or_go_on(out, fresh, overwrite=overwrite, write=False)
+    result = begin_or_go_on(out, fresh, overwrite=overwrite, write=False)
+    return result if result.complete else result.model_copy(update={"config": config})
 
 
 def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, begin_anew: bool = False) -> TrainResult:

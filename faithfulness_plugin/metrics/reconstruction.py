@@ -8,7 +8,7 @@ from torch import Tensor
 
 from faithfulness_plugin.layer import Layer
 from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape
-from faithfulness_plugin.transcoders.skip import output
+from faithfulness_plugin.transcoders.skip import output_of
 
 EFFECTIVE_SHARE = 0.01
 
@@ -42,7 +42,7 @@ def reconstruction(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "batch
     """
     y = layer(x)
     acts = transcoder.encode(x)
-    t = output(transcoder, x, acts)
+    t = output_of(transcoder, x, acts)
     check_same_shape(t, y)
     error = (t - y).square()
     variance = (y - y.mean(0)).square().sum()

@@ -68,11 +68,14 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         self.set_layer(None)
 
     def set_layer(self: T_TRANSCODER, layer: Layer | None) -> T_TRANSCODER:
-        """Sets the function to be replaced, row-wise [batch, d_in] -> [batch, d_out], on the transcoder's device."""
+        """Sets the function to be replaced, row-wise [batch, d_in] -> [batch, d_out], on the transcoder's device. A
+        layer that knows its hooks (`mlp_layer`) also says where the transcoder writes: metadata.hook_name_out."""
         if layer is not None and not callable(layer):
             raise TypeError(f"the layer must be callable, not {type(layer).__name__}")
         # past nn.Module.__setattr__, or a layer that is a module would be trained and saved
         object.__setattr__(self, "_layer", layer)
+        if (hook_out := getattr(layer, "hook_out", None)) is not None and isinstance(hook_out, str):
+            self.cfg.metadata.hook_name_out = hook_out
         return self
 
     def __deepcopy__(self: T_TRANSCODER, memo: dict[int, Any]) -> T_TRANSCODER:

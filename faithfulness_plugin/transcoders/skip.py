@@ -41,7 +41,7 @@ def _input_of(transcoder: Any, feature_acts: Tensor) -> Tensor | None:
     return made[1] if made is not None and made[0] is transcoder else None
 
 
-def output(transcoder: Any, x: Float[Tensor, "*batch d_in"], feature_acts: Float[Tensor, "*batch d_sae"]) -> Tensor:
+def output_of(transcoder: Any, x: Float[Tensor, "*batch d_in"], feature_acts: Float[Tensor, "*batch d_sae"]) -> Tensor:
     """t(x) of activations at hand, with the skip connection of any transcoder that has one (SAELens's name: W_skip)."""
     recons = transcoder.decode(feature_acts)
     if isinstance(transcoder, SkipInDecode) and _input_of(transcoder, feature_acts) is not None:

@@ -10,7 +10,7 @@ from oracles import ARCHITECTURES
 from sae_lens import SAE
 from torch import Tensor
 
-from faithfulness_plugin.transcoders.skip import SkipInDecode, attachable, output
+from faithfulness_plugin.transcoders.skip import SkipInDecode, attachable, output_of
 
 
 def by_hand(transcoder: Any, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def test_decoding_what_encode_returned_adds_the_skip_connection_once(transcoder,
     feature_acts = transcoder.encode(x)
     for y in (transcoder.decode(feature_acts), transcoder.decode(feature_acts), transcoder(x)):
         torch.testing.assert_close(y, expected)
-    torch.testing.assert_close(output(transcoder, x, feature_acts), expected)
+    torch.testing.assert_close(output_of(transcoder, x, feature_acts), expected)
 
 
 def test_every_forward_pass_gives_the_same(transcoder):
@@ -58,7 +58,7 @@ def test_other_activations_are_decoded_without_it(transcoder):
     feature_acts = transcoder.encode(x)
     for other in (feature_acts.clone(), feature_acts[:3], torch.rand(7, 12, dtype=torch.float64)):
         torch.testing.assert_close(transcoder.decode(other), other @ transcoder.W_dec + transcoder.b_dec)
-    torch.testing.assert_close(output(transcoder, x, feature_acts.clone()), by_hand(transcoder, x))
+    torch.testing.assert_close(output_of(transcoder, x, feature_acts.clone()), by_hand(transcoder, x))
 
 
 def test_activations_of_another_transcoder_are_decoded_without_it(make_transcoder, architecture):
