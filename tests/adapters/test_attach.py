@@ -204,3 +204,12 @@ def test_models_in_threads_share_a_transcoder(make_transcoder):
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(many, range(2)))
+
+
+def test_a_bridge_says_that_it_cannot_leave_tokens_to_the_layer(make_transcoder):
+    model = sae_bridge("llama")
+    transcoder = at(make_transcoder, "blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out")
+    transcoder.cfg.metadata.exclude_special_tokens = True
+    with pytest.warns(UserWarning, match="cannot leave special tokens to the layer"):
+        attach(model, transcoder)
+    attach(model, transcoder, exclude_special_tokens=False)

@@ -9,7 +9,8 @@ from faithfulness_plugin.benchmarks.absolute_value.schema import (
     ExperimentConfig,
     RunMetrics,
 )
-from faithfulness_plugin.benchmarks.readme import RESULT, RESULTS, SPEED
+from faithfulness_plugin.benchmarks.language_model.result import Trained, TrainResult
+from faithfulness_plugin.benchmarks.readme import LANGUAGE_MODEL, RESULT, RESULTS, SPEED
 from faithfulness_plugin.benchmarks.schema import read_result
 from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
 
@@ -85,3 +86,22 @@ def test_at_the_size_of_a_small_language_model_matching_costs_what_the_docs_say(
     ratios = {ratio.name: ratio.median for of in result.sizes if of.size == "small-lm" for ratio in of.ratios}
     low, high = TARGETS[name]
     assert low <= ratios[name] <= high
+
+
+def test_a_language_models_transcoder_is_nearer_to_its_layer_at_no_price_in_fvu():
+    result = read_result(LANGUAGE_MODEL, TrainResult)
+    assert result.complete
+    assert "dequantised" in result.model  # 4-bit weights: not called by the original's name
+
+    def arm(coefficient: float) -> list[Trained]:
+        return sorted((t for t in result.transcoders if t.coefficient == coefficient), key=lambda t: t.seed)
+
+    for plain, matched in zip(arm(0.0), arm(0.5), strict=True):
+        before, after = plain.evaluations[-1], matched.evaluations[-1]
+        assert after.jacobian_error_data < 0.98 * before.jacobian_error_data
+        assert after.jacobian_cosine_data > before.jacobian_cosine_data
+    assert len(arm(0.5)) >= 5
+    fvu = [mean([t.evaluations[-1].fvu for t in arm(coefficient)]) for coefficient in (0.0, 0.5)]
+    assert fvu[1] < 1.01 * fvu[0]
+    assert result.speed is not None
+    assert result.speed.slow_down <= 1.5

@@ -7,7 +7,7 @@ from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
 
 from faithfulness_plugin import AbsNetwork
-from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, checked_mlp_weights, mlp_weights
+from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, checked_mlp_weights, mlp_weights, same_rows
 
 
 def sequential(act: nn.Module | None = None) -> nn.Sequential:
@@ -96,3 +96,14 @@ def test_a_class_of_ones_own_can_register(mlp):
 
     assert checked_mlp_weights(mlp, rows()) is not None
     mlp_weights.register(type(mlp), lambda layer: None)
+
+
+def test_rows_are_compared_one_by_one_beside_a_massive_one():
+    theirs = torch.randn(20, 8)
+    theirs[0] *= 1000
+    assert same_rows(theirs * (1 + 1e-6), theirs)
+    ours = theirs.clone()
+    ours[3] *= 1.04
+    assert not same_rows(ours, theirs)
+    assert not same_rows(torch.ones(20, 8), torch.zeros(20, 8))
+    assert same_rows(torch.zeros(20, 8), torch.zeros(20, 8))

@@ -20,6 +20,7 @@ from tiny_models import D_MODEL, N_VOCAB, hooked, native_bridge
 from faithfulness_plugin import TopKTrainingTranscoderConfig
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, LayerError
 from faithfulness_plugin.adapters.sae_lens import faithful_runner
+from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.adapters.sae_lens.steps import checkpoints
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME
 from faithfulness_plugin.adapters.transformer_lens import attach, layer_between, mlp_layer
@@ -70,7 +71,7 @@ def config(folder: Path, kind: str = "one", sae: Any = None, hook: str = HOOK, *
         return LanguageModelSAERunnerConfig(sae=sae or transcoder(), hook_name=hook, verbose=False, **defaults)
     saes = {"plain": transcoder(0.0), "matched": transcoder(), "below": transcoder()}
     hooks = {"plain": HOOK, "matched": HOOK, "below": "blocks.0.hook_mlp_out"}
-    return MultiSAETrainingRunnerConfig(saes=saes, hook_names=hooks, **defaults)
+    return MultiSAETrainingRunnerConfig(**{"saes": saes, "hook_names": hooks, **defaults})
 
 
 def runner(cfg: Any, **options: Any) -> Any:
@@ -514,3 +515,99 @@ def test_several_are_as_one_at_a_time(tmp_path, straight):
     alone = by_hand.run()
     for name, weight in alone.state_dict().items():
         assert torch.equal(weight, made.saes["matched"].state_dict()[name])
+
+
+def test_transcoders_made_of_one_config_keep_their_own_hooks(tmp_path):
+    sae, hooks = transcoder(), {"above": HOOK, "below": "blocks.0.hook_mlp_out"}
+    cfg = config(tmp_path, "several", saes=dict.fromkeys(hooks, sae), hook_names=hooks)
+    runner(cfg).run()
+    for name, hook in hooks.items():
+        metadata = json.loads((tmp_path / "output" / name / "cfg.json").read_text())["metadata"]
+        assert metadata["hook_name_out"] == hook
+        assert metadata["hook_name"] == hook.replace("hook_mlp_out", "ln2.hook_normalized")
+    shared = {name: made_with_seed(sae, 0) for name in ("plain", "matched", "below")}
+    with pytest.raises(ValueError, match="two transcoders share one config"):
+        runner(config(tmp_path / "other", "several"), override_sae=shared)
+
+
+def test_to_begin_anew_and_to_go_on_exclude_each_other(interrupted):
+    before = sorted(path for path in interrupted.rglob("*"))
+    checkpoint = str(checkpoints(interrupted / "checkpoints")[-1])
+    for options, fields in (({"resume": True}, {}), ({}, {"resume_from_checkpoint": checkpoint})):
+        with pytest.raises(ValueError, match="choose one of them"):
+            runner(config(interrupted, **fields), overwrite=True, **options)
+    assert sorted(path for path in interrupted.rglob("*")) == before
+
+
+def test_what_an_earlier_run_exported_under_other_names_goes(tmp_path):
+    runner(config(tmp_path, "several")).run()
+    mine = tmp_path / "output" / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("kept")
+    runner(config(tmp_path, "several", saes={"new": transcoder()}, hook_names=HOOK), overwrite=True).run()
+    assert {path.name for path in (tmp_path / "output").iterdir() if path.is_dir()} == {"new", "mine"}
+
+
+def test_another_model_is_not_gone_on_with(interrupted):
+    torch.manual_seed(1)
+    with pytest.raises(ValueError, match=r"was made with other settings \(layer of transcoder"):
+        runner(config(interrupted), override_model=hooked(dtype=torch.float32, seed=1), resume=True)
+
+
+def test_a_layer_that_runs_the_model_waits_for_the_thread_that_does(tmp_path):
+    left = {}
+    for prefetch in (0, 2):
+        made = model()
+        layer = layer_between(made, "blocks.1.ln2.hook_normalized", HOOK)
+        cfg = config(tmp_path / str(prefetch), prefetch_llm_batches=prefetch)
+        run = runner(cfg, override_model=made, layer=layer)
+        assert run.matched.layers["transcoder"].lock is run.matched.store.lock
+        run.run()
+        left[prefetch] = outputs(tmp_path / str(prefetch))
+    assert_same(left[0], left[2])
+
+
+@pytest.mark.parametrize("make", [lambda: model().bfloat16(), lambda: bridge().bfloat16()])
+def test_a_model_in_half_precision(tmp_path, make):
+    made = make()
+    made.cfg.dtype = torch.bfloat16
+    run = runner(config(tmp_path, hook=HOOK), override_model=made)
+    run.run()
+    assert run.matched.evaluations.last("transcoder")["fvu"] < run.matched.evaluations.first("transcoder")["fvu"]
+
+
+def test_a_text_that_ends_leaves_a_checkpoint_to_go_on_from(tmp_path):
+    short = text(n=60)
+    with pytest.raises(ValueError, match="the text ended after 52 prompts"):
+        runner(config(tmp_path), override_dataset=short, repeat=False).run()
+    done = int(checkpoints(tmp_path / "checkpoints")[-1].name)
+    assert 0 < done < 30 * BATCH
+    runner(config(tmp_path), override_dataset=short, resume=True).run()
+    runner(config(tmp_path / "whole"), override_dataset=short).run()
+    assert_same(outputs(tmp_path), outputs(tmp_path / "whole"))
+
+
+def test_what_it_cannot_do_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="an evaluator of your own is not run here"):
+        runner(config(tmp_path, "several", evaluator=lambda *_: {}))
+    with pytest.raises(ValueError, match='llm_device="meta" is not device="cpu"'):
+        runner(config(tmp_path, llm_device="meta"))
+    with pytest.raises(ValueError, match="set it to False"):
+        runner(config(tmp_path, use_cached_activations=True))
+    with pytest.raises(ValueError, match=r"override_model=TransformerBridge\.boot_transformers"):
+        runner(config(tmp_path, model_class_name="AutoModelForCausalLM"), override_model=None)
+
+
+@LOADED
+def test_what_is_evaluated_is_what_attach_gives(as_installed, tmp_path):
+    made = model(sae=True)
+    run = runner(config(tmp_path, hook="blocks.1.mlp.hook_in"), override_model=made)
+    run.run()
+    evaluator = run.matched.evaluations.evaluator
+    attach(made, SAE.load_from_disk(tmp_path / "output"))
+    logits = made(evaluator.tokens)
+    ce = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), evaluator.tokens[:, 1:].flatten())
+    assert run.matched.evaluations.last("transcoder")["ce"] == pytest.approx(ce.item(), abs=1e-5)
+    made.reset_saes()
+    attach(made, SAE.load_from_disk(tmp_path / "output"), exclude_special_tokens=False)
+    assert (made(evaluator.tokens) - logits).abs().max() > 1e-3
