@@ -32,6 +32,8 @@ def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None)
         "Reads": f"`{metadata.hook_name}`",
         "Writes": f"`{metadata.hook_name_out}`",
         "Architecture": f"{inference}, {cfg.d_in} -> {cfg.d_sae} -> {cfg.d_out}",
+        **({"Active features a token (k)": cfg.k} if hasattr(cfg, "k") else {}),
+        "Special tokens": "left to the layer" if metadata.exclude_special_tokens else "like all others",
         "Text": metadata.dataset_path or "given by the script",
         "Jacobian": jacobian,
         **{f"Coefficient: {name}": f"{_value(of):g}" for name, of in transcoder.get_coefficients().items()},
