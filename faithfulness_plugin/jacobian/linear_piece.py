@@ -187,7 +187,7 @@ class SparsePiece(LinearPiece):
 
     @override
     def sum_of_active(self, values: Tensor) -> Tensor:
-        return (values[self.entries.features] * (self.values > 0)).sum()
+        return (values.index_select(0, self.entries.features) * (self.values > 0)).sum()
 
     @override
     def active(self) -> ActiveFeatures:

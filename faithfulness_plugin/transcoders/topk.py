@@ -155,7 +155,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
     ) -> Float[Tensor, " entries"]:
         """W_enc x + b_enc of some features only, taken from `hidden_pre` and given its gradient."""
-        bias = self.b_enc[entries.features]
+        bias = self.b_enc.index_select(0, entries.features)
         known = hidden_pre.detach()[entries.rows, entries.features] - bias.detach()
         return dot_active(rows, entries, self.W_enc.T.contiguous(), known) + bias
 

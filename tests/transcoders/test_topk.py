@@ -7,7 +7,7 @@ from oracles import SPARSE, densely, random_transcoder
 from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.saes.sae import TrainingSAE, TrainStepInput
 
-from faithfulness_plugin import AbsNetwork, TopKTrainingTranscoderConfig, TopKTranscoder
+from faithfulness_plugin import AbsNetwork, TopKTrainingTranscoder, TopKTrainingTranscoderConfig, TopKTranscoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
 
@@ -221,3 +221,22 @@ def test_a_batch_without_rows_can_be_stepped_on(make_transcoder):
         output.loss.backward()
         assert output.losses["mse_loss"] == 0
         assert output.losses["jacobian_loss"] == 0
+
+
+def test_gradients_are_the_same_every_time_with_several_threads(as_installed):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        config = TopKTrainingTranscoderConfig(d_in=64, d_sae=512, k=8, use_sparse_activations=True)
+        transcoder = TopKTrainingTranscoder(config).set_layer(torch.nn.Linear(64, 64).requires_grad_(False))
+        dead = torch.ones(512, dtype=torch.bool)  # 32 of them a row: more entries than torch adds up in one thread
+        step = step_input(torch.randn(4096, 64), dead)
+
+        def gradients() -> list[torch.Tensor]:
+            return list(torch.autograd.grad(transcoder.training_forward_pass(step).loss, list(transcoder.parameters())))
+
+        first = gradients()
+        for _ in range(5):
+            assert all(map(torch.equal, gradients(), first))
+    finally:
+        torch.set_num_threads(threads)
