@@ -1,11 +1,10 @@
 """The layer between two hooks of a model, as a function of rows, and the check that the model computes it there."""
 
-import difflib
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights, same_rows
 from faithfulness_plugin.layer import forward_jvp, layer_jvp
+from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.probes import rademacher
 
 Hook = Callable[[Tensor], Tensor | None]
@@ -72,8 +72,7 @@ class Hooks(ABC):
         """The name, if there is such a hook. Raises ValueError, with the nearest names, where there is none."""
         if name in self.names:
             return name
-        near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see the model's hook names"
+        hint = nearest(name, self.names, n=3, otherwise="see the model's hook names")
         raise ValueError(f"the model has no hook {name}: {hint}")
 
     def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Int[Tensor, "batch pos"]:
@@ -167,12 +166,6 @@ def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:
     return HookedLayer(hook_in, hook_out, function, runs_model=True)
 
 
-@contextmanager
-def _until_reached() -> Iterator[None]:
-    with suppress(Reached):
-        yield
-
-
 def _keep_and_stop(seen: list[Tensor]) -> Hook:
     def keep(activation: Tensor) -> None:
         seen.append(activation)
@@ -206,9 +199,9 @@ def inject(
     v[:, positions] = x.square().mean().sqrt() * rademacher(x[:, positions], 1, generator)[0]
     try:
         y, Jv = forward_jvp(lambda put_in: _carried_on(hooks, hook_in, hook_out, tokens, put_in), x, v)
+    except LayerError:
+        raise
     except ValueError as error:
-        if isinstance(error, LayerError):
-            raise
         reason = str(error.__cause__ or error).splitlines()[0]
         what = "fused attention, as it seems" if "attention" in reason else "an operation without a derivative"
         raise LayerError(
@@ -232,7 +225,7 @@ def _activation(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor) -> Te
         if hook_in in passed:
             raise Reached
 
-    with _until_reached():
+    with suppress(Reached):
         hooks.run(tokens, {hook_in: at_input, hook_out: at_output})
     for name in (hook_in, hook_out):
         if name not in passed:
@@ -252,7 +245,7 @@ def _activation(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor) -> Te
 def _carried_on(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor, put_in: Tensor) -> Tensor:
     """What `hook_out` carries with these activations put in at `hook_in`."""
     seen: list[Tensor] = []
-    with _until_reached():
+    with suppress(Reached):
         hooks.run(tokens, {hook_in: lambda x: put_in.to(x.dtype), hook_out: _keep_and_stop(seen)})
     if not seen:
         raise LayerError(f"a run of the model does not pass {hook_out}: choose hooks of the same forward pass")

@@ -58,7 +58,7 @@ class MatchedRun:
         logger = cfg.logger
         self.evaluate_every = evaluate_every or logger.wandb_log_frequency * logger.eval_every_n_wandb_logs
         held_out = self.store.held_out_tokens()
-        self.text = hashlib.sha256(self.store.first_prompts().cpu().numpy().tobytes()).hexdigest()[:16]
+        self.text = hashlib.sha256(self.store.first_prompts.cpu().numpy().tobytes()).hexdigest()[:16]
         self.evaluations: Evaluations | None = None
         if len(held_out):
             evaluator = TranscoderEvaluator(

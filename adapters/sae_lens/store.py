@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class ResumableStore(ActivationsStore):
         self._restored: dict[str, Tensor] | None = None
         self._restored_from: str | None = None
 
+    @cached_property
     def first_prompts(self) -> Int[Tensor, "prompts pos"]:
         """The prompts that are held out, and one more. Raises ValueError for a text that has not so many."""
         processed = self.n_dataset_processed
@@ -68,7 +70,7 @@ class ResumableStore(ActivationsStore):
 
     def held_out_tokens(self) -> Int[Tensor, "prompts pos"]:
         """The prompts that are not trained on, on the model's device. Raises as `first_prompts`."""
-        return self.first_prompts()[: self.n_held_out].to(next(self.model.parameters()).device)
+        return self.first_prompts[: self.n_held_out].to(next(self.model.parameters()).device)
 
     @override
     def _iterate_tokenized_sequences(self) -> Generator[Tensor, None, None]:

@@ -1,6 +1,5 @@
 """What `faithfulness train` is told: model, text, layer, transcoder, estimator, budget."""
 
-import difflib
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
@@ -9,6 +8,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from faithfulness_plugin.benchmarks.schema import Record
+from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.terminal import one_line
 
 OFFLINE_MODEL = "smollm2"
@@ -217,7 +217,4 @@ def _short(number: float) -> str:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name.rsplit(".", 1)[-1], known, n=1)
-    return f"there is no setting {name}" + (
-        f": did you mean {near[0]}?" if near else f": choose from {', '.join(known)}"
-    )
+    return f"there is no setting {name}: {nearest(name.rsplit('.', 1)[-1], known)}"

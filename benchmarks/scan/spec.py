@@ -1,6 +1,5 @@
 """What a scan trains: arms x a grid x seeds, from a YAML file or from flags."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
@@ -13,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from faithfulness_plugin.benchmarks.scan.settings import Settings
 from faithfulness_plugin.benchmarks.schema import Record
 from faithfulness_plugin.benchmarks.toy_problem import VALIDATION_SEED
+from faithfulness_plugin.nearest import nearest
 
 Value = bool | int | float | str | None
 Extra = Literal[
@@ -102,9 +102,7 @@ class ScanSpec(Record):
 
 def unknown(name: str, known: Sequence[str]) -> str:
     """ "there is no setting ...", with the nearest that there is."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"choose from {', '.join(known)}"
-    return f"there is no {name!r}: {hint}"
+    return f"there is no {name!r}: {nearest(name, known)}"
 
 
 MOST = 100_000
