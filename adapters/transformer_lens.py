@@ -21,7 +21,8 @@ class TransformerLensHooks(Hooks):
 
     @property
     def names(self) -> Sequence[str]:
-        return [*self.model.hook_dict, *self._other_names()]
+        own = self.model.hook_dict
+        return [*own, *self._other_names(own)]
 
     @property
     def n_vocab(self) -> int:
@@ -36,17 +37,18 @@ class TransformerLensHooks(Hooks):
             return lambda activation, hook: ours(activation)
 
         # by their own names: a bridge passes hooks at its other names by, without a word
-        own, other = self.model.hook_dict, self._other_names()
+        own = self.model.hook_dict  # a bridge makes it anew, and slowly, whenever it is asked
+        other = self._other_names(own)
         fwd_hooks = [(other.get(name, name), as_theirs(hook)) for name, hook in hooks.items()]
         assert all(name in own for name, _ in fwd_hooks)
         return self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
 
-    def _other_names(self) -> dict[str, str]:
+    def _other_names(self, own: Mapping[str, Any]) -> dict[str, str]:
         """A TransformerBridge's second names, those of HookedTransformer, and what they stand for."""
         if not hasattr(self.model, "_collect_hook_aliases_from_registry"):
             return {}
         names = {**self.model.hook_aliases, **self.model._collect_hook_aliases_from_registry()}
-        return {name: own for name, own in names.items() if isinstance(own, str) and own in self.model.hook_dict}
+        return {name: stands_for for name, stands_for in names.items() if isinstance(stands_for, str) and stands_for in own}
 
     def require(self, name: str) -> str:
         if f"{name}.hook_sae_acts_post" in self.model.hook_dict:
