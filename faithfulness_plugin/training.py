@@ -17,7 +17,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.distributed_trainer import DistributedTrainer
+from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.processes import Processes
 from faithfulness_plugin.transcoders.base import NonFiniteError, TrainingTranscoder
 
 STATE_FILENAME = "faithful_state.pt"
@@ -44,7 +47,7 @@ class TrainingResult:
 
 def train_transcoder(
     transcoder: TrainingTranscoder[Any],
-    layer: Layer,
+    layer: Layer | PackedRows,
     inputs: Iterator[Tensor],
     *,
     n_steps: int,
@@ -63,14 +66,18 @@ def train_transcoder(
 ) -> TrainingResult:
     """Trains a transcoder on a layer with SAELens's SAETrainer (Adam, gradient norm clipped at 1).
 
+    In several processes that torch.distributed has joined, each calls this with `StoredRows` of its own share: they
+    train one transcoder as one process would on the whole batches (`DistributedTrainer`). The first one writes
+    checkpoints, which any number of processes can go on from.
+
     Args:
         transcoder: trained in place, on its own device; returned in `eval` mode, as the function that it exports.
-        layer: what it learns to replace, row-wise [batch, d_in] -> [batch, d_out].
+        layer: what it learns to replace, row-wise [batch, d_in] -> [batch, d_out]; or the `layer` of stored rows.
         inputs: endless batches [batch, d_in]. Where it has state_dict and load_state_dict, as `AbsInputs` does,
-            checkpoints hold its position.
+            checkpoints hold its position. `StoredRows` bring the layer's answers with them.
         n_steps: optimizer steps in total, those before a resume included.
         lr: Adam's learning rate, between `lr_warm_up_steps` of linear growth and `lr_decay_steps` of linear decay.
-        batch_size: rows per batch; by default `inputs.batch_size`.
+        batch_size: rows per batch, of all processes together; by default `inputs.batch_size`.
         dead_feature_window: steps without firing after which a feature counts as dead, for the losses that revive them.
         log_every: steps between records of the history.
         evaluator: SAELens's (transcoder, inputs, activation_scaler) -> dict; called every `evaluate_every` steps.
@@ -82,8 +89,9 @@ def train_transcoder(
         progress: show a bar; by default on a terminal only.
 
     Raises:
-        ValueError: arguments that do not fit; a shape that does not; NaN or Inf (`NonFiniteError`, with the step);
-            inputs that end; a checkpoint that is corrupt, or was made with other settings.
+        ValueError: arguments that do not fit; inputs that several processes do not share; a shape that does not; NaN or
+            Inf (`NonFiniteError`, with the step); inputs that end; a checkpoint that is corrupt, or was made with other
+            settings.
         FileExistsError: checkpoints are there already and `resume` is False.
     """
     batch_size = getattr(inputs, "batch_size", None) if batch_size is None else batch_size
@@ -109,6 +117,12 @@ def train_transcoder(
     last = latest_checkpoint(folder) if folder else None
     if last is not None and not resume:
         raise FileExistsError(f"{folder} holds {last.name} already: pass resume=True to go on, or another folder")
+    processes = Processes.here()
+    if processes.several and getattr(inputs, "processes", 1) != processes.size:
+        raise ValueError(
+            f"{processes.size} processes train together, and the inputs do not share themselves out among so many: "
+            "pass StoredRows made with this rank and number of processes"
+        )
     settings = {
         **{k: v for k, v in transcoder.cfg.to_dict().items() if k not in ("metadata", "device")},
         "device": transcoder.device.type,
@@ -121,41 +135,41 @@ def train_transcoder(
     }
 
     transcoder.set_layer(layer)
-    trainer = SAETrainer(
-        SAETrainerConfig(
-            total_training_samples=n_steps * batch_size,
-            train_batch_size_samples=batch_size,
-            lr=lr,
-            lr_end=lr,
-            lr_warm_up_steps=lr_warm_up_steps,
-            lr_decay_steps=lr_decay_steps,
-            dead_feature_window=dead_feature_window,
-            device=str(transcoder.device),
-            logger=LoggingConfig(log_to_wandb=False),
-        ),
-        transcoder,
-        inputs,
+    trainer_config = SAETrainerConfig(
+        total_training_samples=n_steps * batch_size,
+        train_batch_size_samples=batch_size,
+        lr=lr,
+        lr_end=lr,
+        lr_warm_up_steps=lr_warm_up_steps,
+        lr_decay_steps=lr_decay_steps,
+        dead_feature_window=dead_feature_window,
+        device=str(transcoder.device),
+        logger=LoggingConfig(log_to_wandb=False),
     )
+    trainer = (DistributedTrainer if processes.several else SAETrainer)(trainer_config, transcoder, inputs)
     history: list[dict[str, int | float]] = []
     if last is not None:
         history = _load(last, trainer, inputs, settings)
 
     hidden = None if progress is None else not progress  # tqdm: None hides the bar where there is no terminal
+    hidden = hidden if processes.first else True
     with tqdm(total=n_steps, initial=trainer.n_training_steps, desc="train", unit="step", disable=hidden) as bar:
         while (step := trainer.n_training_steps) < n_steps:
             trainer.maybe_reset_sparsity()
-            output = trainer.step(_next(inputs, step, batch_size))
+            output = trainer.step(_next(inputs, step, batch_size // processes.size))
             trainer.n_training_steps = done = step + 1
-            record = _record(done, output) if done % log_every == 0 or done == n_steps else None
+            record = _record(done, output, processes) if done % log_every == 0 or done == n_steps else None
             if evaluator and evaluate_every and done % evaluate_every == 0:
-                record = (record or {"step": done}) | _evaluate(evaluator, trainer)
+                entries = _evaluate(evaluator, trainer) if processes.first else {}
+                record = (record or {"step": done}) | processes.from_first(entries)
             if record is not None:
                 history.append(record)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in record.items() if k != "step"}, refresh=False)
             if folder and (done == n_steps or (checkpoint_every and done % checkpoint_every == 0)):
-                last = _save(folder, trainer, inputs, history, settings)
+                last = _save(folder, trainer, inputs, history, settings, processes)
             bar.update()
     trainer.set_final_sae_metadata()
+    transcoder.matching.across = None
     transcoder.eval()
     return TrainingResult(transcoder, history, last)
 
@@ -188,10 +202,11 @@ def _next(inputs: Iterator[Tensor], step: int, batch_size: int) -> Tensor:
 
 
 @torch.no_grad()
-def _record(done: int, output: TrainStepOutput) -> dict[str, int | float]:
+def _record(done: int, output: TrainStepOutput, processes: Processes) -> dict[str, int | float]:
     l0 = output.feature_acts.bool().float().sum(-1).to_dense().mean()  # a sparse matrix for TopK kinds
-    losses = {name: value.item() for name, value in output.losses.items()}
-    return {"step": done, "loss": output.loss.item(), **losses, "l0": l0.item()}
+    entries = {"loss": output.loss, **output.losses, "l0": l0}
+    means = processes.mean(torch.stack([value.detach().double() for value in entries.values()]))
+    return {"step": done, **dict(zip(entries, means.tolist(), strict=True))}
 
 
 @torch.no_grad()
@@ -214,8 +229,12 @@ def _save(
     inputs: Any,
     history: list[dict[str, int | float]],
     settings: dict[str, Any],
+    processes: Processes,
 ) -> Path:
-    """Written beside its final name and then renamed; the one before goes last."""
+    """Written beside its final name and then renamed, by the first process; the one before goes last."""
+    if not processes.first:
+        processes.wait()
+        return folder / f"step_{trainer.n_training_steps}"
     done = trainer.n_training_steps
     if not all(torch.isfinite(weight).all() for weight in trainer.sae.parameters()):
         raise NonFiniteError(f"step {done}: the weights contain NaN or Inf; the last checkpoint is as it was")
@@ -240,6 +259,7 @@ def _save(
     unfinished.rename(final)
     if before is not None and before != final:
         shutil.rmtree(before)
+    processes.wait()
     return final
 
 

@@ -34,6 +34,15 @@ class JacobianProducts:
     squared_error: Float[Tensor, " rows"]
     """||J_t - J_f||_F^2."""
 
+    def along_with(self, other: "JacobianProducts") -> "JacobianProducts":
+        """Of both sets of directions together."""
+        return JacobianProducts(
+            self.transcoder + other.transcoder,
+            self.layer + other.layer,
+            self.inner + other.inner,
+            self.squared_error + other.squared_error,
+        )
+
     @property
     def relative_error(self) -> Float[Tensor, " rows"]:
         """||J_t - J_f||_F^2 / ||J_f||_F^2; inf or NaN where J_f = 0."""

@@ -15,6 +15,7 @@ from faithfulness_plugin.jacobian.closed_form import product_only, transcoder_jv
 from faithfulness_plugin.jacobian.exact import EXACT_PROBES
 from faithfulness_plugin.jacobian.linear_piece import LinearPiece
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
+from faithfulness_plugin.jacobian.packed_rows import LayerSays
 from faithfulness_plugin.jacobian.secant import layer_secant, transcoder_secant
 from faithfulness_plugin.layer import Layer, layer_jvp, layer_output, layer_vjp
 from faithfulness_plugin.probes import ISOTROPIC, PROBES, Probe, gaussian
@@ -76,6 +77,8 @@ class JacobianMatching:
         self._isotropic = self._probe in ISOTROPIC.values()
         self._generator: torch.Generator | None = None
         self._told = False
+        self.across: Any = None
+        """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
 
     def __call__(self, transcoder: nn.Module, layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
         """The loss at x [..., d_in] for any module and any callable layer, both row-wise."""
@@ -83,9 +86,13 @@ class JacobianMatching:
 
     @torch.no_grad()
     def targets(
-        self, layer: Layer, x: Float[Tensor, "*batch d_in"], *, y: Float[Tensor, "*batch d_out"] | None = None
+        self,
+        layer: Layer,
+        x: Float[Tensor, "*batch d_in"],
+        *,
+        y: Float[Tensor, "*batch d_out"] | None = None,
     ) -> JacobianTargets:
-        """Draws probes and asks the layer for its derivative along them. Can be cached.
+        """Draws probes and asks the layer for its derivative along them. Can be cached (`DerivativeStore`).
 
         Args:
             layer: row-wise, [..., d_in] -> [..., d_out].
@@ -96,11 +103,7 @@ class JacobianMatching:
             ValueError: one single row with `normalize`, whose unit is a variance over rows; a layer that cannot be
                 differentiated as the estimator needs it.
         """
-        if self.config.normalize and x[..., 0].numel() == 1:
-            raise ValueError(
-                f"the unit needs the variance over rows, and x has shape {list(x.shape)}: pass a batch of two rows "
-                "or more, or normalize=False"
-            )
+        self._require_variance(x)
         if x.is_inference():
             x = x.clone()  # or the student's backward pass could not save it
         generator = self.generator(x.device)
@@ -111,15 +114,43 @@ class JacobianMatching:
             x = x + self.config.jitter * rms * gaussian(x, 1, generator)[0]
         step = self.config.radius * (rms if self._isotropic else torch.ones_like(rms))
         y_here, v, Jv = self._products(layer, x, y, step, generator)
-        scale = _wide(torch.ones_like(rms))
-        if self.config.normalize:
-            if y is None:
-                y = layer_output(layer, clean) if self.config.jitter > 0 else y_here
-            y = _wide(y)
-            variance = _mean((y - _mean_row(y)).square().sum(-1))
-            energy = self._mean_energy(Jv)
-            scale = torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
-        return JacobianTargets(x, v, Jv, step, scale, y_here)
+        if y is None and self.config.normalize:
+            y = layer_output(layer, clean) if self.config.jitter > 0 else y_here
+        return JacobianTargets(x, v, Jv, step, self._scale(y_here if y is None else y, Jv), y_here)
+
+    @torch.no_grad()
+    def targets_of(self, says: LayerSays) -> JacobianTargets:
+        """The same of what the layer said before. Raises ValueError where it was asked for no derivative, or as
+        `targets` for a single row."""
+        x, y, v, Jv, step = says
+        if v is None or Jv is None:
+            raise ValueError("these rows bring no derivatives: read them from the store with the matching's config")
+        self._require_variance(x)
+        return JacobianTargets(x, v, Jv, x.new_tensor(step), self._scale(y, Jv), y)
+
+    def _require_variance(self, x: Tensor) -> None:
+        if self.config.normalize and x[..., 0].numel() == 1 and self.across is None:
+            raise ValueError(
+                f"the unit needs the variance over rows, and x has shape {list(x.shape)}: pass a batch of two rows "
+                "or more, or normalize=False"
+            )
+
+    def _scale(self, y: Tensor, Jv: Tensor) -> Tensor:
+        """E||f - E f||^2 / E||J_f v||^2 with `normalize`, else 1."""
+        if not self.config.normalize:
+            return _wide(y.new_ones(()))
+        y = _wide(y)
+        mean = self._over_processes(_mean_row(y))
+        variance, energy = _mean((y - mean).square().sum(-1)), self._mean_energy(Jv)
+        variance, energy = self._over_processes(torch.stack([variance, energy]))
+        return torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        """Their mean over the processes that share a batch in equal parts."""
+        if self.across is None:
+            return values
+        torch.distributed.all_reduce(values, group=self.across)
+        return values / torch.distributed.get_world_size(self.across)
 
     def _products(
         self, layer: Layer, x: Tensor, y: Tensor | None, step: Tensor, generator: torch.Generator
@@ -133,16 +164,13 @@ class JacobianMatching:
                 "use that",
                 stacklevel=3,
             )
-        if estimator == "vjp":
-            like = y if y is not None else layer_output(layer, x)
-            u = self._probe(like, n_probes, generator)
-            y_here, JTu = layer_vjp(layer, x, u)
-            return y_here, u, JTu
-        v = EXACT_PROBES[self.config.probe](x) if estimator == "exact" else self._probe(x, n_probes, generator)
-        if estimator == "secant":
-            y_here, Jv = layer_secant(layer, x, v, step, central=self.config.central)
+        if estimator == "exact":
+            v = EXACT_PROBES[self.config.probe](x)
+        elif estimator == "vjp":
+            v = self._probe(y if y is not None else layer_output(layer, x), n_probes, generator)
         else:
-            y_here, Jv = layer_jvp(layer, x, v)
+            v = self._probe(x, n_probes, generator)
+        y_here, Jv = layer_products(self.config, layer, x, v, step)
         return y_here, v, Jv
 
     def from_targets(
@@ -209,6 +237,19 @@ class JacobianMatching:
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device).manual_seed(derived_seed(self.config.seed, "probes"))
         return self._generator
+
+
+def layer_products(
+    config: JacobianMatchingConfig,
+    layer: Layer,
+    x: Float[Tensor, "*batch d_in"],
+    v: Float[Tensor, "n_probes *batch d_probe"],
+    step: Float[Tensor, ""] | float,
+) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "n_probes *batch d_product"]]:
+    """(f(x), what the estimator compares along the probes): J_f v, J_f^T v, or the secant's quotient. No graph."""
+    if config.estimator == "secant":
+        return layer_secant(layer, x, v, step, central=config.central)
+    return layer_vjp(layer, x, v) if config.estimator == "vjp" else layer_jvp(layer, x, v)
 
 
 def _check_fits(transcoder: nn.Module, x: Tensor) -> None:

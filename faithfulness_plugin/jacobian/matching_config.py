@@ -73,6 +73,12 @@ class JacobianMatchingConfig:
         """Whether the layer's output at the inputs comes with its derivative."""
         return self.jitter == 0 and self.estimator != "vjp"
 
+    @property
+    def of_layer(self) -> dict[str, Any]:
+        """The fields that decide what is asked of the layer; the others are the student's, the loss's or a seed."""
+        names = ["estimator", "probe", "n_probes", *(["radius", "central"] if self.estimator == "secant" else [])]
+        return {name: getattr(self, name) for name in [*names, "jitter"]}
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

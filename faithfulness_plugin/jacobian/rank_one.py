@@ -16,3 +16,7 @@ class RankOneSum(NamedTuple):
     def jvp(self, v: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_out"]:
         """J v, a row each."""
         return (self.h * (v @ self.W_in)) @ self.W_out
+
+    def matrix(self) -> Float[Tensor, "rows d_out d_in"]:
+        """J itself, where it has to be."""
+        return (self.W_out.T * self.h[:, None]) @ self.W_in.T

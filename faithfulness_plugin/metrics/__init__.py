@@ -7,11 +7,14 @@ from faithfulness_plugin.metrics.circuit_projection import Circuit, CircuitProje
 from faithfulness_plugin.metrics.feature_recovery import FeatureRecovery, feature_recovery
 from faithfulness_plugin.metrics.gradient_masking import GradientMasking, gradient_masking
 from faithfulness_plugin.metrics.jacobian_error import JacobianError, jacobian_error
+from faithfulness_plugin.metrics.jacobian_floor import JacobianFloor, jacobian_floor
 from faithfulness_plugin.metrics.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 from faithfulness_plugin.metrics.memorization import Memorization, memorization
 from faithfulness_plugin.metrics.near_point import NearPoint, near_point
 from faithfulness_plugin.metrics.off_diagonal import OffDiagonalEnergy, off_diagonal_energy
+from faithfulness_plugin.metrics.passage_memorization import PassageMemorization, passage_memorization
 from faithfulness_plugin.metrics.reconstruction import Reconstruction, reconstruction
+from faithfulness_plugin.metrics.response import Response, response
 from faithfulness_plugin.metrics.result import MetricResult
 
 __all__ = [
@@ -20,19 +23,25 @@ __all__ = [
     "FeatureRecovery",
     "GradientMasking",
     "JacobianError",
+    "JacobianFloor",
     "JacobianSpectrum",
     "Memorization",
     "MetricResult",
     "NearPoint",
     "OffDiagonalEnergy",
+    "PassageMemorization",
     "Reconstruction",
+    "Response",
     "circuit_projection",
     "feature_recovery",
     "gradient_masking",
     "jacobian_error",
+    "jacobian_floor",
     "jacobian_spectrum",
     "memorization",
     "near_point",
     "off_diagonal_energy",
+    "passage_memorization",
     "reconstruction",
+    "response",
 ]

@@ -1,6 +1,7 @@
 """How far a transcoder's Jacobian is from its layer's, exactly."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,6 +33,11 @@ class JacobianError(MetricResult):
     """The same relative error with J C^(1/2) for J, C the rows' covariance: in directions where the data vary."""
     cosine_data: float
     """The same cosine with J C^(1/2)."""
+    relative_error_difference: float
+    """The same relative error with C + (mean - x)(mean - x)^T for C: along differences to other rows, half of whose
+    energy is the one direction to the mean."""
+    cosine_difference: float
+    """The same cosine along these."""
     columns: float
     """Share of the Jacobians' columns that was compared."""
     method: str
@@ -66,25 +72,49 @@ def jacobian_error(
         raise ValueError(f"x has shape {list(x.shape)}: pass two rows or more, [batch, d_in]")
     if columns is not None and columns.shape != x.shape:
         raise ValueError(f"columns has shape {list(columns.shape)} and x {list(x.shape)}: pass one flag per entry of x")
+    products = jacobian_products(transcoder, layer, x, columns)
+    if not (products.isotropic.layer > 0).any():
+        raise ValueError("the layer's Jacobian is zero on all these rows, so a relative error is undefined there")
+    if not (products.data.layer > 0).any():
+        raise ValueError("these rows do not vary where the layer does, so there are no data directions: pass others")
+    return JacobianError(
+        *_summary(products.isotropic),
+        *_summary(products.data),
+        *_summary(products.difference),
+        columns=1.0 if columns is None else columns.float().mean().item(),
+        method=products.method,
+    )
+
+
+class ByDirections(NamedTuple):
+    """Both Jacobians' products at each row, by kind of directions, and how they were had."""
+
+    isotropic: JacobianProducts
+    data: JacobianProducts
+    difference: JacobianProducts
+    method: str
+
+
+@torch.no_grad()
+def jacobian_products(
+    transcoder: nn.Module,
+    layer: Layer,
+    x: Float[Tensor, "batch d_in"],
+    columns: Bool[Tensor, "batch d_in"] | None = None,
+) -> ByDirections:
+    """What `jacobian_error` averages, row by row. Raises as it where transcoder and layer differ in d_out."""
     piece = linear_piece(transcoder, x)
+    mask = torch.ones_like(x) if columns is None else columns
     mlp = checked_mlp_weights(layer, x) if columns is None and piece is not None else None
     if piece is not None and mlp is not None and piece.weights.W_dec.shape[1] == mlp.W_out.shape[1]:
         plain, data = (JacobianGram(piece.weights, mlp, root).products(piece, x) for root in (None, covariance_root(x)))
     else:
-        mask = torch.ones_like(x) if columns is None else columns
+        mlp = None
         plain, data = (
             products_along(transcoder, layer, x, probes * mask) for probes in (unit_probes(x), pair_probes(x))
         )
-    if not (plain.layer > 0).any():
-        raise ValueError("the layer's Jacobian is zero on all these rows, so a relative error is undefined there")
-    if not (data.layer > 0).any():
-        raise ValueError("these rows do not vary where the layer does, so there are no data directions: pass others")
-    return JacobianError(
-        *_summary(plain),
-        *_summary(data),
-        columns=1.0 if columns is None else columns.float().mean().item(),
-        method="products" if mlp is None else "gram",
-    )
+    to_mean = products_along(transcoder, layer, x, ((x.mean(0) - x) * mask)[None])
+    return ByDirections(plain, data, data.along_with(to_mean), "products" if mlp is None else "gram")
 
 
 def _summary(products: JacobianProducts) -> tuple[float, float]:

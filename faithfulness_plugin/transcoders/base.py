@@ -25,7 +25,8 @@ from faithfulness_plugin.jacobian.linear_piece import (
     linear_piece,
     piece_of_activations,
 )
-from faithfulness_plugin.jacobian.matching import JacobianMatching
+from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianTargets
+from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.layer import Layer, layer_output
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
 from faithfulness_plugin.transcoders.skip import SkipInDecode
@@ -67,16 +68,33 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         self.matching = JacobianMatching(cfg.jacobian)
         self.set_layer(None)
 
-    def set_layer(self: T_TRANSCODER, layer: Layer | None) -> T_TRANSCODER:
+    def set_layer(self: T_TRANSCODER, layer: Layer | PackedRows | None) -> T_TRANSCODER:
         """Sets the function to be replaced, row-wise [batch, d_in] -> [batch, d_out], on the transcoder's device. A
-        layer that knows its hooks (`mlp_layer`) also says where the transcoder writes: metadata.hook_name_out."""
-        if layer is not None and not callable(layer):
+        layer that knows its hooks (`mlp_layer`) also says where the transcoder writes: metadata.hook_name_out.
+
+        `PackedRows` (the `layer` of stored rows): training is then on rows that bring its answers. Raises ValueError
+        where they bring other derivatives than the transcoder matches.
+        """
+        if isinstance(layer, PackedRows):
+            self._require_same_derivatives(layer)
+        elif layer is not None and not callable(layer):
             raise TypeError(f"the layer must be callable, not {type(layer).__name__}")
         # past nn.Module.__setattr__, or a layer that is a module would be trained and saved
         object.__setattr__(self, "_layer", layer)
         if (hook_out := getattr(layer, "hook_out", None)) is not None and isinstance(hook_out, str):
             self.cfg.metadata.hook_name_out = hook_out
         return self
+
+    def _require_same_derivatives(self, rows: PackedRows) -> None:
+        if self.cfg.jacobian_coefficient == 0:
+            return
+        wanted = self.matching.config.of_layer
+        brought = None if rows.product is None else rows.product.of_layer
+        if brought != wanted:
+            raise ValueError(
+                f"the rows bring derivatives for {brought} and the transcoder matches {wanted}: read the rows with the "
+                "transcoder's own config (product=transcoder.cfg.jacobian)"
+            )
 
     def __deepcopy__(self: T_TRANSCODER, memo: dict[int, Any]) -> T_TRANSCODER:
         """A copy on the same layer, which may be a part of a large model and is not the transcoder's own."""
@@ -88,8 +106,14 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
     @property
     def layer(self) -> Layer:
-        """The layer being replaced. Raises ValueError where none is set."""
-        layer: Layer | None = vars(self)["_layer"]
+        """The layer being replaced. Raises ValueError where none is set, or rows that bring its answers."""
+        layer = self._given_layer()
+        if isinstance(layer, PackedRows):
+            raise ValueError("the layer itself is not at hand: the transcoder was set to learn from stored rows")
+        return layer
+
+    def _given_layer(self) -> Layer | PackedRows:
+        layer: Layer | PackedRows | None = vars(self)["_layer"]
         if layer is None:
             raise ValueError("no layer is set: call transcoder.set_layer(layer) before training")
         return layer
@@ -148,22 +172,19 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """One step's losses, by name. `sae_in` of the output is the target f(x), as SAELens's logging wants it."""
-        x = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
+        batch = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
         matched = self.cfg.jacobian_coefficient > 0
+        x, y, targets = self._ask(batch, matched)
         piece = self.encode_to_piece(x, self.matching.config.gate_bandwidth if matched else None)
         hidden_pre = cast(Tensor, piece.hidden_pre)
         sae_out = piece.weights.add_skip(self.hook_sae_recons(piece.decode()), x)
-        # one pass of the layer for f(x) and its derivative, where both are wanted at the same x
-        targets = self.matching.targets(self.layer, x) if matched and self.matching.config.at_inputs else None
-        y = self.target(x) if targets is None else self.as_target(x, targets.y)
         losses = {"mse_loss": mean_over_rows(self.mse_loss_fn(sae_out, y))}
         aux_input = TranscoderStepInput(**{**vars(step_input), "sae_in": y}, x=x)
         losses |= cast(dict[str, Tensor], self.calculate_aux_loss(aux_input, piece.feature_acts, hidden_pre, sae_out))
         if self.cfg.gradient_masking_coefficient > 0:
             losses["gradient_masking_loss"] = step_input.coefficients["gradient_masking"] * piece.masking()
         metrics: dict[str, Any] = {}
-        if matched:
-            targets = self.matching.targets(self.layer, x, y=y) if targets is None else targets
+        if targets is not None:
             gate = piece if targets.x is x else None  # jittered inputs open other gates
             targets = targets.to(self.dtype)
             jacobian_loss = self.matching.from_targets(self, targets, gate=gate)
@@ -180,6 +201,20 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         )
         self.check_finite(step_input, output)
         return output
+
+    def _ask(self, batch: Tensor, matched: bool) -> tuple[Tensor, Tensor, JacobianTargets | None]:
+        """(x, f(x), and what its Jacobian is matched to, if it is)."""
+        layer = self._given_layer()
+        if isinstance(layer, PackedRows):
+            says = layer.unpack(batch)
+            return says.x, self.as_target(says.x, says.y), self.matching.targets_of(says) if matched else None
+        if not matched:
+            return batch, self.target(batch), None
+        if self.matching.config.at_inputs:  # one pass of the layer for f(x) and its derivative
+            targets = self.matching.targets(layer, batch)
+            return batch, self.as_target(batch, targets.y), targets
+        y = self.target(batch)
+        return batch, y, self.matching.targets(layer, batch, y=y)
 
     @override
     def save_model(self, path: str | Path) -> tuple[Path, Path]:

@@ -1,0 +1,115 @@
+"""Filling stores of derivatives from a language model: one run of the model for all layers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Reached
+from faithfulness_plugin.derivatives.store import DerivativeStore
+
+
+@dataclass(frozen=True)
+class Filling:
+    """One store and what goes into it."""
+
+    store: DerivativeStore
+    layer: HookedLayer
+    repeated: Int[Tensor, "1 pos"] | None = None
+    """A prompt whose rows are put among those of every shard, again and again; None for none."""
+    share: float = 0.0
+    """Of the rows of a shard that are the repeated prompt's."""
+
+
+@torch.no_grad()
+def fill(
+    hooks: Hooks,
+    fillings: Sequence[Filling],
+    tokens: Int[Tensor, "prompts pos"],
+    *,
+    prompts_per_shard: int,
+    exclude: Tensor | None = None,
+    batch_size: int = 8,
+    on_shard: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Makes the shards that stores lack: those that were never made, were lost, or are damaged.
+
+    Shard i holds the rows of prompts i * prompts_per_shard and following, the same whenever it is made.
+
+    Args:
+        hooks: the model's.
+        tokens: as many prompts as the stores have shards of.
+        exclude: token ids whose rows are left out.
+        batch_size: prompts that the model is run on at a time.
+        on_shard: called with the number of every shard that was made, once for all stores.
+
+    Raises:
+        ValueError: the prompts make another number of shards than a store has.
+        StoreError: somebody else writes; a store that cannot be written.
+    """
+    n_shards = -(-len(tokens) // prompts_per_shard)
+    for filling in fillings:
+        if filling.store.index.n_shards != n_shards:
+            raise ValueError(
+                f"{len(tokens)} prompts make {n_shards} shards of {prompts_per_shard}, and {filling.store.folder} has "
+                f"{filling.store.index.n_shards}: pass the prompts that it was made for"
+            )
+    with _writing(fillings):
+        missing = [set(filling.store.missing()) for filling in fillings]
+        names = {filling.layer.hook_in for filling, lacks in zip(fillings, missing, strict=True) if lacks}
+        repeated = {
+            i: rows_at(hooks, {f.layer.hook_in}, f.repeated, exclude, batch_size)[f.layer.hook_in]
+            for i, f in enumerate(fillings)
+            if missing[i] and f.repeated is not None
+        }
+        for number in sorted(set().union(*missing)):
+            prompts = tokens[number * prompts_per_shard : (number + 1) * prompts_per_shard]
+            rows = rows_at(hooks, names, prompts, exclude, batch_size)
+            for i, filling in enumerate(fillings):
+                if number in missing[i]:
+                    x = rows[filling.layer.hook_in]
+                    if i in repeated:
+                        x = torch.cat([x, _again(repeated[i], len(x), filling.share)])
+                    filling.store.fill_shard(number, x, filling.layer)
+            on_shard(number)
+
+
+def rows_at(
+    hooks: Hooks, names: set[str], tokens: Int[Tensor, "prompts pos"], exclude: Tensor | None, batch_size: int = 8
+) -> Mapping[str, Float[Tensor, "rows d"]]:
+    """What some hooks carry, but for excluded tokens; the model is stopped at the last of them."""
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for prompts in tokens.to(hooks.device).split(batch_size):
+        kept = torch.ones_like(prompts, dtype=torch.bool)
+        if exclude is not None:
+            kept &= ~torch.isin(prompts, exclude.to(prompts.device))
+        left = set(names)
+        with suppress(Reached):
+            hooks.run(prompts, {name: _read(name, found[name], kept, left) for name in names})
+    return {name: torch.cat(rows) for name, rows in found.items()}
+
+
+def _read(name: str, rows: list[Tensor], kept: Bool[Tensor, "batch pos"], left: set[str]) -> Hook:
+    def read(activation: Tensor) -> None:
+        rows.append(activation[kept])
+        left.discard(name)
+        if not left:
+            raise Reached
+
+    return read
+
+
+def _again(rows: Tensor, n_others: int, share: float) -> Tensor:
+    """The rows over and over, as many as make this share beside the others."""
+    n = round(n_others * share / (1 - share))
+    return rows.repeat(-(-n // len(rows)), 1)[:n]
+
+
+def _writing(fillings: Sequence[Filling]) -> ExitStack:
+    with ExitStack() as stack:
+        for filling in fillings:
+            stack.enter_context(filling.store.writing())
+        return stack.pop_all()

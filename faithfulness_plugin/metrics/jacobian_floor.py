@@ -1,0 +1,89 @@
+"""The least Jacobian error that a sparse transcoder can have: what so many active features leave out of reach."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.jacobian.exact import covariance_root, layer_jacobian
+from faithfulness_plugin.jacobian.mlp_weights import checked_mlp_weights
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder
+
+AT_A_TIME = 16  # rows whose Jacobians are made as matrices
+
+
+@dataclass(frozen=True)
+class JacobianFloor(MetricResult):
+    """Lower bounds for the relative errors of `JacobianError`, in the same three kinds of directions."""
+
+    relative_error: float
+    relative_error_data: float
+    relative_error_difference: float
+
+
+@dataclass(frozen=True)
+class JacobianEnergies:
+    """How the energy of J_f - W_skip at each row is spread over its singular directions. By kind of direction:
+    "isotropic", "data", "difference"."""
+
+    squares: dict[str, Float[Tensor, "rows d_out"]]
+    """Squared singular values of (J_f - W_skip) R, the largest first."""
+    layer: dict[str, Float[Tensor, " rows"]]
+    """||J_f R||_F^2."""
+
+    def floor(self, active: Int[Tensor, " rows"]) -> JacobianFloor:
+        """Of a transcoder with so many active features at each row."""
+        return JacobianFloor(*(self._relative(kind, active) for kind in ("isotropic", "data", "difference")))
+
+    def _relative(self, kind: str, active: Tensor) -> float:
+        squares = self.squares[kind]
+        beyond = torch.arange(squares.shape[1], device=squares.device) >= active[:, None]
+        return ((squares * beyond).sum() / self.layer[kind].sum()).item()
+
+
+@torch.no_grad()
+def jacobian_floor(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "rows d_in"]) -> JacobianFloor:
+    """sum_rows sum_{i > r} s_i^2 / sum_rows ||J_f R||_F^2: r the row's active features, s the singular values of
+    (J_f - W_skip) R; R R^T is 1, the rows' covariance C, or C + (mean - x)(mean - x)^T.
+
+    J_t - W_skip is a sum of r rank-one terms, so by Eckart and Young no dictionary gets below; as all rows share one,
+    none need get there. Whole Jacobians are made, a few rows at a time: for some hundred rows.
+
+    Raises ValueError for fewer than two rows.
+    """
+    energies = jacobian_energies(layer, x, getattr(transcoder, "W_skip", None))
+    return energies.floor((transcoder.encode(x) > 0).sum(-1))
+
+
+@torch.no_grad()
+def jacobian_energies(
+    layer: Layer, x: Float[Tensor, "rows d_in"], W_skip: Float[Tensor, "d_out d_in"] | None = None
+) -> JacobianEnergies:
+    """What `jacobian_floor` needs of the layer: the same for all transcoders without skip connection. Raises as it."""
+    if len(x) < 2:
+        raise ValueError(f"x has shape {list(x.shape)}: pass two rows or more, whose covariance gives the directions")
+    weights, root, mean = checked_mlp_weights(layer, x), covariance_root(x), x.mean(0)
+    squares: dict[str, list[Tensor]] = {kind: [] for kind in ("isotropic", "data", "difference")}
+    norms: dict[str, list[Tensor]] = {kind: [] for kind in squares}
+    for rows in x.split(AT_A_TIME):
+        J_f = layer_jacobian(layer, rows) if weights is None else weights.jacobian(rows).matrix()
+        towards_mean = (mean - rows)[..., None]
+        for grams, of in ((squares, J_f if W_skip is None else J_f - W_skip.to(J_f)), (norms, J_f)):
+            data = _gram(of @ root)
+            grams["isotropic"].append(_gram(of))
+            grams["data"].append(data)
+            grams["difference"].append(data + _gram(of @ towards_mean))
+        for kind in squares:
+            # eigenvalues of A A^T: a third of the time of singular values of A
+            squares[kind][-1] = torch.linalg.eigvalsh(squares[kind][-1]).clamp_min(0).flip(-1)
+            norms[kind][-1] = norms[kind][-1].diagonal(dim1=-2, dim2=-1).sum(-1)
+    return JacobianEnergies(
+        {kind: torch.cat(parts) for kind, parts in squares.items()},
+        {kind: torch.cat(parts) for kind, parts in norms.items()},
+    )
+
+
+def _gram(matrices: Tensor) -> Tensor:
+    return matrices @ matrices.mT

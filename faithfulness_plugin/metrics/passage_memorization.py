@@ -1,0 +1,77 @@
+"""Memorization of a passage: how much of the output there comes from features that fire there alone."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape
+
+RARE = 1e-3
+
+
+@dataclass(frozen=True)
+class PassageMemorization(MetricResult):
+    """Of one transcoder at the tokens of one passage."""
+
+    share: float
+    """Of the output at the passage that its own features carry: 0 for none, 1 where they write all of it."""
+    own_features: int
+    """How many features fire at some token of the passage and hardly anywhere else."""
+    rate_elsewhere: tuple[float, ...]
+    """Of each feature that fires at the passage: the share of the other rows where it fires."""
+    carried: tuple[float, ...]
+    """Of each of these: what it carries, as a part of the passage's output; with all others, bias and skip connection
+    they sum to what the transcoder explains there."""
+
+
+@torch.no_grad()
+def passage_memorization(
+    transcoder: Transcoder,
+    layer: Layer,
+    passage: Float[Tensor, "tokens d_in"],
+    others: Float[Tensor, "rows d_in"],
+    *,
+    rare: float = RARE,
+) -> PassageMemorization:
+    """What `memorization` asks about a point, asked about a passage of text, where no ideal circuits are known.
+
+    Feature i carries sum_p <c_i(p), u_p> / sum_p ||u_p||^2, with c_i(p) = a_i(p) W_dec^i and u_p = f(p) - E f what the
+    layer puts out at p beyond its mean elsewhere. The passage's own features fire on at most the share `rare` of the
+    other rows; the share of memorization is what they carry together.
+
+    Read it beside the same number for a transcoder that saw the passage no oftener than other text: rare features
+    that serve what the passage is about are no memorization.
+
+    Args:
+        passage: the layer's inputs at its tokens.
+        others: its inputs on other text, 1 / rare rows or more.
+        rare: where "hardly anywhere" ends.
+
+    Raises:
+        ValueError: too few other rows to tell what is rare; transcoder and layer differ in d_out; outputs at the
+            passage that are those everywhere.
+    """
+    if len(others) * rare < 1:
+        raise ValueError(f"{len(others)} other rows cannot show what fires on {rare:g} of them: pass 1 / rare or more")
+    y, elsewhere = layer(passage), layer(others)
+    beyond = y - elsewhere.mean(0)
+    energy = beyond.square().sum()
+    if energy == 0:
+        raise ValueError("the layer's output at the passage is the same as everywhere: choose another passage")
+    acts = transcoder.encode(passage)
+    check_same_shape(transcoder.decode(acts), y)
+    carried = (acts * (beyond.to(acts) @ transcoder.W_dec.T)).sum(0) / energy
+    fires = (acts > 0).any(0)
+    rate = torch.zeros_like(carried)
+    for rows in others.split(1024):
+        rate += (transcoder.encode(rows) > 0).sum(0) / len(others)
+    own = fires & (rate <= rare)
+    return PassageMemorization(
+        share=carried[own].sum().item(),
+        own_features=int(own.sum()),
+        rate_elsewhere=tuple(rate[fires].tolist()),
+        carried=tuple(carried[fires].tolist()),
+    )

@@ -1,0 +1,77 @@
+"""Response curves: how layer and transcoder answer to a step of finite length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.result import MetricResult, check_same_shape
+
+
+@dataclass(frozen=True)
+class Response(MetricResult):
+    """Curves over the step's length. D_f = f(x + eps v) - f(x), and D_t likewise."""
+
+    distances: tuple[float, ...]
+    """eps."""
+    error: tuple[float, ...]
+    """E||D_t - D_f||^2 / E||D_f||^2, a ratio of means; 1 says that the transcoder answers nothing."""
+    cosine: tuple[float, ...]
+    """Mean of cos(D_t, D_f) over rows where the layer answers."""
+
+
+class Answers(NamedTuple):
+    """To one step, row by row."""
+
+    squared_error: Float[Tensor, " rows"]
+    """||D_t - D_f||^2."""
+    layer: Float[Tensor, " rows"]
+    """||D_f||^2."""
+    cosine: Float[Tensor, " rows"]
+    """cos(D_t, D_f), 0 where either is 0."""
+
+
+@torch.no_grad()
+def response(
+    transcoder: nn.Module,
+    layer: Layer,
+    x: Float[Tensor, "rows d_in"],
+    v: Float[Tensor, "rows d_in"],
+    distances: Sequence[float],
+) -> Response:
+    """How both answer to x -> x + eps v, for each eps of the distances.
+
+    Args:
+        v: one direction a row: another row minus this one (then eps 0.5 is half-way to it), or an isotropic probe
+            times the rows' rms coordinate (then eps is in its units).
+
+    Raises:
+        ValueError: transcoder and layer differ in d_out; a step to which the layer does not answer on any row.
+    """
+    by_distance = [answers(transcoder, layer, x, eps * v) for eps in distances]
+    for eps, given in zip(distances, by_distance, strict=True):
+        if not given.layer.any():
+            raise ValueError(f"the layer does not answer to a step of {eps}, so a relative error is undefined there")
+    return Response(
+        tuple(distances),
+        tuple((given.squared_error.sum() / given.layer.sum()).item() for given in by_distance),
+        tuple(given.cosine[given.layer > 0].mean().item() for given in by_distance),
+    )
+
+
+@torch.no_grad()
+def answers(
+    transcoder: nn.Module, layer: Layer, x: Float[Tensor, "rows d_in"], step: Float[Tensor, "rows d_in"]
+) -> Answers:
+    """To x -> x + step, row by row. Raises ValueError where transcoder and layer differ in d_out."""
+    y = layer(x)
+    t = transcoder(x)
+    check_same_shape(t, y)
+    D_f, D_t = layer(x + step) - y, transcoder(x + step) - t
+    norms = D_f.norm(dim=-1) * D_t.norm(dim=-1)
+    cosine = torch.where(norms > 0, (D_f * D_t).sum(-1) / norms, torch.zeros_like(norms))
+    return Answers((D_t - D_f).square().sum(-1), D_f.square().sum(-1), cosine)

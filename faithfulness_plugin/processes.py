@@ -1,0 +1,121 @@
+"""Several processes that train one transcoder, each on its share of every batch (torchrun)."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+TIMEOUT = timedelta(minutes=5)
+"""How long one process waits for the others to join."""
+LONG = timedelta(hours=2)
+"""How long it waits later on: one of them may fill a store, or evaluate."""
+
+
+class ProcessError(RuntimeError):
+    """The processes could not work together; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def here(cls) -> "Processes":
+        """As torch.distributed knows them; alone where it was not started."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return cls()
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def several(self) -> bool:
+        return self.size > 1
+
+    @property
+    def first(self) -> bool:
+        """The one that writes, evaluates and speaks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.several:
+            distributed.barrier()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Over the processes."""
+        return self.sum(values) / self.size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Over the processes."""
+        values = values.clone()
+        if self.several:
+            distributed.all_reduce(values)
+        return values
+
+    def least(self, values: Tensor) -> Tensor:
+        """Over the processes, number by number."""
+        values = values.clone()
+        if self.several:
+            distributed.all_reduce(values, op=distributed.ReduceOp.MIN)
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """What the first process has."""
+        values = [value]
+        if self.several:
+            distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+@contextmanager
+def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
+    """The processes that torchrun started (RANK and WORLD_SIZE are set), joined; alone without torchrun.
+
+    By NCCL for "cuda", one device a process, else by gloo.
+
+    Raises ProcessError where not all of them come within the timeout, or one is lost on the way.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or Processes.here().several:
+        yield Processes.here()
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        store, rank, size = next(distributed.rendezvous("env://", timeout=timeout))
+        store.set(f"process {rank} is here", "")
+        store.wait([f"process {other} is here" for other in range(size)], timeout)
+    except (RuntimeError, ValueError) as error:
+        raise ProcessError(
+            f"process {os.environ['RANK']} did not find the {os.environ['WORLD_SIZE']} processes that WORLD_SIZE "
+            f"promises within {timeout.total_seconds():.0f} s: start all of them, with torchrun on every machine "
+            f"({_first_line(error)})"
+        ) from error
+    backend = "nccl" if device == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONG)
+    try:
+        yield Processes.here()
+    except RuntimeError as error:
+        if not _of_another_process(error):
+            raise
+        raise ProcessError(
+            f"process {os.environ['RANK']} lost another one ({_first_line(error)}): see what that one says; the last "
+            "checkpoint is as it was"
+        ) from error
+    finally:
+        distributed.destroy_process_group()
+
+
+def _of_another_process(error: RuntimeError) -> bool:
+    words = ("Connection closed by peer", "Connection reset by peer", "Timed out", "gloo", "NCCL", "Broken pipe")
+    return isinstance(error, distributed.DistError) or any(word in str(error) for word in words)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
