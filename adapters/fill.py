@@ -47,7 +47,8 @@ def fill(
         on_shard: called with the number of every shard that was made, once for all stores.
 
     Raises:
-        ValueError: the prompts make another number of shards than a store has.
+        ValueError: the prompts make another number of shards than a store has; a share outside [0, 1), or a repeated
+            prompt of excluded tokens only.
         StoreError: somebody else writes; a store that cannot be written.
     """
     n_shards = -(-len(tokens) // prompts_per_shard)
@@ -57,6 +58,8 @@ def fill(
                 f"{len(tokens)} prompts make {n_shards} shards of {prompts_per_shard}, and {filling.store.folder} has "
                 f"{filling.store.index.n_shards}: pass the prompts that it was made for"
             )
+        if not 0 <= filling.share < 1:
+            raise ValueError(f"share={filling.share}: a part of the rows, from 0 to below 1")
     with _writing(fillings):
         missing = [set(filling.store.missing()) for filling in fillings]
         names = {filling.layer.hook_in for filling, lacks in zip(fillings, missing, strict=True) if lacks}
@@ -65,6 +68,8 @@ def fill(
             for i, f in enumerate(fillings)
             if missing[i] and f.repeated is not None
         }
+        if not all(map(len, repeated.values())):
+            raise ValueError("all tokens of the repeated prompt are excluded: choose another prompt")
         for number in sorted(set().union(*missing)):
             prompts = tokens[number * prompts_per_shard : (number + 1) * prompts_per_shard]
             rows = rows_at(hooks, names, prompts, exclude, batch_size)

@@ -166,6 +166,13 @@ def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:
     return HookedLayer(hook_in, hook_out, function, runs_model=True)
 
 
+@torch.no_grad()
+def told(layer: HookedLayer, d_in: int, device: torch.device | str) -> str:
+    """By which another layer is told: its hooks, and the size of its output at fixed rows."""
+    rows = torch.linspace(-1, 1, 4 * d_in, device=device).reshape(4, d_in)
+    return f"{layer.hook_in} to {layer.hook_out}, size {layer(rows).double().norm().item():.4g}"
+
+
 def _keep_and_stop(seen: list[Tensor]) -> Hook:
     def keep(activation: Tensor) -> None:
         seen.append(activation)

@@ -48,7 +48,7 @@ class TransformerLensHooks(Hooks):
         if not hasattr(self.model, "_collect_hook_aliases_from_registry"):
             return {}
         names = {**self.model.hook_aliases, **self.model._collect_hook_aliases_from_registry()}
-        return {name: stands_for for name, stands_for in names.items() if isinstance(stands_for, str) and stands_for in own}
+        return {name: target for name, target in names.items() if isinstance(target, str) and target in own}
 
     def require(self, name: str) -> str:
         if f"{name}.hook_sae_acts_post" in self.model.hook_dict:

@@ -5,15 +5,20 @@ from typing import Any, Literal
 
 import torch
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
+from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.probes import difference, gaussian
+from faithfulness_plugin.jacobian.packed_rows import PackedRows
+from faithfulness_plugin.probes import ISOTROPIC, difference, gaussian
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once
 from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
+
+PLAIN = ("secant", False)
+"""The estimator, and whether it is central, of stored rows that bring outputs beside them."""
 
 
 @dataclass(kw_only=True)
@@ -41,17 +46,33 @@ class NoiseAugmentation(TrainingTranscoder[Any]):
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         output = super().training_forward_pass(step_input)
-        x = step_input.sae_in
-        generator, scale = self.matching.generator(x.device), self.cfg.augmentation_scale
-        if self.cfg.augmentation_kind == "noise":
-            moved = x + scale * x.square().mean().sqrt() * gaussian(x, 1, generator)[0]
-        else:
-            moved = x + scale * difference(x, 1, generator)[0]
-        mse = self.mse_loss_fn(self(moved), self.target(moved)).sum(-1).mean()
+        moved, y = self._beside(step_input.sae_in)
+        mse = self.mse_loss_fn(self(moved), y).sum(-1).mean()
         output.losses["augmentation_loss"] = step_input.coefficients["augmentation"] * mse
         output.loss = torch.stack(list(output.losses.values())).sum()
         self.check_finite(step_input, output)
         return output
+
+    def _beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(other points, the layer's outputs there)."""
+        layer, scale = self.given_layer, self.cfg.augmentation_scale
+        if isinstance(layer, PackedRows):  # a secant was asked for at such points
+            says, product = layer.unpack(x), layer.product
+            kinds = ISOTROPIC if self.cfg.augmentation_kind == "noise" else ("difference",)
+            if product is None or says.v is None or says.Jv is None or (product.estimator, product.central) != PLAIN:
+                raise ValueError("augmentation needs outputs beside the rows: read them from the store with a secant")
+            if product.probe not in kinds or product.radius != scale:
+                raise ValueError(
+                    f"the rows bring {product.probe} secants of radius {product.radius}, and the control takes "
+                    f"{' or '.join(kinds)} of {scale}: read the rows with those"
+                )
+            return says.x + layer.step * says.v[0], self.as_target(says.x, says.y + layer.step * says.Jv[0])
+        generator = self.matching.generator(x.device)
+        if self.cfg.augmentation_kind == "noise":
+            moved = x + scale * x.square().mean().sqrt() * gaussian(x, 1, generator)[0]
+        else:
+            moved = x + scale * difference(x, 1, generator)[0]
+        return moved, self.target(moved)
 
 
 @dataclass(kw_only=True)

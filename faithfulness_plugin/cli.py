@@ -10,6 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from faithfulness_plugin.cli_ensemble import ensemble
+from faithfulness_plugin.cli_language_model import language_model
 from faithfulness_plugin.cli_report import report
 from faithfulness_plugin.cli_scan import scan
 from faithfulness_plugin.cli_train import train
@@ -211,6 +212,9 @@ app.command(
     epilog="Example: faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3"
 )(scan)
 bench.command(epilog="Example: faithfulness bench ensemble --models 16 --rounds 3 --out out/ensemble_speed")(ensemble)
+bench.command("language-model", epilog="Example: faithfulness bench language-model --out out/language_model")(
+    language_model
+)
 app.command(epilog="Example: faithfulness report --results out/scan --out out/report")(report)
 
 app.command(epilog="Example: faithfulness train settings.yaml --tokens 100000 --out out/mine")(train)

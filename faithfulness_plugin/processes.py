@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.rendezvous import rendezvous
 
 TIMEOUT = timedelta(minutes=5)
 """How long one process waits for the others to join."""
@@ -88,7 +89,7 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        store, rank, size = next(distributed.rendezvous("env://", timeout=timeout))
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
         store.set(f"process {rank} is here", "")
         store.wait([f"process {other} is here" for other in range(size)], timeout)
     except (RuntimeError, ValueError) as error:

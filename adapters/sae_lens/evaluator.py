@@ -76,9 +76,7 @@ class TranscoderEvaluator:
         for transcoder in transcoders.values():
             transcoder.eval()
         try:
-            with self.lock:
-                self._look_once()
-                spliced = self._spliced(transcoders)
+            spliced = self.spliced(transcoders)
             return {name: self._alone(name, t) | spliced[name] for name, t in transcoders.items()}
         finally:
             for name, transcoder in transcoders.items():
@@ -116,7 +114,14 @@ class TranscoderEvaluator:
         self._clean, self._zero = clean / n, {name: total / n for name, total in zero.items()}
         self._rows = {name: torch.cat(rows) for name, rows in seen.items()}
 
-    def _spliced(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
+    @torch.no_grad()
+    def spliced(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
+        """The entries of each in the layer's place alone: "ce" and following. In the mode that the transcoder is in."""
+        with self.lock:
+            self._look_once()
+            return self._in_place(transcoders)
+
+    def _in_place(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
         ce, kl = dict.fromkeys(transcoders, 0.0), dict.fromkeys(transcoders, 0.0)
         for tokens, kept in self._batches():
             logits = self.hooks.run(tokens, {})

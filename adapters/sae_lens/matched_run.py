@@ -11,7 +11,7 @@ from sae_lens.constants import SAE_WEIGHTS_FILENAME, TRAINER_STATE_FILENAME
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner
 from safetensors.torch import load_file
 
-from faithfulness_plugin.adapters.hooked_layer import HookedLayer, check_layer
+from faithfulness_plugin.adapters.hooked_layer import HookedLayer, check_layer, told
 from faithfulness_plugin.adapters.sae_lens.evaluations import Evaluations
 from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
 from faithfulness_plugin.adapters.sae_lens.layers import layer_at
@@ -117,7 +117,10 @@ class MatchedRun:
     def settings(self) -> dict[str, Any]:
         """What a resumed run must share, by dotted name."""
         shared = {name: value for name, value in self.runner.cfg.to_dict().items() if name not in FREE}
-        layers = {f"layer of {name}": _told(layer, self.transcoders[name]) for name, layer in self.layers.items()}
+        layers = {
+            f"layer of {name}": told(layer, (cfg := self.transcoders[name].cfg).d_in, cfg.device)
+            for name, layer in self.layers.items()
+        }
         return {**dict(_flat("", json.loads(json.dumps(shared)))), **layers, "text": self.text}
 
     def note_settings(self, checkpoint: Path) -> None:
@@ -195,13 +198,6 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
     for name, part in value.items():
         if name != "metadata":
             yield from _flat(f"{prefix}.{name}" if prefix else name, part)
-
-
-def _told(layer: HookedLayer, transcoder: TrainingTranscoder[Any]) -> str:
-    """By which another layer is told: its hooks, and the size of its output at fixed rows."""
-    cfg = transcoder.cfg
-    rows = torch.linspace(-1, 1, 4 * cfg.d_in, device=cfg.device).reshape(4, cfg.d_in)
-    return f"{layer.hook_in} to {layer.hook_out}, size {layer_output(layer, rows).double().norm().item():.4g}"
 
 
 def _require_widths(name: str, transcoder: TrainingTranscoder[Any], layer: HookedLayer) -> None:

@@ -2,7 +2,7 @@
 
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -20,6 +20,9 @@ Architecture = Literal["topk", "batch_topk", "standard", "jumprelu"]
 
 class TrainConfigError(ValueError):
     """Settings that cannot be used; the message says what to do."""
+
+
+T_CONFIG = TypeVar("T_CONFIG", bound=Record)
 
 
 class Arm(NamedTuple):
@@ -179,6 +182,11 @@ class TrainConfig(Record):
 def read_config(path: Path) -> TrainConfig:
     """The settings in a YAML file. Raises TrainConfigError for a file that cannot be read, or settings that do not
     fit."""
+    return make_config(read_settings(path), str(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Names and values in a YAML file. Raises TrainConfigError for a file that cannot be read, or holds none."""
     try:
         settings = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -189,7 +197,7 @@ def read_config(path: Path) -> TrainConfig:
         settings = {}
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise TrainConfigError(f"{path} holds no settings by name: write lines such as `tokens: 300000`")
-    return make_config(settings, str(path))
+    return settings
 
 
 def _place(error: Exception) -> str:
@@ -197,18 +205,28 @@ def _place(error: Exception) -> str:
     return "" if mark is None else f", line {mark.line + 1}"
 
 
-def make_config(settings: dict[str, Any], where: str) -> TrainConfig:
+def make_config(settings: dict[str, Any], where: str, config: type[T_CONFIG] = TrainConfig) -> T_CONFIG:
     """Settings from their names and values. Raises TrainConfigError, with `where` they stand, for what does not fit."""
     try:
-        return TrainConfig(**settings)
+        return config(**settings)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            model = {"model": ModelSource, "text": TextSource}.get(str(first["loc"][0]), TrainConfig)
+            model: type[Record] = config
+            for part in first["loc"][:-1]:
+                model = (
+                    next(iter(_records(model.model_fields[part].annotation)), model) if isinstance(part, str) else model
+                )
             raise TrainConfigError(f"{where}: {_unknown(name, list(model.model_fields))}") from error
         message = first["msg"].removeprefix("Value error, ")
         raise TrainConfigError(f"{where}: {name + ': ' if name else ''}{message}") from error
+
+
+def _records(annotation: Any) -> list[type[Record]]:
+    """The records in a field's type, such as those of list[Record] or Record | None."""
+    inside = [record for part in get_args(annotation) for record in _records(part)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, Record) else inside
 
 
 def _short(number: float) -> str:

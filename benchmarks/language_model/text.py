@@ -1,6 +1,7 @@
 """The text of a run, as prompts of equal length."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,20 @@ def load_prompts(config: TrainConfig, tokenizer: Any) -> Prompts:
     prompts = Prompts(_documents(source), tokenizer, config.context_size, config.seed)
     _require_enough(prompts, tokenizer, config)
     return prompts
+
+
+def cut_prompts(source: TextSource, tokenizer: Any, context_size: int, seed: int, n: int) -> Tensor:
+    """The first n prompts [n, context_size] of a text, its order shuffled. Raises TrainConfigError for a text that
+    cannot be had, or makes fewer."""
+    at_hand = bool(source.files) or source.name == OFFLINE_TEXT
+    documents = _documents(source) if at_hand else _Streamed(source, seed)
+    found = list(islice(Prompts(documents, tokenizer, context_size, seed if at_hand else None), n))
+    if len(found) < n:
+        raise TrainConfigError(
+            f"the text makes {len(found)} prompts of {context_size} tokens, and {n} are needed: give more text, or ask "
+            "for less"
+        )
+    return torch.tensor([row["tokens"] for row in found])
 
 
 def _require_enough(prompts: Prompts, tokenizer: Any, config: TrainConfig) -> None:

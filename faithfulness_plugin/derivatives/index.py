@@ -108,10 +108,15 @@ class Index(_Record):
         return sum(shard.rows for shard in self.shards.values())
 
     @property
+    def full(self) -> bool:
+        """Whether every shard was filled."""
+        return set(self.shards) == set(range(self.n_shards))
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """By name, what two stores must share to be one."""
+        """By name, what two stores must share to be one, beside their source."""
         own = {"d_in", "d_out", "dtype", "seed", "n_shards"}
-        return {**self.source, **self.model_dump(include=own), "derivatives": told(self.products)}
+        return {**self.model_dump(include=own), "derivatives": told(self.products)}
 
 
 def told(products: Sequence[Product]) -> str:

@@ -1,4 +1,4 @@
-"""Batches from a store: every row once an epoch, in an order that depends on the seed alone, in bounded memory."""
+"""Batches from a store: every row once an epoch, in an order that only its settings decide, in bounded memory."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from faithfulness_plugin.derivatives.index import StoreError
 from faithfulness_plugin.derivatives.store import DerivativeStore
+from faithfulness_plugin.differences import differences
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.jacobian.packed_rows import LayerSays, PackedRows
 from faithfulness_plugin.seeds import derived_seed
@@ -29,7 +30,7 @@ class StoredRows(Iterator[Tensor]):
         window: shards in memory.
 
     Raises StoreError for a store that is not full or a product that it does not keep, a batch that is larger than the
-    store, or that cannot be shared out equally.
+    store, or that cannot be shared out equally, a rank that no process has.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class StoredRows(Iterator[Tensor]):
         processes: int = 1,
     ) -> None:
         index = store.index
-        if len(index.shards) < index.n_shards:
+        if not index.full:
             raise StoreError(
                 f"{store.folder} is not full ({len(index.shards)} of {index.n_shards} shards): fill it first"
             )
         if not 1 <= batch_size <= index.n_rows:
             raise StoreError(f"batch_size={batch_size}: {store.folder} has {index.n_rows} rows; choose 1 to so many")
+        if not 0 <= rank < processes:
+            raise StoreError(f"rank={rank}: {processes} processes have the ranks 0 to {processes - 1}")
         if processes > batch_size:
             raise StoreError(
                 f"{processes} processes share batches of {batch_size} rows: start fewer of them, or raise batch_size"
@@ -104,7 +107,8 @@ class StoredRows(Iterator[Tensor]):
         if self._at != (epoch, number):
             self._in_memory = {}  # before the next is read
             shards = [self.store.read_shard(shard, self._product) for shard in self._windows[number]]
-            self._in_memory = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+            # one kind of tensor after the other, so that not all of it is there twice
+            self._in_memory = {name: torch.cat([shard.pop(name) for shard in shards]) for name in list(shards[0])}
             n_rows = len(self._in_memory["x"])
             self._mixed = torch.randperm(n_rows, generator=self._generator(f"epoch {epoch} window {number}"))
             self._at = (epoch, number)
@@ -112,14 +116,23 @@ class StoredRows(Iterator[Tensor]):
         part = {name: tensor[rows] for name, tensor in self._in_memory.items()}
         if self._product is not None:
             part |= {name: part[name].movedim(1, 0) for name in ("v", "Jv")}
-        return self.layer.pack(LayerSays(**part))
+        return self.layer.pack(LayerSays(part["x"], part["y"], part.get("v"), part.get("Jv")))
 
     def _generator(self, use: str) -> torch.Generator:
         return torch.Generator().manual_seed(derived_seed(self.seed, f"stored rows, {use}"))
 
     def state_dict(self) -> dict[str, int]:
         """The place in the stream: on any number of processes."""
-        return {"batch": self.batch}
+        return {"batch": self.batch, **self._stream_settings}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Raises StoreError for a place in another stream."""
+        if changed := differences(state, self._stream_settings):
+            raise StoreError(f"the place is one in another order of rows ({changed}): read the same store the same way")
         self.batch = int(state["batch"])
+
+    @property
+    def _stream_settings(self) -> dict[str, int]:
+        return {
+            "batch_size": self.batch_size, "seed": self.seed, "window": self.window, "rows": self.store.index.n_rows,
+        }  # fmt: skip

@@ -40,6 +40,7 @@ class DerivativeStore:
 
     def __init__(self, folder: Path, index: Index) -> None:
         self.folder, self.index = folder, index
+        self._writes = False
         self._whole: dict[int, tuple[int, int]] = {}
         """Shards that were found whole, with the file's size and time then."""
 
@@ -85,7 +86,9 @@ class DerivativeStore:
         folder = Path(folder)
         if (folder / INDEX_FILENAME).exists():
             store = cls.open(folder)
-            if changed := differences(store.index.settings, wanted.settings):
+            there, here = store.index.source, {**dict.fromkeys(store.index.source, "none"), **wanted.source}
+            changes = [differences(there, here), differences(store.index.settings, wanted.settings)]
+            if changed := "; ".join(filter(None, changes)):
                 raise StoreError(
                     f"{folder} is a store of something else ({changed}): use that, or choose another folder"
                 )
@@ -143,10 +146,12 @@ class DerivativeStore:
             raise StoreError(f"{self.folder} cannot be written ({error.strerror}): choose another folder") from error
         try:
             self.index = type(self).open(self.folder).index  # what that process may have done meanwhile
-            for unfinished in self.folder.glob(".unfinished.*"):
+            for unfinished in [*self.folder.glob(".unfinished.*"), *self.folder.glob(f".{INDEX_FILENAME}.*")]:
                 unfinished.unlink()  # of a writer that was killed
+            self._writes = True
             yield
         finally:
+            self._writes = False
             lock.release()
 
     def missing(self, on_checked: Callable[[int], None] = lambda _: None) -> list[int]:
@@ -189,9 +194,13 @@ class DerivativeStore:
         Probes along the data (pair, difference) stay within the shard.
 
         Raises:
-            StoreError: no rows, rows of another width, NaN or Inf; a disk that is full or cannot be written: the shards
-                before stay as they are.
+            StoreError: outside `writing`; a number that no shard has; no rows, rows of another width, NaN or Inf; a
+                disk that is full or cannot be written: the shards before stay as they are.
         """
+        if not self._writes:
+            raise StoreError(f"{self.folder}: shards are filled within `with store.writing():`")
+        if not 0 <= number < self.index.n_shards:
+            raise StoreError(f"shard {number}: {self.folder} has the shards 0 to {self.index.n_shards - 1}")
         rms = self.index.rms
         if rms is None:
             if number != 0:
@@ -265,7 +274,7 @@ class DerivativeStore:
     def _not_written(self, number: int, needed: int, error: Exception) -> str:
         free = shutil.disk_usage(self.folder).free
         full = getattr(error, "errno", None) == errno.ENOSPC or free < needed or "No space" in str(error)
-        why = f"the disk is full: {free / 1e6:,.0f} MB are free" if full else str(error).splitlines()[0]
+        why = f"the disk is full: {free / 1e6:,.0f} MB are free" if full else str(error) or type(error).__name__
         left = self.index.n_shards - len(self.index.shards)
         return (
             f"{self.folder}: shard {number} could not be written ({why}); the {left} shards that are left need "

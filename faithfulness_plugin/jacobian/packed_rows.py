@@ -23,13 +23,6 @@ class LayerSays(NamedTuple):
     step: float = 1.0
     """The secant's step."""
 
-    @property
-    def moved(self) -> tuple[Float[Tensor, "n_probes rows d_in"], Float[Tensor, "n_probes rows d_out"]]:
-        """(x + step v, f(x + step v)) of a secant that is not central. Raises ValueError where there is none."""
-        if self.v is None or self.Jv is None:
-            raise ValueError("these rows bring no secant, so the layer's output beside them is not known")
-        return self.x + self.step * self.v, self.y + self.step * self.Jv
-
 
 @dataclass(frozen=True)
 class PackedRows:

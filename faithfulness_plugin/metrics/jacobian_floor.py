@@ -39,6 +39,8 @@ class JacobianEnergies:
 
     def _relative(self, kind: str, active: Tensor) -> float:
         squares = self.squares[kind]
+        if not self.layer[kind].any():
+            raise ValueError("the layer does not move along these directions on any row: pass others")
         beyond = torch.arange(squares.shape[1], device=squares.device) >= active[:, None]
         return ((squares * beyond).sum() / self.layer[kind].sum()).item()
 
@@ -51,7 +53,7 @@ def jacobian_floor(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "rows 
     J_t - W_skip is a sum of r rank-one terms, so by Eckart and Young no dictionary gets below; as all rows share one,
     none need get there. Whole Jacobians are made, a few rows at a time: for some hundred rows.
 
-    Raises ValueError for fewer than two rows.
+    Raises ValueError for fewer than two rows, or a layer that does not move there.
     """
     energies = jacobian_energies(layer, x, getattr(transcoder, "W_skip", None))
     return energies.floor((transcoder.encode(x) > 0).sum(-1))
@@ -61,15 +63,17 @@ def jacobian_floor(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "rows 
 def jacobian_energies(
     layer: Layer, x: Float[Tensor, "rows d_in"], W_skip: Float[Tensor, "d_out d_in"] | None = None
 ) -> JacobianEnergies:
-    """What `jacobian_floor` needs of the layer: the same for all transcoders without skip connection. Raises as it."""
+    """What `jacobian_floor` needs of the layer: the same for all transcoders without skip connection. Raises ValueError
+    for fewer than two rows."""
     if len(x) < 2:
         raise ValueError(f"x has shape {list(x.shape)}: pass two rows or more, whose covariance gives the directions")
-    weights, root, mean = checked_mlp_weights(layer, x), covariance_root(x), x.mean(0)
+    wide = torch.promote_types(x.dtype, torch.float32)  # no eigenvalues in half precision
+    weights, root, mean = checked_mlp_weights(layer, x), covariance_root(x).to(wide), x.mean(0)
     squares: dict[str, list[Tensor]] = {kind: [] for kind in ("isotropic", "data", "difference")}
     norms: dict[str, list[Tensor]] = {kind: [] for kind in squares}
     for rows in x.split(AT_A_TIME):
         J_f = layer_jacobian(layer, rows) if weights is None else weights.jacobian(rows).matrix()
-        towards_mean = (mean - rows)[..., None]
+        J_f, towards_mean = J_f.to(wide), (mean - rows)[..., None].to(wide)
         for grams, of in ((squares, J_f if W_skip is None else J_f - W_skip.to(J_f)), (norms, J_f)):
             data = _gram(of @ root)
             grams["isotropic"].append(_gram(of))

@@ -65,10 +65,8 @@ def passage_memorization(
     check_same_shape(transcoder.decode(acts), y)
     carried = (acts * (beyond.to(acts) @ transcoder.W_dec.T)).sum(0) / energy
     fires = (acts > 0).any(0)
-    rate = torch.zeros_like(carried)
-    for rows in others.split(1024):
-        rate += (transcoder.encode(rows) > 0).sum(0) / len(others)
-    own = fires & (rate <= rare)
+    count = torch.stack([(transcoder.encode(rows) > 0).sum(0) for rows in others.split(1024)]).sum(0)
+    rate, own = count.double() / len(others), fires & (count <= rare * len(others))
     return PassageMemorization(
         share=carried[own].sum().item(),
         own_features=int(own.sum()),

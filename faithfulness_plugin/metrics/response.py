@@ -52,7 +52,7 @@ def response(
     Raises:
         ValueError: transcoder and layer differ in d_out; a step to which the layer does not answer on any row.
     """
-    by_distance = [answers(transcoder, layer, x, eps * v) for eps in distances]
+    by_distance = answers(transcoder, layer, x, v, distances)
     for eps, given in zip(distances, by_distance, strict=True):
         if not given.layer.any():
             raise ValueError(f"the layer does not answer to a step of {eps}, so a relative error is undefined there")
@@ -65,13 +65,19 @@ def response(
 
 @torch.no_grad()
 def answers(
-    transcoder: nn.Module, layer: Layer, x: Float[Tensor, "rows d_in"], step: Float[Tensor, "rows d_in"]
-) -> Answers:
-    """To x -> x + step, row by row. Raises ValueError where transcoder and layer differ in d_out."""
-    y = layer(x)
-    t = transcoder(x)
+    transcoder: nn.Module,
+    layer: Layer,
+    x: Float[Tensor, "rows d_in"],
+    v: Float[Tensor, "rows d_in"],
+    distances: Sequence[float],
+) -> list[Answers]:
+    """To each step x -> x + eps v, row by row. Raises ValueError where transcoder and layer differ in d_out."""
+    y, t = layer(x), transcoder(x)
     check_same_shape(t, y)
-    D_f, D_t = layer(x + step) - y, transcoder(x + step) - t
+    return [_answers(layer(x + eps * v) - y, transcoder(x + eps * v) - t) for eps in distances]
+
+
+def _answers(D_f: Tensor, D_t: Tensor) -> Answers:
     norms = D_f.norm(dim=-1) * D_t.norm(dim=-1)
     cosine = torch.where(norms > 0, (D_f * D_t).sum(-1) / norms, torch.zeros_like(norms))
     return Answers((D_t - D_f).square().sum(-1), D_f.square().sum(-1), cosine)

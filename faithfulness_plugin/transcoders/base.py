@@ -107,12 +107,14 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
     @property
     def layer(self) -> Layer:
         """The layer being replaced. Raises ValueError where none is set, or rows that bring its answers."""
-        layer = self._given_layer()
+        layer = self.given_layer
         if isinstance(layer, PackedRows):
             raise ValueError("the layer itself is not at hand: the transcoder was set to learn from stored rows")
         return layer
 
-    def _given_layer(self) -> Layer | PackedRows:
+    @property
+    def given_layer(self) -> Layer | PackedRows:
+        """The same, or the layout of the rows that bring its answers. Raises ValueError where none is set."""
         layer: Layer | PackedRows | None = vars(self)["_layer"]
         if layer is None:
             raise ValueError("no layer is set: call transcoder.set_layer(layer) before training")
@@ -204,7 +206,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
     def _ask(self, batch: Tensor, matched: bool) -> tuple[Tensor, Tensor, JacobianTargets | None]:
         """(x, f(x), and what its Jacobian is matched to, if it is)."""
-        layer = self._given_layer()
+        layer = self.given_layer
         if isinstance(layer, PackedRows):
             says = layer.unpack(batch)
             return says.x, self.as_target(says.x, says.y), self.matching.targets_of(says) if matched else None

@@ -11,6 +11,7 @@ from oracles import (
 
 from faithfulness_plugin import AbsInputs, AbsNetwork
 from faithfulness_plugin.metrics import jacobian_error
+from faithfulness_plugin.metrics.jacobian_error import jacobian_products
 
 
 def test_it_is_the_ratio_of_means_and_the_mean_cosine(mlp, make_transcoder):
@@ -106,3 +107,39 @@ def test_rows_that_do_not_vary_have_no_data_directions(mlp, make_transcoder):
 def test_a_layer_that_never_moves_is_refused(make_transcoder):
     with pytest.raises(ValueError, match="zero on all these rows"):
         jacobian_error(make_transcoder(d_out=5), lambda x: 0 * x, torch.randn(4, 5).double())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_difference_directions_go_from_each_row_to_every_other(mlp, make_transcoder, masked):
+    transcoder, x = make_transcoder(skip=True), torch.randn(20, 5, dtype=torch.float64) + 1
+    columns = torch.rand(20, 5) < 0.6
+    steps = (x - x[:, None]) * (columns[:, None] if masked else 1)  # [from, to, d_in]
+    J_f, J_t = (torch.stack([jacobian_by_rows(f, r) for r in x]) for f in (mlp, transcoder))
+    D_f, D_t = (torch.einsum("noi,nmi->nmo", J, steps) for J in (J_f, J_t))
+    result = jacobian_error(transcoder, mlp, x, columns=columns if masked else None)
+    error = (D_t - D_f).square().sum() / D_f.square().sum()
+    assert result.relative_error_difference == pytest.approx(error.item())
+    cosines = (D_t * D_f).sum((1, 2)) / D_t.square().sum((1, 2)).sqrt() / D_f.square().sum((1, 2)).sqrt()
+    assert result.cosine_difference == pytest.approx(cosines.mean().item())
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_of_the_differences_energy_the_direction_to_the_mean_has_what_the_data_have_not(mlp, make_transcoder, gated):
+    layer, x = GatedMlp(5, 7, 4) if gated else mlp, torch.randn(20, 5, dtype=torch.float64)
+    by_directions = jacobian_products(make_transcoder(), layer, x)
+    assert by_directions.method == ("gram" if gated else "products")
+    J_f = torch.stack([jacobian_by_rows(layer, r) for r in x])
+    to_mean = torch.einsum("noi,ni->no", J_f, x.mean(0) - x).square().sum(-1)
+    torch.testing.assert_close(by_directions.difference.layer - by_directions.data.layer, to_mean)
+
+
+def test_the_error_averages_the_products_of_each_row(mlp, make_transcoder):
+    transcoder, x = make_transcoder("topk"), torch.randn(20, 5, dtype=torch.float64)
+    result, rows = jacobian_error(transcoder, mlp, x), jacobian_products(transcoder, mlp, x)
+    for kind, suffix in (("isotropic", ""), ("data", "_data"), ("difference", "_difference")):
+        products = getattr(rows, kind)
+        ratio = products.squared_error.sum() / products.layer.sum()
+        assert getattr(result, f"relative_error{suffix}") == pytest.approx(ratio.item())
+        assert getattr(result, f"cosine{suffix}") == pytest.approx(products.cosine.mean().item())
+    with pytest.raises(ValueError, match="compare a transcoder with the layer it replaces"):
+        jacobian_products(make_transcoder(d_out=1), mlp, x)

@@ -1,0 +1,115 @@
+"""What the runs say: errors relative to the layer, gains over no term, with intervals over held-out prompts."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.schema import ByPrompt, Directions, RealLayersResult, Trained
+from faithfulness_plugin.benchmarks.schema import Interval
+
+RESAMPLES = 4000
+HALF_WAY = 0.5
+
+Parts = tuple[ByPrompt, ByPrompt]
+"""What a relative error divides by what, prompt by prompt."""
+Read = Callable[[RealLayersResult, Trained], Parts]
+
+
+def fvu(result: RealLayersResult, trained: Trained) -> Parts:
+    """||t - f||^2 by ||f - E f||^2."""
+    return trained.error, result.layer(trained.block).variance
+
+
+def jacobian_error(directions: Directions) -> Read:
+    """||(J_t - J_f) R||^2 by ||J_f R||^2."""
+    return lambda result, t: (t.jacobian_error[directions], result.layer(t.block).jacobian[directions])
+
+
+def response_error(directions: Directions, distance: float = HALF_WAY) -> Read:
+    """||D_t - D_f||^2 by ||D_f||^2 of steps of that length."""
+
+    def read(result: RealLayersResult, trained: Trained) -> Parts:
+        at = result.config.distances.index(distance)
+        return trained.response_error[directions][at], result.layer(trained.block).response[directions][at]
+
+    return read
+
+
+def value(result: RealLayersResult, trained: Trained, read: Read) -> float:
+    """The relative error: a ratio of means."""
+    parts, whole = read(result, trained)
+    return sum(parts) / sum(whole)
+
+
+def over_prompts(result: RealLayersResult, of: Sequence[Trained], read: Read) -> Interval:
+    """The mean over seeds, with its 95 % interval over held-out prompts and seeds (bootstrap, prompts as a whole)."""
+    return _bootstrap([np.array(read(result, t)) for t in of], lambda each: _ratios(each).mean())
+
+
+class Gain(NamedTuple):
+    """What an arm changes against no term; the same prompts and seeds on both sides. Negative: less error."""
+
+    change: Interval
+    """Of the error, as a part of what it was."""
+    of_distance: Interval | None
+    """How much of the distance to the floor is gone, where there is a floor."""
+
+
+def gain(
+    result: RealLayersResult,
+    arm: Sequence[Trained],
+    baseline: Sequence[Trained],
+    read: Read,
+    floor: Directions | None = None,
+) -> Gain:
+    """Of an arm over another, seed by seed (bootstrap over prompts and seeds, paired).
+
+    Args:
+        floor: directions whose floor (the baseline's) the distance is reckoned to.
+    """
+    pairs = [np.array([*read(result, a), *read(result, b)]) for a, b in _by_seed(arm, baseline)]
+
+    def change(each: np.ndarray) -> float:
+        ours, theirs = _ratios(each[:, :2]).mean(), _ratios(each[:, 2:]).mean()
+        return (ours - theirs) / theirs
+
+    if floor is None:
+        return Gain(_bootstrap(pairs, change), None)
+    lowest = float(np.mean([t.floor[floor] for t in baseline]))
+
+    def of_distance(each: np.ndarray) -> float:
+        ours, theirs = _ratios(each[:, :2]).mean(), _ratios(each[:, 2:]).mean()
+        return (theirs - ours) / (theirs - lowest)
+
+    return Gain(_bootstrap(pairs, change), _bootstrap(pairs, of_distance))
+
+
+def of_arm(result: RealLayersResult, block: int, kind: Kind, arm: Arm, *, repeated: bool = False) -> list[Trained]:
+    """Its runs, by seed."""
+    found = [t for t in result.trained if (t.block, t.kind, t.arm, t.repeated) == (block, kind, arm, repeated)]
+    return sorted(found, key=lambda t: t.seed)
+
+
+def _by_seed(arm: Sequence[Trained], baseline: Sequence[Trained]) -> list[tuple[Trained, Trained]]:
+    of_seed = {t.seed: t for t in baseline}
+    return [(t, of_seed[t.seed]) for t in arm if t.seed in of_seed]
+
+
+def _ratios(each: np.ndarray) -> np.ndarray:
+    """[seeds, 2, prompts] -> the relative error of each seed."""
+    return each[:, 0].sum(-1) / each[:, 1].sum(-1)
+
+
+def _bootstrap(seeds: Sequence[np.ndarray], statistic: Callable[[np.ndarray], float]) -> Interval:
+    """Of [parts, prompts] per seed: prompts are drawn anew (the same for all seeds), and seeds where there are
+    several."""
+    each = np.stack(seeds)
+    generator, n_seeds, n_prompts = np.random.default_rng(0), *each.shape[::2]
+    draws = []
+    for _ in range(RESAMPLES):
+        prompts, some = generator.integers(n_prompts, size=n_prompts), generator.integers(n_seeds, size=n_seeds)
+        draws.append(statistic(each[some][:, :, prompts]))
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Interval(mean=float(statistic(each)), low=float(low), high=float(high), n=n_prompts)

@@ -1,0 +1,94 @@
+"""What is compared: kinds of transcoders, and what they are trained to match beside the layer's outputs."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+import faithfulness_plugin as plugin
+from faithfulness_plugin.benchmarks.controls import NoiseAugmentedTopKTranscoderConfig, NoiseAugmentedTranscoderConfig
+from faithfulness_plugin.benchmarks.schema import Record
+
+HALF_WAY = 0.5
+"""How far secants and augmentation go: along a difference, half-way to another token; along isotropic and pair probes,
+the same multiple of the inputs' rms coordinate and of the pair."""
+PROBES = {"isotropic": "rademacher", "difference": "difference", "pair": "pair"}
+
+
+class Kind(Record):
+    """A kind of transcoder."""
+
+    architecture: Literal["topk", "relu"] = "topk"
+    sparsity: float = Field(default=32, gt=0, description="topk: k; relu: the coefficient of the tanh penalty")
+    skip: bool = False
+
+    @property
+    def name(self) -> str:
+        of = f"k {self.sparsity:g}" if self.architecture == "topk" else f"penalty {self.sparsity:g}"
+        return f"{self.architecture} {of}{' skip' * self.skip}"
+
+    def config(self, arm: "Arm", *, d_in: int, d_out: int, d_sae: int, device: str) -> Any:
+        """Of a transcoder that is trained as the arm says."""
+        augmented = arm.term == "augmentation"
+        if self.architecture == "topk":
+            plain, control = plugin.TopKTrainingTranscoderConfig, NoiseAugmentedTopKTranscoderConfig
+            own: dict[str, Any] = {"k": int(self.sparsity)}
+        else:
+            plain, control = plugin.StandardTrainingTranscoderConfig, NoiseAugmentedTranscoderConfig
+            own = {"sparsity_coefficient": self.sparsity}
+        if augmented:
+            kind = "noise" if arm.probe == "isotropic" else "interpolation"
+            own |= {"augmentation_kind": kind, "augmentation_coefficient": arm.coefficient}
+            own |= {"augmentation_scale": HALF_WAY}
+        return (control if augmented else plain)(
+            d_in=d_in,
+            d_out=d_out,
+            d_sae=d_sae,
+            skip=self.skip,
+            device=device,
+            jacobian=arm.jacobian,
+            jacobian_coefficient=0.0 if augmented else arm.coefficient,
+            **own,
+        )
+
+
+class Arm(Record):
+    """What is matched beside outputs at the rows themselves."""
+
+    term: Literal["none", "jvp", "secant", "augmentation"] = "none"
+    probe: Literal["isotropic", "difference", "pair"] | None = None
+    coefficient: float = Field(default=0.0, ge=0)
+    gate_bandwidth: float | None = Field(default=None, description="jvp: gates get a gradient, over this width")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Arm":
+        if (self.term == "none") != (self.probe is None) or (self.term == "none") != (self.coefficient == 0):
+            raise ValueError(f"{self.term}: a term has a probe and a coefficient, and none has neither")
+        if self.gate_bandwidth is not None and self.term != "jvp":
+            raise ValueError("gate_bandwidth belongs to jvp: the others' gates get a gradient as it is")
+        if self.term == "augmentation" and self.probe == "pair":
+            raise ValueError("augmentation is by noise (isotropic) or towards other rows (difference)")
+        return self
+
+    @property
+    def name(self) -> str:
+        """As it is called in tables."""
+        if self.term == "none":
+            return "no term"
+        gates = " with gates" if self.gate_bandwidth is not None else ""
+        return f"{self.method}{gates} {self.coefficient:g}"
+
+    @property
+    def method(self) -> str:
+        """Its name without the coefficient."""
+        if self.term == "augmentation":
+            return "noise augmentation" if self.probe == "isotropic" else "interpolation augmentation"
+        return self.term if self.probe is None else f"{self.term} {self.probe}"
+
+    @property
+    def jacobian(self) -> dict[str, Any] | None:
+        """What is asked of the layer, as a JacobianMatchingConfig's fields; augmentation needs a secant's outputs."""
+        if self.probe is None:
+            return None
+        if self.term == "jvp":
+            return {"probe": PROBES[self.probe], "gate_bandwidth": self.gate_bandwidth}
+        return {"estimator": "secant", "probe": PROBES[self.probe], "radius": HALF_WAY}

@@ -1,0 +1,165 @@
+"""A layer, and a transcoder of it, on held-out prompts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.adapters.fill import rows_at
+from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
+from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
+from faithfulness_plugin.benchmarks.real_layers.schema import (
+    DIRECTIONS,
+    ByPrompt,
+    Directions,
+    LayerRecord,
+    PassageRecord,
+    Trained,
+)
+from faithfulness_plugin.metrics.jacobian_error import ByDirections, jacobian_products
+from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
+from faithfulness_plugin.metrics.passage_memorization import passage_memorization
+from faithfulness_plugin.metrics.response import Answers, answers
+from faithfulness_plugin.probes import difference, pair, rademacher
+from faithfulness_plugin.seeds import derived_seed
+
+CARRIES = 0.01
+"""From which part of the passage's output on a feature is listed."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Inputs of a layer, with the prompt that each is from."""
+
+    x: Float[Tensor, "rows d_in"]
+    prompt: Int[Tensor, " rows"]
+    n_prompts: int
+
+    def by_prompt(self, values: Float[Tensor, " rows"]) -> ByPrompt:
+        """Sums, to six digits."""
+        sums = torch.zeros(self.n_prompts, dtype=torch.float64, device=values.device)
+        return [float(f"{v:.6g}") for v in sums.index_add(0, self.prompt, values.double()).tolist()]
+
+    def some(self, a_prompt: int) -> "Rows":
+        """So many of each prompt, evenly spread."""
+        places = [(self.prompt == prompt).nonzero().flatten() for prompt in range(self.n_prompts)]
+        taken = torch.cat([p[torch.linspace(0, len(p) - 1, min(a_prompt, len(p))).long()] for p in places])
+        return Rows(self.x[taken], self.prompt[taken], self.n_prompts)
+
+
+class HeldOut:
+    """One layer on the held-out prompts, and everything about it that no transcoder changes."""
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        layer: HookedLayer,
+        block: int,
+        tokens: Int[Tensor, "prompts pos"],
+        passage: Int[Tensor, "1 pos"] | None,
+        config: RealLayersConfig,
+        exclude: Tensor,
+    ) -> None:
+        self.layer, self.block, self.config, name = layer, block, config, layer.hook_in
+        parts = [rows_at(hooks, {name}, prompt[None], exclude)[name] for prompt in tokens]
+        prompt = torch.repeat_interleave(torch.tensor([len(rows) for rows in parts], device=parts[0].device))
+        self.rows = Rows(torch.cat(parts), prompt, len(parts))
+        self.passage = None if passage is None else rows_at(hooks, {name}, passage, exclude)[name]
+        spliced = tokens[: config.spliced_prompts].to(hooks.device)
+        self.evaluator = TranscoderEvaluator(
+            hooks, {"t": layer}, spliced, exclude=exclude, batch_size=config.prompts_per_pass
+        )
+
+    @cached_property
+    def for_jacobians(self) -> Rows:
+        return self.rows.some(self.config.jacobian_rows)
+
+    @cached_property
+    def energies(self) -> JacobianEnergies:
+        """Without skip connection."""
+        return jacobian_energies(self.layer, self.for_jacobians.x)
+
+    @cached_property
+    def for_responses(self) -> Rows:
+        return self.rows.some(self.config.response_rows)
+
+    @cached_property
+    def directions(self) -> Mapping[Directions, Float[Tensor, "rows d_in"]]:
+        """Of responses: the same for every transcoder. Isotropic ones are as long as the rms coordinate makes them."""
+        x = self.for_responses.x
+        generator = torch.Generator(x.device).manual_seed(derived_seed(self.config.seed, f"responses {self.block}"))
+        rms = x.square().mean().sqrt()
+        isotropic = rms * rademacher(x, 1, generator)[0]
+        return {"isotropic": isotropic, "data": pair(x, 1, generator)[0], "difference": difference(x, 1, generator)[0]}
+
+    @torch.no_grad()
+    def record(self, transcoder: Any) -> LayerRecord:
+        """The layer's own numbers (which any transcoder will do for)."""
+        y = self.layer(self.rows.x)
+        products = jacobian_products(transcoder, self.layer, self.for_jacobians.x)
+        answered = self._answers(transcoder)
+        entries = self.evaluator.spliced({"t": transcoder})["t"]
+        return LayerRecord(
+            block=self.block,
+            hook_in=self.layer.hook_in,
+            hook_out=self.layer.hook_out,
+            variance=self.rows.by_prompt((y - y.mean(0)).square().sum(-1)),
+            jacobian={d: self.for_jacobians.by_prompt(_of(products, d).layer) for d in DIRECTIONS},
+            response={d: [self.for_responses.by_prompt(a.layer) for a in answered[d]] for d in DIRECTIONS},
+            ce_clean=cast(float, entries["ce_clean"]),
+            ce_zero=cast(float, entries["ce_zero"]),
+        )
+
+    @torch.no_grad()
+    def measure(self, run: Run, transcoder: Any, seconds: float | None) -> Trained:
+        """A trained transcoder, in `eval` mode."""
+        x = self.rows.x
+        acts = torch.cat([transcoder.encode(rows) > 0 for rows in x.split(1024)])
+        t = torch.cat([transcoder(rows) for rows in x.split(1024)])
+        products = jacobian_products(transcoder, self.layer, self.for_jacobians.x)
+        W_skip, at = getattr(transcoder, "W_skip", None), self.for_jacobians.x
+        energies = self.energies if W_skip is None else jacobian_energies(self.layer, at, W_skip)
+        floor = energies.floor((transcoder.encode(at) > 0).sum(-1))
+        answered, by_prompt = self._answers(transcoder), self.for_responses.by_prompt
+        entries = self.evaluator.spliced({"t": transcoder})["t"]
+        return Trained(
+            **run._asdict(),
+            error=self.rows.by_prompt((t - self.layer(x)).square().sum(-1)),
+            l0=acts.sum(-1).float().mean().item(),
+            dead_fraction=(~acts.any(0)).float().mean().item(),
+            jacobian_error={d: self.for_jacobians.by_prompt(_of(products, d).squared_error) for d in DIRECTIONS},
+            jacobian_cosine={d: _of(products, d).cosine.mean().item() for d in DIRECTIONS},
+            floor=dict(zip(DIRECTIONS, floor.to_dict().values(), strict=True)),
+            response_error={d: [by_prompt(a.squared_error) for a in answered[d]] for d in DIRECTIONS},
+            response_cosine={d: [a.cosine.mean().item() for a in answered[d]] for d in DIRECTIONS},
+            ce=cast(float, entries["ce"]),
+            ce_recovered=entries["ce_recovered"],
+            kl=cast(float, entries["kl"]),
+            passage=None if self.passage is None else self._at_passage(transcoder, self.passage),
+            seconds=seconds,
+        )
+
+    def _answers(self, transcoder: Any) -> dict[Directions, list[Answers]]:
+        x, distances = self.for_responses.x, self.config.distances
+        return {d: answers(transcoder, self.layer, x, v, distances) for d, v in self.directions.items()}
+
+    def _at_passage(self, transcoder: Any, passage: Tensor) -> PassageRecord:
+        found = passage_memorization(transcoder, self.layer, passage, self.rows.x)
+        listed = [i for i, carried in enumerate(found.carried) if abs(carried) >= CARRIES]
+        y, mean = self.layer(passage), self.layer(self.rows.x).mean(0)
+        return PassageRecord(
+            share=found.share,
+            own_features=found.own_features,
+            fvu=((transcoder(passage) - y).square().sum() / (y - mean).square().sum()).item(),
+            rate_elsewhere=[found.rate_elsewhere[i] for i in listed],
+            carried=[found.carried[i] for i in listed],
+        )
+
+
+def _of(products: ByDirections, directions: Directions) -> Any:
+    return getattr(products, directions)
