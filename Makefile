@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model reproduce beyond architectures experiments speed ensemble-speed test test-slow lint format docs clean
+.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed test test-slow lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,12 @@ train: $(EXAMPLES)  ## transcoders of a real language model, with and without ma
 
 language-model: $(EXAMPLES)  ## the same over five seeds, into benchmarks/results/language_model
 	$(BIN)/faithfulness train --seeds 5 --out benchmarks/results/language_model $(ARGS)
+
+real-layers: $(EXAMPLES)  ## does matching make them more faithful? The experiment's CPU size, half an hour on 2 cores
+	$(BIN)/faithfulness bench language-model --out benchmarks/results/real_layers --stores out/stores $(ARGS)
+
+store-speed: $(EXAMPLES)  ## training from a store beside training from the model (keep the machine quiet)
+	$(BIN)/faithfulness bench store --overwrite --out benchmarks/results/store_speed $(ARGS)
 
 # other widths, numbers of ones, penalties and seeds, with the same coefficients; a few minutes each
 BEYOND := benchmarks/results/beyond

@@ -8,11 +8,15 @@ from faithfulness_plugin.benchmarks.ensemble_speed import report as ensemble_spe
 from faithfulness_plugin.benchmarks.ensemble_speed.schema import EnsembleSpeedResult
 from faithfulness_plugin.benchmarks.language_model import report as language_model
 from faithfulness_plugin.benchmarks.language_model.result import TrainResult
+from faithfulness_plugin.benchmarks.real_layers import report as real_layers
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.results_page.page import verdicts, write_page
 from faithfulness_plugin.benchmarks.schema import read_result, write_text
 from faithfulness_plugin.benchmarks.speed import report as speed
 from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
+from faithfulness_plugin.benchmarks.store_speed import report as store_speed
+from faithfulness_plugin.benchmarks.store_speed.schema import StoreSpeedResult
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -21,6 +25,8 @@ RESULT = RESULTS / "absolute_value" / RESULT_FILENAME
 SPEED = RESULTS / "speed" / RESULT_FILENAME
 ENSEMBLE_SPEED = RESULTS / "ensemble_speed" / RESULT_FILENAME
 LANGUAGE_MODEL = RESULTS / "language_model" / RESULT_FILENAME
+REAL_LAYERS = RESULTS / "real_layers" / RESULT_FILENAME
+STORE_SPEED = RESULTS / "store_speed" / RESULT_FILENAME
 TOY = RESULTS / "toy"
 
 
@@ -36,6 +42,9 @@ def measured() -> dict[str, str]:
         "ensemble speed table": ensemble_speed.table(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult)),
         "verdicts": verdicts(TOY),
         "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
+        "real-layers table": real_layers.overview(read_result(REAL_LAYERS, RealLayersResult)),
+        "real-layers verdict": real_layers.verdicts(read_result(REAL_LAYERS, RealLayersResult)),
+        "store-speed table": store_speed.table(read_result(STORE_SPEED, StoreSpeedResult)),
     }
 
 
@@ -64,6 +73,7 @@ def main() -> None:
             absolute_value.write_report(read_result(path, AbsoluteValueResult), path.parent)
     speed.write_report(read_result(SPEED, SpeedResult), SPEED.parent)
     ensemble_speed.write_report(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
+    real_layers.write_report(read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
     write_page(TOY, TOY)
     tables = measured()
     for page in PAGES:

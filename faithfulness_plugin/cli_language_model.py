@@ -64,7 +64,7 @@ def language_model(
                 result,
                 out,
                 out / "stores" if stores is None else stores,
-                note=lines.note,
+                note=lines.tell,
                 on_run=lambda trained, result: lines.show(line_of(trained, result)),
             )
         written = write_report(result, out)

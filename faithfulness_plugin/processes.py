@@ -13,8 +13,8 @@ from torch.distributed.rendezvous import rendezvous
 
 TIMEOUT = timedelta(minutes=5)
 """How long one process waits for the others to join."""
-LONG = timedelta(hours=2)
-"""How long it waits later on: one of them may fill a store, or evaluate."""
+LONG = timedelta(hours=12)
+"""How long it waits later on, for one that lives: the first may fill a store, or evaluate."""
 
 
 class ProcessError(RuntimeError):
@@ -103,7 +103,7 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
     try:
         yield Processes.here()
     except RuntimeError as error:
-        if not _of_another_process(error):
+        if not lost_another(error):
             raise
         raise ProcessError(
             f"process {os.environ['RANK']} lost another one ({_first_line(error)}): see what that one says; the last "
@@ -113,7 +113,10 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
         distributed.destroy_process_group()
 
 
-def _of_another_process(error: RuntimeError) -> bool:
+def lost_another(error: BaseException) -> bool:
+    """Whether it is about another process rather than about this one's work."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return False
     words = ("Connection closed by peer", "Connection reset by peer", "Timed out", "gloo", "NCCL", "Broken pipe")
     return isinstance(error, distributed.DistError) or any(word in str(error) for word in words)
 

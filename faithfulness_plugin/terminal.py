@@ -1,5 +1,6 @@
 """What commands say: progress and messages on stderr, results on stdout."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -52,6 +53,12 @@ class Lines:
         """What is going on; on a terminal only."""
         self.bar.update(self.task, description=text)
 
+    def tell(self, text: str) -> None:
+        """What is going on, also elsewhere: for what takes long."""
+        self.note(text)
+        if self.bar.disable:
+            say(text)
+
     def show(self, text: str, parts: int = 1, cost: int | float = 0) -> None:
         """So many parts are finished, which cost that much."""
         self.done += parts
@@ -84,6 +91,8 @@ def one_line(error: BaseException) -> str:
 
 def show(markdown: str) -> None:
     """Tables, drawn where they fit and as Markdown where they would be cut."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     console = Console()
     if console.is_terminal and console.width >= WIDE:
         console.print(Markdown(markdown))
@@ -91,14 +100,15 @@ def show(markdown: str) -> None:
         print(markdown)
 
 
-def say(line: str) -> None:
-    """A line on stderr, at once."""
-    print(line, file=sys.stderr, flush=True)
+def say(line: str, *, all_processes: bool = False) -> None:
+    """A line on stderr, at once; of processes that torchrun started only the first one speaks, if not told."""
+    if all_processes or os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
 
 
-def fail(message: str, code: int) -> NoReturn:
+def fail(message: str, code: int, *, all_processes: bool = False) -> NoReturn:
     """One line that says what to do, and the exit code."""
-    say(f"error: {message}")
+    say(f"error: {message}", all_processes=all_processes)
     raise typer.Exit(code)
 
 

@@ -74,6 +74,7 @@ class TrainResult(Result):
     schema_version: Literal[1] = 1
     model: str
     config: TrainConfig
+    from_stores: bool = Field(default=False, description="trained from stores of derivatives, not from the model")
     transcoders: list[Trained] = Field(default_factory=list)
     speed: Speed | None = Field(default=None, description="of the first transcoder with the term, if there is one")
     peak_memory: int | None = Field(default=None, description="of the process, in bytes")
@@ -82,4 +83,4 @@ class TrainResult(Result):
     @override
     def settings(self) -> dict[str, Any]:
         free: dict[str, Any] = {"text": {"repeat"}, "wandb": True, "checkpoints": True, "prefetch": True}
-        return self.config.model_dump(mode="json", exclude=free)
+        return {**self.config.model_dump(mode="json", exclude=free), "from stores": self.from_stores}

@@ -64,16 +64,19 @@ def load_prompts(config: TrainConfig, tokenizer: Any) -> Prompts:
     return prompts
 
 
-def cut_prompts(source: TextSource, tokenizer: Any, context_size: int, seed: int, n: int) -> Tensor:
+def cut_prompts(
+    source: TextSource, tokenizer: Any, context_size: int, seed: int, n: int, least: int | None = None
+) -> Tensor:
     """The first n prompts [n, context_size] of a text, its order shuffled. Raises TrainConfigError for a text that
-    cannot be had, or makes fewer."""
+    cannot be had, or makes fewer (where fewer will do: than `least`)."""
     at_hand = bool(source.files) or source.name == OFFLINE_TEXT
     documents = _documents(source) if at_hand else _Streamed(source, seed)
     found = list(islice(Prompts(documents, tokenizer, context_size, seed if at_hand else None), n))
-    if len(found) < n:
+    least = n if least is None else least
+    if len(found) < least:
         raise TrainConfigError(
-            f"the text makes {len(found)} prompts of {context_size} tokens, and {n} are needed: give more text, or ask "
-            "for less"
+            f"the text makes {len(found)} prompts of {context_size} tokens, and {least} are needed: give more text, or "
+            "lower tokens"
         )
     return torch.tensor([row["tokens"] for row in found])
 

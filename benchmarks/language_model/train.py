@@ -27,11 +27,15 @@ from faithfulness_plugin.benchmarks.schema import Environment, write_text
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 
 
-def open_result(out: Path, config: TrainConfig, *, overwrite: bool) -> TrainResult:
+def open_result(out: Path, config: TrainConfig, *, overwrite: bool, from_stores: bool = False) -> TrainResult:
     """The result that stands in `out`, or a fresh one, which is not written yet. Raises ResultError as
     `begin_or_go_on`."""
     fresh = TrainResult(
-        complete=False, environment=Environment.here(config.device), model=model_title(config.model), config=config
+        complete=False,
+        environment=Environment.here(config.device),
+        model=model_title(config.model),
+        config=config,
+        from_stores=from_stores,
     )
     result = begin_or_go_on(out, fresh, overwrite=overwrite, write=False)
     return result if result.complete else result.model_copy(update={"config": config})
@@ -90,7 +94,7 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
             "complete": True,
             "transcoders": [_trained(runner, arm) for arm in config.arms()],
             "speed": speed,
-            "peak_memory": _peak_memory(),
+            "peak_memory": peak_memory(),
         }
     )
     write_text(out / RESULT_FILENAME, finished.model_dump_json(indent=1))
@@ -145,7 +149,7 @@ def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrai
     )
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Of this process, in bytes (Linux counts in KiB, macOS in bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

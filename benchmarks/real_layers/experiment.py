@@ -16,6 +16,7 @@ from faithfulness_plugin.benchmarks.language_model.config import TrainConfigErro
 from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
 from faithfulness_plugin.benchmarks.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
+from faithfulness_plugin.benchmarks.language_model.train_stored import note_origin
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
 from faithfulness_plugin.benchmarks.real_layers.measure import HeldOut
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
@@ -34,8 +35,8 @@ def open_result(out: Path, config: RealLayersConfig, *, overwrite: bool) -> Real
     environment = Environment.here(config.device)
     fresh = RealLayersResult(complete=False, environment=environment, model=model_title(config.model), config=config)
     result = begin_or_go_on(out, fresh, overwrite=overwrite)
-    if not result.trained:
-        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # of a result that was replaced
+    for run in config.runs() if overwrite else ():
+        shutil.rmtree(out / CHECKPOINTS / run.folder, ignore_errors=True)  # of the result that was replaced
     return result
 
 
@@ -84,7 +85,8 @@ class _Bench:
     """Everything that the runs share: the model, its layers, full stores, held-out prompts."""
 
     def __init__(self, result: RealLayersResult, folder: Path, note: Callable[[str], None]) -> None:
-        self.config = config = result.config
+        self.config, self.model_title = result.config, result.model
+        config = result.config
         note(f"loading {result.model}")
         model = load_model(config.model, config.device)
         self.width = model.cfg.d_model
@@ -153,8 +155,7 @@ class _Bench:
         rows = StoredRows(
             self.stores[run.block, run.repeated], run.arm.jacobian, batch_size=config.batch_size, seed=run.seed
         )
-        transcoder.cfg.metadata.hook_name = self.held_out[run.block].layer.hook_in
-        transcoder.cfg.metadata.hook_name_out = self.held_out[run.block].layer.hook_out
+        note_origin(transcoder, self.model_title, self.held_out[run.block].layer, config.text)
         last = latest_checkpoint(checkpoint)
         left = config.n_steps - (0 if last is None else int(last.name.removeprefix("step_")))
         begun = time.perf_counter()

@@ -4,8 +4,8 @@ from itertools import product
 from typing import Any
 
 NONE = {"term": "none"}
-LIGHT, FULL = 0.2, 0.5
-"""Coefficients. The first leaves FVU about where it was."""
+LIGHT, MODERATE, FULL = 0.2, 0.3, 0.5
+"""Coefficients. In a first look at block 10 jvp at the first and secants at the second left FVU about where it was."""
 
 
 def _arm(term: str, probe: str, coefficient: float, **more: Any) -> dict[str, Any]:
@@ -20,15 +20,16 @@ CPU: dict[str, Any] = {
         _arm("jvp", "isotropic", LIGHT),
         _arm("jvp", "difference", LIGHT),
         _arm("jvp", "pair", LIGHT),
-        _arm("secant", "difference", FULL),
+        _arm("secant", "difference", MODERATE),
+        _arm("secant", "pair", MODERATE),
         _arm("augmentation", "difference", FULL),
     ],
     "line": [{"architecture": "topk", "sparsity": 16}, {"architecture": "topk", "sparsity": 64}],
-    "passage": {"blocks": [10], "arms": [NONE, _arm("jvp", "difference", LIGHT)]},
-    "stored_prompts": 1600,
+    "passage": {"blocks": [10], "arms": [NONE, _arm("secant", "pair", MODERATE)]},
+    "stored_prompts": 1280,
     "tokens": 512_000,
 }
-"""16 transcoders of two layers, and two with the passage, on two cores."""
+"""14 transcoders of two layers at k 32, four at other k, two with the passage: on two cores."""
 
 TERMS = [
     _arm(term, probe, c)

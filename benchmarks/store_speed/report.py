@@ -1,0 +1,31 @@
+"""The table of the measurement."""
+
+import statistics
+
+from faithfulness_plugin.benchmarks.markdown import markdown_table
+from faithfulness_plugin.benchmarks.store_speed.schema import StoreSpeedResult
+
+
+def table(result: StoreSpeedResult) -> str:
+    """Rates, ratios, and how equal the results are."""
+    c, one, two = result.config, *result.together
+    stored, live = statistics.median(result.from_store), statistics.median(result.from_model)
+    ratios = [a / b for a, b in zip(result.from_store, result.from_model, strict=True)]
+    apart = max(abs(a - b) / abs(a) for a, b in zip(one.losses, two.losses, strict=True))
+    rows = [
+        ["filling the store (model, layer, Jv)", f"{result.filling:,.0f} rows a second"],
+        ["the store's size", f"{(result.bytes_per_row or 0) / 1e3:.1f} kB a row ({c.model.dtype})"],
+        ["training from the model", f"{live:,.0f} tokens a second"],
+        ["training from the store", f"{stored:,.0f} tokens a second"],
+        ["store / model, paired", f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"],
+        ["weights, from the store and from the layer asked again", f"equal up to {result.difference:.1e}"],
+        [f"1 process of {one.threads} threads", f"{one.rows_per_second:,.0f} rows a second"],
+        [f"2 processes of {two.threads} thread{'s' * (two.threads > 1)}", f"{two.rows_per_second:,.0f} rows a second"],
+        ["2 processes / 1", f"{two.rows_per_second / one.rows_per_second:.2f}"],
+        ["losses, 2 processes and 1", f"equal up to {apart:.1e} over {len(one.losses)} steps"],
+    ]
+    where = (
+        f"{result.model}, block {c.block}; TopK k {c.k} of {c.d_sae}, jvp with difference probes, batches of "
+        f"{c.batch_size}; {c.n_steps} steps, median of {c.rounds} rounds, {c.threads} threads ({result.processor})."
+    )
+    return where + "\n\n" + markdown_table(["what", "measured"], rows)

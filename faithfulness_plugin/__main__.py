@@ -1,0 +1,6 @@
+"""`python -m faithfulness_plugin`, as torchrun starts the command."""
+
+from faithfulness_plugin.cli import main
+
+if __name__ == "__main__":
+    main()

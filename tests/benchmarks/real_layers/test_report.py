@@ -1,0 +1,114 @@
+import re
+
+import pytest
+from matplotlib.image import imread
+from real_layers import arm_record, passage_record, result_of
+
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.report import (
+    beside_the_line,
+    overview,
+    page,
+    passages,
+    tables,
+    verdict,
+    write_report,
+)
+from faithfulness_plugin.benchmarks.schema import fingerprint
+
+PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
+ISOTROPIC = Arm(term="jvp", probe="isotropic", coefficient=0.2)
+CONTROL = Arm(term="augmentation", probe="difference", coefficient=0.5)
+N = 12
+
+
+def experiment(pair_fvu: float = 0.5, pair_error: float = 0.7, control_error: float = 0.8):
+    return result_of(
+        [
+            arm_record(Arm(), error=[0.5] * N, jacobian=[0.9] * N, response=[0.4] * N),
+            arm_record(PAIR, error=[pair_fvu] * N, jacobian=[pair_error] * N, response=[0.3] * N),
+            arm_record(ISOTROPIC, error=[0.5] * N, jacobian=[0.6] * N, response=[0.3] * N),
+            arm_record(CONTROL, error=[0.5] * N, jacobian=[control_error] * N, response=[0.35] * N),
+        ]
+    )
+
+
+def test_a_verdict_names_the_arms_that_lower_both_errors_at_no_price():
+    found = verdict(experiment(), 0, Kind())
+    assert found.startswith("Block 0, topk k 32: secant pair 0.3 (FVU +0.0 %")
+    assert "+28.6 % [+28.6, +28.6] of the distance to the floor" in found
+    assert "half-way error -25.0 %" in found
+    assert "; ahead of augmentation)" in found
+    assert "isotropic" not in found  # the claim is about probes along the data
+
+
+@pytest.mark.parametrize("changed", [{"pair_fvu": 0.506}, {"pair_error": 0.9}])
+def test_a_verdict_of_none(changed):
+    found = verdict(experiment(**changed), 0, Kind())
+    assert found == "Block 0, topk k 32: no arm lowers both errors at an FVU no more than 1 % worse."
+
+
+def test_a_control_that_is_ahead_is_told():
+    assert "; not ahead of augmentation)" in verdict(experiment(control_error=0.65), 0, Kind())
+
+
+def test_tables_hold_every_arm_with_its_numbers():
+    told = tables(experiment())
+    assert "Floor of the Jacobian error: pairs 0.200" in told
+    assert re.search(r"\| secant pair 0.3 \| 0.500 .*\| 32.0 \| 0.100 \| 0.700", told)
+    assert re.search(r"\| secant pair 0.3 \| \+0.0 % .*\| -25.0 % .*\| -22.2 %", told)
+    short = overview(experiment())
+    assert short.count("| 0 | ") == 3  # no term is what the others are compared with
+
+
+def test_the_line_is_that_of_transcoders_without_a_term():
+    """cosine = 0.8 - FVU, and one arm 0.1 above it."""
+    unmatched = [
+        arm_record(Arm(), kind=Kind(sparsity=k), error=[fvu] * N, cosine=0.8 - fvu)
+        for k, fvu in ((16, 0.6), (32, 0.5), (64, 0.4))
+    ]
+    arm = arm_record(PAIR, error=[0.45] * N, cosine=0.45)
+    line = [Kind(sparsity=16), Kind(sparsity=64)]
+    told = beside_the_line(result_of([*unmatched, arm], line=line), 0)
+    assert "cosine = 0.800 -1.000 FVU" in told
+    assert "3 transcoders without a term lie on it up to 0.000" in told
+    assert "| topk k 32 | secant pair 0.3 | 0.450 | +0.100 |" in told
+    assert beside_the_line(result_of([unmatched[1], arm]), 0) == ""
+
+
+def test_the_passage_with_and_without_repetition():
+    trained = [
+        arm_record(Arm(), passage=passage_record(0.05)),
+        arm_record(Arm(), passage=passage_record(0.6), repeated=True),
+        arm_record(PAIR, passage=passage_record(0.1), repeated=True),
+    ]
+    result = result_of(trained, passage={"blocks": [0], "arms": [Arm(), PAIR]}, arms=[Arm(), PAIR])
+    lines = passages(result).splitlines()[2:]
+    assert [line.split(" | ")[1:4] for line in lines] == [
+        ["without", "no term", "0.050"],
+        ["with repetition", "no term", "0.600"],
+        ["with repetition", "secant pair 0.3", "0.100"],
+    ]
+    assert "passage_features.png" in page(result)
+
+
+def test_page_and_figures_are_made_of_the_result(tmp_path):
+    trained = [
+        arm_record(arm, passage=passage_record(0.2), repeated=repeated, block=block)
+        for block in (0, 3)
+        for repeated in (False, True)
+        for arm in (Arm(), PAIR)
+    ]
+    result = result_of(trained, passage={"blocks": [0, 3], "arms": [Arm(), PAIR]})
+    written = write_report(result, tmp_path)
+    assert sorted(path.name for path in written) == [
+        "error_against_fvu.png",
+        "passage_features.png",
+        "report.md",
+        "responses.png",
+    ]
+    text = (tmp_path / "report.md").read_text()
+    for path in written[1:]:
+        assert f"({path.name})" in text
+        assert imread(path).size > 0
+        assert fingerprint(result).encode() in path.read_bytes()

@@ -1,0 +1,104 @@
+"""Results of `faithfulness bench language-model`, made up."""
+
+from typing import Any
+
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
+from faithfulness_plugin.benchmarks.real_layers.schema import (
+    DIRECTIONS,
+    LayerRecord,
+    PassageRecord,
+    RealLayersResult,
+    Trained,
+)
+from faithfulness_plugin.benchmarks.schema import Environment
+
+DISTANCES = [0.25, 0.5, 1.0]
+
+
+def arm_record(
+    arm: Arm,
+    *,
+    error: list[float] | None = None,
+    jacobian: list[float] | None = None,
+    response: list[float] | None = None,
+    floor: float = 0.2,
+    cosine: float = 0.3,
+    **more: Any,
+) -> Trained:
+    """A run; half of everything is wrong where nothing is said."""
+    n = len(error or jacobian or response or [0, 0])
+    error, jacobian, response = (of or [0.5] * n for of in (error, jacobian, response))
+    fields: dict[str, Any] = {
+        "block": 0,
+        "kind": Kind(),
+        "seed": 0,
+        "repeated": False,
+        "l0": 32.0,
+        "dead_fraction": 0.1,
+        "ce": 3.0,
+        "ce_recovered": 0.9,
+        "kl": 0.1,
+        "passage": None,
+        "seconds": 10.0,
+        **more,
+    }
+    return Trained(
+        arm=arm,
+        error=error,
+        jacobian_error=dict.fromkeys(DIRECTIONS, jacobian),
+        jacobian_cosine=dict.fromkeys(DIRECTIONS, cosine),
+        floor=dict.fromkeys(DIRECTIONS, floor),
+        response_error={d: [response] * len(DISTANCES) for d in DIRECTIONS},
+        response_cosine={d: [0.5] * len(DISTANCES) for d in DIRECTIONS},
+        **fields,
+    )
+
+
+def passage_record(share: float) -> PassageRecord:
+    return PassageRecord(share=share, own_features=3, fvu=0.05, rate_elsewhere=[0.0, 0.4], carried=[share, 0.2])
+
+
+def result_of(
+    trained: list[Trained],
+    *,
+    variance: list[float] | None = None,
+    jacobian: list[float] | None = None,
+    response: list[float] | None = None,
+    **config: Any,
+) -> RealLayersResult:
+    """Of these runs; what errors are divided by is 1 a prompt where nothing is said."""
+    n = len(trained[0].error)
+    variance, jacobian, response = (of or [1.0] * n for of in (variance, jacobian, response))
+    blocks = sorted({t.block for t in trained})
+    layers = [
+        LayerRecord(
+            block=block,
+            hook_in="in",
+            hook_out="out",
+            variance=variance,
+            jacobian=dict.fromkeys(DIRECTIONS, jacobian),
+            response={d: [response] * len(DISTANCES) for d in DIRECTIONS},
+            ce_clean=2.9,
+            ce_zero=4.0,
+        )
+        for block in blocks
+    ]
+    arms = list(dict.fromkeys([Arm(), *(t.arm for t in trained)]))
+    settings: dict[str, Any] = {
+        "blocks": blocks,
+        "kinds": [Kind()],
+        "arms": arms,
+        "stored_prompts": 9,
+        "tokens": 600,
+        "distances": DISTANCES,
+        **config,
+    }
+    return RealLayersResult(
+        complete=True,
+        environment=Environment.here(),
+        model="made up",
+        config=RealLayersConfig(**settings),
+        layers=layers,
+        trained=trained,
+    )
