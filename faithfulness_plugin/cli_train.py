@@ -92,5 +92,6 @@ def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
         if lost_another(error):
             raise
         fail(one_line(error), 1)
-    show(tables(result))
+    if processes.first:
+        show(tables(result))
     say(f"written: {path}, {out / TRANSCODERS}")

@@ -91,8 +91,6 @@ def one_line(error: BaseException) -> str:
 
 def show(markdown: str) -> None:
     """Tables, drawn where they fit and as Markdown where they would be cut."""
-    if os.environ.get("RANK", "0") != "0":
-        return
     console = Console()
     if console.is_terminal and console.width >= WIDE:
         console.print(Markdown(markdown))

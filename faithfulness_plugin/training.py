@@ -203,7 +203,7 @@ def _next(inputs: Iterator[Tensor], step: int, batch_size: int) -> Tensor:
 
 @torch.no_grad()
 def _record(done: int, output: TrainStepOutput, processes: Processes) -> dict[str, int | float]:
-    l0 = output.feature_acts.bool().float().sum(-1).to_dense().mean()  # a sparse matrix for TopK kinds
+    l0 = output.feature_acts.bool().double().sum(-1).to_dense().mean()  # a sparse matrix for TopK kinds
     entries = {"loss": output.loss, **output.losses, "l0": l0}
     means = processes.mean(torch.stack([value.detach().double() for value in entries.values()]))
     return {"step": done, **dict(zip(entries, means.tolist(), strict=True))}

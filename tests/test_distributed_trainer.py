@@ -60,13 +60,14 @@ def results(tmp_path_factory, store) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
-def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+def assert_same(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-10) -> None:
     assert one["weights"].keys() == other["weights"].keys()
     for name, weight in one["weights"].items():
-        torch.testing.assert_close(torch.tensor(weight), torch.tensor(other["weights"][name]), rtol=1e-9, atol=1e-10)
+        ours, theirs = (torch.tensor(of, dtype=torch.float64) for of in (weight, other["weights"][name]))
+        torch.testing.assert_close(ours, theirs, rtol=10 * tolerance, atol=tolerance)
     assert len(one["history"]) == len(other["history"]) == N_STEPS // 5
     for ours, theirs in zip(one["history"], other["history"], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-9)
+        assert ours == pytest.approx(theirs, rel=10 * tolerance)
     assert one["l0"] == pytest.approx(other["l0"])
 
 
@@ -75,7 +76,7 @@ def test_two_processes_are_one_with_the_double_batch(results, kind):
     """Losses, the Jacobian term and its unit, which features are dead and revived, clipping: all of the whole batch."""
     one, two = results[f"1 {kind}"], results[f"2 {kind}"]
     assert (one["processes"], two["processes"]) == (1, 2)
-    assert_same(one, two)
+    assert_same(one, two, 1e-7 if kind == "jumprelu" else 1e-10)  # its thresholds train in single precision
     assert one["history"][-1]["jacobian_loss"] > 0
 
 
@@ -106,7 +107,7 @@ def test_a_process_that_is_lost_is_told(tmp_path, store):
 
 
 def test_inputs_that_are_not_shared_out_are_refused(monkeypatch):
-    monkeypatch.setattr(Processes, "here", classmethod(lambda cls: cls(0, 2)))
+    monkeypatch.setattr(Processes, "here", lambda: Processes(0, 2))
     transcoder = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=3, d_sae=4))
     with pytest.raises(ValueError, match="2 processes train together, and the inputs do not share themselves out"):
         train_transcoder(transcoder, torch.abs, iter([torch.zeros(4, 3)]), n_steps=1, batch_size=4)

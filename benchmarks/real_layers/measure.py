@@ -21,15 +21,16 @@ from faithfulness_plugin.benchmarks.real_layers.schema import (
     PassageRecord,
     Trained,
 )
+from faithfulness_plugin.jacobian.exact import JacobianProducts
 from faithfulness_plugin.metrics.jacobian_error import ByDirections, jacobian_products
 from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
-from faithfulness_plugin.metrics.passage_memorization import passage_memorization
+from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
 from faithfulness_plugin.metrics.response import Answers, answers
 from faithfulness_plugin.probes import difference, pair, rademacher
 from faithfulness_plugin.seeds import derived_seed
 
 CARRIES = 0.01
-"""From which part of the passage's output on a feature is listed."""
+"""From which part of the passage's output on a feature is listed that is not the passage's own."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,10 @@ class HeldOut:
             l0=acts.sum(-1).float().mean().item(),
             dead_fraction=(~acts.any(0)).float().mean().item(),
             jacobian_error={d: self.for_jacobians.by_prompt(_of(products, d).squared_error) for d in DIRECTIONS},
-            jacobian_cosine={d: _of(products, d).cosine.mean().item() for d in DIRECTIONS},
+            jacobian_cosine={d: _mean_cosine(_of(products, d)) for d in DIRECTIONS},
             floor=dict(zip(DIRECTIONS, floor.to_dict().values(), strict=True)),
             response_error={d: [by_prompt(a.squared_error) for a in answered[d]] for d in DIRECTIONS},
-            response_cosine={d: [a.cosine.mean().item() for a in answered[d]] for d in DIRECTIONS},
+            response_cosine={d: [_mean_cosine(a) for a in answered[d]] for d in DIRECTIONS},
             ce=cast(float, entries["ce"]),
             ce_recovered=entries["ce_recovered"],
             kl=cast(float, entries["kl"]),
@@ -150,7 +151,8 @@ class HeldOut:
 
     def _at_passage(self, transcoder: Any, passage: Tensor) -> PassageRecord:
         found = passage_memorization(transcoder, self.layer, passage, self.rows.x)
-        listed = [i for i, carried in enumerate(found.carried) if abs(carried) >= CARRIES]
+        of = enumerate(zip(found.carried, found.rate_elsewhere, strict=True))
+        listed = [i for i, (carried, rate) in of if abs(carried) >= CARRIES or rate <= RARE]
         y, mean = self.layer(passage), self.layer(self.rows.x).mean(0)
         return PassageRecord(
             share=found.share,
@@ -161,5 +163,10 @@ class HeldOut:
         )
 
 
-def _of(products: ByDirections, directions: Directions) -> Any:
+def _of(products: ByDirections, directions: Directions) -> JacobianProducts:
     return getattr(products, directions)
+
+
+def _mean_cosine(of: JacobianProducts | Answers) -> float:
+    """Over rows where the layer moves."""
+    return of.cosine[of.layer > 0].mean().item()

@@ -250,10 +250,7 @@ def plane_figure(result: RealLayersResult) -> Figure:
     kind, read = result.config.kinds[0], jacobian_error("data")
     planes = []
     for block in result.config.blocks:
-        points = {}
-        for arm in _arms(result, block, kind):
-            of = of_arm(result, block, kind, arm)
-            points[arm.name] = Point(*(_ends(over_prompts(result, of, r)) for r in (fvu, read)))
+        points = {arm.name: _point(result, block, kind, arm, read) for arm in _arms(result, block, kind)}
         unmatched = [
             (value_of(result, block, other, NONE, fvu), value_of(result, block, other, NONE, read), other.name)
             for other in [kind, *result.config.line]
@@ -263,6 +260,16 @@ def plane_figure(result: RealLayersResult) -> Figure:
         floor = float(np.mean([t.floor["data"] for t in of]))
         planes.append(Plane(f"block {block}, {kind.name}", points, unmatched, floor))
     return error_against_fvu(planes, "relative Jacobian error, pair directions")
+
+
+def _point(result: RealLayersResult, block: int, kind: Kind, arm: Arm, read: Read) -> Point:
+    """FVU and error, with the intervals of what they are changed by against no term."""
+    ends = []
+    for of in (fvu, read):
+        baseline = value_of(result, block, kind, NONE, of)
+        change = Interval(mean=0, low=0, high=0, n=0) if arm == NONE else gain_in(result, block, kind, arm, of).change
+        ends.append(tuple(baseline * (1 + end) for end in _ends(change)))
+    return Point(*ends)
 
 
 def responses_figure(result: RealLayersResult) -> Figure:

@@ -35,7 +35,7 @@ class PassageRecord(Record):
     share: float = Field(description="of the output there that features carry which fire there alone")
     own_features: int = Field(description="how many these are")
     fvu: float = Field(description="||t - f||^2 / ||f - E f||^2 there")
-    rate_elsewhere: list[float] = Field(description="of every feature that carries 1 % there or more")
+    rate_elsewhere: list[float] = Field(description="of these, and of others that carry 1 % there or more")
     carried: list[float] = Field(description="by each of these")
 
 

@@ -3,12 +3,12 @@
 import statistics
 
 from faithfulness_plugin.benchmarks.markdown import markdown_table
-from faithfulness_plugin.benchmarks.store_speed.schema import StoreSpeedResult
+from faithfulness_plugin.benchmarks.store_speed.schema import StoreSpeedResult, Together
 
 
 def table(result: StoreSpeedResult) -> str:
     """Rates, ratios, and how equal the results are."""
-    c, one, two = result.config, *result.together
+    c, (half, one, two) = result.config, result.together
     stored, live = statistics.median(result.from_store), statistics.median(result.from_model)
     ratios = [a / b for a, b in zip(result.from_store, result.from_model, strict=True)]
     apart = max(abs(a - b) / abs(a) for a, b in zip(one.losses, two.losses, strict=True))
@@ -19,9 +19,9 @@ def table(result: StoreSpeedResult) -> str:
         ["training from the store", f"{stored:,.0f} tokens a second"],
         ["store / model, paired", f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"],
         ["weights, from the store and from the layer asked again", f"equal up to {result.difference:.1e}"],
-        [f"1 process of {one.threads} threads", f"{one.rows_per_second:,.0f} rows a second"],
-        [f"2 processes of {two.threads} thread{'s' * (two.threads > 1)}", f"{two.rows_per_second:,.0f} rows a second"],
-        ["2 processes / 1", f"{two.rows_per_second / one.rows_per_second:.2f}"],
+        *([_told(of), f"{of.rows_per_second:,.0f} rows a second"] for of in result.together),
+        [f"{_told(two)} / {_told(half)}", f"{two.rows_per_second / half.rows_per_second:.2f}"],
+        [f"{_told(two)} / {_told(one)}", f"{two.rows_per_second / one.rows_per_second:.2f}"],
         ["losses, 2 processes and 1", f"equal up to {apart:.1e} over {len(one.losses)} steps"],
     ]
     where = (
@@ -29,3 +29,8 @@ def table(result: StoreSpeedResult) -> str:
         f"{c.batch_size}; {c.n_steps} steps, median of {c.rounds} rounds, {c.threads} threads ({result.processor})."
     )
     return where + "\n\n" + markdown_table(["what", "measured"], rows)
+
+
+def _told(of: Together) -> str:
+    processes = f"{of.processes} process{'es' * (of.processes > 1)}"
+    return f"{processes} of {of.threads} thread{'s' * (of.threads > 1)}"

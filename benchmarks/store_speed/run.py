@@ -93,7 +93,8 @@ def _measured(result: StoreSpeedResult, folder: Path, note: Callable[[str], None
     ]
     del model, hooks, layer
     together = []
-    for processes, threads in ((1, c.threads), (2, max(1, c.threads // 2))):
+    half = max(1, c.threads // 2)
+    for processes, threads in ((1, half), (1, c.threads), (2, half)):
         note(f"training in {processes} process{'es' * (processes > 1)} of {threads} thread{'s' * (threads > 1)}")
         together.append(_together(c, folder, processes, threads))
     shard_bytes = sum(shard.n_bytes for shard in store.index.shards.values())
@@ -159,7 +160,7 @@ class _Asked(Iterator[Tensor]):
 def _together(c: StoreSpeedConfig, folder: Path, processes: int, threads: int) -> Together:
     job = {
         "store": str(folder / "store"),
-        "result": str(folder / f"{processes}.json"),
+        "result": str(folder / "together.json"),
         "threads": threads,
         **c.model_dump(include={"batch_size", "d_sae", "k", "n_steps", "seed"}),
     }
@@ -171,6 +172,6 @@ def _together(c: StoreSpeedConfig, folder: Path, processes: int, threads: int) -
         check=True,
         capture_output=True,
     )
-    found = json.loads((folder / f"{processes}.json").read_text())
+    found = json.loads((folder / "together.json").read_text())
     rate = c.n_steps * c.batch_size / found["seconds"]
     return Together(processes=processes, threads=threads, rows_per_second=rate, losses=found["losses"])

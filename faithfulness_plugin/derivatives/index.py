@@ -115,8 +115,7 @@ class Index(_Record):
     @property
     def settings(self) -> dict[str, Any]:
         """By name, what two stores must share to be one, beside their source."""
-        own = {"d_in", "d_out", "dtype", "seed", "n_shards"}
-        return {**self.model_dump(include=own), "derivatives": told(self.products)}
+        return self.model_dump(include={"d_in", "d_out", "dtype", "seed", "n_shards"})
 
 
 def told(products: Sequence[Product]) -> str:

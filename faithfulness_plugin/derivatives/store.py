@@ -57,7 +57,7 @@ class DerivativeStore:
         dtype: str = "float32",
         seed: int = 0,
     ) -> "DerivativeStore":
-        """An empty store, or the one that stands there with the same settings, full or not.
+        """An empty store, or the one that stands there with the same settings, full or not; it may keep more products.
 
         Args:
             source: what tells this model, layer and text from others, by name.
@@ -88,6 +88,8 @@ class DerivativeStore:
             store = cls.open(folder)
             there, here = store.index.source, {**dict.fromkeys(store.index.source, "none"), **wanted.source}
             changes = [differences(there, here), differences(store.index.settings, wanted.settings)]
+            if lacks := [product for product in wanted.products if product not in store.index.products]:
+                changes.append(f"derivatives {told(store.index.products)}, and not {told(lacks)}")
             if changed := "; ".join(filter(None, changes)):
                 raise StoreError(
                     f"{folder} is a store of something else ({changed}): use that, or choose another folder"

@@ -14,6 +14,8 @@ STYLES = (  # colours of Okabe and Ito, of different lightness, each with a dash
     ("#009E73", ":", "D"),
     ("#CC79A7", (0, (5, 1)), "v"),
     ("#56B4E9", (0, (3, 1, 1, 1)), "P"),
+    ("#D55E00", (0, (1, 1)), "X"),
+    ("#7F7F7F", (0, (6, 2, 1, 2, 1, 2)), "h"),
 )
 Scale = Literal["linear", "log", "symlog"]
 

@@ -9,7 +9,7 @@ from faithfulness_plugin.figures.curves import STYLES
 
 
 class Point(NamedTuple):
-    """Mean, and the ends of its interval."""
+    """Values, and the ends of the intervals around them."""
 
     fvu: tuple[float, float, float]
     error: tuple[float, float, float]
@@ -35,7 +35,9 @@ def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
         along = sorted(plane.line)
         ax.plot([p[0] for p in along], [p[1] for p in along], color="0.55", linewidth=1, marker="x", zorder=1)
         for fvu, error, label in along:
-            ax.annotate(label, (fvu, error), xytext=(4, 5), textcoords="offset points", fontsize=7.5, color="0.35")
+            ax.annotate(
+                label, (fvu, error), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=7.5, color="0.35"
+            )
         for i, (name, point) in enumerate(plane.points.items()):
             color, _, marker = STYLES[i % len(STYLES)]
             handles[name] = ax.errorbar(
@@ -56,7 +58,9 @@ def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
             f"floor {plane.floor:.2f}", (1, plane.floor), xycoords=("axes fraction", "data"), xytext=(-3, 3),
             textcoords="offset points", ha="right", fontsize=8, color="0.2",
         )  # fmt: skip
-        ax.set_ylim(0, 1.05)
+        ax.margins(x=0.12)
+        highest = max(error for _, error, _ in [*plane.line, *((0, p.error[2], "") for p in plane.points.values())])
+        ax.set_ylim(max(0.0, plane.floor - 0.08), highest + 0.07)
         ax.set_title(plane.title, fontsize=10)
         ax.set_xlabel("FVU", fontsize=9)
         ax.set_ylabel(ylabel, fontsize=9)

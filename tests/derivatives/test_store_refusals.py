@@ -25,7 +25,7 @@ CHANGED: list[tuple[dict[str, Any], str]] = [
     ({"d_out": 5}, "d_out 4, not 5"),
     ({"n_shards": 3}, "n_shards 2, not 3"),
     ({"seed": 1}, "seed 0, not 1"),
-    ({"products": [{"probe": "pair"}]}, "derivatives jvp rademacher, not jvp pair"),
+    ({"products": [{"probe": "pair"}]}, "derivatives jvp rademacher, and not jvp pair"),
     ({"products": []}, "derivatives jvp rademacher, not none"),
 ]
 

@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 from pydantic import ValidationError
 
@@ -7,6 +9,7 @@ from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.benchmarks.real_layers.sizes import SIZES
 from faithfulness_plugin.derivatives.index import Product
+from faithfulness_plugin.jacobian.matching_config import as_config
 
 SMALL = {"blocks": [0, 1], "kinds": [{}], "arms": [{}], "stored_prompts": 9, "tokens": 600}
 PAIR = {"term": "secant", "probe": "pair", "coefficient": 0.3}
@@ -70,17 +73,20 @@ def test_a_store_keeps_every_derivative_once():
 
 
 def test_the_controls_take_their_outputs_from_the_secants_that_are_kept():
-    for probe, kind in (("isotropic", "noise"), ("difference", "interpolation")):
-        arm = Arm(term="augmentation", probe=probe, coefficient=0.5)
-        for architecture, expected in (
-            ("topk", NoiseAugmentedTopKTranscoderConfig),
-            ("relu", NoiseAugmentedTranscoderConfig),
-        ):
-            cfg = Kind(architecture=architecture, sparsity=2).config(arm, d_in=3, d_out=4, d_sae=8, device="cpu")
-            assert isinstance(cfg, expected)
-            assert (cfg.augmentation_kind, cfg.augmentation_coefficient, cfg.jacobian_coefficient) == (kind, 0.5, 0)
-            assert cfg.jacobian.radius == cfg.augmentation_scale
-        assert arm.method == f"{kind} augmentation"
+    arms = {
+        "noise": Arm(term="augmentation", probe="isotropic", coefficient=0.5),
+        "interpolation": Arm(term="augmentation", probe="difference", coefficient=0.5),
+    }
+    kinds = {
+        NoiseAugmentedTopKTranscoderConfig: Kind(architecture="topk", sparsity=2),
+        NoiseAugmentedTranscoderConfig: Kind(architecture="relu", sparsity=2),
+    }
+    for (name, arm), (expected, kind) in product(arms.items(), kinds.items()):
+        cfg = kind.config(arm, d_in=3, d_out=4, d_sae=8, device="cpu")
+        assert isinstance(cfg, expected)
+        assert (cfg.augmentation_kind, cfg.augmentation_coefficient, cfg.jacobian_coefficient) == (name, 0.5, 0)
+        assert as_config(cfg.jacobian or {}).radius == cfg.augmentation_scale
+        assert arm.method == f"{name} augmentation"
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,8 @@ def test_the_numbers_are_those_of_the_files(hub, stores, tmp_path):
     assert transcoder.cfg.metadata.hook_name_out == layer.hook_out
 
 
-def test_it_goes_on_where_it_was_stopped(hub, stores, tmp_path, monkeypatch):
+def test_it_goes_on_where_it_was_stopped(hub, tmp_path, monkeypatch):
+    stores = tmp_path / "stores"
     wanted = config(hub, arms=[{}, *TERMS[-2:]])
     whole = run(wanted, tmp_path / "whole", stores)
     monkeypatch.setattr(experiment, "CHECKPOINT_EVERY", 3)
@@ -176,7 +177,7 @@ def test_another_text_is_refused_and_nothing_touched(hub, stores, tmp_path):
     for changed, message in (
         ({"seed": 3}, r"something else \(text .* not "),
         ({"stored_dtype": "float16"}, "dtype float32, not float16"),
-        ({"arms": [{}, TERMS[0]]}, "derivatives secant pair radius 0.5, not jvp rademacher"),
+        ({"arms": [{}, TERMS[0]]}, "derivatives secant pair radius 0.5, and not jvp rademacher"),
     ):
         with pytest.raises(StoreError, match=message):
             run(config(hub, **changed), tmp_path / json.dumps(changed)[:9], stores)

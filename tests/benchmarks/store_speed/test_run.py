@@ -38,8 +38,8 @@ def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
     result = read_result(tmp_path / "result.json", StoreSpeedResult)
     assert result.difference is not None
     assert result.difference < 1e-5
-    one, two = result.together
-    assert (one.processes, two.processes) == (1, 2)
+    half, one, two = result.together
+    assert (half.processes, one.processes, two.processes) == (1, 1, 2)
     assert one.losses == pytest.approx(two.losses, rel=1e-4)
     assert len(result.from_store) == len(result.from_model) == 2
     assert min(*result.from_store, *result.from_model, one.rows_per_second, two.rows_per_second) > 0
