@@ -43,7 +43,6 @@ def measured() -> dict[str, str]:
         "verdicts": verdicts(TOY),
         "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
         "real-layers table": real_layers.overview(read_result(REAL_LAYERS, RealLayersResult)),
-        "real-layers verdict": real_layers.verdicts(read_result(REAL_LAYERS, RealLayersResult)),
         "store-speed table": store_speed.table(read_result(STORE_SPEED, StoreSpeedResult)),
     }
 

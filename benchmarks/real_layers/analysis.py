@@ -45,7 +45,7 @@ def value(result: RealLayersResult, trained: Trained, read: Read) -> float:
 
 def over_prompts(result: RealLayersResult, of: Sequence[Trained], read: Read) -> Interval:
     """The mean over seeds, with its 95 % interval over held-out prompts and seeds (bootstrap, prompts as a whole)."""
-    return _bootstrap([np.array(read(result, t)) for t in of], lambda each: _ratios(each).mean())
+    return _bootstrap([np.array(read(result, t)) for t in of], lambda sums: _ratio(sums).mean(-1))
 
 
 class Gain(NamedTuple):
@@ -71,16 +71,16 @@ def gain(
     """
     pairs = [np.array([*read(result, a), *read(result, b)]) for a, b in _by_seed(arm, baseline)]
 
-    def change(each: np.ndarray) -> float:
-        ours, theirs = _ratios(each[:, :2]).mean(), _ratios(each[:, 2:]).mean()
+    def change(sums: np.ndarray) -> np.ndarray:
+        ours, theirs = _ratio(sums[..., :2]).mean(-1), _ratio(sums[..., 2:]).mean(-1)
         return (ours - theirs) / theirs
 
     if floor is None:
         return Gain(_bootstrap(pairs, change), None)
     lowest = float(np.mean([t.floor[floor] for t in baseline]))
 
-    def of_distance(each: np.ndarray) -> float:
-        ours, theirs = _ratios(each[:, :2]).mean(), _ratios(each[:, 2:]).mean()
+    def of_distance(sums: np.ndarray) -> np.ndarray:
+        ours, theirs = _ratio(sums[..., :2]).mean(-1), _ratio(sums[..., 2:]).mean(-1)
         return (theirs - ours) / (theirs - lowest)
 
     return Gain(_bootstrap(pairs, change), _bootstrap(pairs, of_distance))
@@ -97,19 +97,22 @@ def _by_seed(arm: Sequence[Trained], baseline: Sequence[Trained]) -> list[tuple[
     return [(t, of_seed[t.seed]) for t in arm if t.seed in of_seed]
 
 
-def _ratios(each: np.ndarray) -> np.ndarray:
-    """[seeds, 2, prompts] -> the relative error of each seed."""
-    return each[:, 0].sum(-1) / each[:, 1].sum(-1)
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    """[..., seeds, 2] -> the relative error of each seed."""
+    return sums[..., 0] / sums[..., 1]
 
 
-def _bootstrap(seeds: Sequence[np.ndarray], statistic: Callable[[np.ndarray], float]) -> Interval:
-    """Of [parts, prompts] per seed: prompts are drawn anew (the same for all seeds), and seeds where there are
-    several."""
-    each = np.stack(seeds)
-    generator, n_seeds, n_prompts = np.random.default_rng(0), *each.shape[::2]
-    draws = []
-    for _ in range(RESAMPLES):
-        prompts, some = generator.integers(n_prompts, size=n_prompts), generator.integers(n_seeds, size=n_seeds)
-        draws.append(statistic(each[some][:, :, prompts]))
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(mean=float(statistic(each)), low=float(low), high=float(high), n=n_prompts)
+def _bootstrap(parts: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
+    """Of [parts, prompts] per seed: prompts are drawn anew (the same for all seeds), and seeds where there are several.
+
+    Args:
+        statistic: of sums over prompts [..., seeds, parts].
+    """
+    each, generator = np.stack(parts), np.random.default_rng(0)
+    n_seeds, _, n_prompts = each.shape
+    times_drawn = generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=RESAMPLES)
+    sums = np.moveaxis(each @ times_drawn.T, -1, 0)
+    seeds = generator.integers(n_seeds, size=(RESAMPLES, n_seeds))
+    low, high = np.percentile(statistic(np.take_along_axis(sums, seeds[..., None], axis=1)), [2.5, 97.5])
+    mean = statistic(each.sum(-1)[None])[0]
+    return Interval(mean=float(mean), low=float(low), high=float(high), n=n_prompts)

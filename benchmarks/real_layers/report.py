@@ -139,31 +139,31 @@ def passages(result: RealLayersResult) -> str:
 
 
 def verdict(result: RealLayersResult, block: int, kind: Kind) -> str:
-    """Which arms lower both errors at no more than 1 % of FVU, and how they stand to augmentation."""
-    control = [a for a in _gained(result, block, kind) if a.term == "augmentation"]
-    rivals = [value_of(result, block, kind, a, jacobian_error("data")) for a in control]
-    told = []
-    for arm in _gained(result, block, kind):
-        if arm.term == "augmentation" or arm.probe == "isotropic":
-            continue
-        of_fvu = gain_in(result, block, kind, arm, fvu).change
-        pair = gain_in(result, block, kind, arm, jacobian_error("data"), "data")
-        half_way = gain_in(result, block, kind, arm, response_error("difference")).change
-        if of_fvu.mean > TOLERATED or not (_below_0(pair.change) and _below_0(half_way)):
-            continue
-        assert pair.of_distance is not None
-        ahead = all(value_of(result, block, kind, arm, jacobian_error("data")) < rival for rival in rivals)
-        told.append(
-            f"{arm.name} (FVU {_percent(of_fvu)}; {_percent(pair.of_distance)} of the distance to the floor in pair "
-            f"directions; half-way error {_percent(half_way)}"
-            + (f"; {'ahead of' if ahead else 'not ahead of'} augmentation" if rivals else "")
-            + ")"
-        )
-    return (
-        f"Block {block}, {kind.name}: "
-        + ("; ".join(told) if told else "no arm lowers both errors at an FVU no more than 1 % worse")
-        + "."
-    )
+    """Which data probes lower both errors at no more than 1 % of FVU, and in which errors they beat augmentation."""
+    pair, half_way = jacobian_error("data"), response_error("difference")
+    arms = [a for a in _gained(result, block, kind) if a.term != "augmentation" and a.probe != "isotropic"]
+    controls = [a for a in _gained(result, block, kind) if a.term == "augmentation"]
+
+    def both_lower(arm: Arm) -> bool:
+        changes = [gain_in(result, block, kind, arm, read).change for read in (pair, half_way)]
+        return gain_in(result, block, kind, arm, fvu).change.mean <= TOLERATED and all(map(_below_0, changes))
+
+    def beats_controls(arm: Arm, read: Read) -> bool:
+        of = of_arm(result, block, kind, arm)
+        return all(_below_0(gain(result, of, of_arm(result, block, kind, c), read).change) for c in controls)
+
+    found = [arm for arm in arms if both_lower(arm)]
+    told = f"Block {block}, {kind.name}: {_listed(found)} lower{'s' * (len(found) < 2)} both at no such price"
+    if not found or not controls:
+        return f"{told}."
+    errors = {"the Jacobian error": pair, "the half-way error": half_way}
+    ahead = [f"in {name} {_listed([a for a in found if beats_controls(a, read)])}" for name, read in errors.items()]
+    return f"{told}. Ahead of augmentation (paired interval): {'; '.join(ahead)}."
+
+
+def _listed(arms: Sequence[Arm]) -> str:
+    names = [arm.name for arm in arms]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or "nothing"
 
 
 def value_of(result: RealLayersResult, block: int, kind: Kind, arm: Arm, read: Read) -> float:
@@ -193,16 +193,17 @@ def beside_the_line(result: RealLayersResult, block: int) -> str:
 
 
 def overview(result: RealLayersResult) -> str:
-    """What every arm changes against no term, in short: of the first kind."""
+    """What every arm changes against no term, in short, and the verdicts: of the first kind."""
     kind = result.config.kinds[0]
-    header = ["block", "matched", "FVU", "half-way error", f"J error, {PAIR}", f"of the distance to the floor, {PAIR}"]
+    header = ["block", "matched", "FVU", f"J error, {PAIR}", "of its distance to the floor", "half-way error"]
     rows = []
     for block in result.config.blocks:
         for arm in _gained(result, block, kind):
-            changes = [gain_in(result, block, kind, arm, read).change for read in (fvu, response_error("difference"))]
             pair = gain_in(result, block, kind, arm, jacobian_error("data"), "data")
+            others = [gain_in(result, block, kind, arm, read).change for read in (fvu, response_error("difference"))]
             assert pair.of_distance is not None
-            rows.append([f"{block}", arm.name, *(_percent(c) for c in (*changes, pair.change, pair.of_distance))])
+            changes = (others[0], pair.change, pair.of_distance, others[1])
+            rows.append([f"{block}", arm.name, *map(_percent, changes)])
     return "\n\n".join([summary(result), markdown_table(header, rows), verdicts(result)])
 
 
@@ -210,9 +211,8 @@ def verdicts(result: RealLayersResult) -> str:
     """Of every block, for the first kind, with what they say."""
     lines = [f"- {verdict(result, block, result.config.kinds[0])}" for block in result.config.blocks]
     told = (
-        "Matched terms that lower both the Jacobian error in pair directions and the error half-way to another token, "
-        "at an FVU no more than 1 % above that without a term, on the same tokens (95 % intervals over held-out "
-        "prompts):"
+        "Changes against no term on the same tokens, with 95 % intervals over held-out prompts. Which data probes "
+        "lower both the Jacobian error and the half-way error, at an FVU no more than 1 % worse?"
     )
     return told + "\n\n" + "\n".join(lines)
 

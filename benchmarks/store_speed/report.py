@@ -26,7 +26,8 @@ def table(result: StoreSpeedResult) -> str:
     ]
     where = (
         f"{result.model}, block {c.block}; TopK k {c.k} of {c.d_sae}, jvp with difference probes, batches of "
-        f"{c.batch_size}; {c.n_steps} steps, median of {c.rounds} rounds, {c.threads} threads ({result.processor})."
+        f"{c.batch_size}; {c.n_steps} steps, median of {c.rounds} rounds, {c.threads} threads ({result.processor}). "
+        f"Processes: batches of {c.together_batch_size} rows in all."
     )
     return where + "\n\n" + markdown_table(["what", "measured"], rows)
 

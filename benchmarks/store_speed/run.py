@@ -162,7 +162,9 @@ def _together(c: StoreSpeedConfig, folder: Path, processes: int, threads: int) -
         "store": str(folder / "store"),
         "result": str(folder / "together.json"),
         "threads": threads,
-        **c.model_dump(include={"batch_size", "d_sae", "k", "n_steps", "seed"}),
+        "batch_size": c.together_batch_size,
+        "n_steps": c.together_steps,
+        **c.model_dump(include={"d_sae", "k", "seed"}),
     }
     worker = ["-m", "faithfulness_plugin.benchmarks.store_speed.worker"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -173,5 +175,5 @@ def _together(c: StoreSpeedConfig, folder: Path, processes: int, threads: int) -
         capture_output=True,
     )
     found = json.loads((folder / "together.json").read_text())
-    rate = c.n_steps * c.batch_size / found["seconds"]
+    rate = c.together_steps * c.together_batch_size / found["seconds"]
     return Together(processes=processes, threads=threads, rows_per_second=rate, losses=found["losses"])

@@ -21,8 +21,12 @@ class StoreSpeedConfig(Record):
     prompts_per_shard: int = Field(default=32, ge=1)
     context_size: int = Field(default=128, ge=2)
     prompts_per_pass: int = Field(default=8, ge=1)
-    batch_size: int = Field(default=512, ge=2, description="rows a step, of all processes")
+    batch_size: int = Field(default=512, ge=2, description="rows a step")
     n_steps: int = Field(default=40, ge=1)
+    together_batch_size: int = Field(
+        default=4096, ge=2, description="rows a step, of all processes that train together"
+    )
+    together_steps: int = Field(default=12, ge=1)
     rounds: int = Field(default=3, ge=1, description="of both, in turns")
     threads: int = Field(ge=1, description="of torch, in all; two processes have half of them each")
     seed: int = 0

@@ -19,6 +19,7 @@ def settings(tmp_path_factory) -> Any:
     hub = tiny_hub.write_hub(folder)
     small = {"model": hub["model"], "text": hub["text"], "block": 1, "d_sae": 24, "k": 4, "prompts": 16}
     small |= {"prompts_per_shard": 8, "context_size": 16, "prompts_per_pass": 4, "batch_size": 32, "n_steps": 4}
+    small |= {"together_batch_size": 32, "together_steps": 4}
 
     def write(**changed: Any) -> str:
         path = folder / "mine.yaml"
