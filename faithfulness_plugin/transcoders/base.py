@@ -148,12 +148,15 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
     @override
     def process_sae_in(self, sae_in: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """Casts to the transcoder's dtype, fires hook_sae_input. Raises ValueError for rows that are not d_in wide."""
-        if sae_in.shape[-1] != self.cfg.d_in:
-            raise ValueError(
-                f"the inputs are {sae_in.shape[-1]} wide (shape {list(sae_in.shape)}) but the transcoder has "
-                f"d_in={self.cfg.d_in}: pass [..., {self.cfg.d_in}]"
-            )
+        self._require_width(sae_in)
         return self.hook_sae_input(sae_in.to(self.dtype))
+
+    def _require_width(self, x: Tensor) -> None:
+        if x.shape[-1] != self.cfg.d_in:
+            raise ValueError(
+                f"the inputs are {x.shape[-1]} wide (shape {list(x.shape)}) but the transcoder has d_in={self.cfg.d_in}: "
+                f"pass [..., {self.cfg.d_in}]"
+            )
 
     @abstractmethod
     def straight_through_gate(
@@ -210,6 +213,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         if isinstance(layer, PackedRows):
             says = layer.unpack(batch)
             return says.x, self.as_target(says.x, says.y), self.matching.targets_of(says) if matched else None
+        self._require_width(batch)
         if not matched:
             return batch, self.target(batch), None
         if self.matching.config.at_inputs:  # one pass of the layer for f(x) and its derivative

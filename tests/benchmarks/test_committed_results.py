@@ -10,9 +10,20 @@ from faithfulness_plugin.benchmarks.absolute_value.schema import (
     RunMetrics,
 )
 from faithfulness_plugin.benchmarks.language_model.result import Trained, TrainResult
-from faithfulness_plugin.benchmarks.readme import LANGUAGE_MODEL, RESULT, RESULTS, SPEED
+from faithfulness_plugin.benchmarks.readme import LANGUAGE_MODEL, REAL_LAYERS, RESULT, RESULTS, SPEED, STORE_SPEED
+from faithfulness_plugin.benchmarks.real_layers.analysis import (
+    fvu,
+    gain,
+    jacobian_error,
+    of_arm,
+    response_error,
+    value,
+)
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.schema import read_result
 from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
+from faithfulness_plugin.benchmarks.store_speed.schema import StoreSpeedResult
 
 MATCHED = ("jacobian", "jacobian_kink", "secant")
 
@@ -105,3 +116,42 @@ def test_a_language_models_transcoder_is_nearer_to_its_layer_at_no_price_in_fvu(
     assert fvu[1] < 1.01 * fvu[0]
     assert result.speed is not None
     assert result.speed.slow_down <= 1.5
+
+
+def test_on_real_layers_matching_pairs_lowers_both_errors_at_no_price_and_beats_augmentation():
+    """What README and page claim of block 10 and block 24."""
+    result = read_result(REAL_LAYERS, RealLayersResult)
+    assert result.complete
+    kind, (none, pair) = result.config.kinds[0], (Arm(), Arm(term="secant", probe="pair", coefficient=0.3))
+    (control,) = (arm for arm in result.config.arms if arm.term == "augmentation")
+    assert len(result.config.blocks) == 2
+    for block in result.config.blocks:
+        matched, unmatched, augmented = (of_arm(result, block, kind, arm) for arm in (pair, none, control))
+        assert gain(result, matched, unmatched, fvu).change.mean <= 0.01
+        for read in (jacobian_error("data"), response_error("difference")):
+            change = gain(result, matched, unmatched, read).change
+            assert change.high is not None
+            assert change.high < 0
+        beside = gain(result, matched, augmented, jacobian_error("data")).change
+        assert beside.high is not None
+        assert beside.high < 0
+        for trained in result.trained:  # no transcoder gets below the floor that its sparsity sets
+            for directions, floor in trained.floor.items():
+                assert value(result, trained, jacobian_error(directions)) > floor
+
+
+def test_a_repeated_passage_grows_features_of_its_own_and_matching_leaves_some():
+    result = read_result(REAL_LAYERS, RealLayersResult)
+    shares = {(t.repeated, t.arm.term): t.passage.share for t in result.trained if t.passage and t.kind.sparsity == 32}
+    assert shares[True, "none"] > 10 * shares[False, "none"]
+    assert shares[False, "secant"] < shares[True, "secant"] < shares[True, "none"]
+
+
+def test_a_store_saves_the_model_and_changes_nothing():
+    result = read_result(STORE_SPEED, StoreSpeedResult)
+    assert result.difference is not None
+    assert result.difference < 1e-6
+    assert all(a > 3 * b for a, b in zip(result.from_store, result.from_model, strict=True))
+    half, one, two = result.together
+    assert (half.processes, one.processes, two.processes) == (1, 1, 2)
+    assert one.losses == pytest.approx(two.losses, rel=1e-5)
