@@ -154,8 +154,8 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
     def _require_width(self, x: Tensor) -> None:
         if x.shape[-1] != self.cfg.d_in:
             raise ValueError(
-                f"the inputs are {x.shape[-1]} wide (shape {list(x.shape)}) but the transcoder has d_in={self.cfg.d_in}: "
-                f"pass [..., {self.cfg.d_in}]"
+                f"the inputs are {x.shape[-1]} wide (shape {list(x.shape)}) but the transcoder has "
+                f"d_in={self.cfg.d_in}: pass [..., {self.cfg.d_in}]"
             )
 
     @abstractmethod
