@@ -235,9 +235,9 @@ def page(result: RealLayersResult) -> str:
         *(verdict(result, block, kind) for block, kind in _groups(result) if _gained(result, block, kind)),
         "![Jacobian error in pair directions over FVU, with the floor](error_against_fvu.png)",
         "![Response errors over the step's length](responses.png)",
-        "*Read with care.* A TopK transcoder jumps where one feature takes another's place, and a Jacobian, which holds "
-        "the active features fixed, does not see it: towards small steps response errors grow past the Jacobian error. "
-        "The features of a step are seen by secants and augmentation alone.",
+        "*Read with care.* A TopK transcoder jumps where one feature takes another's place, and a Jacobian, which "
+        "holds the active features fixed, does not see it: towards small steps response errors grow past the Jacobian "
+        "error. Only secants and augmentation see features change on the way.",
         "## Numbers",
         tables(result),
     ]
