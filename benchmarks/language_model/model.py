@@ -1,9 +1,12 @@
 """The language model of a run: from the hub, from a folder, or the one that needs neither."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from faithfulness_plugin.adapters.hooked_layer import HookedLayer
+from faithfulness_plugin.adapters.transformer_lens import mlp_layer
 from faithfulness_plugin.benchmarks.language_model.config import OFFLINE_MODEL, ModelSource, TrainConfigError
 from faithfulness_plugin.terminal import one_line
 
@@ -29,6 +32,14 @@ def load_model(source: ModelSource, device: str) -> Any:
         model, tokenizer = _from_hub_or_folder(source.name, dtype)
     bridge = TransformerBridge.boot_transformers(source.name, hf_model=model, tokenizer=tokenizer, device=device)
     return bridge.eval().requires_grad_(False)
+
+
+def mlp_layers(model: Any, blocks: Sequence[int]) -> dict[int, HookedLayer]:
+    """The MLPs of these blocks, checked. Raises TrainConfigError where there is none."""
+    try:
+        return {block: mlp_layer(model, block) for block in blocks}
+    except ValueError as error:
+        raise TrainConfigError(f"blocks: {error}") from error
 
 
 def model_title(source: ModelSource) -> str:

@@ -15,9 +15,8 @@ from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
 
 from faithfulness_plugin.adapters.sae_lens import faithful_runner
 from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-from faithfulness_plugin.adapters.transformer_lens import mlp_layer
-from faithfulness_plugin.benchmarks.language_model.config import MIXED, Arm, TrainConfig, TrainConfigError
-from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
+from faithfulness_plugin.benchmarks.language_model.config import MIXED, Arm, TrainConfig
+from faithfulness_plugin.benchmarks.language_model.model import load_model, mlp_layers, model_title
 from faithfulness_plugin.benchmarks.language_model.result import Evaluation, Trained, TrainResult
 from faithfulness_plugin.benchmarks.language_model.speed import measure
 from faithfulness_plugin.benchmarks.language_model.text import load_prompts
@@ -60,10 +59,7 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
     note("cutting the text into prompts")
     prompts = load_prompts(config, model.tokenizer)
     note("looking at the layers")
-    try:
-        layers = {block: mlp_layer(model, block) for block in config.blocks}
-    except ValueError as error:
-        raise TrainConfigError(f"blocks: {error}") from error
+    layers = mlp_layers(model, config.blocks)
     runner_config = _runner_config(config, out, model.cfg.d_model)
     saes = {arm.name: made_with_seed(runner_config.saes[arm.name], arm.seed) for arm in config.arms()}  # pyright: ignore[reportArgumentType]
     with _without_warnings():

@@ -12,9 +12,9 @@ from faithfulness_plugin.adapters.hooked_layer import HookedLayer
 from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
 from faithfulness_plugin.adapters.sae_lens.model_card import write_card
 from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, mlp_layer
+from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.benchmarks.language_model.config import Arm, TextSource, TrainConfig, TrainConfigError
-from faithfulness_plugin.benchmarks.language_model.model import load_model
+from faithfulness_plugin.benchmarks.language_model.model import load_model, mlp_layers
 from faithfulness_plugin.benchmarks.language_model.result import Evaluation, Trained, TrainResult
 from faithfulness_plugin.benchmarks.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
@@ -145,10 +145,7 @@ class _Model:
         tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, n, least)
         held_out, stored = tokens[: config.held_out], tokens[config.held_out :]
         hooks = TransformerLensHooks(model)
-        try:
-            self.layers = {block: mlp_layer(model, block) for block in config.blocks}
-        except ValueError as error:
-            raise TrainConfigError(f"blocks: {error}") from error
+        self.layers = mlp_layers(model, config.blocks)
         width = model.cfg.d_model
         jacobian = config.transcoder_config(width, width, 1.0).jacobian
         products = [jacobian] if any(config.coefficients) else []

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from sae_lens.util import get_special_token_ids
 
-from faithfulness_plugin.adapters.hooked_layer import HookedLayer
 from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, mlp_layer
-from faithfulness_plugin.benchmarks.language_model.config import TrainConfigError
-from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
+from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
+from faithfulness_plugin.benchmarks.language_model.model import load_model, mlp_layers, model_title
 from faithfulness_plugin.benchmarks.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
 from faithfulness_plugin.benchmarks.language_model.train_stored import note_origin
@@ -97,7 +95,7 @@ class _Bench:
         exclude = torch.tensor(get_special_token_ids(model.tokenizer))
         passage = None if config.passage is None else self._tokens(config.passage.text, model.tokenizer)
         hooks = TransformerLensHooks(model)
-        layers = self._layers(model)
+        layers = mlp_layers(model, config.blocks)
         wanted = {
             (block, repeated): Wanted(
                 folder / f"block{block}{'_passage' * repeated}",
@@ -140,12 +138,6 @@ class _Bench:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         return torch.tensor([[*start, *ids]])
-
-    def _layers(self, model: Any) -> dict[int, HookedLayer]:
-        try:
-            return {block: mlp_layer(model, block) for block in self.config.blocks}
-        except ValueError as error:
-            raise TrainConfigError(f"blocks: {error}") from error
 
     def train(self, run: Run, checkpoint: Path) -> tuple[Any, float | None]:
         """The transcoder of a run, and how many seconds its training takes (told by this call's part of it)."""

@@ -22,12 +22,14 @@ from faithfulness_plugin.benchmarks.real_layers.schema import (
     Trained,
 )
 from faithfulness_plugin.jacobian.exact import JacobianProducts
+from faithfulness_plugin.layer import layer_output
 from faithfulness_plugin.metrics.jacobian_error import ByDirections, jacobian_products
 from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
 from faithfulness_plugin.metrics.response import Answers, answers
 from faithfulness_plugin.probes import difference, pair, rademacher
 from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.transcoders.skip import output_of
 
 CARRIES = 0.01
 """From which part of the passage's output on a feature is listed that is not the passage's own."""
@@ -77,6 +79,11 @@ class HeldOut:
         )
 
     @cached_property
+    def outputs(self) -> Float[Tensor, "rows d_out"]:
+        """f at every row."""
+        return layer_output(self.layer, self.rows.x)
+
+    @cached_property
     def for_jacobians(self) -> Rows:
         return self.rows.some(self.config.jacobian_rows)
 
@@ -101,7 +108,7 @@ class HeldOut:
     @torch.no_grad()
     def record(self, transcoder: Any) -> LayerRecord:
         """The layer's own numbers (which any transcoder will do for)."""
-        y = self.layer(self.rows.x)
+        y = self.outputs
         products = jacobian_products(transcoder, self.layer, self.for_jacobians.x)
         answered = self._answers(transcoder)
         entries = self.evaluator.spliced({"t": transcoder})["t"]
@@ -119,9 +126,12 @@ class HeldOut:
     @torch.no_grad()
     def measure(self, run: Run, transcoder: Any, seconds: float | None) -> Trained:
         """A trained transcoder, in `eval` mode."""
-        x = self.rows.x
-        acts = torch.cat([transcoder.encode(rows) > 0 for rows in x.split(1024)])
-        t = torch.cat([transcoder(rows) for rows in x.split(1024)])
+        fired, t = [], []
+        for rows in self.rows.x.split(1024):
+            feature_acts = transcoder.encode(rows)
+            fired.append(feature_acts > 0)
+            t.append(output_of(transcoder, rows, feature_acts))
+        acts = torch.cat(fired)
         products = jacobian_products(transcoder, self.layer, self.for_jacobians.x)
         W_skip, at = getattr(transcoder, "W_skip", None), self.for_jacobians.x
         energies = self.energies if W_skip is None else jacobian_energies(self.layer, at, W_skip)
@@ -130,7 +140,7 @@ class HeldOut:
         entries = self.evaluator.spliced({"t": transcoder})["t"]
         return Trained(
             **run._asdict(),
-            error=self.rows.by_prompt((t - self.layer(x)).square().sum(-1)),
+            error=self.rows.by_prompt((torch.cat(t) - self.outputs).square().sum(-1)),
             l0=acts.sum(-1).float().mean().item(),
             dead_fraction=(~acts.any(0)).float().mean().item(),
             jacobian_error={d: self.for_jacobians.by_prompt(_of(products, d).squared_error) for d in DIRECTIONS},
@@ -153,7 +163,7 @@ class HeldOut:
         found = passage_memorization(transcoder, self.layer, passage, self.rows.x)
         of = enumerate(zip(found.carried, found.rate_elsewhere, strict=True))
         listed = [i for i, (carried, rate) in of if abs(carried) >= CARRIES or rate <= RARE]
-        y, mean = self.layer(passage), self.layer(self.rows.x).mean(0)
+        y, mean = self.layer(passage), self.outputs.mean(0)
         return PassageRecord(
             share=found.share,
             own_features=found.own_features,

@@ -288,9 +288,9 @@ def responses_figure(result: RealLayersResult) -> Figure:
         for directions, (title, xlabel) in titles.items():
             curves = {}
             for arm in _arms(result, block, kind):
-                of = of_arm(result, block, kind, arm)
-                at = [over_prompts(result, of, response_error(directions, d)) for d in result.config.distances]
-                curves[arm.name] = Curve(result.config.distances, [i.mean for i in at])
+                reads = [response_error(directions, d) for d in result.config.distances]
+                errors = [value_of(result, block, kind, arm, read) for read in reads]
+                curves[arm.name] = Curve(result.config.distances, errors)
             panels.append(Panel(f"block {block}, {title}", curves, xlabel, "relative response error"))
     return curves_figure(panels, columns=3)
 
