@@ -10,6 +10,7 @@ from faithfulness_plugin.benchmarks.language_model import report as language_mod
 from faithfulness_plugin.benchmarks.language_model.result import TrainResult
 from faithfulness_plugin.benchmarks.real_layers import report as real_layers
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+from faithfulness_plugin.benchmarks.real_layers.tables import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.results_page.page import verdicts, write_page
 from faithfulness_plugin.benchmarks.schema import read_result, write_text
@@ -42,7 +43,7 @@ def measured() -> dict[str, str]:
         "ensemble speed table": ensemble_speed.table(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult)),
         "verdicts": verdicts(TOY),
         "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
-        "real-layers table": real_layers.overview(read_result(REAL_LAYERS, RealLayersResult)),
+        "real-layers table": real_layers_overview(read_result(REAL_LAYERS, RealLayersResult)),
         "store-speed table": store_speed.table(read_result(STORE_SPEED, StoreSpeedResult)),
     }
 

@@ -35,8 +35,9 @@ def language_model(
     from faithfulness_plugin.benchmarks.language_model.config import TrainConfigError, make_config, read_settings
     from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
     from faithfulness_plugin.benchmarks.real_layers.experiment import complete, open_result
-    from faithfulness_plugin.benchmarks.real_layers.report import line_of, tables, write_report
+    from faithfulness_plugin.benchmarks.real_layers.report import line_of, write_report
     from faithfulness_plugin.benchmarks.real_layers.sizes import SIZES
+    from faithfulness_plugin.benchmarks.real_layers.tables import tables
     from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
     from faithfulness_plugin.benchmarks.schema import ResultError, read_result
     from faithfulness_plugin.derivatives import StoreError

@@ -13,6 +13,22 @@ from faithfulness_plugin.benchmarks.real_layers.schema import (
 )
 from faithfulness_plugin.benchmarks.schema import Environment
 
+SMALL: dict[str, Any] = {
+    "blocks": [1],
+    "kinds": [{"sparsity": 4}],
+    "d_sae": 24,
+    "stored_prompts": 12,
+    "prompts_per_shard": 4,
+    "tokens": 320,
+    "batch_size": 32,
+    "context_size": 16,
+    "prompts_per_pass": 4,
+    "held_out_prompts": 72,
+    "spliced_prompts": 4,
+    "jacobian_rows": 1,
+    "response_rows": 1,
+}
+"""Settings, without a model, a text and arms, under which a run takes about a second."""
 DISTANCES = [0.25, 0.5, 1.0]
 
 

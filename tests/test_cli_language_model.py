@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import tiny_hub
-import yaml
+from command_line import fails, settings_file
+from real_layers import SMALL
 from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.real_layers import experiment
@@ -14,54 +15,24 @@ from faithfulness_plugin.cli import app
 from faithfulness_plugin.derivatives import DerivativeStore
 
 pytestmark = pytest.mark.usefixtures("as_installed")
-
-SMALL: dict[str, Any] = {
-    "blocks": [1],
-    "kinds": [{"sparsity": 4}],
-    "arms": [{}, {"term": "secant", "probe": "pair", "coefficient": 0.5}],
-    "line": [],
-    "passage": {"text": "ab ae ai", "blocks": [1], "arms": [{}]},
-    "d_sae": 24,
-    "stored_prompts": 8,
-    "prompts_per_shard": 4,
-    "tokens": 160,
-    "batch_size": 32,
-    "context_size": 16,
-    "prompts_per_pass": 4,
-    "held_out_prompts": 72,
-    "spliced_prompts": 4,
-    "jacobian_rows": 1,
-    "response_rows": 1,
-}
+PASSAGE: dict[str, Any] = {"text": "ab ae ai", "blocks": [1], "arms": [{}]}
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory) -> dict[str, Any]:
     written = tiny_hub.write_hub(tmp_path_factory.mktemp("hub"))
-    return {**SMALL, "model": written["model"], "text": written["text"]}
+    arms = [{}, {"term": "secant", "probe": "pair", "coefficient": 0.5}]
+    short = {"stored_prompts": 8, "tokens": 160, "line": [], "arms": arms, "passage": PASSAGE}
+    return {**SMALL, **short, "model": written["model"], "text": written["text"]}
 
 
 @pytest.fixture
 def settings(hub, tmp_path):
-    def write(**changed: Any) -> str:
-        path = tmp_path / "mine.yaml"
-        path.write_text(yaml.safe_dump({**hub, **changed}))
-        return str(path)
-
-    return write
+    return settings_file(tmp_path / "mine.yaml", hub)
 
 
 def bench(out: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, ["bench", "language-model", "--out", str(out), *arguments])
-
-
-def fails(result: Any, code: int, message: str) -> None:
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.stderr
-    assert result.stderr.count("error: ") == 1
-    last = result.stderr.rsplit("error: ", 1)[1]
-    assert message in last
-    assert len(last.splitlines()) == 1
 
 
 def test_from_settings_to_a_page_and_again(settings, tmp_path, monkeypatch):
@@ -139,7 +110,7 @@ def test_stopped_it_goes_on(settings, tmp_path, monkeypatch):
         ({"d_sea": 9}, [], "there is no setting d_sea: did you mean d_sae"),
         ({"arms": [{"term": "jvp"}]}, [], "a term has a probe and a coefficient"),
         ({"device": "cuda"}, [], "torch sees no CUDA device"),
-        ({"blocks": [5], "passage": None}, [], "there is no block 5"),
+        ({"blocks": [5], "passage": PASSAGE | {"blocks": [5]}}, [], "there is no block 5"),
         ({"stored_prompts": 10**7}, [], "give more text, or lower tokens"),
         ({"model": {"name": "no/such"}}, [], "model no/such could not be loaded"),
     ],

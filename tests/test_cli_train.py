@@ -11,7 +11,7 @@ import huggingface_hub.constants
 import pytest
 import tiny_hub
 import torch
-import yaml
+from command_line import fails, settings_file
 from huggingface_hub import ModelCard
 from sae_lens import SAE
 from typer.testing import CliRunner
@@ -31,14 +31,7 @@ def hub(tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture
 def settings(hub, tmp_path):
-    """Writes a file of settings, changed or left out (None)."""
-
-    def write(**changed: Any) -> str:
-        path = tmp_path / "mine.yaml"
-        path.write_text(yaml.safe_dump({k: v for k, v in {**hub, **changed}.items() if v is not None}))
-        return str(path)
-
-    return write
+    return settings_file(tmp_path / "mine.yaml", hub)
 
 
 @pytest.fixture(autouse=True)
@@ -56,15 +49,6 @@ def result_in(out: Path) -> TrainResult:
 
 def weights(out: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in out.glob("transcoders/*/sae_weights.safetensors")}
-
-
-def fails(result: Any, code: int, message: str) -> None:
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    assert result.stderr.count("error: ") == 1
-    assert message in result.stderr.rsplit("error: ", 1)[1]
-    assert len(result.stderr.rsplit("error: ", 1)[1].splitlines()) == 1
 
 
 def test_from_a_file_to_transcoders_and_again(settings, tmp_path, monkeypatch):

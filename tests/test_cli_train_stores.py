@@ -8,6 +8,7 @@ import pytest
 import tiny_hub
 import torch
 import yaml
+from command_line import fails, settings_file
 from huggingface_hub import ModelCard
 from sae_lens import SAE
 from safetensors.torch import load_file
@@ -29,12 +30,7 @@ def hub(tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture
 def settings(hub, tmp_path):
-    def write(**changed: Any) -> str:
-        path = tmp_path / "mine.yaml"
-        path.write_text(yaml.safe_dump({**hub, "coefficients": [0.0, 0.5], **changed}))
-        return str(path)
-
-    return write
+    return settings_file(tmp_path / "mine.yaml", {**hub, "coefficients": [0.0, 0.5]})
 
 
 def train(config: str, out: Path, *arguments: str) -> Any:
@@ -56,13 +52,6 @@ def in_processes(n: int, config: str, out: Path, *arguments: str) -> subprocess.
 
 def weights(out: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {path.parent.name: load_file(path) for path in sorted(out.glob("transcoders/*/sae_weights.safetensors"))}
-
-
-def fails(result: Any, code: int, message: str) -> None:
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.stderr
-    assert result.stderr.count("error: ") == 1
-    assert message in result.stderr.rsplit("error: ", 1)[1]
 
 
 def test_from_settings_through_stores_to_transcoders_and_again(settings, tmp_path, monkeypatch):

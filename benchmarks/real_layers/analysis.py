@@ -12,6 +12,9 @@ from faithfulness_plugin.benchmarks.schema import Interval
 RESAMPLES = 4000
 HALF_WAY = 0.5
 
+NONE = Arm()
+"""No term."""
+
 Parts = tuple[ByPrompt, ByPrompt]
 """What a relative error divides by what, prompt by prompt."""
 Read = Callable[[RealLayersResult, Trained], Parts]
@@ -90,6 +93,39 @@ def of_arm(result: RealLayersResult, block: int, kind: Kind, arm: Arm, *, repeat
     """Its runs, by seed."""
     found = [t for t in result.trained if (t.block, t.kind, t.arm, t.repeated) == (block, kind, arm, repeated)]
     return sorted(found, key=lambda t: t.seed)
+
+
+def gain_in(
+    result: RealLayersResult, block: int, kind: Kind, arm: Arm, read: Read, floor: Directions | None = None
+) -> Gain:
+    """Of an arm over no term."""
+    return gain(result, of_arm(result, block, kind, arm), of_arm(result, block, kind, NONE), read, floor)
+
+
+def value_of(result: RealLayersResult, block: int, kind: Kind, arm: Arm, read: Read) -> float:
+    """The mean over seeds."""
+    return float(np.mean([value(result, t, read) for t in of_arm(result, block, kind, arm)]))
+
+
+def groups_of(result: RealLayersResult) -> list[tuple[int, Kind]]:
+    """The blocks and kinds of transcoder that have runs."""
+    return [
+        (block, kind)
+        for block in result.config.blocks
+        for kind in [*result.config.kinds, *result.config.line]
+        if of_arm(result, block, kind, NONE)
+    ]
+
+
+def arms_of(result: RealLayersResult, block: int, kind: Kind, *, repeated: bool = False) -> list[Arm]:
+    """The arms that have runs there, in the order of the settings."""
+    arms = [*result.config.arms, *(result.config.passage.arms if result.config.passage is not None else ())]
+    return [arm for arm in dict.fromkeys(arms) if of_arm(result, block, kind, arm, repeated=repeated)]
+
+
+def matched_arms(result: RealLayersResult, block: int, kind: Kind) -> list[Arm]:
+    """The arms beside no term."""
+    return [arm for arm in arms_of(result, block, kind) if arm != NONE]
 
 
 def _by_seed(arm: Sequence[Trained], baseline: Sequence[Trained]) -> list[tuple[Trained, Trained]]:

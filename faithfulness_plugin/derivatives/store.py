@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -156,18 +156,9 @@ class DerivativeStore:
             self._writes = False
             lock.release()
 
-    def missing(self, on_checked: Callable[[int], None] = lambda _: None) -> list[int]:
-        """Numbers of the shards that are not there, or not as they were written: every file is read and checked.
-
-        Args:
-            on_checked: called with the number of each shard that was checked.
-        """
-        found = []
-        for number in range(self.index.n_shards):
-            if self.fault(number) is not None:
-                found.append(number)
-            on_checked(number)
-        return found
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not there, or not as they were written: every file is read and checked."""
+        return [number for number in range(self.index.n_shards) if self.fault(number) is not None]
 
     def fault(self, number: int) -> str | None:
         """What is wrong with a shard, or None. A file is read and checked once, and again when it has changed."""

@@ -163,12 +163,6 @@ def test_a_file_that_changes_after_it_was_checked_is_checked_again(tmp_path, mlp
     assert made.missing() == [1]
 
 
-def test_checking_tells_of_every_shard(tmp_path, mlp):
-    checked = []
-    filled(tmp_path, mlp).missing(checked.append)
-    assert checked == [0, 1, 2]
-
-
 @given(data=st.data())
 def test_a_torn_index_is_named(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("torn")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import tiny_hub
 import torch
+from real_layers import SMALL
 from sae_lens import SAE
 from safetensors.torch import load_file
 
@@ -30,30 +31,14 @@ TERMS = [
 ]
 GATES = {"term": "jvp", "probe": "pair", "coefficient": 0.5, "gate_bandwidth": 1.0}
 CONTROLS = [{"term": "augmentation", "probe": probe, "coefficient": 0.5} for probe in ("isotropic", "difference")]
-SMALL: dict[str, Any] = {
-    "blocks": [1],
-    "kinds": [{"sparsity": 4}],
-    "arms": [{}, TERMS[-1]],
-    "d_sae": 24,
-    "stored_prompts": 12,
-    "prompts_per_shard": 4,
-    "stored_dtype": "float32",
-    "tokens": 320,
-    "batch_size": 32,
-    "context_size": 16,
-    "prompts_per_pass": 4,
-    "held_out_prompts": 72,
-    "spliced_prompts": 4,
-    "jacobian_rows": 1,
-    "response_rows": 1,
-    "distances": [0.5, 1.0],
-}
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory) -> dict[str, Any]:
     written = tiny_hub.write_hub(tmp_path_factory.mktemp("hub"))
-    return {**SMALL, "model": {**written["model"], "dtype": "float32"}, "text": written["text"]}
+    model = {**written["model"], "dtype": "float32"}
+    precise = {"stored_dtype": "float32", "arms": [{}, TERMS[-1]], "distances": [0.5, 1.0]}
+    return {**SMALL, **precise, "model": model, "text": written["text"]}
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,9 @@ from matplotlib.image import imread
 from real_layers import arm_record, passage_record, result_of
 
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.benchmarks.real_layers.report import (
-    beside_the_line,
-    overview,
-    page,
-    passages,
-    tables,
-    verdict,
-    write_report,
-)
+from faithfulness_plugin.benchmarks.real_layers.report import page, write_report
+from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, overview, passages, tables
+from faithfulness_plugin.benchmarks.real_layers.verdict import verdict
 from faithfulness_plugin.benchmarks.schema import fingerprint
 
 PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
