@@ -28,12 +28,8 @@ def begin_or_go_on(out: Path, fresh: T_RESULT, *, overwrite: bool, write: bool =
             raise ResultError(
                 f"{path} holds a result with other settings ({changed}): choose another --out, or pass --overwrite"
             )
-        changed = differences(result.environment.packages, fresh.environment.packages)
-        if changed and not result.complete:
-            raise ResultError(
-                f"{path} was begun with other versions ({changed}): install those to go on, choose another --out, "
-                "or pass --overwrite"
-            )
+        if not result.complete:
+            require_versions(path, result, fresh)
         return result
     if not overwrite and any(not entry.name.startswith(".") for entry in _entries(out)):
         raise ResultError(
@@ -42,6 +38,15 @@ def begin_or_go_on(out: Path, fresh: T_RESULT, *, overwrite: bool, write: bool =
     if write:
         write_text(path, fresh.model_dump_json(indent=1))
     return fresh
+
+
+def require_versions(path: Path, there: Result, here: Result) -> None:
+    """Raises ResultError where the result was begun with other versions of packages than are installed."""
+    if changed := differences(there.environment.packages, here.environment.packages):
+        raise ResultError(
+            f"{path} was begun with other versions ({changed}): install those to go on, choose another --out, "
+            "or pass --overwrite"
+        )
 
 
 def _entries(folder: Path) -> list[Path]:

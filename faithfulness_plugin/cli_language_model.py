@@ -67,13 +67,18 @@ def language_model(
                 out / "stores" if stores is None else stores,
                 note=lines.tell,
                 on_run=lambda trained, result: lines.show(line_of(trained, result)),
+                begin_anew=overwrite,
             )
         written = write_report(result, out)
     except (TrainConfigError, StoreError) as error:
         fail(str(error), 2)
     except KeyboardInterrupt:
-        done = len(read_result(path, type(result)).trained)
-        say(f"stopped: {path} holds {done} of {total} transcoders; the same command without --overwrite goes on")
+        there = read_result(path, type(result)) if path.exists() else None
+        if there is None or there.config != wanted:
+            say("stopped; nothing has been begun, or replaced")
+        else:
+            done = f"{path} holds {len(there.trained)} of {total} transcoders"
+            say(f"stopped: {done}; the same command without --overwrite goes on")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
         fail(one_line(error), 1)

@@ -62,7 +62,7 @@ def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
     from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
     from faithfulness_plugin.benchmarks.schema import ResultError, read_result
     from faithfulness_plugin.derivatives import StoreError
-    from faithfulness_plugin.processes import lost_another
+    from faithfulness_plugin.processes import ToldByFirst, lost_another
 
     result, problem = None, None
     if processes.first:
@@ -73,6 +73,7 @@ def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
     result, problem = processes.from_first((result, problem))
     if problem is not None or result is None:
         fail(str(problem), 2)
+    alone = not processes.first  # what another process meets by itself, it has to tell by itself
     path = out / RESULT_FILENAME
     if result.complete:
         say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
@@ -81,8 +82,10 @@ def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
             result = complete(result, out, say, begin_anew=overwrite)
         else:
             result = complete_from_stores(result, out, stores, say, processes, begin_anew=overwrite)
+    except ToldByFirst:
+        raise typer.Exit(2) from None
     except (TrainConfigError, StoreError) as error:
-        fail(str(error), 2)
+        fail(str(error), 2, all_processes=alone)
     except KeyboardInterrupt:
         begun = path.exists() and (there := read_result(path, type(result))).config == wanted and not there.complete
         again = f"the same command{' without --overwrite' * overwrite} goes on from the last checkpoint"
@@ -91,7 +94,7 @@ def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
     except (ValueError, RuntimeError, OSError) as error:
         if lost_another(error):
             raise
-        fail(one_line(error), 1)
+        fail(one_line(error), 1, all_processes=alone)
     if processes.first:
         show(tables(result))
     say(f"written: {path}, {out / TRANSCODERS}")

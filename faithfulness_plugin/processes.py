@@ -75,6 +75,10 @@ class Processes:
         return values[0]
 
 
+class ToldByFirst(Exception):
+    """Another process ends because of what the first has to say."""
+
+
 @contextmanager
 def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
     """The processes that torchrun started (RANK and WORLD_SIZE are set), joined; alone without torchrun.

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -123,6 +124,12 @@ def train_transcoder(
             f"{processes.size} processes train together, and the inputs do not share themselves out among so many: "
             "pass StoredRows made with this rank and number of processes"
         )
+    there = processes.from_first(last and last.name)
+    if there != (last and last.name):
+        raise ValueError(
+            f"process {processes.rank} finds {last and last.name} in {folder}, and the first one {there}: give all "
+            "processes one folder for checkpoints, on a disk that they share"
+        )
     settings = {
         **{k: v for k, v in transcoder.cfg.to_dict().items() if k not in ("metadata", "device")},
         "device": transcoder.device.type,
@@ -153,7 +160,11 @@ def train_transcoder(
 
     hidden = None if progress is None else not progress  # tqdm: None hides the bar where there is no terminal
     hidden = hidden if processes.first else True
-    with tqdm(total=n_steps, initial=trainer.n_training_steps, desc="train", unit="step", disable=hidden) as bar:
+    with (
+        ExitStack() as after,
+        tqdm(total=n_steps, initial=trainer.n_training_steps, desc="train", unit="step", disable=hidden) as bar,
+    ):
+        after.callback(setattr, transcoder.matching, "across", None)  # of this run's processes
         while (step := trainer.n_training_steps) < n_steps:
             trainer.maybe_reset_sparsity()
             output = trainer.step(_next(inputs, step, batch_size // processes.size))
@@ -169,7 +180,6 @@ def train_transcoder(
                 last = _save(folder, trainer, inputs, history, settings, processes)
             bar.update()
     trainer.set_final_sae_metadata()
-    transcoder.matching.across = None
     transcoder.eval()
     return TrainingResult(transcoder, history, last)
 

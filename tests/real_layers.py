@@ -42,7 +42,7 @@ def arm_record(
     cosine: float = 0.3,
     **more: Any,
 ) -> Trained:
-    """A run; half of everything is wrong where nothing is said."""
+    """A run; half of everything is wrong where nothing is said. `floor`: at every prompt."""
     n = len(error or jacobian or response or [0, 0])
     error, jacobian, response = (of or [0.5] * n for of in (error, jacobian, response))
     fields: dict[str, Any] = {
@@ -64,7 +64,7 @@ def arm_record(
         error=error,
         jacobian_error=dict.fromkeys(DIRECTIONS, jacobian),
         jacobian_cosine=dict.fromkeys(DIRECTIONS, cosine),
-        floor=dict.fromkeys(DIRECTIONS, floor),
+        floor=dict.fromkeys(DIRECTIONS, [floor] * n),
         response_error={d: [response] * len(DISTANCES) for d in DIRECTIONS},
         response_cosine={d: [0.5] * len(DISTANCES) for d in DIRECTIONS},
         **fields,

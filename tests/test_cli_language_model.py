@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def test_stopped_it_goes_on(settings, tmp_path, monkeypatch):
     [
         ({}, ["--size", "huge"], "--size huge: choose from cpu, gpu"),
         ({"d_sea": 9}, [], "there is no setting d_sea: did you mean d_sae"),
+        ({"kinds": [{"sparsity": 4.5}]}, [], "topk keeps a whole number of features, not 4.5"),
         ({"arms": [{"term": "jvp"}]}, [], "a term has a probe and a coefficient"),
         ({"device": "cuda"}, [], "torch sees no CUDA device"),
         ({"blocks": [5], "passage": PASSAGE | {"blocks": [5]}}, [], "there is no block 5"),
@@ -119,6 +121,25 @@ def test_what_a_user_can_get_wrong(settings, tmp_path, monkeypatch, changed, arg
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     fails(bench(tmp_path / "out", settings(**changed), *arguments), 2, message)
+
+
+def test_begun_anew_nothing_is_lost_before_all_is_at_hand(settings, tmp_path):
+    out, stores = tmp_path / "out", tmp_path / "stores"
+    assert bench(out, settings(), "--stores", str(stores)).exit_code == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    again = ("--stores", str(stores), "--overwrite")
+    fails(bench(out, settings(), *again, "--seed", "4"), 2, "a store of something else (text")
+    fails(bench(out, settings(model={"name": "no/such"}), *again), 2, "model no/such could not be loaded")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    done = bench(out, settings(arms=[{}]), *again)
+    assert done.exit_code == 0, done.output
+    assert len(list((out / "transcoders").iterdir())) == 2  # those of the result that was replaced are gone
+
+
+def test_too_little_room_is_told_before_anything_is_filled(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6 - 5000, 5000))
+    fails(bench(tmp_path / "out", settings()), 2, "GB free: make room, choose another --stores, or store less text")
+    assert not (tmp_path / "out" / "result.json").exists()
 
 
 def test_a_result_that_is_there_is_not_replaced(settings, tmp_path):

@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = {
     "buffer_prompts": 16,
     "held_out_prompts": 4,
     "checkpoints": 0,
+    "coefficients": [0.0, 0.5],
 }
 """Settings under which a run takes about a second."""
 

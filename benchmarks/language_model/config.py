@@ -74,11 +74,11 @@ class TrainConfig(Record):
         default={"probe": "difference"}, description="fields of JacobianMatchingConfig: estimator, probe and the like"
     )
     coefficients: list[float] = Field(
-        default=[0.0, 0.5], min_length=1, description="of the Jacobian term; 0 is the same without it"
+        default=[0.0, 0.2], min_length=1, description="of the Jacobian term; 0 is the same without it"
     )
     tokens: int = Field(default=300_000, ge=1, description="that every transcoder is trained on")
     batch_size: int = Field(default=512, ge=2, description="tokens a step")
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=4e-3, gt=0)
     lr_warm_up_steps: int = Field(default=0, ge=0)
     lr_decay_share: float = Field(
         default=0.2, ge=0, le=1, description="of the steps, at the end, over which lr falls to 0"

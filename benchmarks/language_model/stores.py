@@ -1,6 +1,7 @@
 """Stores of a language model's layers: made, found again, filled up."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from faithfulness_plugin.adapters.fill import Filling, fill
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks, told
-from faithfulness_plugin.derivatives.store import DerivativeStore
+from faithfulness_plugin.derivatives import DerivativeStore, StoreError
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def filled_stores(
             "layer": told(of.layer, width, hooks.device),
             "text": f"{len(tokens)} prompts of {tokens.shape[1]} tokens ({_digest(tokens)})",
             "tokens left out": f"{sorted(exclude.tolist())}",
+            "prompts a shard": f"{prompts_per_shard}",
         }
         if of.repeated is not None:
             source["repeated"] = f"{of.repeated.shape[1]} tokens ({_digest(of.repeated)}) in {of.share:g} of the rows"
@@ -76,6 +78,7 @@ def filled_stores(
             seed=seed,
         )
         fillings.append(Filling(store, of.layer, of.repeated, of.share))
+    _require_room(fillings, tokens.numel())
     fill(
         hooks,
         fillings,
@@ -86,6 +89,21 @@ def filled_stores(
         on_shard=lambda number: on_shard(number, n_shards),
     )
     return [filling.store for filling in fillings]
+
+
+def _require_room(fillings: Sequence[Filling], n_tokens: int) -> None:
+    """Raises StoreError where the disk has less room than the shards that are missing need."""
+    needed = 0.0
+    for filling in fillings:
+        index = filling.store.index
+        left = 1 - len(index.shards) / index.n_shards
+        needed += left * n_tokens / (1 - filling.share) * index.row_bytes
+    folder = fillings[0].store.folder
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise StoreError(
+            f"the stores need {needed / 1e9:.1f} GB more and {folder} has {free / 1e9:.1f} GB free: make room, choose "
+            "another --stores, or store less text"
+        )
 
 
 def _digest(tokens: Tensor) -> str:

@@ -22,7 +22,8 @@ from faithfulness_plugin.benchmarks.language_model.train import CHECKPOINTS, TRA
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.schema import write_text
 from faithfulness_plugin.derivatives import DerivativeStore, StoredRows, StoreError
-from faithfulness_plugin.processes import Processes
+from faithfulness_plugin.derivatives.rows import require_shares
+from faithfulness_plugin.processes import Processes, ToldByFirst
 from faithfulness_plugin.training import train_transcoder
 
 PROMPTS_PER_SHARD = 64
@@ -56,11 +57,12 @@ def complete_from_stores(
     model, problem = None, None
     if processes.first:
         try:
+            require_shares(config.batch_size, processes.size)
             model = _Model(config, result, stores, note)
         except (TrainConfigError, StoreError) as error:
             problem = error
-    if (problem := processes.from_first(problem)) is not None:
-        raise problem
+    if processes.from_first(problem is not None):
+        raise problem if problem is not None else ToldByFirst
     if processes.first:
         for arm in config.arms() if begin_anew else ():
             shutil.rmtree(out / CHECKPOINTS / arm.name, ignore_errors=True)

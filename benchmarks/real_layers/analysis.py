@@ -30,6 +30,11 @@ def jacobian_error(directions: Directions) -> Read:
     return lambda result, t: (t.jacobian_error[directions], result.layer(t.block).jacobian[directions])
 
 
+def jacobian_floor(directions: Directions) -> Read:
+    """What no transcoder with as many active features gets below, by ||J_f R||^2."""
+    return lambda result, t: (t.floor[directions], result.layer(t.block).jacobian[directions])
+
+
 def response_error(directions: Directions, distance: float = HALF_WAY) -> Read:
     """||D_t - D_f||^2 by ||D_f||^2 of steps of that length."""
 
@@ -72,18 +77,18 @@ def gain(
     Args:
         floor: directions whose floor (the baseline's) the distance is reckoned to.
     """
-    pairs = [np.array([*read(result, a), *read(result, b)]) for a, b in _by_seed(arm, baseline)]
+    least = read if floor is None else jacobian_floor(floor)
+    pairs = [np.array([*read(result, a), *read(result, b), *least(result, b)]) for a, b in _by_seed(arm, baseline)]
 
     def change(sums: np.ndarray) -> np.ndarray:
-        ours, theirs = _ratio(sums[..., :2]).mean(-1), _ratio(sums[..., 2:]).mean(-1)
+        ours, theirs = _ratio(sums[..., :2]).mean(-1), _ratio(sums[..., 2:4]).mean(-1)
         return (ours - theirs) / theirs
 
     if floor is None:
         return Gain(_bootstrap(pairs, change), None)
-    lowest = float(np.mean([t.floor[floor] for t in baseline]))
 
     def of_distance(sums: np.ndarray) -> np.ndarray:
-        ours, theirs = _ratio(sums[..., :2]).mean(-1), _ratio(sums[..., 2:]).mean(-1)
+        ours, theirs, lowest = (_ratio(sums[..., i : i + 2]).mean(-1) for i in (0, 2, 4))
         return (theirs - ours) / (theirs - lowest)
 
     return Gain(_bootstrap(pairs, change), _bootstrap(pairs, of_distance))

@@ -21,6 +21,12 @@ class Kind(Record):
     sparsity: float = Field(default=32, gt=0, description="topk: k; relu: the coefficient of the tanh penalty")
     skip: bool = False
 
+    @model_validator(mode="after")
+    def _whole(self) -> "Kind":
+        if self.architecture == "topk" and self.sparsity != int(self.sparsity):
+            raise ValueError(f"topk keeps a whole number of features, not {self.sparsity:g}")
+        return self
+
     @property
     def name(self) -> str:
         of = f"k {self.sparsity:g}" if self.architecture == "topk" else f"penalty {self.sparsity:g}"

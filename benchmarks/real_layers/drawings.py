@@ -1,5 +1,7 @@
 """The figures: error over FVU with the floor, response errors, who writes at the passage."""
 
+from collections.abc import Callable
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -10,6 +12,7 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
     fvu,
     gain_in,
     jacobian_error,
+    jacobian_floor,
     of_arm,
     response_error,
     value_of,
@@ -34,8 +37,7 @@ def plane_figure(result: RealLayersResult) -> Figure:
             for other in [kind, *result.config.line]
             if of_arm(result, block, other, NONE)
         ]
-        of = of_arm(result, block, kind, NONE)
-        floor = float(np.mean([t.floor["data"] for t in of]))
+        floor = value_of(result, block, kind, NONE, jacobian_floor("data"))
         planes.append(Plane(f"block {block}, {kind.name}", points, unmatched, floor))
     return error_against_fvu(planes, "relative Jacobian error, pair directions")
 
@@ -52,6 +54,27 @@ def _point(result: RealLayersResult, block: int, kind: Kind, arm: Arm, read: Rea
 
 def responses_figure(result: RealLayersResult) -> Figure:
     """Errors over the step's length, a panel a block and kind of direction; of the first kind."""
+
+    def errors(block: int, kind: Kind, arm: Arm, directions: Directions) -> list[float]:
+        reads = [response_error(directions, d) for d in result.config.distances]
+        return [value_of(result, block, kind, arm, read) for read in reads]
+
+    return _over_steps(result, errors, "relative response error")
+
+
+def cosines_figure(result: RealLayersResult) -> Figure:
+    """Cosines of the responses, likewise."""
+
+    def cosines(block: int, kind: Kind, arm: Arm, directions: Directions) -> list[float]:
+        each = [t.response_cosine[directions] for t in of_arm(result, block, kind, arm)]
+        return np.mean(each, axis=0).tolist()
+
+    return _over_steps(result, cosines, "response cosine")
+
+
+def _over_steps(
+    result: RealLayersResult, values: Callable[[int, Kind, Arm, Directions], list[float]], ylabel: str
+) -> Figure:
     kind = result.config.kinds[0]
     titles: dict[Directions, tuple[str, str]] = {
         "difference": ("towards another token", "part of the way"),
@@ -63,10 +86,8 @@ def responses_figure(result: RealLayersResult) -> Figure:
         for directions, (title, xlabel) in titles.items():
             curves = {}
             for arm in arms_of(result, block, kind):
-                reads = [response_error(directions, d) for d in result.config.distances]
-                errors = [value_of(result, block, kind, arm, read) for read in reads]
-                curves[arm.name] = Curve(result.config.distances, errors)
-            panels.append(Panel(f"block {block}, {title}", curves, xlabel, "relative response error"))
+                curves[arm.name] = Curve(result.config.distances, values(block, kind, arm, directions))
+            panels.append(Panel(f"block {block}, {title}", curves, xlabel, ylabel))
     return curves_figure(panels, columns=3)
 
 

@@ -18,8 +18,8 @@ from faithfulness_plugin.benchmarks.language_model.train_stored import note_orig
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
 from faithfulness_plugin.benchmarks.real_layers.measure import HeldOut
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
-from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
-from faithfulness_plugin.benchmarks.schema import Environment, write_text
+from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on, require_versions
+from faithfulness_plugin.benchmarks.schema import Environment, read_result, write_text
 from faithfulness_plugin.derivatives import DerivativeStore, StoredRows
 from faithfulness_plugin.training import latest_checkpoint, train_transcoder
 
@@ -28,14 +28,20 @@ CHECKPOINT_EVERY = 500  # steps
 
 
 def open_result(out: Path, config: RealLayersConfig, *, overwrite: bool) -> RealLayersResult:
-    """The result that stands in `out`, or a fresh one that has just been written there. Raises ResultError as
-    `begin_or_go_on`."""
+    """The result that stands in `out`, or a fresh one, not written yet. One that has fewer seeds, and all else alike,
+    goes on with more. Raises ResultError as `begin_or_go_on`."""
     environment = Environment.here(config.device)
     fresh = RealLayersResult(complete=False, environment=environment, model=model_title(config.model), config=config)
-    result = begin_or_go_on(out, fresh, overwrite=overwrite)
-    for run in config.runs() if overwrite else ():
-        shutil.rmtree(out / CHECKPOINTS / run.folder, ignore_errors=True)  # of the result that was replaced
-    return result
+    path = out / RESULT_FILENAME
+    if path.exists() and not overwrite:
+        there = read_result(path, RealLayersResult)
+        if there.config.seeds < config.seeds:
+            fewer = config.model_copy(update={"seeds": there.config.seeds})
+            fresh = fresh.model_copy(update={"config": fewer})
+            result = begin_or_go_on(out, fresh, overwrite=False, write=False)
+            require_versions(path, result, fresh)
+            return result.model_copy(update={"config": config, "complete": False})
+    return begin_or_go_on(out, fresh, overwrite=overwrite, write=False)
 
 
 def complete(
@@ -45,6 +51,7 @@ def complete(
     *,
     note: Callable[[str], None],
     on_run: Callable[[Trained, RealLayersResult], None] = lambda trained, result: None,
+    begin_anew: bool = False,
 ) -> RealLayersResult:
     """Makes the runs that are missing; after each the file in `out` holds all that are done, and the transcoder is in
     `out`/transcoders. A run that was interrupted goes on from its last checkpoint.
@@ -52,6 +59,7 @@ def complete(
     Args:
         stores: folder for the stores of derivatives, which are filled first.
         note: is told what is going on.
+        begin_anew: over whatever stands in `out`, once the model, the text and the stores are at hand.
 
     Raises:
         TrainConfigError: model, blocks or text are not to be had as configured.
@@ -62,6 +70,10 @@ def complete(
     if not missing:
         return result
     bench = _Bench(result, stores, note)
+    if begin_anew:
+        for folder in (out / CHECKPOINTS, out / TRANSCODERS):
+            shutil.rmtree(folder, ignore_errors=True)  # of the result that is replaced
+    write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
     for run in missing:
         note(f"training: {run.name}")
         checkpoint = out / CHECKPOINTS / run.folder

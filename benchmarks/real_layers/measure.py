@@ -90,7 +90,7 @@ class HeldOut:
     @cached_property
     def energies(self) -> JacobianEnergies:
         """Without skip connection."""
-        return jacobian_energies(self.layer, self.for_jacobians.x)
+        return jacobian_energies(self.layer, self.for_jacobians.x, among=self.rows.x)
 
     @cached_property
     def for_responses(self) -> Rows:
@@ -109,8 +109,7 @@ class HeldOut:
     def record(self, transcoder: Any) -> LayerRecord:
         """The layer's own numbers (which any transcoder will do for)."""
         y = self.outputs
-        products = jacobian_products(transcoder, self.layer, self.for_jacobians.x)
-        answered = self._answers(transcoder)
+        products, answered = self._jacobians(transcoder), self._answers(transcoder)
         entries = self.evaluator.spliced({"t": transcoder})["t"]
         return LayerRecord(
             block=self.block,
@@ -132,10 +131,10 @@ class HeldOut:
             fired.append(feature_acts > 0)
             t.append(output_of(transcoder, rows, feature_acts))
         acts = torch.cat(fired)
-        products = jacobian_products(transcoder, self.layer, self.for_jacobians.x)
-        W_skip, at = getattr(transcoder, "W_skip", None), self.for_jacobians.x
-        energies = self.energies if W_skip is None else jacobian_energies(self.layer, at, W_skip)
-        floor = energies.floor((transcoder.encode(at) > 0).sum(-1))
+        products, jacobians = self._jacobians(transcoder), self.for_jacobians
+        W_skip, at = getattr(transcoder, "W_skip", None), jacobians.x
+        energies = self.energies if W_skip is None else jacobian_energies(self.layer, at, W_skip, among=self.rows.x)
+        active = (transcoder.encode(at) > 0).sum(-1)
         answered, by_prompt = self._answers(transcoder), self.for_responses.by_prompt
         entries = self.evaluator.spliced({"t": transcoder})["t"]
         return Trained(
@@ -143,9 +142,9 @@ class HeldOut:
             error=self.rows.by_prompt((torch.cat(t) - self.outputs).square().sum(-1)),
             l0=acts.sum(-1).float().mean().item(),
             dead_fraction=(~acts.any(0)).float().mean().item(),
-            jacobian_error={d: self.for_jacobians.by_prompt(_of(products, d).squared_error) for d in DIRECTIONS},
+            jacobian_error={d: jacobians.by_prompt(_of(products, d).squared_error) for d in DIRECTIONS},
             jacobian_cosine={d: _mean_cosine(_of(products, d)) for d in DIRECTIONS},
-            floor=dict(zip(DIRECTIONS, floor.to_dict().values(), strict=True)),
+            floor={d: jacobians.by_prompt(energies.beyond(d, active)) for d in DIRECTIONS},
             response_error={d: [by_prompt(a.squared_error) for a in answered[d]] for d in DIRECTIONS},
             response_cosine={d: [_mean_cosine(a) for a in answered[d]] for d in DIRECTIONS},
             ce=cast(float, entries["ce"]),
@@ -154,6 +153,10 @@ class HeldOut:
             passage=None if self.passage is None else self._at_passage(transcoder, self.passage),
             seconds=seconds,
         )
+
+    def _jacobians(self, transcoder: Any) -> ByDirections:
+        """At some rows, in directions in which all of them vary: from some alone a covariance would lack directions."""
+        return jacobian_products(transcoder, self.layer, self.for_jacobians.x, among=self.rows.x)
 
     def _answers(self, transcoder: Any) -> dict[Directions, list[Answers]]:
         x, distances = self.for_responses.x, self.config.distances

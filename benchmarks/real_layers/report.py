@@ -4,16 +4,19 @@ from pathlib import Path
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
     fvu,
-    groups_of,
     jacobian_error,
-    matched_arms,
     response_error,
     value,
 )
-from faithfulness_plugin.benchmarks.real_layers.drawings import passage_figure, plane_figure, responses_figure
+from faithfulness_plugin.benchmarks.real_layers.drawings import (
+    cosines_figure,
+    passage_figure,
+    plane_figure,
+    responses_figure,
+)
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
 from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, tables
-from faithfulness_plugin.benchmarks.real_layers.verdict import verdict
+from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
 from faithfulness_plugin.benchmarks.schema import ResultError, fingerprint, write_text
 from faithfulness_plugin.figures.panels import save_figure
 
@@ -28,17 +31,20 @@ def page(result: RealLayersResult) -> str:
         "bootstrap that draws whole prompts, and seeds where there are several); changes are paired, prompt by prompt. "
         "Jacobian errors: ||(J_t - J_f) R||^2 / ||J_f R||^2, exact by Gram matrices; R is 1 (isotropic), a root of the "
         "inputs' covariance (pairs), or of C + (mean - x)(mean - x)^T (differences). The floor is what the singular "
-        "values of J_f R leave beyond as many directions as features are active (Eckart and Young): no transcoder of "
-        "this L0 gets below, and none need get there. Half-way error: how differently layer and transcoder answer to a "
-        "step half-way to another token. Coefficients are in the layer's unit; augmentation matches outputs at the "
-        "points of a secant.",
+        "values of (J_f - W_skip) R leave beyond as many directions as features are active on the row (Eckart and "
+        "Young): no transcoder with these counts, and this skip connection, gets below, and none need get there. "
+        "Half-way error: how differently layer and transcoder answer to a step half-way to another token. CE "
+        "recovered: of what zeros in the layer's place cost. Coefficients are in the layer's unit; augmentation "
+        "matches outputs at the points of a secant.",
         "## Verdict",
-        *(verdict(result, block, kind) for block, kind in groups_of(result) if matched_arms(result, block, kind)),
+        verdicts(result),
         "![Jacobian error in pair directions over FVU, with the floor](error_against_fvu.png)",
         "![Response errors over the step's length](responses.png)",
+        "![Response cosines over the step's length](response_cosines.png)",
         "*Read with care.* A TopK transcoder jumps where one feature takes another's place, and a Jacobian, which "
-        "holds the active features fixed, does not see it: towards small steps response errors grow past the Jacobian "
-        "error. Only secants and augmentation see features change on the way.",
+        "holds the active features fixed, does not see it: towards small steps response errors grow, along pairs and "
+        "in isotropic directions past the Jacobian error. Only secants and augmentation see features change on the "
+        "way.",
         "## Numbers",
         tables(result),
     ]
@@ -51,7 +57,11 @@ def page(result: RealLayersResult) -> str:
 
 def write_report(result: RealLayersResult, out: Path) -> list[Path]:
     """Writes report.md and the figures into `out`; returns their paths. Raises ResultError where it cannot."""
-    figures = {"error_against_fvu.png": plane_figure, "responses.png": responses_figure}
+    figures = {
+        "error_against_fvu.png": plane_figure,
+        "responses.png": responses_figure,
+        "response_cosines.png": cosines_figure,
+    }
     if any(t.repeated for t in result.trained):
         figures["passage_features.png"] = passage_figure
     for name, draw in figures.items():

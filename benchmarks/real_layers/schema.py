@@ -52,7 +52,7 @@ class Trained(Record):
     dead_fraction: float
     jacobian_error: dict[Directions, ByPrompt] = Field(description="||(J_t - J_f) R||_F^2")
     jacobian_cosine: dict[Directions, float]
-    floor: dict[Directions, float] = Field(description="of the relative Jacobian error, at this L0")
+    floor: dict[Directions, ByPrompt] = Field(description="what (J_f - W_skip) R has beyond the active features")
     response_error: dict[Directions, list[ByPrompt]] = Field(description="||D_t - D_f||^2, a list each distance")
     response_cosine: dict[Directions, list[float]] = Field(description="one each distance")
     ce: float = Field(description="nats a token, with the transcoder in the layer's place")
@@ -69,7 +69,7 @@ class Trained(Record):
 class RealLayersResult(Result):
     """All of it."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     model: str
     config: RealLayersConfig
     layers: list[LayerRecord] = Field(default_factory=list)

@@ -6,12 +6,14 @@ import numpy as np
 
 from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
+    HALF_WAY,
     NONE,
     arms_of,
     fvu,
     gain_in,
     groups_of,
     jacobian_error,
+    jacobian_floor,
     matched_arms,
     of_arm,
     over_prompts,
@@ -33,6 +35,7 @@ def tables(result: RealLayersResult) -> str:
     parts = [summary(result)]
     for block, kind in groups_of(result):
         parts += [f"**Block {block}, {kind.name}.** {floors(result, block, kind)}", errors(result, block, kind)]
+        parts.append(cosines(result, block, kind))
         if matched_arms(result, block, kind):
             parts += ["Against no term:", gains(result, block, kind)]
     if any(t.repeated for t in result.trained):
@@ -47,38 +50,46 @@ def summary(result: RealLayersResult) -> str:
     seeds = f"{c.seeds} seed{'s' * (c.seeds > 1)}"
     return (
         f"{result.model}: d_sae {c.d_sae}, {c.tokens:,} tokens from stores of {c.stored_prompts:,} prompts, lr "
-        f"{c.lr:g}, {seeds}; measured on {rows} held-out prompts of {c.context_size} tokens."
+        f"{c.lr:g}, {seeds}; measured on {rows} held-out prompts of {c.context_size} tokens (whole Jacobians at "
+        f"{c.jacobian_rows} rows of each, the spliced model on {c.spliced_prompts})."
     )
 
 
 def floors(result: RealLayersResult, block: int, kind: Kind) -> str:
     """The least errors that the L0 allows."""
     of = of_arm(result, block, kind, NONE)
-    told = ", ".join(f"{name} {np.mean([t.floor[d] for t in of]):.3f}" for name, d in DIRECTIONS.items())
+    each = {name: over_prompts(result, of, jacobian_floor(d)) for name, d in DIRECTIONS.items()}
+    told = ", ".join(f"{name} {interval_text(floor, 3)}" for name, floor in each.items())
     return f"Floor of the Jacobian error: {told}."
 
 
 def errors(result: RealLayersResult, block: int, kind: Kind) -> str:
     """Every arm's numbers."""
-    header = ["matched", "FVU", "L0", "dead", *(f"J error, {name}" for name in DIRECTIONS)]
-    header += ["J cosine, pairs", "half-way error", "CE recovered", "KL", "tokens a second"]
+    header = ["matched", "FVU", "L0", "dead", *(f"J error, {name}" for name in DIRECTIONS), "half-way error"]
 
     def row(arm: Arm) -> list[str]:
         of = of_arm(result, block, kind, arm)
         reads = [fvu, *(jacobian_error(d) for d in DIRECTIONS.values()), response_error("difference")]
         first, *jacobians, half_way = (interval_text(over_prompts(result, of, read), 3) for read in reads)
-        seconds = [result.config.tokens / t.seconds for t in of if t.seconds is not None]
+        l0, dead = _mean_text([t.l0 for t in of], 1), _mean_text([t.dead_fraction for t in of])
+        return [arm.name, first, l0, dead, *jacobians, half_way]
+
+    return markdown_table(header, [row(arm) for arm in arms_of(result, block, kind)])
+
+
+def cosines(result: RealLayersResult, block: int, kind: Kind) -> str:
+    """Every arm's cosines, means over rows, and the spliced model's loss."""
+    header = ["matched", *(f"J cosine, {name}" for name in DIRECTIONS), "half-way cosine", "CE recovered", "KL"]
+    half_way = result.config.distances.index(HALF_WAY)
+
+    def row(arm: Arm) -> list[str]:
+        of = of_arm(result, block, kind, arm)
         return [
             arm.name,
-            first,
-            f"{np.mean([t.l0 for t in of]):.1f}",
-            f"{np.mean([t.dead_fraction for t in of]):.3f}",
-            *jacobians,
-            f"{np.mean([t.jacobian_cosine['data'] for t in of]):.3f}",
-            half_way,
+            *(_mean_text([t.jacobian_cosine[d] for t in of]) for d in DIRECTIONS.values()),
+            _mean_text([t.response_cosine["difference"][half_way] for t in of]),
             _mean_text([t.ce_recovered for t in of]),
             _mean_text([t.kl for t in of]),
-            f"{np.mean(seconds):,.0f}" if seconds else "-",
         ]
 
     return markdown_table(header, [row(arm) for arm in arms_of(result, block, kind)])
@@ -111,7 +122,7 @@ def overview(result: RealLayersResult) -> str:
             assert pair.of_distance is not None
             changes = (others[0], pair.change, pair.of_distance, others[1])
             rows.append([f"{block}", arm.name, *map(_percent, changes)])
-    return "\n\n".join([summary(result), markdown_table(header, rows), verdicts(result)])
+    return "\n\n".join([summary(result), markdown_table(header, rows), verdicts(result, [kind])])
 
 
 def passages(result: RealLayersResult) -> str:
@@ -146,7 +157,7 @@ def beside_the_line(result: RealLayersResult, block: int) -> str:
         return ""
     x, y = [value(result, t, fvu) for t in unmatched], [t.jacobian_cosine["data"] for t in unmatched]
     slope, at_0 = np.polyfit(x, y, 1)
-    rest = float(np.std(np.array(y) - slope * np.array(x) - at_0))
+    rest = float(np.abs(np.array(y) - slope * np.array(x) - at_0).max())
     rows = []
     for kind in result.config.kinds:
         for arm in matched_arms(result, block, kind):
@@ -154,7 +165,7 @@ def beside_the_line(result: RealLayersResult, block: int) -> str:
             above = [t.jacobian_cosine["data"] - (slope * value(result, t, fvu) + at_0) for t in of]
             rows.append([kind.name, arm.name, f"{np.mean([t.jacobian_cosine['data'] for t in of]):.3f}"])
             rows[-1].append(f"{np.mean(above):+.3f}")
-    spread = f"{len(unmatched)} transcoders without a term lie on it up to {rest:.3f} (standard deviation)"
+    spread = f"{len(unmatched)} transcoders without a term lie within {rest:.3f} of it"
     return f"Block {block}: cosine = {at_0:.3f} {slope:+.3f} FVU; {spread}.\n\n" + markdown_table(
         ["kind", "matched", "cosine, pairs", "above the line"], rows
     )
@@ -165,6 +176,6 @@ def _percent(of: Interval) -> str:
     return f"{100 * of.mean:+.1f} %{ends}"
 
 
-def _mean_text(values: Sequence[float | None]) -> str:
+def _mean_text(values: Sequence[float | None], digits: int = 3) -> str:
     numbers = [v for v in values if v is not None]
-    return f"{np.mean(numbers):.3f}" if numbers else "-"
+    return f"{np.mean(numbers):.{digits}f}" if numbers else "-"

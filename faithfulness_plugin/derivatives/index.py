@@ -1,5 +1,6 @@
 """What a store of derivatives says of itself."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -116,6 +117,19 @@ class Index(_Record):
     def settings(self) -> dict[str, Any]:
         """By name, what two stores must share to be one, beside their source."""
         return self.model_dump(include={"d_in", "d_out", "dtype", "seed", "n_shards"})
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what was asked of which layer: the same for a store that was filled again."""
+        said = self.model_dump_json(include={"source", "products", "d_in", "d_out", "dtype", "seed", "n_shards"})
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    @property
+    def row_bytes(self) -> int:
+        """On disk."""
+        probes = {of.v_name: of.n_probes * (self.d_out if of.estimator == "vjp" else self.d_in) for of in self.products}
+        products = [of.n_probes * (self.d_in if of.estimator == "vjp" else self.d_out) for of in self.products]
+        return (self.d_in + self.d_out + sum(probes.values()) + sum(products)) * DTYPES[self.dtype].itemsize
 
 
 def told(products: Sequence[Product]) -> str:

@@ -53,12 +53,7 @@ class StoredRows(Iterator[Tensor]):
             raise StoreError(f"batch_size={batch_size}: {store.folder} has {index.n_rows} rows; choose 1 to so many")
         if not 0 <= rank < processes:
             raise StoreError(f"rank={rank}: {processes} processes have the ranks 0 to {processes - 1}")
-        if processes > batch_size:
-            raise StoreError(
-                f"{processes} processes share batches of {batch_size} rows: start fewer of them, or raise batch_size"
-            )
-        if batch_size % processes:
-            raise StoreError(f"batch_size={batch_size} is no multiple of the {processes} processes: choose one")
+        require_shares(batch_size, processes)
         if window < 1:
             raise StoreError(f"window={window}: one shard or more is in memory")
         self.store, self.batch_size, self.seed, self.window = store, batch_size, seed, window
@@ -121,18 +116,29 @@ class StoredRows(Iterator[Tensor]):
     def _generator(self, use: str) -> torch.Generator:
         return torch.Generator().manual_seed(derived_seed(self.seed, f"stored rows, {use}"))
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, int | str]:
         """The place in the stream: on any number of processes."""
         return {"batch": self.batch, **self._stream_settings}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, int | str]) -> None:
         """Raises StoreError for a place in another stream."""
         if changed := differences(state, self._stream_settings):
             raise StoreError(f"the place is one in another order of rows ({changed}): read the same store the same way")
         self.batch = int(state["batch"])
 
     @property
-    def _stream_settings(self) -> dict[str, int]:
+    def _stream_settings(self) -> dict[str, int | str]:
         return {
             "batch_size": self.batch_size, "seed": self.seed, "window": self.window, "rows": self.store.index.n_rows,
+            "store": self.store.index.fingerprint,
         }  # fmt: skip
+
+
+def require_shares(batch_size: int, processes: int) -> None:
+    """Raises StoreError where so many processes cannot share a batch in equal parts."""
+    if processes > batch_size:
+        raise StoreError(
+            f"{processes} processes share batches of {batch_size} rows: start fewer of them, or raise batch_size"
+        )
+    if batch_size % processes:
+        raise StoreError(f"batch_size={batch_size} is no multiple of the {processes} processes: choose one")

@@ -86,9 +86,12 @@ def unit_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in *batch d
     return _on_every_row(torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), x)
 
 
-def pair_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in *batch d_in"]:
-    """d_in probes with sum_i v_i v_i^T = the batch's covariance, what random pair probes have on average."""
-    return _on_every_row(covariance_root(x).T, x)
+def pair_probes(
+    x: Float[Tensor, "*batch d_in"], among: Float[Tensor, "*rows d_in"] | None = None
+) -> Float[Tensor, "d_in *batch d_in"]:
+    """d_in probes with sum_i v_i v_i^T = the covariance of the batch, what random pair probes have on average; or of
+    the rows that it is `among`."""
+    return _on_every_row(covariance_root(x if among is None else among).T, x)
 
 
 def difference_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in_and_1 *batch d_in"]:

@@ -126,7 +126,7 @@ class JacobianMatching:
         if v is None or Jv is None:
             raise ValueError("these rows bring no derivatives: read them from the store with the matching's config")
         self._require_variance(x)
-        return JacobianTargets(x, v, Jv, x.new_tensor(step), self._scale(y, Jv), y)
+        return JacobianTargets(x, v, Jv, _wide(x.new_ones(())) * step, self._scale(y, Jv), y)
 
     def _require_variance(self, x: Tensor) -> None:
         if self.config.normalize and x[..., 0].numel() == 1 and self.across is None:

@@ -52,6 +52,7 @@ def jacobian_error(
     x: Float[Tensor, "batch d_in"],
     *,
     columns: Bool[Tensor, "batch d_in"] | None = None,
+    among: Float[Tensor, "rows d_in"] | None = None,
 ) -> JacobianError:
     """Compares whole Jacobians [d_out, d_in] at rows x [batch, d_in], exactly.
 
@@ -62,6 +63,8 @@ def jacobian_error(
     Args:
         columns: [batch, d_in], True for the input coordinates that count; all by default. For y = |x| pass
             `x != 0`: at the kink the layer has no derivative.
+        among: rows whose covariance and mean give the data's directions; x itself by default. From fewer rows than
+            d_in the covariance does not have all directions: pass many where x is a few of them.
 
     Raises:
         ValueError: fewer than two rows (their covariance gives the data's directions); columns of another shape than
@@ -72,7 +75,7 @@ def jacobian_error(
         raise ValueError(f"x has shape {list(x.shape)}: pass two rows or more, [batch, d_in]")
     if columns is not None and columns.shape != x.shape:
         raise ValueError(f"columns has shape {list(columns.shape)} and x {list(x.shape)}: pass one flag per entry of x")
-    products = jacobian_products(transcoder, layer, x, columns)
+    products = jacobian_products(transcoder, layer, x, columns, among)
     if not (products.isotropic.layer > 0).any():
         raise ValueError("the layer's Jacobian is zero on all these rows, so a relative error is undefined there")
     if not (products.data.layer > 0).any():
@@ -101,19 +104,23 @@ def jacobian_products(
     layer: Layer,
     x: Float[Tensor, "batch d_in"],
     columns: Bool[Tensor, "batch d_in"] | None = None,
+    among: Float[Tensor, "rows d_in"] | None = None,
 ) -> ByDirections:
     """What `jacobian_error` averages, row by row. Raises as it where transcoder and layer differ in d_out."""
+    among = x if among is None else among
     piece = linear_piece(transcoder, x)
     mask = torch.ones_like(x) if columns is None else columns
     mlp = checked_mlp_weights(layer, x) if columns is None and piece is not None else None
     if piece is not None and mlp is not None and piece.weights.W_dec.shape[1] == mlp.W_out.shape[1]:
-        plain, data = (JacobianGram(piece.weights, mlp, root).products(piece, x) for root in (None, covariance_root(x)))
+        plain, data = (
+            JacobianGram(piece.weights, mlp, root).products(piece, x) for root in (None, covariance_root(among))
+        )
     else:
         mlp = None
         plain, data = (
-            products_along(transcoder, layer, x, probes * mask) for probes in (unit_probes(x), pair_probes(x))
+            products_along(transcoder, layer, x, probes * mask) for probes in (unit_probes(x), pair_probes(x, among))
         )
-    to_mean = products_along(transcoder, layer, x, ((x.mean(0) - x) * mask)[None])
+    to_mean = products_along(transcoder, layer, x, ((among.mean(0) - x) * mask)[None])
     return ByDirections(plain, data, data.along_with(to_mean), "products" if mlp is None else "gram")
 
 

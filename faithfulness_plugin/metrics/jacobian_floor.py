@@ -37,38 +37,58 @@ class JacobianEnergies:
         """Of a transcoder with so many active features at each row."""
         return JacobianFloor(*(self._relative(kind, active) for kind in ("isotropic", "data", "difference")))
 
-    def _relative(self, kind: str, active: Tensor) -> float:
+    def beyond(self, kind: str, active: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """The energy of each row beyond so many singular directions."""
         squares = self.squares[kind]
+        return (squares * (torch.arange(squares.shape[1], device=squares.device) >= active[:, None])).sum(-1)
+
+    def _relative(self, kind: str, active: Tensor) -> float:
         if not self.layer[kind].any():
             raise ValueError("the layer does not move along these directions on any row: pass others")
-        beyond = torch.arange(squares.shape[1], device=squares.device) >= active[:, None]
-        return ((squares * beyond).sum() / self.layer[kind].sum()).item()
+        return (self.beyond(kind, active).sum() / self.layer[kind].sum()).item()
 
 
 @torch.no_grad()
-def jacobian_floor(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "rows d_in"]) -> JacobianFloor:
+def jacobian_floor(
+    transcoder: Transcoder,
+    layer: Layer,
+    x: Float[Tensor, "rows d_in"],
+    *,
+    among: Float[Tensor, "others d_in"] | None = None,
+) -> JacobianFloor:
     """sum_rows sum_{i > r} s_i^2 / sum_rows ||J_f R||_F^2: r the row's active features, s the singular values of
     (J_f - W_skip) R; R R^T is 1, the rows' covariance C, or C + (mean - x)(mean - x)^T.
 
     J_t - W_skip is a sum of r rank-one terms, so by Eckart and Young no dictionary gets below; as all rows share one,
     none need get there. Whole Jacobians are made, a few rows at a time: for some hundred rows.
 
+    Args:
+        among: rows whose covariance and mean give the data's directions, as in `jacobian_error`. From fewer rows than
+            d_in the floor is that of the subspace in which they vary, and too low for another.
+
     Raises ValueError for fewer than two rows, or a layer that does not move there.
     """
-    energies = jacobian_energies(layer, x, getattr(transcoder, "W_skip", None))
+    energies = jacobian_energies(layer, x, getattr(transcoder, "W_skip", None), among=among)
     return energies.floor((transcoder.encode(x) > 0).sum(-1))
 
 
 @torch.no_grad()
 def jacobian_energies(
-    layer: Layer, x: Float[Tensor, "rows d_in"], W_skip: Float[Tensor, "d_out d_in"] | None = None
+    layer: Layer,
+    x: Float[Tensor, "rows d_in"],
+    W_skip: Float[Tensor, "d_out d_in"] | None = None,
+    *,
+    among: Float[Tensor, "others d_in"] | None = None,
 ) -> JacobianEnergies:
     """What `jacobian_floor` needs of the layer: the same for all transcoders without skip connection. Raises ValueError
     for fewer than two rows."""
-    if len(x) < 2:
-        raise ValueError(f"x has shape {list(x.shape)}: pass two rows or more, whose covariance gives the directions")
+    among = x if among is None else among
+    if len(among) < 2:
+        raise ValueError(
+            f"rows of shape {list(among.shape)}: pass two rows or more, whose covariance gives the directions"
+        )
     wide = torch.promote_types(x.dtype, torch.float32)  # no eigenvalues in half precision
-    weights, root, mean = checked_mlp_weights(layer, x), covariance_root(x).to(wide), x.mean(0)
+    weights, root, mean = checked_mlp_weights(layer, x), covariance_root(among).to(wide), among.mean(0)
     squares: dict[str, list[Tensor]] = {kind: [] for kind in ("isotropic", "data", "difference")}
     norms: dict[str, list[Tensor]] = {kind: [] for kind in squares}
     for rows in x.split(AT_A_TIME):

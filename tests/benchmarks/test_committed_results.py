@@ -15,6 +15,7 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
     fvu,
     gain,
     jacobian_error,
+    jacobian_floor,
     of_arm,
     response_error,
     value,
@@ -136,7 +137,8 @@ def test_on_real_layers_matching_pairs_lowers_both_errors_at_no_price_and_beats_
         assert beside.high is not None
         assert beside.high < 0
         for trained in result.trained:  # no transcoder gets below the floor that its sparsity sets
-            for directions, floor in trained.floor.items():
+            for directions in trained.floor:
+                floor = value(result, trained, jacobian_floor(directions))
                 assert value(result, trained, jacobian_error(directions)) > floor
 
 

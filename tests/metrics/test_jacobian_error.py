@@ -133,6 +133,25 @@ def test_of_the_differences_energy_the_direction_to_the_mean_has_what_the_data_h
     torch.testing.assert_close(by_directions.difference.layer - by_directions.data.layer, to_mean)
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_directions_can_be_those_of_other_rows(mlp, make_transcoder, gated):
+    transcoder, layer = make_transcoder(), GatedMlp(5, 7, 4) if gated else mlp
+    among = torch.randn(30, 5, dtype=torch.float64) @ torch.randn(5, 5, dtype=torch.float64)
+    x, C = among[:3], torch.cov(among.T, correction=0)
+    J_f = torch.stack([jacobian_by_rows(layer, r) for r in x])
+    A = torch.stack([jacobian_by_rows(transcoder, r) for r in x]) - J_f
+    to_mean = among.mean(0) - x
+
+    def energies(J: torch.Tensor) -> tuple[float, float]:
+        data = torch.einsum("noi,ij,noj->", J, C, J).item()
+        return data, data + torch.einsum("noi,ni->no", J, to_mean).square().sum().item()
+
+    found = jacobian_error(transcoder, layer, x, among=among)
+    data, difference = (a / b for a, b in zip(energies(A), energies(J_f), strict=True))
+    assert (found.relative_error_data, found.relative_error_difference) == pytest.approx((data, difference))
+    assert found.relative_error_data != pytest.approx(jacobian_error(transcoder, layer, x).relative_error_data)
+
+
 def test_the_error_averages_the_products_of_each_row(mlp, make_transcoder):
     transcoder, x = make_transcoder("topk"), torch.randn(20, 5, dtype=torch.float64)
     result, rows = jacobian_error(transcoder, mlp, x), jacobian_products(transcoder, mlp, x)

@@ -85,6 +85,21 @@ def test_the_top_singular_directions_at_a_row_reach_it_there(mlp, r, kind):
     assert floor == pytest.approx((S[r:].square().sum() / S.square().sum()).item(), abs=1e-10)
 
 
+def test_directions_can_be_those_of_other_rows(mlp):
+    """Two rows alone vary in one direction: along that, one feature reaches everything."""
+    transcoder, among = random_transcoder("topk", k=1), correlated(40)
+    x = among[:2]
+    assert jacobian_floor(transcoder, mlp, x).relative_error_data == pytest.approx(0, abs=1e-12)
+    lost = energy = 0.0
+    R = roots(among, among[0])[1]
+    for row in x:
+        J = jacobian_by_rows(mlp, row) @ R
+        lost += torch.linalg.svdvals(J)[1:].square().sum().item()
+        energy += J.square().sum().item()
+    assert jacobian_floor(transcoder, mlp, x, among=among).relative_error_data == pytest.approx(lost / energy)
+    assert lost > 0
+
+
 def test_it_falls_with_every_active_feature_from_one_to_zero(mlp):
     energies = jacobian_energies(mlp, correlated())
     by_r = [energies.floor(torch.full((20,), r)).to_dict() for r in range(6)]

@@ -141,7 +141,7 @@ def test_a_complete_result_is_returned_as_it_is(hub, tmp_path):
     notes: list[str] = []
     again = complete(open_result(tmp_path, first.config, overwrite=False), tmp_path, notes.append)
     assert (again, notes) == (first, [])
-    with pytest.raises(ResultError, match=r"other settings \(lr 0.001, not 0.002\)"):
+    with pytest.raises(ResultError, match=r"other settings \(lr 0.004, not 0.002\)"):
         open_result(tmp_path, make_config({**hub, "lr": 2e-3}, "here"), overwrite=False)
 
 

@@ -11,6 +11,7 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
     value,
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
+from faithfulness_plugin.benchmarks.real_layers.schema import DIRECTIONS
 
 PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
 GENERATOR = np.random.default_rng(0)
@@ -50,12 +51,25 @@ def test_a_change_is_paired_prompt_by_prompt():
 
 
 def test_the_distance_to_the_floor():
-    none, arm = arm_record(Arm(), jacobian=[9.0, 9.0], floor=0.4), arm_record(PAIR, jacobian=[8.0, 8.0], floor=0.4)
+    none, arm = arm_record(Arm(), jacobian=[9.0, 9.0], floor=4.0), arm_record(PAIR, jacobian=[8.0, 8.0], floor=4.0)
     result = result_of([none, arm], jacobian=[10.0, 10.0])
     found = gain(result, [arm], [none], jacobian_error("data"), "data")
     assert found.of_distance is not None
     assert found.of_distance.mean == pytest.approx((0.9 - 0.8) / (0.9 - 0.4))
     assert found.change.mean == pytest.approx(-0.1 / 0.9)
+
+
+def test_the_floor_is_drawn_anew_with_the_prompts():
+    """Error and floor rise and fall together, prompt by prompt: how much of the distance is gone is known exactly."""
+    scale = GENERATOR.gamma(1, size=30)
+    none = arm_record(Arm(), jacobian=(0.9 * scale).tolist()).model_copy(
+        update={"floor": dict.fromkeys(DIRECTIONS, (0.4 * scale).tolist())}
+    )
+    arm = arm_record(PAIR, jacobian=(0.8 * scale).tolist())
+    result = result_of([none, arm], jacobian=GENERATOR.gamma(2, size=30).tolist())
+    found = gain(result, [arm], [none], jacobian_error("data"), "data").of_distance
+    assert found is not None
+    assert [found.low, found.mean, found.high] == pytest.approx([0.2] * 3)
 
 
 def test_seeds_are_paired_and_widen_the_interval():

@@ -14,7 +14,13 @@ from faithfulness_plugin.adapters.transformer_lens import mlp_layer
 from faithfulness_plugin.benchmarks.language_model.config import TrainConfigError, make_config
 from faithfulness_plugin.benchmarks.language_model.model import load_model
 from faithfulness_plugin.benchmarks.real_layers import experiment
-from faithfulness_plugin.benchmarks.real_layers.analysis import fvu, jacobian_error, response_error, value
+from faithfulness_plugin.benchmarks.real_layers.analysis import (
+    fvu,
+    jacobian_error,
+    jacobian_floor,
+    response_error,
+    value,
+)
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS, complete, open_result
@@ -51,7 +57,7 @@ def config(hub: dict[str, Any], **changed: Any) -> RealLayersConfig:
 
 
 def run(wanted: RealLayersConfig, out: Path, stores: Path, **options: Any) -> RealLayersResult:
-    result = open_result(out, wanted, overwrite=False)
+    result = open_result(out, wanted, overwrite=options.get("begin_anew", False))
     return complete(result, out, stores, note=options.pop("note", lambda _: None), **options)
 
 
@@ -99,8 +105,36 @@ def test_the_numbers_are_those_of_the_files(hub, stores, tmp_path):
     assert value(result, trained, response_error("difference")) == pytest.approx(curve.error[0], rel=1e-3)
     assert trained.response_cosine["difference"] == pytest.approx([curve.cosine[0]], rel=1e-3)
     floor = metrics.jacobian_floor(transcoder, layer, x)
-    assert trained.floor["data"] == pytest.approx(floor.relative_error_data, rel=1e-3)
+    assert value(result, trained, jacobian_floor("data")) == pytest.approx(floor.relative_error_data, rel=1e-3)
     assert transcoder.cfg.metadata.hook_name_out == layer.hook_out
+
+
+def test_directions_are_those_of_all_rows_where_jacobians_are_taken_at_some(hub, tmp_path, stores):
+    result = run(config(hub, arms=[{}]), tmp_path, stores)
+    bench = experiment._Bench(result, stores, lambda _: None)
+    held_out, layer = bench.held_out[1], bench.held_out[1].layer
+    transcoder = SAE.load_from_disk(tmp_path / TRANSCODERS / result.trained[0].run.folder)
+    x, among = held_out.for_jacobians.x, held_out.rows.x
+    assert len(x) < len(among)
+    exact = metrics.jacobian_error(transcoder, layer, x, among=among)
+    assert value(result, result.trained[0], jacobian_error("data")) == pytest.approx(
+        exact.relative_error_data, rel=1e-3
+    )
+    floor = metrics.jacobian_floor(transcoder, layer, x, among=among)
+    found = value(result, result.trained[0], jacobian_floor("difference"))
+    assert found == pytest.approx(floor.relative_error_difference, rel=1e-3)
+
+
+def test_more_seeds_go_on_from_those_that_are_there(hub, tmp_path, stores):
+    one = run(config(hub), tmp_path, stores)
+    assert one.complete
+    two = run(config(hub, seeds=2), tmp_path, stores)
+    assert two.complete
+    assert two.trained[:2] == one.trained
+    assert [trained.seed for trained in two.trained] == [0, 0, 1, 1]
+    assert two.trained[2].error != one.trained[0].error
+    with pytest.raises(ResultError, match=r"other settings \(seeds 2, not 1\)"):
+        run(config(hub), tmp_path, stores)
 
 
 def test_it_goes_on_where_it_was_stopped(hub, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Sequence
 
 import pytest
 from matplotlib.image import imread
@@ -7,7 +8,7 @@ from real_layers import arm_record, passage_record, result_of
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.report import page, write_report
 from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, overview, passages, tables
-from faithfulness_plugin.benchmarks.real_layers.verdict import verdict
+from faithfulness_plugin.benchmarks.real_layers.verdict import verdict, verdicts
 from faithfulness_plugin.benchmarks.schema import fingerprint
 
 PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
@@ -16,38 +17,65 @@ CONTROL = Arm(term="augmentation", probe="difference", coefficient=0.5)
 N = 12
 
 
-def experiment(pair_fvu: float = 0.5, pair_error: float = 0.7, control_error: float = 0.8):
+def experiment(pair_fvu: Sequence[float] = (0.5,) * N, pair_error: float = 0.7, control_error: float = 0.8):
     return result_of(
         [
             arm_record(Arm(), error=[0.5] * N, jacobian=[0.9] * N, response=[0.4] * N),
-            arm_record(PAIR, error=[pair_fvu] * N, jacobian=[pair_error] * N, response=[0.3] * N),
+            arm_record(PAIR, error=list(pair_fvu), jacobian=[pair_error] * N, response=[0.3] * N),
             arm_record(ISOTROPIC, error=[0.5] * N, jacobian=[0.6] * N, response=[0.3] * N),
             arm_record(CONTROL, error=[0.5] * N, jacobian=[control_error] * N, response=[0.35] * N),
         ]
     )
 
 
-def test_a_verdict_names_the_arms_that_lower_both_errors_at_no_price():
+def test_a_verdict_names_the_arms_that_lower_both_errors_at_next_to_no_price():
+    both = "secant pair 0.3 and jvp isotropic 0.2"
     assert verdict(experiment(), 0, Kind()) == (
-        "Block 0, topk k 32: secant pair 0.3 lowers both at no such price. Ahead of augmentation (paired interval): in "
-        "the Jacobian error secant pair 0.3; in the half-way error secant pair 0.3."
-    )  # and not the isotropic arm: the claim is about probes along the data
+        f"Block 0, topk k 32: {both}; with all of the FVU's interval below 1 %: {both}. Ahead of augmentation (paired "
+        f"interval): in the Jacobian error {both}; in the half-way error {both}."
+    )
 
 
-@pytest.mark.parametrize("changed", [{"pair_fvu": 0.506}, {"pair_error": 0.9}])
+def test_a_verdict_tells_an_fvu_that_may_be_worse():
+    unsure = [0.5 + (0.03 if i % 3 == 0 else -0.01) for i in range(N)]
+    assert verdict(experiment(unsure), 0, Kind()).startswith(
+        "Block 0, topk k 32: secant pair 0.3 and jvp isotropic 0.2; with all of the FVU's interval below 1 %: jvp "
+        "isotropic 0.2. Ahead"
+    )
+
+
+def test_more_active_features_are_no_gain():
+    result = experiment()
+    dense = result.trained[1].model_copy(update={"l0": 40.0})
+    changed = result.model_copy(update={"trained": [result.trained[0], dense, *result.trained[2:]]})
+    assert verdict(changed, 0, Kind()).startswith("Block 0, topk k 32: jvp isotropic 0.2; with")
+
+
+def test_verdicts_say_what_they_answer_and_what_one_seed_leaves_out():
+    told = verdicts(experiment())
+    assert told.startswith("Changes against no term")
+    assert "One seed: the intervals leave out how trainings differ" in told
+    assert "- Block 0, topk k 32: " in told
+
+
+@pytest.mark.parametrize("changed", [{"pair_fvu": [0.506] * N}, {"pair_error": 0.9}])
 def test_a_verdict_of_none(changed):
-    assert verdict(experiment(**changed), 0, Kind()) == "Block 0, topk k 32: nothing lowers both at no such price."
+    result = experiment(**changed)
+    alone = result.model_copy(update={"trained": result.trained[:2]})
+    assert verdict(alone, 0, Kind()) == "Block 0, topk k 32: nothing."
 
 
 def test_a_control_that_is_ahead_is_told():
     found = verdict(experiment(control_error=0.65), 0, Kind())
-    assert found.endswith("in the Jacobian error nothing; in the half-way error secant pair 0.3.")
+    both = "secant pair 0.3 and jvp isotropic 0.2"
+    assert found.endswith(f"in the Jacobian error jvp isotropic 0.2; in the half-way error {both}.")
 
 
 def test_tables_hold_every_arm_with_its_numbers():
     told = tables(experiment())
     assert "Floor of the Jacobian error: pairs 0.200" in told
     assert re.search(r"\| secant pair 0.3 \| 0.500 .*\| 32.0 \| 0.100 \| 0.700", told)
+    assert "| secant pair 0.3 | 0.300 | 0.300 | 0.300 | 0.500 | 0.900 | 0.100 |" in told
     assert re.search(r"\| secant pair 0.3 \| \+0.0 % .*\| -25.0 % .*\| -22.2 %", told)
     short = overview(experiment())
     assert short.count("| 0 | ") == 3  # no term is what the others are compared with
@@ -63,7 +91,7 @@ def test_the_line_is_that_of_transcoders_without_a_term():
     line = [Kind(sparsity=16), Kind(sparsity=64)]
     told = beside_the_line(result_of([*unmatched, arm], line=line), 0)
     assert "cosine = 0.800 -1.000 FVU" in told
-    assert "3 transcoders without a term lie on it up to 0.000" in told
+    assert "3 transcoders without a term lie within 0.000 of it" in told
     assert "| topk k 32 | secant pair 0.3 | 0.450 | +0.100 |" in told
     assert beside_the_line(result_of([unmatched[1], arm]), 0) == ""
 
@@ -97,6 +125,7 @@ def test_page_and_figures_are_made_of_the_result(tmp_path):
         "error_against_fvu.png",
         "passage_features.png",
         "report.md",
+        "response_cosines.png",
         "responses.png",
     ]
     text = (tmp_path / "report.md").read_text()
