@@ -94,7 +94,7 @@ class RealLayersConfig(Record):
             if any(values.count(value) > 1 for value in values):
                 raise ValueError(f"{name}: a value stands there twice: leave one of them out")
         if self.passage is not None and not set(self.passage.blocks) <= set(self.blocks):
-            raise ValueError("passage: its blocks have to be among the blocks")
+            raise ValueError("passage: its blocks have to be among the blocks (passage: null leaves it out)")
         if self.tokens < self.batch_size:
             raise ValueError(f"tokens={self.tokens} do not make one batch of {self.batch_size}: raise tokens")
         if self.spliced_prompts > self.held_out_prompts:
