@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed test test-slow lint format docs clean
+.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed test test-slow test-adapters adapter-overhead lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,31 @@ test: $(INSTALLED)  ## the tests, without the slow ones (ARGS='-k memorization' 
 
 test-slow: $(EXAMPLES)  ## the tests that train for minutes, or use the examples' model and text
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# every other library in an environment of its own on top of .venv: only what it wants otherwise is installed again
+ADAPTERS := $(VENV)/adapters
+LIBRARIES := sparsify dictionary_learning circuit_tracer
+
+$(ADAPTERS)/%/.installed: $(INSTALLED) adapters/requirements/%.txt
+	rm -rf $(ADAPTERS)/$*
+	$(BIN)/python -m venv --without-pip $(ADAPTERS)/$*
+	$(BIN)/python -c "import site, sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+	  > "$$($(ADAPTERS)/$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
+	$(ADAPTERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --requirement adapters/requirements/$*.txt
+	@touch $@
+
+test-adapters: $(LIBRARIES:%=$(ADAPTERS)/%/.installed)  ## the adapters with the libraries themselves; writes what works
+	@for library in $(LIBRARIES); do \
+	  echo "$$library:"; \
+	  $(ADAPTERS)/$$library/bin/python -m pytest tests/adapters/test_$$library.py --works-with $$library $(ARGS) || exit 1; \
+	done
+
+adapter-overhead: $(LIBRARIES:%=$(ADAPTERS)/%/.installed) $(EXAMPLES)  ## what the term costs within other libraries' trainers (keep quiet)
+	for library in sparsify dictionary_learning; do \
+	  $(ADAPTERS)/$$library/bin/python -m faithfulness_plugin bench adapter $$library --overwrite \
+	    --out benchmarks/results/adapter_overhead/$$library $(ARGS) || exit 1; \
+	done
 
 lint: link      ## ruff and pyright
 	$(BIN)/ruff check .

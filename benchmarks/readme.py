@@ -4,6 +4,10 @@ from pathlib import Path
 
 from faithfulness_plugin.benchmarks.absolute_value import report as absolute_value
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
+from faithfulness_plugin.benchmarks.adapter_overhead import report as adapter_overhead
+from faithfulness_plugin.benchmarks.adapter_overhead.schema import OverheadResult
+from faithfulness_plugin.benchmarks.compatibility import report as compatibility
+from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
 from faithfulness_plugin.benchmarks.ensemble_speed import report as ensemble_speed
 from faithfulness_plugin.benchmarks.ensemble_speed.schema import EnsembleSpeedResult
 from faithfulness_plugin.benchmarks.language_model import report as language_model
@@ -28,6 +32,8 @@ ENSEMBLE_SPEED = RESULTS / "ensemble_speed" / RESULT_FILENAME
 LANGUAGE_MODEL = RESULTS / "language_model" / RESULT_FILENAME
 REAL_LAYERS = RESULTS / "real_layers" / RESULT_FILENAME
 STORE_SPEED = RESULTS / "store_speed" / RESULT_FILENAME
+COMPATIBILITY = RESULTS / "compatibility"
+ADAPTER_OVERHEAD = RESULTS / "adapter_overhead"
 TOY = RESULTS / "toy"
 
 
@@ -44,6 +50,12 @@ def measured() -> dict[str, str]:
         "verdicts": verdicts(TOY),
         "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
         "real-layers table": real_layers_overview(read_result(REAL_LAYERS, RealLayersResult)),
+        "compatibility table": compatibility.table(
+            [read_result(COMPATIBILITY / f"{library}.json", CompatibilityResult) for library in DISTRIBUTIONS]
+        ),
+        "adapter-overhead table": adapter_overhead.table(
+            [read_result(path, OverheadResult) for path in sorted(ADAPTER_OVERHEAD.glob(f"*/{RESULT_FILENAME}"))]
+        ),
         "store-speed table": store_speed.table(read_result(STORE_SPEED, StoreSpeedResult)),
     }
 

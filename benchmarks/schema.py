@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from abc import abstractmethod
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,9 +50,9 @@ class Environment(Record):
     packages: dict[str, str]
 
     @classmethod
-    def here(cls, device: str = "cpu") -> "Environment":
-        """Of this process."""
-        names = ("faithfulness-plugin", "torch", "sae-lens", "transformer-lens", "numpy", "scipy")
+    def here(cls, device: str = "cpu", packages: Sequence[str] = ()) -> "Environment":
+        """Of this process; with the versions of more `packages`."""
+        names = ("faithfulness-plugin", "torch", "sae-lens", "transformer-lens", "numpy", "scipy", *packages)
         return cls(
             python=platform.python_version(),
             machine=platform.machine(),

@@ -19,6 +19,7 @@ from faithfulness_plugin.transcoders.base import NonFiniteError
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.export import topk_to_jumprelu
 from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.load import load_transcoder
 from faithfulness_plugin.transcoders.skip import attachable
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
@@ -48,6 +49,7 @@ __all__ = [
     "gradient_masking_penalty",
     "layer_jvp",
     "layer_vjp",
+    "load_transcoder",
     "metrics",
     "topk_to_jumprelu",
     "train_transcoder",

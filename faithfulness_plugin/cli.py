@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
+from faithfulness_plugin.cli_adapter import adapter
 from faithfulness_plugin.cli_ensemble import ensemble
 from faithfulness_plugin.cli_language_model import language_model
 from faithfulness_plugin.cli_report import report
@@ -213,6 +214,7 @@ app.command(
     epilog="Example: faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3"
 )(scan)
 bench.command(epilog="Example: faithfulness bench ensemble --models 16 --rounds 3 --out out/ensemble_speed")(ensemble)
+bench.command(epilog="Example: faithfulness bench adapter sparsify --out out/adapter_overhead")(adapter)
 bench.command(epilog="Example: faithfulness bench store --rounds 5 --out out/store_speed")(store)
 bench.command("language-model", epilog="Example: faithfulness bench language-model --out out/language_model")(
     language_model

@@ -4,6 +4,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+import works_with
 from hypothesis import settings
 from oracles import random_transcoder
 from torch import nn
@@ -12,6 +13,16 @@ from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 settings.register_profile("unhurried", settings(), deadline=None)  # machines are noisy: no time limits in tests
 settings.load_profile("unhurried")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    choices = sorted(works_with.DISTRIBUTIONS)
+    parser.addoption("--works-with", choices=choices, help="write what works with this library into the results")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if library := config.getoption("--works-with"):
+        config.pluginmanager.register(works_with.Recorder(library))
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from faithfulness_plugin.adapters import smollm2
 from faithfulness_plugin.benchmarks.language_model.config import TrainConfig
 from faithfulness_plugin.benchmarks.language_model.model import load_model
-from faithfulness_plugin.benchmarks.language_model.text import load_prompts
+from faithfulness_plugin.benchmarks.language_model.text import cut_prompts, load_prompts
 
 
 def model_and_prompts(context_size: int) -> tuple[Any, Any]:
@@ -12,3 +13,18 @@ def model_and_prompts(context_size: int) -> tuple[Any, Any]:
     config = TrainConfig(context_size=context_size, tokens=50_000)
     model = load_model(config.model, "cpu")
     return model, load_prompts(config, model.tokenizer)
+
+
+def hugging_face_model_and_prompts(context_size: int, n_prompts: int) -> tuple[Any, Any, list[list[int]]]:
+    """The same model as transformers has it, its tokenizer, and prompts as lists of token ids."""
+    config = TrainConfig(context_size=context_size)
+    model, tokenizer = smollm2.load()
+    return model, tokenizer, cut_prompts(config.text, tokenizer, context_size, config.seed, n_prompts).tolist()
+
+
+def accepting_truncation(tokenizer: Any) -> Any:
+    """The tokenizer, with a `pad` that ignores `truncation`: NNsightActivationBuffer passes it on, and no `pad` of
+    transformers takes it."""
+    pad = tokenizer.pad
+    tokenizer.pad = lambda *args, truncation=None, **kwargs: pad(*args, **kwargs)
+    return tokenizer

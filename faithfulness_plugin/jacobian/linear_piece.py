@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
+from faithfulness_plugin.jacobian.foreign import adapter_imported
 from faithfulness_plugin.layer import check_probe_shape
 
 
@@ -175,7 +176,9 @@ class SparsePiece(LinearPiece):
     @override
     def decode(self) -> Float[Tensor, "*batch d_out"]:
         _, W_dec, b_dec, _ = self.weights
-        return (sum_active(self.values, self.entries, W_dec) + b_dec).view(*self.x.shape[:-1], W_dec.shape[1])
+        return (sum_active(self.values, self.entries, W_dec.contiguous()) + b_dec).view(
+            *self.x.shape[:-1], W_dec.shape[1]
+        )
 
     @override
     def through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
@@ -216,6 +219,8 @@ def linear_piece(
             linearly over an interval of this width around the threshold (SAELens's convention for JumpReLU). Needs the
             pre-activations, so it takes no activations in `gate`.
     """
+    if adapter_imported(type(transcoder)):
+        return linear_piece(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
     return None
 
 

@@ -170,7 +170,8 @@ class JacobianMatching:
             v = self._probe(y if y is not None else layer_output(layer, x), n_probes, generator)
         else:
             v = self._probe(x, n_probes, generator)
-        y_here, Jv = layer_products(self.config, layer, x, v, step)
+        known = y if self.config.jitter == 0 else None
+        y_here, Jv = layer_products(self.config, layer, x, v, step, y=known)
         return y_here, v, Jv
 
     def from_targets(
@@ -245,10 +246,15 @@ def layer_products(
     x: Float[Tensor, "*batch d_in"],
     v: Float[Tensor, "n_probes *batch d_probe"],
     step: Float[Tensor, ""] | float,
+    *,
+    y: Float[Tensor, "*batch d_out"] | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "n_probes *batch d_product"]]:
-    """(f(x), what the estimator compares along the probes): J_f v, J_f^T v, or the secant's quotient. No graph."""
+    """(f(x), what the estimator compares along the probes): J_f v, J_f^T v, or the secant's quotient. No graph.
+
+    `y`: f(x), where it is known; derivatives bring it by themselves.
+    """
     if config.estimator == "secant":
-        return layer_secant(layer, x, v, step, central=config.central)
+        return layer_secant(layer, x, v, step, central=config.central, y=y)
     return layer_vjp(layer, x, v) if config.estimator == "vjp" else layer_jvp(layer, x, v)
 
 

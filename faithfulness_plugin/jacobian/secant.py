@@ -19,14 +19,17 @@ def layer_secant(
     step: Float[Tensor, ""] | Float[Tensor, "*batch 1"] | float,
     *,
     central: bool = False,
+    y: Float[Tensor, "*batch d_out"] | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """(f(x), (f(x + step v) - f(x)) / step), or central: (f(x), (f(x + step v) - f(x - step v)) / (2 step)).
 
     Both tend to (f(x), J_f v) as step goes to 0. One step for all rows, or one a row. No graph is kept. Shapes as in
     `layer_jvp`. Needs no derivative of the layer, and sees its kinks at their true weight.
+
+    `y`: f(x), where it is known.
     """
     with mismatch_explained(layer, x):
-        y = bare(layer)(x)
+        y = bare(layer)(x) if y is None else y
         return y, _quotient(bare(layer), x, v, step, y, central)
 
 

@@ -3,8 +3,12 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
+
+try:
+    from transformer_lens import HookedRootModule
+except ImportError:  # of before 3.3, which circuit-tracer 0.5 needs
+    from transformer_lens.hook_points import HookedRootModule
 
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 

@@ -13,11 +13,16 @@ from faithfulness_plugin.adapters.transformer_lens import mlp_layer
 EXAMPLES = Path(__file__).resolve().parents[2] / "adapters" / "examples"
 
 
-def test_a_script_for_saes_becomes_one_for_transcoders_by_three_lines():
-    before, after = (
-        (EXAMPLES / name).read_text().split('"""\n', 1)[1].splitlines()
-        for name in ("train_sae.py", "train_transcoder.py")
-    )
+@pytest.mark.parametrize(
+    ("alone", "matched"),
+    [
+        ("train_sae.py", "train_transcoder.py"),
+        ("sparsify_alone.py", "sparsify_matched.py"),
+        ("dictionary_learning_alone.py", "dictionary_learning_matched.py"),
+    ],
+)
+def test_a_librarys_script_becomes_a_matched_one_by_three_lines(alone, matched):
+    before, after = ((EXAMPLES / name).read_text().split('"""\n', 1)[1].splitlines() for name in (alone, matched))
     changed = [line for line in difflib.ndiff(before, after) if line.startswith("+ ")]
     assert 0 < len(changed) <= 3
     gone = [line for line in difflib.ndiff(before, after) if line.startswith("- ")]

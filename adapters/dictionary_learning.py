@@ -1,0 +1,317 @@
+"""Jacobian matching for dictionary_learning (0.1): its trainers train matched transcoders, in its own trainSAE.
+
+The library yields pairs of a layer's input and output, and none of its trainers uses them. Here they do.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import override
+
+from faithfulness_plugin.adapters.needs import needs
+from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
+from faithfulness_plugin.jacobian.linear_piece import (
+    DensePiece,
+    LinearPiece,
+    SparsePiece,
+    Weights,
+    linear_piece,
+    piece_of_activations,
+)
+from faithfulness_plugin.jacobian.matching import JacobianMatching
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.jacobian.secant import row_function
+from faithfulness_plugin.layer import Layer, layer_output
+
+with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):
+    from dictionary_learning.dictionary import AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder
+    from dictionary_learning.trainers.batch_top_k import BatchTopKSAE, BatchTopKTrainer
+    from dictionary_learning.trainers.gdm import GatedSAETrainer
+    from dictionary_learning.trainers.jumprelu import JumpReLUFunction, JumpReluTrainer, StepFunction
+    from dictionary_learning.trainers.standard import StandardTrainer, StandardTrainerAprilUpdate
+    from dictionary_learning.trainers.top_k import AutoEncoderTopK, TopKTrainer, geometric_median
+
+TRAINER = TypeVar("TRAINER", bound=type)
+CHECKED_ROWS, CHECKED_TO = 4, 0.05
+"""The layer is held against this many pairs before it is trusted, up to this relative error."""
+
+
+def matched_trainer(
+    trainer: TRAINER,
+    layer: Layer,
+    coefficient: float = 0.5,
+    config: JacobianMatchingConfig | None = None,
+    **options: Any,
+) -> TRAINER:
+    """The trainer class, reading pairs (x, y) and matching the layer's Jacobian, for `trainSAE`'s configs.
+
+    Its loss is the trainer's own, of y against the dictionary's function of x, plus coefficient times the matching
+    loss, in the same unit: E||y - t(x)||^2. What it saves, the library loads as ever. TopK kinds start with encoder
+    biases that centre x, where the library's (b_dec = the median of what is reconstructed) would centre y.
+
+    Args:
+        trainer: StandardTrainer, StandardTrainerAprilUpdate, GatedSAETrainer, TopKTrainer, BatchTopKTrainer,
+            JumpReluTrainer, or a class of your own that inherits from one of them.
+        layer: f, row-wise; y = f(x) in the pairs, [batch, 2, d], that `NNsightActivationBuffer(io="in_and_out")` makes.
+        coefficient: 0 for a transcoder without the term.
+        config: what is matched, or its fields as `options`: estimator, probe, radius, ...
+
+    Raises:
+        ValueError: another trainer, or a negative coefficient; from the new class: neurons that are resampled, pairs
+            that are none, or not of this layer.
+    """
+    if not (isinstance(trainer, type) and issubclass(trainer, tuple(BASES))):
+        raise ValueError(f"{trainer!r}: choose from {', '.join(base.__name__ for base in BASES)}, or inherit from one")
+    if not coefficient >= 0:
+        raise ValueError(f"coefficient={coefficient}: choose 0 (off) or more")
+    config = JacobianMatchingConfig(**options) if config is None else config
+    mixin = next(mixin for base, mixin in BASES.items() if issubclass(trainer, base))
+    settings = {"_matched": (layer, coefficient, config), "__doc__": trainer.__doc__}
+    return type(f"Matched{trainer.__name__}", (mixin, trainer), settings)  # pyright: ignore[reportReturnType]
+
+
+class LossLog(NamedTuple):
+    """What trainers return for logs."""
+
+    x: Tensor
+    x_hat: Tensor
+    f: Tensor
+    losses: dict[str, float]
+
+
+class MatchedTrainer:
+    """What a trainer of any kind gets: pairs instead of rows, and the term."""
+
+    _matched: tuple[Layer, float, JacobianMatchingConfig]
+    ae: Any
+    device: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if getattr(self, "resample_steps", None) is not None:
+            raise ValueError("resample_steps makes encoders of what is reconstructed, not of inputs: leave it out")
+        self._matching = JacobianMatching(self._matched[2])
+        self._inputs: Tensor | None = None
+        self._checked = False
+
+    def update(self, step: int, act: Float[Tensor, "batch 2 d"]) -> Any:
+        """One step on pairs."""
+        self._inputs, y = _pairs(act.to(self.device))
+        try:
+            if step == 0:
+                self.centre(self._inputs, y)
+            return super().update(step, y)  # pyright: ignore[reportAttributeAccessIssue]  of the trainer beside
+        finally:
+            self._inputs = None
+
+    def loss(self, act: Tensor, step: Any = None, logging: bool = False, **more: Any) -> Any:
+        """Of pairs, or within `update` of their second half; as the trainer returns it, with x standing for y."""
+        x, y = _pairs(act) if self._inputs is None else (self._inputs, act)
+        with self.reading(x) as encoded:
+            found = self.own_loss(x, y, step, logging, **more)
+        layer, coefficient, config = self._matched
+        if coefficient == 0:
+            return found
+        if not self._checked:
+            _require_pairs_of(layer, x, y)
+            self._checked = True
+        targets = self._matching.targets(layer, x, y=y).to(next(self.ae.parameters()).dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            gate = self.piece(x, encoded[-1]) if config.jitter == 0 else None
+            loss = self._matching.from_targets(self.ae, targets, gate=gate)
+        if not logging:
+            return found + coefficient * loss
+        relative = self._matching.relative_error(loss, targets).item()
+        told = {"loss": found.losses["loss"] + coefficient * loss.item(), "jacobian_relative_error": relative}
+        return found._replace(losses={**found.losses, **told})
+
+    def own_loss(self, x: Tensor, y: Tensor, step: Any, logging: bool, **more: Any) -> Any:
+        """The trainer's loss of y, while its dictionary encodes x."""
+        return super().loss(y, step=step, logging=logging, **more)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def centre(self, x: Tensor, y: Tensor) -> None:
+        """What is prepared on the first batch."""
+
+    def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
+        """Of what the dictionary has encoded at x."""
+        return DensePiece(x, _weights(self.ae), encoded[0] if isinstance(encoded, tuple) else encoded)
+
+    @contextmanager
+    def reading(self, x: Tensor) -> Iterator[list[Any]]:
+        """The dictionary encodes x, whatever it is given; what it returned is kept."""
+        encode, kept = self.ae.encode, []
+
+        def encode_inputs(_: Tensor, *args: Any, **kwargs: Any) -> Any:
+            kept.append(encode(x, *args, **kwargs))
+            return kept[-1]
+
+        self.ae.encode = encode_inputs
+        try:
+            yield kept
+        finally:
+            del self.ae.encode
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The trainer's, with what is matched."""
+        _, coefficient, config = self._matched
+        own = super().config  # pyright: ignore[reportAttributeAccessIssue]
+        return {**own, "jacobian": config.to_dict(), "jacobian_coefficient": coefficient}
+
+
+class MatchedTopK(MatchedTrainer):
+    """TopK and BatchTopK, which start at the median of y."""
+
+    @override
+    @torch.no_grad()
+    def centre(self, x: Tensor, y: Tensor) -> None:
+        encoder = self.ae.encoder
+        encoder.bias += (geometric_median(y) - geometric_median(x)).to(encoder.bias.dtype) @ encoder.weight.T
+
+    @override
+    def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
+        _, acts, indices, _ = encoded
+        entries = ActiveFeatures.same_count(indices, self.ae.dict_size)
+        return SparsePiece(x, _weights(self.ae), acts.flatten(), entries)
+
+
+class MatchedBatchTopK(MatchedTopK):
+    """BatchTopK: rows compete, so that their pieces belong to the batch."""
+
+    @override
+    def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
+        acts = encoded[0].flatten()
+        positions = acts.nonzero().squeeze(-1)
+        entries = ActiveFeatures.of_flat(positions, len(x), self.ae.dict_size)
+        return _PieceOfBatch(x, _weights(self.ae), acts[positions], entries)
+
+
+class MatchedJumpRelu(MatchedTrainer):
+    """JumpReLU, whose trainer encodes by itself."""
+
+    sparsity_warmup_fn: Any
+    sparsity_coefficient: float
+    bandwidth: float
+    target_l0: float
+    num_tokens_since_fired: Tensor
+    dead_feature_threshold: int
+    dead_features: int
+
+    @override
+    @contextmanager
+    def reading(self, x: Tensor) -> Iterator[list[Any]]:
+        self._encoded: list[Any] = []
+        yield self._encoded
+
+    @override
+    def own_loss(self, x: Tensor, y: Tensor, step: Any, logging: bool, **more: Any) -> Any:
+        """E||y - t(x)||^2 + lambda (L0 / target - 1)^2, as `JumpReluTrainer.loss` for y = x."""
+        x, y = x.to(self.ae.W_enc.dtype), y.to(self.ae.W_enc.dtype)
+        f: Any = JumpReLUFunction.apply(x @ self.ae.W_enc + self.ae.b_enc, self.ae.threshold, self.bandwidth)
+        self._encoded.append(f)
+        fired = f.sum(0) > 0
+        self.num_tokens_since_fired += len(x)
+        self.num_tokens_since_fired[fired] = 0
+        self.dead_features = int((self.num_tokens_since_fired > self.dead_feature_threshold).sum())
+        recon = self.ae.decode(f)
+        l2 = (y - recon).pow(2).sum(dim=-1).mean()
+        l0: Any = StepFunction.apply(f, self.ae.threshold, self.bandwidth)
+        sparsity = self.sparsity_coefficient * ((l0.sum(dim=-1).mean() / self.target_l0) - 1).pow(2)
+        loss = l2 + sparsity * self.sparsity_warmup_fn(step)
+        return LossLog(y, recon, f, {"l2_loss": l2.item(), "loss": loss.item()}) if logging else loss
+
+
+BASES: dict[type, type[MatchedTrainer]] = {
+    StandardTrainer: MatchedTrainer,
+    StandardTrainerAprilUpdate: MatchedTrainer,
+    GatedSAETrainer: MatchedTrainer,
+    TopKTrainer: MatchedTopK,
+    BatchTopKTrainer: MatchedBatchTopK,
+    JumpReluTrainer: MatchedJumpRelu,
+}
+"""What each trainer is mixed with."""
+
+
+class _PieceOfBatch(SparsePiece):
+    """Of features that were chosen among a batch of rows, not by the learned threshold."""
+
+
+def _pairs(act: Tensor) -> tuple[Tensor, Tensor]:
+    if act.ndim != 3 or act.shape[1] != 2:
+        raise ValueError(
+            f"a batch has shape {list(act.shape)}: pass pairs of the layer's input and output, [batch, 2, d], as "
+            'NNsightActivationBuffer(io="in_and_out") makes them'
+        )
+    x, y = act.unbind(1)
+    return x, y
+
+
+def _require_pairs_of(layer: Layer, x: Tensor, y: Tensor) -> None:
+    x, y = x[:CHECKED_ROWS], y[:CHECKED_ROWS]
+    found = layer_output(layer, x)
+    if found.shape != y.shape or not (found - y).norm() <= CHECKED_TO * y.norm():
+        raise ValueError(
+            "the second half of the pairs is not layer(the first): pass the layer that they were taken from, and leave "
+            "normalize_activations of trainSAE off"
+        )
+
+
+def _weights(ae: Any) -> Weights:
+    """In SAELens's names, of any of the dictionaries."""
+    if isinstance(ae, JumpReluAutoEncoder):
+        return Weights.of(ae)
+    if isinstance(ae, AutoEncoderNew):
+        b_dec = ae.decoder.bias
+    else:
+        b_dec = ae.decoder_bias if isinstance(ae, GatedAutoEncoder) else getattr(ae, "b_dec", getattr(ae, "bias", None))
+    W_enc = ae.encoder.weight.T
+    if isinstance(ae, GatedAutoEncoder):
+        W_enc = W_enc * ae.r_mag.exp()
+    return Weights(W_enc, ae.decoder.weight.T, b_dec)
+
+
+def _dictionary_piece(
+    ae: Any, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
+) -> LinearPiece:
+    """Every one of them is linear in its active features."""
+    if gate is None and gate_bandwidth is None:
+        return DensePiece(x, _weights(ae), ae.encode(x.to(next(ae.parameters()).dtype)))
+    return piece_of_activations(x if gate is None else gate, x, _weights(ae), gate_bandwidth)
+
+
+for dictionary in (AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder, BatchTopKSAE):
+    linear_piece.register(dictionary, _dictionary_piece)
+
+
+@linear_piece.register
+def _topk_piece(
+    ae: AutoEncoderTopK, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
+) -> LinearPiece:
+    """Of k features a row, with a gradient of their size."""
+    if gate is not None or gate_bandwidth is not None:
+        return piece_of_activations(x if gate is None else gate, x, _weights(ae), gate_bandwidth)
+    rows = x.reshape(-1, x.shape[-1]).to(ae.b_dec.dtype)
+    with torch.no_grad():
+        indices = ae.encoder(rows - ae.b_dec).topk(int(ae.k), dim=-1, sorted=False).indices
+    entries = ActiveFeatures.same_count(indices, ae.dict_size)
+    values = dot_active(rows - ae.b_dec, entries, ae.encoder.weight) + ae.encoder.bias[entries.features]
+    return SparsePiece(x, _weights(ae), values.relu(), entries)
+
+
+@row_function.register
+def _row_function_of_batch(ae: BatchTopKSAE, x: Tensor, piece: LinearPiece) -> Layer:
+    """While training, the least activation that stayed in the batch is the threshold on the way."""
+    if not isinstance(piece, _PieceOfBatch):
+        return row_function.dispatch(object)(ae, x, piece)
+    kept = piece.values.detach()
+    threshold = kept.min() if len(kept) else x.new_tensor(torch.inf)
+
+    def t(moved: Tensor) -> Tensor:
+        acts = nn.functional.relu(ae.encoder(moved - ae.b_dec))
+        return ae.decode(acts * (acts >= threshold))
+
+    return t

@@ -1,0 +1,18 @@
+"""sparsify as it is: a TopK transcoder of an MLP. `sparsify_matched.py` is the same with two lines added."""
+
+from datasets import Dataset
+from sparsify import SparseCoderConfig, TrainConfig, Trainer
+
+from faithfulness_plugin.adapters.examples.offline import hugging_face_model_and_prompts
+
+model, tokenizer, prompts = hugging_face_model_and_prompts(context_size=128, n_prompts=320)
+config = TrainConfig(
+    SparseCoderConfig(num_latents=2304, k=32, transcode=True),
+    batch_size=8,
+    hookpoints=["layers.10.mlp"],
+    log_to_wandb=False,
+    save_dir="out/sparsify",
+    run_name="example",
+)
+trainer = Trainer(config, Dataset.from_dict({"input_ids": prompts}).with_format("torch"), model)
+trainer.fit()

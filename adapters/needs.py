@@ -1,0 +1,22 @@
+"""What to install where a library is missing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def needs(requirement: str, *, install: str | None = None) -> Iterator[None]:
+    """Around the import of an optional library: where it is missing, an ImportError says how to install it.
+
+    Args:
+        requirement: as pip takes it.
+        install: the arguments of pip install, where they are more than that.
+    """
+    pip = install or repr(requirement)
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"this adapter needs {requirement}, and {error.name} is missing: pip install {pip}",
+            name=error.name,
+        ) from error

@@ -1,0 +1,255 @@
+"""Jacobian matching for EleutherAI's sparsify (eai-sparsify 1.3): in its own Trainer, which stays as it is."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithfulness_plugin.adapters.needs import needs
+from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
+from faithfulness_plugin.jacobian.linear_piece import (
+    LinearPiece,
+    SparsePiece,
+    Weights,
+    linear_piece,
+    piece_of_activations,
+)
+from faithfulness_plugin.jacobian.matching import JacobianMatching
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.layer import Layer, layer_output
+from faithfulness_plugin.processes import Processes
+from faithfulness_plugin.seeds import derived_seed
+
+with needs("eai-sparsify>=1.3,<2"):
+    from sparsify import SparseCoder, Trainer
+    from sparsify.sparse_coder import ForwardOutput
+
+CHECKED_ROWS, CHECKED_TO = 4, 0.05
+"""The layer is held against this many rows before it is trusted, up to this relative error (models run in bfloat16)."""
+
+
+def match_jacobians(
+    trainer: Trainer, coefficient: float = 0.5, config: JacobianMatchingConfig | None = None, **options: Any
+) -> "MatchedTrainer":
+    """Adds coefficient * E_v ||(J_t - J_f) v||^2 / E_v ||J_f v||^2 to the loss of every transcoder of a trainer.
+
+    One call before `trainer.fit()`, or a `with` around it. The unit is FVU: a coefficient of 1 says that losing the
+    whole Jacobian costs as much as losing the whole output. The logged FVU, and `save_best`, which goes by it, stay
+    what they were. In loss_fn "ce" and "kl" it is added to these, in the same unit.
+
+    Args:
+        trainer: with `sae.transcode` on. Any number of hookpoints and seeds, skip connections, TopK and Multi-TopK,
+            gradient accumulation, micro-chunks, autocast, DDP and `distribute_modules`.
+        coefficient: 0 leaves the trainer exactly as it is.
+        config: what is matched, or its fields as `options`: estimator, probe, radius, ...
+
+    Returns:
+        What was added: `remove()` undoes it, `relative_errors` tells of the last step.
+
+    Raises:
+        ValueError: autoencoders; a trainer that is matched already; hookpoints within others, or such that are no
+            function of their input row by row (a whole block, with its attention); a negative coefficient.
+    """
+    return MatchedTrainer(trainer, coefficient, JacobianMatchingConfig(**options) if config is None else config)
+
+
+class MatchedTrainer:
+    """What `match_jacobians` has added to a trainer; a context manager that takes it off again at its end."""
+
+    relative_errors: dict[str, Float[Tensor, ""]]
+    """By transcoder, of its last batch: what losing the whole Jacobian would cost is 1."""
+
+    def __init__(self, trainer: Trainer, coefficient: float, config: JacobianMatchingConfig) -> None:
+        if not coefficient >= 0:
+            raise ValueError(f"coefficient={coefficient}: choose 0 (off) or more")
+        if not trainer.cfg.sae.transcode:
+            raise ValueError(
+                "this trainer's sparse coders reconstruct their own input: SparseCoderConfig(transcode=True) makes "
+                "transcoders of them"
+            )
+        if any(_matched_already(coder) for coder in trainer.saes.values()):
+            raise ValueError("this trainer is matched already: call remove() on what match_jacobians returned first")
+        modules = {name: _module_at(trainer, name) for name in trainer.saes}
+        _require_apart(modules)
+        self.coefficient = coefficient
+        self.relative_errors = {}
+        self._end_to_end = trainer.cfg.loss_fn != "fvu"
+        self._steps = trainer.cfg.grad_acc_steps
+        rank = Processes.here().rank
+        self._matching = {
+            name: JacobianMatching(replace(config, seed=derived_seed(config.seed, f"{name}, process {rank}")))
+            for name in modules
+        }
+        self._unchecked = set() if self._end_to_end else set(modules)
+        self._hooks = [
+            coder.register_forward_hook(_Term(self, name, modules[name]), with_kwargs=True)
+            for name, coder in trainer.saes.items()
+            if coefficient > 0
+        ]
+
+    def remove(self) -> None:
+        """Leaves the trainer as it was."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def __enter__(self) -> "MatchedTrainer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The probes' random generators: beside sparsify's checkpoint, so that a resumed run draws the same."""
+        return {name: matching.state_dict() for name, matching in self._matching.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, matching in self._matching.items():
+            matching.load_state_dict(state[name])
+
+    def add_to(
+        self,
+        name: str,
+        layer: Layer,
+        coder: SparseCoder,
+        x: Float[Tensor, "rows d_in"],
+        y: Float[Tensor, "rows d_out"],
+        total_variance: Float[Tensor, ""] | None,
+        out: ForwardOutput,
+    ) -> ForwardOutput:
+        """What the transcoder has put out, with the term's gradient on it and all values as they were."""
+        if name in self._unchecked:
+            _require_function(name, layer, x, y)
+            self._unchecked.discard(name)
+        matching = self._matching[name]
+        targets = matching.targets(layer, x, y=None if self._end_to_end else y).to(coder.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            gate = _piece_of_output(coder, targets.x, out) if matching.config.jitter == 0 else None
+            loss = matching.from_targets(coder, targets, gate=gate)
+        relative = matching.relative_error(loss, targets)
+        self.relative_errors[name] = relative.detach()
+        if self._end_to_end:
+            term = self.coefficient * relative / self._steps  # as the trainer divides its own loss
+            return out._replace(sae_out=_WithGradientOf.apply(out.sae_out, term))  # the only output that is used
+        if total_variance is None:
+            total_variance = (y - y.mean(0)).pow(2).sum()
+        term = self.coefficient * loss * len(x) / total_variance  # of a chunk: its share, as in its FVU
+        return out._replace(fvu=out.fvu + (term - term.detach()))
+
+
+class _Term:
+    """The forward hook of one transcoder. Within the module that DDP wraps, so that DDP sees its gradients."""
+
+    def __init__(self, owner: MatchedTrainer, name: str, module: nn.Module) -> None:
+        self.owner, self.name, self.layer = owner, name, partial(_first_output, module)
+
+    def __call__(self, coder: SparseCoder, args: Any, kwargs: dict[str, Any], out: ForwardOutput) -> Any:
+        given = dict(zip(("x", "y"), args, strict=False)) | kwargs
+        x, y = given["x"], given.get("y")
+        if y is None or len(x) == 0 or not torch.is_grad_enabled():
+            return out
+        return self.owner.add_to(self.name, self.layer, coder, x, y, given.get("total_variance"), out)
+
+
+class _WithGradientOf(torch.autograd.Function):
+    """A tensor as it is, with the gradient of a scalar that its consumers never see."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, term: Tensor) -> Tensor:
+        ctx.dtype = term.dtype
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor]:
+        return grad_outputs[0], torch.ones((), dtype=ctx.dtype, device=grad_outputs[0].device)
+
+
+def _first_output(module: nn.Module, x: Tensor) -> Tensor:
+    """By its forward: the trainer's own hook is on the module."""
+    y = module.forward(x)
+    return y[0] if isinstance(y, tuple) else y
+
+
+def _module_at(trainer: Trainer, name: str) -> nn.Module:
+    """The module that a transcoder replaces: its name may end in the seed's."""
+    hookpoint = next(point for point in trainer.cfg.hookpoints if name == point or name.startswith(f"{point}/"))
+    return trainer.model.base_model.get_submodule(hookpoint)
+
+
+def _matched_already(coder: SparseCoder) -> bool:
+    return any(isinstance(hook, _Term) for hook in coder._forward_hooks.values())
+
+
+def _require_apart(modules: Mapping[str, nn.Module]) -> None:
+    for outer, module in modules.items():
+        within = set(module.modules()) - {module}
+        inner = next((name for name, other in modules.items() if other in within), None)
+        if inner is not None:
+            raise ValueError(
+                f"hookpoint {inner} is within {outer}: to ask {outer} for a derivative would train the transcoder of "
+                f"{inner}; train them one after the other"
+            )
+
+
+def _require_function(name: str, layer: Layer, x: Tensor, y: Tensor) -> None:
+    """Raises ValueError where a row of the output is no function of that row of the input."""
+    x, y = x[:CHECKED_ROWS].detach(), y[:CHECKED_ROWS].detach()
+    why = "its output has other values"
+    try:
+        found = layer_output(layer, x)
+        if found.shape == y.shape and (found - y).norm() <= CHECKED_TO * y.norm():
+            return
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        why = str(error).splitlines()[0]
+    raise ValueError(
+        f"hookpoint {name} is no function of its input, row by row, whose Jacobian could be matched ({why}): name the "
+        'MLP, such as "layers.3.mlp"'
+    )
+
+
+def _piece_of_output(coder: SparseCoder, x: Float[Tensor, "rows d_in"], out: ForwardOutput) -> LinearPiece:
+    """Of a forward pass already made at x."""
+    indices, acts = out.latent_indices, out.latent_acts
+    if coder.cfg.multi_topk:  # then the pass returns 4 k of them
+        kept = acts.topk(coder.cfg.k, sorted=False).indices
+        indices, acts = indices.gather(-1, kept), acts.gather(-1, kept)
+    entries = ActiveFeatures.same_count(indices, coder.num_latents)
+    # without their graph, or rounded by autocast, they are made again
+    again = coder.cfg.multi_topk or acts.dtype != coder.dtype
+    values = _acts(coder, x, entries) if again else _passing(acts).flatten()
+    return SparsePiece(x, _weights(coder), values, entries)
+
+
+def _weights(coder: SparseCoder) -> Weights:
+    if coder.W_dec is None:
+        raise ValueError("this sparse coder was loaded without its decoder: load it with decoder=True")
+    return Weights(coder.encoder.weight.T, coder.W_dec, coder.b_dec, coder.W_skip)
+
+
+@linear_piece.register
+def _sparse_coder_piece(
+    coder: SparseCoder, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
+) -> LinearPiece:
+    """t(x) = W_dec TopK(ReLU(W_enc x + b_enc)) + b_dec (+ W_skip x); "groupmax" keeps the largest of k groups."""
+    if gate is not None or gate_bandwidth is not None:
+        return piece_of_activations(gate if gate is not None else x, x, _weights(coder), gate_bandwidth)
+    rows = x.reshape(-1, x.shape[-1]).to(coder.dtype)
+    with torch.no_grad():
+        indices = coder.encode(rows).top_indices
+    entries = ActiveFeatures.same_count(indices, coder.num_latents)
+    return SparsePiece(x, _weights(coder), _acts(coder, rows, entries), entries)
+
+
+def _acts(coder: SparseCoder, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures) -> Float[Tensor, " entries"]:
+    """The activations of some features only, with a gradient of their size."""
+    at = rows if coder.cfg.transcode else rows - coder.b_dec
+    return torch.relu(dot_active(at, entries, coder.encoder.weight) + coder.encoder.bias[entries.features])
+
+
+def _passing(acts: Tensor) -> Tensor:
+    """Activations; those that are 0 without the gradient that sparsify's encoder gives them all the same."""
+    return acts * (acts > 0)

@@ -1,0 +1,1 @@
+"""Which versions of other libraries the adapters were tested with, and what works."""

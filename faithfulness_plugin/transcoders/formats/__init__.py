@@ -1,0 +1,1 @@
+"""Transcoders in the file formats of other libraries, read without those libraries."""

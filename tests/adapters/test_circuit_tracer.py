@@ -1,0 +1,230 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_hub
+import torch
+import transformers as hf
+import yaml
+from oracles import jacobians_of_batch, random_transcoder
+from sae_lens import SAE
+from safetensors.torch import load_file
+from torch import Tensor
+
+from faithfulness_plugin import load_transcoder, topk_to_jumprelu, transcoder_jvp, transcoder_vjp
+from faithfulness_plugin.adapters.circuit_tracer import export_transcoder_set, load_transcoder_set
+
+pytestmark = pytest.mark.usefixtures("as_installed")
+D = 16
+HOOKS = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "mlp.hook_out"}
+TINY: dict[str, Any] = {"model_name": "tiny", **HOOKS}
+EXPORTED = ["standard", "jumprelu", "batch_topk"]
+
+
+def of(architecture: str, **fields: Any) -> Any:
+    fields = {"d_in": D, "d_out": D, "d_sae": 40, "dtype": "float32", **fields}
+    transcoder = random_transcoder(architecture, **fields)
+    if architecture == "batch_topk":
+        transcoder.topk_threshold.fill_(0.3)  # pyright: ignore
+    return transcoder.eval()
+
+
+def two_layers(architecture: str = "jumprelu", **fields: Any) -> dict[int, Any]:
+    torch.manual_seed(4)
+    return {layer: of(architecture, **fields) for layer in (0, 1)}
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("architecture", EXPORTED)
+def test_a_set_comes_back_as_the_functions_that_went_in(architecture, skip, tmp_path):
+    transcoders, x = two_layers(architecture, skip=skip), torch.randn(200, D)
+    folder = export_transcoder_set(transcoders, tmp_path / "set", **TINY)
+    back = load_transcoder_set(folder)
+    assert list(back) == [0, 1]
+    for layer, transcoder in back.items():
+        torch.testing.assert_close(transcoder(x), transcoders[layer](x), rtol=1e-5, atol=1e-5)
+        assert transcoder.cfg.metadata.hook_name == f"blocks.{layer}.mlp.hook_in"
+        assert transcoder.cfg.metadata.hook_name_out == f"blocks.{layer}.mlp.hook_out"
+    one = load_transcoder(folder / "layer_1.safetensors")
+    torch.testing.assert_close(one(x), back[1](x))
+
+
+def test_finished_transcoders_and_their_metadata_are_enough(tmp_path):
+    for layer, transcoder in two_layers().items():
+        transcoder.cfg.metadata.hook_name = f"blocks.{layer}.mlp.hook_in"
+        transcoder.cfg.metadata.hook_name_out = f"blocks.{layer}.hook_mlp_out"
+        transcoder.save_inference_model(tmp_path / f"{layer}")
+    finished = {layer: SAE.load_from_disk(tmp_path / f"{layer}") for layer in (0, 1)}
+    export_transcoder_set(finished, tmp_path / "set", model_name="tiny", scan="mine")
+    config = yaml.safe_load((tmp_path / "set" / "config.yaml").read_text())
+    assert config["feature_input_hook"] == "mlp.hook_in"
+    assert (config["feature_output_hook"], config["scan"]) == ("hook_mlp_out", "mine")
+
+
+def test_topk_goes_through_a_threshold(tmp_path):
+    transcoders, x = two_layers("topk"), torch.randn(500, D)
+    with pytest.raises(ValueError, match=r"layer 0 is a TopK transcoder.*pass topk_to_jumprelu"):
+        export_transcoder_set(transcoders, tmp_path / "set", **TINY)
+    converted = {layer: topk_to_jumprelu(transcoder, x) for layer, transcoder in transcoders.items()}
+    back = load_transcoder_set(export_transcoder_set(converted, tmp_path / "set", **TINY))
+    torch.testing.assert_close(back[0](x), converted[0](x), rtol=1e-5, atol=1e-5)
+
+
+def test_thresholds_below_0_are_written_as_what_they_do(tmp_path):
+    transcoders = two_layers()
+    for transcoder in transcoders.values():
+        transcoder.save_inference_model(tmp_path / "stock")
+        stock: Any = SAE.load_from_disk(tmp_path / "stock")
+        with torch.no_grad():
+            stock.threshold.fill_(-1.0)
+        transcoders = {0: stock}
+    folder, x = export_transcoder_set(transcoders, tmp_path / "set", **TINY), torch.randn(50, D)
+    assert (load_file(folder / "layer_0.safetensors")["activation_function.threshold"] == 0).all()
+    torch.testing.assert_close(load_transcoder(folder)(x), transcoders[0](x))
+
+
+@pytest.mark.parametrize(
+    ("transcoders", "options", "message"),
+    [
+        (dict, TINY, "one for every layer"),
+        (lambda: {1: of("standard")}, TINY, "one for every layer of the model, from 0 on"),
+        (lambda: {0: of("standard", d_out=8)}, TINY, "layer 0 reads 16 and writes 8: they must agree"),
+        (lambda: {0: of("standard"), 1: of("standard", d_sae=20)}, TINY, r"differ in d_sae \(20, 40\)"),
+        (lambda: {0: of("standard"), 1: of("standard", skip=True)}, TINY, "some have none"),
+        (lambda: {0: of("standard")}, {"model_name": "tiny"}, 'pass feature_input_hook, such as "mlp.hook_in"'),
+        (lambda: {0: torch.nn.Linear(D, D)}, TINY, "layer 0 is a Linear"),
+    ],
+)
+def test_what_a_user_can_get_wrong(transcoders, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_transcoder_set(transcoders(), tmp_path / "set", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten_silently(tmp_path):
+    folder = export_transcoder_set(two_layers(), tmp_path / "set", **TINY)
+    before = (folder / "layer_0.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="is not empty"):
+        export_transcoder_set(two_layers("standard"), folder, **TINY)
+    assert (folder / "layer_0.safetensors").read_bytes() == before
+    export_transcoder_set({0: of("standard")}, folder, **TINY, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "layer_0.safetensors"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="is not empty"):
+        export_transcoder_set(two_layers(), tmp_path / "mine", **TINY, overwrite=True)
+
+
+def replacement_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """circuit-tracer's own, of a tiny model with two layers, with a set that it finds in its cache."""
+    from circuit_tracer.replacement_model.replacement_model_transformerlens import TransformerLensReplacementModel
+    from circuit_tracer.utils.hf_utils import load_transcoder_from_hub
+    from transformer_lens import HookedTransformerConfig
+
+    monkeypatch.setenv("CIRCUIT_TRACER_CACHE_DIR", str(folder.parent.parent))
+    transcoders, _ = load_transcoder_from_hub(f"{folder.parent.name}/{folder.name}", device=torch.device("cpu"))
+    config = HookedTransformerConfig(
+        n_layers=2,
+        d_model=D,
+        n_ctx=16,
+        d_head=8,
+        n_heads=2,
+        d_mlp=32,
+        d_vocab=tiny_hub.N_TOKENS,
+        act_fn="gelu",
+        normalization_type="LN",
+        seed=0,
+        model_name="tiny",
+        device="cpu",
+    )
+    words = folder.parent / "words"  # TransformerLens reads a tokenizer again, from where it was read
+    tiny_hub.tokenizer().save_pretrained(words)
+    torch.manual_seed(0)
+    return TransformerLensReplacementModel.from_config(
+        config, transcoders, tokenizer=hf.PreTrainedTokenizerFast.from_pretrained(words)
+    )
+
+
+@pytest.mark.works("sets that we export load there, with equal outputs")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("architecture", EXPORTED)
+def test_circuit_tracer_loads_what_we_export(architecture, skip, tmp_path, monkeypatch):
+    pytest.importorskip("circuit_tracer")
+    transcoders, x = two_layers(architecture, skip=skip), torch.randn(60, D)
+    model = replacement_model(export_transcoder_set(transcoders, tmp_path / "me" / "set", **TINY), monkeypatch)
+    for layer, theirs in enumerate(model.transcoders):
+        torch.testing.assert_close(theirs(x), transcoders[layer](x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.works("attribution graphs with transcoders that we export for every layer")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("skip", [False, True])
+def test_circuit_tracer_makes_a_graph(skip, tmp_path, monkeypatch):
+    pytest.importorskip("circuit_tracer")
+    from circuit_tracer import attribute
+
+    transcoders = two_layers("jumprelu", skip=skip)
+    model = replacement_model(export_transcoder_set(transcoders, tmp_path / "me" / "set", **TINY), monkeypatch)
+    tokens = torch.tensor([0, 5, 9, 12, 7])
+    graph = attribute(tokens, model, max_n_logits=3)
+    seen: list[Tensor] = []
+    for layer in (0, 1):
+        _, cache = model.run_with_cache(tokens[None], names_filter=f"blocks.{layer}.mlp.hook_in")
+        acts = transcoders[layer].encode(cache[f"blocks.{layer}.mlp.hook_in"][0]).detach()
+        acts[0] = 0  # circuit-tracer leaves the first token out
+        seen.append(acts.to_dense())
+    layers, positions, features = graph.active_features.T
+    active = torch.stack(seen) > 0
+    assert len(graph.active_features) == int(active.sum()) > 0
+    assert active[layers, positions, features].all()
+    torch.testing.assert_close(graph.activation_values, torch.stack(seen)[layers, positions, features])
+    assert graph.adjacency_matrix.isfinite().all()
+    assert graph.adjacency_matrix.abs().sum() > 0
+
+
+@pytest.mark.works("J v, J^T v in closed form")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "jumprelu", "topk", "topk below 0"])
+def test_its_classes_have_closed_forms(activation, skip):
+    pytest.importorskip("circuit_tracer.transcoder")
+    from circuit_tracer.transcoder import SingleLayerTranscoder
+    from circuit_tracer.transcoder.activation_functions import JumpReLU, TopK
+
+    import faithfulness_plugin.adapters.circuit_tracer.pieces  # noqa: F401  here, for the sake of the shape checker
+
+    functions = {"relu": torch.relu, "jumprelu": JumpReLU(torch.full((24,), 0.3), 0.1), "topk": TopK(3)}
+    function: Any = functions.get(activation, TopK(20))
+    theirs = SingleLayerTranscoder(6, 24, function, 0, skip, device=torch.device("cpu"), dtype=torch.float64).double()
+    with torch.no_grad():
+        for weight in (theirs.W_enc, theirs.W_dec, theirs.b_enc, theirs.b_dec):
+            weight.normal_(std=0.5)
+        if skip:
+            theirs.W_skip.normal_(std=0.5)  # pyright: ignore
+    x = torch.randn(5, 6, dtype=torch.float64)
+    v, u = torch.randn_like(x), torch.randn_like(x)
+    J = jacobians_of_batch(theirs, x)
+    y, Jv = transcoder_jvp(theirs, x, v)
+    torch.testing.assert_close(y, theirs(x))
+    torch.testing.assert_close(Jv, torch.einsum("noi,ni->no", J, v))
+    torch.testing.assert_close(transcoder_vjp(theirs, x, u)[1], torch.einsum("noi,no->ni", J, u))
+
+
+def test_its_classes_are_known_at_first_sight():
+    """In a process that has not seen the adapter."""
+    pytest.importorskip("circuit_tracer")
+    code = """
+import sys
+import torch
+from faithfulness_plugin import transcoder_jvp
+from circuit_tracer.transcoder import SingleLayerTranscoder
+transcoder = SingleLayerTranscoder(6, 24, torch.relu, 0, device=torch.device("cpu"), dtype=torch.float32)
+assert "faithfulness_plugin.adapters.circuit_tracer.pieces" not in sys.modules
+x = torch.randn(3, 6)
+transcoder_jvp(transcoder, x, x, gate=None)
+assert "faithfulness_plugin.adapters.circuit_tracer.pieces" in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)

@@ -1,0 +1,346 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import jacobians_of_batch
+from torch import Tensor, nn
+
+from faithfulness_plugin import JacobianMatching, load_transcoder, metrics, transcoder_jvp, transcoder_vjp
+from faithfulness_plugin.jacobian.linear_piece import SparsePiece, linear_piece
+
+sparsify = pytest.importorskip("sparsify")
+
+from small_overhead import check_overhead  # noqa: E402
+from sparsify import SparseCoder, SparseCoderConfig, Trainer  # noqa: E402
+from sparsify_trainer import MLP, trainer_of, weights  # noqa: E402
+
+from faithfulness_plugin.adapters import sparsify as adapter  # noqa: E402
+from faithfulness_plugin.adapters.sparsify import match_jacobians  # noqa: E402
+
+pytestmark = [
+    pytest.mark.usefixtures("as_installed"),
+    pytest.mark.filterwarnings("ignore"),
+]  # of sparsify, datasets and transformers, as in a user's script
+KINDS: dict[str, dict[str, Any]] = {
+    "TopK": {},
+    "TopK with a skip connection": {"skip_connection": True},
+    "Multi-TopK": {"multi_topk": True},
+    "groupmax": {"activation": "groupmax"},
+    "an autoencoder": {"transcode": False},
+}
+
+
+def coder_of(kind: str = "TopK", d_in: int = 6, n: int = 24, k: int = 4, dtype: Any = torch.float64) -> SparseCoder:
+    config = SparseCoderConfig(**{"num_latents": n, "k": k, "transcode": True, **KINDS[kind]})
+    coder = SparseCoder(d_in, config, dtype=dtype)
+    with torch.no_grad():
+        for weight in coder.parameters():
+            weight.normal_(std=0.5)
+    return coder
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def layer_and_rows(trainer: Trainer) -> tuple[nn.Module, Tensor]:
+    module = trainer.model.base_model.get_submodule(MLP)
+    rows: list[Tensor] = []
+    hook = module.register_forward_hook(lambda _, args, out: rows.append(args[0].flatten(0, 1)))
+    for batch in torch.utils.data.DataLoader(trainer.dataset, batch_size=4):
+        trainer.model(batch["input_ids"])
+    hook.remove()
+    return module, torch.cat(rows).detach()
+
+
+@pytest.mark.works("J v, J^T v in closed form")
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10_000))
+def test_the_closed_form_is_autograds(kind, seed):
+    torch.manual_seed(seed)
+    coder, x = coder_of(kind), torch.randn(5, 6, dtype=torch.float64)
+    v, u = torch.randn_like(x), torch.randn_like(x)
+    J = jacobians_of_batch(lambda rows: plain(coder, rows), x)
+    if kind != "Multi-TopK" and (coder.encode(x).top_acts > 0).all():  # through one at 0, its backward goes on
+        torch.testing.assert_close(jacobians_of_batch(lambda rows: coder(rows).sae_out, x), J)
+    y, Jv = transcoder_jvp(coder, x, v)
+    torch.testing.assert_close(y, plain(coder, x))
+    torch.testing.assert_close(Jv, torch.einsum("noi,ni->no", J, v))
+    torch.testing.assert_close(transcoder_vjp(coder, x, u)[1], torch.einsum("noi,no->ni", J, u))
+
+
+def plain(coder: SparseCoder, x: Tensor) -> Tensor:
+    """t(x) of k features, on whole matrices."""
+    at = x if coder.cfg.transcode else x - coder.b_dec
+    pre = torch.relu(at @ coder.encoder.weight.T + coder.encoder.bias)
+    if coder.cfg.activation == "groupmax":
+        groups = pre.unflatten(-1, (coder.cfg.k, -1))
+        kept = (groups == groups.amax(-1, keepdim=True)).flatten(-2)
+    else:
+        kept = pre >= pre.topk(coder.cfg.k).values[..., -1:]
+    assert coder.W_dec is not None
+    y = (pre * kept) @ coder.W_dec + coder.b_dec
+    return y if coder.W_skip is None else y + x @ coder.W_skip.T
+
+
+@pytest.mark.parametrize("estimator", ["jvp", "secant", "exact"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_terms_gradient_is_that_on_whole_matrices(kind, estimator):
+    coder, x = coder_of(kind), torch.randn(7, 6, dtype=torch.float64)
+    layer = nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 6)).double().requires_grad_(False)
+
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.coder = coder
+
+        def forward(self, rows: Tensor) -> Tensor:
+            return plain(self.coder, rows)
+
+    ours, theirs = (JacobianMatching(estimator=estimator)(student, layer, x) for student in (coder, Plain()))
+    torch.testing.assert_close(ours, theirs)
+    names, parameters = zip(*coder.named_parameters(), strict=True)
+    for name, a, b in zip(
+        names,
+        torch.autograd.grad(ours, parameters, allow_unused=True),
+        torch.autograd.grad(theirs, parameters, allow_unused=True),
+        strict=True,
+    ):
+        if a is None or b is None:  # a bias that the derivative does not know
+            assert a is None or not a.any(), name
+            assert b is None or not b.any(), name
+        else:
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kind", ["TopK", "TopK with a skip connection", "Multi-TopK"])
+def test_nothing_is_encoded_twice_and_the_pass_at_hand_says_the_same(kind, monkeypatch):
+    coder, x = coder_of(kind), torch.randn(9, 6, dtype=torch.float64)
+    v = torch.randn_like(x)
+    fresh, out = linear_piece(coder, x), coder(x, torch.randn_like(x))
+    monkeypatch.setattr(SparseCoder, "encode", lambda *_: pytest.fail("encoded again"))
+    piece = adapter._piece_of_output(coder, x, out)
+    assert isinstance(piece, SparsePiece)
+    assert fresh is not None
+    torch.testing.assert_close(piece.jvp(v), fresh.jvp(v))
+    torch.testing.assert_close(piece.output(), fresh.output())
+    wanted, found = (torch.autograd.grad(p.output().square().sum(), coder.encoder.weight)[0] for p in (fresh, piece))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.works("coefficient 0 is bit-identical to the library alone")
+@pytest.mark.parametrize("optimizer", ["adam", "signum"])
+def test_with_coefficient_0_nothing_changes(tmp_path, optimizer):
+    alone, off = (trainer_of(tmp_path, save_dir=name, optimizer=optimizer) for name in ("alone", "off"))
+    alone.fit()
+    with match_jacobians(off, coefficient=0.0):
+        off.fit()
+    assert equal(weights(alone), weights(off))
+    on = trainer_of(tmp_path, save_dir="on", optimizer=optimizer)
+    match_jacobians(on, coefficient=0.5)
+    on.fit()
+    assert not equal(weights(alone), weights(on))
+
+
+@pytest.mark.works("removed, the library is as before")
+def test_removed_the_trainer_is_as_before(tmp_path):
+    alone, removed = (trainer_of(tmp_path, save_dir=name) for name in ("alone", "removed"))
+    with match_jacobians(removed, coefficient=0.5) as matched:
+        assert all(len(coder._forward_hooks) == 1 for coder in removed.saes.values())
+    assert not any(coder._forward_hooks for coder in removed.saes.values())
+    matched.remove()
+    alone.fit()
+    removed.fit()
+    assert equal(weights(alone), weights(removed))
+
+
+@pytest.mark.works("the logged FVU and save_best leave the term out")
+def test_what_is_logged_is_the_fvu_alone(tmp_path, monkeypatch):
+    logged: dict[str, list[float]] = {"alone": [], "matched": []}
+    for name, of in logged.items():
+        trainer = trainer_of(tmp_path, save_dir=name, n_batches=1, save_best=True)
+        monkeypatch.setattr(trainer, "save_best", lambda losses, of=of: of.append(losses[MLP]))
+        if name == "matched":
+            match_jacobians(trainer, coefficient=10.0)
+        trainer.fit()
+    assert logged["matched"] == logged["alone"]
+    assert logged["alone"][0] > 0
+
+
+def gradients(trainer: Trainer, x: Tensor, y: Tensor, chunks: int) -> dict[str, Tensor]:
+    """What one batch leaves, as the trainer goes through its chunks."""
+    coder = trainer.saes[MLP]
+    total = (y - y.mean(0)).pow(2).sum()
+    for a, b in zip(x.chunk(chunks), y.chunk(chunks), strict=True):
+        coder(x=a, y=b, total_variance=total).fvu.backward()
+    return {name: p.grad.clone() for name, p in coder.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.works("micro-chunks and gradient accumulation")
+def test_a_chunk_has_its_share_of_the_term(tmp_path):
+    def prepared() -> tuple[Trainer, Tensor, Tensor]:
+        torch.manual_seed(3)
+        trainer = trainer_of(tmp_path, coder={"num_latents": 64, "k": 8, "transcode": True})
+        layer, rows = layer_and_rows(trainer)
+        twice = torch.cat([rows[:16], rows[:16]])  # halves with the same mean, variance and Jacobians
+        with torch.no_grad():
+            trainer.saes[MLP].W_dec.normal_(std=0.1)
+        match_jacobians(trainer, coefficient=2.0, estimator="exact")
+        return trainer, twice, layer(twice).detach()
+
+    whole, in_two = gradients(*prepared(), chunks=1), gradients(*prepared(), chunks=2)
+    assert whole.keys() == in_two.keys()
+    for name in whole:
+        torch.testing.assert_close(in_two[name], whole[name], rtol=1e-3, atol=1e-4)
+
+
+def test_accumulated_steps_and_chunks_train(tmp_path):
+    trainer = trainer_of(tmp_path, n_batches=8, grad_acc_steps=2, micro_acc_steps=2)
+    before = weights(trainer)
+    with match_jacobians(trainer, coefficient=0.5) as matched:
+        trainer.fit()
+    assert not equal(before, weights(trainer))
+    assert 0 < matched.relative_errors[MLP] < 2
+
+
+@pytest.mark.works("the relative Jacobian error falls by 20 % or more in a short run")
+@pytest.mark.parametrize("coder", [{}, {"skip_connection": True}, {"multi_topk": True}], ids=str)
+def test_the_jacobian_error_falls(tmp_path, coder):
+    errors = {}
+    for coefficient in (0.0, 2.0):
+        trainer = trainer_of(tmp_path, n_batches=150, coder=coder, save_dir=f"{coefficient}")
+        match_jacobians(trainer, coefficient=coefficient, probe="rademacher", n_probes=2)
+        trainer.fit()
+        layer, rows = layer_and_rows(trainer)
+        errors[coefficient] = metrics.jacobian_error(trainer.saes[MLP], layer, rows[:64]).relative_error
+    assert errors[2.0] < 0.8 * errors[0.0]
+
+
+@pytest.mark.works("several hookpoints and seeds at once")
+def test_every_transcoder_matches_its_own_layer(tmp_path):
+    trainer = trainer_of(tmp_path, hookpoints=["layers.0.mlp", MLP], seeds=(0, 1))
+    with match_jacobians(trainer, coefficient=0.5) as matched:
+        trainer.fit()
+    assert set(matched.relative_errors) == {f"{h}/seed{s}" for h in ("layers.0.mlp", MLP) for s in (0, 1)}
+    assert len({float(error) for error in matched.relative_errors.values()}) == 4
+
+
+@pytest.mark.works('loss_fn "ce" and "kl"')
+@pytest.mark.parametrize("loss_fn", ["ce", "kl"])
+def test_end_to_end_losses_take_the_term_as_well(tmp_path, loss_fn):
+    trained = {}
+    for coefficient in (0.0, 1.0):
+        trainer = trainer_of(tmp_path, loss_fn=loss_fn, n_batches=30, save_dir=f"{coefficient}")
+        layer, rows = layer_and_rows(trainer)
+        match_jacobians(trainer, coefficient=coefficient)
+        trainer.fit()
+        trained[coefficient] = metrics.jacobian_error(trainer.saes[MLP], layer, rows[:64]).relative_error
+    assert trained[1.0] < trained[0.0]
+
+
+@pytest.mark.works("bfloat16 autocast")
+def test_under_autocast_the_term_is_nearly_the_same(tmp_path):
+    terms = {}
+    for enabled in (False, True):
+        trainer = trainer_of(tmp_path, n_batches=2)
+        with match_jacobians(trainer, coefficient=0.5) as matched, torch.autocast("cpu", torch.bfloat16, enabled):
+            trainer.fit()
+        assert all(weight.isfinite().all() for weight in weights(trainer).values())
+        terms[enabled] = float(matched.relative_errors[MLP])
+    assert terms[True] == pytest.approx(terms[False], rel=0.1)
+
+
+@pytest.mark.works("what is saved loads in the library and in load_transcoder, with equal outputs")
+@pytest.mark.parametrize("coder", [{}, {"skip_connection": True}], ids=str)
+def test_what_is_saved_loads_everywhere(tmp_path, coder):
+    trainer = trainer_of(tmp_path, coder=coder)
+    match_jacobians(trainer, coefficient=0.5)
+    trainer.fit()
+    folder, x = tmp_path / "saved" / "run" / MLP, torch.randn(10, 16)
+    wanted = trainer.saes[MLP](x).sae_out
+    assert torch.equal(SparseCoder.load_from_disk(folder)(x).sae_out, wanted)
+    ours = load_transcoder(folder)
+    torch.testing.assert_close(ours(x), wanted, rtol=1e-4, atol=1e-5)
+    assert ours.cfg.metadata.hookpoint == MLP
+
+
+def test_probes_go_on_where_they_stood(tmp_path):
+    def fitted(n: int, state: Any = None) -> Any:
+        trainer = trainer_of(tmp_path, n_batches=n)
+        with match_jacobians(trainer, coefficient=0.5) as matched:
+            if state is not None:
+                matched.load_state_dict(state)
+            trainer.fit()
+        return matched.state_dict()[MLP]["generator"]
+
+    half = {MLP: {"device": "cpu", "generator": fitted(2)}}
+    assert torch.equal(fitted(2, half), fitted(4))
+
+
+@pytest.mark.works("DDP")
+def test_in_two_processes_both_train_the_same_transcoder(tmp_path):
+    script = Path(__file__).parents[1] / "sparsify_together.py"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one["weights"] == two["weights"]
+    assert one["relative_error"] != two["relative_error"]  # each of its own rows
+    assert one["moved"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"coder": {"transcode": False}}, "transcode=True"),
+        ({"hookpoints": ["layers.1", "layers.1.mlp"]}, "is within layers.1"),
+    ],
+)
+def test_trainers_that_cannot_be_matched(tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        match_jacobians(trainer_of(tmp_path, **changed), coefficient=0.5)
+
+
+def test_what_else_a_user_can_get_wrong(tmp_path):
+    trainer = trainer_of(tmp_path)
+    with pytest.raises(ValueError, match="coefficient=-1"):
+        match_jacobians(trainer, coefficient=-1.0)
+    with pytest.raises(ValueError, match="matched already"), match_jacobians(trainer):
+        match_jacobians(trainer)
+    block = trainer_of(tmp_path, hookpoints=["layers.1"])
+    match_jacobians(block)
+    with pytest.raises(ValueError, match="no function of its input, row by row"):
+        block.fit()
+
+
+def test_its_classes_are_known_at_first_sight():
+    """In a process that has not seen the adapter."""
+    code = """
+import sys
+import torch
+from faithfulness_plugin import transcoder_jvp
+from sparsify import SparseCoder, SparseCoderConfig
+transcoder = SparseCoder(6, SparseCoderConfig(num_latents=24, k=4, transcode=True))
+assert "faithfulness_plugin.adapters.sparsify" not in sys.modules
+x = torch.randn(3, 6)
+transcoder_jvp(transcoder, x, x, gate=None)
+assert "faithfulness_plugin.adapters.sparsify" in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+def test_its_overhead_is_measured(tmp_path, monkeypatch):
+    check_overhead("sparsify", tmp_path, monkeypatch)

@@ -1,0 +1,154 @@
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from oracles import ARCHITECTURES, random_transcoder
+from safetensors.torch import save_file
+from torch import Tensor
+
+from faithfulness_plugin import TopKTranscoder, load_transcoder
+from faithfulness_plugin.adapters.circuit_tracer import export_transcoder_set
+from faithfulness_plugin.transcoders.formats.parts import FormatError
+
+pytestmark = pytest.mark.usefixtures("as_installed")
+D, N, K = 6, 20, 3
+
+
+def sparsify_folder(folder: Path, config: dict[str, Any] | None = None, lacks: str = "") -> dict[str, Tensor]:
+    """As sparsify writes it; read beside the library itself in tests/adapters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        "encoder.weight": torch.randn(N, D),
+        "encoder.bias": torch.randn(N),
+        "W_dec": torch.randn(N, D),
+        "b_dec": torch.randn(D),
+        "W_skip": torch.randn(D, D),
+    }
+    save_file({name: weight for name, weight in weights.items() if name != lacks}, folder / "sae.safetensors")
+    settings = {"k": K, "d_in": D, "transcode": True, "activation": "topk"} if config is None else config
+    (folder / "cfg.json").write_text(json.dumps(settings))
+    return weights
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_we_export_is_read_back(architecture, skip, tmp_path):
+    transcoder = random_transcoder(architecture, skip=skip).eval()
+    transcoder.save_inference_model(tmp_path)
+    x = torch.randn(30, 5, dtype=torch.float64)
+    torch.testing.assert_close(load_transcoder(tmp_path)(x), transcoder(x))
+    torch.testing.assert_close(load_transcoder(str(tmp_path))(x), transcoder(x))
+
+
+def test_a_sparsify_folder_is_the_function_that_its_formula_says(tmp_path):
+    weights, x = sparsify_folder(tmp_path / "layers.3.mlp"), torch.randn(40, D)
+    read = load_transcoder(tmp_path / "layers.3.mlp")
+    assert isinstance(read, TopKTranscoder)
+    pre = torch.relu(x @ weights["encoder.weight"].T + weights["encoder.bias"])
+    kept = pre >= pre.topk(K).values[:, -1:]
+    wanted = (pre * kept) @ weights["W_dec"] + weights["b_dec"] + x @ weights["W_skip"].T
+    torch.testing.assert_close(read(x), wanted, rtol=1e-4, atol=1e-4)
+    assert (read.cfg.metadata.source, read.cfg.metadata.hookpoint) == ("sparsify", "layers.3.mlp")
+
+
+def test_an_autoencoder_subtracts_its_bias_first(tmp_path):
+    weights = sparsify_folder(tmp_path, {"k": K, "d_in": D, "transcode": False})
+    x = torch.randn(40, D)
+    pre = torch.relu((x - weights["b_dec"]) @ weights["encoder.weight"].T + weights["encoder.bias"])
+    torch.testing.assert_close(
+        load_transcoder(tmp_path).encode(x).sum(-1), pre.topk(K).values.sum(-1), rtol=1e-4, atol=1e-4
+    )
+
+
+def empty(folder: Path) -> None:
+    folder.mkdir()
+
+
+def several(folder: Path) -> None:
+    for name in ("layers.0.mlp", "layers.1.mlp"):
+        sparsify_folder(folder / name)
+
+
+def sae_lens(folder: Path, **changed: Any) -> None:
+    random_transcoder().save_inference_model(folder)
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps({**config, **changed}))
+
+
+def dictionary(folder: Path, config: Any, weights: Any = None) -> None:
+    folder.mkdir()
+    torch.save({"encoder.weight": torch.zeros(N, D)} if weights is None else weights, folder / "ae.pt")
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+
+
+def damaged(folder: Path) -> None:
+    sparsify_folder(folder)
+    (folder / "sae.safetensors").write_bytes(b"not tensors")
+
+
+def not_weights(folder: Path) -> None:
+    dictionary(folder, {"trainer": {"dict_class": "AutoEncoder"}})
+    (folder / "ae.pt").write_bytes(pickle.dumps(Path, protocol=2))
+
+
+def traced(folder: Path, change: Any = lambda folder: None, layers: int = 2) -> None:
+    transcoders = {n: random_transcoder(d_in=D, d_out=D, dtype="float32") for n in range(layers)}
+    hooks: dict[str, Any] = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "mlp.hook_out"}
+    export_transcoder_set(transcoders, folder, model_name="tiny", **hooks)
+    change(folder)
+
+
+CASES: dict[str, tuple[Any, str]] = {
+    "nothing there": (lambda folder: None, "does not exist: pass the folder"),
+    "an empty folder": (empty, r"holds no transcoder that is known here \(it is empty\)"),
+    "several hookpoints": (several, "holds several transcoders: pass one of the folders layers.0.mlp, layers.1.mlp"),
+    "sparsify without k": (lambda f: sparsify_folder(f, {"d_in": D}), "looks like a sparsify folder, and lacks k "),
+    "sparsify without weights": (lambda f: sparsify_folder(f, lacks="W_dec"), "a sparsify folder, and lacks W_dec"),
+    "groupmax": (lambda f: sparsify_folder(f, {"k": 3, "d_in": D, "activation": "groupmax"}), "activation groupmax"),
+    "damaged": (damaged, "a file there is damaged"),
+    "SAELens without an architecture": (lambda f: sae_lens(f, architecture="none"), "knows no architecture none"),
+    "SAELens with other shapes": (lambda f: sae_lens(f, d_sae=99), "is not what its cfg.json says"),
+    "dictionary_learning without config": (lambda f: dictionary(f, None), "config.json cannot be read"),
+    "dictionary_learning, config of others": (lambda f: dictionary(f, {"lr": 1}), "has no key trainer"),
+    "dictionary_learning, no class": (lambda f: dictionary(f, {"trainer": {}}), "lacks dict_class"),
+    "dictionary_learning, keys": (
+        lambda f: dictionary(f, {"trainer": {"dict_class": "AutoEncoder"}}),
+        "dictionary_learning folder's AutoEncoder, and lacks encoder.bias, decoder.weight, bias",
+    ),
+    "a pickle": (not_weights, "is no state dict"),
+    "circuit-tracer, which layer": (traced, "with the layers 0, 1: pass layer=, one of them"),
+    "circuit-tracer, no config": (
+        lambda f: traced(f, lambda made: (made / "config.yaml").unlink(), layers=1),
+        "looks like a circuit-tracer set, and its config.yaml cannot be read",
+    ),
+    "circuit-tracer, cross-layer": (
+        lambda f: traced(
+            f,
+            lambda made: (made / "config.yaml").write_text(
+                "{model_kind: cross_layer_transcoder, feature_input_hook: a, feature_output_hook: b}"
+            ),
+            layers=1,
+        ),
+        "model_kind cross_layer_transcoder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_wrong_folder_is_named_with_what_is_missing(case, tmp_path):
+    make, message = CASES[case]
+    make(tmp_path / "it")
+    with pytest.raises(FormatError, match=message) as caught:
+        load_transcoder(tmp_path / "it")
+    assert str(tmp_path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_layer_that_a_set_does_not_have(tmp_path):
+    traced(tmp_path / "set")
+    with pytest.raises(FormatError, match="no layer 7, but the layers 0, 1"):
+        load_transcoder(tmp_path / "set", layer=7)
