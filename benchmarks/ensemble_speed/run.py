@@ -21,11 +21,10 @@ from faithfulness_plugin.benchmarks.schema import Environment, processor, write_
 from faithfulness_plugin.benchmarks.threads import torch_threads
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
-from faithfulness_plugin.toy.ensemble import train_ensemble
+from faithfulness_plugin.toy.ensemble import train_ensemble, training_transcoder
 from faithfulness_plugin.toy.member import ToyMember
 from faithfulness_plugin.toy.program import Program
 from faithfulness_plugin.training import train_transcoder
-from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "no Jacobian term": {},
@@ -128,7 +127,7 @@ def _train_ensemble(of: list[ToyMember], n_steps: int) -> None:
 def _train_loop(of: list[ToyMember], n_steps: int) -> None:
     for member in of:
         torch.manual_seed(derived_seed(member.seed, "weights"))
-        transcoder = StandardTrainingTranscoder(member.transcoder)
+        transcoder = training_transcoder(member.transcoder)
         layer = AbsNetwork(member.transcoder.d_in)
         train_transcoder(transcoder, layer, member.inputs(), n_steps=n_steps, log_every=n_steps, progress=False)
 

@@ -19,8 +19,7 @@ from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.toy.circuits import datapoint_circuit
 from faithfulness_plugin.toy.ensemble import train_ensemble
 from faithfulness_plugin.toy.program import Program
-from faithfulness_plugin.transcoders.base import NonFiniteError
-from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder
+from faithfulness_plugin.transcoders.base import NonFiniteError, TrainingTranscoder
 
 CHECKPOINT_EVERY = 500
 TOP = (1, 2, 4, 8)
@@ -86,7 +85,7 @@ def _train(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> Shar
     first = spec.settings(points[0])
     problem = _problem(first.problem(spec.n_validation, spec.n_jacobian))
 
-    def watch(_: int, transcoder: StandardTrainingTranscoder) -> dict[str, float]:
+    def watch(_: int, transcoder: TrainingTranscoder[Any]) -> dict[str, float]:
         memorization = metrics.memorization(transcoder, problem.point, layer=problem.layer)
         return {"m": memorization.m, "m_fraction": memorization.fraction}
 
@@ -117,7 +116,7 @@ def _measured(
     spec: ScanSpec,
     problem: ToyProblem,
     point: Point,
-    transcoder: StandardTrainingTranscoder,
+    transcoder: TrainingTranscoder[Any],
     history: list[dict[str, float]],
 ) -> Trained:
     measured, extras = problem.measure(transcoder), _extras(spec, problem, transcoder)
@@ -136,7 +135,7 @@ def _problem(problem: ToyProblem) -> ToyProblem:
     return problem
 
 
-def _extras(spec: ScanSpec, problem: ToyProblem, transcoder: StandardTrainingTranscoder) -> Extras:
+def _extras(spec: ScanSpec, problem: ToyProblem, transcoder: TrainingTranscoder[Any]) -> Extras:
     rows = problem.clean[: spec.n_jacobian]
     measures: dict[str, Any] = {
         "jacobian_at_point": lambda: rounded(transcoder_jacobian(transcoder, problem.point)),
@@ -153,13 +152,13 @@ def _extras(spec: ScanSpec, problem: ToyProblem, transcoder: StandardTrainingTra
     return Extras.model_validate({name: measures[name]() for name in spec.extras})
 
 
-def _abs_score(problem: ToyProblem, transcoder: StandardTrainingTranscoder) -> AbsScore:
+def _abs_score(problem: ToyProblem, transcoder: TrainingTranscoder[Any]) -> AbsScore:
     measured = dataclasses.replace(problem, layer_name="abs").measure(transcoder)
     return AbsScore(**{name: getattr(measured, name) for name in AbsScore.model_fields})
 
 
 @torch.no_grad()
-def _weights(transcoder: StandardTrainingTranscoder, x: Tensor) -> FeatureWeights:
+def _weights(transcoder: TrainingTranscoder[Any], x: Tensor) -> FeatureWeights:
     size = transcoder.encode(x).square().mean(0).sqrt() * transcoder.W_dec.norm(dim=1)
     order = size.argsort(descending=True)[: int((size > 0.01 * size.max()).sum())]
     return FeatureWeights(

@@ -48,5 +48,5 @@ def superposition_network(d_in: int, n_neurons: int, density: float, n_steps: in
     member = ToyMember(transcoder=config, seed=seed, density=density)
     layer: Layer = torch.abs
     result = train_ensemble([member], layer, n_steps=n_steps, lr_decay_steps=n_steps // 3, progress=False)
-    W_enc, b_enc, W_dec, b_dec = result.weights[0]
+    W_enc, b_enc, W_dec, b_dec, *_ = result.weights[0]
     return ReluNetwork(W_enc, W_dec, b_enc, b_dec)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from sae_lens.config import SAETrainerConfig
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.training.optim import get_lr_scheduler
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -20,16 +21,17 @@ from faithfulness_plugin.differences import differences
 from faithfulness_plugin.layer import Layer
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.member import ToyMember
-from faithfulness_plugin.toy.objective import Objective, StackedWeights
+from faithfulness_plugin.toy.objective import Objective
 from faithfulness_plugin.toy.program import CoefficientSchedule, Program
 from faithfulness_plugin.toy.streams import Streams
-from faithfulness_plugin.transcoders.base import NonFiniteError
-from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder
+from faithfulness_plugin.toy.weights import StackedWeights
+from faithfulness_plugin.transcoders.base import NonFiniteError, TrainingTranscoder
+from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
 
 CHECK_EVERY = 200
 ALIGNED = 16
 TRAINER = SAETrainerConfig(1, 1)  # for SAELens's defaults
-Evaluate = Callable[[int, StandardTrainingTranscoder], Mapping[str, float]]
+Evaluate = Callable[[int, TrainingTranscoder[Any]], Mapping[str, float]]
 """(the member's number, the member as a transcoder) -> numbers by name."""
 
 
@@ -44,7 +46,7 @@ class EnsembleResult:
     history: tuple[list[dict[str, int | float]], ...] = field(repr=False)
     """Of each member, as `TrainingResult.history`: one record every `log_every` steps, and one at the end."""
 
-    def transcoder(self, i: int) -> StandardTrainingTranscoder:
+    def transcoder(self, i: int) -> TrainingTranscoder[Any]:
         """Member i, in `eval` mode and with its layer set: what `train_transcoder` would have returned."""
         return _taken_out(self.members[i], self.weights[i], self.layer).eval()
 
@@ -57,14 +59,15 @@ def train_ensemble(
     lr: float = 3e-3,
     lr_warm_up_steps: int = 0,
     lr_decay_steps: int = 0,
+    dead_feature_window: int = 1000,
     log_every: int | None = None,
     evaluate: Evaluate | None = None,
     checkpoint: Path | str | None = None,
     checkpoint_every: int | None = None,
     progress: bool | None = None,
 ) -> EnsembleResult:
-    """Trains all members together on one layer: Adam, each member's gradient norm clipped at 1, the objective of
-    `StandardTrainingTranscoder`, batched over members.
+    """Trains all members together on one layer: Adam, each member's gradient norm clipped at 1, the objective of each
+    architecture's training class, batched over members.
 
     A member's data, weights, probes and result depend on its own settings alone, not on its neighbours (with one thread
     and batch_size * d_sae a multiple of 16 to the bit). Members of the same seed see the same rows and start from the
@@ -74,7 +77,7 @@ def train_ensemble(
         members: of any settings; those that differ only in numbers (seeds, coefficients, repeat fractions, densities)
             cost least, for they are computed together. One dtype and one device, from their configs.
         layer: what all of them learn to replace, row-wise [rows, d_in] -> [rows, d_out].
-        n_steps, lr, lr_warm_up_steps, lr_decay_steps: as in `train_transcoder`.
+        n_steps, lr, lr_warm_up_steps, lr_decay_steps, dead_feature_window: as in `train_transcoder`.
         log_every: steps between records of the histories; by default the end alone is recorded.
         evaluate: numbers to add to each record, called with the member's number and the member as a transcoder.
         checkpoint: a file. If it is there, training goes on from it, and ends as if it had never stopped. It stays
@@ -105,13 +108,16 @@ def train_ensemble(
         "lr": lr,
         "lr_warm_up_steps": lr_warm_up_steps,
         "lr_decay_steps": lr_decay_steps,
+        "dead_feature_window": dead_feature_window,
         "log_every": log_every,
     }
     groups: dict[Program, list[int]] = {}
     for i, member in enumerate(members):
         groups.setdefault(Program.of(member), []).append(i)
     lrs = learning_rates(n_steps, lr, lr_warm_up_steps, lr_decay_steps)
-    batches = [_Group(numbers, [members[i] for i in numbers], layer, lrs) for numbers in groups.values()]
+    batches = [
+        _Group(numbers, [members[i] for i in numbers], layer, lrs, dead_feature_window) for numbers in groups.values()
+    ]
     history: list[list[dict[str, int | float]]] = [[] for _ in members]
     done, path = 0, Path(checkpoint) if checkpoint is not None else None
     if path is not None and path.exists():
@@ -140,18 +146,20 @@ def train_ensemble(
 class _Group:
     """The members of one program, and all that training them needs."""
 
-    def __init__(self, numbers: list[int], members: list[ToyMember], layer: Layer, lrs: list[float]) -> None:
+    def __init__(
+        self, numbers: list[int], members: list[ToyMember], layer: Layer, lrs: list[float], dead_feature_window: int
+    ) -> None:
         self.numbers, self.members, self.layer = numbers, members, layer
         initial = _initial_weights(members)
         self.weights, flat = _aligned(initial)
-        for weight, value in zip(self.weights, initial, strict=True):
-            weight.copy_(value)
+        for name, value in initial.there().items():
+            self.weights.there()[name].copy_(value)
         self.gradients, flat_gradients = _aligned(initial)
         for weight, gradient in zip(flat, flat_gradients, strict=True):
             weight.grad = gradient
         device, dtype = self.weights.W_enc.device, self.weights.W_enc.dtype
         self.streams = Streams(members, layer, device, dtype)
-        self.objective = Objective(Program.of(members[0]), len(members), device, dtype)
+        self.objective = Objective(members, dead_feature_window, device, dtype)
         self.coefficients = CoefficientSchedule(members, device, dtype)
         self.lrs = lrs
         self.optimizer = torch.optim.Adam(flat, betas=(TRAINER.adam_beta1, TRAINER.adam_beta2), fused=True)
@@ -167,13 +175,15 @@ class _Group:
 
     def _clip(self) -> None:
         """Each member's gradient to a norm of 1 at most, as torch.nn.utils.clip_grad_norm_."""
-        squares = [gradient.flatten(1).square().sum(1) for gradient in self.gradients]
+        squares = [gradient.flatten(1).square().sum(1) for gradient in self.gradients.there().values()]
         factor = (1 / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp_(max=1)
-        for gradient in self.gradients:
+        for gradient in self.gradients.there().values():
             gradient.mul_(factor.view(-1, *(1,) * (gradient.ndim - 1)))
 
     def check_finite(self, done: int) -> None:
-        finite = torch.stack([torch.isfinite(weight).flatten(1).all(1) for weight in self.weights]).all(0)
+        finite = torch.stack(
+            [torch.isfinite(weight).flatten(1).all(1) for weight in self.weights.there().values()]
+        ).all(0)
         if not finite.all():
             n = int((~finite).nonzero()[0])
             raise NonFiniteError(
@@ -182,21 +192,24 @@ class _Group:
             )
 
     def member_weights(self, n: int) -> StackedWeights:
-        return StackedWeights(*(weight[n].clone() for weight in self.weights))
+        everything = self.weights.there() | self.objective.gate.learned()
+        return StackedWeights(**{name: weight[n].clone() for name, weight in everything.items()})
 
-    def transcoder(self, n: int) -> StandardTrainingTranscoder:
+    def transcoder(self, n: int) -> TrainingTranscoder[Any]:
         return _taken_out(self.members[n], self.member_weights(n), self.layer).eval()
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "weights": list(self.weights),
+            "weights": self.weights.there(),
+            "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "streams": self.streams.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for weight, there in zip(self.weights, state["weights"], strict=True):
-            weight.copy_(there)
+        for name, weight in self.weights.there().items():
+            weight.copy_(state["weights"][name])
+        self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.streams.load_state_dict(state["streams"])
 
@@ -227,25 +240,31 @@ def _aligned(like: StackedWeights) -> tuple[StackedWeights, list[Tensor]]:
 
     Vector kernels treat the last few numbers of a buffer apart, and may round them in another way. With every member
     on a whole number of vectors, a member's arithmetic is the same wherever it stands, to the bit."""
-    flat = [w.new_zeros(len(w), -(-w[0].numel() // ALIGNED) * ALIGNED) for w in like]
-    views = [buffer[:, : w[0].numel()].view(w.shape) for buffer, w in zip(flat, like, strict=True)]
-    return StackedWeights(*views), flat
+    shapes = {name: weight.shape for name, weight in like.there().items()}
+    flat = {
+        name: like.W_enc.new_zeros(shape[0], -(-shape[1:].numel() // ALIGNED) * ALIGNED)
+        for name, shape in shapes.items()
+    }
+    views = {name: flat[name][:, : shape[1:].numel()].view(shape) for name, shape in shapes.items()}
+    return StackedWeights(**views), list(flat.values())
 
 
 def _initial_weights(members: list[ToyMember]) -> StackedWeights:
     """As each member alone draws them; members that agree in seed and initialisation draw once."""
-    drawn: dict[Any, StandardTrainingTranscoder] = {}
+    drawn: dict[Any, TrainingTranscoder[Any]] = {}
     each = []
     for member in members:
         config = member.transcoder
-        key = (member.seed, config.d_in, config.d_sae, config.d_out, config.decoder_init_norm)
+        threshold = getattr(config, "jumprelu_init_threshold", None)
+        key = (member.seed, config.d_in, config.d_sae, config.d_out, config.decoder_init_norm, threshold)
         if key not in drawn:
             with _own_randomness(config.device):
                 torch.manual_seed(derived_seed(member.seed, "weights"))
-                drawn[key] = StandardTrainingTranscoder(config)
+                drawn[key] = training_transcoder(config)
         each.append(drawn[key])
+    dtype, names = each[0].dtype, [name for name in StackedWeights._fields if name in dict(each[0].named_parameters())]
     return StackedWeights(
-        *(torch.stack([getattr(t, name).detach() for t in each]).contiguous() for name in StackedWeights._fields)
+        **{name: torch.stack([t.get_parameter(name).detach().to(dtype) for t in each]).contiguous() for name in names}
     )
 
 
@@ -254,11 +273,16 @@ def _own_randomness(device: str) -> Any:
     return torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else [])
 
 
-def _taken_out(member: ToyMember, weights: StackedWeights, layer: Layer) -> StandardTrainingTranscoder:
+def training_transcoder(config: TrainingTranscoderConfig) -> TrainingTranscoder[Any]:
+    """A new one of the training class that is registered for the config, which it does not share."""
+    return SAE_TRAINING_CLASS_REGISTRY[config.architecture()][0](deepcopy(config))  # pyright: ignore
+
+
+def _taken_out(member: ToyMember, weights: StackedWeights, layer: Layer) -> TrainingTranscoder[Any]:
     with _own_randomness(member.transcoder.device):  # its weights are drawn, and then replaced
-        transcoder = StandardTrainingTranscoder(deepcopy(member.transcoder)).set_layer(layer)
+        transcoder = training_transcoder(member.transcoder).set_layer(layer)
     with torch.no_grad():
-        for name, weight in weights._asdict().items():
+        for name, weight in weights.there().items():
             getattr(transcoder, name).copy_(weight)
     return transcoder
 

@@ -1,8 +1,8 @@
-"""The objective of `StandardTrainingTranscoder` and its gradient, for n transcoders in one batched computation.
+"""The objective of this package's transcoders and its gradient, for n of them in one batched computation.
 
 Per member, as its `training_forward_pass`:
 
-    mean_rows ||t(x) - f(x)||^2 + sparsity * mean_rows sum_i g(a_i ||W_dec^i||) + jacobian * the Jacobian term
+    mean_rows ||t(x) - f(x)||^2 + what the architecture asks for its features + jacobian * the Jacobian term
     + masking * mean_rows sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i|| + augmentation * mean_rows ||t(x') - f(x')||^2
 
 The gradient is written out, because at this size autograd's bookkeeping and its fresh buffers cost more than the
@@ -10,23 +10,20 @@ arithmetic. All rows at which a member is evaluated (data, the ends of secants, 
 count) stand in one matrix, for one encoder and one decoder product a step.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.toy.dead_features import DeadFeatures
+from faithfulness_plugin.toy.gates import GATES, JumpReLUGate
+from faithfulness_plugin.toy.member import ToyMember
+from faithfulness_plugin.toy.penalties import Activity, penalty_of
 from faithfulness_plugin.toy.program import Coefficients, Program
 from faithfulness_plugin.toy.streams import Batch, Targets
-
-
-class StackedWeights(NamedTuple):
-    """The weights of n transcoders, or their gradients, under SAELens's names."""
-
-    W_enc: Float[Tensor, "n d_in d_sae"]
-    b_enc: Float[Tensor, "n d_sae"]
-    W_dec: Float[Tensor, "n d_sae d_out"]
-    b_dec: Float[Tensor, "n d_out"]
+from faithfulness_plugin.toy.weights import StackedWeights
 
 
 class Objective:
@@ -36,8 +33,11 @@ class Objective:
     that it needs beside the weights.
     """
 
-    def __init__(self, program: Program, n: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.program = program
+    def __init__(
+        self, members: Sequence[ToyMember], dead_feature_window: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.program = program = Program.of(members[0])
+        n = len(members)
         d_in, d_sae, d_out, self._batch = program.shape
         self._secant = program.estimator == "secant"
         self._tangent = program.estimator is not None and not self._secant
@@ -66,8 +66,9 @@ class Objective:
             buffer(n_decoded, d_out),
             buffer(n_decoded, d_sae),
         )
-        # fresh memory for results of this size would cost more than computing them
-        self._weighted, self._scratch = buffer(self._batch, d_sae), buffer(self._batch, d_sae)
+        self.gate = GATES[program.architecture](members, self._rows)
+        self._penalty = penalty_of(program)
+        self._dead = DeadFeatures(members, dead_feature_window) if program.revives else None
         n_probed = program.n_products * self._batch if self._tangent else 0
         self._through, self._g_through = buffer(n_probed, d_sae), buffer(n_probed, d_sae)
 
@@ -76,14 +77,18 @@ class Objective:
         self, weights: StackedWeights, coefficients: Coefficients, batch: Batch, gradients: StackedWeights, log: bool
     ) -> dict[str, Float[Tensor, " n"]]:
         """The losses by name and the L0 of each member, where they are to be logged; else nothing."""
+        if gradients.threshold is not None:
+            gradients.threshold.zero_()
         near = self._forward(weights, batch)
         losses = self._values(coefficients, batch, log)
         torch.bmm(self._g_out, weights.W_dec.mT, out=self._g_acts)
         torch.bmm(self._acts[:, self._decoded].mT, self._g_out, out=gradients.W_dec)
-        losses |= self._sparsity(weights, coefficients, gradients, log)
-        acts = self._acts[:, self._decoded]
-        torch.ops.aten.threshold_backward.grad_input(self._g_acts, acts, 0, grad_input=self._g_acts)
+        if self._penalty is not None:
+            losses |= self._penalty(self._activity, weights, coefficients, gradients, log)
+        self.gate.back(self._g_acts, self._acts[:, self._decoded], weights, gradients)
         torch.bmm(self._x[:, self._decoded].mT, self._g_acts, out=gradients.W_enc)
+        if gradients.W_skip is not None:
+            torch.bmm(self._g_out.mT, self._x[:, self._decoded], out=gradients.W_skip)
         torch.sum(self._g_acts, 1, out=gradients.b_enc)
         torch.sum(self._g_out, 1, out=gradients.b_dec)
         if self._tangent:
@@ -91,6 +96,10 @@ class Objective:
             losses |= self._products(weights, coefficients, batch.targets, gradients, near, log)
         if self.program.masking:
             losses |= self._masking(weights, coefficients, gradients, log)
+        if self._dead is not None:
+            data = self._rows["x"]
+            residual = batch.y - self._out[:, data]
+            losses |= self._dead(batch.x, self._acts[:, data], residual, weights, gradients, log)
         if log:
             losses["loss"] = torch.stack(list(losses.values())).sum(0)
             losses["l0"] = (self._acts[:, self._rows["x"]] > 0).sum((1, 2)) / self._batch
@@ -114,9 +123,17 @@ class Objective:
         if self.program.gate_bandwidth is not None and self._tangent:
             z, width = self._acts[:, self._gate_rows], self.program.gate_bandwidth
             near = (z.abs() < width / 2).to(z.dtype) / width
-        self._acts.clamp_(min=0)
+        self.gate.close(self._acts, weights)
         torch.baddbmm(weights.b_dec[:, None], self._acts[:, self._decoded], weights.W_dec, out=self._out)
+        if weights.W_skip is not None:
+            self._out.baddbmm_(self._x[:, self._decoded], weights.W_skip.mT)
         return near
+
+    @property
+    def _activity(self) -> Activity:
+        data = self._rows["x"]
+        near = self.gate.near if isinstance(self.gate, JumpReLUGate) else None
+        return Activity(self._acts[:, data], self._g_acts[:, data], None if near is None else near[:, data])
 
     @property
     def _gate_rows(self) -> slice:
@@ -160,33 +177,6 @@ class Objective:
             self._g_out[:, self._rows["x"]] -= gradient.sum(1)
         return {"jacobian_loss": (weight * error.square()).sum((1, 2, 3))} if log else {}
 
-    def _sparsity(
-        self, weights: StackedWeights, coefficients: Coefficients, gradients: StackedWeights, log: bool
-    ) -> dict[str, Tensor]:
-        """Adds the penalty's gradient to that of the activations and of W_dec."""
-        acts, weighted, scratch = self._acts[:, self._rows["x"]], self._weighted, self._scratch
-        norms = weights.W_dec.norm(dim=-1)
-        each = (coefficients.sparsity[:, None] / self._batch) * norms
-        losses = {}
-        if self.program.sparsity == "l1":
-            weighted.fill_(1)
-            if log:
-                losses["sparsity_loss"] = (each * acts.sum(1)).sum(1)
-        else:
-            # with E = exp(-2 s a), a >= 0: tanh(s a) = (1 - E) / (1 + E), and its slope in a is s 4 E / (1 + E)^2.
-            # exp is four times faster than tanh here
-            scale = coefficients.tanh_scale[:, None]
-            torch.mul(acts, (-2 * scale * norms)[:, None], out=weighted).exp_()
-            torch.add(weighted, 1, out=scratch)
-            if log:
-                losses["sparsity_loss"] = coefficients.sparsity / self._batch * ((1 - weighted) / scratch).sum((1, 2))
-            weighted.div_(scratch).div_(scratch)
-            each = 4 * scale * each
-        self._g_acts[:, self._rows["x"]].addcmul_(weighted, each[:, None])
-        of_norm = torch.mul(weighted, acts, out=scratch).sum(1) * each  # norm times the derivative by the norm
-        gradients.W_dec.addcmul_((of_norm / norms.square()).nan_to_num_(0.0, 0.0, 0.0)[..., None], weights.W_dec)
-        return losses
-
     def _products(
         self,
         weights: StackedWeights,
@@ -204,6 +194,8 @@ class Objective:
         kept = None if near is None else read.clone()
         through = self._gated(read)
         error = torch.bmm(through, writes).sub_(Jv)
+        if weights.W_skip is not None:
+            error.baddbmm_(v, weights.W_skip if pulled else weights.W_skip.mT)
         n_averaged = self._batch * (1 if self.program.estimator == "exact" else self.program.n_products)
         weight = (coefficients.jacobian * targets.scale / n_averaged)[:, None, None]
         losses = {"jacobian_loss": (weight * error.square()).sum((1, 2))} if log else {}
@@ -213,6 +205,8 @@ class Objective:
             of_gate = (g_read * kept).view(len(v), -1, *near.shape[1:]).sum(1)
             self._straight_through(of_gate * near, gradients)
         g_read = self._gated(g_read)
+        if gradients.W_skip is not None:
+            gradients.W_skip.baddbmm_(*((v.mT, g_product) if pulled else (g_product.mT, v)))
         if pulled:
             gradients.W_enc.baddbmm_(g_product.mT, through)
             gradients.W_dec.baddbmm_(g_read.mT, v)
@@ -244,3 +238,16 @@ class Objective:
         ):
             gradient.addcmul_(factor.nan_to_num_(0.0, 0.0, 0.0), weight)
         return {"gradient_masking_loss": (share * of_enc * of_dec).sum(1)} if log else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it learned beside the weights."""
+        return {
+            "learned": self.gate.learned(),
+            "since_fired": None if self._dead is None else self._dead.since_fired,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, value in self.gate.learned().items():
+            value.copy_(state["learned"][name])
+        if self._dead is not None:
+            self._dead.since_fired.copy_(state["since_fired"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,16 @@ class Program:
 
     shape: tuple[int, int, int, int]
     """(d_in, d_sae, d_out, batch size)."""
-    sparsity: str
+    architecture: str
+    sparsity: str | None
+    """The penalty's shape; None for no penalty."""
+    own_rows: bool = False
+    skip: bool = False
+    bandwidth: float | None = None
+    """JumpReLU's."""
+    ranked_by_norm: bool = False
+    revives: bool = False
+    """Dead features have a loss."""
     estimator: str | None = None
     probe: str = "rademacher"
     n_probes: int = 1
@@ -42,7 +51,13 @@ class Program:
             }
         return cls(
             shape,
-            config.sparsity,
+            config.architecture(),
+            getattr(config, "sparsity", getattr(config, "jumprelu_sparsity_loss_mode", None)),
+            member.rows is not None,
+            config.skip,
+            getattr(config, "jumprelu_bandwidth", None),
+            getattr(config, "rescale_acts_by_decoder_norm", False),
+            hasattr(config, "aux_loss_coefficient"),
             **jacobian,
             masking=config.gradient_masking_coefficient > 0,
             augmentation=member.augmentation.kind if member.augmentation else None,
@@ -95,15 +110,16 @@ class CoefficientSchedule:
 
         configs = [member.transcoder for member in members]
         self._final = Coefficients(
-            numbers([c.sparsity_coefficient for c in configs]),
-            numbers([c.tanh_scale for c in configs]),
+            numbers([_first(c, "sparsity_coefficient", "l0_coefficient") for c in configs]),
+            numbers([_first(c, "tanh_scale", "jumprelu_tanh_scale") for c in configs]),
             numbers([c.jacobian_coefficient for c in configs]),
             numbers([c.gradient_masking_coefficient for c in configs]),
             numbers([m.augmentation.coefficient if m.augmentation else 0.0 for m in members]),
         )
-        self._sparsity_steps = numbers([c.sparsity_warm_up_steps for c in configs])
-        self._jacobian_steps = numbers([c.jacobian_warm_up_steps for c in configs])
-        self._last = max(max(c.sparsity_warm_up_steps, c.jacobian_warm_up_steps) for c in configs)
+        sparsity_steps = [_first(c, "sparsity_warm_up_steps", "l0_warm_up_steps") for c in configs]
+        jacobian_steps = [c.jacobian_warm_up_steps for c in configs]
+        self._sparsity_steps, self._jacobian_steps = numbers(sparsity_steps), numbers(jacobian_steps)
+        self._last = max(*sparsity_steps, *jacobian_steps)
 
     def at(self, step: int) -> Coefficients:
         """At the step of this number, the first being 0; a warm-up starts at 0, as SAELens's do."""
@@ -113,6 +129,11 @@ class CoefficientSchedule:
             sparsity=self._final.sparsity * _share(step, self._sparsity_steps),
             jacobian=self._final.jacobian * _share(step, self._jacobian_steps),
         )
+
+
+def _first(config: Any, *names: str) -> int | float:
+    """The first of these fields that the config has, or 0."""
+    return next((getattr(config, name) for name in names if hasattr(config, name)), 0)
 
 
 def _share(step: int, warm_up_steps: Tensor) -> Tensor:

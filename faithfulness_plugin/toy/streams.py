@@ -52,7 +52,7 @@ class Streams:
         first = members[0]
         self.config = first.matching if first.matched else None
         self.augmentation = first.augmentation
-        self._rows = _Rows(members, device, dtype)
+        self._rows = (_Rows if first.rows is None else _OwnRows)(members, device, dtype)
         targets_of, target_of = _shared([(_data_key(m), m.matching, m.augmentation) for m in members])
         self._row_of_target = self._rows.index[self._index(targets_of)]
         self._generators = [JacobianMatching(members[i].matching).generator(device) for i in targets_of]
@@ -166,19 +166,39 @@ class _Rows:
         firsts, index = _shared([_data_key(m) for m in members])
         distinct = [members[i] for i in firsts]
         seeds, draw_of = _shared([m.seed for m in distinct])
-        self._inputs = [distinct[i].inputs(device) for i in seeds]
+        self._inputs = [distinct[i].abs_inputs(device) for i in seeds]
 
         def each(values: list[float]) -> Tensor:
             return torch.tensor(values, device=device)[:, None, None]
 
         self._density, self._repeat_frac = each([m.density for m in distinct]), each([m.repeat_frac for m in distinct])
-        self._points = torch.stack([m.inputs(device).point for m in distinct])[:, None]
+        self._points = torch.stack([m.abs_inputs(device).point for m in distinct])[:, None]
         self._draw_of, self.index = torch.tensor(draw_of, device=device), torch.tensor(index, device=device)
 
     def __next__(self) -> Tensor:
         draws = [inputs.draw() for inputs in self._inputs]
         stacked = AbsDraw(*(_each(torch.stack(each), self._draw_of) for each in zip(*draws, strict=True)))
         return abs_rows(stacked, self._density, self._repeat_frac, self._points).to(self.dtype)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [inputs.state_dict() for inputs in self._inputs]
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        for inputs, state in zip(self._inputs, states, strict=True):
+            inputs.load_state_dict(state)
+
+
+class _OwnRows:
+    """The same of members with rows of their own, which share no draws but those of the same source and seed."""
+
+    def __init__(self, members: Sequence[ToyMember], device: torch.device, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        firsts, index = _shared([_data_key(m) for m in members])
+        self._inputs = [members[i].inputs(device) for i in firsts]
+        self.index = torch.tensor(index, device=device)
+
+    def __next__(self) -> Tensor:
+        return torch.stack([next(inputs) for inputs in self._inputs]).to(self.dtype)
 
     def state_dict(self) -> list[dict[str, Any]]:
         return [inputs.state_dict() for inputs in self._inputs]
@@ -196,6 +216,8 @@ def _each(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _data_key(member: ToyMember) -> tuple[Any, ...]:
+    if member.rows is not None:
+        return (member.seed, member.rows)
     return (member.seed, member.density, member.repeat_frac, member.n_ones)
 
 

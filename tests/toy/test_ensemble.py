@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 from faithfulness_plugin import (
     AbsInputs,
     AbsNetwork,
+    BatchTopKTrainingTranscoderConfig,
+    JumpReLUTrainingTranscoderConfig,
     StandardTrainingTranscoder,
     StandardTrainingTranscoderConfig,
+    TopKTrainingTranscoderConfig,
     metrics,
     train_transcoder,
 )
-from faithfulness_plugin.benchmarks.controls import NoiseAugmentedTranscoder, NoiseAugmentedTranscoderConfig
+from faithfulness_plugin.benchmarks.controls import augmented
 from faithfulness_plugin.seeds import derived_seed
-from faithfulness_plugin.toy.ensemble import learning_rates, train_ensemble
+from faithfulness_plugin.toy.ensemble import learning_rates, train_ensemble, training_transcoder
 from faithfulness_plugin.toy.member import Augmentation, ToyMember
 from faithfulness_plugin.toy.program import Program
 from faithfulness_plugin.transcoders.base import NonFiniteError
@@ -42,6 +45,29 @@ JACOBIANS: dict[str, dict[str, Any]] = {
     "central secant": {"estimator": "secant", "central": True, "n_probes": 2},
     "jittered central secant, pairs": {"estimator": "secant", "central": True, "jitter": 0.3, "probe": "pair"},
 }
+ARCHITECTURES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "tanh": (StandardTrainingTranscoderConfig, {}),
+    "l1, skip": (StandardTrainingTranscoderConfig, {"sparsity": "l1", "skip": True}),
+    "tanh, skip": (StandardTrainingTranscoderConfig, {"skip": True}),
+    "topk": (TopKTrainingTranscoderConfig, {"k": 3}),
+    "topk, skip, by activation": (
+        TopKTrainingTranscoderConfig,
+        {"k": 2, "skip": True, "rescale_acts_by_decoder_norm": False, "aux_loss_coefficient": 0.3},
+    ),
+    "topk, many, none revived": (TopKTrainingTranscoderConfig, {"k": 8, "aux_loss_coefficient": 0.0}),
+    "batch_topk": (BatchTopKTrainingTranscoderConfig, {"k": 1.7}),
+    "batch_topk, skip": (BatchTopKTrainingTranscoderConfig, {"k": 2.3, "skip": True, "topk_threshold_lr": 0.2}),
+    "jumprelu": (
+        JumpReLUTrainingTranscoderConfig,
+        {"jumprelu_sparsity_loss_mode": "step", "l0_coefficient": 0.3, "l0_warm_up_steps": 4},
+    ),
+    "jumprelu by tanh, skip": (
+        JumpReLUTrainingTranscoderConfig,
+        {"jumprelu_sparsity_loss_mode": "tanh", "jumprelu_tanh_scale": 2.0, "l0_coefficient": 0.2, "skip": True},
+    ),
+}
+"""JumpReLU's rectangles are wide here, for thresholds to have gradients."""
+JUMPRELU = {"jumprelu_bandwidth": 0.4, "jumprelu_init_threshold": 0.1, "normalize_activations": "none"}
 
 
 @pytest.fixture
@@ -52,10 +78,18 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def member(kind: str = "none", seed: int = 0, augmentation: Augmentation | None = None, **fields: Any) -> ToyMember:
-    data = {name: fields.pop(name) for name in ("density", "repeat_frac", "n_ones") if name in fields}
+def member(
+    kind: str = "none",
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+    architecture: str = "tanh",
+    **fields: Any,
+) -> ToyMember:
+    config_class, own = ARCHITECTURES[architecture]
+    fields = {**(JUMPRELU if config_class is JumpReLUTrainingTranscoderConfig else {}), **own, **fields}
+    data: dict[str, Any] = {name: fields.pop(name) for name in ("density", "repeat_frac", "n_ones") if name in fields}
     jacobian = {"jacobian": {**JACOBIANS[kind], "seed": seed}} if kind != "none" else {}
-    config = StandardTrainingTranscoderConfig(
+    config = config_class(
         **{
             "d_in": 5,
             "d_sae": 12,
@@ -85,14 +119,13 @@ class InDoublePrecision:
 
 def alone(of: ToyMember, layer: Any, **schedule: Any):
     """What the member is, by the public single-model path."""
-    config, fields = of.transcoder, dict(vars(of.transcoder))
-    transcoder_class: Any = StandardTrainingTranscoder
+    config = of.transcoder
     if of.augmentation:
-        transcoder_class = NoiseAugmentedTranscoder
-        added = {f"augmentation_{name}": value for name, value in vars(of.augmentation).items()}
-        config = NoiseAugmentedTranscoderConfig(**fields, **added)
+        config = augmented(config, of.augmentation)
     torch.manual_seed(derived_seed(of.seed, "weights"))
-    transcoder = transcoder_class(config)
+    transcoder: Any = training_transcoder(config)
+    if of.transcoder.architecture() == "faithful_jumprelu_transcoder":
+        transcoder.threshold.data = transcoder.threshold.data.to(transcoder.dtype)  # SAELens keeps them in float32
     return train_transcoder(transcoder, layer, InDoublePrecision(of), log_every=1, progress=False, **schedule)
 
 
@@ -101,7 +134,19 @@ def assert_same(ensemble, i: int, single) -> None:
         assert here == pytest.approx(there, rel=1e-10, abs=1e-12)
     taken_out = ensemble.transcoder(i)
     for name, weight in taken_out.named_parameters():
-        torch.testing.assert_close(weight, single.transcoder.get_parameter(name), rtol=1e-9, atol=1e-11)
+        there = single.transcoder.get_parameter(name)
+        loose = name == "threshold"  # whose optimizer SAELens runs in float32
+        torch.testing.assert_close(
+            weight, there.to(weight.dtype), rtol=1e-6 if loose else 1e-9, atol=1e-8 if loose else 1e-11
+        )
+    for name, value in taken_out.named_buffers():
+        torch.testing.assert_close(value, single.transcoder.get_buffer(name), rtol=1e-9, atol=1e-11)
+
+
+def assert_equal_to_the_bit(here, there) -> None:
+    assert here.there().keys() == there.there().keys()
+    for name, weight in here.there().items():
+        assert torch.equal(weight, there.there()[name])
 
 
 @pytest.mark.parametrize("kind", JACOBIANS)
@@ -127,6 +172,31 @@ def test_so_is_a_member_with_augmentation(kind, augmentation):
     ensemble = train_ensemble(members, layer, log_every=1, progress=False, **SCHEDULE)
     for i, of in enumerate(members):
         assert_same(ensemble, i, alone(of, layer, **SCHEDULE))
+
+
+@pytest.mark.parametrize("kind", ["none", "jvp", "jittered jvp", "vjp", "exact, pairs", "secant", "jittered secant"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_so_is_a_member_of_any_architecture(kind, architecture):
+    more: dict[str, Any] = {"k": 1.0 if "batch" in architecture else 1} if "topk" in architecture else {}
+    members = [
+        member(kind, 1, architecture=architecture, gradient_masking_coefficient=0.02),
+        member(kind, 2, architecture=architecture, gradient_masking_coefficient=0.02, density=0.9, **more),
+    ]
+    layer = AbsNetwork(5).double()
+    schedule = {**SCHEDULE, "n_steps": 25, "dead_feature_window": 3}
+    ensemble = train_ensemble(members, layer, log_every=1, progress=False, **schedule)
+    for i, of in enumerate(members):
+        assert_same(ensemble, i, alone(of, layer, **schedule))
+
+
+@pytest.mark.parametrize("architecture", ["tanh, skip", "topk", "batch_topk", "jumprelu"])
+@pytest.mark.parametrize("augmentation", [Augmentation("noise", 1.3, 0.4), Augmentation("interpolation", 0.7)])
+def test_so_is_one_of_any_architecture_with_augmentation(architecture, augmentation):
+    members = [member("none", seed, augmentation, architecture) for seed in (3, 4)]
+    layer = AbsNetwork(5).double()
+    ensemble = train_ensemble(members, layer, log_every=1, progress=False, dead_feature_window=3, **SCHEDULE)
+    for i, of in enumerate(members):
+        assert_same(ensemble, i, alone(of, layer, dead_feature_window=3, **SCHEDULE))
 
 
 def test_any_layer_will_do_of_any_output_width(mlp):
@@ -162,8 +232,7 @@ def test_a_member_does_not_depend_on_its_neighbours_to_the_bit(kind, d_in, d_sae
     for numbers in ([3], [6, 3], [5, 0, 3, 2]):
         some = train_ensemble([members[i] for i in numbers], layer, **schedule)
         for n, i in enumerate(numbers):
-            for here, there in zip(some.weights[n], together.weights[i], strict=True):
-                assert torch.equal(here, there)
+            assert_equal_to_the_bit(some.weights[n], together.weights[i])
 
 
 @settings(max_examples=8)
@@ -187,7 +256,7 @@ def test_resumed_after_a_kill_at_any_step_it_is_the_uninterrupted_run(tmp_path_f
     whole = train_ensemble(members, layer, progress=False, **schedule)
     assert resumed.history == whole.history
     for here, there in zip(resumed.weights, whole.weights, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+        assert_equal_to_the_bit(here, there)
     again = train_ensemble(members, layer, checkpoint=path, progress=False, **schedule)
     assert again.history == whole.history  # complete: nothing is trained
 
@@ -272,8 +341,15 @@ def test_bad_arguments_say_what_to_do(as_installed):
     ):
         with pytest.raises(ValueError, match=match):
             train_ensemble(members, layer, **{**SCHEDULE, **changed})
-    with pytest.raises(ValueError, match="without a skip connection"):
-        member(skip=True)
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("without straight-through gates", {"kind": "jvp, straight-through gates", "architecture": "topk"}),
+        ("jumprelu_ste_to_input", {"architecture": "jumprelu", "jumprelu_ste_to_input": True}),
+        ("pre_act_loss_coefficient", {"architecture": "jumprelu", "pre_act_loss_coefficient": 0.1}),
+        ("quadratic", {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "quadratic", "target_l0": 2.0}),
+    ]
+    for match, fields in refused:
+        with pytest.raises(ValueError, match=f"{match}.*use train_transcoder"):
+            member(**fields)
     with pytest.raises(ValueError, match="choose 'noise' or 'interpolation'"):
         Augmentation("blur")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="scale=0"):

@@ -1,0 +1,25 @@
+"""The transcoder that is the layer itself."""
+
+import torch
+from torch import Tensor
+
+from faithfulness_plugin.toy.relu_network import ReluNetwork
+from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+
+
+@torch.no_grad()
+def exact_transcoder(network: ReluNetwork) -> StandardTrainingTranscoder:
+    """A transcoder with a feature for each neuron and equal outputs, in `eval` mode: what perfect scores look like."""
+    W_in: Tensor = network.W_in
+    transcoder = StandardTrainingTranscoder(
+        StandardTrainingTranscoderConfig(
+            d_in=W_in.shape[0],
+            d_sae=W_in.shape[1],
+            d_out=network.W_out.shape[1],
+            dtype=str(W_in.dtype).removeprefix("torch."),
+        )
+    )
+    weights = {"W_enc": W_in, "b_enc": network.b_in, "W_dec": network.W_out, "b_dec": network.b_out}
+    for name, weight in weights.items():
+        transcoder.get_parameter(name).copy_(weight)
+    return transcoder.set_layer(network).eval()
