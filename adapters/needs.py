@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def needs(requirement: str, *, install: str | None = None) -> Iterator[None]:
-    """Around the import of an optional library: where it is missing, an ImportError says how to install it.
+    """Around the import of an optional library: where it is missing, or another, an ImportError says what to install.
 
     Args:
         requirement: as pip takes it.
@@ -18,5 +18,11 @@ def needs(requirement: str, *, install: str | None = None) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"this adapter needs {requirement}, and {error.name} is missing: pip install {pip}",
+            name=error.name,
+        ) from error
+    except ImportError as error:
+        raise ImportError(
+            f"this adapter needs {requirement}, and what is there under that name is another version, or another "
+            f"package ({str(error).splitlines()[0]}): pip install {pip}",
             name=error.name,
         ) from error

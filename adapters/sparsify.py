@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -39,7 +39,8 @@ def match_jacobians(
 
     One call before `trainer.fit()`, or a `with` around it. The unit is FVU: a coefficient of 1 says that losing the
     whole Jacobian costs as much as losing the whole output. The logged FVU, and `save_best`, which goes by it, stay
-    what they were. In loss_fn "ce" and "kl" it is added to these, in the same unit.
+    what they were. In loss_fn "ce" and "kl" it is added to these, in the same unit; the term of a layer then trains its
+    own transcoder and none before it. A chunk of one row adds no term: it has no variance to take as the unit.
 
     Args:
         trainer: with `sae.transcode` on. Any number of hookpoints and seeds, skip connections, TopK and Multi-TopK,
@@ -51,9 +52,12 @@ def match_jacobians(
         What was added: `remove()` undoes it, `relative_errors` tells of the last step.
 
     Raises:
-        ValueError: autoencoders; a trainer that is matched already; hookpoints within others, or such that are no
-            function of their input row by row (a whole block, with its attention); a negative coefficient.
+        ValueError: autoencoders; a trainer that is matched already; hookpoints within others; a negative coefficient; a
+            gate_bandwidth; a config and options. On the first batch: hookpoints that are no function of their input row
+            by row (a whole block, with its attention).
     """
+    if config is not None and options:
+        raise ValueError("pass either a config or its fields, not both")
     return MatchedTrainer(trainer, coefficient, JacobianMatchingConfig(**options) if config is None else config)
 
 
@@ -71,20 +75,26 @@ class MatchedTrainer:
                 "this trainer's sparse coders reconstruct their own input: SparseCoderConfig(transcode=True) makes "
                 "transcoders of them"
             )
+        if config.gate_bandwidth is not None:
+            raise ValueError(
+                f"gate_bandwidth={config.gate_bandwidth}: these transcoders keep the largest features and have no "
+                'threshold that it could train; leave it out, or use estimator="secant", which trains the choice'
+            )
         if any(_matched_already(coder) for coder in trainer.saes.values()):
             raise ValueError("this trainer is matched already: call remove() on what match_jacobians returned first")
         modules = {name: _module_at(trainer, name) for name in trainer.saes}
-        _require_apart(modules)
+        _require_apart(trainer)
         self.coefficient = coefficient
         self.relative_errors = {}
         self._end_to_end = trainer.cfg.loss_fn != "fvu"
+        self._layers_run = trainer.cfg.loss_fn != "ce"  # there it puts identities in their places
         self._steps = trainer.cfg.grad_acc_steps
         rank = Processes.here().rank
         self._matching = {
             name: JacobianMatching(replace(config, seed=derived_seed(config.seed, f"{name}, process {rank}")))
             for name in modules
         }
-        self._unchecked = set() if self._end_to_end else set(modules)
+        self._unchecked = set(modules)
         self._hooks = [
             coder.register_forward_hook(_Term(self, name, modules[name]), with_kwargs=True)
             for name, coder in trainer.saes.items()
@@ -122,13 +132,13 @@ class MatchedTrainer:
         out: ForwardOutput,
     ) -> ForwardOutput:
         """What the transcoder has put out, with the term's gradient on it and all values as they were."""
+        matching, here, known = self._matching[name], x.detach(), y.detach() if self._layers_run else None
         if name in self._unchecked:
-            _require_function(name, layer, x, y)
+            _require_function(name, layer, here, known)
             self._unchecked.discard(name)
-        matching = self._matching[name]
-        targets = matching.targets(layer, x, y=None if self._end_to_end else y).to(coder.dtype)
+        targets = matching.targets(layer, here, y=known).to(coder.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            gate = _piece_of_output(coder, targets.x, out) if matching.config.jitter == 0 else None
+            gate = _piece_of_output(coder, x.to(coder.dtype), out) if matching.config.jitter == 0 else None
             loss = matching.from_targets(coder, targets, gate=gate)
         relative = matching.relative_error(loss, targets)
         self.relative_errors[name] = relative.detach()
@@ -150,7 +160,7 @@ class _Term:
     def __call__(self, coder: SparseCoder, args: Any, kwargs: dict[str, Any], out: ForwardOutput) -> Any:
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
         x, y = given["x"], given.get("y")
-        if y is None or len(x) == 0 or not torch.is_grad_enabled():
+        if y is None or len(x) < 2 or not torch.is_grad_enabled():  # the unit is a variance over rows
             return out
         return self.owner.add_to(self.name, self.layer, coder, x, y, given.get("total_variance"), out)
 
@@ -184,7 +194,9 @@ def _matched_already(coder: SparseCoder) -> bool:
     return any(isinstance(hook, _Term) for hook in coder._forward_hooks.values())
 
 
-def _require_apart(modules: Mapping[str, nn.Module]) -> None:
+def _require_apart(trainer: Trainer) -> None:
+    """Of all hookpoints: with `distribute_modules` this process has the transcoders of some of them."""
+    modules = {point: trainer.model.base_model.get_submodule(point) for point in trainer.cfg.hookpoints}
     for outer, module in modules.items():
         within = set(module.modules()) - {module}
         inner = next((name for name, other in modules.items() if other in within), None)
@@ -195,16 +207,21 @@ def _require_apart(modules: Mapping[str, nn.Module]) -> None:
             )
 
 
-def _require_function(name: str, layer: Layer, x: Tensor, y: Tensor) -> None:
-    """Raises ValueError where a row of the output is no function of that row of the input."""
-    x, y = x[:CHECKED_ROWS].detach(), y[:CHECKED_ROWS].detach()
+def _require_function(name: str, layer: Layer, x: Tensor, y: Tensor | None) -> None:
+    """Raises ValueError where a row of the output is no function of that row of the input.
+
+    The last rows by themselves are held against y, which the model made of all of them, or, where it has not run the
+    layer, against what that makes of a sequence of rows: attention would show in either.
+    """
+    n = min(CHECKED_ROWS, len(x) // 2)
     why = "its output has other values"
     try:
-        found = layer_output(layer, x)
-        if found.shape == y.shape and (found - y).norm() <= CHECKED_TO * y.norm():
+        found = layer_output(layer, x[-n:])
+        wanted = (layer_output(layer, x[-2 * n :][None])[0] if y is None else y)[-n:]
+        if found.shape == wanted.shape and (found - wanted).norm() <= CHECKED_TO * wanted.norm():
             return
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        why = str(error).splitlines()[0]
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
     raise ValueError(
         f"hookpoint {name} is no function of its input, row by row, whose Jacobian could be matched ({why}): name the "
         'MLP, such as "layers.3.mlp"'
@@ -212,14 +229,17 @@ def _require_function(name: str, layer: Layer, x: Tensor, y: Tensor) -> None:
 
 
 def _piece_of_output(coder: SparseCoder, x: Float[Tensor, "rows d_in"], out: ForwardOutput) -> LinearPiece:
-    """Of a forward pass already made at x."""
+    """Of a forward pass already made at x, as a function of this transcoder's weights alone."""
+    behind_another, x = x.requires_grad, x.detach()
     indices, acts = out.latent_indices, out.latent_acts
-    if coder.cfg.multi_topk:  # then the pass returns 4 k of them
+    if coder.cfg.multi_topk:  # then the pass returns the 4 k largest
+        if coder.cfg.activation == "groupmax":  # of which those that it kept are not the largest
+            return cast(LinearPiece, linear_piece(coder, x))
         kept = acts.topk(coder.cfg.k, sorted=False).indices
         indices, acts = indices.gather(-1, kept), acts.gather(-1, kept)
     entries = ActiveFeatures.same_count(indices, coder.num_latents)
-    # without their graph, or rounded by autocast, they are made again
-    again = coder.cfg.multi_topk or acts.dtype != coder.dtype
+    # without their graph, with that of the transcoders before, or rounded by autocast, they are made again
+    again = coder.cfg.multi_topk or behind_another or acts.dtype != coder.dtype
     values = _acts(coder, x, entries) if again else _passing(acts).flatten()
     return SparsePiece(x, _weights(coder), values, entries)
 

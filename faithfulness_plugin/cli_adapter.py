@@ -19,7 +19,7 @@ def adapter(
 ) -> None:
     """Time another library's trainer with and without the Jacobian term, in turns in one process.
 
-    A minute or two; keep the machine quiet meanwhile. Complete, it shows what is there.
+    Some minutes; keep the machine quiet meanwhile. Complete, it shows what is there.
     """
     import torch
 
@@ -31,14 +31,14 @@ def adapter(
     from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
     from faithfulness_plugin.benchmarks.schema import ResultError
 
-    given = {"library": library, "rounds": rounds, "threads": threads or torch.get_num_threads()}
+    given = {"library": library, "rounds": rounds, "threads": torch.get_num_threads() if threads is None else threads}
     folder = Path("out/adapter_overhead") / library if out is None else out
     try:
         config = make_config({k: v for k, v in given.items() if v is not None}, "options", OverheadConfig)
         result = open_result(folder, config, DISTRIBUTIONS[library], overwrite=overwrite)
     except (TrainConfigError, ResultError) as error:
         fail(str(error), 2)
-    if result.complete:
+    if shown := result.complete:
         say(f"{folder / RESULT_FILENAME} is complete; shown again, not run again (--overwrite runs it anew)")
     try:
         result = measure(result, folder, say)
@@ -48,4 +48,5 @@ def adapter(
     except (ImportError, ValueError, RuntimeError, OSError) as error:
         fail(one_line(error), 1)
     show(table([result]))
-    say(f"written: {folder / RESULT_FILENAME}")
+    if not shown:
+        say(f"written: {folder / RESULT_FILENAME}")

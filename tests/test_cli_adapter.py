@@ -22,6 +22,10 @@ def test_no_rounds_is_refused(tmp_path):
     fails(adapter("sparsify", "--rounds", "0", "--out", str(tmp_path)), 2, "rounds")
 
 
+def test_no_threads_are_refused(tmp_path):
+    fails(adapter("sparsify", "--threads", "0", "--out", str(tmp_path)), 2, "threads")
+
+
 @pytest.mark.skipif(INSTALLED, reason="the library is there")
 def test_a_missing_library_says_what_to_install_and_writes_nothing(tmp_path):
     fails(adapter("sparsify", "--out", str(tmp_path / "out")), 1, "pip install 'eai-sparsify")

@@ -13,15 +13,20 @@ RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "comp
 
 class Recorder:
     """Collects outcomes by what tests say to show (`pytest.mark.works`). Nothing may be skipped, and where anything
-    fails nothing is written."""
+    fails nothing is written; nor after a part of them."""
 
     def __init__(self, library: str) -> None:
         self.library = library
         self.shown: dict[str, list[str]] = {}
         self.outcomes: dict[str, list[str]] = defaultdict(list)
         self.n_tests = 0
+        self.partial = False
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        self.partial = True
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self.partial |= any("::" in arg for arg in items[0].config.args) if items else True
         self.shown = {item.nodeid: [mark.args[0] for mark in item.iter_markers("works")] for item in items}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -37,7 +42,7 @@ class Recorder:
         every = [outcome for outcomes in self.outcomes.values() for outcome in outcomes]
         if "skipped" in every or not every:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if session.exitstatus == 0 and not session.config.getoption("keyword"):
+        if session.exitstatus == 0 and not self.partial:
             result = CompatibilityResult(
                 complete=True,
                 environment=Environment.here("cpu", packages=DISTRIBUTIONS[self.library]),

@@ -44,7 +44,7 @@ def export_transcoder_set(
             need not be given.
         feature_output_hook: where they write, likewise.
         scan: a name that circuit-tracer looks features up by; its own is the set's.
-        overwrite: replace a set that is there.
+        overwrite: replace a set that is there, and nothing else is.
 
     Returns:
         The folder.
@@ -54,7 +54,7 @@ def export_transcoder_set(
             output is not as wide as their input; TopK; activations that are normalised; hooks that nobody said; a
             folder with something in it; one that cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     finished = {layer: _finished(transcoder) for layer, transcoder in sorted(transcoders.items())}
     _require_a_set(finished)
     config = {
@@ -65,8 +65,10 @@ def export_transcoder_set(
         **({} if scan is None else {"scan": scan}),
     }
     taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if taken and not (overwrite and (folder / CONFIG).exists()):
-        raise ValueError(f"{folder} is not empty: choose another folder, or overwrite=True for a set that is there")
+    if taken and not (overwrite and _is_a_set(folder)):
+        raise ValueError(
+            f"{folder} is not empty: choose another folder, or overwrite=True for one that holds a set and nothing else"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -75,14 +77,39 @@ def export_transcoder_set(
                 save_file(_weights(transcoder), unfinished / f"layer_{layer}.safetensors")
             (unfinished / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
             unfinished.chmod(0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(unfinished, folder)
+            _put_in_place(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
+        raise ValueError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
     return folder
+
+
+def _is_a_set(folder: Path) -> bool:
+    """Whether all that it holds is of a set."""
+    if not folder.is_dir() or not all(p.name == CONFIG or p.match("layer_*.safetensors") for p in folder.iterdir()):
+        return False
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(config, dict) and config.get("model_kind") == "transcoder_set"
+
+
+def _put_in_place(unfinished: Path, folder: Path) -> None:
+    """Under its name; what stood there goes only once the new set stands."""
+    if not folder.exists():
+        os.replace(unfinished, folder)
+        return
+    before = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")) / "before"
+    os.replace(folder, before)
+    try:
+        os.replace(unfinished, folder)
+    except OSError:
+        os.replace(before, folder)
+        raise
+    finally:
+        shutil.rmtree(before.parent, ignore_errors=True)
 
 
 def load_transcoder_set(folder: Path | str, device: str = "cpu") -> dict[int, Transcoder]:

@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+import warnings
+from functools import cache
 
 ADAPTERS = {
     "sparsify": "faithfulness_plugin.adapters.sparsify",
@@ -12,9 +14,18 @@ ADAPTERS = {
 
 
 def adapter_imported(cls: type) -> bool:
-    """Imports the adapter for a class, or for what it inherits from. Returns whether there was one to import."""
+    """Imports the adapter for a class, or for what it inherits from. Returns whether one was imported now. A package
+    that only shares its name with the library, or is of another version, has none: a warning says so, once."""
     roots = dict.fromkeys(base.__module__.partition(".")[0] for base in cls.__mro__)
-    wanted = [ADAPTERS[root] for root in roots if root in ADAPTERS and ADAPTERS[root] not in sys.modules]
-    for name in wanted:
-        importlib.import_module(name)
-    return bool(wanted)
+    wanted = [root for root in roots if root in ADAPTERS and ADAPTERS[root] not in sys.modules]
+    return sum(map(_imported, wanted)) > 0
+
+
+@cache
+def _imported(root: str) -> bool:
+    try:
+        importlib.import_module(ADAPTERS[root])
+    except ImportError as error:
+        warnings.warn(f"classes of {root} are differentiated by autograd: {error}", stacklevel=2)
+        return False
+    return True

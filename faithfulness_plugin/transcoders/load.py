@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens import SAE
+from sae_lens.registry import SAE_CLASS_REGISTRY
 from safetensors import SafetensorError
 
 from faithfulness_plugin.transcoders.formats import circuit_tracer, dictionary_learning, sparsify
@@ -40,6 +41,13 @@ def load_transcoder(path: Path | str, *, layer: int | None = None, device: str =
         raise FormatError(f"{path}: a file there is damaged ({error}): fetch it, or train it again") from error
     except OSError as error:
         raise FormatError(f"{error.filename or path} cannot be read ({error.strerror}): check the path") from error
+    except FormatError as error:  # some know shapes only
+        raise error if str(path) in str(error) else FormatError(f"{path}: {error}") from error
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise FormatError(
+            f"{path}: what stands there makes no transcoder ({type(error).__name__}: {said}): fetch or train it again"
+        ) from error
 
 
 def _read(path: Path, layer: int | None, device: str) -> Any:
@@ -79,9 +87,12 @@ def _read_file(path: Path, layer: int | None, device: str) -> Any:
 
 
 def _read_sae_lens(path: Path, config: dict[str, Any], device: str) -> Any:
+    known = config["architecture"] in SAE_CLASS_REGISTRY
     try:
         return SAE.load_from_disk(path, device=device)
     except KeyError as error:
+        if known:
+            raise FormatError(f"{path / 'cfg.json'} looks like {SAE_LENS_TITLE}'s, and lacks {error}") from error
         raise FormatError(
             f"{path / 'cfg.json'}: SAELens knows no architecture {config['architecture']} to load (a checkpoint of "
             "training? save_inference_model writes what can be loaded; a class of another package? import that first)"

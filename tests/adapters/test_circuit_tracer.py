@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,8 +114,35 @@ def test_nothing_is_overwritten_silently(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "layer_0.safetensors"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="is not empty"):
-        export_transcoder_set(two_layers(), tmp_path / "mine", **TINY, overwrite=True)
+    for config in ("", "lr: 1", "model_kind: transcoder_set"):
+        (tmp_path / "mine" / "config.yaml").write_text(config)
+        with pytest.raises(ValueError, match="is not empty"):
+            export_transcoder_set(two_layers(), tmp_path / "mine", **TINY, overwrite=True)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_a_set_is_replaced_from_within_through_a_link_and_survives_a_failure(tmp_path, monkeypatch):
+    folder = export_transcoder_set(two_layers("standard"), tmp_path / "set", **TINY)
+    monkeypatch.chdir(folder)
+    assert export_transcoder_set({0: of("standard")}, ".", **TINY, overwrite=True) == folder
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "layer_0.safetensors"]
+    (tmp_path / "link").symlink_to(folder)
+    export_transcoder_set(two_layers("standard"), tmp_path / "link", **TINY, overwrite=True)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == 3
+    original, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == 2:  # the new set under its name
+            raise OSError(28, "No space left on device")
+        original(source, target)
+
+    monkeypatch.setattr("faithfulness_plugin.adapters.circuit_tracer.transcoder_set.os.replace", replace)
+    with pytest.raises(ValueError, match="No space left"):
+        export_transcoder_set({0: of("standard")}, folder, **TINY, overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def replacement_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

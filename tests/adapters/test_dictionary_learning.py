@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from oracles import jacobians_of_batch
 from torch import Tensor, nn
 
-from faithfulness_plugin import JacobianMatching, load_transcoder, metrics, transcoder_jvp, transcoder_vjp
+from faithfulness_plugin import (
+    JacobianMatching,
+    JacobianMatchingConfig,
+    load_transcoder,
+    metrics,
+    transcoder_jvp,
+    transcoder_vjp,
+)
 from faithfulness_plugin.transcoders.formats.parts import FormatError
 
 pytest.importorskip("dictionary_learning")
@@ -27,7 +34,7 @@ from dictionary_learning.dictionary import (
 )
 from dictionary_learning.trainers.batch_top_k import BatchTopKSAE, BatchTopKTrainer
 from dictionary_learning.trainers.gdm import GatedSAETrainer
-from dictionary_learning.trainers.jumprelu import JumpReluTrainer
+from dictionary_learning.trainers.jumprelu import JumpReLUFunction, JumpReluTrainer
 from dictionary_learning.trainers.p_anneal import PAnnealTrainer
 from dictionary_learning.trainers.standard import StandardTrainer, StandardTrainerAprilUpdate
 from dictionary_learning.trainers.top_k import AutoEncoderTopK, TopKTrainer
@@ -167,7 +174,12 @@ def test_a_secants_gradient_is_that_of_the_function_itself(kind, layer):
     with trainer.reading(x) as encoded:
         trainer.own_loss(x, pair[:, 1], 5, False)
     ours = matching.from_targets(ae, targets, gate=trainer.piece(x, encoded[-1]))
-    if kind == "BatchTopK":
+    if kind == "JumpReLU":
+
+        def t(rows: Tensor) -> Tensor:
+            pre: Any = JumpReLUFunction.apply(rows @ ae.W_enc + ae.b_enc, ae.threshold, trainer.bandwidth)
+            return ae.decode(pre)
+    elif kind == "BatchTopK":
         pre = torch.relu(ae.encoder(x - ae.b_dec))
         least = pre.flatten().topk(K * len(x)).values[-1]
 
@@ -179,8 +191,37 @@ def test_a_secants_gradient_is_that_of_the_function_itself(kind, layer):
     quotient = (t(x + targets.step * targets.v[0]) - t(x)) / targets.step
     theirs = (quotient - targets.Jv[0]).square().sum(-1).mean() * targets.scale
     torch.testing.assert_close(ours, theirs)
-    a, b = (torch.autograd.grad(loss, encoder_of(ae))[0] for loss in (ours, theirs))
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    trained = [encoder_of(ae), *([ae.threshold] if kind == "JumpReLU" else [])]
+    for weight, gradient in zip(trained, torch.autograd.grad(ours, trained, retain_graph=True), strict=True):
+        wanted = torch.autograd.grad(theirs, weight, retain_graph=True)[0]
+        assert wanted.abs().max() > 0
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.works("bf16 autocast")
+@pytest.mark.parametrize("options", [{}, {"jitter": 0.5}, {"estimator": "secant"}, {"estimator": "vjp"}], ids=str)
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_the_term_stays_in_single_precision_under_autocast(kind, options, layer):
+    """As trainSAE has it on a GPU: activations in half precision, weights in single."""
+    trainer = train(kind, batches(layer), 5, layer=layer, **options)
+    pair = next(batches(layer))
+    seen = trainer._matching.state_dict()
+    plain = trainer.loss(pair, step=6, logging=True).losses["jacobian_relative_error"]
+    trainer._matching.load_state_dict(seen)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trainer.update(6, pair.to(torch.bfloat16))
+        trainer._matching.load_state_dict(seen)
+        rounded = trainer.loss(pair.to(torch.bfloat16), step=6, logging=True).losses["jacobian_relative_error"]
+    assert rounded == pytest.approx(plain, rel=0.15)
+
+
+def test_with_jitter_rows_of_a_batch_compete_where_they_are_differentiated(layer):
+    """And not against the learned threshold, which the first steps do not have."""
+    trainer = train("BatchTopK", batches(layer), 5, layer=layer, jitter=0.5)
+    x = next(batches(layer))[:, 0]
+    piece = trainer.piece_at(x)
+    assert len(piece.active().features) == K * len(x)
+    torch.testing.assert_close(piece.feature_acts.to_dense(), trainer.ae.encode(x, use_threshold=False))
 
 
 def encoder_of(ae: Any) -> Tensor:
@@ -251,6 +292,17 @@ def test_what_a_user_can_get_wrong(layer):
         matched_trainer(PAnnealTrainer, layer)
     with pytest.raises(ValueError, match="coefficient=-1"):
         matched_trainer(TopKTrainer, layer, coefficient=-1)
+    with pytest.raises(ValueError, match="pass either a config or its fields"):
+        matched_trainer(TopKTrainer, layer, config=JacobianMatchingConfig(), estimator="secant")
+    with pytest.raises(ValueError, match=r"gate_bandwidth=0\.1: .*secant"):
+        matched_trainer(JumpReluTrainer, layer, gate_bandwidth=0.1)
+    with pytest.raises(ValueError, match=r"Mine has a loss of its own.*own_loss"):
+        matched_trainer(type("Mine", (JumpReluTrainer,), {"loss": lambda self, x, step, logging=False: x.sum()}), layer)
+    blind = type("Blind", (TopKTrainer,), {"loss": lambda self, x, step, logging=False: self.ae.b_dec.sum()})
+    with pytest.raises(ValueError, match=r"MatchedBlind does not call ae\.encode"):
+        matched_trainer(blind, layer)(
+            steps=10, activation_dim=D, dict_size=N_FEATURES, layer=0, lm_name="", device="cpu", seed=0, **OF_K
+        ).update(0, next(batches(layer)))
     with pytest.raises(ValueError, match=r"shape \[64, 8\]: pass pairs"):
         train("TopK", (pair[:, 0] for pair in batches(layer)), 3, layer=layer)
     with pytest.raises(ValueError, match=r"is not layer\(the first\)"):

@@ -14,6 +14,16 @@ def test_a_missing_library_is_named_with_what_to_install():
         importlib.import_module("nothing_there")
 
 
+def test_so_is_one_of_another_version_or_that_only_shares_the_name():
+    with (
+        pytest.raises(
+            ImportError, match=r"needs it>=1, .* another package \(cannot import name .*: pip install 'it>=1'$"
+        ),
+        needs("it>=1"),
+    ):
+        exec("from json import not_there")
+
+
 @pytest.mark.parametrize(
     ("adapter", "library"),
     [

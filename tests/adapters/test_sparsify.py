@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from faithfulness_plugin import JacobianMatching, load_transcoder, metrics, transcoder_jvp, transcoder_vjp
 from faithfulness_plugin.jacobian.linear_piece import SparsePiece, linear_piece
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 
 sparsify = pytest.importorskip("sparsify")
 
+from datasets import Dataset  # noqa: E402
 from small_overhead import check_overhead  # noqa: E402
 from sparsify import SparseCoder, SparseCoderConfig, Trainer  # noqa: E402
-from sparsify_trainer import MLP, trainer_of, weights  # noqa: E402
+from sparsify_trainer import MLP, MLPS, gradients_at_step, grown, trainer_of, weights  # noqa: E402
 
 from faithfulness_plugin.adapters import sparsify as adapter  # noqa: E402
 from faithfulness_plugin.adapters.sparsify import match_jacobians  # noqa: E402
@@ -32,6 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "TopK with a skip connection": {"skip_connection": True},
     "Multi-TopK": {"multi_topk": True},
     "groupmax": {"activation": "groupmax"},
+    "groupmax with Multi-TopK": {"activation": "groupmax", "multi_topk": True},
     "an autoencoder": {"transcode": False},
 }
 
@@ -68,7 +71,7 @@ def test_the_closed_form_is_autograds(kind, seed):
     coder, x = coder_of(kind), torch.randn(5, 6, dtype=torch.float64)
     v, u = torch.randn_like(x), torch.randn_like(x)
     J = jacobians_of_batch(lambda rows: plain(coder, rows), x)
-    if kind != "Multi-TopK" and (coder.encode(x).top_acts > 0).all():  # through one at 0, its backward goes on
+    if not coder.cfg.multi_topk and (coder.encode(x).top_acts > 0).all():  # through one at 0, its backward goes on
         torch.testing.assert_close(jacobians_of_batch(lambda rows: coder(rows).sae_out, x), J)
     y, Jv = transcoder_jvp(coder, x, v)
     torch.testing.assert_close(y, plain(coder, x))
@@ -120,7 +123,7 @@ def test_the_terms_gradient_is_that_on_whole_matrices(kind, estimator):
             torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("kind", ["TopK", "TopK with a skip connection", "Multi-TopK"])
+@pytest.mark.parametrize("kind", ["TopK", "TopK with a skip connection", "Multi-TopK", "groupmax"])
 def test_nothing_is_encoded_twice_and_the_pass_at_hand_says_the_same(kind, monkeypatch):
     coder, x = coder_of(kind), torch.randn(9, 6, dtype=torch.float64)
     v = torch.randn_like(x)
@@ -133,6 +136,16 @@ def test_nothing_is_encoded_twice_and_the_pass_at_hand_says_the_same(kind, monke
     torch.testing.assert_close(piece.output(), fresh.output())
     wanted, found = (torch.autograd.grad(p.output().square().sum(), coder.encoder.weight)[0] for p in (fresh, piece))
     torch.testing.assert_close(found, wanted)
+
+
+def test_of_multi_topks_pass_groupmax_keeps_the_largest_of_each_group():
+    coder, x = coder_of("groupmax with Multi-TopK"), torch.randn(9, 6, dtype=torch.float64)
+    v, fresh = torch.randn_like(x), linear_piece(coder, x)
+    piece = adapter._piece_of_output(coder, x, coder(x, torch.randn_like(x)))
+    assert fresh is not None
+    assert torch.equal(piece.active().positions, fresh.active().positions)
+    torch.testing.assert_close(piece.jvp(v), fresh.jvp(v))
+    torch.testing.assert_close(piece.output(), plain(coder, x))
 
 
 @pytest.mark.works("coefficient 0 is bit-identical to the library alone")
@@ -201,6 +214,45 @@ def test_a_chunk_has_its_share_of_the_term(tmp_path):
         torch.testing.assert_close(in_two[name], whole[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.works("micro-chunks and gradient accumulation")
+@pytest.mark.parametrize(("loss_fn", "chunks"), [("fvu", 1), ("fvu", 2), ("kl", 1)])
+def test_accumulated_gradients_are_the_mean_over_batches(tmp_path, loss_fn, chunks):
+    def gathered(prompts: Any, n: int, coefficient: float = 10.0) -> dict[str, Tensor]:
+        changed = {"loss_fn": loss_fn, "micro_acc_steps": chunks, "grad_acc_steps": n, "dtype": torch.float64}
+        trainer = grown(trainer_of(tmp_path, n_batches=2, **changed))
+        trainer.dataset = trainer.dataset.select(prompts)
+        match_jacobians(trainer, coefficient=coefficient, estimator="exact")
+        return gradients_at_step(trainer)
+
+    both, one, two = gathered(range(8), 2), gathered(range(4), 1), gathered(range(4, 8), 1)
+    alone = gathered(range(8), 2, coefficient=0.0)
+    assert both.keys() == one.keys() == two.keys()
+    for name, gradient in both.items():
+        torch.testing.assert_close(gradient, (one[name] + two[name]) / 2)
+    assert (both[f"{MLP} W_dec"] - alone[f"{MLP} W_dec"]).norm() > 0.1 * alone[f"{MLP} W_dec"].norm()
+
+
+@pytest.mark.parametrize("options", [{}, {"estimator": "secant", "probe": "pair"}], ids=str)
+def test_a_chunk_of_one_row_adds_no_term(tmp_path, options):
+    trainer = grown(trainer_of(tmp_path, n_batches=1, micro_acc_steps=8, exclude_tokens=[0], dtype=torch.float64))
+    coder, seen, (layer, rows) = trainer.saes[MLP], [], layer_and_rows(trainer)
+    total, one = torch.ones((), dtype=torch.float64), {"x": rows[:1], "y": layer(rows[:1])}
+
+    def gradient() -> Tensor:
+        return torch.autograd.grad(coder(**one, total_variance=total).fvu, coder.W_dec)[0]
+
+    alone = gradient()
+    match_jacobians(trainer, coefficient=2.0, **options)
+    assert torch.equal(gradient(), alone)
+    prompts = torch.randint(1, 50, (4, 16))
+    prompts[0, :7] = 0  # which leaves 57 rows: seven chunks of 8, and one
+    trainer.dataset = Dataset.from_dict({"input_ids": prompts.tolist()}).with_format("torch")
+    coder.register_forward_pre_hook(lambda _, args, kwargs: seen.append(len(kwargs["x"])), with_kwargs=True)
+    trainer.fit()
+    assert seen == [8] * 7 + [1]
+    assert all(weight.isfinite().all() for weight in weights(trainer).values())
+
+
 def test_accumulated_steps_and_chunks_train(tmp_path):
     trainer = trainer_of(tmp_path, n_batches=8, grad_acc_steps=2, micro_acc_steps=2)
     before = weights(trainer)
@@ -245,6 +297,24 @@ def test_end_to_end_losses_take_the_term_as_well(tmp_path, loss_fn):
     assert trained[1.0] < trained[0.0]
 
 
+@pytest.mark.parametrize("options", [{"estimator": "jvp"}, {"estimator": "secant"}], ids=str)
+@pytest.mark.parametrize("coder", [{}, {"skip_connection": True}, {"multi_topk": True}], ids=str)
+def test_end_to_end_a_layers_term_trains_its_own_transcoder_alone(tmp_path, coder, options):
+    found = {}
+    for coefficient in (0.0, 2.0):
+        changed = {"loss_fn": "kl", "hookpoints": MLPS, "dtype": torch.float64, "coder": coder}
+        trainer = grown(trainer_of(tmp_path, n_batches=1, **changed))
+        matched = match_jacobians(trainer, coefficient=coefficient, **options)
+        if matched._hooks:
+            matched._hooks[0].remove()  # that of the layer before
+        found[coefficient] = gradients_at_step(trainer)
+    for name, gradient in found[0.0].items():
+        if name.startswith(MLPS[0]):
+            assert gradient.any() or not name.endswith("W_dec")  # Multi-TopK trains no encoder end to end
+            torch.testing.assert_close(found[2.0][name], gradient, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(found[2.0][f"{MLP} W_dec"], found[0.0][f"{MLP} W_dec"])
+
+
 @pytest.mark.works("bfloat16 autocast")
 def test_under_autocast_the_term_is_nearly_the_same(tmp_path):
     terms = {}
@@ -284,46 +354,102 @@ def test_probes_go_on_where_they_stood(tmp_path):
     assert torch.equal(fitted(2, half), fitted(4))
 
 
-@pytest.mark.works("DDP")
-def test_in_two_processes_both_train_the_same_transcoder(tmp_path):
+def in_two_processes(folder: Path, changed: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each of them found in a trainer matched by these options."""
     script = Path(__file__).parents[1] / "sparsify_together.py"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), str(tmp_path)],
+        [sys.executable, *launcher, str(script), str(folder), json.dumps(changed), json.dumps(options)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.works("DDP")
+def test_in_two_processes_both_train_the_same_transcoder(tmp_path):
+    one, two = in_two_processes(tmp_path, {}, {})
     assert one["weights"] == two["weights"]
-    assert one["relative_error"] != two["relative_error"]  # each of its own rows
+    assert one["relative_errors"] != two["relative_errors"]  # each of its own rows
     assert one["moved"] > 0
 
 
+@pytest.mark.works("distribute_modules")
+def test_transcoders_shared_out_over_processes_are_those_of_one(tmp_path):
+    options = {"estimator": "exact"}  # probes are drawn for each process
+    found = in_two_processes(tmp_path, {"distribute_modules": True, "hookpoints": MLPS}, options)
+    assert [list(one["relative_errors"]) for one in found] == [[name] for name in MLPS]
+    alone = trainer_of(tmp_path, n_batches=4, batch_size=8, hookpoints=MLPS, dtype=torch.float64, save_dir="alone")
+    alone.dataset = alone.dataset.select(torch.arange(32).view(2, 4, 4).transpose(0, 1).flatten())  # both's batches
+    alone.lr_schedulers.clear()
+    with match_jacobians(alone, coefficient=0.5, **options) as matched:
+        alone.fit()
+    both = {name: torch.tensor(weight) for one in found for name, weight in one["weights"].items()}
+    torch.testing.assert_close(both, {name: weight.float() for name, weight in weights(alone).items()})
+    for name, error in matched.relative_errors.items():
+        assert found[MLPS.index(name)]["relative_errors"][name] == pytest.approx(float(error))
+
+
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("changed", "options", "message"),
     [
-        ({"coder": {"transcode": False}}, "transcode=True"),
-        ({"hookpoints": ["layers.1", "layers.1.mlp"]}, "is within layers.1"),
+        ({"coder": {"transcode": False}}, {}, "transcode=True"),
+        ({"hookpoints": ["layers.1", "layers.1.mlp"]}, {}, "is within layers.1"),
+        ({}, {"gate_bandwidth": 0.1}, r"gate_bandwidth=0.1: .* leave it out"),
+        ({}, {"coefficient": -1.0}, "coefficient=-1"),
+        ({}, {"config": JacobianMatchingConfig(), "probe": "pair"}, "either a config or its fields"),
     ],
 )
-def test_trainers_that_cannot_be_matched(tmp_path, changed, message):
+def test_trainers_that_cannot_be_matched(tmp_path, changed, options, message):
     with pytest.raises(ValueError, match=message):
-        match_jacobians(trainer_of(tmp_path, **changed), coefficient=0.5)
+        match_jacobians(trainer_of(tmp_path, **changed), **options)
 
 
-def test_what_else_a_user_can_get_wrong(tmp_path):
+def test_hookpoints_of_other_processes_are_looked_at_as_well(tmp_path):
+    trainer = trainer_of(tmp_path, hookpoints=["layers.1", "layers.1.mlp"])
+    del trainer.saes["layers.1.mlp"]  # as distribute_modules leaves it to another process
+    with pytest.raises(ValueError, match=r"layers.1.mlp is within layers.1"):
+        match_jacobians(trainer)
+
+
+def test_a_trainer_is_matched_once(tmp_path):
     trainer = trainer_of(tmp_path)
-    with pytest.raises(ValueError, match="coefficient=-1"):
-        match_jacobians(trainer, coefficient=-1.0)
     with pytest.raises(ValueError, match="matched already"), match_jacobians(trainer):
         match_jacobians(trainer)
-    block = trainer_of(tmp_path, hookpoints=["layers.1"])
-    match_jacobians(block)
+
+
+class Shifted(nn.Module):
+    """An MLP that reads the row before as well, as RWKV's does."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x + x.roll(1, dims=-2))
+
+
+@pytest.mark.parametrize(
+    ("model", "hookpoint", "loss_fn"),
+    [
+        *(
+            (model, block, loss_fn)
+            for model, block in (("llama", "layers.1"), ("gpt2", "h.1"))
+            for loss_fn in ("fvu", "kl")
+        ),
+        *(("llama", MLP, loss_fn) for loss_fn in (*("fvu", "kl"), "ce")),  # "ce" itself takes no blocks
+    ],
+)
+def test_layers_that_mix_rows_are_refused(tmp_path, model, hookpoint, loss_fn):
+    trainer = trainer_of(tmp_path, hookpoints=[hookpoint], model=model, loss_fn=loss_fn)
+    if hookpoint == MLP:
+        trainer.model.base_model.set_submodule(MLP, Shifted(trainer.model.base_model.get_submodule(MLP)))
+    match_jacobians(trainer)
     with pytest.raises(ValueError, match="no function of its input, row by row"):
-        block.fit()
+        trainer.fit()
 
 
 def test_its_classes_are_known_at_first_sight():

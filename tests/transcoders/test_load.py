@@ -102,6 +102,20 @@ def traced(folder: Path, change: Any = lambda folder: None, layers: int = 2) -> 
     change(folder)
 
 
+def sae_lens_without(name: str) -> Any:
+    def make(folder: Path) -> None:
+        sae_lens(folder)
+        config = json.loads((folder / "cfg.json").read_text())
+        del config[name]
+        (folder / "cfg.json").write_text(json.dumps(config))
+
+    return make
+
+
+TRAINER = {"trainer": {"dict_class": "AutoEncoder"}}
+RELU = {"encoder.weight": torch.zeros(N, D), "encoder.bias": torch.zeros(N), "decoder.weight": torch.zeros(D, N)}
+
+
 CASES: dict[str, tuple[Any, str]] = {
     "nothing there": (lambda folder: None, "does not exist: pass the folder"),
     "an empty folder": (empty, r"holds no transcoder that is known here \(it is empty\)"),
@@ -118,6 +132,28 @@ CASES: dict[str, tuple[Any, str]] = {
     "dictionary_learning, keys": (
         lambda f: dictionary(f, {"trainer": {"dict_class": "AutoEncoder"}}),
         "dictionary_learning folder's AutoEncoder, and lacks encoder.bias, decoder.weight, bias",
+    ),
+    "SAELens without d_sae": (sae_lens_without("d_sae"), "makes no transcoder .*d_sae"),
+    "SAELens without dtype": (sae_lens_without("dtype"), "looks like a SAELens folder's, and lacks 'dtype'"),
+    "SAELens with an unknown dtype": (lambda f: sae_lens(f, dtype="float7"), "makes no transcoder .*float7"),
+    "dictionary_learning, a tensor": (lambda f: dictionary(f, TRAINER, torch.zeros(3)), "holds a Tensor, no values by"),
+    "dictionary_learning, a list": (lambda f: dictionary(f, TRAINER, [1]), "holds a list, no values by name"),
+    "dictionary_learning, no trainer": (lambda f: dictionary(f, {"trainer": None}), "holds a NoneType, no values by"),
+    "dictionary_learning, narrow bias": (
+        lambda f: dictionary(f, TRAINER, {**RELU, "bias": torch.zeros(D - 1)}),
+        r"a bias of shape \[5\] is subtracted from inputs of W_enc \[6, 20\]",
+    ),
+    "dictionary_learning, a vector": (
+        lambda f: dictionary(f, TRAINER, {**RELU, "encoder.weight": torch.zeros(N), "decoder.bias": torch.zeros(D)}),
+        "makes no transcoder .*matri",
+    ),
+    "sparsify, k is a word": (
+        lambda f: sparsify_folder(f, {"k": "x", "d_in": D, "transcode": True}),
+        "k is 'x', and of",
+    ),
+    "sparsify, k above the features": (
+        lambda f: sparsify_folder(f, {"k": N + 1, "d_in": D, "transcode": True}),
+        "k is 21, and of 20 features 1 to 20 can stay",
     ),
     "a pickle": (not_weights, "is no state dict"),
     "circuit-tracer, which layer": (traced, "with the layers 0, 1: pass layer=, one of them"),

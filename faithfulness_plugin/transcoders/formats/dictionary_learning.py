@@ -47,7 +47,8 @@ def read(folder: Path, device: str, weights_file: Path | None = None) -> Transco
         raise FormatError(
             f"{path} looks like {TITLE}'s weights, and is no state dict ({type(error).__name__})"
         ) from error
-    # StandardTrainerAprilUpdate's config says AutoEncoder, and its dictionary is an AutoEncoderNew
+    # both ReLU dictionaries are saved as AutoEncoder: AutoEncoderNew is the one with a decoder bias of its own
+    require_keys(TITLE, path, weights)
     renamed = config["dict_class"] == "AutoEncoder" and "decoder.bias" in weights
     dict_class = "AutoEncoderNew" if renamed else config["dict_class"]
     names, parts = READERS[dict_class]
@@ -58,11 +59,11 @@ def read(folder: Path, device: str, weights_file: Path | None = None) -> Transco
 
 def _relu(weights: Mapping[str, Tensor]) -> Parts:
     """f = ReLU(W (x - bias) + b), y = D f + bias."""
-    W_enc = weights["encoder.weight"].T
+    W_enc = weights["encoder.weight"].mT
     return {
         "W_enc": W_enc,
         "b_enc": centred(weights["encoder.bias"], W_enc, weights["bias"]),
-        "W_dec": weights["decoder.weight"].T,
+        "W_dec": weights["decoder.weight"].mT,
         "b_dec": weights["bias"],
     }
 
@@ -70,9 +71,9 @@ def _relu(weights: Mapping[str, Tensor]) -> Parts:
 def _relu_new(weights: Mapping[str, Tensor]) -> Parts:
     """f = ReLU(W x + b), y = D f + c."""
     return {
-        "W_enc": weights["encoder.weight"].T,
+        "W_enc": weights["encoder.weight"].mT,
         "b_enc": weights["encoder.bias"],
-        "W_dec": weights["decoder.weight"].T,
+        "W_dec": weights["decoder.weight"].mT,
         "b_dec": weights["decoder.bias"],
     }
 
@@ -82,11 +83,11 @@ def _gated(weights: Mapping[str, Tensor]) -> Parts:
     threshold is mag_bias - e^r gate_bias, where that is above 0 (S. Rajamanoharan et al., "Improving Dictionary
     Learning with Gated Sparse Autoencoders", 2024)."""
     slope = weights["r_mag"].exp()
-    W_enc = weights["encoder.weight"].T * slope
+    W_enc = weights["encoder.weight"].mT * slope
     return {
         "W_enc": W_enc,
         "b_enc": centred(weights["mag_bias"], W_enc, weights["decoder_bias"]),
-        "W_dec": weights["decoder.weight"].T,
+        "W_dec": weights["decoder.weight"].mT,
         "b_dec": weights["decoder_bias"],
         "threshold": (weights["mag_bias"] - slope * weights["gate_bias"]).clamp_min(0),
     }
@@ -100,11 +101,11 @@ def _jumprelu(weights: Mapping[str, Tensor]) -> Parts:
 
 def _topk(weights: Mapping[str, Tensor]) -> Parts:
     """f = TopK(ReLU(W (x - c) + b)), y = D f + c."""
-    W_enc = weights["encoder.weight"].T
+    W_enc = weights["encoder.weight"].mT
     return {
         "W_enc": W_enc,
         "b_enc": centred(weights["encoder.bias"], W_enc, weights["b_dec"]),
-        "W_dec": weights["decoder.weight"].T,
+        "W_dec": weights["decoder.weight"].mT,
         "b_dec": weights["b_dec"],
         "k": int(weights["k"]),
     }

@@ -27,7 +27,7 @@ def read(folder: Path, config: Mapping[str, Any], device: str) -> Transcoder:
         raise FormatError(f"{folder / 'cfg.json'}: activation {activation} has no counterpart here; topk has")
     weights = load_file(folder / WEIGHTS, device=device)
     require_keys(TITLE, folder / WEIGHTS, weights, "encoder.weight", "encoder.bias", "W_dec", "b_dec")
-    W_enc, b_enc = weights["encoder.weight"].T, weights["encoder.bias"]
+    W_enc, b_enc = weights["encoder.weight"].mT, weights["encoder.bias"]
     return transcoder_of(
         W_enc=W_enc,
         b_enc=b_enc if config.get("transcode", False) else centred(b_enc, W_enc, weights["b_dec"]),
@@ -35,5 +35,5 @@ def read(folder: Path, config: Mapping[str, Any], device: str) -> Transcoder:
         b_dec=weights["b_dec"],
         W_skip=weights.get("W_skip"),
         k=config["k"],
-        metadata={"source": "sparsify", "hookpoint": folder.name},
+        metadata={"source": "sparsify", "hookpoint": folder.resolve().name},
     )

@@ -9,31 +9,29 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.adapters.needs import needs
-from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
-from faithfulness_plugin.jacobian.linear_piece import (
-    DensePiece,
-    LinearPiece,
-    SparsePiece,
-    Weights,
-    linear_piece,
-    piece_of_activations,
+from faithfulness_plugin.adapters.dictionary_learning.pieces import (
+    PieceOfBatch,
+    PieceOfJumpRelu,
+    jump_relu,
+    topk_piece,
+    weights_of,
 )
+from faithfulness_plugin.adapters.needs import needs
+from faithfulness_plugin.jacobian.active import ActiveFeatures
+from faithfulness_plugin.jacobian.linear_piece import DensePiece, LinearPiece, SparsePiece
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
-from faithfulness_plugin.jacobian.secant import row_function
 from faithfulness_plugin.layer import Layer, layer_output
 
 with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):
-    from dictionary_learning.dictionary import AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder
-    from dictionary_learning.trainers.batch_top_k import BatchTopKSAE, BatchTopKTrainer
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
     from dictionary_learning.trainers.gdm import GatedSAETrainer
-    from dictionary_learning.trainers.jumprelu import JumpReLUFunction, JumpReluTrainer, StepFunction
+    from dictionary_learning.trainers.jumprelu import JumpReluTrainer, StepFunction
     from dictionary_learning.trainers.standard import StandardTrainer, StandardTrainerAprilUpdate
-    from dictionary_learning.trainers.top_k import AutoEncoderTopK, TopKTrainer, geometric_median
+    from dictionary_learning.trainers.top_k import TopKTrainer, geometric_median
 
 TRAINER = TypeVar("TRAINER", bound=type)
 CHECKED_ROWS, CHECKED_TO = 4, 0.05
@@ -61,14 +59,27 @@ def matched_trainer(
         config: what is matched, or its fields as `options`: estimator, probe, radius, ...
 
     Raises:
-        ValueError: another trainer, or a negative coefficient; from the new class: neurons that are resampled, pairs
-            that are none, or not of this layer.
+        ValueError: another trainer, or a loss of your own in place of JumpReLU's; a negative coefficient; a
+            gate_bandwidth; a config and options. From the new class: neurons that are resampled, pairs that are none,
+            or not of this layer, a loss that does not encode.
     """
     if not (isinstance(trainer, type) and issubclass(trainer, tuple(BASES))):
         raise ValueError(f"{trainer!r}: choose from {', '.join(base.__name__ for base in BASES)}, or inherit from one")
     if not coefficient >= 0:
         raise ValueError(f"coefficient={coefficient}: choose 0 (off) or more")
+    if issubclass(trainer, JumpReluTrainer) and trainer.loss is not JumpReluTrainer.loss:
+        raise ValueError(
+            f"{trainer.__name__} has a loss of its own, and JumpReluTrainer's encodes by itself, so that it cannot be "
+            "given a layer's inputs: inherit from the matched class, and extend its own_loss(x, y, step, logging)"
+        )
+    if config is not None and options:
+        raise ValueError("pass either a config or its fields, not both")
     config = JacobianMatchingConfig(**options) if config is None else config
+    if config.gate_bandwidth is not None:
+        raise ValueError(
+            f"gate_bandwidth={config.gate_bandwidth}: this library's activations have no gates with such a gradient; "
+            'leave it out, or use estimator="secant", which also trains biases and thresholds'
+        )
     mixin = next(mixin for base, mixin in BASES.items() if issubclass(trainer, base))
     settings = {"_matched": (layer, coefficient, config), "__doc__": trainer.__doc__}
     return type(f"Matched{trainer.__name__}", (mixin, trainer), settings)  # pyright: ignore[reportReturnType]
@@ -116,12 +127,14 @@ class MatchedTrainer:
         layer, coefficient, config = self._matched
         if coefficient == 0:
             return found
+        if not encoded:
+            raise ValueError(f"the loss of {type(self).__name__} does not call ae.encode: there is nothing to match")
         if not self._checked:
             _require_pairs_of(layer, x, y)
             self._checked = True
         targets = self._matching.targets(layer, x, y=y).to(next(self.ae.parameters()).dtype)
         with torch.autocast(x.device.type, enabled=False):
-            gate = self.piece(x, encoded[-1]) if config.jitter == 0 else None
+            gate = self.piece_of_pass(x, encoded[-1]) if config.jitter == 0 else self.piece_at(targets.x)
             loss = self._matching.from_targets(self.ae, targets, gate=gate)
         if not logging:
             return found + coefficient * loss
@@ -136,9 +149,19 @@ class MatchedTrainer:
     def centre(self, x: Tensor, y: Tensor) -> None:
         """What is prepared on the first batch."""
 
+    def piece_of_pass(self, x: Tensor, encoded: Any) -> LinearPiece:
+        """Of what the loss has encoded at x; encoded again where autocast has rounded it."""
+        dtype = next(self.ae.parameters()).dtype
+        acts = encoded[0] if isinstance(encoded, tuple) else encoded
+        return self.piece(x, encoded) if acts.dtype == dtype else self.piece_at(x.to(dtype))
+
     def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
         """Of what the dictionary has encoded at x."""
-        return DensePiece(x, _weights(self.ae), encoded[0] if isinstance(encoded, tuple) else encoded)
+        return DensePiece(x, weights_of(self.ae), encoded[0] if isinstance(encoded, tuple) else encoded)
+
+    def piece_at(self, x: Tensor) -> LinearPiece:
+        """Encoded as the loss does."""
+        return self.piece(x, self.ae.encode(x))
 
     @contextmanager
     def reading(self, x: Tensor) -> Iterator[list[Any]]:
@@ -176,7 +199,11 @@ class MatchedTopK(MatchedTrainer):
     def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
         _, acts, indices, _ = encoded
         entries = ActiveFeatures.same_count(indices, self.ae.dict_size)
-        return SparsePiece(x, _weights(self.ae), acts.flatten(), entries)
+        return SparsePiece(x, weights_of(self.ae), acts.flatten(), entries)
+
+    @override
+    def piece_at(self, x: Tensor) -> LinearPiece:
+        return topk_piece(self.ae, x)
 
 
 class MatchedBatchTopK(MatchedTopK):
@@ -187,7 +214,11 @@ class MatchedBatchTopK(MatchedTopK):
         acts = encoded[0].flatten()
         positions = acts.nonzero().squeeze(-1)
         entries = ActiveFeatures.of_flat(positions, len(x), self.ae.dict_size)
-        return _PieceOfBatch(x, _weights(self.ae), acts[positions], entries)
+        return PieceOfBatch(x, weights_of(self.ae), acts[positions], entries)
+
+    @override
+    def piece_at(self, x: Tensor) -> LinearPiece:
+        return self.piece(x, self.ae.encode(x, return_active=True, use_threshold=False))
 
 
 class MatchedJumpRelu(MatchedTrainer):
@@ -211,7 +242,7 @@ class MatchedJumpRelu(MatchedTrainer):
     def own_loss(self, x: Tensor, y: Tensor, step: Any, logging: bool, **more: Any) -> Any:
         """E||y - t(x)||^2 + lambda (L0 / target - 1)^2, as `JumpReluTrainer.loss` for y = x."""
         x, y = x.to(self.ae.W_enc.dtype), y.to(self.ae.W_enc.dtype)
-        f: Any = JumpReLUFunction.apply(x @ self.ae.W_enc + self.ae.b_enc, self.ae.threshold, self.bandwidth)
+        f = jump_relu(self.ae, x, self.bandwidth)
         self._encoded.append(f)
         fired = f.sum(0) > 0
         self.num_tokens_since_fired += len(x)
@@ -224,6 +255,14 @@ class MatchedJumpRelu(MatchedTrainer):
         loss = l2 + sparsity * self.sparsity_warmup_fn(step)
         return LossLog(y, recon, f, {"l2_loss": l2.item(), "loss": loss.item()}) if logging else loss
 
+    @override
+    def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
+        return PieceOfJumpRelu(x, weights_of(self.ae), encoded, bandwidth=self.bandwidth)
+
+    @override
+    def piece_at(self, x: Tensor) -> LinearPiece:
+        return self.piece(x, jump_relu(self.ae, x, self.bandwidth))
+
 
 BASES: dict[type, type[MatchedTrainer]] = {
     StandardTrainer: MatchedTrainer,
@@ -234,10 +273,6 @@ BASES: dict[type, type[MatchedTrainer]] = {
     JumpReluTrainer: MatchedJumpRelu,
 }
 """What each trainer is mixed with."""
-
-
-class _PieceOfBatch(SparsePiece):
-    """Of features that were chosen among a batch of rows, not by the learned threshold."""
 
 
 def _pairs(act: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,60 +293,3 @@ def _require_pairs_of(layer: Layer, x: Tensor, y: Tensor) -> None:
             "the second half of the pairs is not layer(the first): pass the layer that they were taken from, and leave "
             "normalize_activations of trainSAE off"
         )
-
-
-def _weights(ae: Any) -> Weights:
-    """In SAELens's names, of any of the dictionaries."""
-    if isinstance(ae, JumpReluAutoEncoder):
-        return Weights.of(ae)
-    if isinstance(ae, AutoEncoderNew):
-        b_dec = ae.decoder.bias
-    else:
-        b_dec = ae.decoder_bias if isinstance(ae, GatedAutoEncoder) else getattr(ae, "b_dec", getattr(ae, "bias", None))
-    W_enc = ae.encoder.weight.T
-    if isinstance(ae, GatedAutoEncoder):
-        W_enc = W_enc * ae.r_mag.exp()
-    return Weights(W_enc, ae.decoder.weight.T, b_dec)
-
-
-def _dictionary_piece(
-    ae: Any, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
-) -> LinearPiece:
-    """Every one of them is linear in its active features."""
-    if gate is None and gate_bandwidth is None:
-        return DensePiece(x, _weights(ae), ae.encode(x.to(next(ae.parameters()).dtype)))
-    return piece_of_activations(x if gate is None else gate, x, _weights(ae), gate_bandwidth)
-
-
-for dictionary in (AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder, BatchTopKSAE):
-    linear_piece.register(dictionary, _dictionary_piece)
-
-
-@linear_piece.register
-def _topk_piece(
-    ae: AutoEncoderTopK, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
-) -> LinearPiece:
-    """Of k features a row, with a gradient of their size."""
-    if gate is not None or gate_bandwidth is not None:
-        return piece_of_activations(x if gate is None else gate, x, _weights(ae), gate_bandwidth)
-    rows = x.reshape(-1, x.shape[-1]).to(ae.b_dec.dtype)
-    with torch.no_grad():
-        indices = ae.encoder(rows - ae.b_dec).topk(int(ae.k), dim=-1, sorted=False).indices
-    entries = ActiveFeatures.same_count(indices, ae.dict_size)
-    values = dot_active(rows - ae.b_dec, entries, ae.encoder.weight) + ae.encoder.bias[entries.features]
-    return SparsePiece(x, _weights(ae), values.relu(), entries)
-
-
-@row_function.register
-def _row_function_of_batch(ae: BatchTopKSAE, x: Tensor, piece: LinearPiece) -> Layer:
-    """While training, the least activation that stayed in the batch is the threshold on the way."""
-    if not isinstance(piece, _PieceOfBatch):
-        return row_function.dispatch(object)(ae, x, piece)
-    kept = piece.values.detach()
-    threshold = kept.min() if len(kept) else x.new_tensor(torch.inf)
-
-    def t(moved: Tensor) -> Tensor:
-        acts = nn.functional.relu(ae.encoder(moved - ae.b_dec))
-        return ae.decode(acts * (acts >= threshold))
-
-    return t
