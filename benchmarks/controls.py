@@ -1,6 +1,6 @@
 """Controls: what a method must be held against before its effect is called its own."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.probes import ISOTROPIC, difference, gaussian
+from faithfulness_plugin.toy.member import Augmentation
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once
@@ -131,10 +132,19 @@ class NoiseAugmentedJumpReLUTranscoder(NoiseAugmentation, JumpReLUTrainingTransc
     """The control with the architecture `JumpReLUTrainingTranscoder`."""
 
 
-for config_class, transcoder_class in (
-    (NoiseAugmentedTranscoderConfig, NoiseAugmentedTranscoder),
-    (NoiseAugmentedTopKTranscoderConfig, NoiseAugmentedTopKTranscoder),
-    (NoiseAugmentedBatchTopKTranscoderConfig, NoiseAugmentedBatchTopKTranscoder),
-    (NoiseAugmentedJumpReLUTranscoderConfig, NoiseAugmentedJumpReLUTranscoder),
-):
-    register_once(config_class.architecture(), transcoder_class, config_class)
+AUGMENTED: dict[type, tuple[type, type]] = {
+    StandardTrainingTranscoderConfig: (NoiseAugmentedTranscoderConfig, NoiseAugmentedTranscoder),
+    TopKTrainingTranscoderConfig: (NoiseAugmentedTopKTranscoderConfig, NoiseAugmentedTopKTranscoder),
+    BatchTopKTrainingTranscoderConfig: (NoiseAugmentedBatchTopKTranscoderConfig, NoiseAugmentedBatchTopKTranscoder),
+    JumpReLUTrainingTranscoderConfig: (NoiseAugmentedJumpReLUTranscoderConfig, NoiseAugmentedJumpReLUTranscoder),
+}
+"""Of each architecture's config the control's config and class."""
+
+for config_class, transcoder_class in AUGMENTED.values():
+    register_once(config_class.architecture(), transcoder_class, config_class)  # pyright: ignore
+
+
+def augmented(config: TrainingTranscoderConfig, augmentation: Augmentation) -> TrainingTranscoderConfig:
+    """The control's config with the same fields."""
+    fields = {f"augmentation_{name}": value for name, value in asdict(augmentation).items()}
+    return AUGMENTED[type(config)][0](**vars(config), **fields)

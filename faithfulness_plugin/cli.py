@@ -10,11 +10,13 @@ import typer
 from pydantic import ValidationError
 
 from faithfulness_plugin.cli_adapter import adapter
+from faithfulness_plugin.cli_artifact import artifact
 from faithfulness_plugin.cli_ensemble import ensemble
 from faithfulness_plugin.cli_language_model import language_model
 from faithfulness_plugin.cli_report import report
 from faithfulness_plugin.cli_scan import scan
 from faithfulness_plugin.cli_store import store
+from faithfulness_plugin.cli_suite import card, compare, leaderboard, list_all, rerun, run
 from faithfulness_plugin.cli_train import train
 from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 
@@ -213,6 +215,17 @@ def _bad_option(error: ValidationError) -> str:
 app.command(
     epilog="Example: faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3"
 )(scan)
+bench.command(epilog="Example: faithfulness bench run --quick, or --method my_package.my_module:method")(run)
+bench.command(epilog="Example: faithfulness bench artifact --transcoder out/train/transcoders/block10 --block 10")(
+    artifact
+)
+bench.command("list", epilog="Example: faithfulness bench list")(list_all)
+bench.command(epilog="Example: faithfulness bench compare out/bench/quick --against relu_tanh-none --format latex")(
+    compare
+)
+bench.command(epilog="Example: faithfulness bench card out/bench/quick --method relu_tanh-jvp --out card.png")(card)
+bench.command(epilog="Example: faithfulness bench rerun out/bench/quick --trials 10")(rerun)
+bench.command(epilog="Example: faithfulness bench leaderboard out/bench/standard --out out/leaderboard")(leaderboard)
 bench.command(epilog="Example: faithfulness bench ensemble --models 16 --rounds 3 --out out/ensemble_speed")(ensemble)
 bench.command(epilog="Example: faithfulness bench adapter sparsify --out out/adapter_overhead")(adapter)
 bench.command(epilog="Example: faithfulness bench store --rounds 5 --out out/store_speed")(store)

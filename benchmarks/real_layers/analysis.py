@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from faithfulness_plugin.benchmarks.held_out.bootstrap import bootstrap, ratio
+from faithfulness_plugin.benchmarks.held_out.schema import ByPrompt, Directions
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.benchmarks.real_layers.schema import ByPrompt, Directions, RealLayersResult, Trained
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
 from faithfulness_plugin.benchmarks.schema import Interval
 
-RESAMPLES = 4000
 HALF_WAY = 0.5
 
 NONE = Arm()
@@ -53,7 +54,7 @@ def value(result: RealLayersResult, trained: Trained, read: Read) -> float:
 
 def over_prompts(result: RealLayersResult, of: Sequence[Trained], read: Read) -> Interval:
     """The mean over seeds, with its 95 % interval over held-out prompts and seeds (bootstrap, prompts as a whole)."""
-    return _bootstrap([np.array(read(result, t)) for t in of], lambda sums: _ratio(sums).mean(-1))
+    return bootstrap([np.array(read(result, t)) for t in of], lambda sums: ratio(sums).mean(-1))
 
 
 class Gain(NamedTuple):
@@ -81,17 +82,17 @@ def gain(
     pairs = [np.array([*read(result, a), *read(result, b), *least(result, b)]) for a, b in _by_seed(arm, baseline)]
 
     def change(sums: np.ndarray) -> np.ndarray:
-        ours, theirs = _ratio(sums[..., :2]).mean(-1), _ratio(sums[..., 2:4]).mean(-1)
+        ours, theirs = ratio(sums[..., :2]).mean(-1), ratio(sums[..., 2:4]).mean(-1)
         return (ours - theirs) / theirs
 
     if floor is None:
-        return Gain(_bootstrap(pairs, change), None)
+        return Gain(bootstrap(pairs, change), None)
 
     def of_distance(sums: np.ndarray) -> np.ndarray:
-        ours, theirs, lowest = (_ratio(sums[..., i : i + 2]).mean(-1) for i in (0, 2, 4))
+        ours, theirs, lowest = (ratio(sums[..., i : i + 2]).mean(-1) for i in (0, 2, 4))
         return (theirs - ours) / (theirs - lowest)
 
-    return Gain(_bootstrap(pairs, change), _bootstrap(pairs, of_distance))
+    return Gain(bootstrap(pairs, change), bootstrap(pairs, of_distance))
 
 
 def of_arm(result: RealLayersResult, block: int, kind: Kind, arm: Arm, *, repeated: bool = False) -> list[Trained]:
@@ -136,24 +137,3 @@ def matched_arms(result: RealLayersResult, block: int, kind: Kind) -> list[Arm]:
 def _by_seed(arm: Sequence[Trained], baseline: Sequence[Trained]) -> list[tuple[Trained, Trained]]:
     of_seed = {t.seed: t for t in baseline}
     return [(t, of_seed[t.seed]) for t in arm if t.seed in of_seed]
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    """[..., seeds, 2] -> the relative error of each seed."""
-    return sums[..., 0] / sums[..., 1]
-
-
-def _bootstrap(parts: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-    """Of [parts, prompts] per seed: prompts are drawn anew (the same for all seeds), and seeds where there are several.
-
-    Args:
-        statistic: of sums over prompts [..., seeds, parts].
-    """
-    each, generator = np.stack(parts), np.random.default_rng(0)
-    n_seeds, _, n_prompts = each.shape
-    times_drawn = generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=RESAMPLES)
-    sums = np.moveaxis(each @ times_drawn.T, -1, 0)
-    seeds = generator.integers(n_seeds, size=(RESAMPLES, n_seeds))
-    low, high = np.percentile(statistic(np.take_along_axis(sums, seeds[..., None], axis=1)), [2.5, 97.5])
-    mean = statistic(each.sum(-1)[None])[0]
-    return Interval(mean=float(mean), low=float(low), high=float(high), n=n_prompts)

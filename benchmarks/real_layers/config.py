@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource
+from faithfulness_plugin.benchmarks.held_out.config import HeldOutConfig
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.schema import Record
 
@@ -41,11 +41,9 @@ class Passage(Record):
     arms: list[Arm]
 
 
-class RealLayersConfig(Record):
+class RealLayersConfig(HeldOutConfig):
     """One experiment: every block, kind, arm and seed, and the repeated passage."""
 
-    model: ModelSource = ModelSource()
-    text: TextSource = TextSource()
     blocks: list[int] = Field(min_length=1)
     kinds: list[Kind] = Field(min_length=1)
     arms: list[Arm] = Field(min_length=1)
@@ -54,7 +52,6 @@ class RealLayersConfig(Record):
     )
     passage: Passage | None = None
     seeds: int = Field(default=1, ge=1)
-    seed: int = Field(default=0, ge=0, lt=2**61, description="the first")
     d_sae: int = Field(default=2304, ge=1)
     stored_prompts: int = Field(ge=1, description="whose rows and derivatives are kept; an epoch")
     prompts_per_shard: int = Field(default=64, ge=1)
@@ -63,14 +60,6 @@ class RealLayersConfig(Record):
     batch_size: int = Field(default=512, ge=2)
     lr: float = Field(default=4e-3, gt=0)
     lr_decay_share: float = Field(default=0.2, ge=0, le=1)
-    context_size: int = Field(default=128, ge=2)
-    prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
-    held_out_prompts: int = Field(default=32, ge=2, description="for every measurement but the next")
-    spliced_prompts: int = Field(default=16, ge=1, description="of these, those that the spliced model is run on")
-    jacobian_rows: int = Field(default=8, ge=1, description="a held-out prompt, for whole Jacobians")
-    response_rows: int = Field(default=32, ge=1, description="a held-out prompt, for response curves")
-    distances: list[float] = Field(default=[0.1, 0.25, 0.5, 0.75, 1.0], min_length=1)
-    device: Literal["cpu", "cuda"] = "cpu"
 
     @field_validator("arms")
     @classmethod
@@ -78,13 +67,6 @@ class RealLayersConfig(Record):
         if Arm() not in arms:
             raise ValueError("one arm has to be without a term: the others are compared with it")
         return arms
-
-    @field_validator("distances")
-    @classmethod
-    def _has_half_way(cls, distances: list[float]) -> list[float]:
-        if 0.5 not in distances or min(distances) <= 0:
-            raise ValueError("distances are positive, and one of them is 0.5 (half-way)")
-        return distances
 
     @model_validator(mode="after")
     def _fits(self) -> "RealLayersConfig":
@@ -97,8 +79,6 @@ class RealLayersConfig(Record):
             raise ValueError("passage: its blocks have to be among the blocks (passage: null leaves it out)")
         if self.tokens < self.batch_size:
             raise ValueError(f"tokens={self.tokens} do not make one batch of {self.batch_size}: raise tokens")
-        if self.spliced_prompts > self.held_out_prompts:
-            raise ValueError(f"spliced_prompts: there are {self.held_out_prompts} held-out prompts")
         for kind, arm in product(every_kind, self.arms):  # its own errors, now
             kind.config(arm, d_in=1, d_out=1, d_sae=self.d_sae, device="cpu")
         return self

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
+from faithfulness_plugin.benchmarks.held_out.schema import Directions
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
     NONE,
     Read,
@@ -18,7 +19,7 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
     value_of,
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.benchmarks.real_layers.schema import Directions, RealLayersResult
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.schema import Interval
 from faithfulness_plugin.figures.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.figures.error_against_fvu import Plane, Point, error_against_fvu

@@ -11,12 +11,12 @@ from sae_lens.util import get_special_token_ids
 
 from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
+from faithfulness_plugin.benchmarks.held_out.measure import HeldOut
 from faithfulness_plugin.benchmarks.language_model.model import load_model, mlp_layers, model_title
 from faithfulness_plugin.benchmarks.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
 from faithfulness_plugin.benchmarks.language_model.train_stored import note_origin
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
-from faithfulness_plugin.benchmarks.real_layers.measure import HeldOut
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on, require_versions
 from faithfulness_plugin.benchmarks.schema import Environment, read_result, write_text
@@ -81,7 +81,7 @@ def complete(
         held_out = bench.held_out[run.block]
         if all(layer.block != run.block for layer in result.layers):
             result = result.model_copy(update={"layers": [*result.layers, held_out.record(transcoder)]})
-        trained = held_out.measure(run, transcoder, seconds)
+        trained = Trained(**run._asdict(), **dict(held_out.measure(transcoder)), seconds=seconds)
         transcoder.save_inference_model(out / TRANSCODERS / run.folder)
         update = {"trained": [*result.trained, trained], "complete": run is missing[-1]}
         result = result.model_copy(update=update)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from faithfulness_plugin.benchmarks.held_out.schema import Directions
 from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
     HALF_WAY,
@@ -21,7 +22,7 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
     value,
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.benchmarks.real_layers.schema import Directions, RealLayersResult
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
 from faithfulness_plugin.benchmarks.schema import Interval
 from faithfulness_plugin.benchmarks.statistics import interval

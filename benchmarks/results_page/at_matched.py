@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from faithfulness_plugin.benchmarks.crossing import crossing
 from faithfulness_plugin.benchmarks.results_page.section import METRICS, Read
 from faithfulness_plugin.benchmarks.scan.schema import ScanResult, Trained
 from faithfulness_plugin.benchmarks.schema import Interval
@@ -36,19 +37,9 @@ def at_matched(
 
 def passage(curve: Sequence[Trained], read: Read, target: float, by: Read, log: bool = False) -> float | None:
     """One curve's value where `by` passes the target, or None where it does not."""
-    x = np.array([by(t) for t in curve]) - target
-    crossings = np.flatnonzero((x[:-1] < 0) != (x[1:] < 0))
-    if not len(crossings):
-        return None
-
-    def at(i: int, of: Read, log: bool) -> float:
-        y = [of(curve[i]), of(curve[i + 1])]
-        y = np.log(np.maximum(y, 1e-12)) if log else np.array(y)
-        value = y[0] + x[i] / (x[i] - x[i + 1]) * (y[1] - y[0])
-        return float(np.exp(value) if log else value)
-
-    best = min(crossings, key=lambda i: at(int(i), METRICS["FVU"], True))
-    return at(int(best), read, log)
+    fvu = [METRICS["FVU"](t) for t in curve]
+    place = crossing([by(t) for t in curve], target, fvu)
+    return None if place is None else place.read([read(t) for t in curve], log=log)
 
 
 def _along_penalty(result: ScanResult, arm: str, seed: int) -> list[Trained]:

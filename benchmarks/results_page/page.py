@@ -1,13 +1,11 @@
 """The results page: Markdown with figures, and the same as one HTML file."""
 
-import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from markdown_it import MarkdownIt
-
 from faithfulness_plugin.benchmarks.audit.schema import AuditResult
+from faithfulness_plugin.benchmarks.html_page import anchor, self_contained
 from faithfulness_plugin.benchmarks.markdown import markdown_table
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.results_page import (
@@ -62,14 +60,6 @@ INTRODUCTION = (
     "layer's unit: 1 makes losing the whole Jacobian as costly as losing the whole output; they grow over the first "
     "eighth of the steps."
 )
-STYLE = (
-    "body{font:16px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;"
-    "background:#fff}img{max-width:100%;height:auto;background:#fff}table{border-collapse:collapse;font-size:.82rem;"
-    "display:block;overflow-x:auto;margin:1rem 0}td,th{border-bottom:1px solid #ccc;padding:.3rem "
-    ".6rem;text-align:left}"
-    "h2{margin-top:3rem;border-top:2px solid #ccc;padding-top:1rem}code{background:#8882;padding:.1rem .3rem}"
-    "@media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#16181c}a{color:#8ab4f8}}"
-)
 
 
 def write_page(results: Path, out: Path) -> list[Path]:
@@ -85,7 +75,8 @@ def write_page(results: Path, out: Path) -> list[Path]:
     settings = {name: _settings(r.spec) for name, (r, _) in found.items() if isinstance(r, ScanResult)}
     text = markdown(sections, missing, settings)
     write_text(out / "report.md", text)
-    write_text(out / "report.html", html(text, out))
+    images = {path.name: path.read_bytes() for path in paths}
+    write_text(out / "report.html", self_contained(TITLE, text, images))
     return [out / "report.md", out / "report.html", *paths]
 
 
@@ -136,25 +127,11 @@ def _told(name: str, result: Any, section: Callable[[Any], Section]) -> Section:
 
 def markdown(sections: list[Section], missing: list[str], settings: Mapping[str, str]) -> str:
     """The page."""
-    overview = "\n".join(f"| [{s.title}](#{_anchor(s.title)}) | {s.verdict} |" for s in sections)
+    overview = "\n".join(f"| [{s.title}](#{anchor(s.title)}) | {s.verdict} |" for s in sections)
     parts = [f"# {TITLE}", INTRODUCTION, f"| experiment | does the claim hold? |\n| --- | --- |\n{overview}"]
     if missing:
         parts.append(f"Not run yet: {', '.join(missing)}.")
     return "\n\n".join([*parts, *(_section(s, settings.get(s.name, "")) for s in sections)]) + "\n"
-
-
-def html(text: str, folder: Path) -> str:
-    """The same in one file that needs no other: figures inside, no script, no network."""
-    body = MarkdownIt("commonmark").enable("table").render(text)
-    for path in sorted(folder.glob("*.png")):
-        data = base64.b64encode(path.read_bytes()).decode()
-        body = body.replace(f'src="{path.name}"', f'src="data:image/png;base64,{data}"')
-    for title in [line[3:] for line in text.splitlines() if line.startswith("## ")]:
-        body = body.replace(f"<h2>{title}</h2>", f'<h2 id="{_anchor(title)}">{title}</h2>')
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{TITLE}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>{body}</body></html>\n'
-    )
 
 
 def _section(s: Section, settings: str) -> str:
@@ -186,12 +163,6 @@ def _settings(spec: ScanSpec) -> str:
     base = f"All: {of(spec.base)}. " if spec.base else ""
     arms = "; ".join(f"{arm}: {of(settings)}" for arm, settings in spec.arms.items())
     return f"*Settings.* {base}{arms}. {spec.seeds} seeds."
-
-
-def _anchor(title: str) -> str:
-    """As GitHub makes it."""
-    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
-    return kept.replace(" ", "-")
 
 
 def _write_figures(results: Mapping[str, Result], sections: list[Section], out: Path) -> list[Path]:

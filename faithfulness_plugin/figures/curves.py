@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter
 
 STYLES = (  # colours of Okabe and Ito, of different lightness, each with a dash and a marker of its own
@@ -48,6 +48,21 @@ class Panel(NamedTuple):
 def curves_figure(
     panels: Sequence[Panel], columns: int = 3, *, legend: bool = True, order: Sequence[Sequence[str]] = ()
 ) -> Figure:
+    """`draw_curves` on a figure of its own."""
+    rows, columns = _grid(len(panels), columns)
+    figure = Figure(figsize=(4.1 * columns + 0.3, 3.1 * rows + 0.75), layout="constrained")
+    draw_curves(figure, panels, columns, legend=legend, order=order)
+    return figure
+
+
+def draw_curves(
+    figure: FigureBase,
+    panels: Sequence[Panel],
+    columns: int = 3,
+    *,
+    legend: bool = True,
+    order: Sequence[Sequence[str]] = (),
+) -> None:
     """All panels share one legend, if there is one. An arm has the same style in each panel, and in each figure with
     the same `order`: groups of names, each with the style of its place; names that are not in it take what is left."""
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
@@ -56,9 +71,7 @@ def curves_figure(
     others = [name for name in names if name not in fixed]
     styles = {name: STYLES[fixed[name] % len(STYLES)] for name in fixed}
     styles |= {name: STYLES[left[i % len(left)]] for i, name in enumerate(others)}
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.1 * columns + 0.3, 3.1 * rows + 0.75), layout="constrained")
+    rows, columns = _grid(len(panels), columns)
     axes = figure.subplots(rows, columns, squeeze=False)
     handles = {}
     for ax, panel in zip(axes.flat, panels, strict=False):
@@ -84,7 +97,12 @@ def curves_figure(
             handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(names)), fontsize=9,
             frameon=False, handlelength=3.5,
         )  # fmt: skip
-    return figure
+
+
+def _grid(n: int, columns: int) -> tuple[int, int]:
+    """(rows, columns) for n panels."""
+    columns = min(columns, n)
+    return -(-n // columns), columns
 
 
 def _draw(ax: Axes, curve: Curve, style: tuple[str, object, str]):

@@ -4,6 +4,8 @@ Definitions and choices are in the docstrings; every result has `.to_dict()`.
 """
 
 from faithfulness_plugin.metrics.circuit_projection import Circuit, CircuitProjection, circuit_projection
+from faithfulness_plugin.metrics.deletion import Deletion, deletion
+from faithfulness_plugin.metrics.downstream import Effect, effect
 from faithfulness_plugin.metrics.feature_recovery import FeatureRecovery, feature_recovery
 from faithfulness_plugin.metrics.gradient_masking import GradientMasking, gradient_masking
 from faithfulness_plugin.metrics.jacobian_error import JacobianError, jacobian_error
@@ -20,6 +22,8 @@ from faithfulness_plugin.metrics.result import MetricResult
 __all__ = [
     "Circuit",
     "CircuitProjection",
+    "Deletion",
+    "Effect",
     "FeatureRecovery",
     "GradientMasking",
     "JacobianError",
@@ -33,6 +37,8 @@ __all__ = [
     "Reconstruction",
     "Response",
     "circuit_projection",
+    "deletion",
+    "effect",
     "feature_recovery",
     "gradient_masking",
     "jacobian_error",

@@ -28,7 +28,7 @@ def memorization(
     point: Float[Tensor, " d_in"],
     *,
     layer: Layer,
-    basis: Float[Tensor, "d_out d_out"] | None = None,
+    basis: Float[Tensor, "n_circuits d_out"] | None = None,
     unit: bool = True,
 ) -> Memorization:
     """m = sum_i ReLU(c_i . y_p / ||y_p|| - max_{j in S} c_i . e_j), c_i = a_i(p) W_dec^i, y_p = f(p).
@@ -41,7 +41,7 @@ def memorization(
         transcoder: with encode and W_dec [d_sae, d_out].
         point: p, [d_in].
         layer: gives y_p, so that any point and any layer will do.
-        basis: orthonormal rows e_j, the directions that the layer's own circuits write to; the coordinates by
+        basis: unit rows e_j, the directions that the layer's own circuits write to; the coordinates by
             default. An e_j with y_pj < 0 counts as -e_j.
         unit: compare with y_p / ||y_p||, as the note does. False: with y_p itself, as a public reproduction does; the
             maximum is then ||y_p||^2 - max_j y_pj, and a feature of one coordinate of 1 still counts 0.

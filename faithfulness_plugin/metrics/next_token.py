@@ -5,7 +5,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-@torch.no_grad()
 def cross_entropy(
     logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos-1"]:

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from faithfulness_plugin.benchmarks.html_page import self_contained
 from faithfulness_plugin.benchmarks.readme import TOY
-from faithfulness_plugin.benchmarks.results_page.page import SECTIONS, html, write_page
+from faithfulness_plugin.benchmarks.results_page.page import SECTIONS, write_page
 from faithfulness_plugin.benchmarks.scan.presets import names
 from faithfulness_plugin.benchmarks.schema import ResultError, fingerprint, read_result
 
@@ -56,7 +57,7 @@ def test_the_html_needs_no_other_file_and_no_network(written):
     assert "<script" not in page
     for anchor in re.findall(r'href="#([^"]+)"', page):
         assert f'id="{anchor}"' in page
-    assert "<td>|x|" in html("| a |\n| --- |\n| \\|x\\| |\n", written)
+    assert "<td>|x|" in self_contained("", "| a |\n| --- |\n| \\|x\\| |\n", {})
 
 
 def test_a_part_of_the_results_gives_a_part_of_the_page(tmp_path):

@@ -12,14 +12,14 @@ from torch import Tensor
 from faithfulness_plugin.adapters.fill import rows_at
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
 from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
-from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
-from faithfulness_plugin.benchmarks.real_layers.schema import (
+from faithfulness_plugin.benchmarks.held_out.config import HeldOutConfig
+from faithfulness_plugin.benchmarks.held_out.schema import (
     DIRECTIONS,
     ByPrompt,
     Directions,
     LayerRecord,
+    Measured,
     PassageRecord,
-    Trained,
 )
 from faithfulness_plugin.jacobian.exact import JacobianProducts
 from faithfulness_plugin.layer import layer_output
@@ -65,7 +65,7 @@ class HeldOut:
         block: int,
         tokens: Int[Tensor, "prompts pos"],
         passage: Int[Tensor, "1 pos"] | None,
-        config: RealLayersConfig,
+        config: HeldOutConfig,
         exclude: Tensor,
     ) -> None:
         self.layer, self.block, self.config, name = layer, block, config, layer.hook_in
@@ -123,8 +123,8 @@ class HeldOut:
         )
 
     @torch.no_grad()
-    def measure(self, run: Run, transcoder: Any, seconds: float | None) -> Trained:
-        """A trained transcoder, in `eval` mode."""
+    def measure(self, transcoder: Any) -> Measured:
+        """A transcoder, in `eval` mode."""
         fired, t = [], []
         for rows in self.rows.x.split(1024):
             feature_acts = transcoder.encode(rows)
@@ -137,8 +137,7 @@ class HeldOut:
         active = (transcoder.encode(at) > 0).sum(-1)
         answered, by_prompt = self._answers(transcoder), self.for_responses.by_prompt
         entries = self.evaluator.spliced({"t": transcoder})["t"]
-        return Trained(
-            **run._asdict(),
+        return Measured(
             error=self.rows.by_prompt((torch.cat(t) - self.outputs).square().sum(-1)),
             l0=acts.sum(-1).float().mean().item(),
             dead_fraction=(~acts.any(0)).float().mean().item(),
@@ -151,7 +150,6 @@ class HeldOut:
             ce_recovered=entries["ce_recovered"],
             kl=cast(float, entries["kl"]),
             passage=None if self.passage is None else self._at_passage(transcoder, self.passage),
-            seconds=seconds,
         )
 
     def _jacobians(self, transcoder: Any) -> ByDirections:

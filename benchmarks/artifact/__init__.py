@@ -1,0 +1,1 @@
+"""The artifact track of the faithfulness benchmark: finished transcoders against their real layer."""

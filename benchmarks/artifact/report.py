@@ -1,0 +1,101 @@
+"""What is said of finished transcoders."""
+
+import numpy as np
+
+from faithfulness_plugin.benchmarks.artifact.schema import ROLES, ArtifactNumbers, ArtifactResult
+from faithfulness_plugin.benchmarks.held_out.bootstrap import bootstrap, ratio
+from faithfulness_plugin.benchmarks.held_out.schema import ByPrompt
+from faithfulness_plugin.benchmarks.schema import Interval
+from faithfulness_plugin.benchmarks.suite.tables import Table
+
+HALF_WAY = 0.5
+
+
+def over_prompts(parts: ByPrompt, whole: ByPrompt) -> Interval:
+    """A ratio of means, with its 95 % interval over prompts (bootstrap)."""
+    return bootstrap([np.array([parts, whole])], lambda sums: ratio(sums).mean(-1))
+
+
+def overview(result: ArtifactResult) -> Table:
+    """All transcoders, each with its references below it."""
+    layer = result.layer
+    assert layer is not None  # once anything is measured
+    half_way = result.config.distances.index(HALF_WAY)
+    rows = []
+    for of in ordered(result):
+        rows.append(
+            [
+                of.name if of.role == "transcoder" else f"— {of.role}",
+                over_prompts(of.error, layer.variance),
+                f"{of.l0:.1f}",
+                f"{of.dead_fraction:.2f}",
+                over_prompts(of.jacobian_error["isotropic"], layer.jacobian["isotropic"]),
+                over_prompts(of.jacobian_error["data"], layer.jacobian["data"]),
+                f"{of.jacobian_cosine['data']:.3f}",
+                ", ".join(f"{error:.2f}" for error in of.top_error),
+                over_prompts(of.response_error["isotropic"][half_way], layer.response["isotropic"][half_way]),
+                over_prompts(of.response_error["difference"][half_way], layer.response["difference"][half_way]),
+                "—" if of.ce_recovered is None else f"{of.ce_recovered:.3f}",
+                f"{of.kl:.3f}",
+            ]
+        )
+    tops = ", ".join(str(k) for k in result.measured[0].top)
+    header = [
+        "transcoder", "FVU", "L0", "dead", "J error", "J error, data", "J cosine, data", f"J error in the first {tops}",
+        "response error", "response error, half-way", "CE recovered", "KL",
+    ]  # fmt: skip
+    caption = (
+        f"{result.model}, {layer.hook_in} to {layer.hook_out}, {result.config.held_out_prompts} held-out prompts of "
+        f"{result.config.context_size} tokens; 95 % intervals over prompts (bootstrap). J error: relative, in all "
+        "directions and along pairs of inputs; in the first singular directions of the layer's Jacobian, each number "
+        "of them. Response error: steps of half the rms coordinate, and half-way to another token. CE recovered: "
+        "against zeros in the layer's place. Below each transcoder: its decoder's rows in another order, and the "
+        "layer's mean."
+    )
+    return Table(header, rows, caption)
+
+
+def effects_table(result: ArtifactResult) -> Table:
+    """What changes do downstream."""
+    rows = []
+    for of in ordered(result):
+        for kind, stages in of.effects.items():
+            chosen = [stages[0], *stages[1:2], stages[-1]] if len(stages) > 2 else stages
+            told = "; ".join(f"{s.stage.split('.')[1]}: {s.cosine:.2f}, {s.error:.2f}" for s in chosen)
+            rows.append([of.name, of.role, kind, told])
+    caption = (
+        "Cosine and relative error of the change in the residual stream, in the model and in the spliced model, after "
+        "the layer's own block, the next and the last. input: one token's half-way to another's; feature: what the "
+        "transcoder's largest feature writes at that token is taken away."
+    )
+    return Table(["transcoder", "role", "change", "block: cosine, error"], rows, caption)
+
+
+def deletion_table(result: ArtifactResult) -> Table:
+    """How well attribution ranks features."""
+    found = [of for of in ordered(result) if of.deletion is not None]
+    sizes = list(dict.fromkeys(m for of in found if of.deletion for m in of.deletion.sizes))
+    rows = []
+    for of in found:
+        assert of.deletion is not None
+        excess = dict(zip(of.deletion.sizes, of.deletion.excess, strict=True))
+        rows.append([of.name, of.role, *(f"{excess[m]:.2f}" if m in excess else None for m in sizes)])
+    caption = (
+        "Deletion curve, less that of random features: (s - s without m features) / |s - s without any|, s the "
+        "log-probability of a prompt's last token; features one at one token, ranked by activation times gradient."
+    )
+    return Table(["transcoder", "role", *(f"m {m}" for m in sizes)], rows, caption)
+
+
+def tables(result: ArtifactResult) -> str:
+    """All of them."""
+    parts = [overview(result), effects_table(result)]
+    if any(of.deletion is not None for of in result.measured):
+        parts.append(deletion_table(result))
+    return "\n".join(table.render("markdown") for table in parts)
+
+
+def ordered(result: ArtifactResult) -> list[ArtifactNumbers]:
+    """Transcoder by transcoder, the references below each."""
+    found = [result.of(name, role) for name in result.config.transcoders for role in ROLES]
+    return [of for of in found if of is not None]

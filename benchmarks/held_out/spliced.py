@@ -1,0 +1,82 @@
+"""A language model with a transcoder in a layer's place, changed at some tokens, and what later layers make of it."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks
+from faithfulness_plugin.transcoders.skip import output_of
+
+Change = Callable[[Tensor], Tensor]
+AFTER_A_BLOCK = re.compile(r"blocks\.(\d+)\.hook_resid_post")
+
+
+def stages_after(hooks: Hooks, layer: HookedLayer) -> list[str]:
+    """The residual stream after the layer's block and after each one behind it. Raises ValueError for a layer that is
+    in no block, or a model without such hooks."""
+    block = re.match(r"blocks\.(\d+)\.", layer.hook_out)
+    stages = {int(match[1]): name for name in hooks.names if (match := AFTER_A_BLOCK.fullmatch(name))}
+    if block is None or int(block[1]) not in stages:
+        raise ValueError(f"{layer.hook_out} is in no block whose output the model has a hook for (hook_resid_post)")
+    return [stages[number] for number in sorted(stages) if number >= int(block[1])]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run of the model."""
+
+    logits: Float[Tensor, "batch pos vocab"]
+    stages: Mapping[str, Float[Tensor, "batch pos d_model"]]
+    acts: Float[Tensor, "batch pos d_sae"] | None
+    """Of the transcoder, if there was one."""
+
+
+def run_spliced(
+    hooks: Hooks,
+    layer: HookedLayer,
+    tokens: Int[Tensor, "batch pos"],
+    kept: Bool[Tensor, "batch pos"],
+    transcoder: Any | None,
+    *,
+    of_input: Change | None = None,
+    of_acts: Change | None = None,
+    of_output: Change | None = None,
+    stages: Sequence[str] = (),
+) -> Seen:
+    """Runs the model, with the transcoder at the tokens that it was trained for (`kept`), or without.
+
+    Args:
+        of_input: changes the layer's input [batch, pos, d_in], whoever reads it.
+        of_acts: changes the transcoder's activations before they are decoded.
+        of_output: changes the layer's output, whoever wrote it.
+        stages: hooks whose activations are wanted.
+    """
+    found: dict[str, Tensor] = {}
+    written: list[Tensor] = []
+    acts: list[Tensor] = []
+
+    def read(x: Tensor) -> Tensor | None:
+        changed = x if of_input is None else of_input(x)
+        if transcoder is not None:
+            acts.append(transcoder.encode(changed))
+            decoded = acts[0] if of_acts is None else of_acts(acts[0])
+            written.append(output_of(transcoder, changed, decoded))
+        return None if of_input is None else changed
+
+    def write(y: Tensor) -> Tensor | None:
+        out = torch.where(kept[..., None], written.pop().to(y.dtype), y) if transcoder is not None else y
+        return out if of_output is None else of_output(out)
+
+    def keep(name: str) -> Hook:
+        def look(activation: Tensor) -> None:
+            found[name] = activation
+
+        return look
+
+    logits = hooks.run(tokens, {layer.hook_in: read, layer.hook_out: write} | {name: keep(name) for name in stages})
+    return Seen(logits, found, acts[0] if acts else None)

@@ -1,0 +1,1 @@
+"""Ways of training a transcoder, for the faithfulness benchmark."""

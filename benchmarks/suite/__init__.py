@@ -1,0 +1,1 @@
+"""The faithfulness benchmark: methods against layers whose mechanism is known."""

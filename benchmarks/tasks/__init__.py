@@ -1,0 +1,1 @@
+"""Layers whose mechanism is known, with the shortcuts that their data offer: one task a file."""

@@ -1,0 +1,104 @@
+"""The command `faithfulness bench artifact`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
+
+
+def artifact(
+    transcoders: Annotated[
+        list[str],
+        typer.Option(
+            "--transcoder",
+            help="A folder of SAELens, sparsify, dictionary_learning or circuit-tracer, or "
+            "NAME=FOLDER; may be repeated, for transcoders of one layer",
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="A name on the hub, a folder, or smollm2, which needs no hub")] = "smollm2",
+    text: Annotated[
+        list[str] | None, typer.Option(help="Text files to measure on [default: the examples' text]")
+    ] = None,
+    block: Annotated[int | None, typer.Option(help="Whose MLP is replaced [default: what the transcoders say]")] = None,
+    hook_in: Annotated[str | None, typer.Option(help="Where they read, for another layer than an MLP")] = None,
+    hook_out: Annotated[str | None, typer.Option(help="Where they write")] = None,
+    prompts: Annotated[int, typer.Option(help="Held-out prompts")] = 32,
+    context_size: Annotated[int, typer.Option(help="Tokens a prompt")] = 128,
+    seed: Annotated[int, typer.Option(help="Of the prompts' order and of all directions")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out/artifact"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+) -> None:
+    """Measure finished transcoders against their real layer.
+
+    Outputs, Jacobians, responses to finite steps, the spliced model's predictions, effects downstream and deletion
+    curves, each beside a shuffled decoder and a mean ablation. Interrupted, it goes on where it stopped when called
+    again; complete, it shows what is there.
+    """
+    from faithfulness_plugin.benchmarks.artifact.config import ArtifactConfig
+    from faithfulness_plugin.benchmarks.artifact.report import tables
+    from faithfulness_plugin.benchmarks.artifact.run import complete, open_result, read_artifacts
+    from faithfulness_plugin.benchmarks.artifact.schema import ROLES
+    from faithfulness_plugin.benchmarks.language_model.config import TrainConfigError, make_config
+    from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
+    from faithfulness_plugin.benchmarks.schema import ResultError, read_result
+
+    settings: dict[str, Any] = {
+        "transcoders": _by_name(transcoders),
+        "model": {"name": model},
+        "text": {"files": text} if text else {},
+        "block": block,
+        "hook_in": hook_in,
+        "hook_out": hook_out,
+        "held_out_prompts": prompts,
+        "spliced_prompts": min(16, prompts),
+        "context_size": context_size,
+        "seed": seed,
+        "device": device,
+    }
+    path = out / RESULT_FILENAME
+    try:
+        config = make_config(settings, "options", ArtifactConfig)
+        artifacts = read_artifacts(config)
+        result = open_result(out, config, overwrite=overwrite)
+    except (TrainConfigError, ResultError, ValueError) as error:
+        fail(one_line(error), 2)
+    total = len(artifacts) * len(ROLES)
+    if shown := result.complete:
+        say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
+    elif result.measured:
+        say(f"{path} holds {len(result.measured)} of {total} measurements: going on")
+    try:
+        with Lines(total, len(result.measured), "measurements") as lines:
+            result = complete(
+                result,
+                artifacts,
+                out,
+                note=lines.tell,
+                on_measured=lambda of: lines.show(f"{of.name}, {of.role}: L0 {of.l0:.1f}, KL {of.kl:.3f}"),
+            )
+    except KeyboardInterrupt:
+        say(f"stopped; the same command{' without --overwrite' * overwrite} goes on from there")
+        raise typer.Exit(130) from None
+    except (TrainConfigError, ResultError, ValueError) as error:
+        fail(one_line(error), 2)
+    except (RuntimeError, OSError) as error:
+        fail(one_line(error), 1)
+    show(tables(read_result(path, type(result))))
+    if not shown:
+        say(f"written: {path}")
+
+
+def _by_name(given: list[str]) -> dict[str, str]:
+    """NAME=FOLDER, or a folder under its own name."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals:
+            name, folder = Path(text).resolve().name, text
+        if name in found:
+            fail(f"--transcoder {text}: there is a {name} already; write NAME=FOLDER, with another name", 2)
+        found[name] = str(folder)
+    return found

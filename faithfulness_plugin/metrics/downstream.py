@@ -1,0 +1,47 @@
+"""What the same change does behind a layer, in the model and in the model with a transcoder in the layer's place."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithfulness_plugin.metrics.result import MetricResult
+
+
+@dataclass(frozen=True)
+class Effect(MetricResult):
+    """Of one change, at one place behind the layer."""
+
+    error: float
+    """E||E_t - E_f||^2 / E||E_f||^2, a ratio of means over prompts; E the change of the activations there, in the model
+    (f) and in the spliced model (t). 0 is best, 1 says that nothing of the effect is there."""
+    cosine: float
+    """Mean of cos(E_t, E_f) over prompts where the change has an effect."""
+
+
+@torch.no_grad()
+def effect(
+    clean: Float[Tensor, "batch *rest"],
+    changed: Float[Tensor, "batch *rest"],
+    clean_spliced: Float[Tensor, "batch *rest"],
+    changed_spliced: Float[Tensor, "batch *rest"],
+) -> Effect:
+    """From activations at one place: of the model, clean and changed, and of the spliced model likewise.
+
+    A prompt's effect is one vector, over all of its tokens. Raises ValueError where the change has no effect in the
+    model on any prompt.
+
+    Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
+    """
+    of_layer = (changed - clean).flatten(1).double()
+    of_transcoder = (changed_spliced - clean_spliced).flatten(1).double()
+    energy = of_layer.square().sum(1)
+    if not energy.any():
+        raise ValueError("the change has no effect in the model, so that there is nothing to compare it with")
+    norms = energy.sqrt() * of_transcoder.norm(dim=1)
+    cosine = torch.where(norms > 0, (of_layer * of_transcoder).sum(1) / norms, torch.zeros_like(norms))
+    return Effect(
+        error=((of_transcoder - of_layer).square().sum() / energy.sum()).item(),
+        cosine=cosine[energy > 0].mean().item(),
+    )

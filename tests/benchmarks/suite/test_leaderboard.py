@@ -1,0 +1,67 @@
+import re
+
+import pytest
+import small_suite
+from PIL import Image
+from small_suite import scores
+
+from faithfulness_plugin.benchmarks.schema import ResultError, fingerprint
+from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
+
+METHODS = {
+    "topk-none": lambda seed, s: scores(3 - 5 * s, 0.2 + seed / 1000),
+    "topk-jvp": lambda seed, s: scores(3 - 5 * s, 0.9 + seed / 1000),
+    "topk-secant": lambda seed, s: scores(3 - 5 * s, 0.1 + seed / 1000),
+    "topk-data": lambda seed, s: scores(5 + s, 0.9),
+    "topk-augmentation": lambda seed, s: scores(3 - 5 * s, 0.5 + seed / 1000),
+}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    out = tmp_path_factory.mktemp("leaderboard")
+    result = small_suite.result(METHODS, tasks=("absolute_value", "shuffled_layer"))
+    written = write_leaderboard([result, small_suite.result({"mine": METHODS["topk-jvp"]})], out)
+    assert [path.name for path in written] == ["leaderboard.md", "leaderboard.html", "what_matching_buys.png"]
+    with Image.open(written[2]) as image:
+        assert image.info["Source"] == fingerprint(result)
+    return out
+
+
+def test_gains_are_against_none_and_the_control_comparison_against_augmentation(page):
+    text = (page / "leaderboard.md").read_text()
+    gains = text[text.index("## What matching buys") : text.index("## Where it does not help")]
+    assert re.search(r"\| topk-jvp \| 0.700 ± \S+ \| 0.700 ± \S+ \|", gains)
+    assert "| topk-data | — | — |" in gains
+    control = text[text.index("## Which control") : text.index("## Task by task")]
+    assert re.search(r"\| topk-jvp \| 0.400 ± ", control)
+    assert "topk-none" not in control
+
+
+def test_where_it_does_not_help_is_told_from_the_intervals_and_not_for_the_shuffled_layer(page):
+    text = (page / "leaderboard.md").read_text()
+    told = re.findall(r"^- .*", text, flags=re.MULTILINE)
+    assert told == [
+        "- **Absolute value, one repeated point.** worse: topk-secant; not comparable: topk-data.",
+    ]
+
+
+def test_other_results_stand_beside_the_first(page):
+    assert (page / "leaderboard.md").read_text().count("| mine |") == 2  # its headlines, and its table
+
+
+def test_the_html_needs_no_other_file(page):
+    text = (page / "leaderboard.html").read_text()
+    assert "data:image/png;base64," in text
+    assert 'src="what' not in text
+
+
+def test_partial_results_and_single_seeds_are_refused(tmp_path):
+    whole = small_suite.result(METHODS)
+    for match, result in (
+        ("is partial", whole.with_trials(whole.trials[:-1], complete=False)),
+        ("has one seed", small_suite.result(METHODS, seeds=[11])),
+    ):
+        with pytest.raises(ResultError, match=match):
+            write_leaderboard([result], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

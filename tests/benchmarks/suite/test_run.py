@@ -1,0 +1,114 @@
+"""A run end to end, at a size that says nothing: resumed, rerun, refused."""
+
+import pytest
+
+from faithfulness_plugin.benchmarks.methods.registry import BASELINES, MethodError, outside
+from faithfulness_plugin.benchmarks.schema import ResultError, read_result
+from faithfulness_plugin.benchmarks.suite.rerun import rerun, sample
+from faithfulness_plugin.benchmarks.suite.run import complete, make_spec, merged, open_result, part_cost, parts
+from faithfulness_plugin.benchmarks.suite.schema import SEEDS, SuiteResult
+from faithfulness_plugin.benchmarks.suite.sizes import SIZES
+
+TINY = {"tasks": ["absolute_value", "two_hops"], "methods": ["topk-none", "relu_tanh-jvp"], "n_seeds": 2, "n_steps": 25}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory) -> SuiteResult:
+    out = tmp_path_factory.mktemp("whole")
+    return complete(open_result(out, make_spec("quick", **TINY)), out, n_jobs=1)
+
+
+def test_every_trial_is_there_in_order_and_the_file_holds_it(result, tmp_path):
+    assert result.complete
+    assert [record.key for record in result.trials] == [trial.key for trial in result.spec.trials]
+    assert all(record.scores is not None for record in result.trials)
+    assert len(result.spec.trials) == 2 * 2 * (4 + 5)
+    assert result.layer_l0["absolute_value"] == pytest.approx(1.57, abs=0.01)
+    path = tmp_path / "result.json"
+    path.write_text(result.model_dump_json())
+    assert read_result(path, SuiteResult) == result
+
+
+def test_stopped_it_goes_on_and_ends_the_same(result, tmp_path):
+    spec = make_spec("quick", **TINY)
+
+    def stop(records):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        complete(open_result(tmp_path, spec), tmp_path, n_jobs=1, on_part=stop)
+    there = open_result(tmp_path, spec)
+    assert 0 < len(there.trials) < len(spec.trials)
+    resumed = complete(there, tmp_path, n_jobs=1)
+    assert [r.scores for r in resumed.trials] == [r.scores for r in result.trials]
+    with pytest.raises(ResultError, match="other settings"):
+        open_result(tmp_path, make_spec("quick", **{**TINY, "n_steps": 26}))
+
+
+def test_parts_are_of_one_task_and_one_method_and_cost_in_proportion():
+    spec = make_spec("quick", **TINY)
+    of = parts(spec.trials)
+    assert [len(part) for part in of] == [8, 10, 8, 10]
+    assert part_cost(of[0], 50) == 2 * part_cost(of[0], 25)
+    assert part_cost(of[0][:4], 25) == part_cost(of[0], 25) / 2
+
+
+def test_a_rerun_agrees_and_a_changed_number_is_found(result):
+    chosen = sample(result, 4)
+    assert len({trial.key for trial in chosen}) == 4
+    agreement = rerun(result, chosen, n_jobs=1)
+    assert (agreement.n, agreement.disagree) == (4, [])
+    assert agreement.largest <= 1e-6
+    first = result.trials[0]
+    assert first.scores is not None
+    wrong = first.model_copy(update={"scores": first.scores.model_copy(update={"fvu": first.scores.fvu + 0.5})})
+    found = rerun(result.model_copy(update={"trials": [wrong, *result.trials[1:]]}), chosen[:1], n_jobs=1)
+    assert len(found.disagree) == 1
+    assert "fvu" in found.disagree[0]
+    assert found.largest == pytest.approx(0.5)
+
+
+def test_a_method_that_is_not_what_it_was_is_not_run_again(result):
+    methods = [m.model_copy(update={"settings": {**m.settings, "lr": 1.0}}) for m in result.spec.methods]
+    changed = result.model_copy(update={"spec": result.spec.model_copy(update={"methods": methods})})
+    with pytest.raises(MethodError, match=r"topk-none is not what it was .*lr 1.0, not 0.003"):
+        rerun(changed, sample(changed, 2), n_jobs=1)
+
+
+def test_outside_methods_run_beside_the_shipped_ones(tmp_path):
+    spec = make_spec(
+        "quick", tasks=["absolute_value"], methods=["outside_methods:method"], n_seeds=1, n_steps=25, time_limit=60.0
+    )
+    assert spec.methods[0].source.startswith("sha256:")
+    result = complete(open_result(tmp_path, spec), tmp_path, n_jobs=1)
+    assert [record.failed for record in result.trials] == [None, None]
+
+
+def test_a_spec_that_cannot_be_run_says_why():
+    for match, given in (
+        ("no task 'rotate': did you mean rotated", {"tasks": ["rotate"]}),
+        ("no method 'top': ", {"methods": ["top"]}),
+        (r"not_there:method cannot be imported \(No module named 'not_there'\)", {"methods": ["not_there:method"]}),
+        ("has no attribute 'other'", {"methods": ["outside_methods:other"]}),
+        ("`strengths` must be distinct numbers", {"methods": ["outside_methods:no_strengths"]}),
+        ("has no `train`", {"methods": ["outside_methods:no_train"]}),
+        ("choose 1 to 20", {"n_seeds": 21}),
+    ):
+        with pytest.raises(ValueError, match=match):
+            make_spec("quick", **{**TINY, **given})
+    outside.cache_clear()
+
+
+def test_the_sizes_grow_and_patterns_stand_for_methods():
+    assert len(SEEDS) == len(set(SEEDS)) == 20
+    assert [len(make_spec(size).trials) for size in SIZES] == sorted(len(make_spec(size).trials) for size in SIZES)
+    assert make_spec("standard").n_steps == 2000
+    names = [m.name for m in make_spec("quick", methods=["topk-*", "topk-none"]).methods]
+    assert names == [name for name in BASELINES if name.startswith("topk-")]
+
+
+def test_records_are_put_in_the_specs_order(result):
+    empty = result.model_copy(update={"trials": [], "complete": False})
+    half = merged(empty, result.trials[::-2])
+    assert not half.complete
+    assert merged(half, [r for r in result.trials if r not in half.trials]) == result
