@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed test test-slow test-adapters adapter-overhead lint format docs clean
+.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed benchmark test test-slow test-adapters adapter-overhead lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -127,6 +127,10 @@ speed: $(INSTALLED)  ## step times and memory on this machine, into benchmarks/r
 
 ensemble-speed: $(INSTALLED)  ## the toy ensemble beside a loop, into benchmarks/results/ensemble_speed (likewise)
 	$(BIN)/faithfulness bench ensemble --overwrite --out benchmarks/results/ensemble_speed $(ARGS)
+
+benchmark: $(INSTALLED)  ## the faithfulness benchmark at its standard size and its leaderboard; about an hour on 2 cores
+	$(BIN)/faithfulness bench run --out benchmarks/results/faithfulness/standard $(ARGS)
+	$(BIN)/faithfulness bench leaderboard benchmarks/results/faithfulness/standard --out benchmarks/results/faithfulness
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
 	$(BIN)/python -m faithfulness_plugin.benchmarks.readme

@@ -22,6 +22,9 @@ from faithfulness_plugin.benchmarks.speed import report as speed
 from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
 from faithfulness_plugin.benchmarks.store_speed import report as store_speed
 from faithfulness_plugin.benchmarks.store_speed.schema import StoreSpeedResult
+from faithfulness_plugin.benchmarks.suite import report as suite
+from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
+from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -35,6 +38,7 @@ STORE_SPEED = RESULTS / "store_speed" / RESULT_FILENAME
 COMPATIBILITY = RESULTS / "compatibility"
 ADAPTER_OVERHEAD = RESULTS / "adapter_overhead"
 TOY = RESULTS / "toy"
+FAITHFULNESS = RESULTS / "faithfulness"
 
 
 def measured() -> dict[str, str]:
@@ -57,6 +61,8 @@ def measured() -> dict[str, str]:
             [read_result(path, OverheadResult) for path in sorted(ADAPTER_OVERHEAD.glob(f"*/{RESULT_FILENAME}"))]
         ),
         "store-speed table": store_speed.table(read_result(STORE_SPEED, StoreSpeedResult)),
+        "benchmark tasks": suite.tasks_table().render("markdown"),
+        "benchmark scores": suite.scores_table().render("markdown"),
     }
 
 
@@ -87,6 +93,8 @@ def main() -> None:
     ensemble_speed.write_report(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
     real_layers.write_report(read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
     write_page(TOY, TOY)
+    paths = sorted(FAITHFULNESS.glob(f"*/{RESULT_FILENAME}"), key=lambda path: path.parent.name != "standard")
+    write_leaderboard([read_result(path, SuiteResult) for path in paths], FAITHFULNESS)
     tables = measured()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from typer.testing import CliRunner
 
 from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
 from faithfulness_plugin.benchmarks.absolute_value.report import write_report
@@ -12,9 +13,10 @@ from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueRe
 from faithfulness_plugin.benchmarks.readme import PAGES, RESULT, RESULTS, SPEED, filled_in, measured
 from faithfulness_plugin.benchmarks.schema import fingerprint, read_result
 from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
+from faithfulness_plugin.cli import app
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
-PLAIN_LOOP, SAELENS, TOPK, HOOKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+METHOD, PLAIN_LOOP, SAELENS, TOPK, HOOKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_tables_are_the_committed_results():
@@ -58,6 +60,17 @@ def test_markers_come_in_pairs():
 
 def test_the_plain_loop_is_short():
     assert len(PLAIN_LOOP.strip().splitlines()) < 25
+
+
+def test_the_method_is_short_and_runs_in_the_benchmark_as_it_stands(tmp_path, monkeypatch):
+    assert len([line for line in METHOD.splitlines() if line.strip()]) <= 36
+    (tmp_path / "my_method.py").write_text(METHOD.replace("range(2000)", "range(20)"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    args = ["bench", "run", "--method", "my_method:method", "--task", "absolute_value", "--seeds", "1", "--jobs", "1"]
+    done = CliRunner().invoke(app, [*args, "--out", "out/mine"])
+    assert done.exit_code == 0, done.output
+    assert "| my_method:method |" in done.stdout
 
 
 class View:

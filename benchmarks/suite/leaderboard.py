@@ -65,7 +65,7 @@ def markdown(results: Sequence[SuiteResult], found: Mapping[str, Entry]) -> str:
         f"![Differences of the headline, task by task]({FIGURE})",
         gains(first, found).render("markdown"),
         "## Where it does not help",
-        *(f"- {line}" for line in no_help(first, found)),
+        "\n".join(f"- {line}" for line in no_help(first, found)),
         "## Which control comes close",
         "The headline of a matched method less that of its augmentation control, which matches outputs at points "
         "beside the rows and no derivative.",
@@ -75,7 +75,7 @@ def markdown(results: Sequence[SuiteResult], found: Mapping[str, Entry]) -> str:
     for name in first.spec.tasks:
         parts += [f"### {task(name).title}", task(name).summary]
         parts += [task_table(result, name).render("markdown") for result in results if name in result.spec.tasks]
-    return "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def pairs(result: SuiteResult, found: Mapping[str, Entry], against: str) -> Iterator[tuple[str, str, str]]:
