@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed benchmark test test-slow test-adapters adapter-overhead lint format docs clean
+.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts test test-slow test-adapters adapter-overhead lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -131,6 +131,15 @@ ensemble-speed: $(INSTALLED)  ## the toy ensemble beside a loop, into benchmarks
 benchmark: $(INSTALLED)  ## the faithfulness benchmark at its standard size and its leaderboard; about an hour on 2 cores
 	$(BIN)/faithfulness bench run --out benchmarks/results/faithfulness/standard $(ARGS)
 	$(BIN)/faithfulness bench leaderboard benchmarks/results/faithfulness/standard --out benchmarks/results/faithfulness
+
+# transcoders of block 10, without and with matching, in pairs of equal seeds
+SEEDS := 0 1 2
+TRAINED := out/train/transcoders/block10_coefficient
+
+artifacts: $(EXAMPLES)  ## the benchmark's track of artifacts on transcoders of the offline model, into benchmarks/results/artifacts
+	$(BIN)/faithfulness train --seeds $(words $(SEEDS)) --out out/train
+	$(BIN)/faithfulness bench artifact --out benchmarks/results/artifacts $(ARGS) \
+	  $(foreach s,$(SEEDS),--transcoder none_seed$(s)=$(TRAINED)0_seed$(s) --transcoder jvp_seed$(s)=$(TRAINED)0.2_seed$(s))
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
 	$(BIN)/python -m faithfulness_plugin.benchmarks.readme

@@ -6,6 +6,9 @@ from faithfulness_plugin.benchmarks.absolute_value import report as absolute_val
 from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.adapter_overhead import report as adapter_overhead
 from faithfulness_plugin.benchmarks.adapter_overhead.schema import OverheadResult
+from faithfulness_plugin.benchmarks.artifact import report as artifact
+from faithfulness_plugin.benchmarks.artifact.compare import in_pairs
+from faithfulness_plugin.benchmarks.artifact.schema import ArtifactResult
 from faithfulness_plugin.benchmarks.compatibility import report as compatibility
 from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
 from faithfulness_plugin.benchmarks.ensemble_speed import report as ensemble_speed
@@ -39,11 +42,13 @@ COMPATIBILITY = RESULTS / "compatibility"
 ADAPTER_OVERHEAD = RESULTS / "adapter_overhead"
 TOY = RESULTS / "toy"
 FAITHFULNESS = RESULTS / "faithfulness"
+ARTIFACTS = RESULTS / "artifacts" / RESULT_FILENAME
 
 
 def measured() -> dict[str, str]:
     """Each table by the name of its place in the docs."""
     speeds = read_result(SPEED, SpeedResult)
+    artifacts = read_result(ARTIFACTS, ArtifactResult)
     return {
         "absolute-value table": absolute_value.tables(read_result(RESULT, AbsoluteValueResult)),
         "beyond table": absolute_value.beyond_table(_all("beyond")),
@@ -61,9 +66,16 @@ def measured() -> dict[str, str]:
             [read_result(path, OverheadResult) for path in sorted(ADAPTER_OVERHEAD.glob(f"*/{RESULT_FILENAME}"))]
         ),
         "store-speed table": store_speed.table(read_result(STORE_SPEED, StoreSpeedResult)),
+        "artifact scores": artifact.overview(artifacts).render("markdown"),
+        "artifact differences": in_pairs(artifacts, _matched_and_not(artifacts)).render("markdown"),
         "benchmark tasks": suite.tasks_table().render("markdown"),
         "benchmark scores": suite.scores_table().render("markdown"),
     }
+
+
+def _matched_and_not(result: ArtifactResult) -> list[tuple[str, str]]:
+    """In pairs of equal seeds, as `make artifacts` names them."""
+    return [(name, name.replace("jvp_", "none_")) for name in result.config.transcoders if name.startswith("jvp_")]
 
 
 def _all(folder: str) -> list[AbsoluteValueResult]:

@@ -17,6 +17,10 @@ class ResultError(ValueError):
     """A result file that cannot be used; the message says what to do."""
 
 
+class CompareError(ValueError):
+    """Results that cannot be compared; the message says why."""
+
+
 class Record(BaseModel):
     """Base of every record: unknown fields are refused, values are finite and do not change."""
 

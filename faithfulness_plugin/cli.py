@@ -14,9 +14,10 @@ from faithfulness_plugin.cli_artifact import artifact
 from faithfulness_plugin.cli_ensemble import ensemble
 from faithfulness_plugin.cli_language_model import language_model
 from faithfulness_plugin.cli_report import report
+from faithfulness_plugin.cli_results import card, compare, rerun
 from faithfulness_plugin.cli_scan import scan
 from faithfulness_plugin.cli_store import store
-from faithfulness_plugin.cli_suite import card, compare, leaderboard, list_all, rerun, run
+from faithfulness_plugin.cli_suite import leaderboard, list_all, run
 from faithfulness_plugin.cli_train import train
 from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 

@@ -1,5 +1,4 @@
-"""The commands of the faithfulness benchmark: `faithfulness bench run | list | compare | card | rerun |
-leaderboard`."""
+"""The commands of the faithfulness benchmark's track of methods: `faithfulness bench run | list | leaderboard`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,7 +70,7 @@ def run(
 def _complete(result: "SuiteResult", out: Path, workers: int, backend: Any, again: str) -> None:
     from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
     from faithfulness_plugin.benchmarks.schema import ResultError, read_result
-    from faithfulness_plugin.benchmarks.suite.report import failures, headlines, task_table
+    from faithfulness_plugin.benchmarks.suite.report import failures, headlines, part_line, task_table
     from faithfulness_plugin.benchmarks.suite.run import complete, part_cost, parts
 
     path, total, code = out / RESULT_FILENAME, len(result.spec.trials), 0
@@ -85,7 +84,7 @@ def _complete(result: "SuiteResult", out: Path, workers: int, backend: Any, agai
         with Lines(total, len(result.trials), "trials", cost=cost or None) as lines:
 
             def on_part(records: "list[TrialRecord]") -> None:
-                lines.show(_line(records), len(records), part_cost(records, n_steps))
+                lines.show(part_line(records), len(records), part_cost(records, n_steps))
 
             result = complete(
                 result,
@@ -117,13 +116,6 @@ def _complete(result: "SuiteResult", out: Path, workers: int, backend: Any, agai
     raise typer.Exit(code or int(any(t.failed for t in result.trials)))
 
 
-def _line(records: "list[TrialRecord]") -> str:
-    scored = [record.scores.headline for record in records if record.scores is not None]
-    failed = f", {len(records) - len(scored)} failed" if len(scored) < len(records) else ""
-    best = f", headline up to {max(scored):.2f}" if scored else ""
-    return f"{records[0].task}, {records[0].method}: {len(records)} trials{best}{failed}"
-
-
 def list_all() -> None:
     """What there is to run: tasks, methods, sizes; and what scores mean."""
     from faithfulness_plugin.benchmarks.suite.report import methods_table, scores_table, sizes_table, tasks_table
@@ -132,129 +124,18 @@ def list_all() -> None:
         show(table.render("markdown"))
 
 
-def compare(
-    results: Annotated[list[Path], typer.Argument(help="Result files of `faithfulness bench run`, or their folders")],
-    against: Annotated[str, typer.Option(help="The method that the others are held against")],
-    methods: Annotated[
-        list[str] | None, typer.Option("--method", help="Others [default: all]; may be repeated")
-    ] = None,
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="[default: all in common]; may be repeated")] = None,
-    scores: Annotated[
-        list[str] | None, typer.Option("--score", help="[default: headline, jacobian_error, fvu]; may be repeated")
-    ] = None,
-    form: Annotated[str, typer.Option("--format", help="markdown, latex or csv")] = "markdown",
-    out: Annotated[Path | None, typer.Option(help="File to write it to, in place of showing it")] = None,
-) -> None:
-    """Paired differences between methods at the layer's own L0, with 95 % intervals over the seeds they share."""
-    from faithfulness_plugin.benchmarks.schema import ResultError, write_text
-    from faithfulness_plugin.benchmarks.suite.compare import CompareError, comparison
-    from faithfulness_plugin.benchmarks.suite.tables import FORMATS
-
-    if form not in FORMATS:
-        fail(f"--format {form}: choose from {', '.join(FORMATS)}", 2)
-    try:
-        table = comparison(
-            [read_suite(path) for path in results],
-            against,
-            methods=methods or (),
-            tasks=tasks or (),
-            scores=scores or ("headline", "jacobian_error", "fvu"),
-        )
-        text = table.render(form)
-        if out is not None:
-            write_text(out, text)
-            say(f"written: {out}")
-            return
-    except (CompareError, ResultError) as error:
-        fail(str(error), 2)
-    if form == "markdown":
-        show(text)
-    else:
-        print(text, end="")
-
-
-def rerun(
-    result: Annotated[Path, typer.Argument(help="A result file of `faithfulness bench run`, or its folder")],
-    trials: Annotated[int | None, typer.Option(help="So many trials, spread over it [default: all]")] = None,
-    tolerance: Annotated[float, typer.Option(help="Largest difference of a score that counts as agreement")] = 1e-6,
-    jobs: Jobs = -1,
-) -> None:
-    """Run a result again from what stands in it, and say whether the numbers agree (exit code 0) or not (1)."""
-    from faithfulness_plugin.benchmarks.schema import ResultError
-    from faithfulness_plugin.benchmarks.suite.rerun import rerun as run_again
-    from faithfulness_plugin.benchmarks.suite.rerun import sample
-    from faithfulness_plugin.benchmarks.suite.run import part_cost, parts
-    from faithfulness_plugin.benchmarks.workers import n_workers
-
-    if trials is not None and trials < 1:
-        fail(f"--trials {trials}: at least one", 2)
-    try:
-        before = read_suite(result)
-        chosen = sample(before, trials)
-        cost = sum(part_cost(part, before.spec.n_steps) for part in parts(chosen))
-        with Lines(len(chosen), 0, "trials", cost=cost) as lines:
-            agreement = run_again(
-                before,
-                chosen,
-                n_jobs=n_workers(jobs),
-                tolerance=tolerance,
-                on_part=lambda records: lines.show(
-                    _line(records), len(records), part_cost(records, before.spec.n_steps)
-                ),
-            )
-    except KeyboardInterrupt:
-        say("stopped; nothing was written")
-        raise typer.Exit(130) from None
-    except (ValueError, ResultError) as error:
-        fail(one_line(error), 2)
-    for note in agreement.notes:
-        say(f"note: {note}")
-    for line in agreement.disagree[:20]:
-        say(line)
-    n = len(agreement.disagree)
-    print(
-        f"{agreement.n - n} of {agreement.n} trials agree to {tolerance:g}; largest difference {agreement.largest:.3g}"
-    )
-    raise typer.Exit(int(n > 0))
-
-
-def card(
-    result: Annotated[Path, typer.Argument(help="A result file of `faithfulness bench run`, or its folder")],
-    method: Annotated[str, typer.Option(help="Whose card [default: the only one there is]")] = "",
-    against: Annotated[str, typer.Option(help="A method to draw beside it")] = "",
-    out: Annotated[Path, typer.Option(help="File to write: .png, .pdf, .svg or .html")] = Path("card.png"),
-) -> None:
-    """One page that says what a method keeps: scores at the layer's own L0, and its sweeps."""
-    from faithfulness_plugin.benchmarks.schema import ResultError
-    from faithfulness_plugin.benchmarks.suite.card import CardError, write_card
-
-    try:
-        write_card(read_suite(result), method, against, out)
-    except (CardError, ResultError) as error:
-        fail(str(error), 2)
-    say(f"written: {out}")
-
-
 def leaderboard(
     results: Annotated[list[Path], typer.Argument(help="Complete results; the first one holds the shipped methods")],
     out: Annotated[Path, typer.Option(help="Folder for the page")] = Path("out/leaderboard"),
 ) -> None:
     """A page from results: what matching buys at matched L0, where it does not help, which control comes close."""
-    from faithfulness_plugin.benchmarks.schema import ResultError
-    from faithfulness_plugin.benchmarks.suite.compare import CompareError
+    from faithfulness_plugin.benchmarks.schema import CompareError, ResultError
     from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
+    from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
+    from faithfulness_plugin.cli_results import read_as
 
     try:
-        written = write_leaderboard([read_suite(path) for path in results], out)
+        written = write_leaderboard([read_as(path, SuiteResult) for path in results], out)
     except (CompareError, ResultError) as error:
         fail(str(error), 2)
     say("written: " + ", ".join(str(path) for path in written))
-
-
-def read_suite(path: Path) -> "SuiteResult":
-    """The result in a file, or in a folder. Raises ResultError for what is none."""
-    from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
-    from faithfulness_plugin.benchmarks.schema import read_result
-    from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
-
-    return read_result(path / RESULT_FILENAME if path.is_dir() else path, SuiteResult)

@@ -1,14 +1,45 @@
 """What is said of finished transcoders."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from faithfulness_plugin.benchmarks.artifact.schema import ROLES, ArtifactNumbers, ArtifactResult
 from faithfulness_plugin.benchmarks.held_out.bootstrap import bootstrap, ratio
-from faithfulness_plugin.benchmarks.held_out.schema import ByPrompt
+from faithfulness_plugin.benchmarks.held_out.schema import ByPrompt, Directions, LayerRecord
 from faithfulness_plugin.benchmarks.schema import Interval
-from faithfulness_plugin.benchmarks.suite.tables import Table
+from faithfulness_plugin.benchmarks.tables import Table
 
 HALF_WAY = 0.5
+
+
+def layer_of(result: ArtifactResult) -> LayerRecord:
+    """What errors are divided by; there once anything is measured."""
+    assert result.layer is not None
+    return result.layer
+
+
+def _half_way(result: ArtifactResult, of: ArtifactNumbers, along: Directions) -> tuple[ByPrompt, ByPrompt]:
+    place = result.config.distances.index(HALF_WAY)
+    return of.response_error[along][place], layer_of(result).response[along][place]
+
+
+RATIOS: dict[str, Callable[[ArtifactResult, ArtifactNumbers], tuple[ByPrompt, ByPrompt]]] = {
+    "FVU": lambda result, of: (of.error, layer_of(result).variance),
+    "J error": lambda result, of: (of.jacobian_error["isotropic"], layer_of(result).jacobian["isotropic"]),
+    "J error, data": lambda result, of: (of.jacobian_error["data"], layer_of(result).jacobian["data"]),
+    "response error": lambda result, of: _half_way(result, of, "isotropic"),
+    "response error, half-way": lambda result, of: _half_way(result, of, "difference"),
+}
+"""Relative errors: sums by prompt, and what they are divided by."""
+
+NUMBERS: dict[str, Callable[[ArtifactNumbers], str | None]] = {
+    "L0": lambda of: f"{of.l0:.1f}",
+    "dead": lambda of: f"{of.dead_fraction:.2f}",
+    "J cosine, data": lambda of: f"{of.jacobian_cosine['data']:.3f}",
+    "CE recovered": lambda of: None if of.ce_recovered is None else f"{of.ce_recovered:.3f}",
+    "KL": lambda of: f"{of.kl:.3f}",
+}
 
 
 def over_prompts(parts: ByPrompt, whole: ByPrompt) -> Interval:
@@ -16,34 +47,20 @@ def over_prompts(parts: ByPrompt, whole: ByPrompt) -> Interval:
     return bootstrap([np.array([parts, whole])], lambda sums: ratio(sums).mean(-1))
 
 
+def scores(result: ArtifactResult, of: ArtifactNumbers) -> dict[str, str | Interval | None]:
+    """By name."""
+    errors = {name: over_prompts(*parts(result, of)) for name, parts in RATIOS.items()}
+    return {**errors, **{name: value(of) for name, value in NUMBERS.items()}}
+
+
 def overview(result: ArtifactResult) -> Table:
     """All transcoders, each with its references below it."""
-    layer = result.layer
-    assert layer is not None  # once anything is measured
-    half_way = result.config.distances.index(HALF_WAY)
-    rows = []
+    layer, rows = layer_of(result), []
     for of in ordered(result):
-        rows.append(
-            [
-                of.name if of.role == "transcoder" else f"— {of.role}",
-                over_prompts(of.error, layer.variance),
-                f"{of.l0:.1f}",
-                f"{of.dead_fraction:.2f}",
-                over_prompts(of.jacobian_error["isotropic"], layer.jacobian["isotropic"]),
-                over_prompts(of.jacobian_error["data"], layer.jacobian["data"]),
-                f"{of.jacobian_cosine['data']:.3f}",
-                ", ".join(f"{error:.2f}" for error in of.top_error),
-                over_prompts(of.response_error["isotropic"][half_way], layer.response["isotropic"][half_way]),
-                over_prompts(of.response_error["difference"][half_way], layer.response["difference"][half_way]),
-                "—" if of.ce_recovered is None else f"{of.ce_recovered:.3f}",
-                f"{of.kl:.3f}",
-            ]
-        )
+        top = ", ".join(f"{error:.2f}" for error in of.top_error)
+        rows.append([of.name if of.role == "transcoder" else f"— {of.role}", *scores(result, of).values(), top])
     tops = ", ".join(str(k) for k in result.measured[0].top)
-    header = [
-        "transcoder", "FVU", "L0", "dead", "J error", "J error, data", "J cosine, data", f"J error in the first {tops}",
-        "response error", "response error, half-way", "CE recovered", "KL",
-    ]  # fmt: skip
+    header = ["transcoder", *RATIOS, *NUMBERS, f"J error in the first {tops}"]
     caption = (
         f"{result.model}, {layer.hook_in} to {layer.hook_out}, {result.config.held_out_prompts} held-out prompts of "
         f"{result.config.context_size} tokens; 95 % intervals over prompts (bootstrap). J error: relative, in all "

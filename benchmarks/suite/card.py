@@ -1,30 +1,21 @@
 """One page about a method: what it keeps at the layers' own L0, and along its sweeps."""
 
-import io
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from faithfulness_plugin import atomic
-from faithfulness_plugin.benchmarks.html_page import self_contained
-from faithfulness_plugin.benchmarks.markdown import interval_text
-from faithfulness_plugin.benchmarks.schema import Interval, ResultError, fingerprint
+from faithfulness_plugin.benchmarks.card_page import CardError, page_figure, write_page
+from faithfulness_plugin.benchmarks.schema import fingerprint
 from faithfulness_plugin.benchmarks.statistics import interval
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import at_layer_l0
 from faithfulness_plugin.benchmarks.suite.report import SHOWN, cell, failures, reached_text
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
-from faithfulness_plugin.benchmarks.suite.tables import Table
+from faithfulness_plugin.benchmarks.tables import Table
 from faithfulness_plugin.benchmarks.tasks.registry import task
-from faithfulness_plugin.figures.curves import Curve, Panel, draw_curves
+from faithfulness_plugin.figures.curves import Curve, Panel
 from faithfulness_plugin.nearest import nearest
 
-KINDS = (".png", ".pdf", ".svg", ".html")
 COLUMNS = 4
-
-
-class CardError(ValueError):
-    """A card that cannot be made; the message says what to do."""
 
 
 def write_card(result: SuiteResult, method: str, against: str, path: Path) -> None:
@@ -47,21 +38,14 @@ def write_card(result: SuiteResult, method: str, against: str, path: Path) -> No
             raise CardError(f"the result has no method {name!r}: {nearest(name, names, n=3)}")
         if not any(result.of(of, name) for of in result.spec.tasks):
             raise CardError(f"no trial of {name} has scores: {next(iter(failures(result)), 'run it first')}")
-    if path.suffix not in KINDS:
-        raise CardError(f"--out {path}: let its name end in {', '.join(KINDS)}")
-    try:
-        if path.suffix == ".html":
-            image = _image(card_figure(result, method, against, with_table=False), result, ".png")
-            text = f"# {_title(result, method)}\n\n![Headline against L0, task by task](card.png)\n\n"
-            text += card_table(result, method).render("markdown")
-            atomic.write_text(path, self_contained(_title(result, method), text, {"card.png": image}))
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(f".{path.name}")
-            unfinished.write_bytes(_image(card_figure(result, method, against), result, path.suffix))
-            unfinished.replace(path)
-    except OSError as error:
-        raise ResultError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
+    write_page(
+        path,
+        _title(result, method),
+        lambda with_table: card_figure(result, method, against, with_table=with_table),
+        card_table(result, method),
+        described="Headline against L0, task by task",
+        source=fingerprint(result),
+    )
 
 
 def card_table(result: SuiteResult, method: str) -> Table:
@@ -81,31 +65,11 @@ def card_table(result: SuiteResult, method: str) -> Table:
 def card_figure(result: SuiteResult, method: str, against: str = "", *, with_table: bool = True) -> Figure:
     """The headline against L0, task by task, and below it the table."""
     panels = [_panel(result, name, [method, *([against] if against else [])]) for name in result.spec.tasks]
-    columns = min(COLUMNS, len(panels))
-    rows = -(-len(panels) // columns)
-    drawn, listed = 3.1 * rows + 0.6, 0.32 * (len(panels) + 1) + 0.7
-    width = max(4.1 * columns + 0.3, 15.0 if with_table else 0.0)
-    figure = Figure(figsize=(width, drawn + 0.5 + (listed if with_table else 0)), layout="constrained")
-    figure.suptitle(_title(result, method), fontsize=13)
-    if not with_table:
-        draw_curves(figure, panels, columns)
-        return figure
-    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[drawn, listed]))
-    draw_curves(above, panels, columns)
-    table = card_table(result, method)
-    ax = below.subplots()
-    ax.set_axis_off()
-    cells = [[_short(text) for text in row] for row in table.rows]
-    widths = [0.12, 0.06, 0.07, 0.2, *[0.55 / (len(table.header) - 4)] * (len(table.header) - 4)]
-    listing = ax.table(cells, colLabels=list(table.header), colWidths=widths, cellLoc="center", bbox=[0, 0, 1, 1])
-    listing.auto_set_font_size(False)
-    listing.set_fontsize(8)
-    for (row, _), box in listing.get_celld().items():
-        box.set_edgecolor("0.85")
-        box.visible_edges = "B"
-        if row == 0:
-            box.get_text().set_fontweight("bold")
-    return figure
+    table = card_table(result, method) if with_table else None
+    others = 0 if table is None else len(table.header) - 4
+    return page_figure(
+        _title(result, method), panels, COLUMNS, table, [0.12, 0.06, 0.07, 0.2, *[0.55 / max(1, others)] * others]
+    )
 
 
 def _panel(result: SuiteResult, name: str, methods: list[str]) -> Panel:
@@ -134,17 +98,6 @@ def _sweep(result: SuiteResult, name: str, method: str) -> Curve | None:
     return Curve(*map(list, zip(*sorted(points), strict=True)))
 
 
-def _short(cell: str | Interval | None) -> str:
-    return "—" if cell is None else cell if isinstance(cell, str) else interval_text(cell, 2)
-
-
 def _title(result: SuiteResult, method: str) -> str:
     seeds = len(result.spec.seeds)
     return f"Faithfulness card: {method} ({seeds} seed{'s' * (seeds > 1)}, benchmark {result.spec.suite_version})"
-
-
-def _image(figure: Figure, result: SuiteResult, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Software": None, "Source": fingerprint(result)} if kind == ".png" else None
-    figure.savefig(buffer, format=kind[1:], dpi=130, metadata=metadata)
-    return buffer.getvalue()

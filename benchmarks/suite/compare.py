@@ -5,17 +5,13 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from faithfulness_plugin.benchmarks.schema import Interval, Record
+from faithfulness_plugin.benchmarks.schema import CompareError, Interval, Record
 from faithfulness_plugin.benchmarks.statistics import interval
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import seed_scores
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 from faithfulness_plugin.benchmarks.suite.scores import Scores
-from faithfulness_plugin.benchmarks.suite.tables import Table
+from faithfulness_plugin.benchmarks.tables import Table
 from faithfulness_plugin.nearest import nearest
-
-
-class CompareError(ValueError):
-    """Results that cannot be compared; the message says why."""
 
 
 class Entry(NamedTuple):

@@ -11,7 +11,7 @@ from faithfulness_plugin.benchmarks.schema import Interval, ResultError, fingerp
 from faithfulness_plugin.benchmarks.suite.compare import Difference, Entry, difference, entries
 from faithfulness_plugin.benchmarks.suite.report import headlines, task_table
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
-from faithfulness_plugin.benchmarks.suite.tables import Table
+from faithfulness_plugin.benchmarks.tables import Table
 from faithfulness_plugin.benchmarks.tasks.registry import task
 from faithfulness_plugin.figures.intervals import IntervalPanel, intervals_figure
 from faithfulness_plugin.figures.panels import save_figure

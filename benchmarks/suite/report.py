@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES
 from faithfulness_plugin.benchmarks.schema import Interval
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import AtLayerL0, at_layer_l0
-from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
+from faithfulness_plugin.benchmarks.suite.schema import SuiteResult, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import Scores, l0_of
 from faithfulness_plugin.benchmarks.suite.sizes import SIZES
-from faithfulness_plugin.benchmarks.suite.tables import Table
+from faithfulness_plugin.benchmarks.tables import Table
 from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
 
 SHOWN = {
@@ -103,3 +103,11 @@ def scores_table() -> Table:
     """What each score is."""
     rows = [[name, field.description or ""] for name, field in Scores.model_fields.items()]
     return Table(["score", "what it is"], rows, "J_f, J_t: Jacobians of layer and transcoder; D_f, D_t: their answers.")
+
+
+def part_line(records: Sequence[TrialRecord]) -> str:
+    """What is said while a run goes on, of trials of one method at one task."""
+    scored = [record.scores.headline for record in records if record.scores is not None]
+    failed = f", {len(records) - len(scored)} failed" if len(scored) < len(records) else ""
+    best = f", headline up to {max(scored):.2f}" if scored else ""
+    return f"{records[0].task}, {records[0].method}: {len(records)} trials{best}{failed}"

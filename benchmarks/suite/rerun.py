@@ -2,25 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from pydantic import Field
-
+from faithfulness_plugin.benchmarks.agreement import TOLERANCE, Agreement, notes
 from faithfulness_plugin.benchmarks.methods.registry import MethodError
-from faithfulness_plugin.benchmarks.schema import Environment, Record
+from faithfulness_plugin.benchmarks.schema import Environment
 from faithfulness_plugin.benchmarks.suite.run import method_spec, run_trials
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult, Trial, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import Scores
-from faithfulness_plugin.differences import differences
-
-TOLERANCE = 1e-6
-
-
-class Agreement(Record):
-    """Of a result and its rerun."""
-
-    n: int = Field(description="trials that were run again")
-    disagree: list[str] = Field(description="a line for each trial that does not agree")
-    largest: float = Field(description="largest difference of a score, absolute")
-    notes: list[str] = Field(description="what is different about this machine")
 
 
 def sample(result: SuiteResult, n: int | None) -> list[Trial]:
@@ -59,7 +46,13 @@ def rerun(
             if line:
                 disagree.append(line)
         on_part(records)
-    return Agreement(n=len(trials), disagree=disagree, largest=largest, notes=_notes(result))
+    return Agreement(
+        what="trials",
+        n=len(trials),
+        disagree=disagree,
+        largest=largest,
+        notes=notes(result.environment, Environment.here()),
+    )
 
 
 def _disagreement(then: TrialRecord, now: TrialRecord, tolerance: float) -> tuple[str, float]:
@@ -72,13 +65,3 @@ def _disagreement(then: TrialRecord, now: TrialRecord, tolerance: float) -> tupl
     if sizes[name] <= tolerance:
         return "", sizes[name]
     return f"{where}: {name} {getattr(then.scores, name):.6g} before, {getattr(now.scores, name):.6g} now", sizes[name]
-
-
-def _notes(result: SuiteResult) -> list[str]:
-    there, here = result.environment, Environment.here()
-    notes = []
-    if changed := differences(there.packages, here.packages):
-        notes.append(f"other versions of packages ({changed})")
-    if there.machine != here.machine:
-        notes.append(f"another kind of processor ({there.machine}, here {here.machine})")
-    return notes

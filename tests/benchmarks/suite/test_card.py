@@ -4,8 +4,9 @@ import small_suite
 from PIL import Image
 from small_suite import scores
 
+from faithfulness_plugin.benchmarks.card_page import CardError
 from faithfulness_plugin.benchmarks.schema import fingerprint
-from faithfulness_plugin.benchmarks.suite.card import CardError, card_figure, card_table, write_card
+from faithfulness_plugin.benchmarks.suite.card import card_figure, card_table, write_card
 from faithfulness_plugin.benchmarks.suite.report import failures, headlines, task_table
 
 METHODS = {

@@ -5,7 +5,8 @@ import pytest
 import small_suite
 from small_suite import scores
 
-from faithfulness_plugin.benchmarks.suite.compare import CompareError, comparison, difference, entries
+from faithfulness_plugin.benchmarks.schema import CompareError
+from faithfulness_plugin.benchmarks.suite.compare import comparison, difference, entries
 from faithfulness_plugin.benchmarks.suite.schema import MethodSpec
 
 A = {"a": lambda seed, s: scores(3 - 5 * s, 0.5 + seed / 100)}
