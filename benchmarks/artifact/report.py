@@ -66,8 +66,8 @@ def overview(result: ArtifactResult) -> Table:
         f"{result.config.context_size} tokens; 95 % intervals over prompts (bootstrap). J error: relative, in all "
         "directions and along pairs of inputs; in the first singular directions of the layer's Jacobian, each number "
         "of them. Response error: steps of half the rms coordinate, and half-way to another token. CE recovered: "
-        "against zeros in the layer's place. Below each transcoder: its decoder's rows in another order, and the "
-        "layer's mean."
+        "against zeros in the layer's place. Below each transcoder: its decoder's directions in another order, and "
+        "the layer's mean."
     )
     return Table(header, rows, caption)
 

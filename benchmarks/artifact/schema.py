@@ -11,8 +11,8 @@ from faithfulness_plugin.benchmarks.schema import Record, Result
 
 Role = Literal["transcoder", "shuffled decoder", "mean ablation"]
 ROLES: tuple[Role, ...] = ("transcoder", "shuffled decoder", "mean ablation")
-"""The transcoder itself, and what its numbers are read beside: its decoder's rows in another order, and the layer's
-mean output at every row."""
+"""The transcoder itself, and what its numbers are read beside: its decoder's directions in another order, and the
+layer's mean output at every row."""
 ChangeKind = Literal["input", "feature"]
 
 

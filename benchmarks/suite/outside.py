@@ -1,9 +1,12 @@
 """Trials of anybody's method, in a process of their own: what it does to that process it does to one trial alone."""
 
-import multiprocessing
 import os
+import subprocess
+import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from time import perf_counter
 from typing import Any
@@ -31,7 +34,7 @@ class OutsideWorker:
 
     def __init__(self, reference: str, time_limit: float) -> None:
         self.reference, self.time_limit = reference, time_limit
-        self._process: Any = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
     def __enter__(self) -> "OutsideWorker":
@@ -48,6 +51,7 @@ class OutsideWorker:
             if problem is not None:
                 return TrialRecord(**trial.model_dump(), failed=problem, seconds=0.0)
         assert self._connection is not None
+        assert self._process is not None
         start = perf_counter()
         try:
             self._connection.send(trial.model_dump())
@@ -55,17 +59,22 @@ class OutsideWorker:
                 return TrialRecord.model_validate(self._connection.recv())
             failed = f"no transcoder after {self.time_limit:g} seconds (--time-limit)"
         except (EOFError, OSError):
-            self._process.join(10)
-            failed = f"its process died (exit code {self._process.exitcode})"
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+            failed = f"its process died (exit code {self._process.returncode})"
         self._stop()
         return TrialRecord(**trial.model_dump(), failed=failed, seconds=perf_counter() - start)
 
     def _start(self) -> str | None:
         """Starts the process; what is wrong with it, if anything is."""
-        context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, self.reference, os.getcwd()), daemon=True)
-        self._process.start()
+        here, there = Pipe()
+        # not by multiprocessing: a joblib worker cannot spawn by it, and a fork would copy this process's threads' locks
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import serve; serve({there.fileno()}, {self.reference!r})"],
+            pass_fds=[there.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,  # an interrupt is the parent's business, which then ends this process
+        )
         there.close()
         self._connection = here
         try:
@@ -79,9 +88,9 @@ class OutsideWorker:
     def _stop(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        if self._process is not None and self._process.is_alive():
+        if self._process is not None:
             self._process.kill()
-            self._process.join()
+            self._process.wait()
         self._process = self._connection = None
 
 
@@ -91,11 +100,11 @@ def run_outside(reference: str, trials: Sequence[Trial], time_limit: float) -> l
         return [worker.run(trial) for trial in trials]
 
 
-def _serve(connection: Connection, reference: str, folder: str) -> None:
+def serve(descriptor: int, reference: str) -> None:
     """The process: trials in, records out, until the other end closes."""
     from faithfulness_plugin.benchmarks.methods.registry import MethodError, outside
 
-    os.chdir(folder)
+    connection = Connection(descriptor)
     torch.set_num_threads(1)
     try:
         method = outside(reference)

@@ -6,6 +6,7 @@ import pytest
 
 from faithfulness_plugin.benchmarks.suite.outside import run_outside
 from faithfulness_plugin.benchmarks.suite.schema import Trial
+from faithfulness_plugin.benchmarks.workers import each_done
 
 FAILURES = {
     "raises": r"RuntimeError: no luck \(outside_methods.py, line \d+\)",
@@ -46,3 +47,11 @@ def test_one_that_cannot_be_imported_fails_each_trial_with_the_reason():
     records = run_outside("not_there:method", trials("method")[:1], 60.0)
     assert records[0].failed is not None
     assert "cannot be imported (No module named 'not_there')" in records[0].failed
+
+
+def test_it_runs_in_a_worker_of_several_as_it_does_alone():
+    jobs = [("outside_methods:method", trials("method")[n : n + 1], 60.0) for n in range(2)]
+    alone = [run_outside(*job)[0] for job in jobs]
+    beside = [records[0] for records in each_done(run_outside, jobs, n_jobs=2)]
+    assert [record.failed for record in beside] == [None, None]
+    assert {record.seed: record.scores for record in beside} == {record.seed: record.scores for record in alone}
