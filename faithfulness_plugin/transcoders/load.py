@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from sae_lens import SAE
 from sae_lens.registry import SAE_CLASS_REGISTRY
 from safetensors import SafetensorError
@@ -13,6 +14,14 @@ from faithfulness_plugin.transcoders.formats.parts import FormatError, require_k
 
 SAE_LENS_WEIGHTS = "sae_weights.safetensors"
 SAE_LENS_TITLE = "a SAELens folder"
+FILES = ("cfg.json", SAE_LENS_WEIGHTS, sparsify.WEIGHTS)
+"""Those that say no more than their folder."""
+BEGUN = {
+    "cfg.json": ("", f"{SAE_LENS_TITLE} or {sparsify.TITLE}", f"{SAE_LENS_WEIGHTS} or {sparsify.WEIGHTS}"),
+    circuit_tracer.CONFIG: ("model_kind", circuit_tracer.TITLE, "layer_N.safetensors"),
+    dictionary_learning.CONFIG: ('"trainer"', dictionary_learning.TITLE, dictionary_learning.WEIGHTS),
+}
+"""Of a file that stands beside weights: what is in it, whose it is then, and the weights."""
 
 
 def load_transcoder(path: Path | str, *, layer: int | None = None, device: str = "cpu") -> Any:
@@ -24,7 +33,7 @@ def load_transcoder(path: Path | str, *, layer: int | None = None, device: str =
     Args:
         path: the folder; for dictionary_learning also one of its checkpoints (`checkpoints/ae_1000.pt`), for
             circuit-tracer also one layer's file.
-        layer: which, for a circuit-tracer set of several.
+        layer: which, for a circuit-tracer set of several; other folders have one transcoder, and do not ask.
         device: where the weights go.
 
     Returns:
@@ -33,8 +42,14 @@ def load_transcoder(path: Path | str, *, layer: int | None = None, device: str =
 
     Raises:
         FormatError: nothing there that is known; which format it looked like and what was missing.
+        ValueError: a device that is not there.
     """
     path = Path(path)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f'device {device} cannot be used here ({said}): pass another, such as "cpu"') from error
     try:
         return _read(path, layer, device)
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -66,8 +81,12 @@ def _read(path: Path, layer: int | None, device: str) -> Any:
         return dictionary_learning.read(path, device)
     if layers := circuit_tracer.layers_in(path):
         return circuit_tracer.read(path, _one(path, list(layers), layer), device)
-    if inside := sorted(entry.name for entry in path.iterdir() if entry.is_dir() and _known(entry)):
-        raise FormatError(f"{path} holds several transcoders: pass one of the folders {', '.join(inside)} in it")
+    if inside := _inside(path):
+        listed = ", ".join(inside[:8]) + ", ..." * (len(inside) > 8)
+        raise FormatError(f"{path} is not one transcoder, and holds {listed}: pass one of these in it")
+    for name, (key, title, lacks) in BEGUN.items():
+        if name in here and key in (path / name).read_text():
+            raise FormatError(f"{path} has {name} as {title}, and lacks {lacks}: copy that there, too")
     raise FormatError(
         f"{path} holds no transcoder that is known here ({', '.join(sorted(here)[:8]) or 'it is empty'}): SAELens "
         f"writes cfg.json and {SAE_LENS_WEIGHTS}, sparsify cfg.json and {sparsify.WEIGHTS}, dictionary_learning "
@@ -82,7 +101,14 @@ def _read_file(path: Path, layer: int | None, device: str) -> Any:
         return dictionary_learning.read(folder, device, path)
     for number, file in circuit_tracer.layers_in(path.parent).items():
         if file == path:
+            if layer not in (None, number):
+                raise FormatError(f"{path} is of layer {number}, and layer={layer} was asked for: pass one of the two")
             return circuit_tracer.read(path.parent, number, device)
+    if path.name not in FILES:
+        raise FormatError(
+            f"{path} is none of the files that are known here ({', '.join(FILES)}, layer_N.safetensors, ae_N.pt): pass "
+            "the folder that a transcoder was saved to"
+        )
     return _read(path.parent, layer, device)
 
 
@@ -112,8 +138,12 @@ def _config(path: Path, title: str) -> dict[str, Any]:
     return config
 
 
-def _known(path: Path) -> bool:
-    return any((path / name).exists() for name in (SAE_LENS_WEIGHTS, sparsify.WEIGHTS, dictionary_learning.WEIGHTS))
+def _inside(path: Path) -> list[str]:
+    """What could be passed instead: a folder, also one in another (a hookpoint's seeds, a run's best), a checkpoint."""
+    weights = (SAE_LENS_WEIGHTS, sparsify.WEIGHTS, dictionary_learning.WEIGHTS)
+    folders = {file.parent for name in weights for depth in ("*", "*/*") for file in path.glob(f"{depth}/{name}")}
+    checkpoints = (*path.glob("checkpoints/ae_*.pt"), *path.glob("ae_*.pt"))
+    return sorted(str(found.relative_to(path)) for found in (*folders, *checkpoints))
 
 
 def _one(path: Path, layers: list[int], layer: int | None) -> int:

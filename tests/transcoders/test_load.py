@@ -67,6 +67,11 @@ def empty(folder: Path) -> None:
     folder.mkdir()
 
 
+def alone(folder: Path, name: str, content: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / name).write_text(content)
+
+
 def several(folder: Path) -> None:
     for name in ("layers.0.mlp", "layers.1.mlp"):
         sparsify_folder(folder / name)
@@ -119,7 +124,32 @@ RELU = {"encoder.weight": torch.zeros(N, D), "encoder.bias": torch.zeros(N), "de
 CASES: dict[str, tuple[Any, str]] = {
     "nothing there": (lambda folder: None, "does not exist: pass the folder"),
     "an empty folder": (empty, r"holds no transcoder that is known here \(it is empty\)"),
-    "several hookpoints": (several, "holds several transcoders: pass one of the folders layers.0.mlp, layers.1.mlp"),
+    "several hookpoints": (several, "is not one transcoder, and holds layers.0.mlp, layers.1.mlp: pass one"),
+    "several seeds": (
+        lambda f: sparsify_folder(f / "layers.0.mlp" / "seed0"),
+        "and holds layers.0.mlp/seed0: pass one",
+    ),
+    "many": (
+        lambda f: [sparsify_folder(f / f"{i}") for i in range(9)],
+        r"holds 0, 1, 2, 3, 4, 5, 6, 7, \.\.\.: pass one",
+    ),
+    "settings alone": (
+        lambda f: alone(f, "cfg.json", "{}"),
+        "cfg.json as a SAELens folder or a sparsify folder, and lacks",
+    ),
+    "circuit-tracer, settings alone": (
+        lambda f: alone(f, "config.yaml", "{model_kind: transcoder_set, transcoders: [hf://a/b/c]}"),
+        "config.yaml as a circuit-tracer set, and lacks layer_N.safetensors",
+    ),
+    "dictionary_learning, interrupted": (
+        lambda f: alone(f, "config.json", json.dumps(TRAINER)),
+        "config.json as a dictionary_learning folder, and lacks ae.pt",
+    ),
+    "dictionary_learning, checkpoints": (
+        lambda f: alone(f / "checkpoints", "ae_7.pt", ""),
+        "is not one transcoder, and holds checkpoints/ae_7.pt: pass one",
+    ),
+    "another library's model": (lambda f: alone(f, "config.json", "{}"), "holds no transcoder that is known here"),
     "sparsify without k": (lambda f: sparsify_folder(f, {"d_in": D}), "looks like a sparsify folder, and lacks k "),
     "sparsify without weights": (lambda f: sparsify_folder(f, lacks="W_dec"), "a sparsify folder, and lacks W_dec"),
     "groupmax": (lambda f: sparsify_folder(f, {"k": 3, "d_in": D, "activation": "groupmax"}), "activation groupmax"),
@@ -188,3 +218,29 @@ def test_a_layer_that_a_set_does_not_have(tmp_path):
     traced(tmp_path / "set")
     with pytest.raises(FormatError, match="no layer 7, but the layers 0, 1"):
         load_transcoder(tmp_path / "set", layer=7)
+
+
+def test_a_file_of_one_layer_is_not_taken_for_another(tmp_path):
+    traced(tmp_path / "set")
+    assert load_transcoder(tmp_path / "set" / "layer_1.safetensors", layer=1).cfg.d_in == D
+    with pytest.raises(FormatError, match=r"layer_1\.safetensors is of layer 1, and layer=0 was asked for"):
+        load_transcoder(tmp_path / "set" / "layer_1.safetensors", layer=0)
+
+
+def test_any_file_beside_a_transcoder_is_not_taken_for_it(tmp_path):
+    sparsify_folder(tmp_path)
+    assert isinstance(load_transcoder(tmp_path / "sae.safetensors"), TopKTranscoder)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"model\.safetensors is none of the files that are known here"):
+        load_transcoder(tmp_path / "model.safetensors")
+
+
+def test_of_several_seeds_each_is_of_their_hookpoint(tmp_path):
+    sparsify_folder(tmp_path / "layers.3.mlp" / "seed1")
+    assert load_transcoder(tmp_path / "layers.3.mlp" / "seed1").cfg.metadata.hookpoint == "layers.3.mlp"
+
+
+def test_a_device_that_is_not_there_is_not_laid_to_the_files(tmp_path):
+    sparsify_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"device abacus cannot be used here \(.*\): pass another, such as \"cpu\"$"):
+        load_transcoder(tmp_path, device="abacus")

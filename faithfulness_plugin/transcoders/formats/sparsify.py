@@ -1,5 +1,6 @@
 """EleutherAI's sparsify (1.x): a folder a hookpoint, with cfg.json and sae.safetensors."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,5 +36,10 @@ def read(folder: Path, config: Mapping[str, Any], device: str) -> Transcoder:
         b_dec=weights["b_dec"],
         W_skip=weights.get("W_skip"),
         k=config["k"],
-        metadata={"source": "sparsify", "hookpoint": folder.resolve().name},
+        metadata={"source": "sparsify", "hookpoint": _hookpoint(folder.resolve())},
     )
+
+
+def _hookpoint(folder: Path) -> str:
+    """What the folder is named after; where several seeds are trained, each has one of its own in it."""
+    return folder.parent.name if re.fullmatch(r"seed\d+", folder.name) else folder.name
