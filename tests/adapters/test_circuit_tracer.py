@@ -17,7 +17,7 @@ from torch import Tensor
 from faithfulness_plugin import load_transcoder, topk_to_jumprelu, transcoder_jvp, transcoder_vjp
 from faithfulness_plugin.adapters.circuit_tracer import export_transcoder_set, load_transcoder_set
 
-pytestmark = pytest.mark.usefixtures("as_installed")
+pytestmark = pytest.mark.usefixtures("as_installed", "one_thread")
 D = 16
 HOOKS = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "mlp.hook_out"}
 TINY: dict[str, Any] = {"model_name": "tiny", **HOOKS}

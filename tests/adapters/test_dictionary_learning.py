@@ -47,7 +47,7 @@ from faithfulness_plugin.adapters.dictionary_learning import matched_trainer
 from faithfulness_plugin.adapters.examples.offline import accepting_truncation
 
 pytestmark = [
-    pytest.mark.usefixtures("as_installed"),
+    pytest.mark.usefixtures("as_installed", "one_thread"),
     pytest.mark.filterwarnings("ignore"),
 ]  # of the library, as in a user's script
 D, N_FEATURES, K = 8, 40, 4

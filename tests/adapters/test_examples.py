@@ -1,4 +1,5 @@
 import difflib
+import re
 import runpy
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def test_a_librarys_script_becomes_a_matched_one_by_three_lines(alone, matched):
     assert 0 < len(changed) <= 3
     gone = [line for line in difflib.ndiff(before, after) if line.startswith("- ")]
     assert len(gone) <= len(changed)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/adapters.md"])
+def test_what_the_pages_add_is_what_the_script_adds(page):
+    shown = next(
+        block
+        for block in re.findall(r"```diff\n(.*?)```", (EXAMPLES.parents[1] / page).read_text("utf-8"), flags=re.DOTALL)
+        if "match_jacobians" in block
+    )
+    lines = (EXAMPLES / "sparsify_matched.py").read_text().splitlines()
+    assert {line[1:] for line in shown.splitlines() if line.startswith("+")} <= set(lines)
 
 
 @pytest.mark.slow

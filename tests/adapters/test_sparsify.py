@@ -26,7 +26,7 @@ from faithfulness_plugin.adapters import sparsify as adapter  # noqa: E402
 from faithfulness_plugin.adapters.sparsify import match_jacobians  # noqa: E402
 
 pytestmark = [
-    pytest.mark.usefixtures("as_installed"),
+    pytest.mark.usefixtures("as_installed", "one_thread"),
     pytest.mark.filterwarnings("ignore"),
 ]  # of sparsify, datasets and transformers, as in a user's script
 KINDS: dict[str, dict[str, Any]] = {
