@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from faithfulness_plugin.cli_adapter import adapter
 from faithfulness_plugin.cli_artifact import artifact
 from faithfulness_plugin.cli_ensemble import ensemble
+from faithfulness_plugin.cli_inspect import inspect
 from faithfulness_plugin.cli_language_model import language_model
 from faithfulness_plugin.cli_report import report
 from faithfulness_plugin.cli_results import card, compare, rerun
@@ -234,6 +235,10 @@ bench.command("language-model", epilog="Example: faithfulness bench language-mod
     language_model
 )
 app.command(epilog="Example: faithfulness report --results out/scan --out out/report")(report)
+
+app.command(epilog="Example: faithfulness inspect out/train/transcoders/block10_coefficient0.2 --out page.html")(
+    inspect
+)
 
 app.command(epilog="Example: faithfulness train settings.yaml --tokens 100000 --out out/mine")(train)
 

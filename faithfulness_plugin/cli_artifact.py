@@ -46,7 +46,7 @@ def artifact(
     from faithfulness_plugin.benchmarks.schema import ResultError, read_result
 
     settings: dict[str, Any] = {
-        "transcoders": _by_name(transcoders),
+        "transcoders": by_name(transcoders),
         "model": {"name": model},
         "text": {"files": text} if text else {},
         "block": block,
@@ -91,7 +91,7 @@ def artifact(
         say(f"written: {path}")
 
 
-def _by_name(given: list[str]) -> dict[str, str]:
+def by_name(given: list[str]) -> dict[str, str]:
     """NAME=FOLDER, or a folder under its own name."""
     found: dict[str, str] = {}
     for text in given:
@@ -99,6 +99,6 @@ def _by_name(given: list[str]) -> dict[str, str]:
         if not equals:
             name, folder = Path(text).resolve().name, text
         if name in found:
-            fail(f"--transcoder {text}: there is a {name} already; write NAME=FOLDER, with another name", 2)
+            fail(f"{text}: there is a {name} already; write NAME=FOLDER, with another name", 2)
         found[name] = str(folder)
     return found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
 from faithfulness_plugin.benchmarks.artifact.schema import ChangeKind, DeletionRecord, EffectRecord
-from faithfulness_plugin.benchmarks.held_out.spliced import Change, run_spliced, stages_after
+from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.metrics.deletion import SIZES, deletion
 from faithfulness_plugin.metrics.downstream import effect
 from faithfulness_plugin.metrics.next_token import cross_entropy

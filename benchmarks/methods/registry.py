@@ -1,17 +1,15 @@
 """Methods by name: those that come with the benchmark, and anyone's as `module:attribute`."""
 
 import hashlib
-import importlib
 import inspect
 import math
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
+from faithfulness_plugin.benchmarks.imported import imported
 from faithfulness_plugin.benchmarks.methods.baselines import ARCHITECTURES, OBJECTIVES, Baseline
 from faithfulness_plugin.benchmarks.methods.method import Method
 from faithfulness_plugin.nearest import nearest
@@ -57,17 +55,10 @@ def outside(reference: str) -> Method:
     """The object that `module:attribute` stands for, modules of the working folder included.
 
     Raises MethodError for one that cannot be imported, or is no method."""
-    module_name, _, attribute = reference.partition(":")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
-        method = getattr(module, attribute)
-    except Exception as error:  # whatever somebody's module raises when it is imported
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MethodError(
-            f"the method {reference} cannot be imported ({reason}): check the name and PYTHONPATH"
-        ) from error
+        method = imported(reference)
+    except ValueError as error:
+        raise MethodError(f"the method {error}") from error
     if not callable(getattr(method, "train", None)):
         raise MethodError(
             f"{reference} has no `train`: a method has train(layer, inputs, *, seed, strength) and strengths"

@@ -1,14 +1,17 @@
 """Trials of anybody's method, in a process of their own: what it does to that process it does to one trial alone."""
 
 import os
+import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from time import perf_counter
+from threading import Thread
+from time import perf_counter, sleep
 from typing import Any
 
 import torch
@@ -68,10 +71,11 @@ class OutsideWorker:
     def _start(self) -> str | None:
         """Starts the process; what is wrong with it, if anything is."""
         here, there = Pipe()
-        # not by multiprocessing: a joblib worker cannot spawn by it, and a fork would copy this process's threads' locks
+        # not by multiprocessing: a joblib worker cannot spawn by it, and a fork would copy the locks of threads
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import serve; serve({there.fileno()}, {self.reference!r})"],
             pass_fds=[there.fileno()],
+            stdout=sys.__stderr__.fileno() if sys.__stderr__ else None,  # what it prints is no part of the result
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,  # an interrupt is the parent's business, which then ends this process
         )
@@ -89,7 +93,8 @@ class OutsideWorker:
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
             self._process.wait()
         self._process = self._connection = None
 
@@ -104,6 +109,7 @@ def serve(descriptor: int, reference: str) -> None:
     """The process: trials in, records out, until the other end closes."""
     from faithfulness_plugin.benchmarks.methods.registry import MethodError, outside
 
+    Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     connection = Connection(descriptor)
     torch.set_num_threads(1)
     try:
@@ -120,6 +126,13 @@ def serve(descriptor: int, reference: str) -> None:
         connection.send(train_and_score(method, trial).model_dump())
 
 
+def _end_with(parent: int) -> None:
+    """Ends this process, and what it has started, once its parent is gone: a method that hangs would stay."""
+    while os.getppid() == parent:
+        sleep(1)
+    os.killpg(0, signal.SIGKILL)
+
+
 def train_and_score(method: Any, trial: Trial) -> TrialRecord:
     """One trial of any method, in this process. Failures are told in the record."""
     from faithfulness_plugin.benchmarks.methods.baselines import BATCH_SIZE
@@ -132,7 +145,8 @@ def train_and_score(method: Any, trial: Trial) -> TrialRecord:
         for hop in task(trial.task).hops:
             torch.manual_seed(trial.seed)
             inputs = LayerInputs(hop.rows, hop.layer.W_out.shape[1], BATCH_SIZE, trial.seed)
-            transcoder = method.train(hop.layer, inputs, seed=trial.seed, strength=trial.strength)
+            layer = deepcopy(hop.layer)  # what a method does to it is not what it is scored by
+            transcoder = method.train(layer, inputs, seed=trial.seed, strength=trial.strength)
             _require_fit(transcoder, hop.clean[:8], hop.layer.W_out.shape[1])
             transcoders.append(transcoder)
     except Exception as error:  # a method may raise anything
@@ -146,7 +160,7 @@ def train_and_score(method: Any, trial: Trial) -> TrialRecord:
 @torch.no_grad()
 def _require_fit(transcoder: Any, x: Tensor, d_out: int) -> None:
     """Raises ValueError, saying what is missing, for what is no transcoder of this width, or has NaN or Inf."""
-    for name in ("encode", "W_dec"):
+    for name in ("encode", "decode", "W_dec"):
         if not hasattr(transcoder, name):
             raise ValueError(f"`train` returned a {type(transcoder).__name__} without {name}: return a transcoder")
     getattr(transcoder, "eval", bool)()
@@ -154,6 +168,8 @@ def _require_fit(transcoder: Any, x: Tensor, d_out: int) -> None:
     wanted = {"encode(x)": (acts, (len(x), len(transcoder.W_dec))), "transcoder(x)": (y, (len(x), d_out))}
     wanted["W_dec"] = (transcoder.W_dec, (len(transcoder.W_dec), d_out))
     for name, (tensor, shape) in wanted.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is a {type(tensor).__name__}, not a tensor")
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} has shape {list(tensor.shape)}, not {list(shape)}")
         if not torch.isfinite(tensor).all():

@@ -9,8 +9,10 @@ With J_t = sum_s g_s W_dec[s] (x) W_enc[:, s] (+ W_skip), g the gates, and J_f =
 (* elementwise). A row costs k^2 (d_in + d_out) + k m + m^2 instead of d_in passes.
 """
 
+from collections.abc import Iterator
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, sum_active
@@ -69,24 +71,34 @@ class JacobianGram:
         return JacobianProducts(transcoder, layer, inner, (transcoder - 2 * inner + layer).clamp_min(0))
 
     def _transcoder_norms(self, active: ActiveFeatures) -> Float[Tensor, " rows"]:
-        """||sum_s W_dec[s] (x) W_enc[:, s]||^2 of the active features of each row, rows of like counts together."""
-        counts = active.offsets.diff()
+        """||sum_s W_dec[s] (x) W_enc[:, s]||^2 of the active features of each row."""
         norms = self._features.new_zeros(active.n_rows)
-        order = counts.argsort(stable=True)
-        start = int((counts == 0).sum())
-        width = self._features.shape[1] + self._W_dec.shape[1]
-        taken = CHUNK
-        while start < len(order):
-            # padded to the count of the last of them: as many rows as keep the temporaries small
-            rows = order[start : start + taken]
-            k = int(counts[rows[-1]])
-            taken = max(1, CHUNK // (k * width + 2 * k * k))
-            if len(rows) > taken:
-                continue
-            place = torch.arange(k, device=rows.device)
-            real = place < counts[rows, None]
-            features = active.features[torch.where(real, active.offsets[rows, None] + place, 0)]
-            reads, writes = self._features[features], self._W_dec[features] * real[..., None]
-            norms[rows] = ((reads @ reads.mT) * (writes @ writes.mT)).sum((-1, -2))
-            start += len(rows)
+        for rows, _, products in rank_one_products(active, self._features, self._W_dec):
+            norms[rows] = products.sum((-1, -2))
         return norms
+
+
+def rank_one_products(
+    active: ActiveFeatures, reads: Float[Tensor, "d_sae d_in"], writes: Float[Tensor, "d_sae d_out"]
+) -> Iterator[tuple[Int[Tensor, " some"], Int[Tensor, "some k"], Float[Tensor, "some k k"]]]:
+    """Of the active features s, r of each row, <writes_s (x) reads_s, writes_r (x) reads_r>: (rows, their features, the
+    products), rows of like counts together, padded to k by features whose products are 0. Rows without active features
+    are left out."""
+    counts = active.offsets.diff()
+    order = counts.argsort(stable=True)
+    start = int((counts == 0).sum())
+    width = reads.shape[1] + writes.shape[1]
+    taken = CHUNK
+    while start < len(order):
+        # padded to the count of the last of them: as many rows as keep the temporaries small
+        rows = order[start : start + taken]
+        k = int(counts[rows[-1]])
+        taken = max(1, CHUNK // (k * width + 2 * k * k))
+        if len(rows) > taken:
+            continue
+        place = torch.arange(k, device=rows.device)
+        real = place < counts[rows, None]
+        features = active.features[torch.where(real, active.offsets[rows, None] + place, 0)]
+        d_in, d_out = reads[features], writes[features] * real[..., None]
+        yield rows, features, (d_in @ d_in.mT) * (d_out @ d_out.mT)
+        start += len(rows)

@@ -52,6 +52,21 @@ def memorization(
 
     Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", Transformer Circuits, 2025, its memorization metric.
     """
+    m_i, maximum = memorization_by_feature(transcoder, point, layer=layer, basis=basis, unit=unit)
+    m = m_i.sum().item()
+    return Memorization(m, m / maximum, maximum)
+
+
+@torch.no_grad()
+def memorization_by_feature(
+    transcoder: Transcoder,
+    point: Float[Tensor, " d_in"],
+    *,
+    layer: Layer,
+    basis: Float[Tensor, "n_circuits d_out"] | None = None,
+    unit: bool = True,
+) -> tuple[Float[Tensor, " d_sae"], float]:
+    """(m_i of every feature, the maximum): what `memorization` adds up. Arguments and errors as there."""
     if point.ndim != 1:
         raise ValueError(f"the point has shape {list(point.shape)}: pass one row, [d_in]")
     y = layer(point[None])[0]
@@ -69,6 +84,4 @@ def memorization(
     contributions = (acts[0][:, None] * transcoder.W_dec).to(y.dtype)
     along = y / y.norm() if unit else y
     excess = contributions @ along - (contributions @ circuits.T).amax(-1)
-    m = torch.relu(excess).sum().item()
-    maximum = (y @ along - coordinates.abs().max()).item()
-    return Memorization(m, m / maximum, maximum)
+    return torch.relu(excess), (y @ along - coordinates.abs().max()).item()

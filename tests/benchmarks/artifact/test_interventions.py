@@ -6,6 +6,8 @@ import pytest
 import tiny_hub
 import torch
 from torch import nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
 
 from faithfulness_plugin import (
     StandardTrainingTranscoder,
@@ -17,9 +19,9 @@ from faithfulness_plugin.adapters.hooked_layer import HookedLayer
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, mlp_layer
 from faithfulness_plugin.benchmarks.artifact.interventions import Interventions
 from faithfulness_plugin.benchmarks.artifact.references import mean_ablation, shuffled_decoder
-from faithfulness_plugin.benchmarks.held_out.spliced import run_spliced, stages_after
 from faithfulness_plugin.benchmarks.language_model.config import ModelSource
 from faithfulness_plugin.benchmarks.language_model.model import load_model
+from faithfulness_plugin.inspection.spliced import run_spliced, stages_after
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 D, D_SAE = tiny_hub.D_MODEL, 24
@@ -45,18 +47,16 @@ def interventions(parts) -> Interventions:
     return Interventions(parts.hooks, parts.layer, parts.tokens, parts.kept, parts.transcoder)
 
 
-class TheLayer(nn.Module):
+class TheLayer(HookedRootModule):
     """What a transcoder would be that does as the layer does."""
 
     def __init__(self, layer) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.hook_sae_acts_post = layer, HookPoint()
+        self.setup()
 
-    def encode(self, x):
-        return x
-
-    def decode(self, acts):
-        return self.layer(acts)
+    def forward(self, x):
+        return self.layer(self.hook_sae_acts_post(x))
 
 
 def test_a_run_with_the_layer_itself_in_the_layers_place_is_the_models_own(parts):

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks
-from faithfulness_plugin.transcoders.skip import output_of
 
 Change = Callable[[Tensor], Tensor]
+ACTS_POST = "hook_sae_acts_post"
 AFTER_A_BLOCK = re.compile(r"blocks\.(\d+)\.hook_resid_post")
 
 
@@ -39,8 +40,8 @@ class Seen:
 def run_spliced(
     hooks: Hooks,
     layer: HookedLayer,
-    tokens: Int[Tensor, "batch pos"],
-    kept: Bool[Tensor, "batch pos"],
+    tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch d_in"],
+    kept: Bool[Tensor, "batch *pos"],
     transcoder: Any | None,
     *,
     of_input: Change | None = None,
@@ -52,7 +53,7 @@ def run_spliced(
 
     Args:
         of_input: changes the layer's input [batch, pos, d_in], whoever reads it.
-        of_acts: changes the transcoder's activations before they are decoded.
+        of_acts: changes the transcoder's activations before they are decoded, at its `hook_sae_acts_post`.
         of_output: changes the layer's output, whoever wrote it.
         stages: hooks whose activations are wanted.
     """
@@ -63,14 +64,20 @@ def run_spliced(
     def read(x: Tensor) -> Tensor | None:
         changed = x if of_input is None else of_input(x)
         if transcoder is not None:
-            acts.append(transcoder.encode(changed))
-            decoded = acts[0] if of_acts is None else of_acts(acts[0])
-            written.append(output_of(transcoder, changed, decoded))
+            written.append(transcoder.run_with_hooks(changed, fwd_hooks=[(ACTS_POST, at_acts)]))
         return None if of_input is None else changed
+
+    def at_acts(a: Tensor, hook: HookPoint) -> Tensor | None:
+        del hook
+        acts.append(a)
+        return None if of_acts is None else of_acts(a)
 
     def write(y: Tensor) -> Tensor | None:
         out = torch.where(kept[..., None], written.pop().to(y.dtype), y) if transcoder is not None else y
-        return out if of_output is None else of_output(out)
+        out = out if of_output is None else of_output(out)
+        if layer.hook_out in stages:
+            found[layer.hook_out] = out
+        return out
 
     def keep(name: str) -> Hook:
         def look(activation: Tensor) -> None:
@@ -78,5 +85,6 @@ def run_spliced(
 
         return look
 
-    logits = hooks.run(tokens, {layer.hook_in: read, layer.hook_out: write} | {name: keep(name) for name in stages})
+    seen_later = {name: keep(name) for name in stages if name != layer.hook_out}
+    logits = hooks.run(tokens, {layer.hook_in: read, layer.hook_out: write} | seen_later)
     return Seen(logits, found, acts[0] if acts else None)

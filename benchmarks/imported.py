@@ -1,0 +1,20 @@
+"""Objects of anybody's modules, by name."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+
+def imported(reference: str) -> Any:
+    """The object that `module:attribute` stands for, modules of the working folder included.
+
+    Raises ValueError for one that cannot be imported."""
+    module_name, _, attribute = reference.partition(":")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # whatever somebody's module raises when it is imported
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{reference} cannot be imported ({reason}): check the name and PYTHONPATH") from error

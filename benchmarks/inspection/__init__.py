@@ -1,0 +1,1 @@
+"""Does the datapoint score, which knows no ground truth, find the features that it should?"""

@@ -1,0 +1,112 @@
+"""What transcoders are looked at on: a language model's layer on text, the toy's, or anybody's on rows of a file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sae_lens.util import get_special_token_ids
+from torch import Tensor
+
+from faithfulness_plugin.adapters.sae_lens.layers import layer_of
+from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
+from faithfulness_plugin.benchmarks.imported import imported
+from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource
+from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
+from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
+from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
+from faithfulness_plugin.inspection.text import text_sample
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.circuit_projection import Circuit
+from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.terminal import one_line
+from faithfulness_plugin.toy.abs_network import AbsNetwork
+from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
+from faithfulness_plugin.toy.inputs import AbsInputs
+
+ROWS = 8192
+
+
+class SubjectError(ValueError):
+    """A layer or rows that cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A layer and a sample of it."""
+
+    layer: Layer
+    sample: RowSample
+    name: str
+    circuits: Sequence[Circuit] = ()
+    kinks: bool = False
+    token_text: Callable[[int], str] | None = field(default=None, repr=False)
+
+
+def toy_subject(
+    d_in: int, *, density: float, repeat_frac: float, n_ones: int, n_rows: int, seed: int, memory: float = MEMORY
+) -> Subject:
+    """y = |x| on rows drawn as its transcoders are trained on, of another seed."""
+    inputs = AbsInputs(d_in, density, repeat_frac, n_ones, n_rows, derived_seed(seed, "rows to look at"))
+    layer, circuits = AbsNetwork(d_in), abs_circuits(d_in)
+    if repeat_frac:
+        circuits.append(datapoint_circuit(inputs.point))
+    return Subject(layer, row_sample(layer, next(inputs), memory=memory, seed=seed), "|x|", circuits, kinks=True)
+
+
+def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: float = MEMORY) -> Subject:
+    """A layer of anybody's (module:name), on rows [n, d_in] of a .npy file. Raises SubjectError."""
+    try:
+        layer = imported(reference)
+    except ValueError as error:
+        raise SubjectError(f"--layer {error}") from error
+    try:
+        x = torch.from_numpy(np.load(rows, allow_pickle=False)[:n_rows])
+        circuits = layer.circuits() if hasattr(layer, "circuits") else ()
+        return Subject(layer, row_sample(layer, x.float(), memory=memory, seed=seed), reference, circuits)
+    except (OSError, TypeError) as error:
+        raise SubjectError(f"--rows {rows} cannot be read ({one_line(error)}): give [n, d_in] as .npy") from error
+
+
+def text_subject(
+    model_source: ModelSource,
+    text: TextSource,
+    transcoders: Sequence[Any],
+    *,
+    block: int | None,
+    n_tokens: int,
+    context_size: int,
+    seed: int,
+    device: str,
+    memory: float = MEMORY,
+    more: Callable[[Any], Tensor] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+    on_prompts: Callable[[int], None] = lambda _: None,
+) -> Subject:
+    """A layer of a language model, on about so many tokens of text.
+
+    Args:
+        more: from the tokenizer, prompts [n, context_size] to be read as well.
+
+    Raises SubjectError for a layer that there is not, TrainConfigError for a model or a text.
+    """
+    note(f"loading {model_title(model_source)}")
+    model = load_model(model_source, device)
+    try:
+        layer = layer_of(model, transcoders, block=block)
+    except ValueError as error:
+        raise SubjectError(f"{error}: pass --layer, the number of a block") from error
+    note("cutting the text into prompts")
+    wanted = -(-n_tokens // (context_size - 1))  # every prompt begins with a token that is left out
+    tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1)
+    if more is not None:
+        tokens = torch.cat([tokens, more(model.tokenizer)])
+    note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
+    exclude = torch.tensor(get_special_token_ids(model.tokenizer))
+    sample = text_sample(
+        TransformerLensHooks(model), layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts
+    )
+    name = f"{model_title(model_source)}, {layer.hook_in} to {layer.hook_out}"
+    return Subject(layer, sample, name, token_text=lambda token: model.tokenizer.decode([token]))

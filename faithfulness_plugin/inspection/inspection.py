@@ -1,0 +1,73 @@
+"""Everything about a transcoder's features on one sample: what pages and exports are made of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from faithfulness_plugin.inspection.details import FeatureDetails, feature_details
+from faithfulness_plugin.inspection.overview import Overview, overview
+from faithfulness_plugin.inspection.records import FeatureRecords, feature_records
+from faithfulness_plugin.inspection.sample import RowSample
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.circuit_projection import Circuit
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Of one transcoder."""
+
+    name: str
+    transcoder: Any = field(repr=False)
+    sample: RowSample = field(repr=False)
+    records: FeatureRecords = field(repr=False)
+    details: FeatureDetails = field(repr=False)
+    overview: Overview = field(repr=False)
+    layer_name: str = ""
+
+    @property
+    def neuronpedia(self) -> str | None:
+        """Where its features have pages of their own, if its metadata say so."""
+        found = getattr(getattr(self.transcoder.cfg, "metadata", None), "neuronpedia_id", None)
+        return f"https://www.neuronpedia.org/{found}" if isinstance(found, str) and found else None
+
+
+def inspect_transcoder(
+    transcoder: Any,
+    layer: Layer,
+    sample: RowSample,
+    *,
+    name: str = "transcoder",
+    layer_name: str = "",
+    circuits: Sequence[Circuit] = (),
+    kinks: bool = False,
+    top: int = 5,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Inspection:
+    """Records, details and overview of a transcoder on a sample (`row_sample`, `text_sample`).
+
+    Args:
+        layer: what it replaces, as a function of rows.
+        name, layer_name: what they are called on the page.
+        circuits: the layer's own, where they are known.
+        kinks: see `overview`.
+        top: rows to remember of each feature.
+        on_rows: called with the number of rows that were looked at.
+
+    Raises ValueError as `feature_records` and `overview`.
+    """
+    transcoder = transcoder.eval()
+    records = feature_records(transcoder, sample, circuits=circuits, top=top, on_rows=on_rows)
+    if records.dead.all():
+        raise ValueError(
+            f"none of the {records.d_sae:,} features of {name} fires on these {len(sample):,} rows, so there is "
+            "nothing to show: is it trained, and on this layer? If so, look at more rows or other text"
+        )
+    return Inspection(
+        name=name,
+        transcoder=transcoder,
+        sample=sample,
+        records=records,
+        details=feature_details(transcoder, layer, sample, records),
+        overview=overview(transcoder, layer, sample, records, circuits=circuits, kinks=kinks),
+        layer_name=layer_name,
+    )

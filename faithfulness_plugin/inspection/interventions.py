@@ -1,0 +1,159 @@
+"""Changing features in the model, and with the transcoder in the layer's place, and comparing what follows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.adapters.sae_lens.layers import layer_at
+from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
+from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
+from faithfulness_plugin.metrics.downstream import effect
+from faithfulness_plugin.metrics.result import MetricResult
+
+Do = Literal["ablate", "clamp", "steer"]
+Through = Literal["reading", "writing"]
+
+
+@dataclass(frozen=True)
+class InterventionEffect(MetricResult):
+    """What changing some features does in the model (f), and with the transcoder in the layer's place (t)."""
+
+    features: tuple[int, ...]
+    do: Do
+    through: Through
+    changed: int
+    """At how many rows (tokens) an activation was changed."""
+    stages: tuple[str, ...]
+    """Where the effects E_f and E_t were compared: the layer's output, or the residual stream block by block."""
+    cosine: tuple[float, ...]
+    """Of E_t and E_f at each stage, mean over prompts."""
+    error: tuple[float, ...]
+    """E||E_t - E_f||^2 / E||E_f||^2 at each stage; 1 says that nothing of the effect is there."""
+    size_layer: tuple[float, ...]
+    """Root mean square of ||E_f|| over prompts."""
+    size_transcoder: tuple[float, ...]
+    """Of ||E_t||."""
+
+    @property
+    def agreement(self) -> tuple[float, ...]:
+        """2 E<E_t, E_f> / (E||E_t||^2 + E||E_f||^2) at each stage: 1 where they are equal, 0 where they have nothing in
+        common or one is much larger than the other (which a cosine does not see), -1 where they are opposite."""
+        squares = zip(self.error, self.size_layer, self.size_transcoder, strict=True)
+        return tuple(1 - error * f**2 / (f**2 + t**2) for error, f, t in squares)
+
+    @property
+    def faithfulness(self) -> float:
+        """The mean agreement: whether the features do to the rest of the model what the layer does there."""
+        return sum(self.agreement) / len(self.stages)
+
+
+@torch.no_grad()
+def intervene(
+    transcoder: Any,
+    inputs: Int[Tensor, "prompts pos"] | Float[Tensor, "rows d_in"],
+    features: int | Sequence[int],
+    *,
+    layer: Any = None,
+    model: Any = None,
+    do: Do = "ablate",
+    value: float | None = None,
+    through: Through = "reading",
+    kept: Bool[Tensor, "prompts pos"] | None = None,
+) -> InterventionEffect:
+    """Ablates, clamps or steers features in both models, and compares the effects behind the layer.
+
+    a_i becomes 0 (ablate), `value` (clamp; where the feature is active), or a_i + `value` (steer; everywhere). Through
+
+    - "reading": the layer's input is moved by sum_i (a'_i - a_i) W_enc^i / ||W_enc^i||^2, the least change that does
+      this to each pre-activation by itself, for the layer and for the transcoder. Does the layer answer to what the
+      feature reads as the transcoder does?
+    - "writing": sum_i (a'_i - a_i) W_dec^i is added to what the layer, or the transcoder, writes. Both streams then
+      change alike at first; what differs is what later blocks make of it.
+
+    Args:
+        inputs: tokens of a model, or rows of a bare layer with hooks (`AbsNetwork`).
+        features: one, or several that are changed together.
+        layer: of a model, the one that the transcoder replaces (`mlp_layer(model, block)`); by default what its
+            metadata say. Without a model, the layer itself.
+        model: HookedTransformer, HookedSAETransformer (nothing attached at this layer) or a bridge.
+        kept: tokens that the transcoder stands for and that are changed; all by default. The others are the layer's.
+
+    Raises:
+        ValueError: a feature that there is not; `value` missing, or where it has no meaning; no layer; a change that
+            changes nothing, or nothing behind the layer.
+
+    Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
+    """
+    which = (features,) if isinstance(features, int) else tuple(features)
+    _check(transcoder, which, do, value, through)
+    hooks, replaced, stages = _place(transcoder, layer, model)
+    kept = torch.ones(inputs.shape[: 2 if model is not None else 1], dtype=torch.bool) if kept is None else kept
+    tokens, kept = inputs.to(hooks.device), kept.to(hooks.device)
+    seen = run_spliced(hooks, replaced, tokens, kept, transcoder, stages=stages)
+    assert seen.acts is not None
+    acts = seen.acts[..., list(which)]
+    wanted = torch.zeros_like(acts) if do == "ablate" else torch.full_like(acts, value or 0.0)
+    wanted = acts + wanted if do == "steer" else torch.where(acts > 0, wanted, acts)
+    moved = (wanted - acts) * kept[..., None]
+    changed = int((moved != 0).any(-1).sum())
+    if not changed:
+        raise ValueError(f"features {which} are not active on these inputs: choose others, or steer them")
+    change = _changes(transcoder, which, moved, through)
+    clean = dict(run_spliced(hooks, replaced, tokens, kept, None, stages=stages).stages)
+    of_layer = run_spliced(hooks, replaced, tokens, kept, None, **change, stages=stages).stages
+    of_transcoder = run_spliced(hooks, replaced, tokens, kept, transcoder, **change, stages=stages).stages
+    found = [effect(clean[stage], of_layer[stage], seen.stages[stage], of_transcoder[stage]) for stage in stages]
+    return InterventionEffect(
+        features=which,
+        do=do,
+        through=through,
+        changed=changed,
+        stages=tuple(stages),
+        cosine=tuple(of.cosine for of in found),
+        error=tuple(of.error for of in found),
+        size_layer=tuple(_size(of_layer[stage] - clean[stage]) for stage in stages),
+        size_transcoder=tuple(_size(of_transcoder[stage] - seen.stages[stage]) for stage in stages),
+    )
+
+
+def _changes(transcoder: Any, which: tuple[int, ...], moved: Tensor, through: Through) -> dict[str, Change]:
+    if through == "reading":
+        reads = transcoder.W_enc.T[list(which)]
+        step = moved @ (reads / reads.square().sum(-1, keepdim=True))
+        return {"of_input": lambda x: x + step.to(x.dtype)}
+    written = moved @ transcoder.W_dec[list(which)]
+    return {"of_output": lambda y: y + written.to(y.dtype)}
+
+
+def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer, list[str]]:
+    """Whose hooks, between which of them the transcoder stands, and where effects are read."""
+    if model is None:
+        if layer is None or not hasattr(layer, "hook_dict"):
+            raise ValueError("pass the model, or as layer a bare layer with hooks (AbsNetwork)")
+        return TransformerLensHooks(layer), HookedLayer("hook_in", "hook_out", layer), ["hook_out"]
+    hooks = TransformerLensHooks(model)
+    if layer is None:
+        name = getattr(transcoder.cfg.metadata, "hook_name", None)
+        if not name:
+            raise ValueError("the transcoder's metadata do not say which layer it replaces: pass layer=")
+        layer = layer_at(model, name)
+    return hooks, layer, stages_after(hooks, layer)
+
+
+def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None, through: Through) -> None:
+    d_sae = len(transcoder.W_dec)
+    if not which or not all(0 <= i < d_sae for i in which):
+        raise ValueError(f"features {which}: the transcoder has the features 0 to {d_sae - 1}")
+    if do not in ("ablate", "clamp", "steer") or through not in ("reading", "writing"):
+        raise ValueError(f"do={do!r}, through={through!r}: ablate, clamp or steer, through reading or writing")
+    if (value is None) != (do == "ablate"):
+        raise ValueError(f"{do} takes {'no value' if do == 'ablate' else 'a value: pass value='}")
+
+
+def _size(change: Tensor) -> float:
+    return change.flatten(1).double().square().sum(1).mean().sqrt().item()

@@ -1,0 +1,58 @@
+"""Which rows of a sample are the same input, or nearly."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from faithfulness_plugin.seeds import derived_seed
+
+RADIUS = 0.05
+SKETCH = 32  # numbers that a row is told by
+BLOCK = 1024
+
+
+class RowSketches:
+    """Rows in few numbers, at distances that are right on average: a random projection where rows are wider than
+    `SKETCH`, else the rows themselves. What a sample of any length is compared by."""
+
+    def __init__(self, d_in: int, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(derived_seed(seed, "sketches of rows"))
+        wide = d_in > SKETCH
+        self.projection = torch.randn(d_in, SKETCH, generator=generator) / SKETCH**0.5 if wide else None
+
+    def __call__(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows sketch"]:
+        """E ||sketch(x) - sketch(x')||^2 = ||x - x'||^2."""
+        x = x.detach().cpu().float()
+        return x if self.projection is None else x @ self.projection
+
+
+def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> Int[Tensor, " rows"]:
+    """The group of near-duplicates that each row belongs to, numbered from 0 by their first rows.
+
+    A row joins the first group whose first row is within `radius` times the rms distance of two rows,
+    sqrt(2 E||x - E x||^2); if there is none, it begins one. So no group is wider than twice that, whatever lies between
+    (chains of neighbours would join all of a dense region). A row alone is a group of one.
+
+    Raises:
+        ValueError: no rows, or a radius that is no part of the distance.
+    """
+    if not len(rows):
+        raise ValueError("there is no row to compare: pass a sample with rows")
+    if not 0 <= radius < 1:
+        raise ValueError(f"radius={radius} is a part of the typical distance of two rows: choose it in [0, 1)")
+    wide = rows.detach().cpu().double().numpy()
+    x, first, same = np.unique(wide, axis=0, return_index=True, return_inverse=True)  # exact copies cost nothing
+    within = radius * np.sqrt(2 * np.square(wide - wide.mean(0)).sum(-1).mean())
+    order, tree = first.argsort(), KDTree(x)
+    group_of, n_groups = np.full(len(x), -1), 0
+    for start in range(0, len(order), BLOCK):
+        block = order[start : start + BLOCK]
+        block = block[group_of[block] < 0]
+        for row, near in zip(block, tree.query_ball_point(x[block], within, workers=-1), strict=True):
+            if group_of[row] < 0:
+                members = np.asarray(near)
+                group_of[members[group_of[members] < 0]] = n_groups
+                n_groups += 1
+    return torch.from_numpy(group_of[same.reshape(-1)])

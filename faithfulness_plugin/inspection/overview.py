@@ -1,0 +1,96 @@
+"""A transcoder in few numbers and pictures: what a page begins with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.inspection.records import FeatureRecords, seen_at
+from faithfulness_plugin.inspection.sample import RowSample
+from faithfulness_plugin.jacobian.exact import layer_jacobian
+from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.metrics.circuit_projection import Circuit, CircuitProjection, circuit_projection
+from faithfulness_plugin.metrics.jacobian_error import JacobianError, jacobian_error
+from faithfulness_plugin.metrics.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
+
+JACOBIAN_ROWS = 256
+SPECTRUM_ROWS = 16
+SMALL = 64
+"""Layers up to this width are shown by whole Jacobians and weights, wider ones by spectra and largest weights."""
+EXAMPLES = 48
+PROJECTED_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of a small layer at which whole Jacobians are shown."""
+
+    rows: Int[np.ndarray, " examples"]
+    x: Float[np.ndarray, "examples d_in"]
+    layer: Float[np.ndarray, "examples d_out d_in"]
+    """J_f."""
+    activations: Float[np.ndarray, "examples d_sae"]
+    """Of the transcoder: its gates are where they are above 0."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Of one transcoder on a sample."""
+
+    jacobian: JacobianError
+    spectrum: JacobianSpectrum | None
+    """Of wide layers."""
+    examples: Examples | None
+    """Of small ones."""
+    projection: CircuitProjection | None
+    """Where the layer's circuits are known."""
+
+
+@torch.no_grad()
+def overview(
+    transcoder: Any,
+    layer: Layer,
+    sample: RowSample,
+    records: FeatureRecords,
+    *,
+    circuits: Sequence[Circuit] = (),
+    kinks: bool = False,
+) -> Overview:
+    """Exact Jacobians at some rows of the sample.
+
+    Args:
+        kinks: the layer has no derivative along coordinates that are 0 (as |x|): these columns are left out.
+
+    Raises ValueError as `jacobian_error`."""
+    x = sample.x[sample.spread(JACOBIAN_ROWS)].to(transcoder.W_enc)
+    columns: Bool[Tensor, "rows d_in"] | None = x != 0 if kinks else None
+    among = sample.x[sample.spread(PROJECTED_ROWS)].to(x)
+    small = max(len(transcoder.W_enc), transcoder.W_dec.shape[1]) <= SMALL
+    projection = None
+    if circuits:
+        live = [circuit for circuit in circuits if circuit.activation(among).any()]
+        projection = circuit_projection(transcoder, among, live)
+    return Overview(
+        jacobian=jacobian_error(transcoder, layer, x, columns=columns, among=among),
+        spectrum=None if small else jacobian_spectrum(transcoder, layer, x[:: len(x) // SPECTRUM_ROWS or 1], (1,)),
+        examples=_examples(transcoder, layer, sample, records) if small else None,
+        projection=projection,
+    )
+
+
+def _examples(transcoder: Any, layer: Layer, sample: RowSample, records: FeatureRecords) -> Examples:
+    """The inputs with most of the output by their number, and those at which single features are most active."""
+    copies = sample.copies
+    first = torch.full((len(copies),), len(sample)).scatter_reduce(0, sample.groups, torch.arange(len(sample)), "amin")
+    output = (sample.y[first].double().cpu() - sample.mean.double().cpu()).square().sum(-1)
+    repeated = (copies * output).argsort(descending=True, stable=True)[:8]
+    of_features = records.top_rows[np.argsort(-records.written, kind="stable"), 0]
+    wanted = [*first[repeated[copies[repeated] > 1]].tolist(), *of_features[of_features >= 0].tolist()]
+    rows = np.array(list(dict.fromkeys(wanted))[:EXAMPLES] or [0])
+    x = sample.x[torch.from_numpy(rows)].to(transcoder.W_enc)
+    acts, _ = seen_at(transcoder, x)
+    return Examples(rows, *(each.float().cpu().numpy() for each in (x, layer_jacobian(layer, x), acts)))

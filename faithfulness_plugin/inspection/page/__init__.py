@@ -1,0 +1,59 @@
+"""One page that opens from disk: the features of a transcoder, or of two beside each other."""
+
+import html
+import re
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from faithfulness_plugin import atomic
+from faithfulness_plugin.inspection.inspection import Inspection
+from faithfulness_plugin.inspection.page.payload import payload
+
+SCRIPTS = ("unpack", "draw", "jacobian", "overview", "feature", "table", "compare", "main")
+
+
+def page_html(
+    inspections: Sequence[Inspection], *, token_text: Callable[[int], str] | None = None, title: str = ""
+) -> str:
+    """The page as text: scripts, styles and data inside, and a policy that forbids the network.
+
+    Names and tokens reach it as data, compressed, and are shown as text: nothing in them can be markup.
+
+    Args:
+        inspections: one, or two of one layer on one sample, which are then compared.
+        token_text: of a token id, for samples of text.
+
+    Raises ValueError for another number of them, or for two of different samples.
+    """
+    if len(inspections) not in (1, 2):
+        raise ValueError(f"a page shows one transcoder, or two beside each other: these are {len(inspections)}")
+    if any(i.sample is not inspections[0].sample for i in inspections):
+        raise ValueError("the two were looked at on different samples: inspect both on one")
+    here = files(__name__)
+    filled = {
+        "title": html.escape(title or "Features of " + " and ".join(i.name for i in inspections)),
+        "table_css": (files("itables") / "html" / "dt_bundle.css").read_text("utf-8"),
+        "page_css": (here / "page.css").read_text("utf-8"),
+        "payload": payload(inspections, token_text),
+        "table_js": _inside_script((files("itables") / "html" / "dt_bundle.js").read_text("utf-8")),
+        "plots_js": _inside_script((files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")),
+        "page_js": _inside_script("\n".join((here / f"{name}.js").read_text("utf-8") for name in SCRIPTS)),
+    }
+    return re.sub(r"@(\w+)@", lambda match: filled[match[1]], (here / "page.html").read_text("utf-8"))
+
+
+def write_page(
+    inspections: Sequence[Inspection],
+    path: Path,
+    *,
+    token_text: Callable[[int], str] | None = None,
+    title: str = "",
+) -> None:
+    """Writes the page, whole or not at all. Raises as `page_html`, and OSError where it cannot be written."""
+    atomic.write_text(path, page_html(inspections, token_text=token_text, title=title))
+
+
+def _inside_script(source: str) -> str:
+    """As it may stand in a script element."""
+    return re.sub(r"</(?=script)", r"<\\/", source, flags=re.IGNORECASE)

@@ -1,0 +1,41 @@
+// Two transcoders of one layer: their features beside each other.
+let compareStale = true;
+
+function showCompare(container) {
+  if (!compareStale) return;
+  compareStale = false;
+  forget(container);
+  const [a, b] = data.meta.transcoders;
+  container.append(element("h2", { text: `${a.name} and ${b.name}` }), element("p", { className: "note",
+    text: "A feature's twin is the other transcoder's feature whose directions are most like its own: the cosine of what " +
+      "they read times that of what they write. 1: the same mechanism is in both; a feature without a twin is one that the " +
+      "other does not have." }));
+  const plots = element("div", { className: "plots" });
+  plots.append(plot("Features by the likeness of their twins.", () => ({
+    traces: [a, b].map((t, n) => ({ type: "histogram", name: plain(t.name), opacity: 0.7, x: twins(n),
+      xbins: { start: -1, end: 1.0001, size: 0.04 }, marker: { color: colour(SIDES[n]) } })),
+    barmode: "overlay", xaxis: { title: { text: "likeness" }, range: [-0.2, 1] }, yaxis: { title: { text: "features" } } })));
+  plots.append(plot("Datapoint scores of features over those of their twins.", () => ({
+    traces: [a, b].map((t, n) => ({ mode: "markers", name: plain(t.name), x: liveScores(n).map(([s]) => s),
+      y: liveScores(n).map(([, s]) => s), text: liveScores(n).map(([, , i]) => `feature ${i}`),
+      hovertemplate: "%{text}: %{x:.3g}, twin %{y:.3g}<extra></extra>",
+      marker: { color: colour(SIDES[n]), symbol: n ? "diamond-open" : "circle", size: 7, opacity: 0.7 } })),
+    xaxis: { title: { text: "score" } }, yaxis: { title: { text: "score of the twin" } } })));
+  container.append(plots, element("h2", { text: "Side by side: the feature that is chosen in the table, and its twin" }));
+  const sides = element("div", { className: "sides" });
+  const pair = [chosen.feature, of_(chosen.transcoder, "twin")[chosen.feature]];
+  [chosen.transcoder, 1 - chosen.transcoder].forEach((n, k) => {
+    const side = element("article", { className: "side" });
+    sides.append(side);
+    showFeature(side, n, pair[k]);
+  });
+  container.append(sides);
+}
+
+const twins = (n) => Array.from(of_(n, "twin_cosine")).filter((_, i) => of_(n, "firing_rate")[i] > 0);
+
+// The hundred largest are enough to see: the others are at the origin.
+function liveScores(n) {
+  const score = of_(n, "score"), twin = of_(n, "twin");
+  return Array.from(score, (s, i) => [s, of_(1 - n, "score")[twin[i]], i]).sort((p, q) => q[0] - p[0]).slice(0, 100);
+}

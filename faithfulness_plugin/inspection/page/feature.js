@@ -1,0 +1,125 @@
+// One feature: numbers, weights, activations, where it is most active, its part of the Jacobian there.
+const FACTS = { score: "datapoint score", concentration: "concentration", alone: "writes alone", firing_rate: "firing rate",
+  mean_activation: "mean activation", max_activation: "largest activation", written: "written", carried: "carried",
+  jacobian_share: "share of ‖J‖²", masking: "masking ratio" };
+
+function showFeature(container, n, i) {
+  forget(container);
+  const t = data.meta.transcoders[n], flagged = of_(n, "score")[i] >= data.meta.flagged;
+  const title = element("h2", { text: `Feature ${i}` });
+  if (data.meta.transcoders.length > 1) title.append(` of ${t.name}`);
+  if (flagged) title.append(" ", element("span", { className: "flag", text: "⚑ looks like a datapoint feature" }));
+  container.append(title);
+  if (t.neuronpedia) container.append(element("p", {}, element("a", {
+    href: `${t.neuronpedia}/${i}`, target: "_blank", rel: "noreferrer noopener", text: "on Neuronpedia" })));
+  const facts = element("dl");
+  const fact = (name, value) => facts.append(element("div", {}, element("dt", { text: name }), element("dd", { text: value })));
+  for (const [name, label] of Object.entries(FACTS)) fact(label, number(of_(n, name)[i]));
+  if (t.circuits.length && of_(n, "circuit")[i] >= 0)
+    fact(`nearest: ${t.circuits[of_(n, "circuit")[i]]}`, number(of_(n, "circuit_cosine")[i]));
+  if (data.arrays[`${n}.twin`]) fact(`twin: ${of_(n, "twin")[i]}`, number(of_(n, "twin_cosine")[i]));
+  container.append(facts);
+  if (of_(n, "firing_rate")[i] === 0) {
+    container.append(element("p", { className: "note", text: "It does not fire on this sample." }));
+  } else {
+    container.append(element("h3", { text: data.meta.text ? "Where it is most active" : "Rows where it is most active" }));
+    container.append(data.meta.text ? contexts(n, i) : topRows(n, i));
+    container.append(plot("Activations where it fires.", () => {
+      const counts = row(of_(n, "histogram"), i), most = of_(n, "max_activation")[i];
+      return { traces: [bars(counts, Array.from(counts, (_, b) => ((b + 0.5) * most) / counts.length), {})], height: 190,
+        xaxis: { title: { text: "activation" } }, yaxis: { title: { text: "rows" } } };
+    }));
+    container.append(jacobianPart(n, i));
+  }
+  container.append(weightsPlot(n, i, "reads", "What it reads: W_enc", "x"), weightsPlot(n, i, "writes", "What it writes: W_dec", "y"));
+}
+
+function weightsPlot(n, i, side, caption, letter) {
+  const whole = data.arrays[`${n}.${side}`];
+  const order = (coordinates) => coordinates.map((c) => `${letter}${c + 1}`);
+  const values = whole ? row(whole, i) : exact(of_(n, `${side}.largest`), of_(n, `${side}.scale`), i);
+  const names = whole ? order(Array.from(values.keys())) : order(Array.from(row(of_(n, `${side}.coordinates`), i)));
+  const width = data.meta.transcoders[n][side === "reads" ? "d_in" : "d_out"];
+  const said = whole ? `${caption}.` : `${caption}, the ${names.length} largest of ${width} coordinates.`;
+  return plot(said, () => ({ traces: [bars(values, names, { fill: side === "reads" ? "accent" : "third" })], height: 180,
+    xaxis: { type: "category" }, margin: { l: 46, r: 12, t: 10, b: 40 } }));
+}
+
+function contexts(n, i) {
+  const holder = element("div"), at = row(of_(n, "top_at"), i), n_pos = data.arrays.tokens.shape[1];
+  at.forEach((place, k) => {
+    if (place < 0) return;
+    const line = element("p", { className: "context" }), window = row(of_(n, "windows"), i, k);
+    const prompt = Math.floor(place / n_pos), position = place % n_pos;
+    window.forEach((value, w) => {
+      const there = position + w - data.meta.before;
+      if (there < 0 || there >= n_pos) return;
+      const token = element("span", { text: data.meta.vocabulary[row(data.arrays.tokens, prompt)[there]] });
+      if (value) {
+        token.style.background = `rgba(${colour("lit")}, ${0.12 + (0.6 * value) / 255})`;
+        token.title = number((value / 255) * of_(n, "max_activation")[i]);
+      }
+      if (w === data.meta.before) token.className = "most";
+      line.append(token);
+    });
+    const copies = row(of_(n, "top_copies"), i)[k];
+    line.append(" ", element("small", { text: number(row(of_(n, "top_activations"), i)[k]) + (copies > 1 ? ` (×${copies})` : "") }));
+    holder.append(line);
+  });
+  return holder;
+}
+
+function topRows(n, i) {
+  const rows = Array.from(row(of_(n, "top_rows"), i)).filter((r) => r >= 0);
+  const shown = data.arrays[`${n}.shown.rows`];
+  const table = element("table", { className: "plain" });
+  table.append(element("tr", {}, ...["row", "activation", "alike", "x", "f(x)"].map((h) => element("th", { text: h }))));
+  rows.forEach((r, k) => {
+    const place = shown ? shown.indexOf(r) : -1;
+    const text = (name) => (place < 0 ? "–" : inputText(row(of_(n, name), place)));
+    const cells = [r, number(row(of_(n, "top_activations"), i)[k]), `×${row(of_(n, "top_copies"), i)[k]}`,
+      text("shown.x"), text("shown.y").replaceAll("x", "y")];
+    table.append(element("tr", {}, ...cells.map((c) => element("td", { text: c }))));
+  });
+  return table;
+}
+
+function jacobianPart(n, i) {
+  const part = element("section", {}, element("h3", { text: "Its part of the Jacobian" }));
+  const choice = element("select", { ariaLabel: "Row of the Jacobian" }), holder = element("div");
+  const small = data.arrays[`${n}.example.x`], top = row(of_(n, "top_rows"), i);
+  const option = (value, text) => choice.append(element("option", { value, text }));
+  top.forEach((r, k) => { if (r >= 0) option(`top ${k}`, `where it is most active (${k + 1})`); });
+  if (small) of_(n, "example.rows").forEach((r, e) => option(`example ${e}`, `whole, row ${r}: ${inputText(row(small, e))}`));
+  choice.onchange = () => {
+    forget(holder);
+    const [kind, number_] = choice.value.split(" ");
+    holder.append(...(kind === "top" ? alongReading(n, i, Number(number_)) : wholeParts(n, i, Number(number_))));
+  };
+  choice.onchange();
+  part.append(choice, holder);
+  return part;
+}
+
+function alongReading(n, i, k) {
+  const [layer, transcoder, own] = row(of_(n, "along.gain"), i, k);
+  const names = Array.from(row(of_(n, "along.coordinates"), i), (c) => `y${c + 1}`);
+  const text = `Along the direction that it reads, the output moves along what it writes by ${number(layer)} in the layer, ` +
+    `${number(transcoder)} in the transcoder, of which ${number(own)} is its own part.`;
+  return [element("p", { className: "note", text }),
+    plot("J v with v the unit direction that it reads, on the coordinates that it writes most to.", () => ({
+      traces: [bars(exact(of_(n, "along.layer"), of_(n, "along.layer.scale"), i, k), names, { title: "layer", fill: "faint" }),
+        bars(exact(of_(n, "along.transcoder"), of_(n, "along.transcoder.scale"), i, k), names, { title: "transcoder", fill: "accent" }),
+        bars(exact(of_(n, "along.own"), of_(n, "along.own.scale"), i), names, { title: "this feature", fill: "warm" })],
+      barmode: "group", xaxis: { type: "category" } }))];
+}
+
+function wholeParts(n, i, e) {
+  const active = row(of_(n, "example.activations"), e)[i] > 0;
+  const each = [["layer", matrix(row(of_(n, "example.layer"), e))], ["transcoder", jacobianAt(n, e)]];
+  if (active) each.push(["this feature's part", partOf(n, i)]);
+  const most = largestOf(each.map(([, J]) => J));
+  const plots = element("div", { className: "plots" });
+  for (const [name, J] of each) plots.append(jacobianPlot(name, J, most));
+  return active ? [plots] : [element("p", { className: "note", text: "It is not active there: it has no part." }), plots];
+}

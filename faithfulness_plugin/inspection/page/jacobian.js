@@ -1,0 +1,36 @@
+// Whole Jacobians of small layers, from weights and gates.
+const matrix = (array) => Array.from({ length: array.shape[0] }, (_, i) => row(array, i));
+
+// J_t = sum of g_i W_dec^i (x) W_enc^i over active features, and the skip connection.
+function jacobianAt(n, example) {
+  const gates = row(of_(n, "example.activations"), example), { d_in, d_out } = data.meta.transcoders[n];
+  const skip = data.arrays[`${n}.skip`];
+  const J = Array.from({ length: d_out }, (_, o) => (skip ? Float64Array.from(row(skip, o)) : new Float64Array(d_in)));
+  gates.forEach((g, i) => { if (g > 0) addPart(J, n, i); });
+  return J;
+}
+
+function addPart(J, n, i) {
+  const reads = row(of_(n, "reads"), i), writes = row(of_(n, "writes"), i);
+  writes.forEach((w, o) => { if (w !== 0) reads.forEach((r, c) => { J[o][c] += w * r; }); });
+}
+
+function partOf(n, i) {
+  const { d_in, d_out } = data.meta.transcoders[n];
+  const J = Array.from({ length: d_out }, () => new Float64Array(d_in));
+  addPart(J, n, i);
+  return J;
+}
+
+function jacobianPlot(caption, J, most) {
+  return plot(caption, () => ({
+    traces: [heatmap(J, { x: J[0].length > 40 ? undefined : Array.from(J[0], (_, i) => `x${i + 1}`),
+      y: J.length > 40 ? undefined : J.map((_, i) => `y${i + 1}`), most })],
+    height: 300, yaxis: { autorange: "reversed" }, margin: { l: 40, r: 12, t: 10, b: 30 } }));
+}
+
+function inputText(x) {
+  const there = Array.from(x, (v, i) => [v, i]).filter(([v]) => Math.abs(v) > 1e-9);
+  const shown = there.slice(0, 5).map(([v, i]) => `x${i + 1} = ${number(v)}`).join(", ");
+  return (shown || "all zeros") + (there.length > 5 ? ", …" : "");
+}

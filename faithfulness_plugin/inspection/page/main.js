@@ -1,0 +1,74 @@
+// Puts the page together.
+const SIDES = ["accent", "warm"];
+const data = await unpacked(document.getElementById("payload").textContent);
+const of_ = (n, name) => data.arrays[`${n}.${name}`];
+const library = URL.createObjectURL(new Blob([document.getElementById("table-library").textContent], { type: "text/javascript" }));
+const { default: DataTable, jQuery } = await import(library);
+const chosen = { transcoder: 0, feature: -1 }; // -1: the table's first
+
+const [, transcoder, feature] = location.hash.match(/^#(\d)\/(\d+)$/) ?? [];
+if (feature !== undefined && Number(feature) < (data.meta.transcoders[Number(transcoder)]?.d_sae ?? 0)) {
+  Object.assign(chosen, { transcoder: Number(transcoder), feature: Number(feature) });
+}
+
+function dark(on) {
+  document.documentElement.classList.toggle("dark", on);
+  drawAgain();
+  const article = document.getElementById("feature");
+  if (article.childElementCount && data.meta.text) showFeature(article, chosen.transcoder, chosen.feature);
+}
+const preferred = matchMedia("(prefers-color-scheme: dark)");
+dark(preferred.matches);
+preferred.addEventListener("change", (event) => dark(event.matches));
+document.getElementById("theme").onclick = () => dark(!document.documentElement.classList.contains("dark"));
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+function open_(tab) {
+  for (const each of tabs) {
+    const here = each === tab;
+    each.setAttribute("aria-selected", here);
+    each.tabIndex = here ? 0 : -1;
+    document.getElementById(each.getAttribute("aria-controls")).hidden = !here;
+  }
+  if (tab.id === "tab-features") { if (table) table.columns.adjust(); else showTable(); }
+  if (tab.id === "tab-compare") showCompare(document.getElementById("compare"));
+}
+for (const tab of tabs) {
+  tab.onclick = () => open_(tab);
+  tab.onkeydown = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const there = tabs.filter((t) => !t.hidden);
+    const next = there[(there.indexOf(tab) + step + there.length) % there.length];
+    next.focus();
+    open_(next);
+  };
+}
+
+const two = data.meta.transcoders.length > 1;
+document.getElementById("tab-compare").hidden = !two;
+document.getElementById("which-label").hidden = !two;
+const which = document.getElementById("which");
+data.meta.transcoders.forEach((t, n) => which.append(element("option", { value: n, text: t.name })));
+which.value = chosen.transcoder;
+which.onchange = () => { Object.assign(chosen, { transcoder: Number(which.value), feature: -1 }); showTable(); };
+const shape = data.meta.transcoders.map((t) => `${t.architecture}, ${number(t.d_sae)} features`).join("; ");
+document.getElementById("about").textContent = `${data.meta.layer}: ${shape}; ${number(data.meta.rows)} rows`;
+
+document.getElementById("filters").addEventListener("input", (event) => { if (event.target !== which) filter(); });
+document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
+document.getElementById("table-holder").addEventListener("keydown", (event) => {
+  if (event.target.closest("th")) return; // headers sort by Enter and space
+  const by = { ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -Infinity, End: Infinity }[event.key];
+  if (by !== undefined) { event.preventDefault(); move(by); }
+  if (event.key === "Enter") document.getElementById("feature").focus();
+});
+document.addEventListener("keydown", (event) => {
+  const typing = /INPUT|SELECT/.test(event.target.tagName);
+  if (event.key === "/" && !typing) { event.preventDefault(); open_(document.getElementById("tab-features")); document.getElementById("search").focus(); }
+  if (event.key === "Escape") document.getElementById("table-holder").focus();
+});
+
+showOverview(document.getElementById("overview"));
+if (feature !== undefined) open_(document.getElementById("tab-features"));
+document.documentElement.dataset.ready = "yes";

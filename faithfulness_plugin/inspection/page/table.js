@@ -1,0 +1,75 @@
+// The table of features: only the rows on the screen are elements, so that ten thousand are quick.
+const ROW_HEIGHT = 31;
+let table = null;
+
+function columns(n) {
+  const t = data.meta.transcoders[n];
+  const numeric = (title, name) => ({ title, data: (i) => of_(n, name)[i], className: "dt-right",
+    render: (value, kind) => (kind === "display" ? number(value) : value), searchable: false });
+  const text = (title, value) => ({ title, data: value, className: "text", render: DataTable.render.text() });
+  const list = [
+    { title: "feature", data: (i) => i, className: "dt-right" },
+    numeric("datapoint", "score"), numeric("fires", "firing_rate"), numeric("mean act.", "mean_activation"),
+    numeric("written", "written"), numeric("carried", "carried"), numeric("of ‖J‖²", "jacobian_share"),
+    numeric("masking", "masking")];
+  if (t.circuits.length) list.push(text("circuit", (i) => (of_(n, "circuit")[i] < 0 ? "" : t.circuits[of_(n, "circuit")[i]])),
+    numeric("cosine", "circuit_cosine"));
+  if (data.meta.text) list.push(text("top token", (i) => tokenAt(row(of_(n, "top_at"), i)[0])));
+  if (data.arrays[`${n}.twin`]) list.push(numeric("twin", "twin_cosine"));
+  return list;
+}
+
+function tokenAt(place) {
+  if (place < 0) return "";
+  return data.meta.vocabulary[data.arrays.tokens[place]];
+}
+
+function showTable() {
+  const holder = document.getElementById("table-holder");
+  table?.destroy();
+  const made = element("table", { className: "compact stripe" });
+  holder.replaceChildren(made);
+  const n = chosen.transcoder;
+  table = new DataTable(made, {
+    data: Array.from({ length: data.meta.transcoders[n].d_sae }, (_, i) => i), columns: columns(n),
+    order: [[1, "desc"]], scrollY: "62vh", scrollX: true, scroller: { rowHeight: ROW_HEIGHT }, deferRender: true,
+    paging: true, autoWidth: false, layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: null },
+    language: { emptyTable: "No feature.", zeroRecords: "No feature passes these filters.", info: "_TOTAL_ features",
+      infoEmpty: "0 features", infoFiltered: "of _MAX_" },
+    createdRow: (line, i) => { line.classList.toggle("chosen", i === chosen.feature); },
+  });
+  table.on("click", "tbody tr", (event) => choose(table.row(event.currentTarget).data()));
+  filter();
+}
+
+function filter() {
+  const value = (id) => document.getElementById(id).value, checked = (id) => document.getElementById(id).checked;
+  const n = chosen.transcoder, rates = of_(n, "firing_rate"), scores = of_(n, "score");
+  const least = Number(value("least-score")), from = Number(value("least-rate"));
+  const to = value("most-rate") === "" ? Infinity : Number(value("most-rate"));
+  const hideDead = checked("hide-dead"), flagged = checked("flagged-only");
+  table.search.fixed("filters", (_, i) => scores[i] >= least && rates[i] >= from && rates[i] <= to &&
+    (!hideDead || rates[i] > 0) && (!flagged || scores[i] >= data.meta.flagged));
+  table.search(value("search")).draw();
+  const shown = table.rows({ search: "applied", order: "applied" }).data();
+  if (shown.length && !shown.toArray().includes(chosen.feature)) choose(shown[0]);
+}
+
+function choose(feature) {
+  chosen.feature = feature;
+  for (const line of document.querySelectorAll("#table-holder tbody tr")) {
+    line.classList.toggle("chosen", table.row(line).data() === feature);
+  }
+  location.replace(`#${chosen.transcoder}/${feature}`);
+  showFeature(document.getElementById("feature"), chosen.transcoder, feature);
+  if (data.meta.transcoders.length > 1) compareStale = true;
+}
+
+function move(by) {
+  const places = table.rows({ search: "applied", order: "applied" }).indexes().toArray();
+  if (!places.length) return;
+  const now = places.findIndex((place) => table.row(place).data() === chosen.feature);
+  const next = places[Math.max(0, Math.min(places.length - 1, now + by))];
+  table.row(next).scrollTo(false);
+  choose(table.row(next).data());
+}

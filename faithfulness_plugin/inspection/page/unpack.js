@@ -1,0 +1,28 @@
+// The payload: base64 of gzip of header length, header, arrays (packing.py).
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const buffer = await new Response(stream).arrayBuffer();
+  const length = Number(new DataView(buffer).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
+  const arrays = {};
+  for (const [name, { kind, shape, at }] of Object.entries(header.arrays)) {
+    const size = shape.reduce((a, b) => a * b, 1);
+    arrays[name] = Object.assign(new globalThis[kind](buffer, 8 + length + at, size), { shape });
+  }
+  return { meta: header.meta, arrays };
+}
+
+// Row i of an array of any number of dimensions, as a view.
+function row(array, ...index) {
+  const rest = array.shape.slice(index.length);
+  const size = rest.reduce((a, b) => a * b, 1);
+  const at = index.reduce((total, i, n) => total * array.shape[n] + i, 0) * size;
+  return Object.assign(array.subarray(at, at + size), { shape: rest });
+}
+
+// Back from int8 parts of the largest.
+function exact(array, scales, ...index) {
+  const scale = row(scales, ...index)[0];
+  return Array.from(row(array, ...index), (part) => (part / 127) * scale);
+}

@@ -1,0 +1,57 @@
+"""Samples from a language model's text, read at the layer's hooks."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from faithfulness_plugin.adapters.fill import rows_at
+from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.inspection.sample import MEMORY, Origins, RowSample, finished_sample, room_for
+
+
+@torch.no_grad()
+def text_sample(
+    hooks: Hooks,
+    layer: HookedLayer,
+    tokens: Int[Tensor, "prompts pos"],
+    *,
+    exclude: Int[Tensor, " ids"] | None = None,
+    prompts_per_pass: int = 8,
+    memory: float = MEMORY,
+    seed: int = 0,
+    on_prompts: Callable[[int], None] = lambda _: None,
+) -> RowSample:
+    """What the model itself carries at the layer's two hooks, token by token; it is run once, and only that far.
+
+    Args:
+        hooks: the model's (`TransformerLensHooks(model)`).
+        layer: which one (`mlp_layer(model, block)`).
+        exclude: token ids that transcoders of this layer are not trained on (special tokens).
+        memory: GiB. Rows that would take too much of it are kept in a file meanwhile.
+        on_prompts: called with the number of prompts that were read.
+
+    Raises:
+        ValueError: all tokens are excluded; NaN or Inf among the rows.
+    """
+    kept = torch.ones_like(tokens, dtype=torch.bool)
+    if exclude is not None:
+        kept &= ~torch.isin(tokens, exclude.to(tokens.device))
+    prompt, position = kept.cpu().nonzero(as_tuple=True)
+    row_at = torch.full(tokens.shape, -1)
+    row_at[prompt, position] = torch.arange(len(prompt))
+    there: list[Tensor] = []
+    filled = 0
+    for start in range(0, len(tokens), prompts_per_pass):
+        some = tokens[start : start + prompts_per_pass]
+        if kept[start : start + prompts_per_pass].any():
+            carried = rows_at(hooks, {layer.hook_in, layer.hook_out}, some, exclude, prompts_per_pass)
+            parts = [carried[layer.hook_in].cpu(), carried[layer.hook_out].cpu()]
+            there = there or [room_for(len(prompt), part.shape[1], part.dtype, memory) for part in parts]
+            for room, part in zip(there, parts, strict=True):
+                room[filled : filled + len(part)] = part
+            filled += len(parts[0])
+        on_prompts(len(some))
+    x, y = there or (torch.empty(0, 1), torch.empty(0, 1))
+    return finished_sample(x, y, Origins(tokens.cpu(), prompt, position, row_at), memory=memory, seed=seed)
