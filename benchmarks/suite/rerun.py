@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from faithfulness_plugin.benchmarks.agreement import TOLERANCE, Agreement, notes
 from faithfulness_plugin.benchmarks.methods.registry import MethodError
-from faithfulness_plugin.benchmarks.schema import Environment
+from faithfulness_plugin.benchmarks.schema import Environment, ResultError
 from faithfulness_plugin.benchmarks.suite.run import method_spec, run_trials
-from faithfulness_plugin.benchmarks.suite.schema import SuiteResult, Trial, TrialRecord
+from faithfulness_plugin.benchmarks.suite.schema import SUITE_VERSION, SuiteResult, Trial, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import Scores
 
 
@@ -28,7 +28,15 @@ def rerun(
 ) -> Agreement:
     """Runs these trials as the result's spec says, and compares all of their scores.
 
-    Raises MethodError where a method is not there, or is not what it was."""
+    Raises:
+        MethodError: a method is not there, or is not what it was.
+        ResultError: the result is of another version of the benchmark.
+    """
+    if result.spec.suite_version != SUITE_VERSION:
+        raise ResultError(
+            f"the result is of version {result.spec.suite_version} of the benchmark, and this is version "
+            f"{SUITE_VERSION}, whose numbers mean other things: rerun it with the version that wrote it"
+        )
     for then in result.spec.methods:
         if not any(trial.method == then.name for trial in trials):
             continue

@@ -74,8 +74,13 @@ def open_result(out: Path, spec: SuiteSpec, *, overwrite: bool = False) -> Suite
 
 
 def parts(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials that are run together: those of one task and one method."""
-    return [list(group) for _, group in groupby(trials, key=lambda trial: (trial.task, trial.method))]
+    """Trials that are run together: those of one task and one method; of an outside one, whose trials take turns,
+    those of one strength, so that cores share them and an interrupt loses few."""
+
+    def of(trial: Trial) -> tuple[object, ...]:
+        return trial.task, trial.method, trial.strength if is_outside(trial.method) else None
+
+    return [list(group) for _, group in groupby(trials, key=of)]
 
 
 def part_cost(part: Sequence[Trial], n_steps: int) -> float:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from time import perf_counter
 
+from pydantic import ValidationError
+
 from faithfulness_plugin.benchmarks.methods.registry import baseline
 from faithfulness_plugin.benchmarks.suite.schema import Trial, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import score
@@ -47,6 +49,9 @@ def scored(trial: Trial, transcoders: Sequence[object], seconds: float) -> Trial
     start = perf_counter()
     try:
         scores, failed = score(task(trial.task), transcoders), None
+    except ValidationError as error:
+        names = ", ".join(str(e["loc"][0]) for e in error.errors())
+        scores, failed = None, f"NaN or Inf in {names}: the transcoder's outputs are not finite on all rows"
     except Exception as error:  # an outside transcoder may raise anything
         scores, failed = None, f"{type(error).__name__}: {one_line(error)}"
     return TrialRecord(**trial.model_dump(), scores=scores, failed=failed, seconds=seconds + perf_counter() - start)

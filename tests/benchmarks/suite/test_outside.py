@@ -1,12 +1,23 @@
 """What an outside method does to its process costs one trial."""
 
+import os
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from faithfulness_plugin.benchmarks.suite.outside import run_outside
 from faithfulness_plugin.benchmarks.suite.schema import Trial
 from faithfulness_plugin.benchmarks.workers import each_done
+
+
+@pytest.fixture(autouse=True)
+def _finds_odd_methods(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
 
 FAILURES = {
     "raises": r"RuntimeError: no luck \(outside_methods.py, line \d+\)",
@@ -55,3 +66,59 @@ def test_it_runs_in_a_worker_of_several_as_it_does_alone():
     beside = [records[0] for records in each_done(run_outside, jobs, n_jobs=2)]
     assert [record.failed for record in beside] == [None, None]
     assert {record.seed: record.scores for record in beside} == {record.seed: record.scores for record in alone}
+
+
+def test_outputs_that_are_no_tensor_are_told():
+    _, second, _ = run_outside("odd_methods:is_tuple", trials("is_tuple"), 60.0)
+    assert second.failed is not None
+    assert "transcoder(x) is a tuple, not a tensor" in second.failed
+
+
+def test_what_is_not_finite_on_some_rows_is_told_by_the_scores_that_it_spoils():
+    _, second, _ = run_outside("odd_methods:nan_on_some_rows", trials("nan_on_some_rows"), 60.0)
+    assert second.failed is not None
+    assert re.match(r"NaN or Inf in .*fvu.*: the transcoder's outputs are not finite on all rows", second.failed)
+
+
+def test_what_a_method_does_to_the_layer_is_its_own_affair():
+    changed = run_outside("odd_methods:changes_the_layer", trials("changes_the_layer"), 60.0)
+    unchanged = run_outside("outside_methods:method", trials("method"), 60.0)
+    assert [record.scores for record in changed] == [record.scores for record in unchanged]
+
+
+def test_what_a_hanging_method_has_started_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("STARTED", str(tmp_path / "started"))
+    _, second, _ = run_outside("odd_methods:starts_another", trials("starts_another"), 5.0)
+    assert second.failed is not None
+    assert "--time-limit" in second.failed
+    assert ended(int((tmp_path / "started").read_text()))
+
+
+def test_a_hanging_method_ends_with_the_process_that_runs_it(tmp_path):
+    started = tmp_path / "started"
+    code = (
+        "from faithfulness_plugin.benchmarks.suite.outside import run_outside\n"
+        "from faithfulness_plugin.benchmarks.suite.schema import Trial\n"
+        "trial = Trial(task='absolute_value', method='m', strength=0.1, seed=2)\n"
+        "run_outside('odd_methods:starts_another', [trial], 600.0)\n"
+    )
+    env = {**os.environ, "STARTED": str(started), "PYTHONPATH": os.pathsep.join(sys.path)}
+    runs = subprocess.Popen([sys.executable, "-c", code], env=env)
+    deadline = time.monotonic() + 120
+    while not (started.exists() and started.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    runs.kill()
+    runs.wait()
+    assert ended(int(started.read_text()))
+
+
+def ended(process: int) -> bool:
+    """Whether a process is gone, or goes within some seconds."""
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False

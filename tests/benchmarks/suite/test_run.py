@@ -51,6 +51,8 @@ def test_parts_are_of_one_task_and_one_method_and_cost_in_proportion():
     assert [len(part) for part in of] == [8, 10, 8, 10]
     assert part_cost(of[0], 50) == 2 * part_cost(of[0], 25)
     assert part_cost(of[0][:4], 25) == part_cost(of[0], 25) / 2
+    outside_ones = make_spec("quick", **{**TINY, "methods": ["outside_methods:method"]})
+    assert [len(part) for part in parts(outside_ones.trials)] == [2] * 4  # one strength's, for cores to share
 
 
 def test_a_rerun_agrees_and_a_changed_number_is_found(result):
@@ -73,6 +75,12 @@ def test_a_method_that_is_not_what_it_was_is_not_run_again(result):
     changed = result.model_copy(update={"spec": result.spec.model_copy(update={"methods": methods})})
     with pytest.raises(MethodError, match=r"topk-none is not what it was .*lr 1.0, not 0.003"):
         rerun(changed, sample(changed, 2), n_jobs=1)
+
+
+def test_a_result_of_another_version_is_not_run_again(result):
+    other = result.model_copy(update={"spec": result.spec.model_copy(update={"suite_version": 2})})
+    with pytest.raises(ResultError, match="version 2 of the benchmark, and this is version 1"):
+        rerun(other, sample(other, 1), n_jobs=1)
 
 
 def test_outside_methods_run_beside_the_shipped_ones(tmp_path):
