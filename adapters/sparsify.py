@@ -1,5 +1,6 @@
 """Jacobian matching for EleutherAI's sparsify (eai-sparsify 1.3): in its own Trainer, which stays as it is."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -52,9 +53,9 @@ def match_jacobians(
         What was added: `remove()` undoes it, `relative_errors` tells of the last step.
 
     Raises:
-        ValueError: autoencoders; a trainer that is matched already; hookpoints within others; a negative coefficient; a
-            gate_bandwidth; a config and options. On the first batch: hookpoints that are no function of their input row
-            by row (a whole block, with its attention).
+        ValueError: autoencoders; a trainer that is matched already; hookpoints within others; a coefficient below 0 or
+            without end; a gate_bandwidth; a config and options. On the first batch: hookpoints that are no function of
+            their input row by row (a whole block, with its attention).
     """
     if config is not None and options:
         raise ValueError("pass either a config or its fields, not both")
@@ -68,8 +69,8 @@ class MatchedTrainer:
     """By transcoder, of its last batch: what losing the whole Jacobian would cost is 1."""
 
     def __init__(self, trainer: Trainer, coefficient: float, config: JacobianMatchingConfig) -> None:
-        if not coefficient >= 0:
-            raise ValueError(f"coefficient={coefficient}: choose 0 (off) or more")
+        if not 0 <= coefficient < math.inf:
+            raise ValueError(f"coefficient={coefficient}: choose 0 (off) or a finite number above it")
         if not trainer.cfg.sae.transcode:
             raise ValueError(
                 "this trainer's sparse coders reconstruct their own input: SparseCoderConfig(transcode=True) makes "

@@ -3,6 +3,7 @@
 The library yields pairs of a layer's input and output, and none of its trainers uses them. Here they do.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -59,14 +60,16 @@ def matched_trainer(
         config: what is matched, or its fields as `options`: estimator, probe, radius, ...
 
     Raises:
-        ValueError: another trainer, or a loss of your own in place of JumpReLU's; a negative coefficient; a
-            gate_bandwidth; a config and options. From the new class: neurons that are resampled, pairs that are none,
-            or not of this layer, a loss that does not encode.
+        ValueError: another trainer, one that is matched already, or a loss of your own in place of JumpReLU's; a
+            coefficient below 0 or without end; a gate_bandwidth; a config and options. From the new class: neurons
+            that are resampled, pairs that are none, or not of this layer, a loss that does not encode.
     """
     if not (isinstance(trainer, type) and issubclass(trainer, tuple(BASES))):
         raise ValueError(f"{trainer!r}: choose from {', '.join(base.__name__ for base in BASES)}, or inherit from one")
-    if not coefficient >= 0:
-        raise ValueError(f"coefficient={coefficient}: choose 0 (off) or more")
+    if issubclass(trainer, MatchedTrainer):
+        raise ValueError(f"{trainer.__name__} is matched already: pass the library's class, with all that is to match")
+    if not 0 <= coefficient < math.inf:
+        raise ValueError(f"coefficient={coefficient}: choose 0 (off) or a finite number above it")
     if issubclass(trainer, JumpReluTrainer) and trainer.loss is not JumpReluTrainer.loss:
         raise ValueError(
             f"{trainer.__name__} has a loss of its own, and JumpReluTrainer's encodes by itself, so that it cannot be "

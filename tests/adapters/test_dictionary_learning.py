@@ -295,6 +295,10 @@ def test_what_a_user_can_get_wrong(layer):
         matched_trainer(PAnnealTrainer, layer)
     with pytest.raises(ValueError, match="coefficient=-1"):
         matched_trainer(TopKTrainer, layer, coefficient=-1)
+    with pytest.raises(ValueError, match=r"coefficient=inf: choose 0 .* or a finite number"):
+        matched_trainer(TopKTrainer, layer, coefficient=float("inf"))
+    with pytest.raises(ValueError, match="MatchedTopKTrainer is matched already"):
+        matched_trainer(matched_trainer(TopKTrainer, layer), layer)
     with pytest.raises(ValueError, match="pass either a config or its fields"):
         matched_trainer(TopKTrainer, layer, config=JacobianMatchingConfig(), estimator="secant")
     with pytest.raises(ValueError, match=r"gate_bandwidth=0\.1: .*secant"):

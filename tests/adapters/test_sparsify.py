@@ -415,8 +415,10 @@ def test_hookpoints_of_other_processes_are_looked_at_as_well(tmp_path):
         match_jacobians(trainer)
 
 
-def test_a_trainer_is_matched_once(tmp_path):
+def test_a_trainer_is_matched_once_and_a_refused_call_leaves_nothing(tmp_path):
     trainer = trainer_of(tmp_path)
+    with pytest.raises(ValueError, match=r"coefficient=inf: choose 0 .* or a finite number"):
+        match_jacobians(trainer, coefficient=float("inf"))
     with pytest.raises(ValueError, match="matched already"), match_jacobians(trainer):
         match_jacobians(trainer)
 
