@@ -3,7 +3,9 @@
 import hashlib
 import inspect
 import math
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -80,12 +82,15 @@ def checked_strengths(name: str, strengths: object) -> tuple[float, ...]:
     return numbers
 
 
-def source_digest(method: object) -> str:
-    """Of the file in which a method's class stands: a rerun can tell that it has changed."""
+def source_digest(reference: str, method: Method) -> str:
+    """Of the file that the reference names, and of the one in which `train` stands, where that is another: a rerun can
+    tell that they have changed."""
+    files = [sys.modules[reference.partition(":")[0]].__file__ or ""]
+    with suppress(TypeError):  # of a callable that is not written in Python
+        files.append(inspect.getsourcefile(inspect.unwrap(method.train)) or files[0])
     try:
-        path = inspect.getsourcefile(type(method)) or ""
-        return "sha256:" + hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except (TypeError, OSError):
+        return "sha256:" + hashlib.sha256(b"".join(Path(f).read_bytes() for f in dict.fromkeys(files))).hexdigest()
+    except OSError:
         return "unknown"
 
 

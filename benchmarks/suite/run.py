@@ -56,7 +56,7 @@ def method_spec(name: str, n_steps: int) -> MethodSpec:
     if is_outside(name):
         method = outside(name)
         return MethodSpec(
-            name=name, strengths=list(checked_strengths(name, method.strengths)), source=source_digest(method)
+            name=name, strengths=list(checked_strengths(name, method.strengths)), source=source_digest(name, method)
         )
     method = baseline(name, n_steps)
     return MethodSpec(

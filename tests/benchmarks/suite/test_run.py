@@ -1,11 +1,21 @@
 """A run end to end, at a size that says nothing: resumed, rerun, refused."""
 
+import hashlib
+
 import pytest
 
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES, MethodError, outside
 from faithfulness_plugin.benchmarks.schema import ResultError, read_result
 from faithfulness_plugin.benchmarks.suite.rerun import rerun, sample
-from faithfulness_plugin.benchmarks.suite.run import complete, make_spec, merged, open_result, part_cost, parts
+from faithfulness_plugin.benchmarks.suite.run import (
+    complete,
+    make_spec,
+    merged,
+    method_spec,
+    open_result,
+    part_cost,
+    parts,
+)
 from faithfulness_plugin.benchmarks.suite.schema import SEEDS, SuiteResult
 from faithfulness_plugin.benchmarks.suite.sizes import SIZES
 
@@ -90,6 +100,20 @@ def test_outside_methods_run_beside_the_shipped_ones(tmp_path):
     assert spec.methods[0].source.startswith("sha256:")
     result = complete(open_result(tmp_path, spec), tmp_path, n_jobs=1)
     assert [record.failed for record in result.trials] == [None, None]
+
+
+def test_a_method_made_of_functions_is_told_by_the_file_that_it_stands_in(tmp_path, monkeypatch):
+    text = (
+        "import types\ndef train(layer, inputs, *, seed, strength): ...\n"
+        "m = types.SimpleNamespace(strengths=(1,), train=train)\n"
+    )
+    (tmp_path / "made_of_functions.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = method_spec("made_of_functions:m", 25).source
+    assert source == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    (tmp_path / "made_of_functions.py").write_text(text + "# changed\n")
+    assert method_spec("made_of_functions:m", 25).source != source
+    outside.cache_clear()
 
 
 def test_a_spec_that_cannot_be_run_says_why():
