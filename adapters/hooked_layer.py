@@ -20,6 +20,10 @@ Hook = Callable[[Tensor], Tensor | None]
 """Sees an activation [batch, pos, d]; returns what takes its place, or None to leave it."""
 
 
+Tokens = Int[Tensor, "batch pos"] | Float[Tensor, "batch d_in"]
+"""What a model is run on; rows, where it is a bare layer."""
+
+
 class LayerError(ValueError):
     """A layer that the model does not compute between these hooks; the message names the likely cause."""
 
@@ -51,9 +55,9 @@ class Hooks(ABC):
         """Where tokens go."""
 
     @abstractmethod
-    def _run(self, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> Tensor: ...
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor: ...
 
-    def run(self, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> Tensor:
+    def run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
         """The logits [batch, pos, n_vocab] with hooks in place, which are gone afterwards. A run of the same model in
         another thread does not see them."""
         here = threading.get_ident()

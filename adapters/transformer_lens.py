@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
-from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, between, check_layer
+from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 from faithfulness_plugin.transcoders.skip import attachable
 
@@ -32,7 +31,7 @@ class TransformerLensHooks(Hooks):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _run(self, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> Tensor:
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
         def as_theirs(ours: Hook) -> Callable[..., Tensor | None]:
             return lambda activation, hook: ours(activation)
 

@@ -13,6 +13,7 @@ from faithfulness_plugin.cli_adapter import adapter
 from faithfulness_plugin.cli_artifact import artifact
 from faithfulness_plugin.cli_ensemble import ensemble
 from faithfulness_plugin.cli_inspect import inspect
+from faithfulness_plugin.cli_inspection import inspection
 from faithfulness_plugin.cli_language_model import language_model
 from faithfulness_plugin.cli_report import report
 from faithfulness_plugin.cli_results import card, compare, rerun
@@ -38,6 +39,7 @@ QUICK_STEPS = 1200
 
 bench = typer.Typer(help="Benchmarks.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
+bench.add_typer(inspection, name="inspection")
 
 
 @app.command(epilog="Example: faithfulness reproduce --d-in 20 --n-ones 4 --density 0.08 --seeds 3 --out out/four_ones")

@@ -61,6 +61,16 @@ class ToyScoresResult(Result):
         return {**self.config.model_dump(), "flag": self.flag}
 
 
+class PassageConfig(Record):
+    """Where transcoders come from, and what they are looked at on."""
+
+    transcoders: str = Field(description="result of `faithfulness bench language-model` with a repeated passage")
+    tokens: int = Field(default=20_000, ge=1000, description="of text, for the score")
+    share: float = Field(default=0.05, gt=0, lt=1, description="of the rows that are the passage's")
+    cost_tokens: int = Field(default=100_000, ge=1000, description="of text, for what looking costs")
+    memory: float = Field(default=2.0, gt=0, description="GiB, as --memory")
+
+
 class PassageScored(Record):
     """One transcoder of a real layer on text in which a passage is repeated."""
 
@@ -85,12 +95,13 @@ class Measured(Record):
     d_sae: int
     tokens: int
     threads: int
-    seconds_reading: float = Field(description="running the model up to the layer")
-    seconds_records: float = Field(description="everything else up to the page")
+    seconds: float = Field(description="of the whole command, start and loading the model included")
     memory: float = Field(description="GiB asked for")
-    peak: float = Field(description="GiB of the process, the model included")
+    peak: float = Field(description="GiB of the process, model and transcoder included")
     page_megabytes: float
-    load: float | None = Field(description="seconds from opening the page to a table that answers; None if not tried")
+    load: float | None = Field(description="seconds from opening the page until it answers; None without a browser")
+    table: float | None = Field(description="seconds from the click on Features to rows and a feature's details")
+    sort: float | None = Field(description="seconds from the click on a column's title to the new order")
 
 
 class PassageResult(Result):
@@ -100,11 +111,11 @@ class PassageResult(Result):
     schema_version: Literal[1] = 1
     model: str
     processor: str
-    config: dict[str, Any]
+    config: PassageConfig
     scored: list[PassageScored]
     measured: Measured | None
 
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return {"model": self.model, **self.config}
+        return {"model": self.model, **self.config.model_dump()}

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from faithfulness_plugin.inspection.records import FeatureRecords, activations
+from faithfulness_plugin.inspection.records import FeatureRecords, activations_at, rows_of
 from faithfulness_plugin.inspection.sample import Origins, RowSample
-from faithfulness_plugin.jacobian.closed_form import transcoder_jvp
+from faithfulness_plugin.jacobian.active import dot_active, sum_active
+from faithfulness_plugin.jacobian.linear_piece import linear_piece
 from faithfulness_plugin.layer import Layer, layer_jvp
 
 BINS = 24
@@ -57,7 +58,8 @@ def feature_details(transcoder: Any, layer: Layer, sample: RowSample, records: F
     histogram = np.zeros(d_sae * BINS, dtype=np.int64)
     width = torch.from_numpy(records.max_activation / BINS)
     around = None if sample.origins is None else _Windows(sample.origins, records)
-    for part, _, acts, _ in activations(transcoder, sample):
+    for part, x in rows_of(sample, transcoder):
+        acts = activations_at(transcoder, x)
         row, feature = acts.nonzero(as_tuple=True)
         values = acts[row, feature].double().cpu()
         of = feature.cpu()
@@ -116,7 +118,7 @@ def along_reading(transcoder: Any, layer: Layer, sample: RowSample, records: Fea
         f, k = (torch.from_numpy(each[start : start + ROWS]) for each in (feature, place))
         at = sample.x[torch.from_numpy(records.top_rows)[f, k]].to(reads)
         v = reads[f.to(reads.device)]
-        J_f, J_t = layer_jvp(layer, at, v)[1].to(reads), transcoder_jvp(transcoder, at, v)[1]
+        J_f, J_t = layer_jvp(layer, at, v)[1].to(reads), _jvp(transcoder, at, v)
         d, of = writes[f.to(reads.device)], coordinates[f.to(reads.device)]
         of_layer[f, k], of_transcoder[f, k] = J_f.gather(1, of).float().cpu(), J_t.gather(1, of).float().cpu()
         own = (sizes * W_dec.norm(dim=1))[f.to(reads.device)]
@@ -125,3 +127,12 @@ def along_reading(transcoder: Any, layer: Layer, sample: RowSample, records: Fea
     return AlongReading(
         coordinates.cpu().numpy(), of_layer.numpy(), of_transcoder.numpy(), own.float().cpu().numpy(), gain.numpy()
     )
+
+
+def _jvp(transcoder: Any, x: Tensor, v: Tensor) -> Tensor:
+    """J_t v by active features alone."""
+    piece = linear_piece(transcoder, x, gate=activations_at(transcoder, x))
+    assert piece is not None  # or there were no records
+    active, (W_enc, W_dec, *_) = piece.active(), piece.weights
+    through = sum_active(dot_active(v.contiguous(), active, W_enc.T.contiguous()), active, W_dec.contiguous())
+    return piece.weights.add_skip(through, v)

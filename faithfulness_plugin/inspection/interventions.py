@@ -63,7 +63,7 @@ def intervene(
     do: Do = "ablate",
     value: float | None = None,
     through: Through = "reading",
-    kept: Bool[Tensor, "prompts pos"] | None = None,
+    kept: Bool[Tensor, "prompts *pos"] | None = None,
 ) -> InterventionEffect:
     """Ablates, clamps or steers features in both models, and compares the effects behind the layer.
 

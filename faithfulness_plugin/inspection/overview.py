@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.inspection.records import FeatureRecords, seen_at
+from faithfulness_plugin.inspection.records import FeatureRecords, activations_at
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.jacobian.exact import layer_jacobian
 from faithfulness_plugin.layer import Layer
@@ -92,5 +92,5 @@ def _examples(transcoder: Any, layer: Layer, sample: RowSample, records: Feature
     wanted = [*first[repeated[copies[repeated] > 1]].tolist(), *of_features[of_features >= 0].tolist()]
     rows = np.array(list(dict.fromkeys(wanted))[:EXAMPLES] or [0])
     x = sample.x[torch.from_numpy(rows)].to(transcoder.W_enc)
-    acts, _ = seen_at(transcoder, x)
+    acts = activations_at(transcoder, x)
     return Examples(rows, *(each.float().cpu().numpy() for each in (x, layer_jacobian(layer, x), acts)))

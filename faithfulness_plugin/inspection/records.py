@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointScores, DatapointSums
 from faithfulness_plugin.inspection.sample import RowSample
@@ -105,7 +106,8 @@ def feature_records(
     error, whole = 0.0, 0.0
     at = torch.zeros(len(sample), dtype=torch.bool)
     at[sample.spread(jacobian_rows)] = True
-    for part, x, acts, t in activations(transcoder, sample):
+    for part, x in rows_of(sample, transcoder):
+        acts, t = seen_at(transcoder, x)
         beyond = sample.y[part].to(t.device) - sample.mean.to(t.device)
         error += (t - sample.mean.to(t) - beyond.to(t)).double().square().sum().item()
         positions = acts.flatten().nonzero().flatten()
@@ -149,18 +151,33 @@ def feature_records(
     )
 
 
-def activations(transcoder: Any, sample: RowSample) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """(part, x, activations, outputs) of a sample, part by part, through the transcoder's own hooks."""
+def rows_of(sample: RowSample, transcoder: Any) -> Iterator[tuple[slice, Tensor]]:
+    """(part, x) of a sample, part by part, as the transcoder takes them."""
     for part in sample.chunks(transcoder.W_dec.shape[0]):
-        x = sample.x[part].to(device=transcoder.W_dec.device, dtype=transcoder.W_dec.dtype)
-        yield part, x, *seen_at(transcoder, x)
+        yield part, sample.x[part].to(device=transcoder.W_dec.device, dtype=transcoder.W_dec.dtype)
 
 
 def seen_at(transcoder: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """(activations, outputs) at rows x, as the transcoder's hooks carry them."""
     t, cache = transcoder.run_with_cache(x, names_filter=ACTS_POST)
-    acts = cache[ACTS_POST]
-    return (acts.to_dense() if acts.is_sparse else acts), t
+    return _dense(cache[ACTS_POST]), t
+
+
+def activations_at(transcoder: Any, x: Tensor) -> Tensor:
+    """The same activations alone: nothing is decoded."""
+    seen: list[Tensor] = []
+
+    def look(acts: Tensor, hook: HookPoint) -> None:
+        del hook
+        seen.append(acts)
+
+    with transcoder.hooks(fwd_hooks=[(ACTS_POST, look)]):
+        transcoder.encode(x)
+    return _dense(seen[0])
+
+
+def _dense(acts: Tensor) -> Tensor:
+    return acts.to_dense() if acts.is_sparse else acts
 
 
 def require_fit(transcoder: Any, sample: RowSample) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks
+from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Tokens
 
 Change = Callable[[Tensor], Tensor]
 ACTS_POST = "hook_sae_acts_post"
@@ -31,16 +31,16 @@ def stages_after(hooks: Hooks, layer: HookedLayer) -> list[str]:
 class Seen:
     """One run of the model."""
 
-    logits: Float[Tensor, "batch pos vocab"]
-    stages: Mapping[str, Float[Tensor, "batch pos d_model"]]
-    acts: Float[Tensor, "batch pos d_sae"] | None
+    logits: Float[Tensor, "batch *pos vocab"]
+    stages: Mapping[str, Float[Tensor, "batch *pos d_model"]]
+    acts: Float[Tensor, "batch *pos d_sae"] | None
     """Of the transcoder, if there was one."""
 
 
 def run_spliced(
     hooks: Hooks,
     layer: HookedLayer,
-    tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch d_in"],
+    tokens: Tokens,
     kept: Bool[Tensor, "batch *pos"],
     transcoder: Any | None,
     *,

@@ -20,8 +20,10 @@ class PassageMemorization(MetricResult):
     """Of the output at the passage that its own features carry: 0 for none, 1 where they write all of it."""
     own_features: int
     """How many features fire at some token of the passage and hardly anywhere else."""
+    features: tuple[int, ...]
+    """Those that fire at the passage."""
     rate_elsewhere: tuple[float, ...]
-    """Of each feature that fires at the passage: the share of the other rows where it fires."""
+    """Of each of these: the share of the other rows where it fires."""
     carried: tuple[float, ...]
     """Of each of these: what it carries, as a part of the passage's output; with all others, bias and skip connection
     they sum to what the transcoder explains there."""
@@ -70,6 +72,7 @@ def passage_memorization(
     return PassageMemorization(
         share=carried[own].sum().item(),
         own_features=int(own.sum()),
+        features=tuple(fires.nonzero().flatten().tolist()),
         rate_elsewhere=tuple(rate[fires].tolist()),
         carried=tuple(carried[fires].tolist()),
     )

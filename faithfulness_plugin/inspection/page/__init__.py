@@ -55,5 +55,6 @@ def write_page(
 
 
 def _inside_script(source: str) -> str:
-    """As it may stand in a script element."""
-    return re.sub(r"</(?=script)", r"<\\/", source, flags=re.IGNORECASE)
+    """As it may stand in a script element: what would end it, or begin a comment, stands in its strings and patterns,
+    where a backslash changes nothing."""
+    return re.sub(r"<(?=/script|!--)", r"<\\", source, flags=re.IGNORECASE)

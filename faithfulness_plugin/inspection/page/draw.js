@@ -17,17 +17,20 @@ function number(value) {
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 // plots read names as pseudo-HTML: what comes from outside is not to be any
 const plain = (name) => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-const drawn = new Map(); // plot -> how to draw it again in other colours
+const drawn = new Map(); // plot -> how to draw it, and again in other colours
+const drawings = new Map(); // plot -> when that is done
 
 function plot(caption, make) {
   const holder = element("div", { role: "img", ariaLabel: caption });
   const figure = element("figure", {}, holder, element("figcaption", { text: caption }));
-  const draw = () => {
+  const draw = async () => {
+    await plotting;
+    if (!drawn.has(holder)) return;
     const { traces, ...layout } = make();
     const axis = { gridcolor: colour("line"), zerolinecolor: colour("line"), automargin: true, exponentformat: "power" };
     const given = {};
     for (const name of Object.keys(layout).filter((n) => /^[xy]axis/.test(n))) given[name] = { ...axis, ...layout[name] };
-    Plotly.react(holder, traces, {
+    await Plotly.react(holder, traces, {
       height: 250, margin: { l: 46, r: 12, t: 26, b: 40 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("text"), size: 12 }, bargap: 0.05, legend: { orientation: "h", y: 1.18 },
       xaxis: axis, yaxis: axis, ...layout, ...given,
@@ -43,20 +46,22 @@ const whenSeen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     if (!isIntersecting || !drawn.has(target)) continue;
     whenSeen.unobserve(target);
-    drawn.get(target)();
+    drawings.set(target, drawn.get(target)());
   }
 }, { rootMargin: "200px" });
 
 function forget(container) {
   for (const holder of container.querySelectorAll('[role="img"]')) {
     whenSeen.unobserve(holder);
-    if (drawn.delete(holder) && holder.data) Plotly.purge(holder);
+    drawn.delete(holder);
+    drawings.get(holder)?.then(() => holder.data && Plotly.purge(holder)); // not while it is being drawn
+    drawings.delete(holder);
   }
   container.replaceChildren();
 }
 
 function drawAgain() {
-  for (const [holder, draw] of drawn) if (holder.data) draw();
+  for (const [holder, draw] of drawn) if (holder.data) drawings.set(holder, draw());
 }
 
 function heatmap(z, { x, y, title, most }) {

@@ -56,7 +56,7 @@ function contexts(n, i) {
       if (there < 0 || there >= n_pos) return;
       const token = element("span", { text: data.meta.vocabulary[row(data.arrays.tokens, prompt)[there]] });
       if (value) {
-        token.style.background = `rgba(${colour("lit")}, ${0.12 + (0.6 * value) / 255})`;
+        token.style.background = `rgba(var(--lit), ${0.12 + (0.6 * value) / 255})`;
         token.title = number((value / 255) * of_(n, "max_activation")[i]);
       }
       if (w === data.meta.before) token.className = "most";

@@ -2,8 +2,12 @@
 const SIDES = ["accent", "warm"];
 const data = await unpacked(document.getElementById("payload").textContent);
 const of_ = (n, name) => data.arrays[`${n}.${name}`];
-const library = URL.createObjectURL(new Blob([document.getElementById("table-library").textContent], { type: "text/javascript" }));
-const { default: DataTable, jQuery } = await import(library);
+const source = (id) => URL.createObjectURL(new Blob([document.getElementById(id).textContent], { type: "text/javascript" }));
+const { default: DataTable } = await import(source("table-library"));
+// the larger library is for plots alone: the page answers before it is there
+const plotting = new Promise((ready) => {
+  setTimeout(() => document.head.append(element("script", { src: source("plots-library"), onload: ready })));
+});
 const chosen = { transcoder: 0, feature: -1 }; // -1: the table's first
 
 const [, transcoder, feature] = location.hash.match(/^#(\d)\/(\d+)$/) ?? [];
@@ -14,8 +18,6 @@ if (feature !== undefined && Number(feature) < (data.meta.transcoders[Number(tra
 function dark(on) {
   document.documentElement.classList.toggle("dark", on);
   drawAgain();
-  const article = document.getElementById("feature");
-  if (article.childElementCount && data.meta.text) showFeature(article, chosen.transcoder, chosen.feature);
 }
 const preferred = matchMedia("(prefers-color-scheme: dark)");
 dark(preferred.matches);

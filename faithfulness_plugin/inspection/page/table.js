@@ -40,6 +40,7 @@ function showTable() {
   });
   table.on("click", "tbody tr", (event) => choose(table.row(event.currentTarget).data()));
   filter();
+  if (!document.getElementById("feature").childElementCount) move(0); // the one that the address names
 }
 
 function filter() {

@@ -1,0 +1,200 @@
+"""The page in a real browser: `make test-browser`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import inspected
+import numpy as np
+import pytest
+import torch
+
+from faithfulness_plugin.benchmarks.inspection.cost import WITHOUT_NETWORK, installed_browser
+from faithfulness_plugin.inspection.page import write_page
+
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("as_installed")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=installed_browser(), args=WITHOUT_NETWORK)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Any]:
+    """Opens a page from disk; at the end there was no error, and no request but for the page and its own scripts."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(10_000)
+    said: list[str] = []
+    asked: list[str] = []
+
+    def opened(path: Path, fragment: str = "") -> Any:
+        tab = context.new_page()
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(path.resolve().as_uri() + fragment)
+        tab.wait_for_selector("html[data-ready=yes]")
+        return tab
+
+    yield opened
+    context.close()
+    assert said == []
+    assert {url.split(":")[0] for url in asked} == {"file", "blob"}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> SimpleNamespace:
+    folder = tmp_path_factory.mktemp("pages")
+    write_page(inspected.toy(), folder / "toy.html")
+    write_page(inspected.toy(both=True), folder / "two.html")
+    write_page([inspected.text(neuronpedia="a/b")], folder / "text.html", token_text=inspected.token_text)
+    return SimpleNamespace(toy=folder / "toy.html", two=folder / "two.html", text=folder / "text.html")
+
+
+def column(tab: Any, n: int) -> list[str]:
+    return [line.locator("td").nth(n).inner_text() for line in tab.locator("#table-holder tbody tr").all()]
+
+
+def test_the_overview_shows_scores_and_plots(open_page, pages):
+    tab = open_page(pages.toy)
+    assert tab.locator("#overview table th").nth(1).inner_text() == "planted"
+    flagged = tab.locator("#overview tr", has_text="flagged features")
+    assert flagged.locator("td").inner_text() == "1"
+    assert tab.locator("#overview [role=img] .main-svg").first.is_visible()
+    assert tab.locator("#tab-compare").is_hidden()
+
+
+def test_sorting_filtering_and_searching(open_page, pages):
+    tab = open_page(pages.toy)
+    tab.click("#tab-features")
+    tab.wait_for_selector("#feature h2")
+    assert tab.locator("#feature h2").inner_text().startswith("Feature 35")
+    assert "looks like a datapoint feature" in tab.locator("#feature h2").inner_text()
+    scores = [float(s) for s in column(tab, 1)]
+    assert scores == sorted(scores, reverse=True)
+    tab.click("#table-holder th >> text=feature")
+    assert [int(i) for i in column(tab, 0)[:5]] == [0, 1, 2, 3, 4]
+    assert "33 features" in tab.locator(".dt-info").inner_text()  # dead ones are hidden
+    tab.uncheck("#hide-dead")
+    assert "40 features" in tab.locator(".dt-info").inner_text()
+    tab.check("#flagged-only")
+    assert column(tab, 0) == ["35"]
+    tab.uncheck("#flagged-only")
+    tab.fill("#search", "ReLU(-x7)")
+    assert column(tab, 0) == ["22"]
+    assert tab.locator("#feature h2").inner_text() == "Feature 22"
+    tab.fill("#search", "no such circuit")
+    assert "No feature passes these filters" in tab.locator("#table-holder tbody").inner_text()
+    tab.fill("#search", "")
+    tab.fill("#least-score", "0.5")
+    assert column(tab, 0) == ["35"]
+
+
+def test_keys_alone_go_through_the_page(open_page, pages):
+    tab = open_page(pages.toy)
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.id") == "tab-overview"
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#features").is_visible()
+    tab.keyboard.press("/")
+    tab.keyboard.type("datapoint")
+    assert column(tab, 0) == ["35"]
+    tab.fill("#search", "")
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("ArrowDown")
+    second = column(tab, 0)[1]
+    assert tab.locator("#feature h2").inner_text() == f"Feature {second}"
+    assert tab.locator("tr.chosen td").first.inner_text() == second
+    tab.keyboard.press("End")
+    last = tab.locator("#feature h2").inner_text()
+    assert last != f"Feature {second}"
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.id") == "feature"
+
+
+def test_a_features_details(open_page, pages):
+    tab = open_page(pages.toy, "#0/35")
+    tab.wait_for_selector("#feature h2")
+    assert "x1 = 1, x2 = 1, x3 = 1" in tab.locator("#feature table").inner_text()
+    choice = tab.get_by_label("Row of the Jacobian")
+    options = choice.locator("option").all_inner_texts()
+    whole = next(text for text in options if text.startswith("whole") and text.endswith("x1 = 1, x2 = 1, x3 = 1"))
+    choice.select_option(label=whole)
+    tab.locator("#feature figure", has_text="this feature's part").scroll_into_view_if_needed()
+    tab.wait_for_selector('#feature [aria-label="this feature\'s part"] .heatmaplayer')
+    J = tab.locator('#feature [aria-label="layer"]').evaluate("(plot) => plot.data[0].z.map((row) => Array.from(row))")
+    assert np.array_equal(np.diag(J), [1.0] * 3 + [0.0] * 13)
+    part = tab.locator('#feature [aria-label="this feature\'s part"]').evaluate("(plot) => plot.data[0].z[0][1]")
+    assert part == 10  # what it writes to y1 as x2 moves
+
+
+def test_two_side_by_side(open_page, pages):
+    tab = open_page(pages.two)
+    tab.click("#tab-features")
+    tab.wait_for_selector("#feature h2")
+    tab.select_option("#which", label="exact")
+    assert tab.locator("#feature h2").inner_text().endswith("of exact")
+    tab.select_option("#which", label="planted")
+    assert "Feature 35 of planted" in tab.locator("#feature h2").inner_text()
+    tab.click("#tab-compare")
+    headings = tab.locator("#compare .side h2").all_inner_texts()
+    assert headings[0].startswith("Feature 35 of planted")
+    assert headings[1].endswith("of exact")
+    assert tab.locator("#compare .side").count() == 2
+
+
+def test_tokens_are_text_whatever_they_hold(open_page, pages):
+    tab = open_page(pages.text)
+    tab.click("#tab-features")
+    tab.wait_for_selector("#feature .context")
+    assert tab.title() == "Features of <i>hostile</i>"
+    shown = " ".join(tab.locator("#feature .context").all_inner_texts())
+    assert "document.title='taken'" in shown
+    assert "<b>bold</b>" in shown
+    assert "&lt;b&gt;" in shown
+    assert (
+        tab.locator(".context script, .context img, .context b, .context a, td script, td img, td b, td a").count() == 0
+    )
+    top_token = tab.locator(".dt-scroll-head th").count() - 1
+    assert set(column(tab, top_token)) <= {token.strip() for token in inspected.HOSTILE} | set(inspected.HOSTILE)
+    assert tab.locator("#about").inner_text().startswith("<u>layer</u>")
+    tab.fill("#search", "img src=x")
+    assert all("<img" in text for text in column(tab, top_token))
+    link = tab.locator("#feature a")
+    assert link.get_attribute("href").startswith("https://www.neuronpedia.org/a/b/")
+
+
+def test_light_and_dark(open_page, pages):
+    tab = open_page(pages.toy)
+    tab.wait_for_selector("#overview [role=img] .main-svg")
+    colours = []
+    for _ in range(2):
+        colours.append(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+        tab.click("#theme")
+    assert colours[0] != colours[1]
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == colours[0]
+
+
+def test_ten_thousand_features_are_a_few_elements(open_page, tmp_path):
+    torch.manual_seed(0)
+    write_page([inspected.text(d_sae=10_000)], tmp_path / "large.html", token_text=inspected.token_text)
+    assert (tmp_path / "large.html").stat().st_size < 15e6
+    tab = open_page(tmp_path / "large.html")
+    tab.click("#tab-features")
+    tab.wait_for_selector("#feature h2")
+    tab.uncheck("#hide-dead")
+    assert "10,000 features" in tab.locator(".dt-info").inner_text()
+    assert tab.locator("#table-holder tbody tr").count() < 200
+    tab.click("#table-holder th >> text=feature")
+    tab.focus("#table-holder")
+    tab.keyboard.press("End")
+    assert tab.locator("#feature h2").inner_text() == "Feature 9999"
+    tab.wait_for_selector("tr.chosen")
+    assert tab.locator("tr.chosen td").first.inner_text() in ("9,999", "9999")

@@ -1,0 +1,83 @@
+import inspected
+import numpy as np
+import pytest
+import torch
+from packing_twin import unpacked
+
+from faithfulness_plugin.inspection.page import page_html, write_page
+from faithfulness_plugin.inspection.page.payload import nearest_features, payload
+
+pytestmark = pytest.mark.usefixtures("as_installed")
+
+
+def test_tokens_and_names_are_data_and_never_markup():
+    page = page_html([inspected.text()], token_text=inspected.token_text)
+    assert "title='taken'" not in page
+    assert "<i>hostile" not in page
+    assert "<title>Features of &lt;i&gt;hostile&lt;/i&gt;</title>" in page
+    own = page.split('id="payload">')[1].split("<")[0]
+    meta, _ = unpacked(own)
+    assert set(meta["vocabulary"]) == set(inspected.HOSTILE)
+    assert meta["transcoders"][0]["name"] == "<i>hostile</i>"
+
+
+def test_a_policy_forbids_the_network_and_scripts_end_where_they_should():
+    page = page_html(inspected.toy())
+    assert "default-src 'none'" in page
+    assert "connect-src" not in page
+    assert page.count("</script") == 4
+    assert "<!--" not in page
+    assert " src=" not in page.split("<script", 1)[0]
+    assert "@payload@" not in page
+
+
+def test_the_payload_holds_what_was_found():
+    of = inspected.toy(both=True)
+    meta, arrays = unpacked(payload(of, None))
+    records = of[0].records
+    np.testing.assert_allclose(arrays["0.score"], records.datapoint.score, atol=1e-6)
+    np.testing.assert_array_equal(arrays["0.top_rows"], records.top_rows)
+    np.testing.assert_allclose(arrays["0.reads"], of[0].transcoder.W_enc.T.detach(), atol=1e-6)
+    np.testing.assert_allclose(arrays["0.example.layer"], of[0].overview.examples.layer)
+    shown = dict(zip(arrays["0.shown.rows"].tolist(), arrays["0.shown.x"], strict=True))
+    row = int(records.top_rows[35, 0])
+    np.testing.assert_allclose(shown[row], of[0].sample.x[row], atol=1e-6)
+    assert meta["transcoders"][0]["scores"]["flagged features"] == 1
+    assert meta["transcoders"][1]["scores"]["flagged features"] == 0
+    assert arrays["0.twin"][:32].tolist() == list(range(32))
+
+
+def test_wide_transcoders_are_shown_by_their_largest_weights():
+    of = inspected.text()
+    meta, arrays = unpacked(payload([of], inspected.token_text))
+    W = of.transcoder.W_dec.detach().numpy()
+    coordinates = arrays["0.writes.coordinates"]
+    values = arrays["0.writes.largest"] / 127 * arrays["0.writes.scale"][:, None]
+    np.testing.assert_allclose(values, np.take_along_axis(W, coordinates.astype(int), 1), atol=np.abs(W).max() / 200)
+    assert "0.reads" not in arrays
+    assert meta["transcoders"][0]["spectrum"] is not None
+    n_pos, place = arrays["tokens"].shape[1], arrays["0.top_at"][3, 0]
+    origins, row = of.sample.origins, int(of.records.top_rows[3, 0])
+    assert (place // n_pos, place % n_pos) == (origins.prompt[row], origins.position[row])
+    vocabulary = [meta["vocabulary"][i] for i in arrays["tokens"][place // n_pos]]
+    assert vocabulary == [inspected.token_text(int(t)) for t in origins.tokens[place // n_pos]]
+
+
+def test_twins_are_features_that_read_and_write_alike(make_transcoder):
+    one, other = make_transcoder(d_sae=30), make_transcoder(d_sae=20)
+    with torch.no_grad():
+        other.W_enc[:, 4], other.W_dec[4] = 3 * one.W_enc[:, 17], one.W_dec[17] / 2
+        other.W_enc[:, 5], other.W_dec[5] = one.W_enc[:, 3], -one.W_dec[3]
+    which, cosine = nearest_features(one, other)
+    assert (which[17], cosine[17]) == (4, pytest.approx(1, abs=1e-5))
+    assert which[3] != 5
+    assert cosine.max() <= 1 + 1e-5
+
+
+def test_pages_show_one_or_two_of_one_sample(tmp_path):
+    with pytest.raises(ValueError, match="these are 0"):
+        page_html([])
+    with pytest.raises(ValueError, match="different samples"):
+        page_html([*inspected.toy(), *inspected.toy()])
+    write_page(inspected.toy(), tmp_path / "deep" / "page.html")
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["page.html"]

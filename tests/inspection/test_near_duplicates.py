@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faithfulness_plugin.inspection.near_duplicates import SKETCH, RowSketches, near_duplicates
+
+
+def by_comparing_all(rows: torch.Tensor, radius: float) -> list[int]:
+    """Row after row: the first group whose first row is near, or a new one."""
+    within = radius * (2 * (rows - rows.mean(0)).square().sum(-1).mean()).sqrt()
+    first: list[torch.Tensor] = []
+    groups = []
+    for row in rows:
+        near = [g for g, other in enumerate(first) if (row - other).norm() <= within]
+        groups.append(near[0] if near else len(first))
+        if not near:
+            first.append(row)
+    return groups
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.sampled_from([0.0, 0.05, 0.3]))
+def test_as_by_comparing_all_rows(seed, n, radius):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    rows = rows[torch.randint(n, (2 * n,), generator=generator)]  # some of them several times
+    rows += 0.01 * torch.randint(2, rows.shape, generator=generator)
+    assert near_duplicates(rows, radius).tolist() == by_comparing_all(rows, radius)
+
+
+def test_a_chain_of_neighbours_is_not_one_group():
+    line = torch.linspace(0, 1, 200)[:, None]
+    groups = near_duplicates(line, 0.05)
+    assert 5 < groups.max() < 60
+    widest = max(line[groups == g].max() - line[groups == g].min() for g in groups.unique())
+    assert widest <= 2 * 0.05 * (2 * line.var(unbiased=False)).sqrt() + 1e-6
+
+
+def test_more_rows_than_a_block_and_all_alike():
+    assert not near_duplicates(torch.ones(3000, 4)).any()
+    assert near_duplicates(torch.eye(1500)).tolist() == list(range(1500))
+
+
+def test_sketches_of_narrow_rows_are_the_rows_and_of_wide_ones_keep_distances():
+    narrow = torch.randn(5, SKETCH)
+    assert torch.equal(RowSketches(SKETCH)(narrow), narrow)
+    wide = torch.randn(200, 600)
+    sketched = RowSketches(600)(wide)
+    assert sketched.shape == (200, SKETCH)
+    assert torch.equal(sketched, RowSketches(600)(wide))
+    ratios = torch.pdist(sketched).numpy() / torch.pdist(wide).numpy()
+    assert np.mean(ratios**2) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(("n", "radius", "message"), [(0, 0.1, "no row"), (3, 1.0, "radius=1.0"), (3, -0.1, "radius")])
+def test_no_rows_and_other_radii_are_refused(n, radius, message):
+    with pytest.raises(ValueError, match=message):
+        near_duplicates(torch.zeros(n, 2), radius)

@@ -1,0 +1,52 @@
+import pytest
+import tiny_models
+import torch
+
+from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, mlp_layer
+from faithfulness_plugin.inspection.text import text_sample
+
+
+@pytest.mark.parametrize("kind", ["hooked", "sae", "bridge", "sae bridge"])
+@pytest.mark.parametrize("memory", [1.0, 1e-9])
+def test_rows_are_what_the_model_carries_at_each_token_that_is_not_left_out(kind, memory):
+    model = {
+        "hooked": lambda: tiny_models.hooked(None),
+        "sae": lambda: tiny_models.hooked(sae=True),
+        "bridge": lambda: tiny_models.bridge("llama"),
+        "sae bridge": tiny_models.sae_bridge,
+    }[kind]()
+    layer = mlp_layer(model, 1)
+    tokens = torch.randint(5, 50, (5, 7), generator=torch.Generator().manual_seed(0))
+    tokens[:, 0] = 0
+    seen: list[int] = []
+    sample = text_sample(
+        TransformerLensHooks(model),
+        layer,
+        tokens,
+        exclude=torch.tensor([0]),
+        prompts_per_pass=2,
+        memory=memory,
+        on_prompts=seen.append,
+    )
+    carried: dict[str, torch.Tensor] = {}
+    hooks = {name: lambda a, name=name: carried.update({name: a}) for name in (layer.hook_in, layer.hook_out)}
+    TransformerLensHooks(model).run(tokens, hooks)
+    torch.testing.assert_close(sample.x, carried[layer.hook_in][:, 1:].flatten(0, 1).detach())
+    torch.testing.assert_close(sample.y, carried[layer.hook_out][:, 1:].flatten(0, 1).detach())
+    torch.testing.assert_close(layer(sample.x), sample.y)
+    assert seen == [2, 2, 1]
+    of = sample.origins
+    assert of is not None
+    assert torch.equal(of.row_at[of.prompt, of.position], torch.arange(30))
+    assert (of.row_at[:, 0] == -1).all()
+
+
+def test_a_text_of_special_tokens_alone_is_refused():
+    model = tiny_models.bridge("llama")
+    with pytest.raises(ValueError, match="the sample is empty"):
+        text_sample(
+            TransformerLensHooks(model),
+            mlp_layer(model, 0),
+            torch.zeros(2, 4, dtype=torch.long),
+            exclude=torch.tensor([0]),
+        )
