@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts test test-slow test-adapters adapter-overhead lint format docs clean
+.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,14 @@ test-adapters: $(LIBRARIES:%=$(ADAPTERS)/%/.installed)  ## the adapters with the
 	  echo "$$library:"; \
 	  $(ADAPTERS)/$$library/bin/python -m pytest tests/adapters/test_$$library.py --works-with $$library $(ARGS) || exit 1; \
 	done
+
+chromium:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } > /dev/null || \
+	  { echo 'make test-browser needs a Chromium on PATH (chromium or google-chrome): install one' >&2; exit 1; }
+
+test-browser: $(INSTALLED) chromium  ## the inspection page in a headless Chromium (Debian's, installed where there is none)
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 adapter-overhead: $(LIBRARIES:%=$(ADAPTERS)/%/.installed) $(EXAMPLES)  ## what the term costs within other libraries' trainers (keep quiet)
 	for library in sparsify dictionary_learning; do \
@@ -140,6 +148,15 @@ artifacts: $(EXAMPLES)  ## the benchmark's track of artifacts on transcoders of 
 	$(BIN)/faithfulness train --seeds $(words $(SEEDS)) --out out/train
 	$(BIN)/faithfulness bench artifact --out benchmarks/results/artifacts $(ARGS) \
 	  $(foreach s,$(SEEDS),--transcoder none_seed$(s)=$(TRAINED)0_seed$(s) --transcoder jvp_seed$(s)=$(TRAINED)0.2_seed$(s))
+
+# what the datapoint score is worth, what looking costs, and the README's pictures of the page
+INSPECTION := benchmarks/results/inspection
+
+inspection: $(EXAMPLES) chromium  ## the inspection's own benchmark, into benchmarks/results/inspection (keep the machine quiet)
+	$(BIN)/faithfulness bench inspection toy --out $(INSPECTION)/toy
+	$(BIN)/faithfulness bench language-model benchmarks/inspection/passage.yaml --out out/passage --stores out/stores_passage
+	$(BIN)/faithfulness bench inspection passage out/passage --out $(INSPECTION)/passage $(ARGS)
+	$(BIN)/python -m faithfulness_plugin.benchmarks.inspection.screenshots out/passage --out $(INSPECTION)
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
 	$(BIN)/python -m faithfulness_plugin.benchmarks.readme

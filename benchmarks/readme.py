@@ -13,6 +13,8 @@ from faithfulness_plugin.benchmarks.compatibility import report as compatibility
 from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
 from faithfulness_plugin.benchmarks.ensemble_speed import report as ensemble_speed
 from faithfulness_plugin.benchmarks.ensemble_speed.schema import EnsembleSpeedResult
+from faithfulness_plugin.benchmarks.inspection import report as inspection
+from faithfulness_plugin.benchmarks.inspection.schema import PassageResult, ToyScoresResult
 from faithfulness_plugin.benchmarks.language_model import report as language_model
 from faithfulness_plugin.benchmarks.language_model.result import TrainResult
 from faithfulness_plugin.benchmarks.real_layers import report as real_layers
@@ -43,12 +45,14 @@ ADAPTER_OVERHEAD = RESULTS / "adapter_overhead"
 TOY = RESULTS / "toy"
 FAITHFULNESS = RESULTS / "faithfulness"
 ARTIFACTS = RESULTS / "artifacts" / RESULT_FILENAME
+INSPECTION = RESULTS / "inspection"
 
 
 def measured() -> dict[str, str]:
     """Each table by the name of its place in the docs."""
     speeds = read_result(SPEED, SpeedResult)
     artifacts = read_result(ARTIFACTS, ArtifactResult)
+    passages = read_result(INSPECTION / "passage" / RESULT_FILENAME, PassageResult)
     return {
         "absolute-value table": absolute_value.tables(read_result(RESULT, AbsoluteValueResult)),
         "beyond table": absolute_value.beyond_table(_all("beyond")),
@@ -68,6 +72,9 @@ def measured() -> dict[str, str]:
         "store-speed table": store_speed.table(read_result(STORE_SPEED, StoreSpeedResult)),
         "artifact scores": artifact.overview(artifacts).render("markdown"),
         "artifact differences": in_pairs(artifacts, _matched_and_not(artifacts)).render("markdown"),
+        "inspection toy": inspection.toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),
+        "inspection passage": inspection.passage_table(passages),
+        "inspection cost": inspection.cost_table(passages),
         "benchmark tasks": suite.tasks_table().render("markdown"),
         "benchmark scores": suite.scores_table().render("markdown"),
     }

@@ -84,6 +84,10 @@ def inspect(
     }
     try:
         subject = _subject(loaded, layer, settings)
+    except KeyboardInterrupt:
+        say("stopped: nothing was written")
+        raise typer.Exit(130) from None
+    try:
         found = []
         for name, transcoder in loaded.items():
             with Lines(len(subject.sample), 0, f"looking at {name}") as lines:
@@ -132,14 +136,14 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
     shared = {"seed": settings["seed"], "memory": settings["memory"]}
     if (layer is not None and ":" in layer) != (settings["rows"] is not None):
         fail("--rows go with a layer of your own, --layer my_module:my_layer, and it with --rows", 2)
+    if layer is not None and not (layer == "abs" or ":" in layer or layer.isdigit()):
+        fail(f"--layer {layer}: the number of a block, abs, or my_module:my_layer with --rows", 2)
     try:
         if layer == "abs":
             n_rows = settings["tokens"] or ROWS
             return toy_subject(len(first.W_enc), **settings["toy"], n_rows=n_rows, **shared)
         if layer is not None and ":" in layer:
             return bare_subject(layer, settings["rows"], n_rows=settings["tokens"] or ROWS, **shared)
-        if layer is not None and not layer.isdigit():
-            fail(f"--layer {layer}: the number of a block, abs, or my_module:my_layer with --rows", 2)
         with Lines(-(-(settings["tokens"] or TOKENS) // (settings["context_size"] - 1)), 0, "prompts") as lines:
             return text_subject(
                 ModelSource(name=settings["model"]),
@@ -155,6 +159,8 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
             )
     except (SubjectError, TrainConfigError) as error:
         fail(one_line(error), 2)
+    except (ValueError, RuntimeError, OSError) as error:
+        fail(one_line(error), 1)
 
 
 def _table(found: list[Any]) -> str:

@@ -13,6 +13,7 @@ from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 settings.register_profile("unhurried", settings(), deadline=None)  # machines are noisy: no time limits in tests
 settings.load_profile("unhurried")
+torch.set_num_threads(1)  # tensors here are small, and threads of a busy machine wait for each other
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

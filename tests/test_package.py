@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from faithfulness_plugin.benchmarks.scan.presets import names
+from faithfulness_plugin.inspection.page import SCRIPTS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,12 +52,15 @@ def test_the_wheel_imports_and_keeps_to_its_own_name(installed, tmp_path):
     assert "JacobianMatching" in found["public"]
 
 
-def test_the_wheel_holds_code_and_presets_only(installed):
+def test_the_wheel_holds_code_presets_and_the_page_only(installed):
     site = next(installed.glob("lib/python*/site-packages"))
     kinds = {path.suffix for path in (site / "faithfulness_plugin").rglob("*") if path.is_file()}
-    assert kinds <= {".py", ".pyc", ".typed", ".yaml"}
-    presets = {path.stem for path in (site / "faithfulness_plugin").rglob("*.yaml")}
+    assert kinds <= {".py", ".pyc", ".typed", ".yaml", ".html", ".css", ".js"}
+    presets = {path.stem for path in (site / "faithfulness_plugin" / "benchmarks" / "scan").rglob("*.yaml")}
     assert presets == set(names())
+    page = site / "faithfulness_plugin" / "inspection" / "page"
+    assert {path.stem for path in page.glob("*.js")} == set(SCRIPTS)
+    assert {path.name for path in page.iterdir() if path.suffix in (".html", ".css")} == {"page.html", "page.css"}
     assert not (site / "benchmarks").exists()
 
 

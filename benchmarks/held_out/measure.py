@@ -64,7 +64,7 @@ class HeldOut:
         layer: HookedLayer,
         block: int,
         tokens: Int[Tensor, "prompts pos"],
-        passage: Int[Tensor, "1 pos"] | None,
+        passage: Int[Tensor, "1 passage_pos"] | None,
         config: HeldOutConfig,
         exclude: Tensor,
     ) -> None:

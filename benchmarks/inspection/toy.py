@@ -1,9 +1,11 @@
 """Scores the features of many toy transcoders, where it is known which of them serve the repeated point."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from faithfulness_plugin.benchmarks.inspection.schema import (
     CONDITIONS,
@@ -23,7 +25,7 @@ from faithfulness_plugin.inspection.sample import row_sample
 from faithfulness_plugin.metrics.memorization import memorization_by_feature
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
-from faithfulness_plugin.toy.ensemble import train_ensemble
+from faithfulness_plugin.toy.ensemble import EnsembleResult, train_ensemble
 from faithfulness_plugin.toy.inputs import AbsInputs
 
 AT_A_TIME = 15  # transcoders of one ensemble: what an interrupt costs at most
@@ -60,19 +62,10 @@ def complete_toy(
 @torch_threads(1)
 def score_toys(config: ToyScoresConfig, condition: Condition, seeds: list[int]) -> list[Scored]:
     """One ensemble, trained and looked at."""
-    each = [Settings(**CONDITIONS[condition], n_steps=config.n_steps, seed=seed) for seed in seeds]
-    layer, n = AbsNetwork(each[0].d_in), config.n_steps
-    trained = train_ensemble(
-        [settings.member() for settings in each],
-        layer,
-        n_steps=n,
-        lr=each[0].lr,
-        lr_warm_up_steps=round(WARM_UP * n),
-        lr_decay_steps=round(DECAY * n),
-        progress=False,
-    )
+    trained, layer = trained_toys(CONDITIONS[condition], seeds, config.n_steps), AbsNetwork(Settings().d_in)
     found = []
-    for i, settings in enumerate(each):
+    for i, seed in enumerate(seeds):
+        settings = Settings(**CONDITIONS[condition], seed=seed)
         transcoder = trained.transcoder(i)
         rows = AbsInputs(
             settings.d_in,
@@ -100,11 +93,23 @@ def score_toys(config: ToyScoresConfig, condition: Condition, seeds: list[int]) 
     return found
 
 
+def trained_toys(condition: Mapping[str, Any], seeds: Sequence[int], n_steps: int) -> EnsembleResult:
+    """Transcoders of |x|, one a seed."""
+    each = [Settings(**condition, n_steps=n_steps, seed=seed) for seed in seeds]
+    return train_ensemble(
+        [settings.member() for settings in each],
+        AbsNetwork(each[0].d_in),
+        n_steps=n_steps,
+        lr=each[0].lr,
+        lr_warm_up_steps=round(WARM_UP * n_steps),
+        lr_decay_steps=round(DECAY * n_steps),
+        progress=False,
+    )
+
+
 def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float | None:
     """Under the ROC curve: the probability that a positive has a larger score than another one, ties by half. None
     where there is none of either."""
-    from scipy.stats import rankdata
-
     n, others = int(positive.sum()), int((~positive).sum())
     if not n or not others:
         return None

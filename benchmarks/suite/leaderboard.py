@@ -52,11 +52,13 @@ def markdown(results: Sequence[SuiteResult], found: Mapping[str, Entry]) -> str:
     """The page."""
     first = results[0]
     n_trials, n_seeds = sum(len(result.trials) for result in results), len(first.spec.seeds)
+    minutes = sum(trial.seconds for result in results for trial in result.trials) / 60
     parts = [
         f"# {TITLE}",
         f"Version {first.spec.suite_version} of the benchmark: {len(found)} methods at {len(first.spec.tasks)} tasks, "
-        f"{n_seeds} seeds from a frozen list, {n_trials:,} trials of {first.spec.n_steps:,} steps. Scores are read at "
-        "each layer's own L0, off every seed's own sweep. What tasks and scores are, and how to add a method: "
+        f"{n_seeds} seeds from a frozen list, {n_trials:,} trials of {first.spec.n_steps:,} steps ({minutes:.0f} "
+        "minutes of one core in all). Scores are read at each layer's own L0, off every seed's own sweep. What tasks "
+        "and scores are, and how to add a method: "
         "[docs/benchmark.md](../../../docs/benchmark.md).",
         "## Headlines",
         *(headlines(result).render("markdown") for result in results),

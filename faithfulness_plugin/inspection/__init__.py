@@ -1,1 +1,27 @@
-"""Features read through hooks."""
+"""Features read through hooks: records, a datapoint score, interventions, and a page that opens from disk."""
+
+from faithfulness_plugin.inspection.active_features import ActiveFeature, active_features
+from faithfulness_plugin.inspection.export import feature_table, write_records
+from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
+from faithfulness_plugin.inspection.interventions import InterventionEffect, intervene
+from faithfulness_plugin.inspection.page import write_page
+from faithfulness_plugin.inspection.records import FeatureRecords, feature_records
+from faithfulness_plugin.inspection.sample import RowSample, row_sample
+from faithfulness_plugin.inspection.text import text_sample
+
+__all__ = [
+    "ActiveFeature",
+    "FeatureRecords",
+    "Inspection",
+    "InterventionEffect",
+    "RowSample",
+    "active_features",
+    "feature_records",
+    "feature_table",
+    "inspect_transcoder",
+    "intervene",
+    "row_sample",
+    "text_sample",
+    "write_page",
+    "write_records",
+]

@@ -21,7 +21,7 @@ def test_every_feature_is_a_row_with_numbers_rows_and_directions(tmp_path, name)
     assert table["nearest_circuit"][35] == "datapoint p"
     assert list(table["top_rows"][35]) == [r for r in of.records.top_rows[35] if r >= 0]
     np.testing.assert_allclose(table["reads"][35], of.transcoder.W_enc[:, 35].detach().numpy(), atol=1e-6)
-    np.testing.assert_allclose(np.stack(table["writes"]), of.transcoder.W_dec.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(np.stack(table["writes"].tolist()), of.transcoder.W_dec.detach().numpy(), atol=1e-6)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 

@@ -16,9 +16,9 @@ from typing_extensions import override
 class NanOnSomeRows(Method):
     @override
     def train(self, layer: Any, inputs: Any, *, seed: int, strength: float) -> nn.Module:
-        transcoder = super().train(layer, inputs, seed=seed, strength=strength)
+        transcoder: Any = super().train(layer, inputs, seed=seed, strength=strength)
         if seed == 2:
-            decode: Any = transcoder.decode
+            decode = transcoder.decode
             transcoder.decode = lambda acts: decode(acts) if len(acts) == 8 else decode(acts) * torch.nan
         return transcoder
 

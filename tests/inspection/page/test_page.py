@@ -33,12 +33,14 @@ def test_a_policy_forbids_the_network_and_scripts_end_where_they_should():
 
 def test_the_payload_holds_what_was_found():
     of = inspected.toy(both=True)
+    examples = of[0].overview.examples
+    assert examples is not None
     meta, arrays = unpacked(payload(of, None))
     records = of[0].records
     np.testing.assert_allclose(arrays["0.score"], records.datapoint.score, atol=1e-6)
     np.testing.assert_array_equal(arrays["0.top_rows"], records.top_rows)
     np.testing.assert_allclose(arrays["0.reads"], of[0].transcoder.W_enc.T.detach(), atol=1e-6)
-    np.testing.assert_allclose(arrays["0.example.layer"], of[0].overview.examples.layer)
+    np.testing.assert_allclose(arrays["0.example.layer"], examples.layer)
     shown = dict(zip(arrays["0.shown.rows"].tolist(), arrays["0.shown.x"], strict=True))
     row = int(records.top_rows[35, 0])
     np.testing.assert_allclose(shown[row], of[0].sample.x[row], atol=1e-6)
@@ -58,6 +60,7 @@ def test_wide_transcoders_are_shown_by_their_largest_weights():
     assert meta["transcoders"][0]["spectrum"] is not None
     n_pos, place = arrays["tokens"].shape[1], arrays["0.top_at"][3, 0]
     origins, row = of.sample.origins, int(of.records.top_rows[3, 0])
+    assert origins is not None
     assert (place // n_pos, place % n_pos) == (origins.prompt[row], origins.position[row])
     vocabulary = [meta["vocabulary"][i] for i in arrays["tokens"][place // n_pos]]
     assert vocabulary == [inspected.token_text(int(t)) for t in origins.tokens[place // n_pos]]

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from command_line import fails
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from faithfulness_plugin.benchmarks.inspection import toy
+from faithfulness_plugin.benchmarks.inspection.report import curve, toy_table
+from faithfulness_plugin.benchmarks.inspection.schema import CONDITIONS, Scored, ToyScoresConfig, ToyScoresResult
+from faithfulness_plugin.benchmarks.inspection.toy import area_under_curve, complete_toy, open_toy, score_toys
+from faithfulness_plugin.benchmarks.schema import Environment, read_result
+from faithfulness_plugin.cli import app
+
+pytestmark = pytest.mark.usefixtures("as_installed")
+SMALL = ToyScoresConfig(n_seeds=2, n_steps=40, n_rows=256)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30))
+def test_the_area_is_the_share_of_pairs_in_the_right_order(pairs):
+    scores, positive = np.array([s for s, _ in pairs], float), np.array([p for _, p in pairs], bool)
+    of = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
+    area = area_under_curve(scores, positive)
+    assert area is None if not of else area == pytest.approx(np.mean(of))
+
+
+def test_every_condition_is_trained_and_scored_and_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "AT_A_TIME", 1)
+    whole = complete_toy(open_toy(tmp_path / "whole", SMALL), tmp_path / "whole", n_jobs=1)
+    assert whole.complete
+    assert [(of.condition, of.seed) for of in whole.scored] == [(c, s) for c in CONDITIONS for s in (1000, 1001)]
+    assert all(of.scores and set(of.flagged) <= set(of.scores) for of in whole.scored)
+
+    def stopped(of):
+        if of[0].condition == "repetition":
+            raise KeyboardInterrupt
+
+    out = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        complete_toy(open_toy(out, SMALL), out, n_jobs=1, on_done=stopped)
+    begun = open_toy(out, SMALL)
+    assert (len(begun.scored), begun.complete) == (3, False)
+    assert complete_toy(begun, out, n_jobs=1).scored == whole.scored
+    assert read_result(out / "result.json", ToyScoresResult).scored == whole.scored
+
+
+def test_a_transcoder_is_scored_alike_whatever_its_neighbours():
+    together = score_toys(SMALL, "repetition", [1000, 1001])
+    assert score_toys(SMALL, "repetition", [1001])[0] == together[1]
+
+
+def test_the_table_counts_what_was_ranked_flagged_and_missed():
+    def scored(condition, seed, true, flagged, scores):
+        first = max(scores, key=lambda f: scores[f])
+        return Scored(
+            condition=condition, seed=seed, fvu=0.1, l0=1.5, true=true, flagged=flagged, first=first, scores=scores
+        )
+
+    result = ToyScoresResult(
+        complete=True,
+        environment=Environment.here(),
+        config=SMALL,
+        flag=0.5,
+        scored=[
+            scored("baseline", 0, [], [], {0: 0.1, 1: 0.2}),
+            scored("baseline", 1, [], [1], {0: 0.1, 1: 0.6}),
+            scored("repetition", 0, [3], [3], {0: 0.1, 3: 0.9}),
+            scored("repetition", 1, [3], [], {0: 0.45, 3: 0.4}),
+        ],
+    )
+    lines = {line.split(" | ")[0].strip("| "): line for line in toy_table(result).splitlines()}
+    assert "| 0 of 2 | — | — | 1 of 2 [" in lines["baseline"]
+    assert "| 2 of 2 | 1 of 2 [" in lines["repetition"]
+    assert lines["repetition"].endswith("| 0.40 | 0.45 |")
+    others = [0.1, 0.2, 0.1, 0.6, 0.1, 0.45]
+    assert curve(result.scored) == np.mean([p > o for p in (0.9, 0.4) for o in others])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--seeds", "0"], "--seeds: "), (["--jobs", "0"], "--jobs 0"), (["--seed", "-1"], "--seed")],
+)
+def test_bad_arguments_are_told_in_a_line(tmp_path, arguments, message):
+    result = CliRunner().invoke(app, ["bench", "inspection", "toy", "--out", str(tmp_path / "out"), *arguments])
+    fails(result, 2, message)
+    assert not (tmp_path / "out").exists()
