@@ -120,6 +120,6 @@ function wholeParts(n, i, e) {
   if (active) each.push(["this feature's part", partOf(n, i)]);
   const most = largestOf(each.map(([, J]) => J));
   const plots = element("div", { className: "plots" });
-  for (const [name, J] of each) plots.append(jacobianPlot(name, J, most));
+  for (const [name, J] of each) plots.append(jacobianPlot(name, J, most, { narrow: true }));
   return active ? [plots] : [element("p", { className: "note", text: "It is not active there: it has no part." }), plots];
 }

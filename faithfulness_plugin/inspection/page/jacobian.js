@@ -22,11 +22,12 @@ function partOf(n, i) {
   return J;
 }
 
-function jacobianPlot(caption, J, most) {
+function jacobianPlot(caption, J, most, { narrow = false } = {}) {
+  const names = (letter, n) => Array.from({ length: n }, (_, i) => `${letter}${i + 1}`), labels = { showticklabels: !narrow };
   return plot(caption, () => ({
-    traces: [heatmap(J, { x: J[0].length > 40 ? undefined : Array.from(J[0], (_, i) => `x${i + 1}`),
-      y: J.length > 40 ? undefined : J.map((_, i) => `y${i + 1}`), most })],
-    height: 300, yaxis: { autorange: "reversed" }, margin: { l: 40, r: 12, t: 10, b: 30 } }));
+    traces: [{ ...heatmap(J, { x: names("x", J[0].length), y: names("y", J.length), most }), showscale: !narrow }],
+    height: narrow ? 200 : 300, xaxis: labels, yaxis: { ...labels, autorange: "reversed" },
+    margin: narrow ? { l: 4, r: 4, t: 4, b: 4 } : { l: 40, r: 12, t: 10, b: 30 } }));
 }
 
 function inputText(x) {
