@@ -42,6 +42,11 @@ class TransformerLensHooks(Hooks):
         assert all(name in own for name, _ in fwd_hooks)
         return self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
 
+    def own_name(self, name: str) -> str:
+        """The model's own name for a hook that has several."""
+        own = self.model.hook_dict
+        return self._other_names(own).get(name, name)
+
     def _other_names(self, own: Mapping[str, Any]) -> dict[str, str]:
         """A TransformerBridge's second names, those of HookedTransformer, and what they stand for."""
         if not hasattr(self.model, "_collect_hook_aliases_from_registry"):

@@ -30,6 +30,8 @@ def inspect(
             "--rows [default: what the transcoder's metadata say]"
         ),
     ] = None,
+    hook_in: Annotated[str | None, typer.Option(help="Where it reads, for another layer than an MLP")] = None,
+    hook_out: Annotated[str | None, typer.Option(help="Where it writes")] = None,
     model: Annotated[str, typer.Option(help="A name on the hub, a folder, or smollm2, which needs no hub")] = "smollm2",
     text: Annotated[list[str] | None, typer.Option(help="Text files to look at [default: the examples' text]")] = None,
     rows: Annotated[Path | None, typer.Option(help="Rows of a layer of your own, [n, d_in] as .npy")] = None,
@@ -42,7 +44,7 @@ def inspect(
     n_ones: Annotated[int, typer.Option(help="--layer abs: ones in p")] = 3,
     out: Annotated[Path, typer.Option(help="The page")] = Path("out/inspect.html"),
     records: Annotated[
-        Path | None, typer.Option(help="The numbers as well, a row a feature: a .parquet or .jsonl file")
+        Path | None, typer.Option(help="The numbers of all as well, a row a feature: a .parquet or .jsonl file")
     ] = None,
     directions: Annotated[
         bool, typer.Option("--directions/--no-directions", help="With them W_enc and W_dec of each feature")
@@ -70,6 +72,10 @@ def inspect(
         fail(f"--records {records}: choose a name that ends in {' or '.join(KINDS)}", 2)
     if memory <= 0 or (tokens is not None and tokens < 1) or context_size < 2:
         fail("--memory and --tokens are positive, and --context-size is 2 or more", 2)
+    if (hook_in is None) != (hook_out is None):
+        fail("--hook-in and --hook-out go together: where the layer reads, and where it writes", 2)
+    if device != "cpu" and layer is not None and (layer == "abs" or ":" in layer):
+        fail(f"--device {device}: layers without a language model are looked at on the CPU, leave it out", 2)
     loaded = _loaded([given for given in (path, compare) if given is not None], layer, device)
     settings: dict[str, Any] = {
         "model": model,
@@ -77,6 +83,8 @@ def inspect(
         "rows": rows,
         "tokens": tokens,
         "context_size": context_size,
+        "hook_in": hook_in,
+        "hook_out": hook_out,
         "toy": {"density": density, "repeat_frac": repeat_frac, "n_ones": n_ones},
         "memory": memory,
         "seed": seed,
@@ -104,7 +112,7 @@ def inspect(
                     )
                 )
         if records is not None:
-            write_records(found[0], records, token_text=subject.token_text, directions=directions)
+            write_records(found, records, token_text=subject.token_text, directions=directions)
         write_page(found, out, token_text=subject.token_text)
     except KeyboardInterrupt:
         say("stopped: nothing was written")
@@ -150,6 +158,8 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
                 TextSource(files=settings["text"] or []),
                 list(loaded.values()),
                 block=None if layer is None else int(layer),
+                hook_in=settings["hook_in"],
+                hook_out=settings["hook_out"],
                 n_tokens=settings["tokens"] or TOKENS,
                 context_size=settings["context_size"],
                 device=settings["device"],

@@ -80,7 +80,9 @@ def test_a_page_of_two_toy_transcoders_and_the_numbers_in_a_file(toys, tmp_path)
     assert [t["name"] for t in meta["transcoders"]] == ["planted", "exact"]
     assert meta["rows"] == 3000
     table = pd.read_parquet(records)
-    np.testing.assert_allclose(table["datapoint_score"], arrays["0.score"], atol=1e-6)
+    for n, name in enumerate(("planted", "exact")):
+        of = table[table["transcoder"] == name]
+        np.testing.assert_allclose(of["datapoint_score"], arrays[f"{n}.score"], atol=1e-6)
     before = out.read_bytes()
     again = inspect(*arguments, "--out", str(out))
     fails(again, 2, "is there already: choose another name, or pass --overwrite")
@@ -129,6 +131,9 @@ def test_a_layer_of_ones_own_on_rows_of_a_file(toys, tmp_path, monkeypatch):
         (["{toys}/exact", "--layer", "abs", "--tokens", "0"], 2, "--memory and --tokens are positive"),
         (["{toys}/exact", "--layer", "abs", "--records", "records.csv"], 2, "ends in .parquet or .jsonl"),
         (["{toys}/exact", "--layer", "abs", "--n-ones", "17"], 1, "n_ones=17"),
+        (["{toys}/exact", "--layer", "abs", "--tokens", "1"], 1, "holds one input"),
+        (["{toys}/exact", "--layer", "abs", "--device", "cuda"], 2, "looked at on the CPU"),
+        (["{toys}/exact", "--hook-in", "blocks.0.hook_in"], 2, "--hook-in and --hook-out go together"),
         (["{toys}/exact", "--layer", "abs", "--compare", "exact={toys}/planted"], 2, "there is a exact already"),
     ],
 )

@@ -43,4 +43,22 @@ def layer_of(
     if len(said) != 1 or None in said:
         names = ", ".join(sorted(str(name) for name in said))
         raise ValueError(f"which layer do the transcoders replace? Their metadata say {names}")
-    return layer_at(model, str(said.pop()))
+    written = {getattr(t.cfg.metadata, "hook_name_out", None) for t in transcoders} - {None}
+    if len(written) > 1:
+        raise ValueError(f"the transcoders write at different places: {', '.join(sorted(map(str, written)))}")
+    return _between(model, str(said.pop()), next(iter(written), None))
+
+
+def _between(model: Any, hook_in: str, hook_out: str | None) -> HookedLayer:
+    """The MLP where these are its own hooks, else whatever the model computes between them (the MLP with its norm, for
+    one that was read before it)."""
+    hooks = TransformerLensHooks(model)
+    if OF_AN_MLP.fullmatch(hook_in):
+        mlp = layer_at(model, hook_in)
+        theirs = None if hook_out is None else hooks.own_name(hook_out)
+        if hooks.own_name(hook_in) in (mlp.hook_in, mlp.hook_out) and theirs in (None, mlp.hook_out):
+            return mlp
+        hook_out = hook_out or mlp.hook_out
+    if hook_out is None:
+        raise ValueError(f"the transcoders say that they read at {hook_in}, and not where they write")
+    return layer_between(model, hook_in, hook_out)

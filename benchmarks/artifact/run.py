@@ -13,8 +13,8 @@ from torch import Tensor
 
 from faithfulness_plugin import metrics
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer
-from faithfulness_plugin.adapters.sae_lens.layers import layer_at
-from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, layer_between, mlp_layer
+from faithfulness_plugin.adapters.sae_lens.layers import layer_of
+from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.benchmarks.artifact.config import ArtifactConfig
 from faithfulness_plugin.benchmarks.artifact.interventions import Interventions
 from faithfulness_plugin.benchmarks.artifact.references import mean_ablation, shuffled_decoder
@@ -148,24 +148,11 @@ class _Bench:
 
 def _layer(model: Any, config: ArtifactConfig, artifacts: list[Artifact]) -> HookedLayer:
     """The one that the config names, or the transcoders do."""
-    if config.hook_in is not None and config.hook_out is not None:
-        return layer_between(model, config.hook_in, config.hook_out)
-    if config.block is not None:
-        try:
-            return mlp_layer(model, config.block)
-        except (ValueError, IndexError) as error:
-            raise TrainConfigError(f"block {config.block}: {error}") from error
-    said = {getattr(a.transcoder.cfg.metadata, "hook_name", None) for a in artifacts}
-    if len(said) != 1 or None in said:
-        names = ", ".join(sorted(str(name) for name in said))
-        raise TrainConfigError(
-            f"which layer do the transcoders replace? Their metadata say {names}: pass --block, or --hook-in and "
-            "--hook-out"
-        )
+    transcoders = [artifact.transcoder for artifact in artifacts]
     try:
-        return layer_at(model, str(said.pop()))
+        return layer_of(model, transcoders, block=config.block, hook_in=config.hook_in, hook_out=config.hook_out)
     except ValueError as error:
-        raise TrainConfigError(f"{error}; or pass --block, or --hook-in and --hook-out") from error
+        raise TrainConfigError(f"{error}: pass --block, or --hook-in and --hook-out") from error
 
 
 def _block(layer: HookedLayer) -> int:

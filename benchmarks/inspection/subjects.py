@@ -63,11 +63,11 @@ def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: 
     except ValueError as error:
         raise SubjectError(f"--layer {error}") from error
     try:
-        x = torch.from_numpy(np.load(rows, allow_pickle=False)[:n_rows])
-        circuits = layer.circuits() if hasattr(layer, "circuits") else ()
-        return Subject(layer, row_sample(layer, x.float(), memory=memory, seed=seed), reference, circuits)
-    except (OSError, TypeError) as error:
+        x = torch.from_numpy(np.load(rows, allow_pickle=False)[:n_rows]).float()
+    except (OSError, TypeError, ValueError) as error:
         raise SubjectError(f"--rows {rows} cannot be read ({one_line(error)}): give [n, d_in] as .npy") from error
+    circuits = layer.circuits() if hasattr(layer, "circuits") else ()
+    return Subject(layer, row_sample(layer, x, memory=memory, seed=seed), reference, circuits)
 
 
 def text_subject(
@@ -76,6 +76,8 @@ def text_subject(
     transcoders: Sequence[Any],
     *,
     block: int | None,
+    hook_in: str | None = None,
+    hook_out: str | None = None,
     n_tokens: int,
     context_size: int,
     seed: int,
@@ -95,9 +97,9 @@ def text_subject(
     note(f"loading {model_title(model_source)}")
     model = load_model(model_source, device)
     try:
-        layer = layer_of(model, transcoders, block=block)
+        layer = layer_of(model, transcoders, block=block, hook_in=hook_in, hook_out=hook_out)
     except ValueError as error:
-        raise SubjectError(f"{error}: pass --layer, the number of a block") from error
+        raise SubjectError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
     note("cutting the text into prompts")
     wanted = -(-n_tokens // (context_size - 1))  # every prompt begins with a token that is left out
     tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1)

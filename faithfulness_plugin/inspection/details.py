@@ -116,9 +116,8 @@ def along_reading(transcoder: Any, layer: Layer, sample: RowSample, records: Fea
     feature, place = np.nonzero(records.top_rows >= 0)
     for start in range(0, len(feature), ROWS):
         f, k = (torch.from_numpy(each[start : start + ROWS]) for each in (feature, place))
-        at = sample.x[torch.from_numpy(records.top_rows)[f, k]].to(reads)
-        v = reads[f.to(reads.device)]
-        J_f, J_t = layer_jvp(layer, at, v)[1].to(reads), _jvp(transcoder, at, v)
+        at, v = sample.x[torch.from_numpy(records.top_rows)[f, k]].to(reads.device), reads[f.to(reads.device)]
+        J_f, J_t = layer_jvp(layer, at, v.to(at))[1].to(reads), _jvp(transcoder, at.to(reads), v)
         d, of = writes[f.to(reads.device)], coordinates[f.to(reads.device)]
         of_layer[f, k], of_transcoder[f, k] = J_f.gather(1, of).float().cpu(), J_t.gather(1, of).float().cpu()
         own = (sizes * W_dec.norm(dim=1))[f.to(reads.device)]

@@ -1,8 +1,9 @@
 """Feature records as tables: Parquet or JSON lines, a row a feature."""
 
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from faithfulness_plugin.inspection.details import AFTER, BEFORE
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.records import FeatureRecords
+from faithfulness_plugin.inspection.sample import Origins
 
 NUMBERS = (
     "firing_rate",
@@ -40,15 +42,16 @@ def feature_table(records: FeatureRecords) -> pd.DataFrame:
 
 
 def write_records(
-    inspection: Inspection,
+    inspections: Sequence[Inspection],
     path: Path,
     *,
     token_text: Callable[[int], str] | None = None,
     directions: bool = True,
 ) -> None:
-    """Writes the table, with top rows (or contexts) and the directions that each feature reads and writes.
+    """Writes the tables, with top rows (or contexts) and the directions that each feature reads and writes.
 
     Args:
+        inspections: the transcoders; a column names them.
         path: .parquet or .jsonl; written whole or not at all.
         token_text: of a token id, for samples of text.
         directions: W_enc^i and W_dec^i as well.
@@ -59,32 +62,51 @@ def write_records(
     """
     if path.suffix not in KINDS:
         raise ValueError(f"{path}: records are written as {' or '.join(KINDS)}; choose a name that ends so")
-    records, sample, transcoder = inspection.records, inspection.sample, inspection.transcoder
-    table = feature_table(records)
-    there = [rows >= 0 for rows in records.top_rows]
-    table["top_rows"] = [rows[t].tolist() for rows, t in zip(records.top_rows, there, strict=True)]
-    table["top_activations"] = [a[t].tolist() for a, t in zip(records.top_activations, there, strict=True)]
-    copies = sample.copies[sample.groups].numpy()
-    table["top_copies"] = [copies[rows[t]].tolist() for rows, t in zip(records.top_rows, there, strict=True)]
-    if sample.origins is not None and token_text is not None:
-        of, texts = sample.origins, {int(i): token_text(int(i)) for i in sample.origins.tokens.unique()}
-
-        def context(row: int) -> str:
-            prompt, at = int(of.prompt[row]), int(of.position[row])
-            return "".join(texts[i] for i in of.tokens[prompt, max(0, at - BEFORE) : at + AFTER + 1].tolist())
-
-        top_token = [texts[int(of.tokens[of.prompt[rows[0]], of.position[rows[0]]])] if rows[0] >= 0 else None
-                     for rows in records.top_rows]  # fmt: skip
-        table["top_token"] = top_token
-        table["top_contexts"] = [[context(r) for r in rows if r >= 0] for rows in records.top_rows.tolist()]
-    if directions:
-        table["reads"] = transcoder.W_enc.detach().T.float().cpu().numpy().tolist()
-        table["writes"] = transcoder.W_dec.detach().float().cpu().numpy().tolist()
+    table = pd.concat([_whole_table(of, token_text, directions) for of in inspections], ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         unfinished = Path(folder) / path.name
         if path.suffix == ".parquet":
             table.to_parquet(unfinished, index=False)
         else:
-            table.to_json(unfinished, orient="records", lines=True, double_precision=8)
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(record) + "\n" for record in table.to_dict("records"))
         os.replace(unfinished, path)
+
+
+def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, directions: bool) -> pd.DataFrame:
+    records, sample = of.records, of.sample
+    table = feature_table(records)
+    table.insert(0, "transcoder", of.name)
+    there = [rows >= 0 for rows in records.top_rows]
+    table["top_rows"] = [rows[t].tolist() for rows, t in zip(records.top_rows, there, strict=True)]
+    table["top_activations"] = [a[t].tolist() for a, t in zip(records.top_activations, there, strict=True)]
+    copies = sample.copies[sample.groups].numpy()
+    table["top_copies"] = [copies[rows[t]].tolist() for rows, t in zip(records.top_rows, there, strict=True)]
+    if sample.origins is not None and token_text is not None:
+        contexts = Contexts(sample.origins, token_text)
+        table["top_token"] = [contexts.token(rows[0]) if rows[0] >= 0 else None for rows in records.top_rows.tolist()]
+        table["top_contexts"] = [[contexts.around(r) for r in rows if r >= 0] for rows in records.top_rows.tolist()]
+    if directions:
+        table["reads"] = of.transcoder.W_enc.detach().T.float().cpu().numpy().tolist()
+        table["writes"] = of.transcoder.W_dec.detach().float().cpu().numpy().tolist()
+    return table
+
+
+class Contexts:
+    """What stands at the rows of a text."""
+
+    def __init__(self, origins: Origins, token_text: Callable[[int], str]) -> None:
+        self.origins = origins
+        self.texts = {token: token_text(token) for token in origins.tokens.unique().tolist()}
+
+    def token(self, row: int) -> str:
+        """At a row."""
+        return self.texts[int(self.origins.tokens[self.origins.prompt[row], self.origins.position[row]])]
+
+    def around(self, row: int) -> str:
+        """The tokens around it."""
+        prompt, at = int(self.origins.prompt[row]), int(self.origins.position[row])
+        return "".join(
+            self.texts[t] for t in self.origins.tokens[prompt, max(0, at - BEFORE) : at + AFTER + 1].tolist()
+        )

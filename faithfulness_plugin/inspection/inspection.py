@@ -55,6 +55,8 @@ def inspect_transcoder(
 
     Raises ValueError as `feature_records` and `overview`.
     """
+    if len(sample.copies) < 2:
+        raise ValueError(f"the sample holds one input ({len(sample):,} times): look at more rows, or at other text")
     transcoder = transcoder.eval()
     records = feature_records(transcoder, sample, circuits=circuits, top=top, on_rows=on_rows)
     if records.dead.all():

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -12,7 +14,7 @@ from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
 from faithfulness_plugin.adapters.sae_lens.layers import layer_at
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
-from faithfulness_plugin.metrics.downstream import effect
+from faithfulness_plugin.metrics.downstream import Effect, effect
 from faithfulness_plugin.metrics.result import MetricResult
 
 Do = Literal["ablate", "clamp", "steer"]
@@ -33,7 +35,8 @@ class InterventionEffect(MetricResult):
     cosine: tuple[float, ...]
     """Of E_t and E_f at each stage, mean over prompts."""
     error: tuple[float, ...]
-    """E||E_t - E_f||^2 / E||E_f||^2 at each stage; 1 says that nothing of the effect is there."""
+    """E||E_t - E_f||^2 / E||E_f||^2 at each stage; 1 says that nothing of the effect is there, inf that only the
+    transcoder has one."""
     size_layer: tuple[float, ...]
     """Root mean square of ||E_f|| over prompts."""
     size_transcoder: tuple[float, ...]
@@ -44,7 +47,7 @@ class InterventionEffect(MetricResult):
         """2 E<E_t, E_f> / (E||E_t||^2 + E||E_f||^2) at each stage: 1 where they are equal, 0 where they have nothing in
         common or one is much larger than the other (which a cosine does not see), -1 where they are opposite."""
         squares = zip(self.error, self.size_layer, self.size_transcoder, strict=True)
-        return tuple(1 - error * f**2 / (f**2 + t**2) for error, f, t in squares)
+        return tuple(1 - error * f**2 / (f**2 + t**2) if f else float(not t) for error, f, t in squares)
 
     @property
     def faithfulness(self) -> float:
@@ -56,7 +59,7 @@ class InterventionEffect(MetricResult):
 def intervene(
     transcoder: Any,
     inputs: Int[Tensor, "prompts pos"] | Float[Tensor, "rows d_in"],
-    features: int | Sequence[int],
+    features: int | np.integer | Sequence[int],
     *,
     layer: Any = None,
     model: Any = None,
@@ -85,11 +88,11 @@ def intervene(
 
     Raises:
         ValueError: a feature that there is not; `value` missing, or where it has no meaning; no layer; a change that
-            changes nothing, or nothing behind the layer.
+            changes nothing.
 
     Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
     """
-    which = (features,) if isinstance(features, int) else tuple(features)
+    which = tuple(np.atleast_1d(np.asarray(features, dtype=np.int64)).tolist())
     _check(transcoder, which, do, value, through)
     hooks, replaced, stages = _place(transcoder, layer, model)
     kept = torch.ones(inputs.shape[: 2 if model is not None else 1], dtype=torch.bool) if kept is None else kept
@@ -107,7 +110,7 @@ def intervene(
     clean = dict(run_spliced(hooks, replaced, tokens, kept, None, stages=stages).stages)
     of_layer = run_spliced(hooks, replaced, tokens, kept, None, **change, stages=stages).stages
     of_transcoder = run_spliced(hooks, replaced, tokens, kept, transcoder, **change, stages=stages).stages
-    found = [effect(clean[stage], of_layer[stage], seen.stages[stage], of_transcoder[stage]) for stage in stages]
+    found = [_effect(clean[stage], of_layer[stage], seen.stages[stage], of_transcoder[stage]) for stage in stages]
     return InterventionEffect(
         features=which,
         do=do,
@@ -153,6 +156,13 @@ def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None,
         raise ValueError(f"do={do!r}, through={through!r}: ablate, clamp or steer, through reading or writing")
     if (value is None) != (do == "ablate"):
         raise ValueError(f"{do} takes {'no value' if do == 'ablate' else 'a value: pass value='}")
+
+
+def _effect(clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor) -> Effect:
+    """As `effect`, and for a layer that does not answer at all: nothing of what the transcoder does is there."""
+    if torch.equal(clean, changed):
+        return Effect(error=0.0 if torch.equal(clean_spliced, changed_spliced) else inf, cosine=0.0)
+    return effect(clean, changed, clean_spliced, changed_spliced)
 
 
 def _size(change: Tensor) -> float:

@@ -11,6 +11,7 @@ from faithfulness_plugin.seeds import derived_seed
 RADIUS = 0.05
 SKETCH = 32  # numbers that a row is told by
 BLOCK = 1024
+PAIRS = 4096
 
 
 class RowSketches:
@@ -31,9 +32,10 @@ class RowSketches:
 def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> Int[Tensor, " rows"]:
     """The group of near-duplicates that each row belongs to, numbered from 0 by their first rows.
 
-    A row joins the first group whose first row is within `radius` times the rms distance of two rows,
-    sqrt(2 E||x - E x||^2); if there is none, it begins one. So no group is wider than twice that, whatever lies between
-    (chains of neighbours would join all of a dense region). A row alone is a group of one.
+    A row joins the first group whose first row is within `radius` times the typical distance of two rows (the median of
+    pairs drawn at random, which a few huge rows do not move); if there is none, it begins one. So no
+    group is wider than twice that, whatever lies between (chains of neighbours would join all of a dense region). A row
+    alone is a group of one.
 
     Raises:
         ValueError: no rows, or a radius that is no part of the distance.
@@ -44,7 +46,7 @@ def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> In
         raise ValueError(f"radius={radius} is a part of the typical distance of two rows: choose it in [0, 1)")
     wide = rows.detach().cpu().double().numpy()
     x, first, same = np.unique(wide, axis=0, return_index=True, return_inverse=True)  # exact copies cost nothing
-    within = radius * np.sqrt(2 * np.square(wide - wide.mean(0)).sum(-1).mean())
+    within = radius * typical_distance(wide)
     order, tree = first.argsort(), KDTree(x)
     group_of, n_groups = np.full(len(x), -1), 0
     for start in range(0, len(order), BLOCK):
@@ -56,3 +58,10 @@ def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> In
                 group_of[members[group_of[members] < 0]] = n_groups
                 n_groups += 1
     return torch.from_numpy(group_of[same.reshape(-1)])
+
+
+def typical_distance(rows: Float[np.ndarray, "rows d"]) -> float:
+    """The median distance of two different rows, over pairs drawn at random (the same every time)."""
+    one, other = np.random.default_rng(0).integers(len(rows), size=(2, PAIRS))
+    apart = np.linalg.norm(rows[one] - rows[other], axis=1)[one != other]
+    return float(np.median(apart)) if len(apart) else 0.0

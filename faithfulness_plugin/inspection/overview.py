@@ -1,6 +1,7 @@
 """A transcoder in few numbers and pictures: what a page begins with."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,14 +67,15 @@ def overview(
         kinks: the layer has no derivative along coordinates that are 0 (as |x|): these columns are left out.
 
     Raises ValueError as `jacobian_error`."""
-    x = sample.x[sample.spread(JACOBIAN_ROWS)].to(transcoder.W_enc)
+    x = sample.x[sample.spread(JACOBIAN_ROWS)].to(transcoder.W_enc.device)
     columns: Bool[Tensor, "rows d_in"] | None = x != 0 if kinks else None
     among = sample.x[sample.spread(PROJECTED_ROWS)].to(x)
     small = max(len(transcoder.W_enc), transcoder.W_dec.shape[1]) <= SMALL
     projection = None
-    if circuits:
-        live = [circuit for circuit in circuits if circuit.activation(among).any()]
-        projection = circuit_projection(transcoder, among, live)
+    live = [circuit for circuit in circuits if circuit.activation(among).any()]
+    if live:
+        with suppress(ValueError):  # circuits that these rows do not tell apart
+            projection = circuit_projection(transcoder, among.to(transcoder.W_enc), live)
     return Overview(
         jacobian=jacobian_error(transcoder, layer, x, columns=columns, among=among),
         spectrum=None if small else jacobian_spectrum(transcoder, layer, x[:: len(x) // SPECTRUM_ROWS or 1], (1,)),
@@ -91,6 +93,6 @@ def _examples(transcoder: Any, layer: Layer, sample: RowSample, records: Feature
     of_features = records.top_rows[np.argsort(-records.written, kind="stable"), 0]
     wanted = [*first[repeated[copies[repeated] > 1]].tolist(), *of_features[of_features >= 0].tolist()]
     rows = np.array(list(dict.fromkeys(wanted))[:EXAMPLES] or [0])
-    x = sample.x[torch.from_numpy(rows)].to(transcoder.W_enc)
-    acts = activations_at(transcoder, x)
+    x = sample.x[torch.from_numpy(rows)].to(transcoder.W_enc.device)
+    acts = activations_at(transcoder, x.to(transcoder.W_enc))
     return Examples(rows, *(each.float().cpu().numpy() for each in (x, layer_jacobian(layer, x), acts)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ class FeatureRecords:
     nearest_circuit: Int[np.ndarray, " d_sae"] | None = None
     """Of these, the one whose contributions are most like the feature's; -1 for a feature that never fires."""
     circuit_cosine: Float[np.ndarray, " d_sae"] | None = None
-    fvu: float = 0.0
-    """Of the transcoder on this sample."""
+    fvu: float = nan
+    """Of the transcoder on this sample; NaN where the layer's output is the same on all rows."""
     l0: float = 0.0
 
     @property
@@ -109,7 +110,7 @@ def feature_records(
     for part, x in rows_of(sample, transcoder):
         acts, t = seen_at(transcoder, x)
         beyond = sample.y[part].to(t.device) - sample.mean.to(t.device)
-        error += (t - sample.mean.to(t) - beyond.to(t)).double().square().sum().item()
+        error += (t.double() - sample.y[part].to(t.device).double()).square().sum().item()
         positions = acts.flatten().nonzero().flatten()
         active = ActiveFeatures.of_flat(positions, len(acts), d_sae)
         values, along = acts.flatten()[positions], dot_active(beyond.to(W_dec).contiguous(), active, W_dec.contiguous())
@@ -146,7 +147,7 @@ def feature_records(
         circuits=tuple(circuit.label for circuit in circuits),
         nearest_circuit=nearest,
         circuit_cosine=cosine,
-        fvu=error / (sample.variance * len(sample)) if sample.variance else 0.0,
+        fvu=error / (sample.variance * len(sample)) if sample.variance else nan,
         l0=float(sums.n_active.sum() / len(sample)),
     )
 
@@ -191,10 +192,10 @@ def require_fit(transcoder: Any, sample: RowSample) -> None:
 
 
 def _nearest_circuits(transcoder: Any, sample: RowSample, circuits: Sequence[Circuit]) -> tuple[Any | None, Any | None]:
-    if not circuits:
-        return None, None
     rows = sample.x[sample.spread(CIRCUIT_ROWS)]
     live = [k for k, circuit in enumerate(circuits) if circuit.activation(rows).any()]
+    if not live:
+        return None, None
     norms, cosines, _ = norms_and_cosines(transcoder, rows.to(transcoder.W_enc), [circuits[k] for k in live])
     nearest = np.asarray(live)[cosines.argmax(0)]
     return np.where(norms > 0, nearest, -1), np.where(norms > 0, cosines.max(0), 0.0)

@@ -43,6 +43,8 @@ def jacobian_spectrum(
     Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", 2025, on superposition.
     """
     J_f, J_t = layer_jacobian(layer, x), transcoder_jacobian(transcoder, x)
+    wide = torch.promote_types(torch.promote_types(J_f.dtype, J_t.dtype), torch.float32)  # for singular values
+    J_f, J_t = J_f.to(wide), J_t.to(wide)
     if not all(1 <= k <= min(J_f.shape[1:]) for k in top):
         raise ValueError(f"top={tuple(top)}: choose ranks from 1 to {min(J_f.shape[1:])}")
     if not J_f.any():

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("as_installed")
 @pytest.mark.parametrize("name", ["records.parquet", "records.jsonl"])
 def test_every_feature_is_a_row_with_numbers_rows_and_directions(tmp_path, name):
     (of,) = inspected.toy()
-    write_records(of, tmp_path / name)
+    write_records([of], tmp_path / name)
     table = pd.read_parquet(tmp_path / name) if name.endswith("parquet") else pd.read_json(tmp_path / name, lines=True)
     assert table["feature"].tolist() == list(range(40))
     for number in NUMBERS:
@@ -27,7 +27,7 @@ def test_every_feature_is_a_row_with_numbers_rows_and_directions(tmp_path, name)
 
 def test_of_text_contexts_are_text(tmp_path):
     of = inspected.text()
-    write_records(of, tmp_path / "records.parquet", token_text=inspected.token_text, directions=False)
+    write_records([of], tmp_path / "records.parquet", token_text=inspected.token_text, directions=False)
     table = pd.read_parquet(tmp_path / "records.parquet")
     assert "reads" not in table
     origins, row = of.sample.origins, int(of.records.top_rows[3, 0])
@@ -39,4 +39,4 @@ def test_of_text_contexts_are_text(tmp_path):
 
 def test_other_kinds_of_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.parquet or \.jsonl"):
-        write_records(inspected.text(), tmp_path / "records.csv")
+        write_records([inspected.text()], tmp_path / "records.csv")

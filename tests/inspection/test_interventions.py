@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -59,6 +60,16 @@ def test_agreement_is_one_for_equal_effects_nothing_for_foreign_ones_and_sees_si
     expected = {0: (f, f, 1.0), 1: (f, other, 0.0), 2: (f, 0 * f, 0.0), 3: (f, -f, -1.0), 4: (f, 3 * f, 0.6)}
     for of_layer, of_transcoder, agreement in expected.values():
         assert with_effects(of_layer, of_transcoder) == pytest.approx(agreement, abs=1e-6)
+
+
+def test_a_layer_that_does_not_answer_at_all_has_nothing_of_what_the_transcoder_does(rows):
+    network = AbsNetwork(16).double()
+    with torch.no_grad():
+        network.W_out[5] = 0  # what feature 5 stands for writes nothing in the layer
+    found = intervene(exact_abs_transcoder(16).eval(), rows, np.int64(5), layer=network)
+    assert found.error == (float("inf"),)
+    assert found.faithfulness == 0.0
+    assert found.size_transcoder[0] > 0
 
 
 def transcoder_of(layer, **fields) -> StandardTrainingTranscoder:

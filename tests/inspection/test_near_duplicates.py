@@ -4,12 +4,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faithfulness_plugin.inspection.near_duplicates import SKETCH, RowSketches, near_duplicates
+from faithfulness_plugin.inspection.near_duplicates import SKETCH, RowSketches, near_duplicates, typical_distance
 
 
 def by_comparing_all(rows: torch.Tensor, radius: float) -> list[int]:
     """Row after row: the first group whose first row is near, or a new one."""
-    within = radius * (2 * (rows - rows.mean(0)).square().sum(-1).mean()).sqrt()
+    within = radius * typical_distance(rows.numpy())
     first: list[torch.Tensor] = []
     groups = []
     for row in rows:
@@ -32,9 +32,18 @@ def test_as_by_comparing_all_rows(seed, n, radius):
 def test_a_chain_of_neighbours_is_not_one_group():
     line = torch.linspace(0, 1, 200)[:, None]
     groups = near_duplicates(line, 0.05)
-    assert 5 < groups.max() < 60
+    assert 5 < groups.max() < 100
     widest = max(line[groups == g].max() - line[groups == g].min() for g in groups.unique())
-    assert widest <= 2 * 0.05 * (2 * line.var(unbiased=False)).sqrt() + 1e-6
+    assert widest <= 2 * 0.05 * typical_distance(line.numpy()) + 1e-6
+
+
+def test_the_typical_distance_is_that_of_most_pairs_whatever_a_few_huge_rows_do():
+    rows = torch.randn(4000, 50, dtype=torch.float64)
+    every = torch.pdist(rows[:400]).median().item()
+    assert typical_distance(rows.numpy()) == pytest.approx(every, rel=0.03)
+    rows[::128] *= 1000
+    assert typical_distance(rows.numpy()) == pytest.approx(every, rel=0.05)
+    assert near_duplicates(rows, 0.05).max() == 3999
 
 
 def test_more_rows_than_a_block_and_all_alike():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from faithfulness_plugin import atomic
 from faithfulness_plugin.inspection.inspection import Inspection
+from faithfulness_plugin.inspection.page.packing import compressed
 from faithfulness_plugin.inspection.page.payload import payload
 
 SCRIPTS = ("unpack", "draw", "jacobian", "overview", "feature", "table", "compare", "main")
@@ -36,9 +37,9 @@ def page_html(
         "table_css": (files("itables") / "html" / "dt_bundle.css").read_text("utf-8"),
         "page_css": (here / "page.css").read_text("utf-8"),
         "payload": payload(inspections, token_text),
-        "table_js": _inside_script((files("itables") / "html" / "dt_bundle.js").read_text("utf-8")),
-        "plots_js": _inside_script((files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")),
-        "page_js": _inside_script("\n".join((here / f"{name}.js").read_text("utf-8") for name in SCRIPTS)),
+        "table_js": compressed((files("itables") / "html" / "dt_bundle.js").read_text("utf-8")),
+        "plots_js": compressed((files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")),
+        "page_js": "\n".join((here / f"{name}.js").read_text("utf-8") for name in SCRIPTS),
     }
     return re.sub(r"@(\w+)@", lambda match: filled[match[1]], (here / "page.html").read_text("utf-8"))
 
@@ -52,9 +53,3 @@ def write_page(
 ) -> None:
     """Writes the page, whole or not at all. Raises as `page_html`, and OSError where it cannot be written."""
     atomic.write_text(path, page_html(inspections, token_text=token_text, title=title))
-
-
-def _inside_script(source: str) -> str:
-    """As it may stand in a script element: what would end it, or begin a comment, stands in its strings and patterns,
-    where a backslash changes nothing."""
-    return re.sub(r"<(?=/script|!--)", r"<\\", source, flags=re.IGNORECASE)

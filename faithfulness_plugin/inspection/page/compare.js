@@ -8,14 +8,14 @@ function showCompare(container) {
   const [a, b] = data.meta.transcoders;
   container.append(element("h2", { text: `${a.name} and ${b.name}` }), element("p", { className: "note",
     text: "A feature's twin is the other transcoder's feature whose directions are most like its own: the cosine of what " +
-      "they read times that of what they write. 1: the same mechanism is in both; a feature without a twin is one that the " +
+      "they read (0 where they read opposite directions) times that of what they write. 1: the same mechanism is in both; a feature without a twin is one that the " +
       "other does not have." }));
   const plots = element("div", { className: "plots" });
   plots.append(plot("Features by the likeness of their twins.", () => ({
     traces: [a, b].map((t, n) => ({ type: "histogram", name: plain(t.name), opacity: 0.7, x: twins(n),
       xbins: { start: -1, end: 1.0001, size: 0.04 }, marker: { color: colour(SIDES[n]) } })),
     barmode: "overlay", xaxis: { title: { text: "likeness" }, range: [-0.2, 1] }, yaxis: { title: { text: "features" } } })));
-  plots.append(plot("Datapoint scores of features over those of their twins.", () => ({
+  plots.append(plot("Datapoint scores of the hundred features with the largest, and those of their twins.", () => ({
     traces: [a, b].map((t, n) => ({ mode: "markers", name: plain(t.name), x: liveScores(n).map(([s]) => s),
       y: liveScores(n).map(([, s]) => s), text: liveScores(n).map(([, , i]) => `feature ${i}`),
       hovertemplate: "%{text}: %{x:.3g}, twin %{y:.3g}<extra></extra>",

@@ -2,17 +2,26 @@
 const SIDES = ["accent", "warm"];
 const data = await unpacked(document.getElementById("payload").textContent);
 const of_ = (n, name) => data.arrays[`${n}.${name}`];
-const source = (id) => URL.createObjectURL(new Blob([document.getElementById(id).textContent], { type: "text/javascript" }));
-const { default: DataTable } = await import(source("table-library"));
+const script = async (id) => {
+  const text = await inflated(document.getElementById(id).textContent).text();
+  return URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+};
+const { default: DataTable } = await import(await script("table-library"));
 // the larger library is for plots alone: the page answers before it is there
 const plotting = new Promise((ready) => {
-  setTimeout(() => document.head.append(element("script", { src: source("plots-library"), onload: ready })));
+  setTimeout(async () => document.head.append(element("script", { src: await script("plots-library"), onload: ready })));
 });
-const chosen = { transcoder: 0, feature: -1 }; // -1: the table's first
+const best = (n) => of_(n, "score").reduce((first, s, i, scores) => (s > scores[first] ? i : first), 0);
+const chosen = { transcoder: 0, feature: best(0) };
 
-const [, transcoder, feature] = location.hash.match(/^#(\d)\/(\d+)$/) ?? [];
-if (feature !== undefined && Number(feature) < (data.meta.transcoders[Number(transcoder)]?.d_sae ?? 0)) {
-  Object.assign(chosen, { transcoder: Number(transcoder), feature: Number(feature) });
+// page.html#0/35: feature 35 of the first transcoder
+function chooseByAddress() {
+  const [, n, i] = location.hash.match(/^#(\d)\/(\d+)$/) ?? [];
+  if (i === undefined || Number(i) >= (data.meta.transcoders[Number(n)]?.d_sae ?? 0)) return false;
+  Object.assign(chosen, { transcoder: Number(n), feature: Number(i) });
+  document.getElementById("which").value = n;
+  if (of_(chosen.transcoder, "firing_rate")[chosen.feature] === 0) document.getElementById("hide-dead").checked = false;
+  return true;
 }
 
 function dark(on) {
@@ -52,8 +61,11 @@ document.getElementById("tab-compare").hidden = !two;
 document.getElementById("which-label").hidden = !two;
 const which = document.getElementById("which");
 data.meta.transcoders.forEach((t, n) => which.append(element("option", { value: n, text: t.name })));
-which.value = chosen.transcoder;
-which.onchange = () => { Object.assign(chosen, { transcoder: Number(which.value), feature: -1 }); showTable(); };
+which.onchange = () => {
+  const n = Number(which.value);
+  Object.assign(chosen, { transcoder: n, feature: best(n) });
+  showTable();
+};
 const shape = data.meta.transcoders.map((t) => `${t.architecture}, ${number(t.d_sae)} features`).join("; ");
 document.getElementById("about").textContent = `${data.meta.layer}: ${shape}; ${number(data.meta.rows)} rows`;
 
@@ -72,5 +84,10 @@ document.addEventListener("keydown", (event) => {
 });
 
 showOverview(document.getElementById("overview"));
-if (feature !== undefined) open_(document.getElementById("tab-features"));
+if (chooseByAddress()) open_(document.getElementById("tab-features"));
+addEventListener("hashchange", () => {
+  if (!chooseByAddress()) return;
+  open_(document.getElementById("tab-features"));
+  showTable();
+});
 document.documentElement.dataset.ready = "yes";

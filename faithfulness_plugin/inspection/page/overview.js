@@ -65,7 +65,7 @@ function projection(t, n) {
     "circuit explains.";
   return element("section", {}, element("h2", { text: `Circuits: ${t.name}` }), plot(caption, () => ({
     traces: [heatmap([...t.projected.map((_, k) => live.map((i) => row(weights, k)[i])), live.map((i) => residual[i])],
-      { x: live.map((i) => `feature ${i}`), y: [...t.projected, "rest"], most: 1 })],
+      { x: live.map((i) => `feature ${i}`), y: [...t.projected.map(plain), "rest"], most: 1 })],
     height: 110 + 15 * t.projected.length, yaxis: { autorange: "reversed", dtick: 1, tickfont: { size: 10 } },
     xaxis: { showticklabels: false, title: { text: "live features" } }, margin: { l: 90, r: 12, t: 10, b: 40 } })));
 }

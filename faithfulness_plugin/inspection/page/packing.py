@@ -36,6 +36,11 @@ def packed(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     return base64.b64encode(gzip.compress(whole, 6, mtime=0)).decode()
 
 
+def compressed(text: str) -> str:
+    """Base64 of gzip of a script."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
 def quantised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(int8, scale): values as whole parts of the largest of their last axis, within half a part of 127."""
     scale = np.abs(values).max(-1, keepdims=True, initial=0.0)

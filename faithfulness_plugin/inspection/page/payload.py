@@ -1,5 +1,6 @@
 """What a page holds of its transcoders: arrays and names, compactly."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
 @torch.no_grad()
 def nearest_features(transcoder: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
     """Of each feature, the other transcoder's whose directions are most like its own: (which, cosine of what they read
-    times cosine of what they write, negative where both are opposite)."""
+    times cosine of what they write; 0 where they read in opposite directions)."""
     unit = nn.functional.normalize
     reads, writes = unit(transcoder.W_enc.T.float(), dim=1), unit(transcoder.W_dec.float(), dim=1)
     other_reads, other_writes = unit(other.W_enc.T.float(), dim=1), unit(other.W_dec.float(), dim=1)
@@ -71,7 +72,7 @@ def _meta(inspection: Inspection) -> dict[str, Any]:
         "skip": getattr(transcoder, "W_skip", None) is not None,
         "neuronpedia": inspection.neuronpedia,
         "scores": {
-            "FVU": records.fvu,
+            "FVU": records.fvu if math.isfinite(records.fvu) else None,
             "L0": records.l0,
             "dead features": int(records.dead.sum()),
             "flagged features": int(records.flagged.sum()),

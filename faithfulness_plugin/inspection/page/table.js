@@ -38,9 +38,12 @@ function showTable() {
       infoEmpty: "0 features", infoFiltered: "of _MAX_" },
     createdRow: (line, i) => { line.classList.toggle("chosen", i === chosen.feature); },
   });
-  table.on("click", "tbody tr", (event) => choose(table.row(event.currentTarget).data()));
+  table.on("click", "tbody tr", (event) => {
+    const feature = table.row(event.currentTarget).data(); // none where no feature passes
+    if (feature !== undefined) choose(feature);
+  });
   filter();
-  if (!document.getElementById("feature").childElementCount) move(0); // the one that the address names
+  move(0);
 }
 
 function filter() {
@@ -69,7 +72,7 @@ function choose(feature) {
 function move(by) {
   const places = table.rows({ search: "applied", order: "applied" }).indexes().toArray();
   if (!places.length) return;
-  const now = places.findIndex((place) => table.row(place).data() === chosen.feature);
+  const now = Math.max(0, places.findIndex((place) => table.row(place).data() === chosen.feature));
   const next = places[Math.max(0, Math.min(places.length - 1, now + by))];
   table.row(next).scrollTo(false);
   choose(table.row(next).data());

@@ -1,9 +1,13 @@
-// The payload: base64 of gzip of header length, header, arrays (packing.py).
-async function unpacked(text) {
+// Base64 of gzip, as a response that gives text or bytes.
+function inflated(text) {
   const characters = atob(text), bytes = new Uint8Array(characters.length);
   for (let i = 0; i < characters.length; i++) bytes[i] = characters.charCodeAt(i);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const buffer = await new Response(stream).arrayBuffer();
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+// The payload: base64 of gzip of header length, header, arrays (packing.py).
+async function unpacked(text) {
+  const buffer = await inflated(text).arrayBuffer();
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
   const arrays = {};

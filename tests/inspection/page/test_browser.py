@@ -59,7 +59,8 @@ def pages(tmp_path_factory) -> SimpleNamespace:
 
 
 def column(tab: Any, n: int) -> list[str]:
-    return [line.locator("td").nth(n).inner_text() for line in tab.locator("#table-holder tbody tr").all()]
+    lines = tab.locator("#table-holder tbody tr")
+    return lines.evaluate_all("(lines, n) => lines.map((line) => line.cells[n].innerText)", n)
 
 
 def test_the_overview_shows_scores_and_plots(open_page, pages):
@@ -80,6 +81,7 @@ def test_sorting_filtering_and_searching(open_page, pages):
     scores = [float(s) for s in column(tab, 1)]
     assert scores == sorted(scores, reverse=True)
     tab.click("#table-holder th >> text=feature")
+    tab.wait_for_selector(".dt-scroll-head th.dt-ordering-asc >> text=feature")
     assert [int(i) for i in column(tab, 0)[:5]] == [0, 1, 2, 3, 4]
     assert "33 features" in tab.locator(".dt-info").inner_text()  # dead ones are hidden
     tab.uncheck("#hide-dead")
@@ -150,6 +152,24 @@ def test_two_side_by_side(open_page, pages):
     assert tab.locator("#compare .side").count() == 2
 
 
+def test_compare_before_anything_was_chosen_shows_the_first_by_score(open_page, pages):
+    tab = open_page(pages.two)
+    tab.click("#tab-compare")
+    assert tab.locator("#compare .side h2").first.inner_text().startswith("Feature 35 of planted")
+
+
+def test_an_address_opens_its_feature_a_dead_one_too_and_no_feature_is_no_choice(open_page, pages):
+    tab = open_page(pages.toy, "#0/39")
+    assert tab.locator("#feature h2").inner_text() == "Feature 39"
+    assert "does not fire" in tab.locator("#feature").inner_text()
+    tab.evaluate("location.hash = '#0/3'")
+    tab.wait_for_selector("#feature h2 >> text=/^Feature 3$/")
+    tab.fill("#search", "no such circuit")
+    tab.click("#table-holder tbody tr")
+    assert tab.locator("#feature h2").inner_text() == "Feature 3"
+    assert tab.evaluate("location.hash") == "#0/3"
+
+
 def test_tokens_are_text_whatever_they_hold(open_page, pages):
     tab = open_page(pages.text)
     tab.click("#tab-features")
@@ -184,8 +204,10 @@ def test_light_and_dark(open_page, pages):
 
 def test_ten_thousand_features_are_a_few_elements(open_page, tmp_path):
     torch.manual_seed(0)
-    write_page([inspected.text(d_sae=10_000)], tmp_path / "large.html", token_text=inspected.token_text)
-    assert (tmp_path / "large.html").stat().st_size < 15e6
+    large = inspected.text(d_sae=10_000)
+    write_page([large, large], tmp_path / "two.html", token_text=inspected.token_text)
+    assert (tmp_path / "two.html").stat().st_size < 15e6
+    write_page([large], tmp_path / "large.html", token_text=inspected.token_text)
     tab = open_page(tmp_path / "large.html")
     tab.click("#tab-features")
     tab.wait_for_selector("#feature h2")
