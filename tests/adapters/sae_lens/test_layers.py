@@ -60,8 +60,8 @@ def test_hooks_of_no_mlp_need_both_ends():
 def test_what_is_asked_for_goes_before_what_metadata_say():
     model = tiny_models.bridge("llama")
     assert layer_of(model, [says("blocks.1.mlp.hook_in")], block=0).hook_in == "blocks.0.mlp.hook_in"
-    ends = {"hook_in": "blocks.0.mlp.hook_in", "hook_out": "blocks.0.mlp.hook_out"}
-    assert layer_of(model, [says(None)], **ends).hook_in == "blocks.0.mlp.hook_in"
+    hook_in, hook_out = "blocks.0.mlp.hook_in", "blocks.0.mlp.hook_out"
+    assert layer_of(model, [says(None)], hook_in=hook_in, hook_out=hook_out).hook_in == hook_in
     with pytest.raises(ValueError, match="Their metadata say None"):
         layer_of(model, [says(None)])
     with pytest.raises(ValueError, match=r"say blocks.0.mlp.hook_in, blocks.1.mlp.hook_in"):
