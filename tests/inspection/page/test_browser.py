@@ -30,7 +30,7 @@ def browser() -> Iterator[Any]:
 def open_page(browser) -> Iterator[Any]:
     """Opens a page from disk; at the end there was no error, and no request but for the page and its own scripts."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     said: list[str] = []
     asked: list[str] = []
 
@@ -68,7 +68,7 @@ def test_the_overview_shows_scores_and_plots(open_page, pages):
     assert tab.locator("#overview table th").nth(1).inner_text() == "planted"
     flagged = tab.locator("#overview tr", has_text="flagged features")
     assert flagged.locator("td").inner_text() == "1"
-    assert tab.locator("#overview [role=img] .main-svg").first.is_visible()
+    tab.wait_for_selector("#overview [role=img] .main-svg")  # plots come after the page
     assert tab.locator("#tab-compare").is_hidden()
 
 
@@ -215,6 +215,7 @@ def test_ten_thousand_features_are_a_few_elements(open_page, tmp_path):
     assert "10,000 features" in tab.locator(".dt-info").inner_text()
     assert tab.locator("#table-holder tbody tr").count() < 200
     tab.click("#table-holder th >> text=feature")
+    tab.wait_for_selector(".dt-scroll-head th.dt-ordering-asc >> text=feature")
     tab.focus("#table-holder")
     tab.keyboard.press("End")
     assert tab.locator("#feature h2").inner_text() == "Feature 9999"
