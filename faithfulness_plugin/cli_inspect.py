@@ -108,7 +108,7 @@ def inspect(
                         layer_name=subject.name,
                         circuits=subject.circuits,
                         kinks=subject.kinks,
-                        on_rows=lambda n: lines.advance(n),
+                        on_rows=lines.advance,
                     )
                 )
         if records is not None:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import torch
@@ -75,6 +76,4 @@ def opened(page: Path) -> tuple[float | None, float | None, float | None]:
 
 def installed_browser() -> str | None:
     """The first Chromium on PATH."""
-    from shutil import which
-
     return next((path for name in BROWSER if (path := which(name))), None)

@@ -4,7 +4,7 @@ import numpy as np
 
 from faithfulness_plugin.benchmarks.inspection.schema import CONDITIONS, PassageResult, Scored, ToyScoresResult
 from faithfulness_plugin.benchmarks.inspection.toy import area_under_curve
-from faithfulness_plugin.benchmarks.markdown import markdown_table
+from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table, share_text
 from faithfulness_plugin.benchmarks.schema import Share
 from faithfulness_plugin.benchmarks.statistics import interval, share
 
@@ -28,9 +28,7 @@ def toy_table(result: ToyScoresResult) -> str:
                 _share(first),
                 _share(found),
                 _share(none),
-                f"{min((each.scores[f] for each in there for f in each.true), default=float('nan')):.2f}"
-                if there
-                else "—",
+                f"{min(each.scores[f] for each in there for f in each.true):.2f}" if there else "—",
                 f"{max(others):.2f}",
             ]
         )
@@ -123,12 +121,8 @@ def _seconds(value: float | None) -> str:
 
 
 def _share(of: Share | None) -> str:
-    return "—" if of is None else f"{of.count} of {of.n} [{of.low:.2f}, {of.high:.2f}]"
+    return "—" if of is None else share_text(of)
 
 
 def _mean(values: list[float] | list[int], digits: int) -> str:
-    if not values:
-        return "—"
-    of = interval(values)
-    half = "" if of.high is None else f" ± {of.high - of.mean:.{digits}f}"
-    return f"{of.mean:.{digits}f}{half}"
+    return interval_text(interval(values), digits) if values else "—"

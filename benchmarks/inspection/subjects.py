@@ -26,8 +26,6 @@ from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 from faithfulness_plugin.toy.inputs import AbsInputs
 
-ROWS = 8192
-
 
 class SubjectError(ValueError):
     """A layer or rows that cannot be had; the message says what to do."""

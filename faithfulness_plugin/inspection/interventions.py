@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
-from faithfulness_plugin.adapters.sae_lens.layers import layer_at
+from faithfulness_plugin.adapters.sae_lens.layers import layer_of
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.metrics.downstream import Effect, effect
@@ -141,10 +141,9 @@ def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer,
         return TransformerLensHooks(layer), HookedLayer("hook_in", "hook_out", layer), ["hook_out"]
     hooks = TransformerLensHooks(model)
     if layer is None:
-        name = getattr(transcoder.cfg.metadata, "hook_name", None)
-        if not name:
+        if not getattr(transcoder.cfg.metadata, "hook_name", None):
             raise ValueError("the transcoder's metadata do not say which layer it replaces: pass layer=")
-        layer = layer_at(model, name)
+        layer = layer_of(model, [transcoder])
     return hooks, layer, stages_after(hooks, layer)
 
 

@@ -13,7 +13,7 @@ from faithfulness_plugin import (
     StandardTrainingTranscoder,
     StandardTrainingTranscoderConfig,
 )
-from faithfulness_plugin.adapters.transformer_lens import mlp_layer
+from faithfulness_plugin.adapters.transformer_lens import layer_between, mlp_layer
 from faithfulness_plugin.inspection.interventions import intervene
 
 D = tiny_models.D_MODEL
@@ -112,6 +112,15 @@ def test_what_is_steered_moves_the_transcoders_output_by_what_the_feature_writes
     size = (written.norm() * tokens.shape[1] ** 0.5).item()
     assert found.size_layer[0] == pytest.approx(size)
     assert found.size_transcoder[0] == pytest.approx(size)
+
+
+def test_a_transcoder_that_reads_before_the_norms_scale_is_changed_there():
+    model, tokens = MODELS["sae"](), tiny_models.tokens()
+    between = layer_between(model, "blocks.0.ln2.hook_normalized", "blocks.0.hook_mlp_out")
+    transcoder = transcoder_of(between)
+    found = intervene(transcoder, tokens, 1, model=model, do="steer", value=0.5)
+    assert found == intervene(transcoder, tokens, 1, model=model, layer=between, do="steer", value=0.5)
+    assert found != intervene(transcoder, tokens, 1, model=model, layer=mlp_layer(model, 0), do="steer", value=0.5)
 
 
 def test_tokens_that_are_not_kept_are_left_alone():

@@ -10,14 +10,14 @@ function showCompare(container) {
     text: "A feature's twin is the other transcoder's feature whose directions are most like its own: the cosine of what " +
       "they read (0 where they read opposite directions) times that of what they write. 1: the same mechanism is in both; a feature without a twin is one that the " +
       "other does not have." }));
-  const plots = element("div", { className: "plots" });
+  const plots = element("div", { className: "plots" }), scores = [0, 1].map(liveScores);
   plots.append(plot("Features by the likeness of their twins.", () => ({
     traces: [a, b].map((t, n) => ({ type: "histogram", name: plain(t.name), opacity: 0.7, x: twins(n),
       xbins: { start: -1, end: 1.0001, size: 0.04 }, marker: { color: colour(SIDES[n]) } })),
     barmode: "overlay", xaxis: { title: { text: "likeness" }, range: [-0.2, 1] }, yaxis: { title: { text: "features" } } })));
   plots.append(plot("Datapoint scores of the hundred features with the largest, and those of their twins.", () => ({
-    traces: [a, b].map((t, n) => ({ mode: "markers", name: plain(t.name), x: liveScores(n).map(([s]) => s),
-      y: liveScores(n).map(([, s]) => s), text: liveScores(n).map(([, , i]) => `feature ${i}`),
+    traces: [a, b].map((t, n) => ({ mode: "markers", name: plain(t.name), x: scores[n].map(([s]) => s),
+      y: scores[n].map(([, s]) => s), text: scores[n].map(([, , i]) => `feature ${i}`),
       hovertemplate: "%{text}: %{x:.3g}, twin %{y:.3g}<extra></extra>",
       marker: { color: colour(SIDES[n]), symbol: n ? "diamond-open" : "circle", size: 7, opacity: 0.7 } })),
     xaxis: { title: { text: "score" } }, yaxis: { title: { text: "score of the twin" } } })));
