@@ -5,7 +5,9 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
+import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -20,7 +22,9 @@ def settings_in(looks_like: str, path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError as error:
-        raise FormatError(f"{path.parent} looks like {looks_like}, and lacks {path.name}: copy it there, too") from error
+        raise FormatError(
+            f"{path.parent} looks like {looks_like}, and lacks {path.name}: copy it there, too"
+        ) from error
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except (ValueError, yaml.YAMLError) as error:
@@ -39,12 +43,15 @@ def tensors_in(path: Path) -> Any:
             raise FormatError(f"{path} is {'empty' if path.is_file() else 'no file'}: fetch it again")
         if path.suffix == ".safetensors":
             return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror or error}): check the path") from error
     except pickle.UnpicklingError as error:
         raise FormatError(f"{path} is no state dict: it holds more than tensors and plain values") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, LookupError) as error:
+    except (SafetensorError, RuntimeError, EOFError, ValueError, TypeError, LookupError, BadZipFile) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise FormatError(f"{path} is damaged ({said}): fetch it again") from error
 
@@ -58,9 +65,12 @@ def peek_settings(path: Path) -> Mapping[str, Any]:
 
 
 def peek_names(path: Path) -> frozenset[str]:
-    """The names of the tensors in a .safetensors file, and none where it cannot be read."""
+    """The names of the tensors in a .safetensors or .npz file, and none where it cannot be read."""
     try:
+        if path.suffix == ".npz":
+            with ZipFile(path) as arrays:
+                return frozenset(name.removesuffix(".npy") for name in arrays.namelist())
         with safe_open(path, framework="pt") as file:
             return frozenset(file.keys())
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, BadZipFile):
         return frozenset()
