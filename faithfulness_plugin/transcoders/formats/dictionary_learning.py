@@ -191,6 +191,18 @@ def _batch_topk(weights: Mapping[str, Tensor]) -> Parts:
     }
 
 
+def _matryoshka(weights: Mapping[str, Tensor]) -> Parts:
+    """As BatchTopK: in the finished dictionary all groups of features are active, whose sizes group_sizes has."""
+    if (total := int(weights["group_sizes"].sum())) != len(weights["b_enc"]):
+        raise FormatError(f"group_sizes sum to {total}, and there are {len(weights['b_enc'])} features")
+    b_enc = centred(weights["b_enc"], weights["W_enc"], weights["b_dec"])
+    return {
+        **{name: weights[name] for name in ("W_enc", "W_dec", "b_dec")},
+        "b_enc": b_enc,
+        "threshold": weights["threshold"].clamp_min(0).to(b_enc).expand(len(b_enc)),
+    }
+
+
 LINEAR = {"encoder.weight": "d_sae d", "encoder.bias": "d_sae", "decoder.weight": "d d_sae"}
 DICTIONARIES: dict[str, Dictionary] = {
     "AutoEncoder": Dictionary(Tensors({**LINEAR, "bias": "d"}), _relu),
@@ -214,6 +226,20 @@ DICTIONARIES: dict[str, Dictionary] = {
     # the threshold of TopK is an estimate for use_threshold=True, which no dictionary is loaded with
     "AutoEncoderTopK": Dictionary(Tensors({**LINEAR, "b_dec": "d", "k": ""}, harmless=("threshold",)), _topk),
     "BatchTopKSAE": Dictionary(Tensors({**LINEAR, "b_dec": "d", "threshold": ""}, harmless=("k",)), _batch_topk),
+    "MatryoshkaBatchTopKSAE": Dictionary(
+        Tensors(
+            {
+                "W_enc": "d d_sae",
+                "b_enc": "d_sae",
+                "W_dec": "d_sae d",
+                "b_dec": "d",
+                "threshold": "",
+                "group_sizes": "groups",
+            },
+            harmless=("k",),
+        ),
+        _matryoshka,
+    ),
 }
 """By the name in `dict_class`."""
 

@@ -122,8 +122,8 @@ def _activation(config: Mapping[str, Any], where: Path) -> str:
     activation = str(config["act_fn"]).lower()
     if activation not in ("relu", "topk", "jumprelu"):
         raise FormatError(
-            f"{where} says act_fn: {config['act_fn']}, and relu, topk and jumprelu are read: batchtopk chooses features "
-            "over a batch, and is no function of one row (convert it to jumprelu with llamascopium first)"
+            f"{where} says act_fn: {config['act_fn']}, and relu, topk and jumprelu are read: batchtopk chooses over "
+            "a batch, and is no function of one row (convert it to jumprelu with llamascopium first)"
         )
     if activation == "topk" and (config.get("jump_relu_threshold") or 0) > 0:
         return "jumprelu"  # the library reads such files so

@@ -4,7 +4,16 @@ from pathlib import Path
 
 from sae_lens.saes.transcoder import Transcoder
 
-from faithfulness_plugin.transcoders.formats import circuit_tracer, dictionary_learning, sae_lens, sparsify
+from faithfulness_plugin.transcoders.formats import (
+    circuit_tracer,
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    llamascopium,
+    sae_lens,
+    sparsify,
+    transcoder_circuits,
+)
 from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
 from faithfulness_plugin.transcoders.formats.inside import transcoders_inside
 from faithfulness_plugin.transcoders.formats.rule import FormatError
@@ -14,6 +23,10 @@ FORMATS: tuple[Format, ...] = (
     sparsify.FORMAT,
     dictionary_learning.FORMAT,
     circuit_tracer.FORMAT,
+    gemma_scope.FORMAT,
+    gemma_scope_2.FORMAT,
+    transcoder_circuits.FORMAT,
+    llamascopium.FORMAT,
 )
 """Of formats that a folder resembles equally, the first reads it."""
 
