@@ -12,6 +12,7 @@ from faithfulness_plugin.transcoders.formats import registry
 from faithfulness_plugin.transcoders.formats.format import Request
 from faithfulness_plugin.transcoders.formats.parts import require_autoencoder_asked, require_transcoder_asked
 from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.releases import is_release, near_releases, read_release
 
 
 def load_transcoder(
@@ -53,11 +54,15 @@ def load_transcoder(
     try:
         if is_hub_path(source):
             path = fetched(source, layer=layer)
+        elif is_release(source):
+            return _as_asked(read_release(source, request), path, request)
+        elif not path.exists() and (near := near_releases(source)):
+            raise FormatError(f"{source} does not exist, and SAELens's list has no such release: {near}")
         return _as_asked(registry.read(path, request), path, request)
     except OSError as error:
         raise FormatError(f"{error.filename or path} cannot be read ({error.strerror}): check the path") from error
     except FormatError as error:
-        raise error if str(path) in str(error) else FormatError(f"{path}: {error}") from error
+        raise error if str(path) in str(error) or str(source) in str(error) else FormatError(f"{path}: {error}") from error
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
         said = next(iter(str(error).splitlines()), "")
         raise FormatError(
@@ -75,9 +80,7 @@ def _as_asked(transcoder: Transcoder, path: Path, request: Request) -> Transcode
     metadata = transcoder.cfg.metadata
     said = _layer_of(metadata)
     if request.layer is not None and said is not None and request.layer != said:
-        raise FormatError(
-            f"{path} is of layer {said}, and layer={request.layer} was asked for: pass one of the two"
-        )
+        raise FormatError(f"{path} is of layer {said}, and layer={request.layer} was asked for: pass one of the two")
     reads, writes = next(
         (
             (metadata[side], metadata[f"{side}_out"])

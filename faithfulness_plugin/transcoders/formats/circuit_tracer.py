@@ -63,7 +63,9 @@ def parts_of(folder: Path) -> dict[int, Path | str]:
             raise FormatError(f"{folder} has {CONFIG} as {TITLE}, and lacks layer_N.safetensors: copy them there, too")
         return found
     if not isinstance(listed, list) or not all(isinstance(part, str) for part in listed):
-        raise FormatError(f"{folder / CONFIG}: transcoders is to be a list of paths or hf:// addresses, one for a layer")
+        raise FormatError(
+            f"{folder / CONFIG}: transcoders is to be a list of paths or hf:// addresses, one for a layer"
+        )
     return {i: part if "://" in part else folder / part for i, part in enumerate(listed)}
 
 
@@ -104,7 +106,8 @@ def _read_layer(folder: Path, part: Path | str, layer: int, request: Request) ->
         "hook_name_out": f"blocks.{layer}.{config['feature_output_hook']}",
     }
     file = part if isinstance(part, Path) else fetched(part)
-    if not (file.suffix == ".safetensors" and (not file.exists() or peek_names(file) & {*TENSORS.needs})):
+    names = peek_names(file)
+    if file.suffix != ".safetensors" or (names and not names & {*TENSORS.needs}):
         return _of_another_format(file, where, config, metadata, request)
     tensors = TENSORS.check(f"a layer of {TITLE}", file, tensors_in(file), device=request.device, dtype=request.dtype)
     return transcoder_of(

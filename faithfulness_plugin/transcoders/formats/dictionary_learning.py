@@ -90,7 +90,8 @@ def read(path: Path, request: Request) -> Transcoder:
     trainer = TRAINER.check(f"the trainer of {TITLE}", where, config["trainer"])
     buffer = BUFFER.check(f"the buffer of {TITLE}", where, config.get("buffer", {}))
     if trainer["dict_class"] not in DICTIONARIES:
-        raise FormatError(f"{where}: dict_class {trainer['dict_class']} is not known: choose from {', '.join(DICTIONARIES)}")
+        known = ", ".join(DICTIONARIES)
+        raise FormatError(f"{where}: dict_class {trainer['dict_class']} is not known: choose from {known}")
     autoencoder = buffer.get("io", "in_and_out") in ("in", "out")
     if autoencoder:
         module = trainer.get("submodule_name") or "its module"
@@ -221,7 +222,8 @@ DICTIONARIES: dict[str, Dictionary] = {
         _gated,
     ),
     "JumpReluAutoEncoder": Dictionary(
-        Tensors({"W_enc": "d d_sae", "b_enc": "d_sae", "W_dec": "d_sae d", "b_dec": "d", "threshold": "d_sae"}), _jumprelu
+        Tensors({"W_enc": "d d_sae", "b_enc": "d_sae", "W_dec": "d_sae d", "b_dec": "d", "threshold": "d_sae"}),
+        _jumprelu,
     ),
     # the threshold of TopK is an estimate for use_threshold=True, which no dictionary is loaded with
     "AutoEncoderTopK": Dictionary(Tensors({**LINEAR, "b_dec": "d", "k": ""}, harmless=("threshold",)), _topk),

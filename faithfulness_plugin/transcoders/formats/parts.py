@@ -19,7 +19,13 @@ from sae_lens.saes.transcoder import (
 from torch import Tensor
 
 from faithfulness_plugin.transcoders.formats.format import Request
-from faithfulness_plugin.transcoders.formats.rule import FormatError, Where, require_finite, require_keys, require_shapes
+from faithfulness_plugin.transcoders.formats.rule import (
+    FormatError,
+    Where,
+    require_finite,
+    require_keys,
+    require_shapes,
+)
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder, TopKTranscoderConfig
 
 __all__ = [

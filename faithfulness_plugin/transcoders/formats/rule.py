@@ -50,13 +50,15 @@ class Settings:
         known = {*self.needs, *self.reads, *self.only, *self.harmless}
         if unknown := [str(name) for name in found if name not in known]:
             raise FormatError(
-                f"{where} has the setting{'s' * (len(unknown) > 1)} {_listed(unknown)}, which {looks_like} is not known "
-                "to have and which may change the function: read it with the library that wrote it, or take out what "
-                "has no influence there"
+                f"{where} has the setting{'s' * (len(unknown) > 1)} {_listed(unknown)}, which {looks_like} is not "
+                "known to have and which may change the function: read it with the library that wrote it, or take out "
+                "what has no influence there"
             )
         for name, values in self.only.items():
             # True == 1 and 0 == False in Python, and "1" is no number
-            if name in found and not any(found[name] is v or (type(found[name]) is type(v) and found[name] == v) for v in values):
+            if name in found and not any(
+                found[name] is v or (type(found[name]) is type(v) and found[name] == v) for v in values
+            ):
                 raise FormatError(
                     f"{where} says {name}: {found[name]!r}, which changes the function and is not read here; only "
                     f"{' or '.join(map(repr, values))} is"
@@ -152,7 +154,9 @@ def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[
             alone or right[dimension] == size
             for alone, dimension, size in zip(free, dimensions, shape[::-1], strict=True)
         )
-        fits = shape[::-1] if transposed else [d if alone else right[d] for alone, d in zip(free, dimensions, strict=True)]
+        fits = (
+            shape[::-1] if transposed else [d if alone else right[d] for alone, d in zip(free, dimensions, strict=True)]
+        )
         wanted = f"[{', '.join(map(str, fits))}]" + ": it stands transposed" * transposed
         raise FormatError(f"{where}: {name} has shape {shape}, and by all else it should have {wanted}")
 
@@ -165,8 +169,8 @@ def require_finite(where: Where, name: str, tensor: Tensor) -> None:
     values = tensor.float() if tensor.element_size() == 1 else tensor
     if (n_bad := int((~values.isfinite()).sum())) > 0:
         raise FormatError(
-            f"{where}: {name} has {n_bad} of {tensor.numel()} values that are NaN or infinite: fetch the file again, or "
-            "train the transcoder again"
+            f"{where}: {name} has {n_bad} of {tensor.numel()} values that are NaN or infinite: fetch the file "
+            "again, or train the transcoder again"
         )
 
 

@@ -56,7 +56,11 @@ def read(path: Path, request: Request) -> Transcoder:
     """
     folder = path if path.is_dir() else path.parent
     return read_parts(
-        settings_in(TITLE, folder / CONFIG), folder / CONFIG, lambda: tensors_in(folder / WEIGHTS), folder / WEIGHTS, request
+        settings_in(TITLE, folder / CONFIG),
+        folder / CONFIG,
+        lambda: tensors_in(folder / WEIGHTS),
+        folder / WEIGHTS,
+        request,
     )
 
 
@@ -77,9 +81,9 @@ def read_parts(
         return _of_another_class(name, config, where, request)
     of = ARCHITECTURES[name]
     shared = AUTOENCODER if of.autoencoder else TRANSCODER
-    Settings(
-        needs=(*shared.needs, *of.settings), reads=of.may_have, only=shared.only, harmless=shared.harmless
-    ).check(f"{TITLE}'s {name}", where, config)
+    Settings(needs=(*shared.needs, *of.settings), reads=of.may_have, only=shared.only, harmless=shared.harmless).check(
+        f"{TITLE}'s {name}", where, config
+    )
     if not isinstance(metadata := config["metadata"], Mapping):
         raise FormatError(f"{where}: metadata is {metadata!r}, and values by name are needed")
     if of.autoencoder:

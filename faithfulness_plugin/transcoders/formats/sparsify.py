@@ -60,9 +60,7 @@ def read(path: Path, request: Request) -> Transcoder:
     sizes = {"d_in": (config["d_in"], f"d_in in {CONFIG}")}
     if config.get("num_latents"):
         sizes["d_sae"] = (config["num_latents"], f"num_latents in {CONFIG}")
-    weights = TENSORS.check(
-        TITLE, file, tensors_in(file), sizes=sizes, device=request.device, dtype=request.dtype
-    )
+    weights = TENSORS.check(TITLE, file, tensors_in(file), sizes=sizes, device=request.device, dtype=request.dtype)
     W_enc, b_enc = weights["encoder.weight"].mT, weights["encoder.bias"]
     return transcoder_of(
         W_enc=W_enc,
@@ -81,6 +79,4 @@ def _hookpoint(folder: Path) -> str:
     return folder.parent.name if re.fullmatch(r"seed\d+", folder.name) else folder.name
 
 
-FORMAT = Format(
-    title=TITLE, writes=f"{CONFIG} and {WEIGHTS}", likeness=likeness, read=read, folders=(WEIGHTS,)
-)
+FORMAT = Format(title=TITLE, writes=f"{CONFIG} and {WEIGHTS}", likeness=likeness, read=read, folders=(WEIGHTS,))
