@@ -4,6 +4,8 @@ huggingface_hub fetches them: its cache, progress, resumption, tokens and offlin
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,6 +20,8 @@ LAYER = (re.compile(r"layer_(\d+)\.safetensors"), re.compile(r".*blocks\.(\d+)\.
 CROSS_LAYER = re.compile(r"W_(enc|dec)_\d+\.safetensors")
 IN_FOLDER = "checkpoints/final.safetensors"
 """Where llamascopium keeps the weights of a folder."""
+
+_ONLINE = "connect once to fetch it, or pass a local folder"
 
 
 @dataclass(frozen=True)
@@ -95,21 +99,51 @@ def repo_of(path: Path) -> str | None:
     return None
 
 
+@contextmanager
+def fetching(of: HubPath) -> Iterator[None]:
+    """Says in one line what went wrong between here and the hub. Raises FormatError."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise FormatError(
+            f"{of}: access to {of.repo} is not granted: accept its terms on https://huggingface.co/{of.repo}, and log "
+            "in (hf auth login)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise FormatError(f"{of}: {of.repo} has no revision {of.revision}: pass a branch, a tag or a commit") from error
+    except errors.RepositoryNotFoundError as error:
+        raise FormatError(
+            f"{of}: the hub has no repository {of.repo} that can be read from here: check owner and name; for a "
+            "private one log in first (hf auth login)"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise FormatError(f"{of}: the hub cannot be reached, and not all of it is in its cache: {_ONLINE}") from error
+    except errors.EntryNotFoundError as error:
+        raise FormatError(f"{of}: {_said(error)}") from error
+    except errors.HFValidationError as error:
+        raise FormatError(f"{of} is no address: {_said(error)}") from error
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:
+        raise FormatError(f"{of} could not be fetched ({_said(error)}): try again, which resumes") from error
+
+
+def is_reachable(of: HubPath) -> bool:
+    """Whether the hub can be reached. Raises FormatError where there is no such repository, or where nothing of it is
+    in the hub's cache either."""
+    return _contents(of).cached is None
+
+
 def _fetched(of: HubPath, layer: int | None) -> tuple[Path, list[str]]:
     import huggingface_hub as hub
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
 
     contents = _contents(of)
     names = needed(of, contents.names, layer, contents.reason)
     if contents.cached is not None:
         return contents.cached, names
-    try:
-        patterns = [re.sub(r"([*?[])", r"[\1]", name) for name in names]
+    patterns = [re.sub(r"([*?[])", r"[\1]", name) for name in names]
+    with fetching(of):
         return Path(hub.snapshot_download(of.repo, revision=of.revision, allow_patterns=patterns)), names
-    except GatedRepoError as error:
-        raise FormatError(_gated(of)) from error
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        raise FormatError(f"{of} could not be fetched ({_said(error)}): try again, which resumes") from error
 
 
 def _contents(of: HubPath) -> _Contents:
@@ -120,23 +154,16 @@ def _contents(of: HubPath) -> _Contents:
     import huggingface_hub as hub
     from huggingface_hub import constants, errors
 
-    try:
-        info = hub.HfApi().model_info(of.repo, revision=of.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        return _Contents([file.rfilename for file in info.siblings or []])
-    except errors.GatedRepoError as error:
-        raise FormatError(_gated(of)) from error
-    except errors.RevisionNotFoundError as error:
-        raise FormatError(f"{of}: {of.repo} has no revision {of.revision}: pass a branch, a tag or a commit") from error
-    except errors.RepositoryNotFoundError as error:
-        raise FormatError(
-            f"{of}: the hub has no repository {of.repo} that can be read from here: check owner and name; for a "
-            "private one log in first (hf auth login)"
-        ) from error
-    except errors.HFValidationError as error:
-        raise FormatError(f"{of} is no address: {_said(error)}") from error
-    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:
-        offline, reason = isinstance(error, errors.OfflineModeIsEnabled), _said(error)
-    reason = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({reason})"
+    permanent = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
+    with fetching(of):
+        try:
+            info = hub.HfApi().model_info(of.repo, revision=of.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            return _Contents([file.rfilename for file in info.siblings or []])
+        except (errors.HTTPError, OSError) as error:
+            if isinstance(error, permanent):
+                raise
+            offline, said = isinstance(error, errors.OfflineModeIsEnabled), _said(error)
+    reason = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({said})"
     try:
         # no patterns: where this is, whether or not all of the repository is there
         cached = hub.snapshot_download(of.repo, revision=of.revision, allow_patterns=[], local_files_only=True)
@@ -144,9 +171,6 @@ def _contents(of: HubPath) -> _Contents:
         raise FormatError(f"{of}: {reason}, and nothing of {of.repo} is in its cache: {_ONLINE}") from error
     root = Path(cached)
     return _Contents([str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()], root, reason)
-
-
-_ONLINE = "connect once to fetch it, or pass a local folder"
 
 
 def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -> list[str]:
@@ -210,21 +234,14 @@ def _one_transcoder(of: HubPath, weights: list[str]) -> list[str]:
         return known
     if any(CROSS_LAYER.fullmatch(n) for n in weights):
         raise FormatError(
-            f"{of} is a cross-layer transcoder ({_listed(sorted(weights), most=2)}): each of its layers writes to all later "
-            "ones, and there is no one layer whose Jacobian it has"
+            f"{of} is a cross-layer transcoder ({_listed(sorted(weights), most=2)}): each of its layers writes to all "
+            "later ones, and there is no one layer whose Jacobian it has"
         )
     raise FormatError(f"{of} holds {len(weights)} files of weights: {_listed(sorted(weights))}: pass one of them")
 
 
 def _listed(names: list[str], before: str = "", most: int = 6) -> str:
     return before + ", ".join(names[:most]) + ", ..." * (len(names) > most)
-
-
-def _gated(of: HubPath) -> str:
-    return (
-        f"{of}: access to {of.repo} is not granted: accept its terms on https://huggingface.co/{of.repo}, and log in "
-        "(hf auth login)"
-    )
 
 
 def _said(error: Exception) -> str:

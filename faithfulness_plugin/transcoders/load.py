@@ -62,7 +62,8 @@ def load_transcoder(
     except OSError as error:
         raise FormatError(f"{error.filename or path} cannot be read ({error.strerror}): check the path") from error
     except FormatError as error:
-        raise error if str(path) in str(error) or str(source) in str(error) else FormatError(f"{path}: {error}") from error
+        named = str(path) in str(error) or str(source) in str(error)
+        raise error if named else FormatError(f"{path}: {error}") from error
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
         said = next(iter(str(error).splitlines()), "")
         raise FormatError(
