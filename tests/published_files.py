@@ -5,11 +5,15 @@ through every kind of fault. Tensors are random and small, and all of their size
 """
 
 import json
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -168,6 +172,51 @@ def sparsify(**settings: Any) -> Published:
     return Published(tensors, formula, safetensors_and_json, "sae.safetensors", config, "cfg.json")
 
 
+# clt-training ----------------------------------------------------------------------------------------
+
+
+def clt_training(n_targets: int = 0) -> Published:
+    """`SparseCoder.save_to_disk` of clt-training, with one target or none, and all of its scales."""
+    common = {"encoder.weight": torch.randn(N, D), "encoder.bias": torch.randn(N)}
+    one = {"W_dec": torch.randn(N, D), "b_dec": torch.randn(D), "W_skip": torch.randn(D, D)}
+    one |= {"post_enc": torch.zeros(N), "post_enc_scale": torch.randn(N)}
+    norms = {"in_norm": torch.tensor([3.1]), "out_norm": torch.tensor([0.7])}
+    tensors = {**common, **norms, **({f"{name}s.0": t for name, t in one.items()} if n_targets else one)}
+
+    def formula(w: Weights, x: Tensor) -> Tensor:
+        w = {name.removesuffix("s.0"): tensor for name, tensor in w.items()}
+        x = x * (D**0.5 / w["in_norm"])
+        acts = topk(x @ w["encoder.weight"].T + w["encoder.bias"], K)
+        acts = (acts + w["post_enc"] * (acts > 0)) * w["post_enc_scale"]
+        return (acts @ w["W_dec"] + w["b_dec"] + x @ w["W_skip"].T) * (w["out_norm"] / D**0.5)
+
+    config = {
+        "dtype": "none",
+        "activation": "topk",
+        "expansion_factor": 32,
+        "normalize_decoder": False,
+        "num_latents": N,
+        "k": K,
+        "multi_topk": False,
+        "skip_connection": True,
+        "transcode": True,
+        "tp_output": True,
+        "n_targets": n_targets,
+        "n_sources": 0,
+        "normalize_io": True,
+        "divide_cross_layer": False,
+        "train_post_encoder": False,
+        "post_encoder_scale": True,
+        "per_source_tied": False,
+        "secondary_target_tied": False,
+        "coalesce_topk": "none",
+        "topk_coalesced": False,
+        "use_fp8": False,
+        "d_in": D,
+    }
+    return Published(tensors, formula, safetensors_and_json, "sae.safetensors", config, "cfg.json")
+
+
 # dictionary_learning -------------------------------------------------------------------------------
 
 TRAINER = {
@@ -224,6 +273,18 @@ def dictionary_learning(dict_class: str, io: str = "in_and_out") -> Published:
             {"b_dec": torch.randn(D), "k": torch.tensor(K, dtype=torch.int), "threshold": torch.tensor(0.7), **linear},
             _batch_top_k,
         ),
+        "MatryoshkaBatchTopKSAE": (
+            {
+                "W_enc": torch.randn(D, N),
+                "b_enc": torch.randn(N),
+                "W_dec": torch.randn(N, D),
+                "b_dec": torch.randn(D),
+                "k": torch.tensor(K, dtype=torch.int),
+                "threshold": torch.tensor(0.7),
+                "group_sizes": torch.tensor([4, N - 4]),
+            },
+            _matryoshka,
+        ),
     }[dict_class]
     # AutoEncoderNew is trained and saved under the name AutoEncoder
     said = "AutoEncoder" if dict_class == "AutoEncoderNew" else dict_class
@@ -277,6 +338,11 @@ def _batch_top_k(w: Weights, x: Tensor) -> Tensor:
     return jump(z, w["threshold"]) @ w["decoder.weight"].T + w["b_dec"]
 
 
+def _matryoshka(w: Weights, x: Tensor) -> Tensor:
+    z = ((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
+    return jump(z, w["threshold"]) @ w["W_dec"] + w["b_dec"]
+
+
 # circuit-tracer ------------------------------------------------------------------------------------
 
 
@@ -324,6 +390,206 @@ def circuit_tracer(activation: str | None = None, *, k_in_file: bool = False) ->
     return Published(tensors, formula, layer_and_yaml, "layer_0.safetensors", settings, "config.yaml")
 
 
+# Gemma Scope ---------------------------------------------------------------------------------------
+
+
+def arrays(folder: Path, it: Published) -> Path:
+    """A folder with an .npz file."""
+    np.savez(folder / it.weights, **{name: tensor.numpy() for name, tensor in it.tensors.items()})
+    return folder
+
+
+def gemma_scope() -> Published:
+    """A folder of google/gemma-scope-2b-pt-transcoders."""
+    tensors = {
+        "W_enc": torch.randn(D, N),
+        "W_dec": torch.randn(N, D),
+        "b_enc": torch.randn(N),
+        "b_dec": torch.randn(D),
+        "threshold": torch.rand(N),
+    }
+
+    def formula(w: Weights, x: Tensor) -> Tensor:
+        return jump(x @ w["W_enc"] + w["b_enc"], w["threshold"]) @ w["W_dec"] + w["b_dec"]
+
+    return Published(tensors, formula, arrays, "params.npz")
+
+
+def gemma_scope_2(*, affine: bool = True) -> Published:
+    """A folder of google/gemma-scope-2-1b-pt. The affine connection is kept as [d_in, d_out]."""
+    out = OUT if affine else D
+    tensors = {
+        "w_enc": torch.randn(D, N),
+        "w_dec": torch.randn(N, out),
+        "b_enc": torch.randn(N),
+        "b_dec": torch.randn(out),
+        "threshold": torch.rand(N),
+    }
+    if affine:
+        tensors["affine_skip_connection"] = torch.randn(D, out)
+
+    def formula(w: Weights, x: Tensor) -> Tensor:
+        y = jump(x @ w["w_enc"] + w["b_enc"], w["threshold"]) @ w["w_dec"] + w["b_dec"]
+        return y + x @ w["affine_skip_connection"] if affine else y
+
+    settings = {
+        "hf_hook_point_in": "model.layers.13.pre_feedforward_layernorm.output",
+        "hf_hook_point_out": "model.layers.13.post_feedforward_layernorm.output",
+        "width": N,
+        "model_name": "gemma-v3-1b-pt",
+        "architecture": "jump_relu",
+        "l0": 9,
+        "affine_connection": affine,
+        "type": "transcoder",
+    }
+    return Published(tensors, formula, safetensors_and_json, "params.safetensors", settings, "config.json")
+
+
+# transcoder_circuits -------------------------------------------------------------------------------
+
+
+class LanguageModelSAERunnerConfig:
+    """The class that its settings are pickled as, which is not there where they are read."""
+
+
+LanguageModelSAERunnerConfig.__module__ = "sae_training.config"
+
+
+def pickled(folder: Path, it: Published) -> Path:
+    """`SparseAutoencoder.save_model`: an object of settings beside the state dict."""
+    config = LanguageModelSAERunnerConfig()
+    vars(config).update({**it.settings, "dtype": torch.float32, "device": torch.device("cpu")})
+    module = types.ModuleType("sae_training.config")
+    module.LanguageModelSAERunnerConfig = LanguageModelSAERunnerConfig  # pyright: ignore[reportAttributeAccessIssue]
+    there = {"sae_training": types.ModuleType("sae_training"), "sae_training.config": module}
+    with patch.dict(sys.modules, there):  # pickling looks the class up
+        torch.save({"cfg": config, "state_dict": it.tensors}, folder / it.weights)
+    return folder / it.weights
+
+
+def transcoder_circuits() -> Published:
+    """A file of pchlenski/gpt2-transcoders."""
+    tensors = {
+        "W_enc": torch.randn(D, N),
+        "b_enc": torch.randn(N),
+        "W_dec": torch.randn(N, OUT),
+        "b_dec": torch.randn(D),
+        "b_dec_out": torch.randn(OUT),
+    }
+
+    def formula(w: Weights, x: Tensor) -> Tensor:
+        return ((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu() @ w["W_dec"] + w["b_dec_out"]
+
+    settings = {
+        "model_name": "gpt2-small",
+        "hook_point": "blocks.8.ln2.hook_normalized",
+        "hook_point_layer": 8,
+        "hook_point_head_index": None,
+        "is_transcoder": True,
+        "out_hook_point": "blocks.8.hook_mlp_out",
+        "out_hook_point_layer": 8,
+        "d_in": D,
+        "d_out": OUT,
+        "d_sae": N,
+        "l1_coefficient": 1.4e-4,
+        "use_ghost_grads": True,
+        "feature_sampling_method": None,
+        "is_sparse_connection": False,
+    }
+    file = "final_sparse_autoencoder_gpt2-small_blocks.8.ln2.hook_normalized_20.pt"
+    return Published(tensors, formula, pickled, file, settings, file)
+
+
+# llamascopium --------------------------------------------------------------------------------------
+
+LLAMA_SCOPE = {
+    "device": "cuda:0",
+    "seed": 42,
+    "dtype": "torch.bfloat16",
+    "hook_point_in": "blocks.8.ln2.hook_normalized",
+    "hook_point_out": "blocks.8.hook_mlp_out",
+    "use_decoder_bias": True,
+    "d_model": D,
+    "norm_activation": "dataset-wise",
+    "sparsity_include_decoder_norm": True,
+    "use_glu_encoder": False,
+    "top_k": K,
+}
+NORMS = {"in": 3.5, "out": 0.75}
+
+
+def llama_scope() -> Published:
+    """A folder of fnlp/Llama3_1-8B-Base-LXTC-8x (2024): one threshold, compared after norms and scales are folded."""
+    tensors = {
+        "encoder.weight": torch.randn(N, D),
+        "encoder.bias": torch.randn(N),
+        "decoder.weight": torch.randn(D, N),
+        "decoder.bias": torch.randn(D),
+    }
+
+    def formula(w: Weights, x: Tensor) -> Tensor:
+        s_in, s_out = D**0.5 / NORMS["in"], D**0.5 / NORMS["out"]
+        decoder = w["decoder.weight"] * s_in / s_out
+        norms = decoder.norm(dim=0)
+        z = (x @ w["encoder.weight"].T + w["encoder.bias"] / s_in) * norms
+        return jump(z, torch.tensor(0.5)) @ (decoder / norms).T + w["decoder.bias"] / s_out
+
+    settings = {
+        **LLAMA_SCOPE,
+        "apply_decoder_bias_to_pre_encoder": False,
+        "expansion_factor": 8,
+        "d_sae": N,
+        "act_fn": "jumprelu",
+        "jump_relu_threshold": 0.5,
+        "dataset_average_activation_norm": NORMS,
+        "lp": 1,
+        "l1_coefficient": 8e-05,
+        "tp_size": 1,
+    }
+    return Published(
+        tensors, formula, safetensors_and_json, "checkpoints/final.safetensors", settings, "hyperparams.json"
+    )
+
+
+def llamascopium(act_fn: str, norm_activation: str = "dataset-wise") -> Published:
+    """`SparseAutoEncoder.save_pretrained` of llamascopium 2: the average norms stand beside the weights."""
+    tensors = {
+        "W_E": torch.randn(D, N),
+        "b_E": torch.randn(N),
+        "W_D": torch.randn(N, D),
+        "b_D": torch.randn(D),
+    }
+    if norm_activation == "dataset-wise":
+        for end in ("in", "out"):
+            hook = LLAMA_SCOPE[f"hook_point_{end}"]
+            tensors[f"dataset_average_activation_norm.{hook}"] = torch.tensor(NORMS[end])
+    if act_fn == "jumprelu":
+        tensors["activation_function.log_jumprelu_threshold"] = torch.randn(N) / 2
+
+    def formula(w: Weights, x: Tensor) -> Tensor:
+        scaled = norm_activation == "dataset-wise"
+        s_in, s_out = (D**0.5 / NORMS[end] if scaled else 1.0 for end in ("in", "out"))
+        norms = w["W_D"].norm(dim=1)
+        z = (s_in * x @ w["W_E"] + w["b_E"]) * norms
+        if act_fn == "jumprelu":
+            a = jump(z, w["activation_function.log_jumprelu_threshold"].exp())
+        else:
+            a = topk(z, K) if act_fn == "topk" else z.relu()
+        return (a / norms @ w["W_D"] + w["b_D"]) / s_out
+
+    settings = {
+        **LLAMA_SCOPE,
+        "sae_type": "sae",
+        "expansion_factor": N / D,
+        "act_fn": act_fn,
+        "norm_activation": norm_activation,
+        "jumprelu_threshold_window": 2.0,
+        "use_triton_kernel": False,
+        "sparsity_threshold_for_triton_spmm_kernel": 0.996,
+    }
+    return Published(tensors, formula, safetensors_and_json, "sae_weights.safetensors", settings, "config.json")
+
+
 PUBLISHED: dict[str, Callable[[], Published]] = {
     "SAELens transcoder": lambda: sae_lens("transcoder"),
     "SAELens skip": lambda: sae_lens("skip_transcoder"),
@@ -331,16 +597,27 @@ PUBLISHED: dict[str, Callable[[], Published]] = {
     "SAELens JumpReLU skip": sae_lens,
     "SAELens, our TopK": sae_lens_topk,
     "sparsify": sparsify,
+    "clt-training": clt_training,
+    "clt-training, one target": lambda: clt_training(1),
     **{
         f"dictionary_learning {name}": lambda name=name: dictionary_learning(name)
         for name in (
             *("AutoEncoder", "AutoEncoderNew", "GatedAutoEncoder"),
-            *("JumpReluAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE"),
+            *("JumpReluAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE"),
         )
     },
     "circuit-tracer ReLU": circuit_tracer,
     "circuit-tracer JumpReLU": lambda: circuit_tracer("jumprelu"),
     "circuit-tracer TopK": lambda: circuit_tracer("topk"),
     "circuit-tracer TopK, k in the file": lambda: circuit_tracer(k_in_file=True),
+    "Gemma Scope": gemma_scope,
+    "Gemma Scope 2": lambda: gemma_scope_2(affine=False),
+    "Gemma Scope 2, affine": gemma_scope_2,
+    "transcoder_circuits": transcoder_circuits,
+    "Llama Scope": llama_scope,
+    "llamascopium ReLU": lambda: llamascopium("relu"),
+    "llamascopium JumpReLU": lambda: llamascopium("jumprelu"),
+    "llamascopium TopK": lambda: llamascopium("topk"),
+    "llamascopium TopK, folded": lambda: llamascopium("topk", "inference"),
 }
 """Every format, and every function that it can hold."""

@@ -6,6 +6,8 @@ from sae_lens.saes.transcoder import Transcoder
 
 from faithfulness_plugin.transcoders.formats import (
     circuit_tracer,
+    clt_training,
+    cross_layer,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
@@ -20,9 +22,11 @@ from faithfulness_plugin.transcoders.formats.rule import FormatError
 
 FORMATS: tuple[Format, ...] = (
     sae_lens.FORMAT,
+    clt_training.FORMAT,
     sparsify.FORMAT,
     dictionary_learning.FORMAT,
     circuit_tracer.FORMAT,
+    cross_layer.FORMAT,
     gemma_scope.FORMAT,
     gemma_scope_2.FORMAT,
     transcoder_circuits.FORMAT,

@@ -1,23 +1,16 @@
 """The rule of the loader: a format names the tensors and settings that it reads, and all others are refused by name."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
+from faithfulness_plugin.transcoders.formats.shapes import Sizes, require_shapes
 
-class FormatError(ValueError):
-    """What looked like a library's transcoder cannot be read as one."""
-
-
-Where = Path | str
-"""The file that a message speaks of."""
-Sizes = Mapping[str, tuple[Any, str]]
-"""Sizes that settings state, by dimension: the value, and what the setting is called."""
+__all__ = ["FormatError", "Settings", "Tensors", "Where", "require_finite", "require_keys", "require_shapes"]
 
 
 def require_keys(looks_like: str, where: Where, found: Mapping[str, Any], *names: str) -> None:
@@ -112,55 +105,6 @@ class Tensors:
         return {name: _converted(where, name, tensor, device, dtype) for name, tensor in tensors.items()}
 
 
-def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[str, str], sizes: Sizes) -> None:
-    """Raises FormatError, naming the tensor or setting whose sizes the others contradict.
-
-    A dimension has the size that most tensors and settings give it. A square matrix that stands transposed has the
-    right shape, and cannot be told.
-    """
-    for dimension, (size, called) in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise FormatError(f"{where}: {called} is {size!r}, and a whole number above 0 is needed ({dimension})")
-    votes: dict[str, dict[str, int]] = {dimension: {called: size} for dimension, (size, called) in sizes.items()}
-    for name, tensor in tensors.items():
-        dimensions = shapes[name].split()
-        if tensor.ndim != len(dimensions):
-            kind = {0: "one number", 1: "a vector", 2: "a matrix"}.get(len(dimensions), f"{len(dimensions)} dimensions")
-            raise FormatError(f"{where}: {name} has shape {list(tensor.shape)}, and {kind} is needed")
-        for dimension, size in zip(dimensions, tensor.shape, strict=True):
-            # a matrix with one dimension twice votes once
-            votes.setdefault(dimension, {}).setdefault(name, size)
-    right = {dimension: Counter(said.values()).most_common(1)[0][0] for dimension, said in votes.items()}
-    wrong = {
-        name: sum(size != right[d] for d, size in zip(shapes[name].split(), tensor.shape, strict=True))
-        for name, tensor in tensors.items()
-    }
-    for dimension, said in votes.items():
-        counted = Counter(said.values()).most_common(2)
-        suspects = {name: size for name, size in said.items() if size != right[dimension]}
-        tie = len(counted) > 1 and counted[0][1] == counted[1][1]
-        if tie and all(wrong.get(name, 0) < 2 for name in said):
-            each = ", ".join(f"{name} {_says(name, size, tensors)}" for name, size in said.items())
-            raise FormatError(f"{where}: {each}: they disagree on {dimension}")
-        if suspects and not any(name in tensors for name in suspects):
-            name, size = next(iter(suspects.items()))
-            raise FormatError(f"{where}: {name} is {size}, and the weights say {right[dimension]}")
-    if any(wrong.values()):
-        name = max(wrong, key=lambda name: wrong[name])
-        shape, dimensions = list(tensors[name].shape), shapes[name].split()
-        # a dimension that no other weight has may be of any size, unless the sizes fit the other way round
-        free = [set(votes[dimension]) == {name} for dimension in dimensions]
-        transposed = len(shape) == 2 and all(
-            alone or right[dimension] == size
-            for alone, dimension, size in zip(free, dimensions, shape[::-1], strict=True)
-        )
-        fits = (
-            shape[::-1] if transposed else [d if alone else right[d] for alone, d in zip(free, dimensions, strict=True)]
-        )
-        wanted = f"[{', '.join(map(str, fits))}]" + ": it stands transposed" * transposed
-        raise FormatError(f"{where}: {name} has shape {shape}, and by all else it should have {wanted}")
-
-
 def require_finite(where: Where, name: str, tensor: Tensor) -> None:
     """Raises FormatError where some values are NaN or infinite, with their number."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
@@ -182,10 +126,6 @@ def _converted(where: Where, name: str, tensor: Tensor, device: str, dtype: torc
     if not converted.isfinite().all():
         raise FormatError(f"{where}: {name} has values that are too large for {dtype}: pass dtype=None")
     return converted
-
-
-def _says(name: str, size: int, tensors: Mapping[str, Tensor]) -> str:
-    return f"has shape {list(tensors[name].shape)}" if name in tensors else f"is {size}"
 
 
 def _listed(names: Iterable[str], most: int = 12) -> str:

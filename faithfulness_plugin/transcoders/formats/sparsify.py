@@ -51,7 +51,7 @@ def read(path: Path, request: Request) -> Transcoder:
     folder = path if path.is_dir() else path.parent
     file = folder / WEIGHTS
     config = SETTINGS.check(TITLE, folder / CONFIG, settings_in(TITLE, folder / CONFIG))
-    hookpoint = _hookpoint(folder.resolve())
+    hookpoint = hookpoint_of(folder.resolve())
     autoencoder = not config.get("transcode", False)
     if autoencoder:
         require_autoencoder_asked(folder / CONFIG, f"{hookpoint} (transcode: false)", request)
@@ -74,7 +74,7 @@ def read(path: Path, request: Request) -> Transcoder:
     )
 
 
-def _hookpoint(folder: Path) -> str:
+def hookpoint_of(folder: Path) -> str:
     """What the folder is named after; where several seeds are trained, each has one of its own in it."""
     return folder.parent.name if re.fullmatch(r"seed\d+", folder.name) else folder.name
 

@@ -52,6 +52,8 @@ def test_the_function_is_what_the_formula_says(it, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_measured_in_float32_unless_asked_otherwise(it, dtype, tmp_path):
+    if dtype is torch.bfloat16 and it.weights.endswith(".npz"):
+        pytest.skip("numpy has no bfloat16")
     half = it
     for name, tensor in it.tensors.items():
         half = half.with_tensor(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
@@ -113,7 +115,7 @@ def test_a_missing_tensor(it, tmp_path):
             assert name.rpartition(".")[2] in said  # what AutoEncoderNew lacks may be AutoEncoder's "bias"
 
 
-AS_ZERO = {"W_skip", "activation_function.threshold"}
+AS_ZERO = {"W_skip", "activation_function.threshold", "post_enc", "post_encs.0"}
 OPTIONAL = AS_ZERO | {"k", "threshold"}
 """Tensors that some format does without: as if it were zero, or as another function."""
 
@@ -160,7 +162,7 @@ def test_a_number_of_another_rank(it, tmp_path):
 
 
 def test_an_empty_file(it, tmp_path):
-    for file in filter(None, (it.weights, it.config)):
+    for file in {it.weights, it.config or it.weights}:
         folder = tmp_path / Path(file).suffix
         folder.mkdir()
         path = it.write(folder, it)
@@ -169,7 +171,7 @@ def test_an_empty_file(it, tmp_path):
 
 
 def test_a_damaged_file(it, tmp_path):
-    for file in filter(None, (it.weights, it.config)):
+    for file in {it.weights, it.config or it.weights}:
         folder = tmp_path / Path(file).suffix
         folder.mkdir()
         path = it.write(folder, it)
