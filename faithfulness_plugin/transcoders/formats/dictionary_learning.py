@@ -195,7 +195,8 @@ def _batch_topk(weights: Mapping[str, Tensor]) -> Parts:
 def _matryoshka(weights: Mapping[str, Tensor]) -> Parts:
     """As BatchTopK: in the finished dictionary all groups of features are active, whose sizes group_sizes has."""
     if (total := int(weights["group_sizes"].sum())) != len(weights["b_enc"]):
-        raise FormatError(f"group_sizes sum to {total}, and there are {len(weights['b_enc'])} features")
+        shape, n_features = list(weights["group_sizes"].shape), len(weights["b_enc"])
+        raise FormatError(f"group_sizes has shape {shape} and sums to {total}, and there are {n_features} features")
     b_enc = centred(weights["b_enc"], weights["W_enc"], weights["b_dec"])
     return {
         **{name: weights[name] for name in ("W_enc", "W_dec", "b_dec")},

@@ -16,15 +16,7 @@ from faithfulness_plugin.transcoders.formats.rule import FormatError, Tensors
 
 TITLE = "Gemma Scope's params.npz"
 WEIGHTS = "params.npz"
-TENSORS = Tensors(
-    needs={
-        "W_enc": "d_in d_sae",
-        "W_dec": "d_sae d_out",
-        "b_enc": "d_sae",
-        "b_dec": "d_out",
-        "threshold": "d_sae",
-    }
-)
+TENSORS = Tensors(needs={"W_enc": "d d_sae", "W_dec": "d_sae d", "b_enc": "d_sae", "b_dec": "d", "threshold": "d_sae"})
 PUBLISHED = re.compile(r"gemma-scope-(\d+b)-(pt|it)-(transcoders|res|mlp|att)\b")
 """The repositories, which name a model and what was trained on."""
 HOOKS = {

@@ -11,7 +11,7 @@ from sae_lens.saes.transcoder import Transcoder
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
 from faithfulness_plugin.transcoders.formats.parts import require_autoencoder_asked, transcoder_of
-from faithfulness_plugin.transcoders.formats.rule import FormatError, Settings, Tensors
+from faithfulness_plugin.transcoders.formats.rule import FormatError, Settings, Tensors, require_keys
 
 TITLE = "a Gemma Scope 2 folder"
 CONFIG = "config.json"
@@ -22,15 +22,16 @@ SETTINGS = Settings(
     reads=("type", "hf_hook_point_out", "affine_connection", "l0", "width"),
     only={"architecture": ("jump_relu",)},
 )
-TENSORS = Tensors(
+TENSORS = Tensors(needs={"w_enc": "d d_sae", "w_dec": "d_sae d", "b_enc": "d_sae", "b_dec": "d", "threshold": "d_sae"})
+AFFINE = Tensors(
     needs={
         "w_enc": "d_in d_sae",
         "w_dec": "d_sae d_out",
         "b_enc": "d_sae",
         "b_dec": "d_out",
         "threshold": "d_sae",
-    },
-    reads={SKIP: "d_in d_out"},
+        SKIP: "d_in d_out",
+    }
 )
 PUBLISHED = re.compile(r"gemma-scope-2-(\d+[mb])-(pt|it)\b.*/transcoder(?:_all)?/layer_(\d+)_[^/]*$")
 """Folders that need no config.json, because their names say the same; some were published so."""
@@ -57,15 +58,15 @@ def read(path: Path, request: Request) -> Transcoder:
     if metadata.get("autoencoder"):
         require_autoencoder_asked(where, metadata["hf_hook_name"], request)
     found = tensors_in(file)
-    if "w_dec" in found and getattr(found["w_dec"], "ndim", 2) == 3:
+    require_keys(TITLE, file, found, *TENSORS.needs)
+    if getattr(found["w_dec"], "ndim", 2) > 2 and config.get("type") != "transcoder":
         raise _many_layers(file, "w_dec writes to several layers")
     sizes = {"d_sae": (config["width"], f"width in {CONFIG}")} if "width" in config else {}
-    weights = TENSORS.check(TITLE, file, found, sizes=sizes, device=request.device, dtype=request.dtype)
-    if (affine := config.get("affine_connection", SKIP in weights)) != (SKIP in weights):
-        raise FormatError(
-            f"{where} says affine_connection: {affine}, and {file.name} has {'a' if SKIP in weights else 'no'} tensor "
-            f"{SKIP}: fetch both again"
-        )
+    affine = config.get("affine_connection", SKIP in found)
+    if not affine and SKIP in found:
+        raise FormatError(f"{where} says affine_connection: {affine}, and {file.name} has {SKIP}: one is wrong")
+    tensors = AFFINE if affine else TENSORS
+    weights = tensors.check(TITLE, file, found, sizes=sizes, device=request.device, dtype=request.dtype)
     return transcoder_of(
         W_enc=weights["w_enc"],
         b_enc=weights["b_enc"],

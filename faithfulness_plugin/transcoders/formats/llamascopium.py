@@ -51,13 +51,13 @@ LAYOUTS = {
 
 
 def likeness(path: Path) -> Likeness:
-    """By settings that no other library has."""
+    """By settings that no other library has, or by the names of its tensors."""
     folder, file = _files(path)
     if path.is_file() and path != file and path.name not in CONFIGS:
         return Likeness.NONE
     if not any({"d_model", "hook_point_in"} <= peek_settings(folder / name).keys() for name in CONFIGS):
         names = (peek_names(file) if file.suffix == ".safetensors" else strings_in(file)) if file else frozenset()
-        return Likeness.WEIGHTS if {"W_E", "W_D"} <= names else Likeness.NONE
+        return Likeness.CERTAIN if {"W_E", "W_D"} <= names else Likeness.NONE
     return Likeness.CERTAIN if file else Likeness.SETTINGS
 
 
@@ -138,8 +138,10 @@ def _tensors(layout: str, config: Mapping[str, Any], activation: str) -> Tensors
     learned = activation == "jumprelu" and config.get("jump_relu_threshold") is None
     own = {THRESHOLD: "d_sae"} if learned else {}
     if config.get("use_decoder_bias", True) is True:
-        return Tensors(needs={**needs, **bias, **own}, reads=norms)
-    return Tensors(needs={**needs, **own}, reads=norms)
+        own |= bias
+    # the library writes them in any case, without values where nothing was normalised by them
+    read = config["norm_activation"] == "dataset-wise"
+    return Tensors(needs={**needs, **own}, reads=norms if read else {}, harmless=tuple(norms))
 
 
 def _sizes(config: Mapping[str, Any], where: Path) -> dict[str, tuple[Any, str]]:
