@@ -91,6 +91,15 @@ def fetched_files(address: str | Path, *, layer: int | None = None) -> list[Path
     return [root / name for name in sorted(names)]
 
 
+def layers_at(address: str | Path) -> list[int]:
+    """The layers of the set at an address, by the names of its files. Raises FormatError where the hub, and its cache,
+    have nothing there."""
+    of = HubPath.of(address)
+    names = [n.rpartition("/") for n in _contents(of).names]
+    files = [name for folder, _, name in names if folder == of.path]
+    return sorted({int(match[1]) for n in files for pattern in LAYER if (match := pattern.fullmatch(n))})
+
+
 def repo_of(path: Path) -> str | None:
     """The repository, "owner/repo", that a file or folder in the hub's cache was fetched from; None elsewhere."""
     for part in path.absolute().parts:
