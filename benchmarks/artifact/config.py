@@ -8,7 +8,7 @@ from faithfulness_plugin.benchmarks.held_out.config import HeldOutConfig
 class ArtifactConfig(HeldOutConfig):
     """Some transcoders of one layer."""
 
-    transcoders: dict[str, str] = Field(min_length=1, description="folders by name, in any format that is known")
+    transcoders: dict[str, str] = Field(min_length=1, description="folders or addresses by name, in any known format")
     block: int | None = Field(default=None, ge=0, description="whose MLP they replace; by default what they say")
     hook_in: str | None = Field(default=None, description="where they read, for another layer than an MLP")
     hook_out: str | None = Field(default=None, description="where they write")
