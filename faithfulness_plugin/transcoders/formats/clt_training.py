@@ -13,7 +13,7 @@ from faithfulness_plugin.transcoders.formats import sparsify
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
 from faithfulness_plugin.transcoders.formats.parts import require_transcoder_asked, transcoder_of
-from faithfulness_plugin.transcoders.formats.rule import FormatError, Settings, Tensors
+from faithfulness_plugin.transcoders.formats.rule import YES_OR_NO, FormatError, Settings, Tensors
 
 TITLE = "a clt-training folder"
 CONFIG, WEIGHTS = sparsify.CONFIG, sparsify.WEIGHTS
@@ -21,8 +21,11 @@ OWN = re.compile(r"(post_enc|post_enc_scale|in_norm|out_norm)|(W_decs|b_decs|W_s
 """Tensors that sparsify does not have."""
 SETTINGS = Settings(
     needs=("k", "d_in"),
-    reads=("num_latents", "skip_connection", "normalize_io", "n_targets", "post_encoder_scale"),
+    reads=("num_latents", "n_targets"),
     only={
+        "skip_connection": YES_OR_NO,
+        "normalize_io": YES_OR_NO,
+        "post_encoder_scale": YES_OR_NO,
         "activation": ("topk",),  # "batchtopk" makes rows compete, "groupmax" keeps one feature of each group
         "transcode": (True,),
         "n_sources": (0, 1),

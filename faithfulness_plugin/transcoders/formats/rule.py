@@ -24,6 +24,10 @@ def require_keys(looks_like: str, where: Where, found: Mapping[str, Any], *names
         )
 
 
+YES_OR_NO = (True, False)
+"""The values of a setting that is read as one or the other."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of a format. Those that are named nowhere here are refused."""
@@ -33,7 +37,7 @@ class Settings:
     reads: tuple[str, ...] = ()
     """Read where they are there."""
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Settings that may have these values alone, which leave the function as it is read."""
+    """Settings that may have these values alone, where they are there."""
     harmless: tuple[str, ...] = ()
     """Settings without influence on the function: of training, of provenance."""
 
@@ -53,7 +57,7 @@ class Settings:
                 found[name] is v or (type(found[name]) is type(v) and found[name] == v) for v in values
             ):
                 raise FormatError(
-                    f"{where} says {name}: {found[name]!r}, which changes the function and is not read here; only "
+                    f"{where} says {name}: {found[name]!r}, which may change the function and is not read here; only "
                     f"{' or '.join(map(repr, values))} is"
                 )
         return found

@@ -13,7 +13,14 @@ from torch import Tensor
 from faithfulness_plugin.transcoders.formats.files import peek_settings, settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
 from faithfulness_plugin.transcoders.formats.parts import centred, require_autoencoder_asked, transcoder_of
-from faithfulness_plugin.transcoders.formats.rule import FormatError, Settings, Tensors, require_finite, require_keys
+from faithfulness_plugin.transcoders.formats.rule import (
+    YES_OR_NO,
+    FormatError,
+    Settings,
+    Tensors,
+    require_finite,
+    require_keys,
+)
 
 TITLE = "a SAELens folder"
 CONFIG = "cfg.json"
@@ -81,13 +88,18 @@ def read_parts(
         return _of_another_class(name, config, where, request)
     of = ARCHITECTURES[name]
     shared = AUTOENCODER if of.autoencoder else TRANSCODER
-    Settings(needs=(*shared.needs, *of.settings), reads=of.may_have, only=shared.only, harmless=shared.harmless).check(
-        f"{TITLE}'s {name}", where, config
-    )
+    own = (*shared.needs, *of.settings, *of.may_have, *FIXED, "apply_b_dec_to_input")
+    Settings(
+        needs=(*shared.needs, *of.settings),
+        reads=of.may_have,
+        only={setting: values for setting, values in shared.only.items() if setting in own},
+        harmless=shared.harmless,
+    ).check(f"{TITLE}'s {name}", where, config)
     if not isinstance(metadata := config["metadata"], Mapping):
         raise FormatError(f"{where}: metadata is {metadata!r}, and values by name are needed")
     if of.autoencoder:
-        require_autoencoder_asked(where, f"{metadata.get('hook_name')} (architecture {name})", request)
+        reads = metadata.get("hf_hook_name") or metadata.get("hook_name") or "its tensor"
+        require_autoencoder_asked(where, f"{reads} (architecture {name})", request)
     sizes = {"d_in": (config["d_in"], f"d_in in {CONFIG}"), "d_sae": (config["d_sae"], f"d_sae in {CONFIG}")}
     if not of.autoencoder:
         sizes["d_out"] = (config["d_out"], f"d_out in {CONFIG}")
@@ -178,14 +190,19 @@ FIXED = {
     "normalize_activations": ("none",),
     "reshape_activations": ("none",),
 }
+COMMON = {
+    **FIXED,
+    "dtype": DTYPES,
+    **dict.fromkeys(("rescale_acts_by_decoder_norm", "keep_negative", "skip"), YES_OR_NO),
+}
 TRANSCODER = Settings(
     needs=("architecture", "d_in", "d_sae", "d_out", "dtype", "metadata"),
-    only={**FIXED, "dtype": DTYPES, "apply_b_dec_to_input": (False,)},
+    only={**COMMON, "apply_b_dec_to_input": (False,)},
     harmless=("device",),
 )
 AUTOENCODER = Settings(
     needs=("architecture", "d_in", "d_sae", "dtype", "apply_b_dec_to_input", "metadata"),
-    only={**FIXED, "dtype": DTYPES},
+    only={**COMMON, "apply_b_dec_to_input": YES_OR_NO},
     harmless=("device",),
 )
 ENCODER = {"W_enc": "d_in d_sae", "b_enc": "d_sae"}

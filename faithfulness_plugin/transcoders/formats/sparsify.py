@@ -13,15 +13,17 @@ from faithfulness_plugin.transcoders.formats.parts import (
     require_transcoder_asked,
     transcoder_of,
 )
-from faithfulness_plugin.transcoders.formats.rule import Settings, Tensors
+from faithfulness_plugin.transcoders.formats.rule import YES_OR_NO, Settings, Tensors
 
 TITLE = "a sparsify folder"
 CONFIG = "cfg.json"
 WEIGHTS = "sae.safetensors"
 SETTINGS = Settings(
     needs=("k", "d_in"),
-    reads=("num_latents", "transcode", "skip_connection"),
+    reads=("num_latents",),
     only={
+        "transcode": YES_OR_NO,
+        "skip_connection": YES_OR_NO,
         "activation": ("topk",),  # "groupmax" keeps one feature of each group, which no SAELens class does
         "signed": (False,),  # without the ReLU: features below 0 stay
         "embed_skip": (False,),  # adds a map of the embedding to the output
@@ -30,10 +32,8 @@ SETTINGS = Settings(
     # multi_topk adds a loss; the decoder's rows are normalised in training, and stored so
     harmless=("expansion_factor", "normalize_decoder", "multi_topk", "lookup_max_order", "gram_table_hash"),
 )
-TENSORS = Tensors(
-    needs={"encoder.weight": "d_sae d_in", "encoder.bias": "d_sae", "W_dec": "d_sae d_out", "b_dec": "d_out"},
-    reads={"W_skip": "d_out d_in"},
-)
+TENSORS = {"encoder.weight": "d_sae d_in", "encoder.bias": "d_sae", "W_dec": "d_sae d_out", "b_dec": "d_out"}
+SKIP = {"W_skip": "d_out d_in"}
 
 
 def likeness(path: Path) -> Likeness:
@@ -42,7 +42,7 @@ def likeness(path: Path) -> Likeness:
     if path != folder and path.name not in (CONFIG, WEIGHTS):
         return Likeness.NONE
     if (folder / WEIGHTS).exists():
-        return Likeness.CERTAIN if peek_names(folder / WEIGHTS) >= {*TENSORS.needs} else Likeness.WEIGHTS
+        return Likeness.CERTAIN if peek_names(folder / WEIGHTS) >= {*TENSORS} else Likeness.WEIGHTS
     return Likeness.SETTINGS if (folder / CONFIG).exists() else Likeness.NONE
 
 
@@ -60,7 +60,9 @@ def read(path: Path, request: Request) -> Transcoder:
     sizes = {"d_in": (config["d_in"], f"d_in in {CONFIG}")}
     if config.get("num_latents"):
         sizes["d_sae"] = (config["num_latents"], f"num_latents in {CONFIG}")
-    weights = TENSORS.check(TITLE, file, tensors_in(file), sizes=sizes, device=request.device, dtype=request.dtype)
+    skip = config.get("skip_connection")
+    schema = Tensors({**TENSORS, **(SKIP if skip else {})}, SKIP if skip is None else {})  # older ones do not say
+    weights = schema.check(TITLE, file, tensors_in(file), sizes=sizes, device=request.device, dtype=request.dtype)
     W_enc, b_enc = weights["encoder.weight"].mT, weights["encoder.bias"]
     return transcoder_of(
         W_enc=W_enc,
