@@ -166,7 +166,8 @@ def _contents(of: HubPath) -> _Contents:
     permanent = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
     with fetching(of):
         try:
-            info = hub.HfApi().model_info(of.repo, revision=of.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            revision = of.revision or constants.DEFAULT_REVISION
+            info = hub.HfApi().model_info(of.repo, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             return _Contents([file.rfilename for file in info.siblings or []])
         except (errors.HTTPError, OSError) as error:
             if isinstance(error, permanent):
@@ -238,14 +239,14 @@ def _one_transcoder(of: HubPath, weights: list[str]) -> list[str]:
     """Of several files of weights in a folder, the one that a format knows by its name."""
     from faithfulness_plugin.transcoders.formats.registry import FORMATS
 
-    patterns = [pattern for format_ in FORMATS for pattern in format_.folders]
-    if known := [n for n in weights if any(fnmatch(n, pattern) for pattern in patterns)][:1]:
-        return known
     if any(CROSS_LAYER.fullmatch(n) for n in weights):
         raise FormatError(
             f"{of} is a cross-layer transcoder ({_listed(sorted(weights), most=2)}): each of its layers writes to all "
             "later ones, and there is no one layer whose Jacobian it has"
         )
+    patterns = [pattern for format_ in FORMATS for pattern in format_.folders]
+    if known := [n for n in weights if any(fnmatch(n, pattern) for pattern in patterns)][:1]:
+        return known
     raise FormatError(f"{of} holds {len(weights)} files of weights: {_listed(sorted(weights))}: pass one of them")
 
 

@@ -1,0 +1,142 @@
+"""A Hugging Face hub on this machine: the routes that huggingface_hub asks, over HTTP, from folders.
+
+Only the network's far end is made up: huggingface_hub and SAELens run as they are.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+
+NOWHERE = "http://127.0.0.1:9"
+"""Nobody listens there: as it is without a network."""
+
+
+@dataclass
+class LocalHub:
+    """The repositories are the folders root/OWNER/REPO; another revision of one is root/OWNER/REPO@REVISION."""
+
+    root: Path
+    cache: Path
+    monkeypatch: pytest.MonkeyPatch
+    gated: set[str] = field(default_factory=set)
+    requests: list[str] = field(default_factory=list)
+    """"METHOD path" of each, in order."""
+
+    @property
+    def fetched(self) -> list[str]:
+        """The files that were downloaded, by their paths in the repositories."""
+        return [match[1] for r in self.requests if (match := re.match(r"GET /[^/]+/[^/]+/resolve/[^/]+/(.+)", r))]
+
+    def connect(self, endpoint: str) -> None:
+        """Makes it the hub, for this test."""
+        self.monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        self.monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+    def disconnect(self) -> None:
+        """As without a network."""
+        self.connect(NOWHERE)
+
+
+@contextmanager
+def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """An empty hub, and an empty cache."""
+    hub = LocalHub(tmp_path / "hub", tmp_path / "cache", monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub.cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    hub.connect(f"http://127.0.0.1:{server.server_address[1]}")
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            hub.requests.append(f"{self.command} {self.path}")
+            path = unquote(urlsplit(self.path).path)
+            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/(revision|tree)/(.+))?", path):
+                self.api(match[1], match[2], match[3] or "main")
+            elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+                self.file(match[1], match[2], match[3])
+            else:
+                self.answer(404)
+
+        do_HEAD = do_GET
+
+        def api(self, repo: str, kind: str | None, revision: str) -> None:
+            if (folder := self.folder(repo, revision)) is None:
+                return
+            files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+            names = [file.relative_to(folder).as_posix() for file in files]
+            if kind == "tree":
+                sizes = [file.stat().st_size for file in files]
+                tree = [
+                    {"type": "file", "path": name, "size": size, "oid": commit(name)}
+                    for name, size in zip(names, sizes, strict=True)
+                ]
+                self.answer(200, json.dumps(tree).encode())
+            else:
+                siblings = [{"rfilename": name} for name in names]
+                info = {"id": repo, "modelId": repo, "sha": commit(folder.name), "siblings": siblings, "tags": []}
+                self.answer(200, json.dumps(info).encode())
+
+        def file(self, repo: str, revision: str, name: str) -> None:
+            if (folder := self.folder(repo, revision)) is None:
+                return
+            headers = {"X-Repo-Commit": commit(folder.name)}
+            if repo in hub.gated:
+                self.answer(403, headers={**headers, "X-Error-Code": "GatedRepo"})
+            elif not (folder / name).is_file():
+                self.answer(404, headers={**headers, "X-Error-Code": "EntryNotFound"})
+            else:
+                content = (folder / name).read_bytes()
+                self.answer(200, content, {**headers, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+
+        def folder(self, repo: str, revision: str) -> Path | None:
+            """That of a repository's branch or commit. Answers with an error where there is none."""
+            if not (hub.root / repo).is_dir():
+                self.answer(401, headers={"X-Error-Code": "RepoNotFound"})
+                return None
+            there = [hub.root / repo, *(hub.root / repo).parent.glob(f"{(hub.root / repo).name}@*")]
+            for folder in there:
+                if revision in (commit(folder.name), folder.name.partition("@")[2] or "main"):
+                    return folder
+            self.answer(404, headers={"X-Error-Code": "RevisionNotFound"})
+            return None
+
+        def answer(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return Handler
+
+
+def commit(name: str) -> str:
+    """40 hex digits that stand for a revision."""
+    return hashlib.sha1(name.encode()).hexdigest()
