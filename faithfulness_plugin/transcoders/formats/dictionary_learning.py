@@ -28,9 +28,10 @@ Parts = dict[str, Any]
 SECTIONS = Settings(needs=("trainer",), reads=("buffer",))
 TRAINER = Settings(
     needs=("dict_class",),
-    reads=("activation_dim", "dict_size", "k", "group_sizes", "layer", "lm_name", "submodule_name"),
+    reads=("activation_dim", "dict_size", "group_sizes", "layer", "lm_name", "submodule_name"),
     harmless=(
-        # biases are scaled back before they are saved
+        # biases are scaled back before they are saved; k is a tensor, which some trainers change as they go
+        "k",
         *("norm_factor", "trainer_class", "wandb_name", "device", "seed", "steps", "lr", "warmup_steps"),
         *("decay_start", "resample_steps", "l1_penalty", "sparsity_penalty", "sparsity_warmup_steps"),
         *("sparsity_function", "sparsity_queue_length", "n_sparsity_updates", "p_start", "p_end", "anneal_start"),
@@ -40,9 +41,18 @@ TRAINER = Settings(
     ),
 )
 BUFFER = Settings(
-    reads=("io", "d_submodule"),
+    only={"io": ("in", "out", "in_and_out")},
     harmless=(
-        *("layer", "n_ctxs", "ctx_len", "refresh_batch_size", "out_batch_size", "in_batch_size", "device"),
+        *(
+            "d_submodule",
+            "layer",
+            "n_ctxs",
+            "ctx_len",
+            "refresh_batch_size",
+            "out_batch_size",
+            "in_batch_size",
+            "device",
+        ),
         *("remove_bos", "add_special_tokens", "max_activation_norm_multiple"),
     ),
 )
@@ -89,7 +99,7 @@ def read(path: Path, request: Request) -> Transcoder:
     config = SECTIONS.check(TITLE, where, settings_in(TITLE, where))
     trainer = TRAINER.check(f"the trainer of {TITLE}", where, config["trainer"])
     buffer = BUFFER.check(f"the buffer of {TITLE}", where, config.get("buffer", {}))
-    if trainer["dict_class"] not in DICTIONARIES:
+    if str(trainer["dict_class"]) not in DICTIONARIES:
         known = ", ".join(DICTIONARIES)
         raise FormatError(f"{where}: dict_class {trainer['dict_class']} is not known: choose from {known}")
     autoencoder = buffer.get("io", "in_and_out") in ("in", "out")
