@@ -215,6 +215,18 @@ def test_a_wrong_folder_is_named_with_what_is_missing(case, tmp_path):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_many_are_listed_with_numbers_in_order(tmp_path):
+    for layer in (10, 2):
+        sparsify_folder(tmp_path / "run" / f"layer_{layer}" / "width_16k" / "l0_9")
+    traced(tmp_path / "run" / "set")
+    dictionary(tmp_path / "run" / "trainer_0", TRAINER)
+    alone(tmp_path / "run" / "trainer_0" / "checkpoints", "ae_7.pt", "")
+    (tmp_path / "run" / "of_a_model.safetensors").write_bytes(b"")
+    listed = "layer_2/width_16k/l0_9, layer_10/width_16k/l0_9, set, trainer_0, trainer_0/checkpoints/ae_7.pt: pass one"
+    with pytest.raises(FormatError, match=f"is not one transcoder, and holds {listed}"):
+        load_transcoder(tmp_path / "run")
+
+
 def test_a_layer_that_a_set_does_not_have(tmp_path):
     traced(tmp_path / "set")
     with pytest.raises(FormatError, match="no layer 7, but the layers 0, 1"):

@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import constants
 from local_hub import LocalHub, local_hub
 from published_files import Published, circuit_tracer, gemma_scope, gemma_scope_2
+from sae_lens import SAE
 from safetensors.torch import save_file
 
 from faithfulness_plugin import load_transcoder
@@ -115,6 +116,19 @@ def test_gemma_scope_2_is_attached_where_the_hugging_face_names_say(with_config,
     assert said.hf_hook_name_out == "model.layers.13.post_feedforward_layernorm.output"
     assert said.hook_name is None  # SAELens's is blocks.13.hook_mlp_in, before the norm
     assert said.l0
+
+
+def test_gemma_scope_2_as_saelens_saves_it(hub, tmp_path):
+    """Its hook_name is before the norm there, and its hf_hook_name is right: both are kept, and the latter counts."""
+    it = gemma_scope_2()
+    publish(hub, "google/gemma-scope-2-1b-pt/transcoder_all/layer_13_width_16k_l0_small_affine", it)
+    SAE.from_pretrained(*SCOPE_2.split("/")).save_model(tmp_path / "saved")
+    read = load_transcoder(tmp_path / "saved", dtype=torch.float64)
+    assert agrees(read, it)
+    said = read.cfg.metadata
+    assert (said.hook_name, said.hook_name_out) == ("blocks.13.hook_mlp_in", "blocks.13.hook_mlp_out")
+    assert said.hf_hook_name == "model.layers.13.pre_feedforward_layernorm.output"
+    assert said.hf_hook_name_out == "model.layers.13.post_feedforward_layernorm.output"
 
 
 def test_qwen_through_saelens_own_loader(hub, monkeypatch):

@@ -37,6 +37,10 @@ TRAINER = Settings(
         *("sparsity_function", "sparsity_queue_length", "n_sparsity_updates", "p_start", "p_end", "anneal_start"),
         *("auxk_alpha", "top_k_aux", "threshold_beta", "threshold_start_step", "bandwidth", "target_l0"),
         *("group_fractions", "group_weights", "ghost_threshold", "k_anneal_steps", "sparsity_coefficient"),
+        # of earlier versions
+        *("lambda", "lambda_warm_steps", "l0_penalty", "sparsity_coeff", "p", "next_p", "gp_reg_coeff"),
+        *("sparsity_loss_queue_length", "activation_queue_length", "adaptive_sparsity_penalty"),
+        *("steps_before_annealing", "weights_temperature"),
         *("jacobian", "jacobian_coefficient"),  # what this package's matched trainers add
     ),
 )

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import fails
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from published_files import PUBLISHED, Published
+from typer.testing import CliRunner
 
 from faithfulness_plugin import load_transcoder
+from faithfulness_plugin.cli import app
 from faithfulness_plugin.transcoders.formats.rule import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
@@ -185,3 +188,19 @@ def test_no_file(it, tmp_path):
     assert "surprise" in refused(tmp_path / "surprise")
     (tmp_path / it.weights).mkdir()
     assert str(tmp_path) in refused(path, **it.options)
+
+
+def test_the_commands_end_with_status_2_and_that_line(it, tmp_path):
+    name = next(iter(it.tensors))
+    faults = {
+        "surprise": it.with_tensor("surprise", torch.zeros(2)),
+        name.rpartition(".")[2]: it.with_tensor(name, None),
+    }
+    for i, (message, faulty) in enumerate(faults.items()):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        path = str(faulty.write(folder, faulty))
+        fails(
+            CliRunner().invoke(app, ["inspect", path, "--layer", "abs", "--out", str(folder / "page.html")]), 2, message
+        )
+        assert not (folder / "page.html").exists()
