@@ -109,7 +109,13 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                 self.answer(404, headers={**headers, "X-Error-Code": "EntryNotFound"})
             else:
                 content = (folder / name).read_bytes()
-                self.answer(200, content, {**headers, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+                headers["ETag"] = f'"{hashlib.sha1(content).hexdigest()}"'
+                if part := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                    start, end = int(part[1]), min(int(part[2] or len(content)), len(content) - 1)
+                    headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+                    self.answer(206, content[start : end + 1], headers)
+                else:
+                    self.answer(200, content, headers)
 
         def folder(self, repo: str, revision: str) -> Path | None:
             """That of a repository's branch or commit. Answers with an error where there is none."""
