@@ -29,6 +29,8 @@ class LocalHub:
     cache: Path
     monkeypatch: pytest.MonkeyPatch
     gated: set[str] = field(default_factory=set)
+    head: dict[str, str] = field(default_factory=dict)
+    """What stands for the commit of a repository's main branch, where it changes."""
     requests: list[str] = field(default_factory=list)
     """"METHOD path" of each, in order."""
 
@@ -36,6 +38,11 @@ class LocalHub:
     def fetched(self) -> list[str]:
         """The files that were downloaded, by their paths in the repositories."""
         return [match[1] for r in self.requests if (match := re.match(r"GET /[^/]+/[^/]+/resolve/[^/]+/(.+)", r))]
+
+    def commit(self, folder: Path) -> str:
+        """The 40 hex digits of a repository's branch."""
+        repo = f"{folder.parent.name}/{folder.name}"
+        return hashlib.sha1(f"{repo} {self.head.get(repo, '')}".encode()).hexdigest()
 
     def connect(self, endpoint: str) -> None:
         """Makes it the hub, for this test."""
@@ -90,19 +97,19 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             if kind == "tree":
                 sizes = [file.stat().st_size for file in files]
                 tree = [
-                    {"type": "file", "path": name, "size": size, "oid": commit(name)}
+                    {"type": "file", "path": name, "size": size, "oid": hashlib.sha1(name.encode()).hexdigest()}
                     for name, size in zip(names, sizes, strict=True)
                 ]
                 self.answer(200, json.dumps(tree).encode())
             else:
                 siblings = [{"rfilename": name} for name in names]
-                info = {"id": repo, "modelId": repo, "sha": commit(folder.name), "siblings": siblings, "tags": []}
+                info = {"id": repo, "modelId": repo, "sha": hub.commit(folder), "siblings": siblings, "tags": []}
                 self.answer(200, json.dumps(info).encode())
 
         def file(self, repo: str, revision: str, name: str) -> None:
             if (folder := self.folder(repo, revision)) is None:
                 return
-            headers = {"X-Repo-Commit": commit(folder.name)}
+            headers = {"X-Repo-Commit": hub.commit(folder)}
             if repo in hub.gated:
                 self.answer(403, headers={**headers, "X-Error-Code": "GatedRepo"})
             elif not (folder / name).is_file():
@@ -124,7 +131,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                 return None
             there = [hub.root / repo, *(hub.root / repo).parent.glob(f"{(hub.root / repo).name}@*")]
             for folder in there:
-                if revision in (commit(folder.name), folder.name.partition("@")[2] or "main"):
+                if revision in (hub.commit(folder), folder.name.partition("@")[2] or "main"):
                     return folder
             self.answer(404, headers={"X-Error-Code": "RevisionNotFound"})
             return None
@@ -141,8 +148,3 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
-
-
-def commit(name: str) -> str:
-    """40 hex digits that stand for a revision."""
-    return hashlib.sha1(name.encode()).hexdigest()
