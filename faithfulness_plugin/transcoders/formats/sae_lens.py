@@ -137,10 +137,11 @@ def _of_another_class(name: Any, config: Mapping[str, Any], where: Path | str, r
         require_finite(where.parent / WEIGHTS, weight, tensor)
     dtype = None if request.dtype is None else str(request.dtype).removeprefix("torch.")
     try:
-        return SAE.load_from_disk(where.parent, device=request.device, dtype=dtype)
+        read: Any = SAE.load_from_disk(where.parent, device=request.device, dtype=dtype)
     except (RuntimeError, LookupError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
         raise FormatError(f"{where.parent / WEIGHTS} is not what its {CONFIG} says: {said}") from error
+    return read
 
 
 def _relu(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Parts:

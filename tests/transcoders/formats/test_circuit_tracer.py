@@ -125,7 +125,8 @@ def test_a_list_of_gemma_scopes_files_reads_and_writes_where_the_set_says(tmp_pa
     it = circuit_tracer()
     weights = {"W_enc": torch.randn(D, N), "W_dec": torch.randn(N, D), "b_enc": torch.randn(N)}
     weights |= {"b_dec": torch.randn(D), "threshold": torch.rand(N)}
-    np.savez(tmp_path / "params.npz", **{name: value.numpy() for name, value in weights.items()})
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in weights.items()}
+    np.savez(tmp_path / "params.npz", **arrays)
     settings = {**it.settings, "transcoders": ["params.npz"], "feature_input_hook": "ln2.hook_normalized"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     read = load_transcoder(tmp_path, layer=0)

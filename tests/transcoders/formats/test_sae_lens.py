@@ -82,7 +82,7 @@ def test_settings_of_another_architecture_are_unknown(tmp_path):
         with pytest.raises(
             FormatError, match=f"the setting {name}, which a SAELens folder's jumprelu_transcoder is not"
         ):
-            load_transcoder(saved(tmp_path, **{name: 1}))
+            load_transcoder(saved(tmp_path, "jumprelu_transcoder", **{name: 1}))
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -98,7 +98,7 @@ def test_an_autoencoder_is_refused_and_read_where_it_is_asked_for(architecture, 
     x = torch.randn(100, D, dtype=torch.float64)
     torch.testing.assert_close(read(x), theirs(x), rtol=1e-9, atol=1e-9)
     v = torch.randn_like(x)
-    _, Jv = torch.func.jvp(theirs, (x,), (v,))
+    Jv = torch.func.jvp(theirs, (x,), (v,))[1]
     torch.testing.assert_close(transcoder_jvp(read, x, v)[1], Jv, rtol=1e-9, atol=1e-9)
     metadata = read.cfg.metadata
     assert metadata.autoencoder is True
