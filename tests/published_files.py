@@ -393,9 +393,10 @@ def circuit_tracer(activation: str | None = None, *, k_in_file: bool = False) ->
 # Gemma Scope ---------------------------------------------------------------------------------------
 
 
-def arrays(folder: Path, it: Published) -> Path:
+def npz(folder: Path, it: Published) -> Path:
     """A folder with an .npz file."""
-    np.savez(folder / it.weights, **{name: tensor.numpy() for name, tensor in it.tensors.items()})
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in it.tensors.items()}
+    np.savez(folder / it.weights, **arrays)
     return folder
 
 
@@ -412,7 +413,7 @@ def gemma_scope() -> Published:
     def formula(w: Weights, x: Tensor) -> Tensor:
         return jump(x @ w["W_enc"] + w["b_enc"], w["threshold"]) @ w["W_dec"] + w["b_dec"]
 
-    return Published(tensors, formula, arrays, "params.npz")
+    return Published(tensors, formula, npz, "params.npz")
 
 
 def gemma_scope_2(*, affine: bool = True) -> Published:

@@ -122,7 +122,8 @@ def test_gemma_scope_2_as_saelens_saves_it(hub, tmp_path):
     """Its hook_name is before the norm there, and its hf_hook_name is right: both are kept, and the latter counts."""
     it = gemma_scope_2()
     publish(hub, "google/gemma-scope-2-1b-pt/transcoder_all/layer_13_width_16k_l0_small_affine", it)
-    SAE.from_pretrained(*SCOPE_2.split("/")).save_model(tmp_path / "saved")
+    release, sae_id = SCOPE_2.split("/")
+    SAE.from_pretrained(release, sae_id).save_model(tmp_path / "saved")
     read = load_transcoder(tmp_path / "saved", dtype=torch.float64)
     assert agrees(read, it)
     said = read.cfg.metadata
