@@ -46,9 +46,11 @@ def load_transcoder(
     Raises:
         FormatError: nothing there that is known (which format it resembles and what is missing); a tensor or setting
             that is not understood; an autoencoder that was not asked for; another layer than the one asked for.
-        ValueError: a device or dtype that cannot be used.
+        ValueError: a device, dtype or layer that cannot be used.
     """
     _require_usable(device, dtype)
+    if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int)):
+        raise ValueError(f"layer is {layer!r}: pass the number of a block, such as 3")
     request = Request(layer, device, dtype, autoencoder)
     path = Path(source)
     try:

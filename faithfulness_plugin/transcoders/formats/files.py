@@ -38,9 +38,11 @@ def settings_in(looks_like: str, path: Path) -> Any:
 def tensors_in(path: Path) -> Any:
     """What a .safetensors, .pt or .npz file holds, on the CPU; only tensors and plain values are ever unpickled.
     Raises FormatError where the file is missing or damaged."""
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path} is no file: fetch it again")
     try:
-        if path.stat().st_size == 0 or not path.is_file():
-            raise FormatError(f"{path} is {'empty' if path.is_file() else 'no file'}: fetch it again")
+        if path.stat().st_size == 0:
+            raise EOFError("it is empty")
         if path.suffix == ".safetensors":
             return load_file(path)
         if path.suffix == ".npz":

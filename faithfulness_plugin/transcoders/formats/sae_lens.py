@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sae_lens import SAE
-from sae_lens.registry import SAE_CLASS_REGISTRY
+from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+from sae_lens.saes.sae import TrainingSAE
 from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 
@@ -84,6 +86,10 @@ def read_parts(
     """
     require_keys(TITLE, where, config, "architecture")
     name = config["architecture"]
+    if not isinstance(name, str):
+        raise FormatError(f"{where}: architecture is {name!r}, and a name is needed")
+    if "jacobian" in config and name in SAE_TRAINING_CLASS_REGISTRY and isinstance(where, Path):
+        return _of_training(name, config, where, request)
     if name not in ARCHITECTURES:
         return _of_another_class(name, config, where, request)
     of = ARCHITECTURES[name]
@@ -112,6 +118,25 @@ def read_parts(
         for side in ("hook_name", "hf_hook_name"):
             metadata[f"{side}_out"] = metadata.get(side)
     return transcoder_of(**of.parts(weights, config), metadata={"source": "SAELens", **metadata}, where=file)
+
+
+def _of_training(name: str, config: Mapping[str, Any], where: Path, request: Request) -> Transcoder:
+    """A checkpoint of training of this package's transcoders: what `save_inference_model` would export."""
+    config_class = SAE_TRAINING_CLASS_REGISTRY[name][1]
+    own = tuple(field.name for field in fields(config_class))  # pyright: ignore[reportArgumentType]  a dataclass
+    Settings(needs=("architecture", "d_in", "d_sae", "d_out"), reads=own, only=FIXED).check(
+        f"a checkpoint of {name}", where, config
+    )
+    file = where.parent / WEIGHTS
+    for weight, tensor in tensors_in(file).items():
+        require_finite(file, weight, tensor)
+    try:
+        training = TrainingSAE.load_from_disk(where.parent, device="cpu")
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise FormatError(f"{file} is not what its {CONFIG} says: {' '.join(str(error).split())}") from error
+    with TemporaryDirectory() as finished:
+        training.save_inference_model(finished)
+        return read(Path(finished), request)
 
 
 def _of_another_class(name: Any, config: Mapping[str, Any], where: Path | str, request: Request) -> Transcoder:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import ARCHITECTURES, random_transcoder
 from published_files import D, N, sae_lens
 from sae_lens import SAE, register_sae_class
 from sae_lens.registry import SAE_CLASS_REGISTRY
@@ -181,10 +182,50 @@ def test_values_that_float32_cannot_hold(tmp_path):
         load_transcoder(tmp_path)
 
 
+@pytest.mark.parametrize("layer", ["1", True, 1.0])
+def test_a_layer_that_is_no_number(layer, tmp_path):
+    with pytest.raises(ValueError, match="pass the number of a block, such as 3"):
+        load_transcoder(saved(tmp_path), layer=layer)
+
+
+def test_an_architecture_that_is_no_name(tmp_path):
+    saved(tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps({**config, "architecture": ["standard"]}))
+    with pytest.raises(FormatError, match=r"architecture is \['standard'\], and a name is needed"):
+        load_transcoder(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", ["float32", torch.int64, 3])
 def test_a_dtype_that_holds_no_weights(dtype, tmp_path):
     with pytest.raises(ValueError, match=r"holds no weights: pass torch.float32, another floating type, or None"):
         load_transcoder(saved(tmp_path), dtype=dtype)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_checkpoint_of_training_is_what_would_be_exported(architecture, skip, tmp_path):
+    training = random_transcoder(architecture, skip=skip).eval()
+    training.save_model(tmp_path)
+    x = torch.randn(40, 5, dtype=torch.float64)
+    torch.testing.assert_close(load_transcoder(tmp_path, dtype=None)(x), training(x))
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps({**config, "surprise": 1}))
+    with pytest.raises(FormatError, match="the setting surprise, which a checkpoint of faithful_"):
+        load_transcoder(tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    weights = load_file(tmp_path / "sae_weights.safetensors")
+    save_file({**weights, "surprise": torch.zeros(1)}, tmp_path / "sae_weights.safetensors")
+    with pytest.raises(FormatError, match=r"sae_weights\.safetensors is not what its cfg\.json says: .*surprise"):
+        load_transcoder(tmp_path)
+    with torch.no_grad():
+        training.b_enc[2] = torch.nan
+    training.save_model(tmp_path)
+    with pytest.raises(FormatError, match="b_enc has 1 of 12 values that are NaN or infinite"):
+        load_transcoder(tmp_path)
+    with pytest.raises(ValueError, match="NaN or Inf in the weight b_enc: nothing was written"):
+        training.save_inference_model(tmp_path / "finished")
+    assert not (tmp_path / "finished").exists()
 
 
 @dataclass
