@@ -28,6 +28,7 @@ class LocalHub:
     root: Path
     cache: Path
     monkeypatch: pytest.MonkeyPatch
+    endpoint: str = ""
     gated: set[str] = field(default_factory=set)
     head: dict[str, str] = field(default_factory=dict)
     """What stands for the commit of a repository's main branch, where it changes."""
@@ -50,6 +51,10 @@ class LocalHub:
         template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         self.monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
+    def reconnect(self) -> None:
+        """After `disconnect`."""
+        self.connect(self.endpoint)
+
     def disconnect(self) -> None:
         """As without a network."""
         self.connect(NOWHERE)
@@ -64,7 +69,8 @@ def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
-    hub.connect(f"http://127.0.0.1:{server.server_address[1]}")
+    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    hub.connect(hub.endpoint)
     try:
         yield hub
     finally:

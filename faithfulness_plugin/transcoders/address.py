@@ -100,14 +100,6 @@ def layers_at(address: str | Path) -> list[int]:
     return sorted({int(match[1]) for n in files for pattern in LAYER if (match := pattern.fullmatch(n))})
 
 
-def repo_of(path: Path) -> str | None:
-    """The repository, "owner/repo", that a file or folder in the hub's cache was fetched from; None elsewhere."""
-    for part in path.absolute().parts:
-        if match := re.fullmatch(r"models--(.+?)--(.+)", part):
-            return f"{match[1]}/{match[2]}"
-    return None
-
-
 @contextmanager
 def fetching(of: HubPath) -> Iterator[None]:
     """Says in one line what went wrong between here and the hub. Raises FormatError."""
@@ -229,9 +221,10 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
         raise FormatError(
             f"{of} holds {len(folders)} transcoders: {_listed(folders)}: pass one of them, as {of / folders[0]}"
         )
+    if reason and not weights and "config.yaml" not in settings:  # which may list weights that are elsewhere
+        raise FormatError(f"{of}: {reason}, and its weights are not in its cache: {_ONLINE}")
     if not weights and not settings:
-        there = f"{reason}, and its cache holds" if reason else "it has"
-        raise FormatError(f"{of} holds no transcoder: {there} {_listed(sorted(inside)) or 'nothing'}")
+        raise FormatError(f"{of} holds no transcoder: it has {_listed(sorted(inside))}")
     return [inside[n] for n in (*settings, *weights)]
 
 

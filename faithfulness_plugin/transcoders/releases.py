@@ -82,7 +82,9 @@ def near_releases(source: str | Path) -> str:
 
 
 def read_release(source: str | Path, request: Request) -> Transcoder:
-    """The transcoder, or the autoencoder where that was asked for, that SAELens's list has under RELEASE/ID.
+    """Reads the transcoder, or the autoencoder where that was asked for, that SAELens's list has under RELEASE/ID.
+
+    SAELens's loaders give float32, also for dtype=None.
 
     Raises:
         FormatError: no such release or id (near names are suggested); a cross-layer transcoder; an autoencoder that

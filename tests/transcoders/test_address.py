@@ -94,6 +94,19 @@ def test_what_is_in_the_cache_is_not_fetched_again_and_is_there_without_a_networ
     assert "HF_HUB_OFFLINE is set, and nothing of owner/other is in its cache" in refusal("hf://owner/other")
 
 
+def test_a_download_that_was_interrupted_is_named_without_a_network_and_completed_with_one(hub):
+    path = publish(hub, "owner/repo/a", gemma_scope_2())
+    weights = (path / "params.safetensors").read_bytes()
+    (path / "params.safetensors").unlink()
+    assert "lacks params.safetensors" in refusal("hf://owner/repo/a")
+    hub.disconnect()
+    assert "its weights are not in its cache" in refusal("hf://owner/repo/a")
+    hub.reconnect()
+    hub.head["owner/repo"] = "second"
+    (path / "params.safetensors").write_bytes(weights)
+    assert same(load_transcoder("hf://owner/repo/a"), load_transcoder(path))
+
+
 def test_without_a_network_one_line_and_no_second_try(hub):
     hub.disconnect()
     said = refusal(f"hf://{SCOPE}/{FOLDER}")
