@@ -83,7 +83,9 @@ def _as_asked(transcoder: Transcoder, path: Path, request: Request) -> Transcode
     metadata = transcoder.cfg.metadata
     said = _layer_of(metadata)
     if request.layer is not None and said is not None and request.layer != said:
-        raise FormatError(f"{path} is of layer {said}, and layer={request.layer} was asked for: pass one of the two")
+        raise FormatError(
+            f"{path} is of layer {said}, and layer={request.layer} was asked for: leave layer out, or pass another path"
+        )
     reads, writes = next(
         (
             (metadata[side], metadata[f"{side}_out"])
