@@ -179,7 +179,7 @@ def clt_training(n_targets: int = 0) -> Published:
     """`SparseCoder.save_to_disk` of clt-training, with one target or none, and all of its scales."""
     common = {"encoder.weight": torch.randn(N, D), "encoder.bias": torch.randn(N)}
     one = {"W_dec": torch.randn(N, D), "b_dec": torch.randn(D), "W_skip": torch.randn(D, D)}
-    one |= {"post_enc": torch.zeros(N), "post_enc_scale": torch.randn(N)}
+    one |= {"post_enc": torch.randn(N), "post_enc_scale": torch.randn(N)}
     norms = {"in_norm": torch.tensor([3.1]), "out_norm": torch.tensor([0.7])}
     tensors = {**common, **norms, **({f"{name}s.0": t for name, t in one.items()} if n_targets else one)}
 
@@ -205,7 +205,7 @@ def clt_training(n_targets: int = 0) -> Published:
         "n_sources": 0,
         "normalize_io": True,
         "divide_cross_layer": False,
-        "train_post_encoder": False,
+        "train_post_encoder": True,
         "post_encoder_scale": True,
         "per_source_tied": False,
         "secondary_target_tied": False,

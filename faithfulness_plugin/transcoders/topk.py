@@ -28,7 +28,8 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
 
     whole_k: ClassVar[bool] = True
     keep_negative: ClassVar[bool] = False
-    """What is exported says so."""
+    shift: ClassVar[bool] = False
+    """What is exported has neither."""
 
     k: int = 32
     """Features active on each row, at most (a feature is active only where it is positive)."""

@@ -23,6 +23,8 @@ class TopKTranscoderConfig(TranscoderConfig):
     """Rank features by a_i ||W_dec^i||, as in training."""
     keep_negative: bool = False
     """Keep the k largest features also where they are below 0, as circuit-tracer does."""
+    shift: bool = False
+    """Add `post_enc` [d_sae] to the features that stay, as clt-training does."""
     skip: bool = False
 
     @override
@@ -32,12 +34,14 @@ class TopKTranscoderConfig(TranscoderConfig):
 
     @override
     def to_dict(self) -> dict[str, Any]:
-        names = ("k", "rescale_acts_by_decoder_norm", "keep_negative", "skip")
+        names = ("k", "rescale_acts_by_decoder_norm", "keep_negative", "shift", "skip")
         return {**super().to_dict(), **{name: getattr(self, name) for name in names}}
 
 
 class TopKTranscoder(SkipInDecode, Transcoder):
     """t(x) = W_dec TopK(W_enc x + b_enc) + b_dec (+ W_skip x), for inference: what `TopKTrainingTranscoder` exports.
+
+    With `shift`, post_enc is added to the features that stay, after they were chosen.
 
     Importing faithfulness_plugin registers it with SAELens, whose `SAE.load_from_disk` then returns it.
     """
@@ -49,6 +53,8 @@ class TopKTranscoder(SkipInDecode, Transcoder):
         super().initialize_weights()
         if self.cfg.skip:
             self.W_skip = nn.Parameter(zeros(self.cfg.d_out, self.cfg.d_in, dtype=self.dtype, device=self.device))
+        if self.cfg.shift:
+            self.post_enc = nn.Parameter(zeros(self.cfg.d_sae, dtype=self.dtype, device=self.device))
 
     @override
     def get_activation_fn(self) -> Any:
@@ -59,7 +65,8 @@ class TopKTranscoder(SkipInDecode, Transcoder):
         """[..., d_in] -> [..., d_sae]."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
         gate = self.kept(self.score(hidden_pre))
-        return self.remember(self.hook_sae_acts_post(hidden_pre * gate), x)
+        acts = hidden_pre + self.post_enc if self.cfg.shift else hidden_pre
+        return self.remember(self.hook_sae_acts_post(acts * gate), x)
 
     def kept(self, score: Tensor) -> Tensor:
         """Which features stay, [..., d_sae]: the k with the largest score; without `keep_negative` only above 0."""
@@ -86,7 +93,9 @@ class TopKTranscoder(SkipInDecode, Transcoder):
     def fold_W_dec_norm(self) -> None:
         """Raises NotImplementedError where features are ranked by their activations alone."""
         require_ranking_by_norm(self.cfg)
-        super().fold_W_dec_norm()
+        norms = self.fold_and_get_W_dec_norm()
+        if self.cfg.shift:
+            self.post_enc.data.mul_(norms)
 
     @override
     @classmethod

@@ -58,13 +58,12 @@ def likeness(path: Path) -> Likeness:
 
 
 def read(path: Path, request: Request) -> Transcoder:
-    """t(x) = s_out [W_dec c TopK(ReLU(W_enc s_in x + b_enc)) + b_dec (+ W_skip s_in x)] as a TopK transcoder, with the
-    scales of `normalize_io`, s_in = sqrt(d) / in_norm and s_out = out_norm / sqrt(d), and with post_enc_scale c folded
-    into its weights.
+    """t(x) = s_out [W_dec c (a + p 1[a > 0]) + b_dec (+ W_skip s_in x)] with a = TopK(ReLU(W_enc s_in x + b_enc)), as a
+    TopK transcoder: p is post_enc; the scales of `normalize_io`, s_in = sqrt(d) / in_norm and s_out = out_norm /
+    sqrt(d), and post_enc_scale c, are folded into its weights.
 
     Raises:
-        FormatError: keys are missing or unknown; several layers are written to; post_enc, which it adds to the features
-            that stay, is not 0.
+        FormatError: keys are missing or unknown; several layers are written to.
     """
     folder = path if path.is_dir() else path.parent
     where, file = folder / CONFIG, folder / WEIGHTS
@@ -92,13 +91,10 @@ def read(path: Path, request: Request) -> Transcoder:
         TITLE, file, tensors_in(file), sizes=sizes, device=request.device, dtype=request.dtype
     )
     tensors = _of_the_only_target(found, file) if of_target else found
-    if "post_enc" in tensors and (n_shifted := int((tensors["post_enc"] != 0).sum())) > 0:
-        raise FormatError(
-            f"{file}: post_enc is not 0 for {n_shifted} of {len(tensors['post_enc'])} features: it is added to the "
-            "features that stay, which no class here does"
-        )
+    shift = tensors.get("post_enc")
     return transcoder_of(
         **_folded(tensors),
+        post_enc=shift if shift is not None and shift.any() else None,
         k=config["k"],
         metadata={"source": "clt-training", "hookpoint": sparsify.hookpoint_of(folder.resolve())},
         where=file,

@@ -51,6 +51,7 @@ SHAPES = {
     "b_dec": "d_out",
     "W_skip": "d_out d_in",
     "threshold": "d_sae",
+    "post_enc": "d_sae",
 }
 
 
@@ -62,6 +63,7 @@ def transcoder_of(
     b_dec: Float[Tensor, " d_out"],
     W_skip: Float[Tensor, "d_out d_in"] | None = None,
     threshold: Float[Tensor, " d_sae"] | None = None,
+    post_enc: Float[Tensor, " d_sae"] | None = None,
     k: int | None = None,
     rank_by_norm: bool = False,
     keep_negative: bool = False,
@@ -73,6 +75,7 @@ def transcoder_of(
     The weights have been through `rule.Tensors.check`, which gives them the device and dtype that the caller asked for.
 
     Args:
+        post_enc: TopK adds it to the features that stay.
         rank_by_norm: TopK keeps the largest a_i ||W_dec^i|| rather than the largest a_i.
         keep_negative: TopK keeps its k features also where they are below 0.
         metadata: of SAELens's names. Where hook_name, or hf_hook_name, is what the transcoder writes, too, it has to
@@ -83,6 +86,7 @@ def transcoder_of(
         FormatError: shapes do not fit each other, k does not fit them, a threshold is below 0.
     """
     weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, "W_skip": W_skip, "threshold": threshold}
+    weights["post_enc"] = post_enc
     weights = {name: weight for name, weight in weights.items() if weight is not None}
     require_shapes(where, weights, SHAPES, {})
     (d_in, d_sae), d_out = W_enc.shape, W_dec.shape[1]
@@ -99,7 +103,7 @@ def transcoder_of(
     if k is not None:
         config_class, transcoder_class = TopKTranscoderConfig, TopKTranscoder
         own = {"k": k, "rescale_acts_by_decoder_norm": rank_by_norm, "keep_negative": keep_negative}
-        own["skip"] = W_skip is not None
+        own |= {"skip": W_skip is not None, "shift": post_enc is not None}
     config = config_class(
         d_in=d_in,
         d_out=d_out,

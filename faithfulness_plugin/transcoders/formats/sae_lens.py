@@ -109,8 +109,11 @@ def read_parts(
     sizes = {"d_in": (config["d_in"], f"d_in in {CONFIG}"), "d_sae": (config["d_sae"], f"d_sae in {CONFIG}")}
     if not of.autoencoder:
         sizes["d_out"] = (config["d_out"], f"d_out in {CONFIG}")
-    skip = {"W_skip": "d_out d_in"} if config.get("skip") is True else {}
-    weights = Tensors({**of.tensors.needs, **skip}).check(
+    optional = {"skip": SKIP, "shift": {"post_enc": "d_sae"}}
+    announced = {
+        tensor: shape for said, of_it in optional.items() if config.get(said) for tensor, shape in of_it.items()
+    }
+    weights = Tensors({**of.tensors.needs, **announced}).check(
         f"{TITLE}'s {name}", file, tensors(), sizes=sizes, device=request.device, dtype=request.dtype
     )
     if of.autoencoder:
@@ -219,7 +222,7 @@ FIXED = {
 COMMON = {
     **FIXED,
     "dtype": DTYPES,
-    **dict.fromkeys(("rescale_acts_by_decoder_norm", "keep_negative", "skip"), YES_OR_NO),
+    **dict.fromkeys(("rescale_acts_by_decoder_norm", "keep_negative", "shift", "skip"), YES_OR_NO),
 }
 TRANSCODER = Settings(
     needs=("architecture", "d_in", "d_sae", "d_out", "dtype", "metadata"),
@@ -242,7 +245,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "skip_transcoder": Architecture(Tensors({**WRITES_OUT, **SKIP}), _relu),
     "jumprelu_transcoder": Architecture(Tensors({**WRITES_OUT, **THRESHOLD}), _jumprelu),
     "jumprelu_skip_transcoder": Architecture(Tensors({**WRITES_OUT, **SKIP, **THRESHOLD}), _jumprelu),
-    "faithful_topk_transcoder": Architecture(Tensors(WRITES_OUT), _topk, (*TOPK, "skip"), ("keep_negative",)),
+    "faithful_topk_transcoder": Architecture(Tensors(WRITES_OUT), _topk, (*TOPK, "skip"), ("keep_negative", "shift")),
     "standard": Architecture(Tensors({**ENCODER, **WRITES_IN}), _of_autoencoder(_relu), autoencoder=True),
     "jumprelu": Architecture(
         Tensors({**ENCODER, **WRITES_IN, **THRESHOLD}), _of_autoencoder(_jumprelu), autoencoder=True

@@ -1,10 +1,12 @@
 """sparsify's folders and those of its fork clt-training: settings that change the function are refused by name."""
 
+from typing import Any
+
 import pytest
 import torch
 from published_files import D, K, N, clt_training, sparsify
 
-from faithfulness_plugin import load_transcoder
+from faithfulness_plugin import load_transcoder, topk_to_jumprelu, transcoder_jvp
 from faithfulness_plugin.transcoders.formats.rule import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
@@ -79,16 +81,33 @@ def test_what_clt_training_says_that_is_no_function_of_one_layer(name, value, me
         load_transcoder(it.write(tmp_path, it))
 
 
-def test_what_is_added_to_features_that_stay_is_refused(tmp_path):
-    it = clt_training().with_tensor("post_enc", torch.eye(N)[2])
-    with pytest.raises(
-        FormatError, match="post_enc is not 0 for 1 of 20 features: it is added to the features that stay"
-    ):
-        load_transcoder(it.write(tmp_path, it))
+@pytest.mark.parametrize("shift", ["positive", "of both signs"])
+def test_what_is_added_to_features_that_stay(shift, tmp_path):
+    """The Jacobian is that of the features that stay, also where what is added makes them negative."""
+    post_enc = torch.rand(N) if shift == "positive" else torch.randn(N) * 3
+    it = clt_training().with_tensor("post_enc", post_enc)
+    read: Any = load_transcoder(it.write(tmp_path, it), dtype=torch.float64)
+    x = torch.randn(50, D, dtype=torch.float64)
+    assert (read.encode(x) < 0).any() == (shift != "positive")
+    weights = {name: tensor.double() for name, tensor in it.tensors.items()}
+    v = torch.randn_like(x)
+    y, Jv = transcoder_jvp(read, x, v)
+    torch.testing.assert_close(y, it.formula(weights, x))
+    torch.testing.assert_close(Jv, torch.func.jvp(lambda rows: it.formula(weights, rows), (x,), (v,))[1])
+    read.save_model(tmp_path / "saved")
+    torch.testing.assert_close(load_transcoder(tmp_path / "saved", dtype=None)(x), y)
+    with pytest.raises(ValueError, match="post_enc is added to the features that stay"):
+        topk_to_jumprelu(read, x)
+
+
+def test_one_target_is_the_coder_itself(tmp_path):
     it = clt_training(1).with_tensor("W_dec", torch.zeros(N, D))
     with pytest.raises(FormatError, match=r"W_dec and W_decs\.0 differ"):
         load_transcoder(it.write(tmp_path, it))
     it = clt_training(1)
     it = it.with_tensor("W_dec", it.tensors["W_decs.0"].clone())
+    read: Any = load_transcoder(it.write(tmp_path, it))
+    assert read.cfg.k == K
+    it = clt_training().with_tensor("post_enc", torch.zeros(N))
     read = load_transcoder(it.write(tmp_path, it))
-    assert read.cfg.k == K  # pyright: ignore
+    assert not read.cfg.shift
