@@ -29,6 +29,8 @@ class LocalHub:
     cache: Path
     monkeypatch: pytest.MonkeyPatch
     endpoint: str = ""
+    lists_siblings: bool = True
+    """Whether what it says of a repository includes the names of its files."""
     gated: set[str] = field(default_factory=set)
     head: dict[str, str] = field(default_factory=dict)
     """What stands for the commit of a repository's main branch, where it changes."""
@@ -108,7 +110,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                 ]
                 self.answer(200, json.dumps(tree).encode())
             else:
-                siblings = [{"rfilename": name} for name in names]
+                siblings = [{"rfilename": name} for name in names if hub.lists_siblings]
                 info = {"id": repo, "modelId": repo, "sha": hub.commit(folder), "siblings": siblings, "tags": []}
                 self.answer(200, json.dumps(info).encode())
 

@@ -160,7 +160,8 @@ def _contents(of: HubPath) -> _Contents:
         try:
             revision = of.revision or constants.DEFAULT_REVISION
             info = hub.HfApi().model_info(of.repo, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-            return _Contents([file.rfilename for file in info.siblings or []])
+            names = [file.rfilename for file in info.siblings or []]
+            return _Contents(names or [*hub.HfApi().list_repo_files(of.repo, revision=revision)])  # as mirrors have it
         except (errors.HTTPError, OSError) as error:
             if isinstance(error, permanent):
                 raise

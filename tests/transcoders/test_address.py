@@ -107,6 +107,29 @@ def test_a_download_that_was_interrupted_is_named_without_a_network_and_complete
     assert same(load_transcoder("hf://owner/repo/a"), load_transcoder(path))
 
 
+def test_a_hub_that_lists_files_as_a_tree_only(hub):
+    path = publish(hub, "owner/repo/a", gemma_scope())
+    hub.lists_siblings = False
+    assert same(load_transcoder("hf://owner/repo/a"), load_transcoder(path))
+
+
+def test_a_cache_that_was_filled_by_other_means(hub, monkeypatch):
+    """Copied from another machine, without what huggingface_hub keeps beside the files."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    folder = hub.cache / f"models--{SCOPE.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (place := folder / "snapshots" / ("0" * 40) / FOLDER).mkdir(parents=True)
+    here = load_transcoder((it := gemma_scope()).write(place, it))
+    for source in (
+        f"hf://{SCOPE}/{FOLDER}",
+        f"hf://{SCOPE}/{FOLDER}/params.npz",
+        f"{SCOPE.partition('/')[2]}/{FOLDER}",
+    ):
+        assert same(load_transcoder(source), here)
+        assert load_transcoder(source).cfg.metadata.hook_name == "blocks.3.ln2.hook_normalized"
+
+
 def test_without_a_network_one_line_and_no_second_try(hub):
     hub.disconnect()
     said = refusal(f"hf://{SCOPE}/{FOLDER}")
