@@ -6,7 +6,8 @@ import pytest
 import torch
 from published_files import D, K, N, clt_training, sparsify
 
-from faithfulness_plugin import load_transcoder, topk_to_jumprelu, transcoder_jvp
+from faithfulness_plugin import gradient_masking_penalty, load_transcoder, topk_to_jumprelu, transcoder_jvp
+from faithfulness_plugin.jacobian.linear_piece import SignedPiece, linear_piece
 from faithfulness_plugin.transcoders.formats.rule import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
@@ -93,7 +94,13 @@ def test_what_is_added_to_features_that_stay(shift, tmp_path):
     v = torch.randn_like(x)
     y, Jv = transcoder_jvp(read, x, v)
     torch.testing.assert_close(y, it.formula(weights, x))
-    torch.testing.assert_close(Jv, torch.func.jvp(lambda rows: it.formula(weights, rows), (x,), (v,))[1])
+    wanted = torch.func.jvp(lambda rows: it.formula(weights, rows), (x,), (v,))[1]
+    torch.testing.assert_close(Jv, wanted)
+    torch.testing.assert_close(transcoder_jvp(read, x, v, gate=read.encode(x))[1], wanted)
+    assert type(linear_piece(read, x)) is SignedPiece
+    norms = read.W_enc.norm(dim=0) * read.W_dec.norm(dim=1)
+    masking = ((read.encode(x) != 0).double() @ norms).mean()
+    torch.testing.assert_close(gradient_masking_penalty(read, x), masking)
     read.save_model(tmp_path / "saved")
     torch.testing.assert_close(load_transcoder(tmp_path / "saved", dtype=None)(x), y)
     with pytest.raises(ValueError, match="post_enc is added to the features that stay"):
