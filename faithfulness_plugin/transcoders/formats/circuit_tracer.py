@@ -105,7 +105,7 @@ def _read_layer(folder: Path, part: Path | str, layer: int, request: Request) ->
         "hook_name": f"blocks.{layer}.{config['feature_input_hook']}",
         "hook_name_out": f"blocks.{layer}.{config['feature_output_hook']}",
     }
-    file = part if isinstance(part, Path) else fetched(part)
+    file = part if isinstance(part, Path) else fetched(_address(part))
     names = peek_names(file)
     if file.suffix != ".safetensors" or (names and not names & {*TENSORS.needs}):
         return _of_another_format(file, where, config, metadata, request)
@@ -122,6 +122,11 @@ def _read_layer(folder: Path, part: Path | str, layer: int, request: Request) ->
         metadata={"source": "circuit-tracer", **metadata},
         where=file,
     )
+
+
+def _address(part: str) -> str:
+    """circuit-tracer writes a revision behind the path, and this package behind the repository."""
+    return re.sub(r"^hf://([^/]+/[^/]+)/([^?]+)\?revision=(.+)$", r"hf://\1@\3/\2", part)
 
 
 def _k(where: Path, file: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int | None:

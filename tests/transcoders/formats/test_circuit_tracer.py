@@ -105,12 +105,16 @@ def test_a_list_of_files_here_and_of_addresses(tmp_path, monkeypatch):
         return tmp_path / "second.safetensors"
 
     monkeypatch.setattr("faithfulness_plugin.transcoders.formats.circuit_tracer.fetched", fetched)
-    parts = ["elsewhere/a.safetensors", "hf://owner/repo/second.safetensors", str(tmp_path / "second.safetensors")]
+    parts = [
+        "elsewhere/a.safetensors",
+        "hf://owner/repo/a/second.safetensors?revision=v1",
+        str(tmp_path / "second.safetensors"),
+    ]
     (folder / "config.yaml").write_text(yaml.safe_dump({**first.settings, "transcoders": parts}))
     x = torch.randn(20, D, dtype=torch.float64)
     both = load_transcoder_set(folder, dtype=torch.float64)
     assert [*both] == [0, 1, 2]
-    assert asked == ["hf://owner/repo/second.safetensors"]
+    assert asked == ["hf://owner/repo@v1/a/second.safetensors"]
     for layer, it in enumerate((first, second, second)):
         wanted = it.formula({name: tensor.double() for name, tensor in it.tensors.items()}, x)
         torch.testing.assert_close(both[layer](x), wanted)
