@@ -13,8 +13,8 @@ def artifact(
         list[str],
         typer.Option(
             "--transcoder",
-            help="A folder of SAELens, sparsify, dictionary_learning or circuit-tracer, or "
-            "NAME=FOLDER; may be repeated, for transcoders of one layer",
+            help="A folder in any known format, an address (hf://owner/repo/path, or RELEASE/ID of SAELens's list), "
+            "or NAME=one of these; may be repeated, for transcoders of one layer",
         ),
     ],
     model: Annotated[
@@ -104,13 +104,16 @@ def artifact(
 
 
 def by_name(given: list[str]) -> dict[str, str]:
-    """NAME=FOLDER, or a folder under its own name."""
+    """NAME=FOLDER or NAME=ADDRESS by name; a folder or an address under its own short name."""
+    from faithfulness_plugin.transcoders.source import named
+
     found: dict[str, str] = {}
     for text in given:
-        name, equals, folder = text.partition("=")
-        if not equals:
-            name, folder = Path(text).resolve().name, text
+        try:
+            name, source = named(text)
+        except ValueError as error:
+            fail(one_line(error), 2)
         if name in found:
             fail(f"{text}: there is a {name} already; write NAME=FOLDER, with another name", 2)
-        found[name] = str(folder)
+        found[name] = source
     return found

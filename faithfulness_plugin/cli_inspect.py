@@ -17,7 +17,8 @@ def inspect(
     path: Annotated[
         str,
         typer.Argument(
-            help="The transcoder's folder (SAELens, sparsify, dictionary_learning, circuit-tracer), or NAME=FOLDER"
+            help="The transcoder's folder, an address (hf://owner/repo/path, or RELEASE/ID of SAELens's list), or "
+            "NAME=one of these"
         ),
     ],
     compare: Annotated[

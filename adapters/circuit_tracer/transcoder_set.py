@@ -15,7 +15,9 @@ from sae_lens.saes.transcoder import JumpReLUTranscoder, Transcoder
 from safetensors.torch import save_file
 from torch import Tensor
 
-from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, THRESHOLD, layers_in
+from faithfulness_plugin.transcoders.address import fetched, is_hub_path, layers_at
+from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, THRESHOLD, parts_of
+from faithfulness_plugin.transcoders.formats.rule import FormatError, require_finite
 from faithfulness_plugin.transcoders.load import load_transcoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 
@@ -51,8 +53,8 @@ def export_transcoder_set(
 
     Raises:
         ValueError: layers that are missing, transcoders that differ in width or in having a skip connection, or whose
-            output is not as wide as their input; TopK; activations that are normalised; hooks that nobody said; a
-            folder with something in it; one that cannot be written.
+            output is not as wide as their input; TopK; activations that are normalised; weights that are not finite;
+            hooks that nobody said; a folder with something in it; one that cannot be written.
     """
     folder = Path(folder).resolve()
     finished = {layer: _finished(transcoder) for layer, transcoder in sorted(transcoders.items())}
@@ -112,9 +114,25 @@ def _put_in_place(unfinished: Path, folder: Path) -> None:
         shutil.rmtree(before.parent, ignore_errors=True)
 
 
-def load_transcoder_set(folder: Path | str, device: str = "cpu") -> dict[int, Transcoder]:
-    """The transcoders of a set by layer, as SAELens inference classes. Raises FormatError as `load_transcoder`."""
-    return {layer: load_transcoder(folder, layer=layer, device=device) for layer in layers_in(Path(folder))}
+def load_transcoder_set(
+    source: Path | str, device: str = "cpu", *, dtype: torch.dtype | None = torch.float32
+) -> dict[int, Transcoder]:
+    """Loads the transcoders of a set, by layer, as SAELens inference classes.
+
+    Args:
+        source: the folder of a set, or its address, `hf://owner/repo`.
+        dtype: what the weights are converted to; None keeps the files'.
+
+    Raises:
+        FormatError: as `load_transcoder`; no set is there.
+    """
+    layers = layers_at(source) if is_hub_path(source) else []
+    if not layers:
+        folder = fetched(source) if is_hub_path(source) else Path(source)
+        if not (folder / CONFIG).is_file():
+            raise FormatError(f"{source} is no circuit-tracer set, which has {CONFIG}: pass the folder of one")
+        layers = list(parts_of(folder))
+    return {layer: load_transcoder(source, layer=layer, device=device, dtype=dtype) for layer in layers}
 
 
 def _finished(transcoder: Any) -> Any:
@@ -140,6 +158,8 @@ def _require_a_set(transcoders: Mapping[int, Any]) -> None:
             )
         if not isinstance(transcoder, Transcoder):
             raise ValueError(f"layer {layer} is a {type(transcoder).__name__}: pass a transcoder")
+        for name, weight in transcoder.named_parameters():
+            require_finite(f"layer {layer}", name, weight)
         if (kind := transcoder.cfg.normalize_activations) != "none":
             raise ValueError(
                 f"layer {layer} normalises its input ({kind}), which circuit-tracer does not: fold that in"

@@ -8,7 +8,7 @@ from faithfulness_plugin.benchmarks.held_out.config import HeldOutConfig
 class ArtifactConfig(HeldOutConfig):
     """Some transcoders of one layer."""
 
-    transcoders: dict[str, str] = Field(min_length=1, description="folders by name, in any format that is known")
+    transcoders: dict[str, str] = Field(min_length=1, description="folders or addresses by name, in any known format")
     model_named: str | None = Field(
         default=None, description="by the transcoders' metadata, where another model is measured on purpose"
     )

@@ -26,6 +26,7 @@ from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
 from faithfulness_plugin.benchmarks.schema import Environment, write_text
 from faithfulness_plugin.transcoders.load import load_transcoder
+from faithfulness_plugin.transcoders.source import files_of
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Artifact:
 
 
 def read_artifacts(config: ArtifactConfig) -> list[Artifact]:
-    """All transcoders of a config. Raises FormatError for a folder that holds none."""
+    """All transcoders of a config, from folders and addresses. Raises FormatError for one that holds none."""
     found = []
     for name, path in config.transcoders.items():
         transcoder = load_transcoder(path, layer=config.block, device=config.device).eval()
-        found.append(Artifact(name, transcoder, _digest(Path(path))))
+        found.append(Artifact(name, transcoder, _digest(files_of(path, layer=config.block))))
     return found
 
 
@@ -170,10 +171,9 @@ def _require_fit(artifact: Artifact, x: Tensor, y: Tensor) -> None:
         )
 
 
-def _digest(path: Path) -> str:
-    """Of the files in a folder, or of a file."""
+def _digest(files: list[Path]) -> str:
+    """A digest of the files that a transcoder was read from."""
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    for file in files:
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return "sha256:" + digest.hexdigest()

@@ -116,9 +116,14 @@ class DensePiece(LinearPiece):
     """Gates that have a gradient; None for constants, 1[a > 0]."""
 
     @property
+    def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
+        """[..., d_sae]."""
+        return self.acts > 0
+
+    @property
     def gate(self) -> Bool[Tensor, "*batch d_sae"] | Float[Tensor, "*batch d_sae"]:
         """[..., d_sae]."""
-        return self.acts > 0 if self.straight_through is None else self.straight_through
+        return self.is_active if self.straight_through is None else self.straight_through
 
     @property
     @override
@@ -140,12 +145,21 @@ class DensePiece(LinearPiece):
 
     @override
     def sum_of_active(self, values: Tensor) -> Tensor:
-        return ((self.acts > 0).to(values.dtype) @ values).sum()
+        return (self.is_active.to(values.dtype) @ values).sum()
 
     @override
     def active(self) -> ActiveFeatures:
-        rows = self.acts.reshape(-1, self.acts.shape[-1])
-        return ActiveFeatures.of_flat((rows > 0).flatten().nonzero().squeeze(-1), *rows.shape)
+        rows = self.is_active.reshape(-1, self.acts.shape[-1])
+        return ActiveFeatures.of_flat(rows.flatten().nonzero().squeeze(-1), *rows.shape)
+
+
+class SignedPiece(DensePiece):
+    """The piece of a transcoder whose active features may be negative: those are active that are not 0."""
+
+    @property
+    @override
+    def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
+        return self.acts != 0
 
 
 @dataclass(frozen=True)

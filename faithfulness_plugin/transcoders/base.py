@@ -35,7 +35,7 @@ MATCHING_FILENAME = "jacobian_matching.pt"
 
 
 class NonFiniteError(ValueError):
-    """NaN or Inf met in training; the message names the step and the tensor."""
+    """NaN or Inf met in training or on export; the message names the tensor, and the step."""
 
 
 T_CONFIG = TypeVar("T_CONFIG", bound=TrainingTranscoderConfig)
@@ -229,6 +229,16 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         if state := self.matching.state_dict():
             torch.save(state, Path(path) / MATCHING_FILENAME)
         return written
+
+    @override
+    def save_inference_model(self, path: str | Path) -> tuple[Path, Path]:
+        """Writes what SAELens writes. Raises NonFiniteError, naming the weight, where one holds NaN or Inf."""
+        for name, weight in self.state_dict().items():
+            if not torch.isfinite(weight).all():
+                raise NonFiniteError(
+                    f"NaN or Inf in the weight {name}: nothing was written; train the transcoder again"
+                )
+        return super().save_inference_model(path)
 
     @override
     def load_weights_from_checkpoint(self, checkpoint_path: Path | str) -> None:

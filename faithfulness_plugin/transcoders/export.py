@@ -13,6 +13,7 @@ from sae_lens.saes.transcoder import (
 from torch import Tensor
 
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder
+from faithfulness_plugin.transcoders.formats.rule import require_finite
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 
@@ -41,11 +42,18 @@ def topk_to_jumprelu(
         A JumpReLUTranscoder, or a JumpReLUSkipTranscoder where there is a skip connection; `save_model` writes it.
 
     Raises:
-        ValueError: no feature is active on these rows, or a BatchTopK transcoder, which is exported as it is.
+        ValueError: no feature is active on these rows; a weight that is not finite; a transcoder with post_enc; a
+            BatchTopK transcoder, which is exported as it is.
     """
+    for name, weight in transcoder.named_parameters():
+        require_finite("the transcoder", name, weight)
     if isinstance(transcoder, BatchTopKTrainingTranscoder):
         raise ValueError(
             "a BatchTopK transcoder has a threshold already: save_inference_model exports it as a JumpReLU"
+        )
+    if isinstance(transcoder, TopKTranscoder) and transcoder.cfg.shift:
+        raise ValueError(
+            "post_enc is added to the features that stay, which no threshold of a JumpReLU does: there is none"
         )
     score = transcoder.score(transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc)
     count = int((transcoder.activation_fn(score) > 0).sum())

@@ -7,6 +7,7 @@ from torch import Tensor
 from faithfulness_plugin.jacobian.linear_piece import (
     DensePiece,
     LinearPiece,
+    SignedPiece,
     Weights,
     linear_piece,
     piece_of_activations,
@@ -23,9 +24,12 @@ def _stock_piece(
     if transcoder.cfg.normalize_activations != "none" or transcoder.cfg.reshape_activations != "none":
         return None  # what happens before the encoder is not linear: autograd
     weights = Weights.of(transcoder)
-    if gate is not None:
+    signed = isinstance(transcoder, TopKTranscoder) and (transcoder.cfg.keep_negative or transcoder.cfg.shift)
+    if gate is not None and not (signed and isinstance(gate, Tensor) and gate_bandwidth is None):
         return piece_of_activations(gate, x, weights, gate_bandwidth)
-    feature_acts = transcoder.encode(x)
+    feature_acts = transcoder.encode(x) if gate is None else gate
+    if signed and gate_bandwidth is None:
+        return SignedPiece(x, weights, feature_acts)
     if gate_bandwidth is None:
         return DensePiece(x, weights, feature_acts)
     if isinstance(transcoder, TopKTranscoder):

@@ -27,6 +27,9 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
     """Config of `TopKTrainingTranscoder`."""
 
     whole_k: ClassVar[bool] = True
+    keep_negative: ClassVar[bool] = False
+    shift: ClassVar[bool] = False
+    """What is exported has neither."""
 
     k: int = 32
     """Features active on each row, at most (a feature is active only where it is positive)."""

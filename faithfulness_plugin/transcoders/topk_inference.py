@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from sae_lens.registry import SAE_CLASS_REGISTRY, register_sae_class
 from sae_lens.saes.topk_sae import TopK
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
@@ -20,6 +21,10 @@ class TopKTranscoderConfig(TranscoderConfig):
     k: int = 32
     rescale_acts_by_decoder_norm: bool = True
     """Rank features by a_i ||W_dec^i||, as in training."""
+    keep_negative: bool = False
+    """Keep the k largest features also where they are below 0, as circuit-tracer does."""
+    shift: bool = False
+    """Add `post_enc` [d_sae] to the features that stay, as clt-training does."""
     skip: bool = False
 
     @override
@@ -29,12 +34,14 @@ class TopKTranscoderConfig(TranscoderConfig):
 
     @override
     def to_dict(self) -> dict[str, Any]:
-        own = {"k": self.k, "rescale_acts_by_decoder_norm": self.rescale_acts_by_decoder_norm, "skip": self.skip}
-        return {**super().to_dict(), **own}
+        names = ("k", "rescale_acts_by_decoder_norm", "keep_negative", "shift", "skip")
+        return {**super().to_dict(), **{name: getattr(self, name) for name in names}}
 
 
 class TopKTranscoder(SkipInDecode, Transcoder):
     """t(x) = W_dec TopK(W_enc x + b_enc) + b_dec (+ W_skip x), for inference: what `TopKTrainingTranscoder` exports.
+
+    With `shift`, post_enc is added to the features that stay, after they were chosen.
 
     Importing faithfulness_plugin registers it with SAELens, whose `SAE.load_from_disk` then returns it.
     """
@@ -46,6 +53,8 @@ class TopKTranscoder(SkipInDecode, Transcoder):
         super().initialize_weights()
         if self.cfg.skip:
             self.W_skip = nn.Parameter(zeros(self.cfg.d_out, self.cfg.d_in, dtype=self.dtype, device=self.device))
+        if self.cfg.shift:
+            self.post_enc = nn.Parameter(zeros(self.cfg.d_sae, dtype=self.dtype, device=self.device))
 
     @override
     def get_activation_fn(self) -> Any:
@@ -55,8 +64,15 @@ class TopKTranscoder(SkipInDecode, Transcoder):
     def encode(self, x: Tensor) -> Tensor:
         """[..., d_in] -> [..., d_sae]."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        gate = self.activation_fn(self.score(hidden_pre)) > 0
-        return self.remember(self.hook_sae_acts_post(hidden_pre * gate), x)
+        gate = self.kept(self.score(hidden_pre))
+        acts = hidden_pre + self.post_enc if self.cfg.shift else hidden_pre
+        return self.remember(self.hook_sae_acts_post(acts * gate), x)
+
+    def kept(self, score: Tensor) -> Tensor:
+        """Which features stay, [..., d_sae]: the k with the largest score; without `keep_negative` only above 0."""
+        if self.cfg.keep_negative:
+            return torch.zeros_like(score, dtype=torch.bool).scatter(-1, score.topk(self.cfg.k).indices, True)
+        return self.activation_fn(score) > 0
 
     def score(self, hidden_pre: Tensor) -> Tensor:
         """What features are ranked by, [..., d_sae]."""
@@ -77,7 +93,9 @@ class TopKTranscoder(SkipInDecode, Transcoder):
     def fold_W_dec_norm(self) -> None:
         """Raises NotImplementedError where features are ranked by their activations alone."""
         require_ranking_by_norm(self.cfg)
-        super().fold_W_dec_norm()
+        norms = self.fold_and_get_W_dec_norm()
+        if self.cfg.shift:
+            self.post_enc.data.mul_(norms)
 
     @override
     @classmethod

@@ -32,6 +32,12 @@ def of(architecture: str, **fields: Any) -> Any:
     return transcoder.eval()
 
 
+def with_a_nan(transcoder: Any) -> Any:
+    with torch.no_grad():
+        transcoder.W_dec[3, 2] = torch.nan
+    return transcoder
+
+
 def two_layers(architecture: str = "jumprelu", **fields: Any) -> dict[int, Any]:
     torch.manual_seed(4)
     return {layer: of(architecture, **fields) for layer in (0, 1)}
@@ -96,6 +102,12 @@ def test_thresholds_below_0_are_written_as_what_they_do(tmp_path):
         (lambda: {0: of("standard"), 1: of("standard", skip=True)}, TINY, "some have none"),
         (lambda: {0: of("standard")}, {"model_name": "tiny"}, 'pass feature_input_hook, such as "mlp.hook_in"'),
         (lambda: {0: torch.nn.Linear(D, D)}, TINY, "layer 0 is a Linear"),
+        (lambda: {0: with_a_nan(of("standard"))}, TINY, "NaN or Inf in the weight W_dec: nothing was written"),
+        (
+            lambda: {0: with_a_nan(topk_to_jumprelu(of("topk"), torch.randn(99, D)))},
+            TINY,
+            r"layer 0: W_dec has 1 of 640 values that are NaN or infinite",
+        ),
     ],
 )
 def test_what_a_user_can_get_wrong(transcoders, options, message, tmp_path):

@@ -268,11 +268,11 @@ def test_every_dictionary_is_read_as_the_function_that_it_is(kind, tmp_path):
     ae, x = dictionary_of(kind), torch.randn(50, D, dtype=torch.float64)
     torch.save(ae.state_dict(), tmp_path / "ae.pt")
     (tmp_path / "config.json").write_text(json.dumps({"trainer": {"dict_class": type(ae).__name__, "layer": 3}}))
-    read = load_transcoder(tmp_path)
+    read = load_transcoder(tmp_path, dtype=None)
     torch.testing.assert_close(read(x), ae(x))
     (tmp_path / "checkpoints").mkdir()
     torch.save(ae.state_dict(), tmp_path / "checkpoints" / "ae_7.pt")
-    torch.testing.assert_close(load_transcoder(tmp_path / "checkpoints" / "ae_7.pt")(x), ae(x))
+    torch.testing.assert_close(load_transcoder(tmp_path / "checkpoints" / "ae_7.pt", dtype=None)(x), ae(x))
     (tmp_path / "config.json").write_text(json.dumps({"trainer": {"dict_class": "MyOwn"}}))
     with pytest.raises(FormatError, match="dict_class MyOwn is not known: choose from AutoEncoder"):
         load_transcoder(tmp_path)

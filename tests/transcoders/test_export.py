@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import random_transcoder
 from sae_lens import SAE
 from sae_lens.saes.transcoder import JumpReLUSkipTranscoder, JumpReLUTranscoder, SkipTranscoder, Transcoder
 from safetensors.torch import load_file, save_file
@@ -114,3 +115,11 @@ def test_rows_on_which_nothing_fires_give_no_threshold(make_transcoder):
         transcoder.b_enc.fill_(-100)
     with pytest.raises(ValueError, match="no feature is active on these 4 rows"):
         topk_to_jumprelu(transcoder, torch.randn(4, 5).double())
+
+
+def test_weights_that_are_not_finite_are_not_converted():
+    transcoder = random_transcoder("topk")
+    with torch.no_grad():
+        transcoder.W_enc[0, 0] = torch.inf
+    with pytest.raises(ValueError, match="the transcoder: W_enc has 1 of 60 values that are NaN or infinite"):
+        topk_to_jumprelu(transcoder, torch.randn(50, 5, dtype=torch.float64))  # pyright: ignore

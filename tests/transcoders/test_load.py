@@ -39,8 +39,10 @@ def test_what_we_export_is_read_back(architecture, skip, tmp_path):
     transcoder = random_transcoder(architecture, skip=skip).eval()
     transcoder.save_inference_model(tmp_path)
     x = torch.randn(30, 5, dtype=torch.float64)
-    torch.testing.assert_close(load_transcoder(tmp_path)(x), transcoder(x))
-    torch.testing.assert_close(load_transcoder(str(tmp_path))(x), transcoder(x))
+    torch.testing.assert_close(load_transcoder(tmp_path, dtype=None)(x), transcoder(x))
+    read = load_transcoder(str(tmp_path))
+    assert read.dtype == torch.float32
+    torch.testing.assert_close(read(x.float()), transcoder(x).float(), rtol=1e-4, atol=1e-4)
 
 
 def test_a_sparsify_folder_is_the_function_that_its_formula_says(tmp_path):
@@ -55,12 +57,11 @@ def test_a_sparsify_folder_is_the_function_that_its_formula_says(tmp_path):
 
 
 def test_an_autoencoder_subtracts_its_bias_first(tmp_path):
-    weights = sparsify_folder(tmp_path, {"k": K, "d_in": D, "transcode": False})
+    weights = sparsify_folder(tmp_path, {"k": K, "d_in": D, "transcode": False, "skip_connection": True})
     x = torch.randn(40, D)
     pre = torch.relu((x - weights["b_dec"]) @ weights["encoder.weight"].T + weights["encoder.bias"])
-    torch.testing.assert_close(
-        load_transcoder(tmp_path).encode(x).sum(-1), pre.topk(K).values.sum(-1), rtol=1e-4, atol=1e-4
-    )
+    read = load_transcoder(tmp_path, autoencoder=True)
+    torch.testing.assert_close(read.encode(x).sum(-1), pre.topk(K).values.sum(-1), rtol=1e-4, atol=1e-4)
 
 
 def empty(folder: Path) -> None:
@@ -135,15 +136,15 @@ CASES: dict[str, tuple[Any, str]] = {
     ),
     "settings alone": (
         lambda f: alone(f, "cfg.json", "{}"),
-        "cfg.json as a SAELens folder or a sparsify folder, and lacks",
+        "the settings of a SAELens folder or a sparsify folder, and lacks sae_weights.safetensors or sae.safetensors",
     ),
     "circuit-tracer, settings alone": (
-        lambda f: alone(f, "config.yaml", "{model_kind: transcoder_set, transcoders: [hf://a/b/c]}"),
-        "config.yaml as a circuit-tracer set, and lacks layer_N.safetensors",
+        lambda f: alone(f, "config.yaml", "{model_kind: transcoder_set, scan: a}"),
+        "the settings of a circuit-tracer set, and lacks layer_N.safetensors",
     ),
     "dictionary_learning, interrupted": (
         lambda f: alone(f, "config.json", json.dumps(TRAINER)),
-        "config.json as a dictionary_learning folder, and lacks ae.pt",
+        "the settings of a dictionary_learning folder, and lacks ae.pt",
     ),
     "dictionary_learning, checkpoints": (
         lambda f: alone(f / "checkpoints", "ae_7.pt", ""),
@@ -152,30 +153,30 @@ CASES: dict[str, tuple[Any, str]] = {
     "another library's model": (lambda f: alone(f, "config.json", "{}"), "holds no transcoder that is known here"),
     "sparsify without k": (lambda f: sparsify_folder(f, {"d_in": D}), "looks like a sparsify folder, and lacks k "),
     "sparsify without weights": (lambda f: sparsify_folder(f, lacks="W_dec"), "a sparsify folder, and lacks W_dec"),
-    "groupmax": (lambda f: sparsify_folder(f, {"k": 3, "d_in": D, "activation": "groupmax"}), "activation groupmax"),
-    "damaged": (damaged, "a file there is damaged"),
+    "groupmax": (lambda f: sparsify_folder(f, {"k": 3, "d_in": D, "activation": "groupmax"}), "activation: 'groupmax'"),
+    "damaged": (damaged, r"sae.safetensors is damaged \(.*\): fetch it again"),
     "SAELens without an architecture": (lambda f: sae_lens(f, architecture="none"), "knows no architecture none"),
-    "SAELens with other shapes": (lambda f: sae_lens(f, d_sae=99), "is not what its cfg.json says"),
-    "dictionary_learning without config": (lambda f: dictionary(f, None), "config.json cannot be read"),
-    "dictionary_learning, config of others": (lambda f: dictionary(f, {"lr": 1}), "has no key trainer"),
+    "SAELens with other shapes": (lambda f: sae_lens(f, d_sae=99), "d_sae in cfg.json is 99, and the weights say 12"),
+    "dictionary_learning without config": (lambda f: dictionary(f, None), "lacks config.json: copy it there"),
+    "dictionary_learning, config of others": (lambda f: dictionary(f, {"lr": 1}), "lacks trainer"),
     "dictionary_learning, no class": (lambda f: dictionary(f, {"trainer": {}}), "lacks dict_class"),
     "dictionary_learning, keys": (
         lambda f: dictionary(f, {"trainer": {"dict_class": "AutoEncoder"}}),
         "dictionary_learning folder's AutoEncoder, and lacks encoder.bias, decoder.weight, bias",
     ),
-    "SAELens without d_sae": (sae_lens_without("d_sae"), "makes no transcoder .*d_sae"),
-    "SAELens without dtype": (sae_lens_without("dtype"), "looks like a SAELens folder's, and lacks 'dtype'"),
-    "SAELens with an unknown dtype": (lambda f: sae_lens(f, dtype="float7"), "makes no transcoder .*float7"),
+    "SAELens without d_sae": (sae_lens_without("d_sae"), "SAELens folder's transcoder, and lacks d_sae"),
+    "SAELens without dtype": (sae_lens_without("dtype"), "looks like a SAELens folder's transcoder, and lacks dtype"),
+    "SAELens with an unknown dtype": (lambda f: sae_lens(f, dtype="float7"), "says dtype: 'float7'"),
     "dictionary_learning, a tensor": (lambda f: dictionary(f, TRAINER, torch.zeros(3)), "holds a Tensor, no values by"),
     "dictionary_learning, a list": (lambda f: dictionary(f, TRAINER, [1]), "holds a list, no values by name"),
     "dictionary_learning, no trainer": (lambda f: dictionary(f, {"trainer": None}), "holds a NoneType, no values by"),
     "dictionary_learning, narrow bias": (
         lambda f: dictionary(f, TRAINER, {**RELU, "bias": torch.zeros(D - 1)}),
-        r"a bias of shape \[5\] is subtracted from inputs of W_enc \[6, 20\]",
+        r"bias has shape \[5\], and by all else it should have \[6\]",
     ),
     "dictionary_learning, a vector": (
         lambda f: dictionary(f, TRAINER, {**RELU, "encoder.weight": torch.zeros(N), "decoder.bias": torch.zeros(D)}),
-        "makes no transcoder .*matri",
+        r"encoder.weight has shape \[20\], and a matrix is needed",
     ),
     "sparsify, k is a word": (
         lambda f: sparsify_folder(f, {"k": "x", "d_in": D, "transcode": True}),
@@ -189,7 +190,7 @@ CASES: dict[str, tuple[Any, str]] = {
     "circuit-tracer, which layer": (traced, "with the layers 0, 1: pass layer=, one of them"),
     "circuit-tracer, no config": (
         lambda f: traced(f, lambda made: (made / "config.yaml").unlink(), layers=1),
-        "looks like a circuit-tracer set, and its config.yaml cannot be read",
+        "looks like a circuit-tracer set, and lacks config.yaml",
     ),
     "circuit-tracer, cross-layer": (
         lambda f: traced(
@@ -199,7 +200,7 @@ CASES: dict[str, tuple[Any, str]] = {
             ),
             layers=1,
         ),
-        "model_kind cross_layer_transcoder",
+        "is a cross-layer transcoder: each of its features writes to all later layers",
     ),
 }
 
@@ -212,6 +213,18 @@ def test_a_wrong_folder_is_named_with_what_is_missing(case, tmp_path):
         load_transcoder(tmp_path / "it")
     assert str(tmp_path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_many_are_listed_with_numbers_in_order(tmp_path):
+    for layer in (10, 2):
+        sparsify_folder(tmp_path / "run" / f"layer_{layer}" / "width_16k" / "l0_9")
+    traced(tmp_path / "run" / "set")
+    dictionary(tmp_path / "run" / "trainer_0", TRAINER)
+    alone(tmp_path / "run" / "trainer_0" / "checkpoints", "ae_7.pt", "")
+    (tmp_path / "run" / "of_a_model.safetensors").write_bytes(b"")
+    listed = "layer_2/width_16k/l0_9, layer_10/width_16k/l0_9, set, trainer_0, trainer_0/checkpoints/ae_7.pt: pass one"
+    with pytest.raises(FormatError, match=f"is not one transcoder, and holds {listed}"):
+        load_transcoder(tmp_path / "run")
 
 
 def test_a_layer_that_a_set_does_not_have(tmp_path):

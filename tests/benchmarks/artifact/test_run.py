@@ -124,7 +124,7 @@ def test_what_cannot_be_measured_says_why(hub, tmp_path):
     for error, match, changed in (
         (TrainConfigError, "Their metadata say None: pass --block", {"transcoders": nameless}),
         (ValueError, "wide maps 8 to 8 and the layer 16 to 16", {"transcoders": nameless, "block": 1}),
-        (TrainConfigError, "block 7", {"block": 7}),
+        (ValueError, "is of layer 1, and layer=7 was asked for", {"block": 7}),
         (TrainConfigError, "give both, or neither", {"hook_in": "blocks.1.mlp.hook_in"}),
         (TrainConfigError, "either a block or two hooks", {"block": 1, "hook_in": "a", "hook_out": "b"}),
     ):
