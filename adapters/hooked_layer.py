@@ -305,8 +305,8 @@ def _likely_cause(
     first_only = inject(hooks, hook_in, hook_out, tokens, positions=slice(0, 1))
     if first_only.Jv[:, 1:].any():
         return (
-            "attention lies between them, so that what one token puts out depends on other tokens. Choose hooks around "
-            "an MLP"
+            "attention lies between them, or a convolution or a recurrence, so that what one token puts out depends on "
+            "other tokens. Choose hooks around an MLP"
         )
     for suspect in hooks.suspects(hook_in, hook_out):
         if _agrees(suspect.mended(layer), truth):

@@ -1,5 +1,6 @@
 """Plain Hugging Face models: the layer between two modules, without TransformerLens."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, between, check_layer
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 
@@ -35,22 +37,27 @@ class HuggingFaceHooks(Hooks):
         return next(self.model.parameters()).device
 
     def _run(self, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> Tensor:
+        length = None if tokens.is_floating_point() else tokens.shape[1]
         with ExitStack() as stack:
             for name, hook in hooks.items():
-                stack.callback(self._register(name, hook).remove)
+                stack.callback(self._register(name, by_position(name, hook, len(tokens), length)).remove)
             return self.model(tokens, use_cache=False).logits
 
     def _register(self, name: str, hook: Hook) -> Any:
-        def on_input(module: nn.Module, args: tuple[Any, ...]) -> Any:
-            seen = hook(args[0])
-            return None if seen is None else (seen, *args[1:])
+        def on_input(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            if args:
+                seen = hook(args[0])
+                return None if seen is None else ((seen, *args[1:]), named)
+            first = next(name for name in inspect.signature(module.forward).parameters if name in named)
+            seen = hook(named[first])
+            return None if seen is None else (args, {**named, first: seen})
 
         def on_output(module: nn.Module, args: Any, output: Any) -> Any:
             seen = hook(output[0] if isinstance(output, tuple) else output)
             return None if seen is None else (seen, *output[1:]) if isinstance(output, tuple) else seen
 
         if name.endswith(INPUT):
-            return self.model.get_submodule(name.removesuffix(INPUT)).register_forward_pre_hook(on_input)
+            return self.model.get_submodule(name.removesuffix(INPUT)).register_forward_pre_hook(on_input, with_kwargs=True)
         return self.model.get_submodule(name).register_forward_hook(on_output)
 
 
