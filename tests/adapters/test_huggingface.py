@@ -145,7 +145,7 @@ def test_a_block_that_is_not_there(block):
 
 
 def test_a_model_whose_mlps_have_other_names():
-    with pytest.raises(ValueError, match="no block of Sequential has a module called mlp"):
+    with pytest.raises(ValueError, match="no block of Sequential has an MLP, neither by its name"):
         mlp_layer(nn.Sequential(nn.Linear(2, 2)), 0)
 
 
