@@ -110,6 +110,7 @@ HUGGING_FACE = (
     ("Wi", "Wo", None),  # ModernBERT: fused
     ("input_linear", "output_linear", None),  # Granite's shared MLP: fused
     ("lin1", "lin2", None),  # DistilBERT
+    ("intermediate_dense", "output_dense", None),  # wav2vec 2.0, HuBERT
 )
 ACTIVATIONS = ("act_fn", "act", "activation_fn", "activation", "intermediate_act_fn")
 
