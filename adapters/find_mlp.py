@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from faithfulness_plugin.jacobian.layer_weights import LayerWeights
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights, weights_of_pair
+from faithfulness_plugin.jacobian.normed_mlp import normed_mlp
 
 MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "shared_mlp")
 MLP_CLASS = re.compile(r"(MLP|Mlp|MoE|SparseMoeBlock|FeedForward|FFN|Dense(Gated)?ActDense)$")
@@ -30,7 +32,7 @@ class Mlp:
     first: str
     last: str
     function: Callable[[Tensor], Tensor]
-    weights: Callable[[], MlpWeights | None]
+    weights: Callable[[], LayerWeights | None]
 
 
 def mlp_of(block: nn.Module) -> Mlp | None:
@@ -144,6 +146,20 @@ def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], st
             no_mlp(f"block {block} ({_kind(blocks[block])})", [i for i, b in enumerate(blocks) if mlp_of(b)])
         )
     return f"{chosen}.{block}", mlp
+
+
+def weights_up_to(model: nn.Module, name: str) -> LayerWeights | None:
+    """The weights of the MLP that the module `name` ends, or that it is the norm after, as far as names tell: a guess,
+    which `checked_mlp_weights` holds against the layer."""
+    modules, path = dict(model.named_modules()), name.split(".")
+    for length in range(len(path) - 1, 0, -1):
+        block = ".".join(path[:length])
+        if name in modules and (mlp := mlp_of(modules[block])) is not None:
+            weights = mlp.weights()
+            if name == f"{block}.{mlp.last}" or not isinstance(weights, MlpWeights):
+                return weights
+            return normed_mlp(weights, modules[name])
+    return None
 
 
 def no_mlp(block: str, others: list[int]) -> str:

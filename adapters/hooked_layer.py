@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights, same_rows
+from faithfulness_plugin.jacobian.layer_weights import LayerWeights
+from faithfulness_plugin.jacobian.mlp_weights import mlp_weights, same_rows
 from faithfulness_plugin.layer import forward_jvp, layer_jvp
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.probes import rademacher
@@ -131,7 +132,7 @@ class HookedLayer:
         hook_out: str,
         function: Callable[[Tensor], Tensor],
         *,
-        weights: Callable[[], MlpWeights | None] = lambda: None,
+        weights: Callable[[], LayerWeights | None] = lambda: None,
         runs_model: bool = False,
     ) -> None:
         self.hook_in, self.hook_out, self.function, self.weights = hook_in, hook_out, function, weights
@@ -176,7 +177,7 @@ def _clock(x: Tensor) -> float:
 
 
 @mlp_weights.register
-def _weights_of_hooked_layer(layer: HookedLayer) -> MlpWeights | None:
+def _weights_of_hooked_layer(layer: HookedLayer) -> LayerWeights | None:
     return layer.weights()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from faithfulness_plugin.adapters.find_mlp import mlp_in
+from faithfulness_plugin.adapters.find_mlp import mlp_in, weights_up_to
 from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import (
     Hook,
@@ -99,6 +99,7 @@ def layer_between(model: nn.Module, hook_in: str, hook_out: str) -> HookedLayer:
     """
     hooks = HuggingFaceHooks(model)
     layer = between(hooks, hook_in, hook_out)
+    layer.weights = lambda: weights_up_to(model, hook_out)
     check_layer(hooks, layer, hook_in, hook_out)
     return layer
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
+from faithfulness_plugin.jacobian.layer_weights import LayerWeights
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
+from faithfulness_plugin.jacobian.normed_mlp import normed_mlp
 from faithfulness_plugin.transcoders.skip import attachable
 
 
@@ -174,7 +176,7 @@ def _of_bridge(block: Any, prefix: str) -> HookedLayer:
         y = block.mlp(x) if processed else block.mlp.original_component.forward(x)
         return y[0] if isinstance(y, tuple) else y
 
-    def weights() -> MlpWeights | None:
+    def weights() -> LayerWeights | None:
         return mlp_weights(block.mlp.original_component)
 
     hook_in, hook_out = prefix + "mlp.hook_in", prefix + "mlp.hook_out"
@@ -199,9 +201,12 @@ def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:
         y = type(block.mlp).forward(block.mlp, (x if before is None else before(x)).to(model.cfg.dtype))
         return y if after is None else after.forward(y)
 
-    def weights() -> MlpWeights | None:
-        inner = mlp_weights(block.mlp) if after is None else None
-        return inner if inner is None or before is None else _scaled(inner, block.ln2)
+    def weights() -> LayerWeights | None:
+        mlp = mlp_weights(block.mlp)
+        if not isinstance(mlp, MlpWeights):
+            return None
+        mlp = mlp if before is None else _scaled(mlp, block.ln2)
+        return mlp if after is None else normed_mlp(mlp, after)
 
     return HookedLayer(prefix + hook_in, prefix + "hook_mlp_out", function, weights=weights)
 

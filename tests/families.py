@@ -184,10 +184,13 @@ FAMILIES: dict[str, Family] = {
     "dinov2": Family(
         lambda: hf.Dinov2Model(hf.Dinov2Config(**PICTURES, mlp_ratio=2)), "encoder.layer.1.mlp", inputs=pixels
     ),
-    "beit": Family(
-        lambda: hf.BeitModel(hf.BeitConfig(**PICTURES)),
-        "encoder.layer.1.intermediate",
-        "encoder.layer.1.output.dense",
+    "swin": Family(
+        lambda: hf.SwinModel(
+            hf.SwinConfig(
+                image_size=16, patch_size=4, embed_dim=D_MODEL, depths=[2], num_heads=[2], window_size=4, mlp_ratio=2
+            )
+        ),
+        "encoder.layers.0.blocks.1.mlp",
         inputs=pixels,
     ),
     "clip, vision": Family(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.jacobian.layer_weights import LayerWeights
 from faithfulness_plugin.jacobian.rank_one import RankOneSum
 from faithfulness_plugin.layer import Layer, bare, forward_jvp, layer_jvp
 from faithfulness_plugin.probes import rademacher
@@ -46,11 +47,11 @@ class MlpWeights(NamedTuple):
         return RankOneSum(weights, torch.cat([self.W_gate, self.W_in], dim=1), torch.cat([self.W_out, self.W_out]))
 
 
-def checked_mlp_weights(layer: Layer, x: Float[Tensor, "rows d_in"]) -> MlpWeights | None:
+def checked_mlp_weights(layer: Layer, x: Float[Tensor, "rows d_in"]) -> LayerWeights | None:
     """The layer's weights, if `mlp_weights` finds any and they give f(x) and J_f v on each of these rows; else None.
 
-    A norm inside the layer, an activation that is not elementwise, a row that is treated in a way of its own: all of
-    that shows there."""
+    A norm inside the layer before the MLP, an activation that is not elementwise, a row that is treated in a way of its
+    own: all of that shows there."""
     weights = mlp_weights(layer)
     if weights is None or weights.W_in.dtype != x.dtype or weights.W_in.shape[0] != x.shape[-1]:
         return None
@@ -62,7 +63,7 @@ def checked_mlp_weights(layer: Layer, x: Float[Tensor, "rows d_in"]) -> MlpWeigh
 
 
 @singledispatch
-def mlp_weights(layer: Any) -> MlpWeights | None:
+def mlp_weights(layer: Any) -> LayerWeights | None:
     """The weights of a layer that is an MLP with one hidden layer, or None.
 
     Recognised: nn.Sequential(Linear, activation, Linear), and modules with the weights' names of TransformerLens (W_in,

@@ -2,16 +2,12 @@ from typing import Any
 
 import pytest
 import torch
-import transformers as hf
-from families import FAMILIES, PICTURES, Family, some_numbers, some_tokens, t5, whisper
+from families import FAMILIES, Family
 from oracles import central_difference
-from tiny_models import D_MODEL, GROUPED, N_VOCAB, SIZES, hugging_face
 from torch import Tensor, nn
 
 from faithfulness_plugin import layer_jvp
-from faithfulness_plugin.adapters.fill import rows_at
-from faithfulness_plugin.adapters.hooked_layer import LayerError, NoLogits
-from faithfulness_plugin.adapters.huggingface import HuggingFaceHooks, layer_between, mlp_layer
+from faithfulness_plugin.adapters.huggingface import layer_between, mlp_layer
 from faithfulness_plugin.jacobian.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.layer import double_vjp
 

@@ -10,6 +10,7 @@ from faithfulness_plugin import layer_jvp
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, LayerError, check_layer
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, layer_between, mlp_layer
 from faithfulness_plugin.jacobian.mlp_weights import checked_mlp_weights
+from faithfulness_plugin.jacobian.normed_mlp import NormedMlp
 from faithfulness_plugin.layer import double_vjp
 
 NORMS = ("LN", "LNPre", "RMS", "RMSPre", None)
@@ -54,11 +55,11 @@ def test_the_mlp_of_a_hooked_transformer(norm, options, sae):
 
 @pytest.mark.parametrize("sae", [False, True])
 @pytest.mark.parametrize(("norm", "options"), POST_NORM, ids=str)
-def test_a_norm_after_the_mlp_belongs_to_the_layer_and_leaves_it_no_closed_form(norm, options, sae):
+def test_a_norm_after_the_mlp_belongs_to_the_layer_and_to_its_closed_form(norm, options, sae):
     model = hooked(norm, sae=sae, **options)
     layer = mlp_layer(model, 1)
-    assert layer.weights() is None
-    assert checked_mlp_weights(layer, agrees_with(model, layer)) is None
+    assert isinstance(layer.weights(), NormedMlp)
+    weights_agree(layer, agrees_with(model, layer))
 
 
 @pytest.mark.parametrize("sae", [False, True])
