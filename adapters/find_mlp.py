@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.layer_weights import LayerWeights
-from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights, weights_of_pair
+from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, bare_module, mlp_weights, weights_of_pair
 from faithfulness_plugin.jacobian.normed_mlp import normed_mlp
 
 MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "shared_mlp")
@@ -40,7 +40,7 @@ def mlp_of(block: nn.Module) -> Mlp | None:
     in the block or in the last of its sublayers (T5), or two linear layers with an activation between them."""
     for path, module in _candidates(block):
         if _takes_rows(module):
-            return Mlp(path, path, _call(module), lambda module=module: mlp_weights(module))
+            return Mlp(path, path, _call(module), lambda module=module: mlp_weights(bare_module(module)))
         if (pair := _pair(module, path + ".")) is not None:
             return pair
     return _pair(block, "")
@@ -49,7 +49,8 @@ def mlp_of(block: nn.Module) -> Mlp | None:
 def _candidates(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     children = dict(block.named_children())
     yield from ((name, children[name]) for name in MLP_NAMES if name in children and not _is_linear(children[name]))
-    yield from ((name, child) for name, child in children.items() if MLP_CLASS.search(type(child).__name__))
+    classes = {name: type(bare_module(child)).__name__ for name, child in children.items()}
+    yield from ((name, children[name]) for name in classes if MLP_CLASS.search(classes[name]))
     if isinstance(sublayers := children.get("layer"), nn.ModuleList) and len(sublayers):
         last = len(sublayers) - 1
         yield from ((f"layer.{last}.{name}", module) for name, module in _candidates(sublayers[last]))
@@ -57,7 +58,7 @@ def _candidates(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _takes_rows(module: nn.Module) -> bool:
     """Whether it can be called with its input alone."""
-    parameters = inspect.signature(module.forward).parameters.values()
+    parameters = inspect.signature(bare_module(module).forward).parameters.values()
     needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return len(needed) == 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
@@ -88,7 +89,8 @@ def _through(first: nn.Module, act: Callable[[Tensor], Tensor] | None, last: nn.
 
 def _call(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """What a module computes, past the hooks on it, in its own dtype."""
-    plain = getattr(module, "original_component", module)  # a TransformerBridge puts its own around it
+    # a bridge computes from weights of its own once it has processed them
+    plain = module if getattr(module, "_use_processed_weights", False) else bare_module(module)
 
     def function(x: Tensor) -> Tensor:
         y = plain.forward(x.to(next(plain.parameters()).dtype))
@@ -106,7 +108,7 @@ def _submodule(owner: nn.Module, path: str) -> nn.Module | None:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    plain: Any = getattr(module, "original_component", module)
+    plain: Any = bare_module(module)
     return isinstance(plain, nn.Linear) or hasattr(plain, "nf")  # GPT-2's Conv1D
 
 
@@ -125,15 +127,15 @@ def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], st
         if named is None:
             raise ValueError(f"the model has no module {block}: name one of its blocks")
         if (mlp := mlp_of(named)) is None:
-            raise ValueError(f"{block} ({_kind(named)}) has no MLP in it: name the block around an MLP")
+            raise ValueError(f"{block} ({kind_of(named)}) has no MLP in it: name the block around an MLP")
         return block, mlp
     lists = {name: list(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     with_mlps = {name: blocks for name, blocks in lists.items() if any(map(mlp_of, blocks))}
     outer = [name for name in with_mlps if not any(name.startswith(other + ".") for other in with_mlps)]
     if not outer:
-        blocks = next((f" (block 0 is a {_kind(blocks[0])})" for blocks in lists.values() if blocks), "")
+        kind = next((f" (block 0 is a {kind_of(blocks[0])})" for blocks in lists.values() if blocks), "")
         raise ValueError(
-            f"no block of {type(model).__name__} has an MLP{blocks}, neither by its name ({', '.join(MLP_NAMES)}) nor "
+            f"no block of {type(model).__name__} has an MLP{kind}, neither by its name ({', '.join(MLP_NAMES)}) nor "
             "by its class: name two modules in layer_between(model, hook_in, hook_out)"
         )
     chosen = (entered(outer) if len(outer) > 1 else None) or outer[0]
@@ -143,7 +145,7 @@ def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], st
         raise ValueError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}{more}")
     if (mlp := mlp_of(blocks[block])) is None:
         raise ValueError(
-            no_mlp(f"block {block} ({_kind(blocks[block])})", [i for i, b in enumerate(blocks) if mlp_of(b)])
+            no_mlp(f"block {block} ({kind_of(blocks[block])})", [i for i, b in enumerate(blocks) if mlp_of(b)])
         )
     return f"{chosen}.{block}", mlp
 
@@ -162,15 +164,16 @@ def weights_up_to(model: nn.Module, name: str) -> LayerWeights | None:
     return None
 
 
-def no_mlp(block: str, others: list[int]) -> str:
+def no_mlp(number: int, block: nn.Module, others: list[int]) -> str:
     """The message for a block without an MLP, where other blocks may have one."""
-    if not others:
-        return f"{block} has no MLP, nor has any other: use layer_between(model, hook_in, hook_out)"
     few = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
-    return f"{block} has no MLP: choose {'block' if len(others) == 1 else 'one of blocks'} {few}"
+    choose = f"choose {'block' if len(others) == 1 else 'one of blocks'} {few}" if others else ""
+    choose = choose or "nor has any other: use layer_between(model, hook_in, hook_out)"
+    return f"block {number} has no MLP (it is a {kind_of(block)}){': ' if others else ', '}{choose}"
 
 
-def _kind(block: nn.Module) -> str:
-    """The class of a block, and of what it is made of, norms left out."""
-    parts = [type(child).__name__ for child in block.children() if "Norm" not in type(child).__name__]
-    return type(block).__name__ + (f" of {', '.join(parts)}" if parts else "")
+def kind_of(block: nn.Module) -> str:
+    """The class of a block, and of what it is made of, norms and hooks left out."""
+    parts = [type(bare_module(child)).__name__ for child in bare_module(block).children()]
+    parts = [part for part in parts if "Norm" not in part and part != "HookPoint"]
+    return type(bare_module(block)).__name__ + (f" of {', '.join(parts)}" if parts else "")
