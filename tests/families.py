@@ -91,6 +91,24 @@ def sound() -> dict[str, Tensor]:
     return {"input_features": some_numbers(8, 40), "decoder_input_ids": some_tokens()}
 
 
+def mamba() -> nn.Module:
+    return hf.MambaForCausalLM(
+        hf.MambaConfig(vocab_size=N_VOCAB, hidden_size=D_MODEL, state_size=4, num_hidden_layers=2)
+    )
+
+
+def rwkv() -> nn.Module:
+    return hf.RwkvForCausalLM(hf.RwkvConfig(hidden_size=D_MODEL, vocab_size=N_VOCAB, num_hidden_layers=2))
+
+
+def speech_to_text() -> nn.Module:
+    return hf.Speech2TextForConditionalGeneration(
+        hf.Speech2TextConfig(
+            **STACKS, max_source_positions=40, max_target_positions=20, input_feat_per_channel=8, conv_channels=8
+        )
+    )
+
+
 FAMILIES: dict[str, Family] = {
     "opt": Family(
         lambda: hf.OPTForCausalLM(
@@ -154,6 +172,12 @@ FAMILIES: dict[str, Family] = {
             hf.ModernBertConfig(**SIZES, pad_token_id=1, cls_token_id=2, sep_token_id=3, attn_implementation="eager")
         ),
         "model.layers.1.mlp",
+    ),
+    "albert": Family(
+        lambda: hf.AlbertModel(hf.AlbertConfig(**SIZES, embedding_size=8)),
+        "encoder.albert_layer_groups.0.albert_layers.0.ffn",
+        "encoder.albert_layer_groups.0.albert_layers.0.ffn_output",
+        block=0,
     ),
     "distilbert": Family(
         lambda: hf.DistilBertModel(
