@@ -144,9 +144,8 @@ def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], st
         more = f" in {chosen}, and others in {', '.join(sorted(set(outer) - {chosen}))}" if len(outer) > 1 else ""
         raise ValueError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}{more}")
     if (mlp := mlp_of(blocks[block])) is None:
-        raise ValueError(
-            no_mlp(f"block {block} ({kind_of(blocks[block])})", [i for i, b in enumerate(blocks) if mlp_of(b)])
-        )
+        others = [number for number, other in enumerate(blocks) if mlp_of(other)]
+        raise ValueError(no_mlp(block, blocks[block], others))
     return f"{chosen}.{block}", mlp
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ModelOutput
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from faithfulness_plugin.adapters.find_mlp import mlp_in, weights_up_to
 from faithfulness_plugin.adapters.flattened_rows import by_position
@@ -22,7 +21,7 @@ from faithfulness_plugin.adapters.hooked_layer import (
     between,
     check_layer,
 )
-from faithfulness_plugin.adapters.model_inputs import ModelInputs
+from faithfulness_plugin.adapters.model_inputs import ModelInputs, fills_masks
 
 INPUT = ".input"
 
@@ -61,9 +60,9 @@ class HuggingFaceHooks(Hooks):
             for name, hook in hooks.items():
                 stack.callback(self._register(name, by_position(name, hook, len(tokens), length)).remove)
             logits = getattr(self.model(main, **more), "logits", None)
-        predicts_next = type(self.model).__name__ not in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
-        same_positions = logits is not None and logits.ndim == 3 and logits.shape[1] == length
-        return logits if predicts_next and same_positions and not self.inputs.has_decoder else None
+        one_each = logits is not None and logits.ndim == 3 and logits.shape[1] == length
+        next_token = one_each and not self.inputs.has_decoder and not fills_masks(type(self.model).__name__)
+        return logits if next_token else None
 
     def _register(self, name: str, hook: Hook) -> Any:
         def on_input(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -6,9 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 TOKENS, PICTURES, FEATURES, VALUES = "input_ids", "pixel_values", "input_features", "input_values"
 DECODER_LENGTH = 8
+
+
+def fills_masks(architecture: str | None) -> bool:
+    """Whether a class of models predicts masked tokens (BERT), not the next one."""
+    return architecture in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
 
 
 class ModelInputs:
@@ -21,7 +27,7 @@ class ModelInputs:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.model: Any = model
         parameters = inspect.signature(model.forward).parameters
         known, declared = (TOKENS, PICTURES, FEATURES, VALUES), getattr(model, "main_input_name", TOKENS)
         self.main: str = next((name for name in parameters if name in known), declared)
@@ -36,7 +42,7 @@ class ModelInputs:
     @property
     def n_vocab(self) -> int:
         """How many tokens there are. Raises ValueError for a model that reads none."""
-        config: Any = getattr(self.model, "config", None)
+        config = getattr(self.model, "config", None)
         n = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
         if n is None or (self.main != TOKENS and not self.has_decoder):
             raise ValueError(f"{type(self.model).__name__} reads {self.main}, no tokens")
@@ -57,7 +63,7 @@ class ModelInputs:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one main input that is no tokens. Raises ValueError where the configuration does not say it."""
-        config: Any = self.model.config
+        config = self.model.config
         if self.main == PICTURES:
             config = getattr(config, "vision_config", config)
             size = getattr(config, "image_size", None)

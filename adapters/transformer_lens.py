@@ -9,6 +9,7 @@ from torch import Tensor
 
 from faithfulness_plugin.adapters.find_mlp import mlp_of, no_mlp
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
+from faithfulness_plugin.adapters.model_inputs import fills_masks
 from faithfulness_plugin.jacobian.layer_weights import LayerWeights
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 from faithfulness_plugin.jacobian.normed_mlp import normed_mlp
@@ -37,7 +38,7 @@ class TransformerLensHooks(Hooks):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
         def as_theirs(ours: Hook) -> Callable[..., Tensor | None]:
             return lambda activation, hook: ours(activation)
 
@@ -46,7 +47,9 @@ class TransformerLensHooks(Hooks):
         other = self._other_names(own)
         fwd_hooks = [(other.get(name, name), as_theirs(hook)) for name, hook in hooks.items()]
         assert all(name in own for name, _ in fwd_hooks)
-        return self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
+        logits, cfg = self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks), getattr(self.model, "cfg", None)
+        masked = fills_masks(getattr(cfg, "architecture", None)) or getattr(cfg, "attention_dir", "") == "bidirectional"
+        return None if masked else logits
 
     def own_name(self, name: str) -> str:
         """The model's own name for a hook that has several."""

@@ -59,7 +59,11 @@ STACKS: dict[str, Any] = {
     "decoder_start_token_id": 0,
 }
 WHISPER: dict[str, Any] = {**STACKS, "max_source_positions": 20, "max_target_positions": 20, "num_mel_bins": 8}
-NO_POSITIONS = {key: value for key, value in GROUPED.items() if key != "max_position_embeddings"}
+EAGER: dict[str, Any] = {"experts_implementation": "eager"}  # its kernels want float32
+EAGER_ATTENTION: dict[str, Any] = {"attn_implementation": "eager"}
+NO_POSITIONS: dict[str, Any] = {key: value for key, value in GROUPED.items() if key != "max_position_embeddings"} | {
+    "head_dim": 8
+}
 
 
 def t5(**options: Any) -> nn.Module:
@@ -148,7 +152,7 @@ FAMILIES: dict[str, Family] = {
                 num_experts_per_tok=2,
                 moe_intermediate_size=24,
                 shared_expert_intermediate_size=24,
-                experts_implementation="eager",
+                **EAGER,
             )
         ),
         "model.layers.1.mlp",
@@ -169,7 +173,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "modernbert": Family(
         lambda: hf.ModernBertForMaskedLM(
-            hf.ModernBertConfig(**SIZES, pad_token_id=1, cls_token_id=2, sep_token_id=3, attn_implementation="eager")
+            hf.ModernBertConfig(**SIZES, pad_token_id=1, cls_token_id=2, sep_token_id=3, **EAGER_ATTENTION)
         ),
         "model.layers.1.mlp",
     ),
@@ -261,7 +265,7 @@ FAMILIES: dict[str, Family] = {
                 num_experts_per_tok=1,
                 mamba_d_state=4,
                 use_mamba_kernels=False,
-                experts_implementation="eager",
+                **EAGER,
             )
         ),
         "model.layers.1.feed_forward",
@@ -303,9 +307,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "recurrent gemma": Family(
         lambda: hf.RecurrentGemmaForCausalLM(
-            hf.RecurrentGemmaConfig(
-                **NO_POSITIONS, lru_width=D_MODEL, head_dim=8, block_types=["recurrent", "attention"]
-            )
+            hf.RecurrentGemmaConfig(**NO_POSITIONS, lru_width=D_MODEL, block_types=["recurrent", "attention"])
         ),
         "model.layers.0.mlp_block",
         block=0,

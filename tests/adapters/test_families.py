@@ -123,7 +123,8 @@ def test_the_shared_expert_and_the_router_have_layers_and_routed_experts_the_tru
     _, model, x, y = family("qwen2 moe")
     shared = "model.layers.1.mlp.shared_expert"
     layer = layer_between(model, shared + ".input", shared)
-    torch.testing.assert_close(layer(x), model.get_submodule(shared)(x))
+    expert = model.get_submodule(shared)
+    torch.testing.assert_close(layer(x), expert(x))
     assert checked_mlp_weights(layer, x) is not None
     with pytest.raises(LayerError, match="or a router's choice"):
         layer_between(model, "model.layers.1.mlp.experts.input", "model.layers.1.mlp.experts")
@@ -199,3 +200,12 @@ def test_an_mlp_with_the_norm_after_it_has_a_closed_form_and_one_with_the_norm_b
     if name == "gemma2":
         before = layer_between(model, block + "pre_feedforward_layernorm.input", block + "mlp")
         assert checked_mlp_weights(before, x) is None
+
+
+def test_a_row_for_each_prompt_is_a_position_of_its_own():
+    model = FAMILIES["bert, bare"].model()
+    layer = layer_between(model, "pooler.dense.input", "pooler.activation")
+    x = torch.randn(3, 16, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), torch.tanh(model.get_submodule("pooler.dense")(x)))
+    with pytest.raises(ValueError, match=r"pooler carries \[2, 1, 16\] for tokens \[2, 6\], not one row a token"):
+        rows_at(HuggingFaceHooks(model), {"pooler"}, some_tokens(), None)

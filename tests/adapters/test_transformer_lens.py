@@ -10,9 +10,9 @@ from tiny_models import HUGGING_FACE, NO_MLP_WEIGHTS, bridge, hooked, native_bri
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 from faithfulness_plugin import layer_jvp
-from faithfulness_plugin.adapters.hooked_layer import HookedLayer, LayerError, check_layer
+from faithfulness_plugin.adapters.hooked_layer import HookedLayer, LayerError, NoLogits, check_layer
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, layer_between, mlp_layer
-from faithfulness_plugin.jacobian.mlp_weights import checked_mlp_weights
+from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, checked_mlp_weights
 from faithfulness_plugin.jacobian.normed_mlp import NormedMlp
 from faithfulness_plugin.layer import double_vjp
 
@@ -116,7 +116,7 @@ def test_the_weights_of_a_normed_input_include_the_norms_scale(block):
     model = hooked("LN", gated_mlp=True)
     layer, norm = mlp_layer(model, block), model.blocks[block].ln2
     weights = layer.weights()
-    assert weights is not None
+    assert isinstance(weights, MlpWeights)
     assert weights.W_gate is not None
     torch.testing.assert_close(weights.W_gate, norm.w[:, None] * model.blocks[block].mlp.W_gate)
     torch.testing.assert_close(weights.b_gate, norm.b @ model.blocks[block].mlp.W_gate)
@@ -382,3 +382,11 @@ def test_a_bridge_without_an_mlp_there_says_why(message):
     family, block = NO_BRIDGED_LAYER[message]
     with pytest.raises(ValueError, match=re.escape(message)):
         mlp_layer(bridge_of(family), block)
+
+
+def test_a_bridge_that_fills_masks_does_not_predict_the_next_token():
+    hooks, seen = TransformerLensHooks(bridge_of("bert")), []
+    with pytest.raises(NoLogits, match="does not predict the next token"):
+        hooks.run(tokens(), {})
+    hooks.visit(tokens(), {"blocks.1.mlp.in.hook_in": seen.append})
+    assert seen[0].shape == (*tokens().shape, 16)
