@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,7 +43,12 @@ def mlp_of(block: nn.Module) -> Mlp | None:
             return Mlp(path, path, _call(module), lambda module=module: mlp_weights(bare_module(module)))
         if (pair := _pair(module, path + ".")) is not None:
             return pair
-    return _pair(block, "")
+    if (pair := _pair(block, "")) is not None:
+        return pair
+    # Zamba's hybrid blocks have a whole block inside
+    whole = [(n, child) for n, child in block.named_children() if type(child).__name__.endswith("DecoderLayer")]
+    inner = ((name, mlp_of(child)) for name, child in whole)
+    return next((replace(mlp, first=f"{n}.{mlp.first}", last=f"{n}.{mlp.last}") for n, mlp in inner if mlp), None)
 
 
 def _candidates(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -236,7 +236,7 @@ def inject(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tokens, *, positio
         y, Jv = forward_jvp(lambda put_in: _carried_on(hooks, hook_in, hook_out, tokens, put_in), x, v)
     except LayerError:
         raise
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         what = "fused attention, as it seems" if "attention" in reason else "an operation without a derivative"
         raise LayerError(
@@ -364,8 +364,8 @@ def _likely_cause(
         )
     try:
         layer(truth.x)
-    except (ValueError, RuntimeError, TypeError) as error:
-        return f"another function stands there; this one fails on such rows ({' '.join(str(error).split())})"
+    except Exception as error:
+        return f"another function stands there; this one fails on such rows ({' '.join(repr(error).split())})"
     return "another function stands there. Use mlp_layer(model, block), or layer_between(model, hook_in, hook_out)"
 
 
@@ -380,6 +380,6 @@ def _agrees(layer: Callable[[Tensor], Tensor], truth: Injected) -> bool:
     rows, v = truth.x.flatten(0, -2), truth.v.flatten(0, -2)
     try:
         y, Jv = layer_jvp(layer, rows, v)
-    except (ValueError, RuntimeError, TypeError):
-        return False  # a width that does not fit, as that of another layer
+    except Exception:  # a width that does not fit, an argument that is missing: whatever another function may raise
+        return False
     return same_rows(y, truth.y.flatten(0, -2)) and same_rows(Jv, truth.Jv.flatten(0, -2))

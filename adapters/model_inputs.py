@@ -44,8 +44,10 @@ class ModelInputs:
         """How many tokens there are. Raises ValueError for a model that reads none."""
         config = getattr(self.model, "config", None)
         n = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
-        if n is None or (self.main != TOKENS and not self.has_decoder):
+        if self.main != TOKENS and not self.has_decoder:
             raise ValueError(f"{type(self.model).__name__} reads {self.main}, no tokens")
+        if n is None:
+            raise ValueError(f"the configuration of {type(self.model).__name__} does not say its vocab_size")
         return n
 
     def made_up(self, n: int, length: int, generator: torch.Generator) -> Tensor:
@@ -65,7 +67,7 @@ class ModelInputs:
         """The shape of one main input that is no tokens. Raises ValueError where the configuration does not say it."""
         config = self.model.config
         if self.main == PICTURES:
-            config = getattr(config, "vision_config", config)
+            config = getattr(config, "vision_config", getattr(config, "encoder", config))
             size = getattr(config, "image_size", None)
             if size is not None:
                 height, width = (size, size) if isinstance(size, int) else size
