@@ -7,8 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.adapters.find_mlp import mlp_of, no_mlp
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
+from faithfulness_plugin.adapters.model_inputs import fills_masks
+from faithfulness_plugin.jacobian.layer_weights import LayerWeights
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
+from faithfulness_plugin.jacobian.normed_mlp import normed_mlp
 from faithfulness_plugin.transcoders.skip import attachable
 
 
@@ -25,13 +29,16 @@ class TransformerLensHooks(Hooks):
 
     @property
     def n_vocab(self) -> int:
-        return self.model.cfg.d_vocab
+        n = getattr(self.model.cfg, "d_vocab", None)
+        if n is None or n < 1:
+            raise ValueError("the model reads no tokens: use adapters.huggingface on the Hugging Face model itself")
+        return n
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
         def as_theirs(ours: Hook) -> Callable[..., Tensor | None]:
             return lambda activation, hook: ours(activation)
 
@@ -40,7 +47,9 @@ class TransformerLensHooks(Hooks):
         other = self._other_names(own)
         fwd_hooks = [(other.get(name, name), as_theirs(hook)) for name, hook in hooks.items()]
         assert all(name in own for name, _ in fwd_hooks)
-        return self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
+        logits, cfg = self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks), getattr(self.model, "cfg", None)
+        masked = fills_masks(getattr(cfg, "architecture", None)) or getattr(cfg, "attention_dir", "") == "bidirectional"
+        return None if masked else logits
 
     def own_name(self, name: str) -> str:
         """The model's own name for a hook that has several."""
@@ -98,6 +107,7 @@ def mlp_layer(model: Any, block: int) -> HookedLayer:
     | model | hook_in | hook_out | f |
     | --- | --- | --- | --- |
     | TransformerBridge | mlp.hook_in | mlp.hook_out | the MLP |
+    | TransformerBridge, OPT and BERT | mlp.in.hook_in | mlp.out.hook_out | the MLP |
     | HookedSAETransformer | mlp.hook_in | hook_mlp_out | the MLP, and the norm after it where there is one |
     | HookedTransformer, pre-norm | ln2.hook_normalized | hook_mlp_out | the same of x * w + b, unless that is folded |
     | HookedTransformer, no norm before the MLP | hook_resid_mid (parallel attention: hook_resid_pre) | hook_mlp_out | |
@@ -109,16 +119,29 @@ def mlp_layer(model: Any, block: int) -> HookedLayer:
         ValueError: there is no such block, or it has no MLP.
         LayerError: the model computes something else there (a hook that changes activations, as it may be).
     """
-    hooks, prefix = TransformerLensHooks(model), f"blocks.{block}."
-    blocks = getattr(model, "blocks", ())
+    hooks, prefix, blocks = TransformerLensHooks(model), f"blocks.{block}.", getattr(model, "blocks", None)
+    if blocks is None:
+        lists = [name for name, child in model.named_children() if name.endswith("blocks")]
+        raise ValueError(
+            f"the model has no list called blocks{', but ' * bool(lists)}{' and '.join(lists)}: use mlp_layer of "
+            "adapters.huggingface on the Hugging Face model itself"
+        )
     if not 0 <= block < len(blocks):
         raise ValueError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}")
     here = blocks[block]
-    if getattr(here, "mlp", None) is None:
-        raise ValueError(f"block {block} has no MLP: choose another, or use layer_between(model, hook_in, hook_out)")
-    layer = _of_bridge(here, prefix) if hasattr(here.mlp, "original_component") else _of_hooked(model, here, prefix)
+    if not _has_mlp(here):
+        others = [number for number, other in enumerate(blocks) if _has_mlp(other)]
+        raise ValueError(no_mlp(block, here, others))
+    bridged = hasattr(here, "original_component")
+    layer = _of_bridge(here, prefix) if bridged else _of_hooked(model, here, prefix)
     check_layer(hooks, layer, layer.hook_in, layer.hook_out)
     return layer
+
+
+def _has_mlp(block: Any) -> bool:
+    if hasattr(block, "original_component"):
+        return mlp_of(block.original_component) is not None
+    return getattr(block, "mlp", None) is not None
 
 
 def attach(
@@ -166,6 +189,8 @@ def attach(
 
 
 def _of_bridge(block: Any, prefix: str) -> HookedLayer:
+    if getattr(getattr(block, "mlp", None), "name", None) is None:
+        return _of_parts(block, prefix)
     processed = getattr(block.mlp, "_use_processed_weights", False)
 
     def function(x: Tensor) -> Tensor:
@@ -174,11 +199,28 @@ def _of_bridge(block: Any, prefix: str) -> HookedLayer:
         y = block.mlp(x) if processed else block.mlp.original_component.forward(x)
         return y[0] if isinstance(y, tuple) else y
 
-    def weights() -> MlpWeights | None:
+    def weights() -> LayerWeights | None:
         return mlp_weights(block.mlp.original_component)
 
     hook_in, hook_out = prefix + "mlp.hook_in", prefix + "mlp.hook_out"
     return HookedLayer(hook_in, hook_out, function, weights=weights, runs_model=processed)
+
+
+def _of_parts(block: Any, prefix: str) -> HookedLayer:
+    """The MLP of a bridge whose block has it under another name (Granite's shared_mlp, Nemotron-H's mixer) or as two
+    linear layers without a module around them (OPT, BERT)."""
+    mlp = mlp_of(block.original_component)
+    assert mlp is not None
+    parts = block.named_modules(remove_duplicate=False)
+    own = {getattr(part, "name", None): key for key, part in parts if "original_component" not in key}
+    ends = [next((own[n] for n in (name, f"{name}.dense") if n in own), None) for name in (mlp.first, mlp.last)]
+    if None in ends:
+        raise ValueError(
+            f"the bridge has no hooks at {mlp.first}, the MLP of this block: use mlp_layer of adapters.huggingface on "
+            "the Hugging Face model itself"
+        )
+    hook_in, hook_out = f"{prefix}{ends[0]}.hook_in", f"{prefix}{ends[1]}.hook_out"
+    return HookedLayer(hook_in, hook_out, mlp.function, weights=mlp.weights, runs_model=True)
 
 
 def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:
@@ -199,9 +241,12 @@ def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:
         y = type(block.mlp).forward(block.mlp, (x if before is None else before(x)).to(model.cfg.dtype))
         return y if after is None else after.forward(y)
 
-    def weights() -> MlpWeights | None:
-        inner = mlp_weights(block.mlp) if after is None else None
-        return inner if inner is None or before is None else _scaled(inner, block.ln2)
+    def weights() -> LayerWeights | None:
+        mlp = mlp_weights(block.mlp)
+        if not isinstance(mlp, MlpWeights):
+            return None
+        mlp = mlp if before is None else _scaled(mlp, block.ln2)
+        return mlp if after is None else normed_mlp(mlp, after)
 
     return HookedLayer(prefix + hook_in, prefix + "hook_mlp_out", function, weights=weights)
 

@@ -45,7 +45,7 @@ def tokens() -> Tensor:
     return torch.randint(N_VOCAB, (2, 6), generator=torch.Generator().manual_seed(3))
 
 
-def _large(model: nn.Module) -> None:
+def set_large(model: nn.Module) -> None:
     """Weights at which no part of a model is negligible; norms and biases included."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -54,7 +54,7 @@ def _large(model: nn.Module) -> None:
 
 def hugging_face(name: str) -> Any:
     model = HUGGING_FACE[name]().double().eval()
-    _large(model)
+    set_large(model)
     return model
 
 
@@ -75,7 +75,7 @@ def hooked(norm: str | None = "LN", *, sae: bool = False, **options: Any) -> Any
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
         model = (HookedSAETransformer if sae else HookedTransformer)(config).eval()
-    _large(model)
+    set_large(model)
     return model
 
 
@@ -90,7 +90,7 @@ def native_bridge(norm: str | None = "LN", **options: Any) -> Any:
     fields: dict[str, Any] = {"n_layers": 2, "d_model": D_MODEL, "n_ctx": 32, "d_head": 8, "n_heads": 2, "d_mlp": 32}
     fields |= {"d_vocab": N_VOCAB, "act_fn": "silu", "normalization_type": norm, **options}
     model = TransformerBridge.boot_native(TransformerBridgeConfig(**fields), dtype=torch.float64)
-    _large(model)
+    set_large(model)
     return model
 
 

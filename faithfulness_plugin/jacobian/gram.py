@@ -6,7 +6,8 @@ With J_t = sum_s g_s W_dec[s] (x) W_enc[:, s] (+ W_skip), g the gates, and J_f =
     ||J_f||^2  = h^T G_f h,  G_f = (W_in^T W_in) * (W_out W_out^T)   [m, m]
     ||J_t||^2  = g^T G_t g,  of which only the active features' part is made, [k, k] a row
 
-(* elementwise). A row costs k^2 (d_in + d_out) + k m + m^2 instead of d_in passes.
+(* elementwise). A row costs k^2 (d_in + d_out) + k m + m^2 instead of d_in passes. Where J_f has one more term of the
+row's own, a (x) b, as with a norm after an MLP, <J_t, a (x) b> = a^T J_t b adds one product with each Jacobian.
 """
 
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, sum_active
 from faithfulness_plugin.jacobian.exact import JacobianProducts
+from faithfulness_plugin.jacobian.layer_weights import LayerWeights
 from faithfulness_plugin.jacobian.linear_piece import LinearPiece, Weights
-from faithfulness_plugin.jacobian.mlp_weights import MlpWeights
 
 CHUNK = 2**23  # numbers in the largest temporary
 
@@ -37,7 +38,7 @@ class JacobianGram:
     """
 
     @torch.no_grad()
-    def __init__(self, transcoder: Weights, layer: MlpWeights, root: Float[Tensor, "d_in r"] | None = None) -> None:
+    def __init__(self, transcoder: Weights, layer: LayerWeights, root: Float[Tensor, "d_in r"] | None = None) -> None:
         dtype = torch.promote_types(layer.W_in.dtype, torch.float32)
         W_enc, W_dec = transcoder.W_enc.to(dtype), transcoder.W_dec.to(dtype)
         W_skip = None if transcoder.W_skip is None else transcoder.W_skip.to(dtype)
@@ -47,7 +48,7 @@ class JacobianGram:
         if root is not None:
             W_in, W_enc = root.T @ W_in, root.T @ W_enc
             W_skip = None if W_skip is None else W_skip @ root
-        self._mlp = layer
+        self._mlp, self._root = layer, root
         self._features, self._W_dec = W_enc.T.contiguous(), W_dec
         self._layer = (W_in.T @ W_in) * (self._W_out @ self._W_out.T)
         self._cross = (self._features @ W_in) * (W_dec @ self._W_out.T)
@@ -59,7 +60,8 @@ class JacobianGram:
     @torch.no_grad()
     def products(self, piece: LinearPiece, x: Float[Tensor, "rows d_in"]) -> JacobianProducts:
         """At rows x, with the transcoder's linear piece there."""
-        active, h = piece.active(), self._mlp.jacobian(x.to(self._mlp.W_in.dtype)).h.to(self._layer.dtype)
+        active, terms = piece.active(), self._mlp.jacobian(x.to(self._mlp.W_in.dtype))
+        h = terms.h.to(self._layer.dtype)
         ones = h.new_ones(len(active.features))
         inner = (sum_active(ones, active, self._cross) * h).sum(-1)
         transcoder = self._transcoder_norms(active)
@@ -68,6 +70,14 @@ class JacobianGram:
             by_feature = sum_active(ones, active, self._skip_features[:, None]).squeeze(-1)
             transcoder = transcoder + 2 * by_feature + self._skip_norm
         layer = ((h @ self._layer) * h).sum(-1)
+        if terms.left is not None and terms.right is not None:
+            left, right = terms.left.to(h), terms.right.to(h)
+            # R R^T b, so that a^T J R R^T b is <J R, a (x) R^T b>
+            moved = right if self._root is None else right @ self._root @ self._root.T
+            own_norm = left.square().sum(-1) * (right * moved).sum(-1)
+            inner = inner + (left * piece.jvp(moved).to(h)).sum(-1)
+            # J_f already has the term: ||S + T||^2 = ||S||^2 + 2 <S + T, T> - ||T||^2
+            layer = layer + 2 * (left * terms.jvp(moved.to(terms.left)).to(h)).sum(-1) - own_norm
         return JacobianProducts(transcoder, layer, inner, (transcoder - 2 * inner + layer).clamp_min(0))
 
     def _transcoder_norms(self, active: ActiveFeatures) -> Float[Tensor, " rows"]:

@@ -1,15 +1,19 @@
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
+from families import FAMILIES
 from oracles import central_difference
 from tiny_models import HUGGING_FACE, NO_MLP_WEIGHTS, bridge, hooked, native_bridge, tokens
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 from faithfulness_plugin import layer_jvp
-from faithfulness_plugin.adapters.hooked_layer import HookedLayer, LayerError, check_layer
+from faithfulness_plugin.adapters.hooked_layer import HookedLayer, LayerError, NoLogits, check_layer
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, layer_between, mlp_layer
-from faithfulness_plugin.jacobian.mlp_weights import checked_mlp_weights
+from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, checked_mlp_weights
+from faithfulness_plugin.jacobian.normed_mlp import NormedMlp
 from faithfulness_plugin.layer import double_vjp
 
 NORMS = ("LN", "LNPre", "RMS", "RMSPre", None)
@@ -54,11 +58,11 @@ def test_the_mlp_of_a_hooked_transformer(norm, options, sae):
 
 @pytest.mark.parametrize("sae", [False, True])
 @pytest.mark.parametrize(("norm", "options"), POST_NORM, ids=str)
-def test_a_norm_after_the_mlp_belongs_to_the_layer_and_leaves_it_no_closed_form(norm, options, sae):
+def test_a_norm_after_the_mlp_belongs_to_the_layer_and_to_its_closed_form(norm, options, sae):
     model = hooked(norm, sae=sae, **options)
     layer = mlp_layer(model, 1)
-    assert layer.weights() is None
-    assert checked_mlp_weights(layer, agrees_with(model, layer)) is None
+    assert isinstance(layer.weights(), NormedMlp)
+    weights_agree(layer, agrees_with(model, layer))
 
 
 @pytest.mark.parametrize("sae", [False, True])
@@ -112,7 +116,7 @@ def test_the_weights_of_a_normed_input_include_the_norms_scale(block):
     model = hooked("LN", gated_mlp=True)
     layer, norm = mlp_layer(model, block), model.blocks[block].ln2
     weights = layer.weights()
-    assert weights is not None
+    assert isinstance(weights, MlpWeights)
     assert weights.W_gate is not None
     torch.testing.assert_close(weights.W_gate, norm.w[:, None] * model.blocks[block].mlp.W_gate)
     torch.testing.assert_close(weights.b_gate, norm.b @ model.blocks[block].mlp.W_gate)
@@ -332,3 +336,57 @@ def test_a_copy_has_a_clock_of_its_own():
 
 def test_it_says_between_which_hooks_it_stands():
     assert repr(mlp_layer(hooked(), 1)) == f"HookedLayer({IN} -> {OUT})"
+
+
+PARTS = {
+    "opt": (1, "blocks.1.mlp.in.hook_in", "blocks.1.mlp.out.hook_out"),
+    "bert": (1, "blocks.1.mlp.in.hook_in", "blocks.1.mlp.out.hook_out"),
+    "nemotron h": (2, "blocks.2.mixer.hook_in", "blocks.2.mixer.hook_out"),
+    "phi3": (1, "blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out"),
+    "jamba": (1, "blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out"),
+    "lfm2": (0, "blocks.0.mlp.hook_in", "blocks.0.mlp.hook_out"),
+}
+
+
+def bridge_of(family: str) -> Any:
+    model = FAMILIES[family].model()
+    return build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
+
+
+@pytest.mark.parametrize("family", PARTS)
+def test_the_mlp_of_a_bridge_to_a_family_whose_blocks_differ_or_have_it_in_parts(family):
+    block, *ends = PARTS[family]
+    model = bridge_of(family)
+    layer = mlp_layer(model, block)
+    assert [layer.hook_in, layer.hook_out] == ends
+    weights_agree(layer, agrees_with(model, layer))
+
+
+def test_the_mlp_in_parts_of_a_bridge_in_compatibility_mode():
+    model = bridge_of("opt")
+    before, _ = model.run_with_cache(tokens())
+    model.enable_compatibility_mode(no_processing=False)
+    torch.testing.assert_close(model(tokens()).softmax(-1), before.softmax(-1))
+    agrees_with(model, mlp_layer(model, 1))
+
+
+NO_BRIDGED_LAYER = {
+    "block 0 has no MLP (it is a NemotronHBlock of NemotronHMamba2Mixer): choose block 2": ("nemotron h", 0),
+    "the bridge has no hooks at mlp_block, the MLP of this block: use mlp_layer of": ("recurrent gemma", 0),
+    "the model has no list called blocks, but encoder_blocks and decoder_blocks: use mlp_layer of": ("t5", 0),
+}
+
+
+@pytest.mark.parametrize("message", NO_BRIDGED_LAYER)
+def test_a_bridge_without_an_mlp_there_says_why(message):
+    family, block = NO_BRIDGED_LAYER[message]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        mlp_layer(bridge_of(family), block)
+
+
+def test_a_bridge_that_fills_masks_does_not_predict_the_next_token():
+    hooks, seen = TransformerLensHooks(bridge_of("bert")), []
+    with pytest.raises(NoLogits, match="does not predict the next token"):
+        hooks.run(tokens(), {})
+    hooks.visit(tokens(), {"blocks.1.mlp.in.hook_in": seen.append})
+    assert seen[0].shape == (*tokens().shape, 16)
