@@ -72,6 +72,10 @@ class Hooks(ABC):
         del hook_in, hook_out
         return []
 
+    def own_name(self, name: str) -> str:
+        """The model's own name for a tensor that has several."""
+        return name
+
     def require(self, name: str) -> str:
         """The name, if there is such a hook. Raises ValueError, with the nearest names, where there is none."""
         if name in self.names:

@@ -8,18 +8,22 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from faithfulness_plugin.adapters.block_tensors import Ends
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, between, check_layer
+from faithfulness_plugin.adapters.huggingface_names import INPUT, HuggingFaceNames
+from faithfulness_plugin.adapters.places import Place
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 
-INPUT = ".input"
 MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 
 
 class HuggingFaceHooks(Hooks):
-    """The modules of a PreTrainedModel by name: NAME for what a module puts out, NAME.input for what it is given."""
+    """The tensors of a PreTrainedModel by name: NAME for what a module puts out, NAME.input for what it is given, and
+    TransformerLens's names of a block's tensors (`HuggingFaceNames`)."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self._names = HuggingFaceNames(model, lambda block: _ends(model, block), self.random_tokens)
 
     @property
     def names(self) -> Sequence[str]:
@@ -37,21 +41,26 @@ class HuggingFaceHooks(Hooks):
     def _run(self, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> Tensor:
         with ExitStack() as stack:
             for name, hook in hooks.items():
-                stack.callback(self._register(name, hook).remove)
+                stack.callback(self._place(name).register(hook, tokens.shape).remove)
             return self.model(tokens, use_cache=False).logits
 
-    def _register(self, name: str, hook: Hook) -> Any:
-        def on_input(module: nn.Module, args: tuple[Any, ...]) -> Any:
-            seen = hook(args[0])
-            return None if seen is None else (seen, *args[1:])
+    def require(self, name: str) -> str:
+        self._place(name)
+        return name
 
-        def on_output(module: nn.Module, args: Any, output: Any) -> Any:
-            seen = hook(output[0] if isinstance(output, tuple) else output)
-            return None if seen is None else (seen, *output[1:]) if isinstance(output, tuple) else seen
+    def own_name(self, name: str) -> str:
+        return self._names.own_name(name)
 
-        if name.endswith(INPUT):
-            return self.model.get_submodule(name.removesuffix(INPUT)).register_forward_pre_hook(on_input)
-        return self.model.get_submodule(name).register_forward_hook(on_output)
+    def block_names(self, block: int) -> list[str]:
+        """TransformerLens's names of the tensors of a block."""
+        return [f"blocks.{block}.{name}" for name in self._names.block(block)]
+
+    def _place(self, name: str) -> Place:
+        place = self._names.place(name)
+        if place is None:
+            super().require(name)
+        assert place is not None  # a name of its own has a place
+        return place
 
 
 def layer_between(model: nn.Module, hook_in: str, hook_out: str) -> HookedLayer:
@@ -104,3 +113,15 @@ def _mlp_name(model: nn.Module, block: int) -> str:
         f"no block of {type(model).__name__} has a module called {', '.join(MLP_NAMES)}: name two modules in "
         "layer_between(model, hook_in, hook_out)"
     )
+
+
+def _ends(model: nn.Module, block: int) -> Ends:
+    """Where the MLP of that block begins and ends."""
+    try:
+        name = _mlp_name(model, block)
+    except ValueError:
+        for name, module in model.named_modules():  # OPT keeps the two projections in the block itself
+            if isinstance(module, nn.ModuleList) and 0 <= block < len(module) and hasattr(module[block], "fc1"):
+                return Ends(f"{name}.{block}", f"{name}.{block}.fc1", f"{name}.{block}.fc2")
+        raise
+    return Ends(name.rpartition(".")[0], name, name)

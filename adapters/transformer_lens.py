@@ -2,12 +2,15 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
+from faithfulness_plugin.adapters.places import Place
+from faithfulness_plugin.adapters.transformer_lens_names import TransformerLensNames
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 from faithfulness_plugin.transcoders.skip import attachable
 
@@ -17,6 +20,7 @@ class TransformerLensHooks(Hooks):
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._names = TransformerLensNames(model)
 
     @property
     def names(self) -> Sequence[str]:
@@ -32,20 +36,44 @@ class TransformerLensHooks(Hooks):
         return next(self.model.parameters()).device
 
     def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
+        shape = tokens.shape[:2]
+
         def as_theirs(ours: Hook) -> Callable[..., Tensor | None]:
-            return lambda activation, hook: ours(activation)
+            def theirs(activation: Tensor, hook: Any) -> Tensor | None:
+                del hook
+                if activation.ndim != 2 or len(shape) < 2 or len(activation) != shape.numel() or not ids:
+                    return ours(activation)
+                put_in = ours(activation.reshape(*shape, -1))  # some models flatten the batch (OPT)
+                return put_in if put_in is None else put_in.reshape(activation.shape)
+
+            return theirs
+
+        ids = not tokens.is_floating_point()
 
         # by their own names: a bridge passes hooks at its other names by, without a word
         own = self.model.hook_dict  # a bridge makes it anew, and slowly, whenever it is asked
         other = self._other_names(own)
-        fwd_hooks = [(other.get(name, name), as_theirs(hook)) for name, hook in hooks.items()]
-        assert all(name in own for name, _ in fwd_hooks)
-        return self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
+        found = {name: self._find(name, own, other) for name in hooks}
+        fwd_hooks = [(at, as_theirs(hooks[name])) for name, at in found.items() if isinstance(at, str)]
+        with ExitStack() as stack:
+            for name, at in found.items():
+                if isinstance(at, Place):
+                    stack.callback(at.register(hooks[name], shape).remove)
+            return self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
 
     def own_name(self, name: str) -> str:
-        """The model's own name for a hook that has several."""
+        """The model's own name for a tensor that has several."""
         own = self.model.hook_dict
-        return self._other_names(own).get(name, name)
+        found = self._find(name, own, self._other_names(own))
+        return found if isinstance(found, str) else name
+
+    def _find(self, name: str, own: Mapping[str, Any], other: Mapping[str, str]) -> str | Place:
+        """A hook point's own name, or a place. Raises ValueError for a name that stands for neither."""
+        found = self._names.find(name, own, other)
+        if found is None:
+            super().require(name)
+        assert found is not None  # a name of the model's own is found
+        return found
 
     def _other_names(self, own: Mapping[str, Any]) -> dict[str, str]:
         """A TransformerBridge's second names, those of HookedTransformer, and what they stand for."""
@@ -57,7 +85,9 @@ class TransformerLensHooks(Hooks):
     def require(self, name: str) -> str:
         if f"{name}.hook_sae_acts_post" in self.model.hook_dict:
             raise ValueError(f"a transcoder is attached at {name}: take it away with model.reset_saes() first")
-        return super().require(name)
+        own = self.model.hook_dict
+        self._find(name, own, self._other_names(own))
+        return name
 
     def suspects(self, hook_in: str, hook_out: str) -> list[Suspect]:
         found = []
