@@ -26,6 +26,8 @@ def _stock_piece(
     if gate is not None:
         return piece_of_activations(gate, x, weights, gate_bandwidth)
     feature_acts = transcoder.encode(x)
+    if isinstance(transcoder, TopKTranscoder) and transcoder.cfg.keep_negative and (feature_acts < 0).any():
+        return None  # a gate is 1[a > 0] in a piece: autograd
     if gate_bandwidth is None:
         return DensePiece(x, weights, feature_acts)
     if isinstance(transcoder, TopKTranscoder):

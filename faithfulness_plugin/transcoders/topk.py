@@ -27,6 +27,8 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
     """Config of `TopKTrainingTranscoder`."""
 
     whole_k: ClassVar[bool] = True
+    keep_negative: ClassVar[bool] = False
+    """What is exported says so."""
 
     k: int = 32
     """Features active on each row, at most (a feature is active only where it is positive)."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from sae_lens.registry import SAE_CLASS_REGISTRY, register_sae_class
 from sae_lens.saes.topk_sae import TopK
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
@@ -20,6 +21,8 @@ class TopKTranscoderConfig(TranscoderConfig):
     k: int = 32
     rescale_acts_by_decoder_norm: bool = True
     """Rank features by a_i ||W_dec^i||, as in training."""
+    keep_negative: bool = False
+    """Keep the k largest features also where they are below 0, as circuit-tracer does."""
     skip: bool = False
 
     @override
@@ -29,8 +32,8 @@ class TopKTranscoderConfig(TranscoderConfig):
 
     @override
     def to_dict(self) -> dict[str, Any]:
-        own = {"k": self.k, "rescale_acts_by_decoder_norm": self.rescale_acts_by_decoder_norm, "skip": self.skip}
-        return {**super().to_dict(), **own}
+        names = ("k", "rescale_acts_by_decoder_norm", "keep_negative", "skip")
+        return {**super().to_dict(), **{name: getattr(self, name) for name in names}}
 
 
 class TopKTranscoder(SkipInDecode, Transcoder):
@@ -55,8 +58,14 @@ class TopKTranscoder(SkipInDecode, Transcoder):
     def encode(self, x: Tensor) -> Tensor:
         """[..., d_in] -> [..., d_sae]."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        gate = self.activation_fn(self.score(hidden_pre)) > 0
+        gate = self.kept(self.score(hidden_pre))
         return self.remember(self.hook_sae_acts_post(hidden_pre * gate), x)
+
+    def kept(self, score: Tensor) -> Tensor:
+        """Which features stay, [..., d_sae]: the k with the largest score; without `keep_negative` only above 0."""
+        if self.cfg.keep_negative:
+            return torch.zeros_like(score, dtype=torch.bool).scatter(-1, score.topk(self.cfg.k).indices, True)
+        return self.activation_fn(score) > 0
 
     def score(self, hidden_pre: Tensor) -> Tensor:
         """What features are ranked by, [..., d_sae]."""

@@ -1,60 +1,128 @@
 """dictionary_learning (0.1.x): a folder with config.json and ae.pt, whose keys depend on the dictionary's class."""
 
-import json
-import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 
-from faithfulness_plugin.transcoders.formats.parts import FormatError, centred, require_keys, transcoder_of
+from faithfulness_plugin.transcoders.formats.files import peek_settings, settings_in, tensors_in
+from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
+from faithfulness_plugin.transcoders.formats.parts import (
+    centred,
+    require_autoencoder_asked,
+    require_transcoder_asked,
+    transcoder_of,
+)
+from faithfulness_plugin.transcoders.formats.rule import FormatError, Settings, Tensors, require_keys
 
 TITLE = "a dictionary_learning folder"
 WEIGHTS = "ae.pt"
 CONFIG = "config.json"
+CHECKPOINTS = "ae_*.pt"
 
 Parts = dict[str, Any]
 
+SECTIONS = Settings(needs=("trainer",), reads=("buffer",))
+TRAINER = Settings(
+    needs=("dict_class",),
+    reads=("activation_dim", "dict_size", "k", "group_sizes", "layer", "lm_name", "submodule_name"),
+    harmless=(
+        # biases are scaled back before they are saved
+        *("norm_factor", "trainer_class", "wandb_name", "device", "seed", "steps", "lr", "warmup_steps"),
+        *("decay_start", "resample_steps", "l1_penalty", "sparsity_penalty", "sparsity_warmup_steps"),
+        *("sparsity_function", "sparsity_queue_length", "n_sparsity_updates", "p_start", "p_end", "anneal_start"),
+        *("auxk_alpha", "top_k_aux", "threshold_beta", "threshold_start_step", "bandwidth", "target_l0"),
+        *("group_fractions", "group_weights", "ghost_threshold", "k_anneal_steps", "sparsity_coefficient"),
+        *("jacobian", "jacobian_coefficient"),  # what this package's matched trainers add
+    ),
+)
+BUFFER = Settings(
+    reads=("io", "d_submodule"),
+    harmless=(
+        *("layer", "n_ctxs", "ctx_len", "refresh_batch_size", "out_batch_size", "in_batch_size", "device"),
+        *("remove_bos", "add_special_tokens", "max_activation_norm_multiple"),
+    ),
+)
 
-def read(folder: Path, device: str, weights_file: Path | None = None) -> Transcoder:
+
+@dataclass(frozen=True)
+class Dictionary:
+    """One class of dictionary: the tensors that it saves, and the transcoder that they make."""
+
+    tensors: Tensors
+    parts: Callable[[Mapping[str, Tensor]], Parts]
+
+
+def likeness(path: Path) -> Likeness:
+    """By `trainer` in its config.json; by the name of its weights."""
+    if path.is_dir():
+        folder, weights = path, (path / WEIGHTS).exists()
+    elif path.name == CONFIG:
+        folder, weights = path.parent, (path.parent / WEIGHTS).exists()
+    elif path.name == WEIGHTS or path.match(CHECKPOINTS):
+        folder, weights = folder_of(path), True
+    else:
+        return Likeness.NONE
+    if "trainer" in peek_settings(folder / CONFIG):
+        return Likeness.CERTAIN if weights else Likeness.SETTINGS
+    return Likeness.WEIGHTS if weights else Likeness.NONE
+
+
+def folder_of(file: Path) -> Path:
+    """Where the config.json of a file of weights stands."""
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+
+
+def read(path: Path, request: Request) -> Transcoder:
     """Any of its dictionaries as a SAELens transcoder that computes the same function.
 
-    Args:
-        weights_file: a checkpoint; ae.pt where none is given.
-
     Raises:
-        FormatError: keys are missing, a class that is not known here, a file that is no state dict.
+        FormatError: keys are missing or unknown, a class that is not known here, a file that is no state dict.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text())["trainer"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(
-            f"{folder / CONFIG} cannot be read, or has no key trainer: {TITLE} has one, and dict_class in it says what "
-            f"{WEIGHTS} is"
-        ) from error
-    require_keys(TITLE, folder / CONFIG, config, "dict_class")
-    if config["dict_class"] not in READERS:
-        raise FormatError(
-            f"{folder / CONFIG}: dict_class {config['dict_class']} is not known: choose from {', '.join(READERS)}"
-        )
-    path = weights_file or folder / WEIGHTS
-    try:
-        weights = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise FormatError(
-            f"{path} looks like {TITLE}'s weights, and is no state dict ({type(error).__name__})"
-        ) from error
+    folder, file = (path, path / WEIGHTS) if path.is_dir() else (folder_of(path), path)
+    if file.name == CONFIG:
+        file = folder / WEIGHTS
+    where = folder / CONFIG
+    config = SECTIONS.check(TITLE, where, settings_in(TITLE, where))
+    trainer = TRAINER.check(f"the trainer of {TITLE}", where, config["trainer"])
+    buffer = BUFFER.check(f"the buffer of {TITLE}", where, config.get("buffer", {}))
+    if trainer["dict_class"] not in DICTIONARIES:
+        known = ", ".join(DICTIONARIES)
+        raise FormatError(f"{where}: dict_class {trainer['dict_class']} is not known: choose from {known}")
+    autoencoder = buffer.get("io", "in_and_out") in ("in", "out")
+    if autoencoder:
+        module = trainer.get("submodule_name") or "its module"
+        require_autoencoder_asked(where, f"the {buffer['io']}put of {module} (buffer io: {buffer['io']})", request)
+    elif "io" in buffer:
+        require_transcoder_asked(where, f"buffer io: {buffer['io']}", request)
+    weights = tensors_in(file)
     # both ReLU dictionaries are saved as AutoEncoder: AutoEncoderNew is the one with a decoder bias of its own
-    require_keys(TITLE, path, weights)
-    renamed = config["dict_class"] == "AutoEncoder" and "decoder.bias" in weights
-    dict_class = "AutoEncoderNew" if renamed else config["dict_class"]
-    names, parts = READERS[dict_class]
-    require_keys(f"{TITLE}'s {dict_class}", path, weights, *names)
-    told = {name: config[name] for name in ("lm_name", "layer", "submodule_name") if config.get(name) is not None}
-    return transcoder_of(**parts(weights), metadata={"source": "dictionary_learning", **told})
+    require_keys(TITLE, file, weights)
+    renamed = trainer["dict_class"] == "AutoEncoder" and "decoder.bias" in weights
+    dict_class = "AutoEncoderNew" if renamed else trainer["dict_class"]
+    dictionary = DICTIONARIES[dict_class]
+    sizes = {
+        dimension: (trainer[name], f"{name} in {CONFIG}")
+        for dimension, name in (("d", "activation_dim"), ("d_sae", "dict_size"))
+        if trainer.get(name) is not None
+    }
+    tensors = dictionary.tensors.check(
+        f"{TITLE}'s {dict_class}", file, weights, sizes=sizes, device=request.device, dtype=request.dtype
+    )
+    said = {name: trainer.get(name) for name in ("lm_name", "layer", "submodule_name")}
+    return transcoder_of(
+        **dictionary.parts(tensors),
+        metadata={
+            "source": "dictionary_learning",
+            "model_name": said["lm_name"],
+            **said,
+            "autoencoder": autoencoder or None,
+        },
+        where=file,
+    )
 
 
 def _relu(weights: Mapping[str, Tensor]) -> Parts:
@@ -113,18 +181,75 @@ def _topk(weights: Mapping[str, Tensor]) -> Parts:
 
 def _batch_topk(weights: Mapping[str, Tensor]) -> Parts:
     """As TopK, but with the learned threshold for all features; below 0 it was not learned, and keeps all."""
-    parts = _topk(weights)
-    del parts["k"]
-    return {**parts, "threshold": weights["threshold"].clamp_min(0).to(parts["b_enc"]).expand(len(parts["b_enc"]))}
+    W_enc = weights["encoder.weight"].mT
+    b_enc = centred(weights["encoder.bias"], W_enc, weights["b_dec"])
+    return {
+        "W_enc": W_enc,
+        "b_enc": b_enc,
+        "W_dec": weights["decoder.weight"].mT,
+        "b_dec": weights["b_dec"],
+        "threshold": weights["threshold"].clamp_min(0).to(b_enc).expand(len(b_enc)),
+    }
 
 
-ENCODER, DECODER = ("encoder.weight", "encoder.bias"), "decoder.weight"
-READERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Tensor]], Parts]]] = {
-    "AutoEncoder": ((*ENCODER, DECODER, "bias"), _relu),
-    "AutoEncoderNew": ((*ENCODER, DECODER, "decoder.bias"), _relu_new),
-    "GatedAutoEncoder": (("encoder.weight", DECODER, "decoder_bias", "r_mag", "gate_bias", "mag_bias"), _gated),
-    "JumpReluAutoEncoder": (("W_enc", "b_enc", "W_dec", "b_dec", "threshold"), _jumprelu),
-    "AutoEncoderTopK": ((*ENCODER, DECODER, "b_dec", "k"), _topk),
-    "BatchTopKSAE": ((*ENCODER, DECODER, "b_dec", "threshold"), _batch_topk),
+def _matryoshka(weights: Mapping[str, Tensor]) -> Parts:
+    """As BatchTopK: in the finished dictionary all groups of features are active, whose sizes group_sizes has."""
+    if (total := int(weights["group_sizes"].sum())) != len(weights["b_enc"]):
+        raise FormatError(f"group_sizes sum to {total}, and there are {len(weights['b_enc'])} features")
+    b_enc = centred(weights["b_enc"], weights["W_enc"], weights["b_dec"])
+    return {
+        **{name: weights[name] for name in ("W_enc", "W_dec", "b_dec")},
+        "b_enc": b_enc,
+        "threshold": weights["threshold"].clamp_min(0).to(b_enc).expand(len(b_enc)),
+    }
+
+
+LINEAR = {"encoder.weight": "d_sae d", "encoder.bias": "d_sae", "decoder.weight": "d d_sae"}
+DICTIONARIES: dict[str, Dictionary] = {
+    "AutoEncoder": Dictionary(Tensors({**LINEAR, "bias": "d"}), _relu),
+    "AutoEncoderNew": Dictionary(Tensors({**LINEAR, "decoder.bias": "d"}), _relu_new),
+    "GatedAutoEncoder": Dictionary(
+        Tensors(
+            {
+                "encoder.weight": "d_sae d",
+                "decoder.weight": "d d_sae",
+                "decoder_bias": "d",
+                "r_mag": "d_sae",
+                "gate_bias": "d_sae",
+                "mag_bias": "d_sae",
+            }
+        ),
+        _gated,
+    ),
+    "JumpReluAutoEncoder": Dictionary(
+        Tensors({"W_enc": "d d_sae", "b_enc": "d_sae", "W_dec": "d_sae d", "b_dec": "d", "threshold": "d_sae"}),
+        _jumprelu,
+    ),
+    # the threshold of TopK is an estimate for use_threshold=True, which no dictionary is loaded with
+    "AutoEncoderTopK": Dictionary(Tensors({**LINEAR, "b_dec": "d", "k": ""}, harmless=("threshold",)), _topk),
+    "BatchTopKSAE": Dictionary(Tensors({**LINEAR, "b_dec": "d", "threshold": ""}, harmless=("k",)), _batch_topk),
+    "MatryoshkaBatchTopKSAE": Dictionary(
+        Tensors(
+            {
+                "W_enc": "d d_sae",
+                "b_enc": "d_sae",
+                "W_dec": "d_sae d",
+                "b_dec": "d",
+                "threshold": "",
+                "group_sizes": "groups",
+            },
+            harmless=("k",),
+        ),
+        _matryoshka,
+    ),
 }
-"""Of each class: the keys that it needs, and what they make."""
+"""By the name in `dict_class`."""
+
+FORMAT = Format(
+    title=TITLE,
+    writes=f"{CONFIG} and {WEIGHTS}",
+    likeness=likeness,
+    read=read,
+    folders=(WEIGHTS,),
+    checkpoints=(CHECKPOINTS,),
+)

@@ -1,0 +1,185 @@
+"""Every format through every kind of fault: each ends in one line that names the culprit.
+
+The formats are those of `PUBLISHED` in tests/published_files.py: a new format adds one function and one line there, and
+nothing here. What a fault is, and what it should say, stands in the functions below.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from published_files import PUBLISHED, Published
+
+from faithfulness_plugin import load_transcoder
+from faithfulness_plugin.transcoders.formats.rule import FormatError
+
+pytestmark = pytest.mark.usefixtures("as_installed")
+
+
+@pytest.fixture(params=PUBLISHED)
+def it(request) -> Published:
+    torch.manual_seed(0)
+    return PUBLISHED[request.param]()
+
+
+def refusal(it: Published, folder: Path, **options: Any) -> str:
+    """What load_transcoder says of it: one line, with the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return refused(it.write(folder, it), **{**it.options, **options})
+
+
+def refused(path: Path, **options: Any) -> str:
+    with pytest.raises(FormatError) as caught:
+        load_transcoder(path, **options)
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1
+    assert str(path.parent) in said
+    return said
+
+
+def test_the_function_is_what_the_formula_says(it, tmp_path):
+    x = torch.randn(200, it.d_in, dtype=torch.float64)
+    read = load_transcoder(it.write(tmp_path, it), dtype=torch.float64, **it.options)
+    wanted = it.formula({name: tensor.double() for name, tensor in it.tensors.items()}, x)
+    error = (read(x) - wanted).abs().max() / wanted.abs().max()
+    assert error < 1e-6
+    assert read.W_enc.shape[0] == x.shape[1]
+    assert read.cfg.metadata.source
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_measured_in_float32_unless_asked_otherwise(it, dtype, tmp_path):
+    half = it
+    for name, tensor in it.tensors.items():
+        half = half.with_tensor(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
+    path = half.write(tmp_path, half)
+    read = load_transcoder(path, **it.options)
+    assert {weight.dtype for weight in read.parameters()} == {torch.float32}
+    x = torch.randn(100, read.cfg.d_in, dtype=torch.float64)
+    wanted = it.formula({name: tensor.double() for name, tensor in half.tensors.items()}, x)
+    # a row at a gate may fall on either side in float32
+    error = (read(x.float()) - wanted).abs().amax(-1) / wanted.abs().max()
+    assert error.quantile(0.95) < 1e-5
+    assert {weight.dtype for weight in load_transcoder(path, dtype=None, **it.options).parameters()} == {dtype}
+
+
+def test_an_unknown_tensor(it, tmp_path):
+    said = refusal(it.with_tensor("surprise", torch.zeros(3)), tmp_path)
+    assert "the tensor surprise, which" in said
+    assert it.weights in said
+
+
+def test_an_unknown_setting(it, tmp_path):
+    if it.config is None:
+        pytest.skip("this format has no settings")
+    for i, section in enumerate(it.sections):
+        said = refusal(it.with_setting(section, "surprise", 1), tmp_path / str(i))
+        assert "the setting surprise, which" in said
+        assert Path(it.config).name in said
+
+
+def test_any_other_tensor_or_setting(it, tmp_path):
+    """Whatever it is called."""
+    names = st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1, max_size=12)
+
+    @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(names, st.sampled_from(it.sections))
+    def refuses(name: str, section: tuple[str, ...]) -> None:
+        name = f"{name}!"  # no publisher's
+        assert name in refusal(it.with_tensor(name, torch.zeros(2)), tmp_path)
+        if it.config is not None:
+            assert name in refusal(it.with_setting(section, name, 0), tmp_path)
+
+    refuses()
+
+
+def test_a_missing_tensor(it, tmp_path):
+    for i, name in enumerate(it.tensors):
+        without = it.with_tensor(name, None)
+        try:
+            said = refusal(without, tmp_path / str(i))
+        except pytest.fail.Exception:  # a format may do without: then the function is that of the formula without
+            x = torch.randn(50, it.d_in, dtype=torch.float64)
+            read = load_transcoder(tmp_path / str(i), dtype=torch.float64, **it.options)
+            assert name in OPTIONAL
+            zero = it.with_tensor(name, torch.zeros_like(it.tensors[name]))
+            wanted = it.formula({n: tensor.double() for n, tensor in zero.tensors.items()}, x)
+            if name in AS_ZERO:
+                torch.testing.assert_close(read(x), wanted, rtol=1e-6, atol=1e-6)
+        else:
+            assert name.rpartition(".")[2] in said  # what AutoEncoderNew lacks may be AutoEncoder's "bias"
+
+
+AS_ZERO = {"W_skip", "activation_function.threshold"}
+OPTIONAL = AS_ZERO | {"k", "threshold"}
+"""Tensors that some format does without: as if it were zero, or as another function."""
+
+
+def test_a_transposed_tensor(it, tmp_path):
+    matrices = {name: t for name, t in it.tensors.items() if t.ndim == 2 and t.shape[0] != t.shape[1]}
+    assert matrices
+    for i, (name, tensor) in enumerate(matrices.items()):
+        said = refusal(it.with_tensor(name, tensor.T.contiguous()), tmp_path / str(i))
+        assert f"{name} has shape {list(tensor.T.shape)}" in said
+        assert "it stands transposed" in said
+
+
+def test_a_wrong_width(it, tmp_path):
+    """One more, along every dimension of every tensor."""
+    for name, tensor in it.tensors.items():
+        for axis in range(tensor.ndim):
+            wider = torch.cat([tensor, tensor.narrow(axis, 0, 1)], axis)
+            said = refusal(it.with_tensor(name, wider), tmp_path / f"{name} {axis}")
+            assert f"{name} has shape {list(wider.shape)}" in said
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_value_that_is_not_finite(it, value, tmp_path):
+    for i, (name, tensor) in enumerate(it.tensors.items()):
+        if not tensor.is_floating_point():
+            continue
+        bad = tensor.clone()
+        bad.view(-1)[-1] = value
+        try:
+            said = refusal(it.with_tensor(name, bad), tmp_path / str(i))
+        except pytest.fail.Exception:
+            assert name == "threshold"  # dictionary_learning's TopK has one that is not read
+            assert tensor.ndim == 0
+        else:
+            assert f"{name} has 1 of {tensor.numel()} values that are NaN or infinite" in said
+
+
+def test_a_number_of_another_rank(it, tmp_path):
+    for i, (name, tensor) in enumerate(it.tensors.items()):
+        if tensor.ndim:
+            said = refusal(it.with_tensor(name, tensor.reshape(1, *tensor.shape)), tmp_path / str(i))
+            assert f"{name} has shape {[1, *tensor.shape]}" in said
+
+
+def test_an_empty_file(it, tmp_path):
+    for file in filter(None, (it.weights, it.config)):
+        folder = tmp_path / Path(file).suffix
+        folder.mkdir()
+        path = it.write(folder, it)
+        (folder / file).write_bytes(b"")
+        assert Path(file).name in refused(path, **it.options)
+
+
+def test_a_damaged_file(it, tmp_path):
+    for file in filter(None, (it.weights, it.config)):
+        folder = tmp_path / Path(file).suffix
+        folder.mkdir()
+        path = it.write(folder, it)
+        (folder / file).write_bytes(b"\x93no such thing {")
+        assert Path(file).name in refused(path, **it.options)
+
+
+def test_no_file(it, tmp_path):
+    path = it.write(tmp_path, it)
+    (tmp_path / it.weights).unlink()
+    assert "surprise" in refused(tmp_path / "surprise")
+    (tmp_path / it.weights).mkdir()
+    assert str(tmp_path) in refused(path, **it.options)
