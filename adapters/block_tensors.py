@@ -1,6 +1,6 @@
 """The tensors of one block of a plain Hugging Face model under TransformerLens's names, found by what they carry."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -65,15 +65,15 @@ class BlockTensors(Mapping[str, Place]):
     Args:
         model: a PreTrainedModel.
         ends: of the block's MLP.
-        tokens: [batch, pos], any.
+        call: runs the model on `inputs`, any that it reads.
     """
 
-    def __init__(self, model: nn.Module, ends: Ends, tokens: Tensor) -> None:
+    def __init__(self, model: nn.Module, ends: Ends, call: Callable[[Tensor], Any], inputs: Tensor) -> None:
         self._ends = ends
-        self._tokens = tokens.shape
+        self._n = len(inputs)
         self._block = model.get_submodule(ends.block)
         with torch.no_grad():
-            self._trace(model, tokens)
+            self._trace(lambda: call(inputs))
             self._places = dict(self._found())
 
     def __getitem__(self, name: str) -> Place:
@@ -85,7 +85,7 @@ class BlockTensors(Mapping[str, Place]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def _trace(self, model: nn.Module, tokens: Tensor) -> None:
+    def _trace(self, call: Callable[[], Any]) -> None:
         """Runs the model up to the block's end, and keeps what passes through the block's modules, in order."""
         given: dict[str, Tensor] = {}
         self.seen: list[Seen] = []
@@ -102,18 +102,17 @@ class BlockTensors(Mapping[str, Place]):
             for name, module in self._block.named_modules(prefix=self._ends.block):
 
                 def keep_given(activation: Tensor, name: str = name) -> None:
-                    given[name] = _rows(activation, tokens.shape)
+                    given[name] = _rows(activation, self._n)
 
                 def keep_put_out(activation: Tensor, name: str = name, module: nn.Module = module) -> None:
-                    put_out = _rows(activation, tokens.shape)
+                    put_out = _rows(activation, self._n)
                     self.seen.append(Seen(name, module, given.get(name), put_out))
                     if name == self._ends.block:
                         raise Reached
 
                 for side, keep in (("input", keep_given), ("output", keep_put_out)):
-                    with_tensor = Place(module, side).register(_only_tensors(keep), tokens.shape)
-                    stack.callback(with_tensor.remove)
-            model(tokens, use_cache=False)
+                    stack.callback(Place(module, side).register(keep).remove)
+            call()
 
     def _of(self, name: str) -> Seen:
         found = next((seen for seen in self.seen if seen.name == name), None)
@@ -174,13 +173,13 @@ class BlockTensors(Mapping[str, Place]):
         generator = torch.Generator().manual_seed(1)
         size = seen.put_out.double().square().mean().sqrt()
         step = torch.randn(seen.put_out.shape, generator=generator).to(seen.put_out) * size.to(seen.put_out.dtype)
-        handle = Place(seen.module, "output").register(lambda y: y + step, self._tokens)
+        handle = Place(seen.module, "output").register(lambda y: y + step.reshape(y.shape))
         args, kwargs = self._call
         try:
             moved = self._block(*args, **kwargs)
         finally:
             handle.remove()
-        moved = _rows(moved[0] if isinstance(moved, tuple) else moved, self._tokens)
+        moved = _rows(moved[0] if isinstance(moved, tuple) else moved, self._n)
         answer, step = (moved.double() - whole.put_out.double()), step.double()
         c = ((answer * step).sum() / step.square().sum()).item()
         exact = seen.put_out.dtype in (torch.float32, torch.float64)
@@ -203,14 +202,11 @@ def _normalized(name: str, norm: Seen) -> Iterator[tuple[str, Place]]:
         yield f"{name}.hook_normalized", place
 
 
-def _only_tensors(keep: Any) -> Any:
-    return lambda activation: keep(activation) if isinstance(activation, Tensor) else None
-
-
-def _rows(activation: Tensor, shape: torch.Size) -> Float[Tensor, "batch pos d"] | Tensor:
+def _rows(activation: Tensor, n: int) -> Float[Tensor, "batch pos d"] | Tensor:
     """A copy, since some models add to activations in place; rows of a flattened batch as [batch, pos, d]."""
     copied = activation.detach().clone()
-    return copied.reshape(*shape, -1) if copied.ndim == 2 and len(copied) == shape.numel() else copied
+    flat = copied.ndim == 2 and copied.is_floating_point() and len(copied) % n == 0
+    return copied.reshape(n, -1, copied.shape[-1]) if flat else copied
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

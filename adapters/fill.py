@@ -1,14 +1,14 @@
 """Filling stores of derivatives from a language model: one run of the model for all layers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Reached
+from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Reached, Tokens
 from faithfulness_plugin.derivatives.store import DerivativeStore
 
 
@@ -83,23 +83,36 @@ def fill(
 
 
 def rows_at(
-    hooks: Hooks, names: set[str], tokens: Int[Tensor, "prompts pos"], exclude: Tensor | None, batch_size: int = 8
+    hooks: Hooks, names: set[str], tokens: Tokens, exclude: Tensor | None, batch_size: int = 8
 ) -> Mapping[str, Float[Tensor, "rows d"]]:
-    """What some hooks carry, but for excluded tokens; the model is stopped at the last of them."""
+    """What some hooks carry, but for excluded tokens; the model is stopped at the last of them.
+
+    Args:
+        tokens: [prompts, pos], or the pictures or the sound that the model reads, of which all rows are kept.
+
+    Raises:
+        ValueError: a run of the model does not pass a hook, or what it carries there is not one row a token.
+    """
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     for prompts in tokens.to(hooks.device).split(batch_size):
-        kept = torch.ones_like(prompts, dtype=torch.bool)
-        if exclude is not None:
+        kept = None if prompts.is_floating_point() else torch.ones_like(prompts, dtype=torch.bool)
+        if kept is not None and exclude is not None:
             kept &= ~torch.isin(prompts, exclude.to(prompts.device))
         left = set(names)
-        with suppress(Reached):
-            hooks.run(prompts, {name: _read(name, found[name], kept, left) for name in names})
+        hooks.visit(prompts, {name: _read(name, found[name], kept, left) for name in names})
+        if left:
+            raise ValueError(f"a run of the model does not pass {min(left)}: choose hooks of the same forward pass")
     return {name: torch.cat(rows) for name, rows in found.items()}
 
 
-def _read(name: str, rows: list[Tensor], kept: Bool[Tensor, "batch pos"], left: set[str]) -> Hook:
+def _read(name: str, rows: list[Tensor], kept: Bool[Tensor, "batch pos"] | None, left: set[str]) -> Hook:
     def read(activation: Tensor) -> None:
-        rows.append(activation[kept])
+        if kept is not None and activation.shape[:2] != kept.shape:
+            raise ValueError(
+                f"{name} carries {list(activation.shape)} for tokens {list(kept.shape)}, not one row a token: pass "
+                "what the model reads there in their place, or choose another hook"
+            )
+        rows.append(activation.flatten(0, -2) if kept is None else activation[kept])
         left.discard(name)
         if not left:
             raise Reached

@@ -20,12 +20,16 @@ Hook = Callable[[Tensor], Tensor | None]
 """Sees an activation [batch, pos, d]; returns what takes its place, or None to leave it."""
 
 
-Tokens = Int[Tensor, "batch pos"] | Float[Tensor, "batch d_in"]
-"""What a model is run on; rows, where it is a bare layer."""
+Tokens = Int[Tensor, "batch pos"] | Float[Tensor, "batch *shape"]
+"""What a model is run on: tokens; pictures or sound, where it reads those; rows, where it is a bare layer."""
 
 
 class LayerError(ValueError):
     """A layer that the model does not compute between these hooks; the message names the likely cause."""
+
+
+class NoLogits(ValueError):
+    """A model without logits for the next token, asked for them."""
 
 
 class Suspect(NamedTuple):
@@ -55,17 +59,32 @@ class Hooks(ABC):
         """Where tokens go."""
 
     @abstractmethod
-    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor: ...
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
+        """Runs the model; returns its logits for the next token, or None where it has none."""
 
     def run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
         """The logits [batch, pos, n_vocab] with hooks in place, which are gone afterwards. A run of the same model in
-        another thread does not see them."""
+        another thread does not see them.
+
+        Raises NoLogits at the end of a run of a model that does not predict the next token: use `visit` for one whose
+        activations are all that is wanted."""
         here = threading.get_ident()
 
         def of_this_thread(hook: Hook) -> Hook:
             return lambda activation: hook(activation) if threading.get_ident() == here else None
 
-        return self._run(tokens, {name: of_this_thread(hook) for name, hook in hooks.items()})
+        logits = self._run(tokens, {name: of_this_thread(hook) for name, hook in hooks.items()})
+        if logits is None:
+            raise NoLogits(
+                "the model does not predict the next token, so that KL and cross-entropy are undefined: load a causal "
+                "language model (AutoModelForCausalLM), or measure the layer alone"
+            )
+        return logits
+
+    def visit(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> None:
+        """Runs the model for what hooks see, whether or not it has logits, until one of them raises `Reached`."""
+        with suppress(Reached, NoLogits):
+            self.run(tokens, hooks)
 
     def suspects(self, hook_in: str, hook_out: str) -> list[Suspect]:
         """What is often got wrong between these two hooks."""
@@ -83,10 +102,14 @@ class Hooks(ABC):
         hint = nearest(name, self.names, n=3, otherwise="see the model's hook names")
         raise ValueError(f"the model has no hook {name}: {hint}")
 
-    def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Int[Tensor, "batch pos"]:
+    def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Tokens:
         """Random tokens: enough to see which function a layer is."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randint(self.n_vocab, (n_prompts, length), generator=generator).to(self.device)
+
+    def blank(self, n: int) -> Tokens:
+        """The smallest n inputs: one token each, where the model reads tokens."""
+        return torch.zeros(n, 1, dtype=torch.long, device=self.device)
 
 
 class Reached(Exception):
@@ -163,13 +186,15 @@ def _weights_of_hooked_layer(layer: HookedLayer) -> MlpWeights | None:
 
 def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:
     """The layer between any two hooks, unchecked: the model run on one-token prompts, one a row, with the rows put in
-    at `hook_in`, and stopped at `hook_out`. Forward-mode derivatives pass through in the same single run."""
+    at `hook_in`, and stopped at `hook_out`. Forward-mode derivatives pass through in the same single run. A model that
+    does not read tokens is run on one input a row, with the row at all of its positions."""
     hooks.require(hook_in)
     hooks.require(hook_out)
 
     def function(rows: Tensor) -> Tensor:
-        tokens = torch.zeros(rows.shape[1], 1, dtype=torch.long, device=hooks.device)
-        return _carried_on(hooks, hook_in, hook_out, tokens, rows.transpose(0, 1)).transpose(0, 1)
+        inputs = hooks.blank(rows.shape[1])
+        carried = _carried_on(hooks, hook_in, hook_out, inputs, rows.transpose(0, 1))
+        return carried.flatten(1, -2)[:, :1].transpose(0, 1)
 
     return HookedLayer(hook_in, hook_out, function, runs_model=True)
 
@@ -192,16 +217,14 @@ def _keep_and_stop(seen: list[Tensor]) -> Hook:
 class Injected(NamedTuple):
     """What the model itself computes between two hooks."""
 
-    x: Float[Tensor, "batch pos d_in"]
-    v: Float[Tensor, "batch pos d_in"]
-    y: Float[Tensor, "batch pos d_out"]
-    Jv: Float[Tensor, "batch pos d_out"]
+    x: Float[Tensor, "batch *pos d_in"]
+    v: Float[Tensor, "batch *pos d_in"]
+    y: Float[Tensor, "batch *pos d_out"]
+    Jv: Float[Tensor, "batch *pos d_out"]
 
 
 @torch.no_grad()
-def inject(
-    hooks: Hooks, hook_in: str, hook_out: str, tokens: Int[Tensor, "batch pos"], *, positions: slice = slice(None)
-) -> Injected:
+def inject(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tokens, *, positions: slice = slice(None)) -> Injected:
     """x, a random v, y and Jv between two hooks, by the model itself: x + v epsilon is put in at `hook_in`, with
     epsilon squared 0, and y + Jv epsilon read at `hook_out` of the same forward pass. v is 0 but at `positions`.
 
@@ -240,8 +263,7 @@ def _activation(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor) -> Te
         if hook_in in passed:
             raise Reached
 
-    with suppress(Reached):
-        hooks.run(tokens, {hook_in: at_input, hook_out: at_output})
+    hooks.visit(tokens, {hook_in: at_input, hook_out: at_output})
     for name in (hook_in, hook_out):
         if name not in passed:
             raise LayerError(f"a run of the model does not pass {name}: choose hooks of the same forward pass")
@@ -258,10 +280,15 @@ def _activation(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor) -> Te
 
 
 def _carried_on(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor, put_in: Tensor) -> Tensor:
-    """What `hook_out` carries with these activations put in at `hook_in`."""
+    """What `hook_out` carries with these activations put in at `hook_in`, one a prompt at all of its positions."""
     seen: list[Tensor] = []
-    with suppress(Reached):
-        hooks.run(tokens, {hook_in: lambda x: put_in.to(x.dtype), hook_out: _keep_and_stop(seen)})
+
+    def put(x: Tensor) -> Tensor:
+        if put_in.shape[1] == 1 and put_in.shape[:-1] != x.shape[:-1]:
+            return put_in.reshape(len(x), *(1,) * (x.ndim - 2), -1).expand(*x.shape[:-1], -1).to(x.dtype)
+        return put_in.to(x.dtype)
+
+    hooks.visit(tokens, {hook_in: put, hook_out: _keep_and_stop(seen)})
     if not seen:
         raise LayerError(f"a run of the model does not pass {hook_out}: choose hooks of the same forward pass")
     return seen[0]
@@ -272,13 +299,13 @@ def check_layer(
     layer: Callable[[Tensor], Tensor],
     hook_in: str,
     hook_out: str,
-    tokens: Int[Tensor, "batch pos"] | None = None,
+    tokens: Tokens | None = None,
 ) -> None:
     """Runs the model once, with dual numbers put in at `hook_in`, and compares: f(x) with what `hook_out` carries, and
     J_f v with its tangent.
 
     Args:
-        tokens: [batch, pos]; random by default.
+        tokens: [batch, pos], or what else the model reads; random by default.
 
     Raises:
         LayerError: they differ; the message names the likely cause.
@@ -286,7 +313,9 @@ def check_layer(
     """
     hooks.require(hook_in)
     hooks.require(hook_out)
-    tokens = hooks.random_tokens() if tokens is None else tokens
+    if tokens is None:
+        tokens = hooks.random_tokens()
+        _try_run(hooks, hook_in, tokens)
     truth = inject(hooks, hook_in, hook_out, tokens)
     if _agrees(layer, truth):
         return
@@ -294,6 +323,20 @@ def check_layer(
         f"the layer is not what the model computes from {hook_in} to {hook_out}: "
         + _likely_cause(hooks, layer, hook_in, hook_out, tokens, truth)
     )
+
+
+def _try_run(hooks: Hooks, hook_in: str, tokens: Tokens) -> None:
+    """Raises LayerError where the model cannot be run on these inputs as far as `hook_in`."""
+    try:
+        with torch.no_grad():
+            hooks.visit(tokens, {hook_in: _keep_and_stop([])})
+    except LayerError:
+        raise
+    except Exception as error:
+        raise LayerError(
+            f"the model does not run on random inputs {list(tokens.shape)} ({' '.join(str(error).split())}): take the "
+            "part of it that the layer is in, or a function of your own"
+        ) from error
 
 
 def _likely_cause(
@@ -304,21 +347,23 @@ def _likely_cause(
     tokens: Tensor,
     truth: Injected,
 ) -> str:
+    if not same_rows(_carried_on(hooks, hook_in, hook_out, tokens, truth.x), truth.y):
+        return "the model puts out something else every time that it is run, as with dropout. Call model.eval() first"
     if not truth.Jv.any():
         return f"{hook_out} does not depend on {hook_in} at all. Choose an input hook and an output hook of one layer"
     first_only = inject(hooks, hook_in, hook_out, tokens, positions=slice(0, 1))
     if first_only.Jv[:, 1:].any():
         return (
-            "attention lies between them, so that what one token puts out depends on other tokens. Choose hooks around "
-            "an MLP"
+            "attention lies between them, or a convolution or a recurrence, so that what one token puts out depends on "
+            "other tokens. Choose hooks around an MLP"
         )
     for suspect in hooks.suspects(hook_in, hook_out):
         if _agrees(suspect.mended(layer), truth):
             return suspect.cause
     if not _same_in_another_context(hooks, hook_in, hook_out, tokens, truth):
         return (
-            f"{hook_out} depends on more than {hook_in} (the residual stream passes by, as it seems). Choose an output "
-            "hook before it is added"
+            f"{hook_out} depends on more than {hook_in} (the residual stream passes by, as it seems, or a router's "
+            "choice). Choose hooks around one MLP, before its output is added to anything"
         )
     return "another function stands there. Use mlp_layer(model, block), or layer_between(model, hook_in, hook_out)"
 
@@ -326,14 +371,14 @@ def _likely_cause(
 @torch.no_grad()
 def _same_in_another_context(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tensor, truth: Injected) -> bool:
     """Whether the same activations at `hook_in` give the same at `hook_out` after other tokens."""
-    other = hooks.random_tokens(*tokens.shape, seed=2)
+    other = hooks.random_tokens(len(tokens), tokens.shape[1], seed=2)
     return same_rows(_carried_on(hooks, hook_in, hook_out, other, truth.x), truth.y)
 
 
 def _agrees(layer: Callable[[Tensor], Tensor], truth: Injected) -> bool:
-    rows, v = truth.x.flatten(0, 1), truth.v.flatten(0, 1)
+    rows, v = truth.x.flatten(0, -2), truth.v.flatten(0, -2)
     try:
         y, Jv = layer_jvp(layer, rows, v)
     except (ValueError, RuntimeError, TypeError):
         return False  # a width that does not fit, as that of another layer
-    return same_rows(y, truth.y.flatten(0, 1)) and same_rows(Jv, truth.Jv.flatten(0, 1))
+    return same_rows(y, truth.y.flatten(0, -2)) and same_rows(Jv, truth.Jv.flatten(0, -2))

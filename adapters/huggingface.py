@@ -1,20 +1,28 @@
 """Plain Hugging Face models: the layer between two modules, without TransformerLens."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from faithfulness_plugin.adapters.block_tensors import Ends
-from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, between, check_layer
+from faithfulness_plugin.adapters.find_mlp import mlp_in
+from faithfulness_plugin.adapters.flattened_rows import by_position
+from faithfulness_plugin.adapters.hooked_layer import (
+    Hook,
+    HookedLayer,
+    Hooks,
+    Reached,
+    Tokens,
+    between,
+    check_layer,
+)
 from faithfulness_plugin.adapters.huggingface_names import INPUT, HuggingFaceNames
+from faithfulness_plugin.adapters.model_inputs import ModelInputs
 from faithfulness_plugin.adapters.places import Place
-from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
-
-MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 
 
 class HuggingFaceHooks(Hooks):
@@ -23,7 +31,8 @@ class HuggingFaceHooks(Hooks):
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._names = HuggingFaceNames(model, lambda block: _ends(model, block), self.random_tokens)
+        self.inputs = ModelInputs(model)
+        self._names = HuggingFaceNames(model, self._ends, self._call, self.random_tokens)
 
     @property
     def names(self) -> Sequence[str]:
@@ -32,17 +41,33 @@ class HuggingFaceHooks(Hooks):
 
     @property
     def n_vocab(self) -> int:
-        return self.model.config.get_text_config().vocab_size  # pyright: ignore  a PreTrainedModel's config
+        return self.inputs.n_vocab
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _run(self, tokens: Int[Tensor, "batch pos"], hooks: Mapping[str, Hook]) -> Tensor:
+    def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Tokens:
+        """Random inputs of the kind that the model reads: tokens, pictures or sound."""
+        return self.inputs.made_up(n_prompts, length, torch.Generator().manual_seed(seed)).to(self.device)
+
+    def blank(self, n: int) -> Tokens:
+        return self.inputs.blank(n).to(self.device)
+
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
+        length = None if tokens.is_floating_point() else tokens.shape[1]
         with ExitStack() as stack:
             for name, hook in hooks.items():
-                stack.callback(self._place(name).register(hook, tokens.shape).remove)
-            return self.model(tokens, use_cache=False).logits
+                placed = self._place(name).register(by_position(name, hook, len(tokens), length))
+                stack.callback(placed.remove)
+            logits = getattr(self._call(tokens), "logits", None)
+        predicts_next = type(self.model).__name__ not in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
+        same_positions = logits is not None and logits.ndim == 3 and logits.shape[1] == length
+        return logits if predicts_next and same_positions and not self.inputs.has_decoder else None
+
+    def _call(self, tokens: Tokens) -> Any:
+        main, more = self.inputs.arguments(tokens)
+        return self.model(main, **more)
 
     def require(self, name: str) -> str:
         self._place(name)
@@ -62,6 +87,11 @@ class HuggingFaceHooks(Hooks):
         assert place is not None  # a name of its own has a place
         return place
 
+    def _ends(self, block: int) -> Ends:
+        """Where the MLP of a block begins and ends."""
+        name, mlp = mlp_in(self.model, block, lambda lists: _entered_first(self, lists))
+        return Ends(name, f"{name}.{mlp.first}", f"{name}.{mlp.last}")
+
 
 def layer_between(model: nn.Module, hook_in: str, hook_out: str) -> HookedLayer:
     """The layer between any two modules of a model (NAME: its output, NAME.input: its input), as a function of rows,
@@ -75,53 +105,37 @@ def layer_between(model: nn.Module, hook_in: str, hook_out: str) -> HookedLayer:
     return layer
 
 
-def mlp_layer(model: nn.Module, block: int) -> HookedLayer:
+def mlp_layer(model: nn.Module, block: int | str) -> HookedLayer:
     """The MLP of a block as a function of rows, from `NAME.input` to `NAME`, checked against the model. Hooks on the
-    MLP itself are passed by; those inside it are run.
+    MLP itself are passed by; those inside it are run. Where two modules of the block make up its MLP (fc1 and fc2 of
+    OPT, intermediate and output.dense of BERT), the layer is from the first one's input to the second one's output.
+
+    Args:
+        block: its number, or its name where a model has several lists of blocks ("decoder.block.1" of T5). A number
+            counts in the list that a run of the model enters first: an encoder's, where a decoder stands behind it.
 
     Raises:
-        ValueError: there is no such block, or none of its modules is called like an MLP.
+        ValueError: there is no such block, or it has no MLP (the message says which blocks have one).
         LayerError: the model computes something else there.
     """
-    name = _mlp_name(model, block)
-    mlp = model.get_submodule(name)
-
-    def function(x: Tensor) -> Tensor:
-        y = mlp.forward(x.to(next(mlp.parameters()).dtype))
-        return y[0] if isinstance(y, tuple) else y
-
-    def weights() -> MlpWeights | None:
-        return mlp_weights(mlp)
-
-    hooks, layer = HuggingFaceHooks(model), HookedLayer(name + INPUT, name, function, weights=weights)
+    hooks = HuggingFaceHooks(model)
+    name, mlp = mlp_in(model, block, lambda lists: _entered_first(hooks, lists))
+    layer = HookedLayer(f"{name}.{mlp.first}{INPUT}", f"{name}.{mlp.last}", mlp.function, weights=mlp.weights)
     check_layer(hooks, layer, layer.hook_in, layer.hook_out)
     return layer
 
 
-def _mlp_name(model: nn.Module, block: int) -> str:
-    """Of the MLP in that block of the first list of modules whose members have one."""
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or not len(module):
-            continue
-        mlps = [called for called in MLP_NAMES if hasattr(module[0], called)]
-        if not mlps:
-            continue
-        if not 0 <= block < len(module):
-            raise ValueError(f"there is no block {block}: the model has blocks 0 to {len(module) - 1}")
-        return f"{name}.{block}.{mlps[0]}"
-    raise ValueError(
-        f"no block of {type(model).__name__} has a module called {', '.join(MLP_NAMES)}: name two modules in "
-        "layer_between(model, hook_in, hook_out)"
-    )
+def _entered_first(hooks: HuggingFaceHooks, lists: list[str]) -> str | None:
+    """The first of some lists of blocks that a run of the model comes to."""
+    entered: list[str] = []
 
+    def enter(name: str) -> Hook:
+        def stop(activation: Tensor) -> None:
+            entered.append(name)
+            raise Reached
 
-def _ends(model: nn.Module, block: int) -> Ends:
-    """Where the MLP of that block begins and ends."""
-    try:
-        name = _mlp_name(model, block)
-    except ValueError:
-        for name, module in model.named_modules():  # OPT keeps the two projections in the block itself
-            if isinstance(module, nn.ModuleList) and 0 <= block < len(module) and hasattr(module[block], "fc1"):
-                return Ends(f"{name}.{block}", f"{name}.{block}.fc1", f"{name}.{block}.fc2")
-        raise
-    return Ends(name.rpartition(".")[0], name, name)
+        return stop
+
+    with suppress(Exception):  # where it does not run on such inputs, the check of the layer says why
+        hooks.visit(hooks.random_tokens(), {f"{name}.0{INPUT}": enter(name) for name in lists})
+    return entered[0] if entered else None

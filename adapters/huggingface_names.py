@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,17 +26,19 @@ class HuggingFaceNames:
 
     Args:
         ends: where the MLP of a block begins and ends. Raises ValueError for a block that there is not.
-        tokens: [batch, pos], on which `BlockTensors` looks.
+        call: runs the model on `inputs`, any that it reads; `BlockTensors` looks at that run.
     """
 
-    def __init__(self, model: nn.Module, ends: Callable[[int], Ends], tokens: Callable[[], Tensor]) -> None:
-        self._model, self._ends, self._tokens = model, ends, tokens
+    def __init__(
+        self, model: nn.Module, ends: Callable[[int], Ends], call: Callable[[Tensor], Any], inputs: Callable[[], Tensor]
+    ) -> None:
+        self._model, self._ends, self._call, self._inputs = model, ends, call, inputs
         self._blocks: dict[int, BlockTensors] = {}
 
     def block(self, number: int) -> BlockTensors:
         """The tensors of a block by TransformerLens's names."""
         if number not in self._blocks:
-            self._blocks[number] = BlockTensors(self._model, self._ends(number), self._tokens())
+            self._blocks[number] = BlockTensors(self._model, self._ends(number), self._call, self._inputs())
         return self._blocks[number]
 
     def place(self, name: str) -> Place | None:

@@ -1,5 +1,6 @@
 """Places in a model where torch's own hooks read or replace an activation: what a module is given, or what it puts out."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers.modeling_outputs import ModelOutput
 
 Side = Literal["input", "output"]
 
@@ -30,39 +32,35 @@ class Place:
     side: Side
     view: View | None = None
 
-    def register(
-        self, hook: Callable[[Tensor], Tensor | None], shape: torch.Size | None = None, *, first: bool = False
-    ) -> RemovableHandle:
-        """Places a hook, which sees [batch, pos, d] and returns what takes its place, or None.
+    def register(self, hook: Callable[[Tensor], Tensor | None], *, first: bool = False) -> RemovableHandle:
+        """Places a hook, which sees the activation and returns what takes its place, or None.
 
         Args:
-            shape: [batch, pos] of the tokens. Rows of a flattened batch, [batch * pos, d], are shown as if they were
-                not flattened.
             first: the hook runs before those that are registered already.
         """
 
-        def seen_by_hook(activation: Any) -> Tensor | None:
-            if not isinstance(activation, Tensor):
-                return None
-            flat = shape is not None and activation.ndim == 2 and len(activation) == shape.numel()
-            put_in = hook(activation.reshape(*shape, -1) if flat and shape is not None else activation)
-            return put_in if put_in is None else put_in.reshape(activation.shape) if flat else put_in
+        def see(activation: Any) -> Tensor | None:
+            return hook(activation) if isinstance(activation, Tensor) else None
 
-        def on_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def on_input(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
             if args:
-                put_in = seen_by_hook(args[0])
-                return None if put_in is None else ((put_in, *args[1:]), kwargs)
-            name = _first_tensor(kwargs)
-            put_in = None if name is None else seen_by_hook(kwargs[name])
-            return None if put_in is None else (args, {**kwargs, name: put_in})
+                put_in = see(args[0])
+                return None if put_in is None else ((put_in, *args[1:]), named)
+            name = _first(module, named)
+            put_in = None if name is None else see(named[name])
+            return None if put_in is None else (args, {**named, name: put_in})
 
-        def on_output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        def on_output(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+            if isinstance(output, ModelOutput):
+                name = next(iter(output))
+                put_in = see(output[name])
+                return None if put_in is None else type(output)(**{**output, name: put_in})
             own = output[0] if isinstance(output, tuple) else output
             if self.view is None:
-                put_in = seen_by_hook(own)
+                put_in = see(own)
             else:
-                given = args[0] if args else kwargs[_first_tensor(kwargs)]
-                put_in = seen_by_hook(self.view.shown(given, own))
+                given = args[0] if args else named[_first(module, named) or ""]
+                put_in = see(self.view.shown(given, own))
                 put_in = None if put_in is None else self.view.output(put_in).to(own.dtype)
             return None if put_in is None else (put_in, *output[1:]) if isinstance(output, tuple) else put_in
 
@@ -71,11 +69,10 @@ class Place:
         return self.module.register_forward_hook(on_output, with_kwargs=True, prepend=first)
 
 
-def _first_tensor(kwargs: dict[str, Any]) -> Any:
-    """The name of the activation among a module's arguments that are all passed by name."""
-    if "hidden_states" in kwargs:
-        return "hidden_states"
-    return next((name for name, value in kwargs.items() if isinstance(value, Tensor)), None)
+def _first(module: nn.Module, named: dict[str, Any]) -> str | None:
+    """The name of a module's first argument, where all are passed by name."""
+    parameters = inspect.signature(module.forward).parameters
+    return next((parameter for parameter in (*parameters, *named) if parameter in named), None)
 
 
 def scaled_output(module: nn.Module, scale: float) -> Place:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
 from faithfulness_plugin.adapters.places import Place
 from faithfulness_plugin.adapters.transformer_lens_names import TransformerLensNames
@@ -36,29 +37,22 @@ class TransformerLensHooks(Hooks):
         return next(self.model.parameters()).device
 
     def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
-        shape = tokens.shape[:2]
+        def ours(name: str, hook: Hook) -> Hook:
+            return hook if tokens.is_floating_point() else by_position(name, hook, *tokens.shape)
 
         def as_theirs(ours: Hook) -> Callable[..., Tensor | None]:
-            def theirs(activation: Tensor, hook: Any) -> Tensor | None:
-                del hook
-                if activation.ndim != 2 or len(shape) < 2 or len(activation) != shape.numel() or not ids:
-                    return ours(activation)
-                put_in = ours(activation.reshape(*shape, -1))  # some models flatten the batch (OPT)
-                return put_in if put_in is None else put_in.reshape(activation.shape)
-
-            return theirs
-
-        ids = not tokens.is_floating_point()
+            return lambda activation, hook: ours(activation)
 
         # by their own names: a bridge passes hooks at its other names by, without a word
         own = self.model.hook_dict  # a bridge makes it anew, and slowly, whenever it is asked
         other = self._other_names(own)
         found = {name: self._find(name, own, other) for name in hooks}
+        hooks = {name: ours(name, hook) for name, hook in hooks.items()}
         fwd_hooks = [(at, as_theirs(hooks[name])) for name, at in found.items() if isinstance(at, str)]
         with ExitStack() as stack:
             for name, at in found.items():
                 if isinstance(at, Place):
-                    stack.callback(at.register(hooks[name], shape).remove)
+                    stack.callback(at.register(hooks[name]).remove)
             return self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
 
     def own_name(self, name: str) -> str:

@@ -66,9 +66,9 @@ def mlp_weights(layer: Any) -> MlpWeights | None:
     """The weights of a layer that is an MLP with one hidden layer, or None.
 
     Recognised: nn.Sequential(Linear, activation, Linear), and modules with the weights' names of TransformerLens (W_in,
-    W_out, act_fn, W_gate) or of Hugging Face (up_proj, down_proj, act_fn, gate_proj; those of GPT-2, GPT-NeoX, GPT-J,
-    OPT and Phi), themselves or by their bound `forward`. A lambda is opaque. A class of your own joins with
-    `mlp_weights.register`.
+    W_out, act_fn, W_gate) or of Hugging Face (`HUGGING_FACE`: up_proj and down_proj with a gate_proj or without, fused
+    gates, and other spellings), themselves or by their bound `forward`. A lambda is opaque. A class of your own joins
+    with `mlp_weights.register`.
     """
     module = getattr(layer, "__self__", None) or getattr(layer, "_orig_mod", layer)
     if isinstance(module, nn.Sequential):
@@ -96,22 +96,58 @@ def _of_transformer_lens(module: Any) -> MlpWeights:
     return MlpWeights(module.W_in, module.W_out, act, b_in, b_out, W_gate)
 
 
-# the parts' names: up, down, activation; of GPT-2, GPT-NeoX, GPT-J, OPT and Phi last
+# the parts' names in Hugging Face's classes: up, down, and the gate where it is not called gate_proj
 HUGGING_FACE = (
-    ("up_proj", "down_proj", "act_fn"),
-    ("c_fc", "c_proj", "act"),
-    ("dense_h_to_4h", "dense_4h_to_h", "act"),
-    ("fc_in", "fc_out", "act"),
-    ("fc1", "fc2", "activation_fn"),
+    ("up_proj", "down_proj", "gate_proj"),
+    ("gate_up_proj", "down_proj", None),  # Phi-3, GLM: fused
+    ("c_fc", "c_proj", None),  # GPT-2
+    ("dense_h_to_4h", "dense_4h_to_h", None),  # GPT-NeoX, Falcon
+    ("fc_in", "fc_out", None),  # GPT-J
+    ("fc1", "fc2", None),  # Phi, OPT, ViT, CLIP
+    ("wi_1", "wo", "wi_0"),  # T5, gated
+    ("wi", "wo", None),  # T5
+    ("w3", "w2", "w1"),  # LFM2
+    ("Wi", "Wo", None),  # ModernBERT: fused
+    ("input_linear", "output_linear", None),  # Granite's shared MLP: fused
+    ("lin1", "lin2", None),  # DistilBERT
 )
+ACTIVATIONS = ("act_fn", "act", "activation_fn", "activation", "intermediate_act_fn")
 
 
-def _of_hugging_face(module: Any) -> MlpWeights:
-    names = next((names for names in HUGGING_FACE if all(hasattr(module, name) for name in names)), HUGGING_FACE[0])
-    up, down, act = (getattr(module, name) for name in names)
-    gate = getattr(module, "gate_proj", None)
-    W_gate, b_gate = (None, None) if gate is None else (_matrix(gate), gate.bias)
-    return MlpWeights(_matrix(up), _matrix(down), act, up.bias, down.bias, W_gate, b_gate)
+def _of_hugging_face(module: Any) -> MlpWeights | None:
+    names = next((n for n in HUGGING_FACE if hasattr(module, n[0]) and hasattr(module, n[1])), None)
+    if names is None:
+        return None
+    up, down, gate = names
+    named = next((name for name in ACTIVATIONS if hasattr(module, name)), None)
+    act = nn.functional.silu if named is None else getattr(module, named)  # LFM2 names none
+    return _of_linears(getattr(module, up), act, getattr(module, down), getattr(module, gate, None) if gate else None)
+
+
+def weights_of_pair(first: Any, act: Callable[[Tensor], Tensor] | None, last: Any) -> MlpWeights | None:
+    """The weights of an MLP whose two linear layers are in two modules: fc1 and fc2 of OPT's blocks, with their
+    activation; or a module of the first one and its activation (BERT's intermediate) and the second one."""
+    first, last = bare_module(first), bare_module(last)
+    if not hasattr(first, "weight"):
+        # ESM's gelu is a function that it does not name: a guess, which `checked_mlp_weights` sees through
+        act, first = getattr(first, "intermediate_act_fn", nn.functional.gelu), getattr(first, "dense", None)
+    return None if first is None or act is None else _of_linears(bare_module(first), act, last, None)
+
+
+def bare_module(module: Any) -> Any:
+    """A module past what a TransformerBridge puts around it."""
+    return getattr(module, "original_component", module)
+
+
+def _of_linears(up: Any, act: Callable[[Tensor], Tensor], down: Any, gate: Any | None) -> MlpWeights:
+    W_up, W_down, b_up = _matrix(up), _matrix(down), up.bias
+    if gate is not None:
+        return MlpWeights(W_up, W_down, act, b_up, down.bias, _matrix(gate), gate.bias)
+    if W_up.shape[1] != 2 * len(W_down):
+        return MlpWeights(W_up, W_down, act, b_up, down.bias)
+    # fused: the gate's half first, in every class that is known here; where it is not, the check finds out
+    (W_gate, W_in), (b_gate, b_in) = W_up.chunk(2, dim=1), (None, None) if b_up is None else b_up.chunk(2)
+    return MlpWeights(W_in, W_down, act, b_in, down.bias, W_gate, b_gate)
 
 
 def _matrix(linear: Any) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from faithfulness_plugin.adapters.any_model import hooks_of
 from faithfulness_plugin.adapters.declared_hooks import block_of, layer_of, pair_of
+from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import LayerError
 from faithfulness_plugin.adapters.places import Place
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
@@ -190,7 +191,7 @@ def test_what_is_put_in_on_a_plain_model_is_what_is_read_there(family):
         with contextlib.ExitStack() as stack:
             for hook in (lambda a, value=value: value, lambda a, there=there: there.append(a)):
                 at = Place(place.module, place.side) if "append" in str(hook.__code__.co_names) else place
-                stack.callback(at.register(hook, torch.Size((2, 6))).remove)
+                stack.callback(at.register(by_position(name, hook, 2, 6)).remove)
             model(tiny_models.tokens())
         torch.testing.assert_close(there[0], value if view is None else view.output(value))
 

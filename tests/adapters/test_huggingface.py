@@ -1,15 +1,18 @@
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from oracles import central_difference
-from tiny_models import HUGGING_FACE, NO_MLP_WEIGHTS, hugging_face, tokens
+from oracles import central_difference, random_transcoder
+from tiny_models import HUGGING_FACE, N_VOCAB, NO_MLP_WEIGHTS, hugging_face, tokens
 from torch import Tensor, nn
 
 from faithfulness_plugin import layer_jvp
+from faithfulness_plugin.adapters.fill import rows_at
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, LayerError, check_layer
 from faithfulness_plugin.adapters.huggingface import HuggingFaceHooks, layer_between, mlp_layer
+from faithfulness_plugin.inspection.spliced import run_spliced
 from faithfulness_plugin.jacobian.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.layer import double_vjp
 
@@ -142,7 +145,7 @@ def test_a_block_that_is_not_there(block):
 
 
 def test_a_model_whose_mlps_have_other_names():
-    with pytest.raises(ValueError, match="no block of Sequential has a module called mlp"):
+    with pytest.raises(ValueError, match="no block of Sequential has an MLP, neither by its name"):
         mlp_layer(nn.Sequential(nn.Linear(2, 2)), 0)
 
 
@@ -185,3 +188,80 @@ def test_threads_that_use_the_layer_and_the_model_do_not_disturb_each_other():
     with ThreadPoolExecutor(3) as pool:
         for done in [pool.submit(use_layer), pool.submit(use_layer), pool.submit(use_model)]:
             done.result()
+
+
+class Flattened(nn.Module):
+    """A model whose MLP is given [batch * pos, d], as OPT's are."""
+
+    def __init__(self, flat: bool) -> None:
+        super().__init__()
+        self.embed, self.head, self.flat = nn.Embedding(N_VOCAB, 4), nn.Linear(4, N_VOCAB), flat
+        self.mlp = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=N_VOCAB))
+
+    def forward(self, tokens: Tensor, use_cache: bool = False) -> SimpleNamespace:
+        x = self.embed(tokens)
+        y = self.mlp(x.reshape(-1, 4)).reshape(x.shape) if self.flat else self.mlp(x)
+        return SimpleNamespace(logits=self.head(x + y))
+
+
+def flattened() -> tuple[Flattened, Flattened]:
+    """The same model, which flattens, and which does not."""
+    flat, usual = Flattened(flat=True).double().eval(), Flattened(flat=False).double().eval()
+    usual.load_state_dict(flat.state_dict())
+    return flat, usual
+
+
+def test_rows_of_a_flattened_batch_are_those_of_the_unflattened_one():
+    flat, usual = flattened()
+    names, excluded = {"mlp.input", "mlp", "mlp.0"}, torch.tensor([7, 11])
+    found, expected = (rows_at(HuggingFaceHooks(model), names, tokens(), excluded) for model in (flat, usual))
+    assert all(torch.equal(found[name], expected[name]) for name in names)
+    layers = [layer_between(model, "mlp.input", "mlp") for model in (flat, usual)]
+    rows, v = torch.randn(2, 5, 4, dtype=torch.float64)
+    torch.testing.assert_close(layer_jvp(layers[0], rows, v), layer_jvp(layers[1], rows, v))
+    torch.testing.assert_close(layers[0](rows), flat.mlp(rows))
+
+
+def test_what_a_hook_writes_to_a_flattened_batch_stands_at_its_position():
+    flat, usual = flattened()
+
+    def doubled_at_2(x: Tensor) -> Tensor:
+        assert x.shape == (*tokens().shape, 4)
+        return torch.cat([x[:, :2], 2 * x[:, 2:3], x[:, 3:]], dim=1)
+
+    logits = [HuggingFaceHooks(model).run(tokens(), {"mlp.input": doubled_at_2}) for model in (flat, usual)]
+    torch.testing.assert_close(*logits)
+
+
+def test_a_transcoder_is_spliced_in_where_rows_are_flattened():
+    logits = []
+    transcoder = random_transcoder("topk", d_in=4, d_out=4).double()
+    for model in flattened():
+        layer = layer_between(model, "mlp.input", "mlp")
+        kept = tokens() != tokens()[0, 0]
+        logits.append(run_spliced(HuggingFaceHooks(model), layer, tokens(), kept, transcoder).logits)
+    torch.testing.assert_close(*logits)
+
+
+def test_a_module_that_is_given_some_of_the_rows_only_is_refused_with_that_reason():
+    class Routed(Flattened):
+        def forward(self, tokens: Tensor, use_cache: bool = False) -> SimpleNamespace:
+            x = self.embed(tokens)
+            y = torch.zeros_like(x)
+            y[tokens % 3 == 0] = self.mlp(x[tokens % 3 == 0])
+            return SimpleNamespace(logits=self.head(x + y))
+
+    with pytest.raises(LayerError, match=r"mlp\.input carries \d+ rows for 16 tokens, only those that are routed"):
+        layer_between(Routed(flat=False).double(), "mlp.input", "mlp")
+
+
+def test_a_module_that_is_given_its_input_by_name_has_hooks():
+    model, rows = hugging_face("llama"), []
+    hooks = HuggingFaceHooks(model)
+    expected = hooks.run(tokens(), {})
+    hooks.run(tokens(), {"model.layers.1.self_attn.input": rows.append, "model.layers.1.input_layernorm": rows.append})
+    torch.testing.assert_close(rows[0], rows[1])
+    changed = hooks.run(tokens(), {"model.layers.1.self_attn.input": lambda x: 2 * x})
+    torch.testing.assert_close(changed, hooks.run(tokens(), {"model.layers.1.input_layernorm": lambda x: 2 * x}))
+    assert not torch.equal(changed, expected)
