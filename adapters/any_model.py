@@ -1,4 +1,4 @@
-"""The hooks and layers of a model of any of the three kinds: TransformerBridge, HookedTransformer, plain Hugging Face."""
+"""The hooks and layers of a TransformerBridge, a HookedTransformer or a plain Hugging Face model, alike."""
 
 from typing import Any
 

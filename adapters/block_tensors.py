@@ -169,7 +169,8 @@ class BlockTensors(Mapping[str, Place]):
 
     def _answer(self, seen: Seen, whole: Seen) -> float | None:
         """c, where the block's output moves by c times what is added to this output; None where it moves otherwise."""
-        assert seen.put_out is not None and whole.put_out is not None
+        assert seen.put_out is not None
+        assert whole.put_out is not None
         generator = torch.Generator().manual_seed(1)
         size = seen.put_out.double().square().mean().sqrt()
         step = torch.randn(seen.put_out.shape, generator=generator).to(seen.put_out) * size.to(seen.put_out.dtype)
@@ -197,7 +198,8 @@ class BlockTensors(Mapping[str, Place]):
 
 
 def _normalized(name: str, norm: Seen) -> Iterator[tuple[str, Place]]:
-    assert norm.given is not None and norm.put_out is not None
+    assert norm.given is not None
+    assert norm.put_out is not None
     if (place := before_the_scale(norm.module, norm.given, norm.put_out)) is not None:
         yield f"{name}.hook_normalized", place
 

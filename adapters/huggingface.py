@@ -56,9 +56,10 @@ class HuggingFaceHooks(Hooks):
 
     def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
         length = None if tokens.is_floating_point() else tokens.shape[1]
+        places = {name: self._place(name) for name in hooks}  # to find one, the model may be run
         with ExitStack() as stack:
             for name, hook in hooks.items():
-                placed = self._place(name).register(by_position(name, hook, len(tokens), length))
+                placed = places[name].register(by_position(name, hook, len(tokens), length))
                 stack.callback(placed.remove)
             logits = getattr(self._call(tokens), "logits", None)
         predicts_next = type(self.model).__name__ not in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()

@@ -1,4 +1,4 @@
-"""Places in a model where torch's own hooks read or replace an activation: what a module is given, or what it puts out."""
+"""Places where torch's own hooks read or replace an activation: what a module is given, or what it puts out."""
 
 import inspect
 from collections.abc import Callable

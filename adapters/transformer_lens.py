@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.adapters.declared_hooks import declared_hooks
 from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
 from faithfulness_plugin.adapters.places import Place
+from faithfulness_plugin.adapters.reached import require_reached
 from faithfulness_plugin.adapters.transformer_lens_names import TransformerLensNames
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 from faithfulness_plugin.transcoders.skip import attachable
@@ -153,27 +155,46 @@ def attach(
     exclude_special_tokens: bool | list[int] | None = None,
 ) -> Any:
     """`model.add_sae` of a HookedSAETransformer or a SAETransformerBridge, for any transcoder: with its skip
-    connection, which SAELens leaves out, and with an error instead of a log line where a hook is missing.
+    connection, which SAELens leaves out, at the tensors that its file names, Hugging Face's names included, and with an
+    error instead of a log line where a hook is missing or is never passed.
+
+    A small run of the model on random tokens, before anything is attached, shows that the transcoder will be reached:
+    the model passes its input and then its output, and what is written there changes the logits.
 
     Args:
         use_error_term: add what the transcoder leaves of the layer's output.
         exclude_special_tokens: leave those tokens to the layer; by default as in its training, where the metadata tell.
 
     Returns:
-        The transcoder that was attached, as `attachable` makes it; `model.reset_saes()` takes it away again.
+        The transcoder that was attached, as `attachable` makes it; `model.reset_saes()` takes it away again. Its
+        `cfg.metadata.hook_name` and `hook_name_out` are the model's hook points at which it stands.
 
     Raises:
-        ValueError: the transcoder's metadata do not name its hooks, or the model has none of that name.
+        ValueError: the model takes no transcoders; the transcoder's metadata do not name its hooks, or the model has
+            none of that name; it would never be reached there. The model is then as it was.
     """
-    metadata, hooks = transcoder.cfg.metadata, TransformerLensHooks(model)
-    if not metadata.hook_name or not metadata.hook_name_out:
+    if not hasattr(model, "acts_to_saes"):
+        raise ValueError(
+            f"a {type(model).__name__} takes no transcoders: load the model as sae_lens's HookedSAETransformer or "
+            "SAETransformerBridge (sae_lens.analysis.sae_transformer_bridge), with boot_transformers or from_pretrained"
+        )
+    metadata, hooks, declared = transcoder.cfg.metadata, TransformerLensHooks(model), declared_hooks(transcoder)
+    if not declared.hook_in or not declared.hook_out:
         raise ValueError(
             "the transcoder does not say between which hooks it stands: set cfg.metadata.hook_name and hook_name_out"
         )
-    if metadata.hook_name in model.acts_to_saes:
-        model.reset_saes(metadata.hook_name)  # as add_sae says it does, but its hook at the input would stay
-    for name in (metadata.hook_name, metadata.hook_name_out):
-        hooks.require(name)
+    before = model._acts_to_saes.get(declared.hook_in)  # add_sae says that it takes its place, but its hook stays
+    if before is not None:
+        model.reset_saes(declared.hook_in)
+    try:
+        hook_in, hook_out = (_hook_point(hooks, name) for name in (declared.hook_in, declared.hook_out))
+        require_reached(hooks, hook_in, hook_out)
+    except ValueError:
+        if before is not None:
+            masks = {"exclude_special_tokens": before.exclude_special_tokens} if hasattr(model, "_token_masks") else {}
+            model.add_sae(before.sae, use_error_term=before.use_error_term, **masks)
+        raise
+    metadata.hook_name, metadata.hook_name_out = hook_in, hook_out
     attached, excluded = attachable(transcoder), exclude_special_tokens
     excluded = metadata.exclude_special_tokens if excluded is None else excluded
     if excluded and not hasattr(model, "_token_masks"):
@@ -187,6 +208,15 @@ def attach(
     options = {"exclude_special_tokens": excluded} if excluded else {}
     model.add_sae(attached, use_error_term=use_error_term, **options)
     return attached
+
+
+def _hook_point(hooks: TransformerLensHooks, name: str) -> str:
+    """The hook point of a tensor, under the name that was given if it is one. Raises ValueError where there is none."""
+    own = hooks.own_name(hooks.require(name))
+    if own not in hooks.model.hook_dict:
+        raise ValueError(f"{name}: the model has no hook point there, and nothing can be attached without one")
+    aliased = name in hooks.names and not name.endswith("hook_mlp_in")
+    return name if aliased else own
 
 
 def _of_bridge(block: Any, prefix: str) -> HookedLayer:

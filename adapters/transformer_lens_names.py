@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 from faithfulness_plugin.adapters.places import Place, Side
 
@@ -105,7 +106,24 @@ class TransformerLensNames:
                 f"{name}: the scale of that norm is folded into the weights of this HookedTransformer, which does not "
                 "compute that tensor: load the model with from_pretrained_no_processing"
             )
-        return Place(component, side)
+        same = prefix + _hook_point(called, side, here)
+        return same if same in own else Place(component, side)
+
+
+def _hook_point(module: str, side: Side, block: Any) -> str:
+    """The hook point of a HookedTransformer's block at one side of a module, where there may be one."""
+    after = {"mlp": hasattr(block, "ln2_post"), "attn": hasattr(block, "ln1_post")}
+    post_norm = block.cfg.original_architecture in POST_NORM_ARCHITECTURES
+    known: dict[tuple[str, Side], str] = {("mlp", "input"): "mlp.hook_in"}
+    for branch, last in (("mlp", "ln2"), ("attn", "ln1")):
+        if not after[branch] and not post_norm:
+            known[branch, "output"] = f"hook_{branch}_out"
+        else:
+            known[last if post_norm else f"{last}_post", "output"] = f"hook_{branch}_out"
+    if not post_norm:
+        known |= {("ln2", "output"): "mlp.hook_in", ("ln1", "input"): "hook_resid_pre"}
+        known["ln2", "input"] = "hook_resid_pre" if block.cfg.parallel_attn_mlp else "hook_resid_mid"
+    return known.get((module, side), "")
 
 
 def _side_of(name: str) -> tuple[str, Side]:

@@ -12,8 +12,8 @@ from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from faithfulness_plugin import metrics
-from faithfulness_plugin.adapters.declared_hooks import layer_of
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer
+from faithfulness_plugin.adapters.replaced_layer import layer_of
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.benchmarks.artifact.config import ArtifactConfig
 from faithfulness_plugin.benchmarks.artifact.interventions import Interventions

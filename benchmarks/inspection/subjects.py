@@ -10,7 +10,7 @@ import torch
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
-from faithfulness_plugin.adapters.declared_hooks import layer_of
+from faithfulness_plugin.adapters.replaced_layer import layer_of
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.benchmarks.imported import imported
 from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource

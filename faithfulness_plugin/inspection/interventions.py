@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.adapters.declared_hooks import layer_of
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.adapters.replaced_layer import layer_of
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.metrics.downstream import Effect, effect
