@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from sae_lens.analysis.hooked_sae_transformer import get_deep_attr, set_deep_attr
+from sae_lens.analysis.hooked_sae_transformer import get_deep_attr
 from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.hooked_layer import Hooks
@@ -36,14 +36,16 @@ def require_reached(hooks: Hooks, hook_in: str, hook_out: str) -> None:
     """
     model: Any = hooks.model  # pyright: ignore[reportAttributeAccessIssue]  of TransformerLens
     own, tokens, passed = hooks.own_name(hook_out), hooks.random_tokens(), list[str]()
-    point = get_deep_attr(model, own)
+    where, _, last = own.rpartition(".")
+    beside = get_deep_attr(model, where)._modules  # setting an attribute of a bridge would rename the hook point
+    point = beside[last]
     clean = hooks.run(tokens, {})
-    set_deep_attr(model, own, _Standing(passed))
+    beside[last] = _Standing(passed)
     try:
         read = {} if own == hooks.own_name(hook_in) else {hook_in: lambda _: passed.append("read")}
         changed = hooks.run(tokens, read)
     finally:
-        set_deep_attr(model, own, point)
+        beside[last] = point
         if hasattr(model, "_hook_registry"):  # of a bridge, which has lost the hook point meanwhile
             model._hook_registry[own] = point
     never = "a transcoder there would never run: nothing was attached"
