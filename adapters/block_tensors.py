@@ -1,5 +1,6 @@
 """The tensors of one block of a plain Hugging Face model under TransformerLens's names, found by what they carry."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from faithfulness_plugin.adapters.hooked_layer import Reached
 from faithfulness_plugin.adapters.places import Place, before_the_scale, scaled_output
 
+ATTENTION = re.compile(r"attn\.|attention\.")
 UNDERSTOOD = (
     "hook_resid_pre",
     "hook_resid_mid",
@@ -84,6 +86,16 @@ class BlockTensors(Mapping[str, Place]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def modules(self) -> Iterator[str]:
+        """The names of modules and their inputs that carry one row a position, attention's own parts left out."""
+        shape = self._of(self._ends.block).put_out.shape[:2]
+        for seen in self.seen:
+            if ATTENTION.search(seen.name.removeprefix(self._ends.block)):
+                continue
+            for carried, side in ((seen.given, ".input"), (seen.put_out, "")):
+                if carried is not None and carried.ndim == 3 and carried.shape[:2] == shape:
+                    yield seen.name + side
 
     def _trace(self, call: Callable[[], Any]) -> None:
         """Runs the model up to the block's end, and keeps what passes through the block's modules, in order."""

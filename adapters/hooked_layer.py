@@ -95,6 +95,11 @@ class Hooks(ABC):
         """The model's own name for a tensor that has several."""
         return name
 
+    def block_tensors(self, block: int) -> list[str]:
+        """Names of the tensors of a block around its MLP and in its residual stream. Raises ValueError for a block
+        that there is not."""
+        raise ValueError(f"there is no block {block}: the model is not made of blocks")
+
     def require(self, name: str) -> str:
         """The name, if there is such a hook. Raises ValueError, with the nearest names, where there is none."""
         if name in self.names:

@@ -81,6 +81,11 @@ class HuggingFaceHooks(Hooks):
         """TransformerLens's names of the tensors of a block."""
         return [f"blocks.{block}.{name}" for name in self._names.block(block)]
 
+    def block_tensors(self, block: int) -> list[str]:
+        """TransformerLens's names, and the modules of the block that carry one row a position."""
+        there = self._names.block(block)
+        return [*self.block_names(block), *there.modules()]
+
     def _place(self, name: str) -> Place:
         place = self._names.place(name)
         if place is None:

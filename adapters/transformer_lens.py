@@ -1,5 +1,6 @@
 """TransformerLens: the layer between two hooks of a HookedTransformer or a TransformerBridge, and attaching."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +17,11 @@ from faithfulness_plugin.adapters.reached import require_reached
 from faithfulness_plugin.adapters.transformer_lens_names import TransformerLensNames
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 from faithfulness_plugin.transcoders.skip import attachable
+
+NOT_A_ROW = re.compile(
+    r"\.attn\.(?!hook_out)|_input$|_attn_in$|hook_mlp_in$|hook_scale$|experts|router|\.hook_sae_|\.hook_(q|k|v|z)$"
+)
+"""Hook points that carry no row of the stream a token, or are passed only where the model is told so."""
 
 
 class TransformerLensHooks(Hooks):
@@ -62,6 +68,16 @@ class TransformerLensHooks(Hooks):
         own = self.model.hook_dict
         found = self._find(name, own, self._other_names(own))
         return found if isinstance(found, str) else name
+
+    def block_tensors(self, block: int) -> list[str]:
+        prefix, blocks, own = f"blocks.{block}.", getattr(self.model, "blocks", ()), self.model.hook_dict
+        if not 0 <= block < len(blocks):
+            raise ValueError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}")
+        if getattr(blocks[block], "mlp", None) is None:
+            raise ValueError(f"block {block} has no MLP")
+        names = [name for name in self.names if name.startswith(prefix) and not NOT_A_ROW.search(name)]
+        names += [prefix + name for name in ("mlp.hook_in", "mlp.hook_out") if prefix + name not in own]
+        return list(dict.fromkeys(names))
 
     def _find(self, name: str, own: Mapping[str, Any], other: Mapping[str, str]) -> str | Place:
         """A hook point's own name, or a place. Raises ValueError for a name that stands for neither."""
