@@ -17,7 +17,15 @@ def artifact(
             "NAME=FOLDER; may be repeated, for transcoders of one layer",
         ),
     ],
-    model: Annotated[str, typer.Option(help="A name on the hub, a folder, or smollm2, which needs no hub")] = "smollm2",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name on the hub, a folder, or smollm2, which needs no hub [default: what the transcoders name]"
+        ),
+    ] = None,
+    model_anyway: Annotated[
+        bool, typer.Option("--model-anyway", help="Measure on --model, though the transcoders name another model")
+    ] = False,
     text: Annotated[
         list[str] | None, typer.Option(help="Text files to measure on [default: the examples' text]")
     ] = None,
@@ -42,12 +50,12 @@ def artifact(
     from faithfulness_plugin.benchmarks.artifact.run import complete, open_result, read_artifacts
     from faithfulness_plugin.benchmarks.artifact.schema import ROLES
     from faithfulness_plugin.benchmarks.language_model.config import TrainConfigError, make_config
+    from faithfulness_plugin.benchmarks.language_model.named_model import choose_model
     from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
     from faithfulness_plugin.benchmarks.schema import ResultError, read_result
 
     settings: dict[str, Any] = {
         "transcoders": by_name(transcoders),
-        "model": {"name": model},
         "text": {"files": text} if text else {},
         "block": block,
         "hook_in": hook_in,
@@ -60,8 +68,12 @@ def artifact(
     }
     path = out / RESULT_FILENAME
     try:
+        artifacts = read_artifacts(make_config(settings, "options", ArtifactConfig))
+        chosen = choose_model({a.name: a.transcoder for a in artifacts}, model, anyway=model_anyway)
+        if chosen.note is not None:
+            say(chosen.note)
+        settings |= {"model": {"name": chosen.name}, "model_named": chosen.named}
         config = make_config(settings, "options", ArtifactConfig)
-        artifacts = read_artifacts(config)
         result = open_result(out, config, overwrite=overwrite)
     except (TrainConfigError, ResultError, ValueError) as error:
         fail(one_line(error), 2)

@@ -32,7 +32,15 @@ def inspect(
     ] = None,
     hook_in: Annotated[str | None, typer.Option(help="Where it reads, for another layer than an MLP")] = None,
     hook_out: Annotated[str | None, typer.Option(help="Where it writes")] = None,
-    model: Annotated[str, typer.Option(help="A name on the hub, a folder, or smollm2, which needs no hub")] = "smollm2",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name on the hub, a folder, or smollm2, which needs no hub [default: what the transcoder names]"
+        ),
+    ] = None,
+    model_anyway: Annotated[
+        bool, typer.Option("--model-anyway", help="Look at it on --model, though it names another model")
+    ] = False,
     text: Annotated[list[str] | None, typer.Option(help="Text files to look at [default: the examples' text]")] = None,
     rows: Annotated[Path | None, typer.Option(help="Rows of a layer of your own, [n, d_in] as .npy")] = None,
     tokens: Annotated[
@@ -79,6 +87,7 @@ def inspect(
     loaded = _loaded([given for given in (path, compare) if given is not None], layer, device)
     settings: dict[str, Any] = {
         "model": model,
+        "model_anyway": model_anyway,
         "text": text,
         "rows": rows,
         "tokens": tokens,
@@ -139,6 +148,7 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
     """The layer, on rows. Fails for one that there is not."""
     from faithfulness_plugin.benchmarks.inspection.subjects import SubjectError, bare_subject, text_subject, toy_subject
     from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource, TrainConfigError
+    from faithfulness_plugin.benchmarks.language_model.named_model import choose_model
 
     first = next(iter(loaded.values()))
     shared = {"seed": settings["seed"], "memory": settings["memory"]}
@@ -152,11 +162,15 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
             return toy_subject(len(first.W_enc), **settings["toy"], n_rows=n_rows, **shared)
         if layer is not None and ":" in layer:
             return bare_subject(layer, settings["rows"], n_rows=settings["tokens"] or ROWS, **shared)
+        chosen = choose_model(loaded, settings["model"], anyway=settings["model_anyway"])
+        if chosen.note is not None:
+            say(chosen.note)
         with Lines(-(-(settings["tokens"] or TOKENS) // (settings["context_size"] - 1)), 0, "prompts") as lines:
             return text_subject(
-                ModelSource(name=settings["model"]),
+                ModelSource(name=chosen.name),
                 TextSource(files=settings["text"] or []),
                 list(loaded.values()),
+                model_named=chosen.named,
                 block=None if layer is None else int(layer),
                 hook_in=settings["hook_in"],
                 hook_out=settings["hook_out"],

@@ -48,6 +48,9 @@ def hub(tmp_path_factory):
     transcoder.save_inference_model(folder / "silent_about_its_layer")
     transcoder.cfg.metadata.hook_name = "blocks.1.mlp.hook_in"
     transcoder.save_inference_model(folder / "plain")
+    transcoder.cfg.metadata.model_name = "EleutherAI/pythia-160m"
+    transcoder.save_inference_model(folder / "of_another_model")
+    transcoder.cfg.metadata.model_name = None
     with torch.no_grad():
         transcoder.b_enc.fill_(-1000)
     transcoder.save_inference_model(folder / "dead")
@@ -103,6 +106,17 @@ def test_a_page_of_a_language_models_layer(hub, tmp_path):
     named = inspect(str(hub / "silent_about_its_layer"), "--layer", "1", *of_model(hub, "--out", str(tmp_path / "b")))
     assert named.exit_code == 0, named.output
     np.testing.assert_allclose(payload_of(tmp_path / "b")[1]["0.score"], arrays["0.score"])
+
+
+def test_another_model_than_the_transcoders_is_refused_unless_confirmed(hub, tmp_path):
+    out = tmp_path / "page.html"
+    refused = inspect(str(hub / "of_another_model"), *of_model(hub, "--out", str(out)))
+    fails(refused, 2, "is a transcoder of the model EleutherAI/pythia-160m, and --model is")
+    assert not out.exists()
+    done = inspect(str(hub / "of_another_model"), *of_model(hub, "--model-anyway", "--out", str(out)))
+    assert done.exit_code == 0, done.output
+    assert "(the transcoder names EleutherAI/pythia-160m)" in payload_of(out)[0]["layer"]
+    fails(inspect(str(hub / "plain"), "--out", str(tmp_path / "b.html")), 2, "does not name the model that it is of")
 
 
 def test_a_layer_of_ones_own_on_rows_of_a_file(toys, tmp_path, monkeypatch):

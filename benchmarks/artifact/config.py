@@ -9,6 +9,9 @@ class ArtifactConfig(HeldOutConfig):
     """Some transcoders of one layer."""
 
     transcoders: dict[str, str] = Field(min_length=1, description="folders by name, in any format that is known")
+    model_named: str | None = Field(
+        default=None, description="by the transcoders' metadata, where another model is measured on purpose"
+    )
     block: int | None = Field(default=None, ge=0, description="whose MLP they replace; by default what they say")
     hook_in: str | None = Field(default=None, description="where they read, for another layer than an MLP")
     hook_out: str | None = Field(default=None, description="where they write")

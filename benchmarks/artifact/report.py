@@ -61,8 +61,10 @@ def overview(result: ArtifactResult) -> Table:
         rows.append([of.name if of.role == "transcoder" else f"— {of.role}", *scores(result, of).values(), top])
     tops = ", ".join(str(k) for k in result.measured[0].top)
     header = ["transcoder", *RATIOS, *NUMBERS, f"J error in the first {tops}"]
+    named = result.config.model_named
+    model = result.model if named is None else f"{result.model} (the transcoders name {named})"
     caption = (
-        f"{result.model}, {layer.hook_in} to {layer.hook_out}, {result.config.held_out_prompts} held-out prompts of "
+        f"{model}, {layer.hook_in} to {layer.hook_out}, {result.config.held_out_prompts} held-out prompts of "
         f"{result.config.context_size} tokens; 95 % intervals over prompts (bootstrap). J error: relative, in all "
         "directions and along pairs of inputs; in the first singular directions of the layer's Jacobian, each number "
         "of them. Response error: steps of half the rms coordinate, and half-way to another token. CE recovered: "

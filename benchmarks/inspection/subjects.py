@@ -73,6 +73,7 @@ def text_subject(
     text: TextSource,
     transcoders: Sequence[Any],
     *,
+    model_named: str | None = None,
     block: int | None,
     hook_in: str | None = None,
     hook_out: str | None = None,
@@ -88,6 +89,7 @@ def text_subject(
     """A layer of a language model, on about so many tokens of text.
 
     Args:
+        model_named: by the transcoders' metadata, where another model is looked at on purpose.
         more: from the tokenizer, prompts [n, context_size] to be read as well.
 
     Raises SubjectError for a layer that there is not, TrainConfigError for a model or a text.
@@ -108,5 +110,6 @@ def text_subject(
     sample = text_sample(
         TransformerLensHooks(model), layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts
     )
-    name = f"{model_title(model_source)}, {layer.hook_in} to {layer.hook_out}"
+    title = model_title(model_source) + ("" if model_named is None else f" (the transcoder names {model_named})")
+    name = f"{title}, {layer.hook_in} to {layer.hook_out}"
     return Subject(layer, sample, name, token_text=lambda token: model.tokenizer.decode([token]))

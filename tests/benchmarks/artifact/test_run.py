@@ -22,6 +22,7 @@ from faithfulness_plugin.benchmarks.artifact.schema import ROLES, ArtifactResult
 from faithfulness_plugin.benchmarks.language_model.config import TrainConfigError, make_config
 from faithfulness_plugin.benchmarks.schema import read_result
 from faithfulness_plugin.cli import app
+from faithfulness_plugin.transcoders.load import load_transcoder
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 SMALL = {"context_size": 16, "held_out_prompts": 6, "spliced_prompts": 4, "jacobian_rows": 2, "response_rows": 4}
@@ -136,10 +137,10 @@ def measure(hub: dict[str, Any], out: Path, changed: dict[str, Any]) -> Artifact
     return complete(open_result(out, wanted, overwrite=True), read_artifacts(wanted), out)
 
 
-def command(hub: dict[str, Any], out: Path, *args: str) -> Any:
+def command(hub: dict[str, Any], out: Path, *args: str, model: list[str] | None = None) -> Any:
+    model = ["--model", hub["model"]["name"]] if model is None else model
     given = [
-        "--model",
-        hub["model"]["name"],
+        *model,
         "--text",
         hub["text"]["files"][0],
         "--prompts",
@@ -172,3 +173,24 @@ def test_bad_arguments_say_what_to_do(hub, tmp_path):
     ):
         fails(command(hub, tmp_path / "out", *args), 2, message)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_model_is_what_the_transcoders_name(hub, tmp_path):
+    transcoder = load_transcoder(hub["folder"] / "plain")
+    for name, model_name in (("mine", hub["model"]["name"]), ("foreign", "EleutherAI/pythia-160m")):
+        transcoder.cfg.metadata.model_name = model_name
+        transcoder.save_model(tmp_path / name)
+    done = command(hub, tmp_path / "out", "--transcoder", str(tmp_path / "mine"), model=[])
+    assert done.exit_code == 0, done.output
+    assert read_result(tmp_path / "out/result.json", ArtifactResult).model == hub["model"]["name"]
+    foreign = ("--transcoder", str(tmp_path / "foreign"))
+    fails(
+        command(hub, tmp_path / "refused", *foreign), 2, "foreign is a transcoder of the model EleutherAI/pythia-160m"
+    )
+    assert not (tmp_path / "refused").exists()
+    done = command(hub, tmp_path / "anyway", *foreign, "--model-anyway")
+    assert done.exit_code == 0, done.output
+    assert "(the transcoders name EleutherAI/pythia-160m)" in done.stdout
+    assert read_result(tmp_path / "anyway/result.json", ArtifactResult).config.model_named == "EleutherAI/pythia-160m"
+    nameless = command(hub, tmp_path / "refused", "--transcoder", str(hub["folder"] / "plain"), model=[])
+    fails(nameless, 2, "plain does not name the model that it is of: pass --model")
