@@ -20,8 +20,13 @@ class EffectRecord(Record):
     """Of one change, at the residual stream after one block."""
 
     stage: str
-    error: float = Field(description="E||E_t - E_f||^2 / E||E_f||^2; 0 is best, 1 says that nothing of it is there")
-    cosine: float = Field(description="mean of cos(E_t, E_f) over prompts; 1 is best")
+    error: float | None = Field(
+        description="E||E_t - E_f||^2 / E||E_f||^2; 0 is best, 1 says that nothing of it is there; None where the "
+        "change does nothing in the model"
+    )
+    cosine: float | None = Field(
+        description="mean of cos(E_t, E_f) over the prompts that the change moves; 1 is best; None where it moves none"
+    )
 
 
 class DeletionRecord(Record):
@@ -47,7 +52,7 @@ class ArtifactNumbers(Measured):
         description="of the same change at one token of each prompt, in the model and in the spliced model. input: "
         "half-way to another token's; feature: what its largest feature writes is taken away"
     )
-    deletion: DeletionRecord | None = Field(description="None without features")
+    deletion: DeletionRecord | None = Field(description="None without features, or where they change no answer")
 
 
 class ArtifactResult(Result):
