@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, between, check_layer
+from faithfulness_plugin.adapters.positions import n_positions
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 
 INPUT = ".input"
@@ -29,6 +30,10 @@ class HuggingFaceHooks(Hooks):
     @property
     def n_vocab(self) -> int:
         return self.model.config.get_text_config().vocab_size  # pyright: ignore  a PreTrainedModel's config
+
+    @property
+    def n_positions(self) -> int | None:
+        return n_positions(getattr(self.model, "config", None))
 
     @property
     def device(self) -> torch.device:

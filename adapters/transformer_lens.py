@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
+from faithfulness_plugin.adapters.positions import n_positions
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 from faithfulness_plugin.transcoders.skip import attachable
 
@@ -26,6 +27,13 @@ class TransformerLensHooks(Hooks):
     @property
     def n_vocab(self) -> int:
         return self.model.cfg.d_vocab
+
+    @property
+    def n_positions(self) -> int | None:
+        theirs = getattr(getattr(self.model, "original_model", None), "config", None)
+        if hasattr(theirs, "get_text_config"):
+            return n_positions(theirs)
+        return getattr(getattr(self.model, "cfg", None), "n_ctx", None)
 
     @property
     def device(self) -> torch.device:

@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.artifact.config import ArtifactConfig
 from faithfulness_plugin.benchmarks.held_out.schema import LayerRecord, Measured
+from faithfulness_plugin.benchmarks.language_model.rows import RowsRecord
 from faithfulness_plugin.benchmarks.schema import Record, Result
 
 Role = Literal["transcoder", "shuffled decoder", "mean ablation"]
@@ -63,6 +64,11 @@ class ArtifactResult(Result):
     model: str
     config: ArtifactConfig
     layer: LayerRecord | None = None
+    rows: list[RowsRecord] = Field(
+        default_factory=list,
+        exclude_if=lambda rows: not rows,
+        description="which held-out rows count, layer by layer",
+    )
     measured: list[ArtifactNumbers] = Field(default_factory=list)
 
     @property
