@@ -18,6 +18,7 @@ from faithfulness_plugin.benchmarks.language_model.rows import EVERY_ROW, RowSet
 from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
 from faithfulness_plugin.inspection.text import text_sample
+from faithfulness_plugin.inspection.token_text import TokenText
 from faithfulness_plugin.layer import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 from faithfulness_plugin.seeds import derived_seed
@@ -111,4 +112,4 @@ def text_subject(
     exclude = rows.left_out(model.tokenizer)
     sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
     name = f"{model_title(model_source)}, {layer.hook_in} to {layer.hook_out}"
-    return Subject(layer, sample, name, token_text=lambda token: model.tokenizer.decode([token]))
+    return Subject(layer, sample, name, token_text=TokenText(model.tokenizer))
