@@ -54,6 +54,11 @@ class Hooks(ABC):
         """How many tokens there are."""
 
     @property
+    def n_positions(self) -> int | None:
+        """How many tokens a prompt may have; None for a model without a limit."""
+        return None
+
+    @property
     @abstractmethod
     def device(self) -> torch.device:
         """Where tokens go."""
@@ -106,6 +111,25 @@ class Hooks(ABC):
             return name
         hint = nearest(name, self.names, n=3, otherwise="see the model's hook names")
         raise ValueError(f"the model has no hook {name}: {hint}")
+
+    def require_context(self, length: int) -> None:
+        """Raises ValueError for prompts of more tokens than the model has positions."""
+        if self.n_positions is not None and length > self.n_positions:
+            raise ValueError(
+                f"prompts of {length} tokens do not fit the model, which has {self.n_positions} positions: make them "
+                f"{self.n_positions} tokens or shorter"
+            )
+
+    def require_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
+        """Raises ValueError for prompts that the model cannot be run on: too long, or with ids outside its vocabulary.
+        Models would fail somewhere inside, or compute with whatever stands there."""
+        self.require_context(tokens.shape[1])
+        if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < self.n_vocab):
+            outside = tokens[(tokens < 0) | (tokens >= self.n_vocab)][0]
+            raise ValueError(
+                f"token id {int(outside)} is outside the model's vocabulary, 0 to {self.n_vocab - 1}: use the model's "
+                "own tokenizer"
+            )
 
     def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Tokens:
         """Random tokens: enough to see which function a layer is."""

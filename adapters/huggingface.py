@@ -23,6 +23,7 @@ from faithfulness_plugin.adapters.hooked_layer import (
 from faithfulness_plugin.adapters.huggingface_names import INPUT, HuggingFaceNames
 from faithfulness_plugin.adapters.model_inputs import ModelInputs
 from faithfulness_plugin.adapters.places import Place
+from faithfulness_plugin.adapters.positions import n_positions
 
 
 class HuggingFaceHooks(Hooks):
@@ -42,6 +43,10 @@ class HuggingFaceHooks(Hooks):
     @property
     def n_vocab(self) -> int:
         return self.inputs.n_vocab
+
+    @property
+    def n_positions(self) -> int | None:
+        return n_positions(getattr(self.model, "config", None))
 
     @property
     def device(self) -> torch.device:

@@ -13,6 +13,7 @@ from faithfulness_plugin.adapters.declared_hooks import declared_hooks
 from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
 from faithfulness_plugin.adapters.places import Place
+from faithfulness_plugin.adapters.positions import n_positions
 from faithfulness_plugin.adapters.reached import require_reached
 from faithfulness_plugin.adapters.transformer_lens_names import TransformerLensNames
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
@@ -39,6 +40,13 @@ class TransformerLensHooks(Hooks):
     @property
     def n_vocab(self) -> int:
         return self.model.cfg.d_vocab
+
+    @property
+    def n_positions(self) -> int | None:
+        theirs = getattr(getattr(self.model, "original_model", None), "config", None)
+        if hasattr(theirs, "get_text_config"):
+            return n_positions(theirs)
+        return getattr(getattr(self.model, "cfg", None), "n_ctx", None)
 
     @property
     def device(self) -> torch.device:

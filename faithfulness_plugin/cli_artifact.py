@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from faithfulness_plugin.cli_rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 
 
@@ -35,6 +36,9 @@ def artifact(
     prompts: Annotated[int, typer.Option(help="Held-out prompts")] = 32,
     context_size: Annotated[int, typer.Option(help="Tokens a prompt")] = 128,
     seed: Annotated[int, typer.Option(help="Of the prompts' order and of all directions")] = 0,
+    skip_first: SkipFirst = 0,
+    special_tokens: SpecialTokens = False,
+    exclude_norms_above: ExcludeNormsAbove = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out/artifact"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
@@ -63,6 +67,7 @@ def artifact(
         "held_out_prompts": prompts,
         "spliced_prompts": min(16, prompts),
         "context_size": context_size,
+        "rows": row_settings(skip_first, special_tokens, exclude_norms_above),
         "seed": seed,
         "device": device,
     }

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from faithfulness_plugin.cli_rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def inspect(
         int | None, typer.Option(help=f"Tokens, or rows, to look at [default: {TOKENS:,}; of bare layers {ROWS:,}]")
     ] = None,
     context_size: Annotated[int, typer.Option(help="Tokens a prompt")] = 128,
+    skip_first: SkipFirst = 0,
+    special_tokens: SpecialTokens = False,
+    exclude_norms_above: ExcludeNormsAbove = None,
     density: Annotated[float, typer.Option(help="--layer abs: probability that a coordinate is not 0")] = 0.1,
     repeat_frac: Annotated[float, typer.Option(help="--layer abs: probability that a row is the point p")] = 0.05,
     n_ones: Annotated[int, typer.Option(help="--layer abs: ones in p")] = 3,
@@ -69,6 +73,7 @@ def inspect(
     What each feature reads, writes and does to the Jacobian, where it is most active, and which features look as if
     they served a repeated input alone. With --compare, two transcoders of one layer beside each other.
     """
+    from faithfulness_plugin.benchmarks.language_model.rows import say_rows
     from faithfulness_plugin.inspection.export import KINDS, write_records
     from faithfulness_plugin.inspection.inspection import inspect_transcoder
     from faithfulness_plugin.inspection.page import write_page
@@ -95,6 +100,7 @@ def inspect(
         "hook_in": hook_in,
         "hook_out": hook_out,
         "toy": {"density": density, "repeat_frac": repeat_frac, "n_ones": n_ones},
+        "which_rows": row_settings(skip_first, special_tokens, exclude_norms_above),
         "memory": memory,
         "seed": seed,
         "device": device,
@@ -104,6 +110,8 @@ def inspect(
     except KeyboardInterrupt:
         say("stopped: nothing was written")
         raise typer.Exit(130) from None
+    if (origins := subject.sample.origins) is not None:
+        say_rows(say, "rows", origins.left_out, subject.sample.concentration())
     try:
         found = []
         for name, transcoder in loaded.items():
@@ -147,8 +155,14 @@ def _loaded(given: list[str], layer: str | None, device: str) -> dict[str, Any]:
 def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]) -> "Subject":
     """The layer, on rows. Fails for one that there is not."""
     from faithfulness_plugin.benchmarks.inspection.subjects import SubjectError, bare_subject, text_subject, toy_subject
-    from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource, TrainConfigError
+    from faithfulness_plugin.benchmarks.language_model.config import (
+        ModelSource,
+        TextSource,
+        TrainConfigError,
+        make_config,
+    )
     from faithfulness_plugin.benchmarks.language_model.named_model import choose_model
+    from faithfulness_plugin.benchmarks.language_model.rows import RowSettings, require_rows
 
     first = next(iter(loaded.values()))
     shared = {"seed": settings["seed"], "memory": settings["memory"]}
@@ -157,6 +171,10 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
     if layer is not None and not (layer == "abs" or ":" in layer or layer.isdigit()):
         fail(f"--layer {layer}: the number of a block, abs, or my_module:my_layer with --rows", 2)
     try:
+        which_rows = make_config(settings["which_rows"], "rows", RowSettings)
+        require_rows(which_rows, settings["context_size"])
+        if which_rows != RowSettings() and layer is not None and not layer.isdigit():
+            fail("--skip-first, --special-tokens, --exclude-norms-above are for the rows of a text: leave them out", 2)
         if layer == "abs":
             n_rows = settings["tokens"] or ROWS
             return toy_subject(len(first.W_enc), **settings["toy"], n_rows=n_rows, **shared)
@@ -176,6 +194,7 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
                 hook_out=settings["hook_out"],
                 n_tokens=settings["tokens"] or TOKENS,
                 context_size=settings["context_size"],
+                rows=which_rows,
                 device=settings["device"],
                 note=lines.tell,
                 on_prompts=lines.advance,

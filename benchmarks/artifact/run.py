@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from faithfulness_plugin import metrics
@@ -47,12 +46,12 @@ def read_artifacts(config: ArtifactConfig) -> list[Artifact]:
 
 
 def open_result(out: Path, config: ArtifactConfig, *, overwrite: bool = False) -> ArtifactResult:
-    """The result that stands in `out`, to be completed, or an empty one that has just been written there.
+    """The result that stands in `out`, to be completed, or a fresh one, which is not written yet.
 
     Raises ResultError as `begin_or_go_on` does."""
     environment = Environment.here(config.device, packages=("transformers",))
     fresh = ArtifactResult(complete=False, environment=environment, model=model_title(config.model), config=config)
-    return begin_or_go_on(out, fresh, overwrite=overwrite)
+    return begin_or_go_on(out, fresh, overwrite=overwrite, write=False)
 
 
 def complete(
@@ -79,8 +78,11 @@ def complete(
     if not missing:
         return result
     bench = _Bench(result.config, artifacts, note)
+    rows = bench.held_out.said_rows(note)
     if result.layer is None:
-        result = result.model_copy(update={"layer": bench.held_out.record(artifacts[0].transcoder)})
+        record = bench.held_out.record(artifacts[0].transcoder)
+        result = result.model_copy(update={"layer": record, "rows": [rows]})
+    write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))  # now that nothing can be refused any more
     for artifact, role in missing:
         note(f"measuring: {artifact.name}, {role}")
         numbers = bench.measure(artifact, role)
@@ -103,12 +105,14 @@ class _Bench:
         self.hooks = TransformerLensHooks(model)
         self.layer = _layer(model, config, artifacts)
         note("cutting the text into prompts")
-        tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, config.held_out_prompts)
-        exclude = torch.tensor(get_special_token_ids(model.tokenizer))
+        tokens = cut_prompts(
+            config.text, model.tokenizer, config.context_size, config.seed, config.held_out_prompts, hooks=self.hooks
+        )
+        exclude = config.rows.left_out(model.tokenizer)
         block = config.block if config.block is not None else _block(self.layer)
         self.held_out = HeldOut(self.hooks, self.layer, block, tokens, None, config, exclude)
         self.tokens = tokens[: config.spliced_prompts].to(self.hooks.device)
-        self.kept = ~torch.isin(self.tokens, exclude.to(self.hooks.device))
+        self.kept = self.held_out.kept.mask[: config.spliced_prompts].to(self.hooks.device)
         for artifact in artifacts:
             _require_fit(artifact, self.held_out.rows.x, self.held_out.outputs)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from faithfulness_plugin.adapters.replaced_layer import layer_of
@@ -15,9 +14,11 @@ from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.benchmarks.imported import imported
 from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
+from faithfulness_plugin.benchmarks.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
 from faithfulness_plugin.inspection.text import text_sample
+from faithfulness_plugin.inspection.token_text import TokenText
 from faithfulness_plugin.layer import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 from faithfulness_plugin.seeds import derived_seed
@@ -82,6 +83,7 @@ def text_subject(
     seed: int,
     device: str,
     memory: float = MEMORY,
+    rows: RowSettings = EVERY_ROW,
     more: Callable[[Any], Tensor] | None = None,
     note: Callable[[str], None] = lambda _: None,
     on_prompts: Callable[[int], None] = lambda _: None,
@@ -90,9 +92,11 @@ def text_subject(
 
     Args:
         model_named: by the transcoders' metadata, where another model is looked at on purpose.
+        rows: which of them count.
         more: from the tokenizer, prompts [n, context_size] to be read as well.
 
-    Raises SubjectError for a layer that there is not, TrainConfigError for a model or a text.
+    Raises SubjectError for a layer that there is not, TrainConfigError for a model or a text that cannot be had, or for
+    prompts that do not fit the model.
     """
     note(f"loading {model_title(model_source)}")
     model = load_model(model_source, device)
@@ -101,15 +105,14 @@ def text_subject(
     except ValueError as error:
         raise SubjectError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
     note("cutting the text into prompts")
-    wanted = -(-n_tokens // (context_size - 1))  # every prompt begins with a token that is left out
-    tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1)
+    hooks = TransformerLensHooks(model)
+    wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
+    tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
     if more is not None:
         tokens = torch.cat([tokens, more(model.tokenizer)])
     note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
-    exclude = torch.tensor(get_special_token_ids(model.tokenizer))
-    sample = text_sample(
-        TransformerLensHooks(model), layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts
-    )
+    exclude = rows.left_out(model.tokenizer)
+    sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
     title = model_title(model_source) + ("" if model_named is None else f" (the transcoder names {model_named})")
     name = f"{title}, {layer.hook_in} to {layer.hook_out}"
-    return Subject(layer, sample, name, token_text=lambda token: model.tokenizer.decode([token]))
+    return Subject(layer, sample, name, token_text=TokenText(model.tokenizer))
