@@ -202,6 +202,18 @@ class HookedLayer:
         return copied
 
 
+def read_and_write(layer: HookedLayer, read: Hook, write: Hook) -> dict[str, Hook]:
+    """Hooks at a layer's input and output; one after the other at the one tensor of an autoencoder."""
+    if layer.hook_in != layer.hook_out:
+        return {layer.hook_in: read, layer.hook_out: write}
+
+    def both(x: Tensor) -> Tensor | None:
+        changed = read(x)
+        return write(x if changed is None else changed)
+
+    return {layer.hook_in: both}
+
+
 def _clock(x: Tensor) -> float:
     if x.is_cuda:
         torch.cuda.synchronize(x.device)

@@ -148,6 +148,32 @@ def ranked_pairs(
     return Ranking(tuple(sorted(found, key=lambda pair: pair.fvu)), n_rows)
 
 
+def mismatch_warning(
+    hooks: Hooks,
+    transcoder: Any,
+    tokens: Tokens,
+    layer: Any,
+    kept: Bool[Tensor, "batch pos"] | None = None,
+    n_prompts: int = 4,
+) -> str | None:
+    """One line where a transcoder is clearly not one of the layer that it is measured at; None where it may be, or
+    where the tensors of the layer's block cannot be compared.
+
+    Args:
+        layer: with `hook_in` and `hook_out`.
+        n_prompts: how many of the prompts are looked at.
+    """
+    block, pair = block_of(layer.hook_in), (layer.hook_in, layer.hook_out)
+    if block is None:
+        return None
+    try:
+        names = [*dict.fromkeys([*hooks.block_tensors(block), *(name for name in pair if block_of(name) == block)])]
+        some = None if kept is None else kept[:n_prompts]
+        return ranked_pairs(hooks, transcoder, tokens[:n_prompts], [names], compared=pair, kept=some).warning()
+    except ValueError:
+        return None
+
+
 def _of(transcoder: Any, x: Float[Tensor, "rows d_in"]) -> tuple[Tensor, float]:
     """t(x), and its features that are active on a row."""
     rows = x.to(transcoder.W_enc)

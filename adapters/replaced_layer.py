@@ -11,6 +11,10 @@ from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks, LayerE
 AT_AN_MLP = re.compile(r"blocks\.(\d+)\.(hook_mlp_out|mlp\.hook_in|mlp\.hook_out|ln2\.hook_normalized)")
 
 
+class NamesNoLayer(ValueError):
+    """Transcoders whose files do not say of which layer they are."""
+
+
 class Pair(NamedTuple):
     """The tensors that a transcoder reads and writes, by name."""
 
@@ -54,9 +58,7 @@ def pair_of(
         if hook_in is not None or hook_out is not None:
             raise ValueError("the transcoder names no hooks: pass both, where it reads (hook_in) and writes (hook_out)")
         if block is None:
-            raise ValueError(
-                "which layer do the transcoders replace? Their metadata say None, neither a hook nor a block"
-            )
+            raise NamesNoLayer("which layer do the transcoders replace? Their metadata say None")
         mlp = _mlp(hooks, block)
         return Pair(mlp.hook_in, mlp.hook_out)
     for name in (declared.hook_in, declared.hook_out):

@@ -14,6 +14,7 @@ from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
 from faithfulness_plugin.adapters.places import Place
 from faithfulness_plugin.adapters.positions import n_positions
+from faithfulness_plugin.adapters.ranked_pairs import mismatch_warning
 from faithfulness_plugin.adapters.reached import require_reached
 from faithfulness_plugin.adapters.transformer_lens_names import TransformerLensNames
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
@@ -218,6 +219,10 @@ def attach(
             masks = {"exclude_special_tokens": before.exclude_special_tokens} if hasattr(model, "_token_masks") else {}
             model.add_sae(before.sae, use_error_term=before.use_error_term, **masks)
         raise
+    length = min(32, hooks.n_positions or 32)
+    layer = HookedLayer(hook_in, hook_out, transcoder)
+    if (warning := mismatch_warning(hooks, transcoder, hooks.random_tokens(length=length), layer)) is not None:
+        warnings.warn(f"{warning}. (On random tokens; `faithfulness hooks` compares on text.)", stacklevel=2)
     metadata.hook_name, metadata.hook_name_out = hook_in, hook_out
     attached, excluded = attachable(transcoder), exclude_special_tokens
     excluded = metadata.exclude_special_tokens if excluded is None else excluded

@@ -5,6 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from faithfulness_plugin.cli_hook_options import (
+    AsAutoencoder,
+    HookIn,
+    HookOut,
+    HooksAnyway,
+    WeightsDtype,
+    weights_dtype,
+)
 from faithfulness_plugin.cli_rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 
@@ -27,12 +35,15 @@ def inspect(
     layer: Annotated[
         str | None,
         typer.Option(
-            help="A block of the model, whose MLP is replaced; abs, the toy's y = |x|; or my_module:my_layer, with "
-            "--rows [default: what the transcoder's metadata say]"
+            help="The layer of a set, or where the file names no tensors the block whose MLP is replaced; abs, the "
+            "toy's y = |x|; or my_module:my_layer, with --rows [default: what the transcoder's metadata say]"
         ),
     ] = None,
-    hook_in: Annotated[str | None, typer.Option(help="Where it reads, for another layer than an MLP")] = None,
-    hook_out: Annotated[str | None, typer.Option(help="Where it writes")] = None,
+    hook_in: HookIn = None,
+    hook_out: HookOut = None,
+    hooks_anyway: HooksAnyway = False,
+    autoencoder: AsAutoencoder = False,
+    dtype: WeightsDtype = "float32",
     model: Annotated[
         str | None,
         typer.Option(
@@ -85,11 +96,10 @@ def inspect(
         fail(f"--records {records}: choose a name that ends in {' or '.join(KINDS)}", 2)
     if memory <= 0 or (tokens is not None and tokens < 1) or context_size < 2:
         fail("--memory and --tokens are positive, and --context-size is 2 or more", 2)
-    if (hook_in is None) != (hook_out is None):
-        fail("--hook-in and --hook-out go together: where the layer reads, and where it writes", 2)
     if device != "cpu" and layer is not None and (layer == "abs" or ":" in layer):
         fail(f"--device {device}: layers without a language model are looked at on the CPU, leave it out", 2)
-    loaded = _loaded([given for given in (path, compare) if given is not None], layer, device)
+    options = {"device": device, "dtype": weights_dtype(dtype), "autoencoder": autoencoder}
+    loaded = _loaded([given for given in (path, compare) if given is not None], layer, options)
     settings: dict[str, Any] = {
         "model": model,
         "model_anyway": model_anyway,
@@ -99,6 +109,7 @@ def inspect(
         "context_size": context_size,
         "hook_in": hook_in,
         "hook_out": hook_out,
+        "hooks_anyway": hooks_anyway,
         "toy": {"density": density, "repeat_frac": repeat_frac, "n_ones": n_ones},
         "which_rows": row_settings(skip_first, special_tokens, exclude_norms_above),
         "memory": memory,
@@ -110,6 +121,8 @@ def inspect(
     except KeyboardInterrupt:
         say("stopped: nothing was written")
         raise typer.Exit(130) from None
+    for notice in subject.notices:
+        say(f"warning: {notice}")
     if (origins := subject.sample.origins) is not None:
         say_rows(say, "rows", origins.left_out, subject.sample.concentration())
     try:
@@ -140,14 +153,14 @@ def inspect(
     say("written: " + ", ".join(str(f) for f in (out, records) if f is not None))
 
 
-def _loaded(given: list[str], layer: str | None, device: str) -> dict[str, Any]:
+def _loaded(given: list[str], layer: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """The transcoders by name. Fails for one that cannot be read."""
     from faithfulness_plugin.cli_artifact import by_name
     from faithfulness_plugin.transcoders.load import load_transcoder
 
     block = int(layer) if layer is not None and layer.isdigit() else None
     try:
-        return {n: load_transcoder(f, layer=block, device=device) for n, f in by_name(given).items()}
+        return {n: load_transcoder(f, layer=block, **options) for n, f in by_name(given).items()}
     except ValueError as error:
         fail(one_line(error), 2)
 
@@ -192,6 +205,7 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
                 block=None if layer is None else int(layer),
                 hook_in=settings["hook_in"],
                 hook_out=settings["hook_out"],
+                hooks_anyway=settings["hooks_anyway"],
                 n_tokens=settings["tokens"] or TOKENS,
                 context_size=settings["context_size"],
                 rows=which_rows,

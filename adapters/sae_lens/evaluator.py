@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks
+from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, read_and_write
 from faithfulness_plugin.adapters.kept_rows import KeptRows, kept_rows
 from faithfulness_plugin.adapters.left_out import LeftOut
 from faithfulness_plugin.metrics.jacobian_error import jacobian_error
@@ -183,7 +183,7 @@ class TranscoderEvaluator:
         def write(y: Tensor) -> Tensor:
             return torch.where(kept[..., None], written.pop().to(y.dtype), y)
 
-        return {layer.hook_in: read, layer.hook_out: write}
+        return read_and_write(layer, read, write)
 
 
 def _place(layer: HookedLayer) -> Place:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from faithfulness_plugin.adapters.declared_hooks import block_of
 from faithfulness_plugin.benchmarks.artifact.report import layer_of, over_prompts, scores
 from faithfulness_plugin.benchmarks.artifact.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind
 from faithfulness_plugin.benchmarks.card_page import CardError, page_figure, write_page
@@ -107,7 +108,7 @@ def _responses(
 def _effects(arms: dict[str, ArtifactNumbers], kind: ChangeKind, title: str) -> Panel:
     curves = {}
     for arm, of in arms.items():
-        there = [(int(s.stage.split(".")[1]), s.error) for s in of.effects[kind] if s.error is not None]
+        there = [(block_of(s.stage), s.error) for s in of.effects[kind] if s.error is not None]
         curves[arm] = Curve([block for block, _ in there], [error for _, error in there])
     return Panel(title, curves, "after block", "relative error of the effect")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from faithfulness_plugin.adapters.declared_hooks import block_of
 from faithfulness_plugin.benchmarks.artifact.schema import ROLES, ArtifactNumbers, ArtifactResult
 from faithfulness_plugin.benchmarks.held_out.bootstrap import bootstrap, ratio
 from faithfulness_plugin.benchmarks.held_out.schema import ByPrompt, Directions, LayerRecord
@@ -73,6 +74,7 @@ def overview(result: ArtifactResult) -> Table:
         "of them. Response error: steps of half the rms coordinate, and half-way to another token. CE recovered: "
         "against zeros in the layer's place. Below each transcoder: its decoder's directions in another order, and "
         f"the layer's mean. {undefined_ce_recovered(layer.ce_zero, layer.ce_clean)}".rstrip()
+        + "".join(f" Notice: {notice}." for notice in result.notices)
     )
     return Table(header, rows, caption)
 
@@ -87,7 +89,7 @@ def effects_table(result: ArtifactResult) -> Table:
     for of in ordered(result):
         for kind, stages in of.effects.items():
             chosen = [stages[0], *stages[1:2], stages[-1]] if len(stages) > 2 else stages
-            told = "; ".join(f"{s.stage.split('.')[1]}: {_number(s.cosine)}, {_number(s.error)}" for s in chosen)
+            told = "; ".join(f"{block_of(s.stage)}: {_number(s.cosine)}, {_number(s.error)}" for s in chosen)
             rows.append([of.name, of.role, kind, told])
     caption = (
         "Cosine and relative error of the change in the residual stream, in the model and in the spliced model, after "

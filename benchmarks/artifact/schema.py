@@ -69,6 +69,9 @@ class ArtifactResult(Result):
         exclude_if=lambda rows: not rows,
         description="which held-out rows count, layer by layer",
     )
+    notices: list[str] = Field(
+        default_factory=list, description="on the tensors that are measured between, where they look wrong"
+    )
     measured: list[ArtifactNumbers] = Field(default_factory=list)
 
     @property

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faithfulness_plugin.adapters.replaced_layer import layer_of
-from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
+from faithfulness_plugin.adapters.any_model import hooks_of
+from faithfulness_plugin.adapters.declared_hooks import declared_hooks
+from faithfulness_plugin.adapters.ranked_pairs import mismatch_warning
+from faithfulness_plugin.adapters.replaced_layer import NamesNoLayer, layer_at_pair, pair_of
 from faithfulness_plugin.benchmarks.imported import imported
 from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
@@ -27,6 +29,9 @@ from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 from faithfulness_plugin.toy.inputs import AbsInputs
 
+FEW = 4
+"""Prompts on which the tensors of the block are compared."""
+
 
 class SubjectError(ValueError):
     """A layer or rows that cannot be had; the message says what to do."""
@@ -41,6 +46,8 @@ class Subject:
     name: str
     circuits: Sequence[Circuit] = ()
     kinks: bool = False
+    notices: Sequence[str] = ()
+    """On the tensors that are looked at, where they look wrong."""
     token_text: Callable[[int], str] | None = field(default=None, repr=False)
 
 
@@ -78,6 +85,7 @@ def text_subject(
     block: int | None,
     hook_in: str | None = None,
     hook_out: str | None = None,
+    hooks_anyway: bool = False,
     n_tokens: int,
     context_size: int,
     seed: int,
@@ -99,13 +107,17 @@ def text_subject(
     prompts that do not fit the model.
     """
     note(f"loading {model_title(model_source)}")
-    model = load_model(model_source, device)
+    model = load_model(model_source, device, plain=True)
+    hooks = hooks_of(model)
+    autoencoder = any(declared_hooks(transcoder).autoencoder for transcoder in transcoders)
     try:
-        layer = layer_of(model, transcoders, block=block, hook_in=hook_in, hook_out=hook_out)
-    except ValueError as error:
+        pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway)
+        layer = layer_at_pair(hooks, pair, autoencoder=autoencoder)
+    except NamesNoLayer as error:
         raise SubjectError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
+    except ValueError as error:
+        raise SubjectError(str(error)) from error
     note("cutting the text into prompts")
-    hooks = TransformerLensHooks(model)
     wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
     tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
     if more is not None:
@@ -115,4 +127,10 @@ def text_subject(
     sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
     title = model_title(model_source) + ("" if model_named is None else f" (the transcoder names {model_named})")
     name = f"{title}, {layer.hook_in} to {layer.hook_out}"
-    return Subject(layer, sample, name, token_text=TokenText(model.tokenizer))
+    if pair.declared is not None:
+        name += f" (the transcoder says {' to '.join(pair.declared)})"
+    kept = exclude.places(tokens[:FEW])
+    warnings = [mismatch_warning(hooks, t, tokens[:FEW].to(hooks.device), layer, kept) for t in transcoders]
+    notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
+    name += "".join(f". Warning: {notice}" for notice in notices)
+    return Subject(layer, sample, name, notices=notices, token_text=TokenText(model.tokenizer))

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from typing_extensions import override
 
+from faithfulness_plugin.adapters.any_model import hooks_of
+from faithfulness_plugin.adapters.declared_hooks import declared_hooks
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
 from faithfulness_plugin.adapters.replaced_layer import layer_of
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
@@ -98,7 +100,8 @@ def intervene(
         features: one, or several that are changed together.
         layer: of a model, the one that the transcoder replaces (`mlp_layer(model, block)`); by default what its
             metadata say. Without a model, the layer itself.
-        model: HookedTransformer, HookedSAETransformer (nothing attached at this layer) or a bridge.
+        model: HookedTransformer, HookedSAETransformer (nothing attached at this layer), a bridge, or a plain Hugging
+            Face model.
         kept: tokens that the transcoder stands for and that are changed; all by default. The others are the layer's.
 
     Raises:
@@ -155,9 +158,10 @@ def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer,
         if layer is None or not hasattr(layer, "hook_dict"):
             raise ValueError("pass the model, or as layer a bare layer with hooks (AbsNetwork)")
         return TransformerLensHooks(layer), HookedLayer("hook_in", "hook_out", layer), ["hook_out"]
-    hooks = TransformerLensHooks(model)
+    hooks = hooks_of(model)
     if layer is None:
-        if not getattr(transcoder.cfg.metadata, "hook_name", None):
+        declared = declared_hooks(transcoder)
+        if declared.hook_in is None and declared.block is None:
             raise ValueError("the transcoder's metadata do not say which layer it replaces: pass layer=")
         layer = layer_of(model, [transcoder])
     return hooks, layer, stages_after(hooks, layer)
