@@ -1,17 +1,16 @@
-from pathlib import Path
 from typing import Any
 
 import families
 import pytest
 import tiny_models
 import torch
+from fitted import fitted
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from faithfulness_plugin.adapters.any_model import hooks_of
 from faithfulness_plugin.adapters.candidate_hooks import hook_candidates
-from faithfulness_plugin.transcoders.formats.parts import transcoder_of
 
 PROMPTS = torch.randint(50, (40, 16), generator=torch.Generator().manual_seed(1))
 SOME = PROMPTS[:4]
@@ -24,22 +23,6 @@ def rows(model: Any, *names: str) -> list[Float[Tensor, "rows d"]]:
         at = {name: lambda a, name=name: seen.update({name: a.flatten(0, 1).clone()}) for name in names}
         hooks_of(model).run(PROMPTS, at)
     return [seen[name] for name in names]
-
-
-def fitted(x: Tensor, y: Tensor, *, seed: int = 0, **metadata: Any) -> Any:
-    """Random ReLU features with a least-squares decoder: a transcoder that is good at x -> y."""
-    generator, d_sae = torch.Generator().manual_seed(seed), 96
-    W_enc = (
-        torch.randn(x.shape[1], d_sae, generator=generator, dtype=torch.float64) / x.std(0).mean() / x.shape[1] ** 0.5
-    )
-    b_enc = 0.5 * torch.randn(d_sae, generator=generator, dtype=torch.float64) - x.mean(0) @ W_enc
-    acts = torch.relu(x @ W_enc + b_enc)
-    A = torch.cat([acts, torch.ones(len(x), 1, dtype=torch.float64)], 1)
-    gram = A.T @ A + 1e-4 * len(x) * torch.eye(A.shape[1], dtype=torch.float64)
-    W = torch.linalg.solve(gram, A.T @ y)
-    return transcoder_of(
-        W_enc=W_enc, b_enc=b_enc, W_dec=W[:-1], b_dec=W[-1], metadata={"source": "test", **metadata}, where=Path("test")
-    )
 
 
 TRUE = ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
