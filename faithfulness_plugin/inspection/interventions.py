@@ -161,7 +161,7 @@ def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer,
     hooks = hooks_of(model)
     if layer is None:
         declared = declared_hooks(transcoder)
-        if declared.hook_in is None and declared.block is None:
+        if declared.hook_in is None and declared.layer is None:
             raise ValueError("the transcoder's metadata do not say which layer it replaces: pass layer=")
         layer = layer_of(model, [transcoder])
     return hooks, layer, stages_after(hooks, layer)

@@ -124,7 +124,7 @@ def test_what_cannot_be_measured_says_why(hub, tmp_path):
     for error, match, changed in (
         (TrainConfigError, "Their metadata say None: pass --layer", {"transcoders": nameless}),
         (ValueError, "wide maps 8 to 8 and the layer 16 to 16", {"transcoders": nameless, "block": 1}),
-        (TrainConfigError, "block 7", {"block": 7}),
+        (TrainConfigError, "block 7", {"block": 7, "transcoders": nameless}),
         (TrainConfigError, "was asked for, and the transcoder says", {"hook_in": "blocks.1.hook_resid_pre"}),
         (TrainConfigError, "the model has no hook a", {"hook_in": "a", "hook_out": "b", "block": 1}),
         (ValueError, "of layer 1, and layer=0 was asked for", {"block": 0}),
