@@ -55,6 +55,11 @@ class Hooks(ABC):
         """How many tokens there are."""
 
     @property
+    def n_positions(self) -> int | None:
+        """How many tokens a prompt may have; None for a model without a limit."""
+        return None
+
+    @property
     @abstractmethod
     def device(self) -> torch.device:
         """Where tokens go."""
@@ -92,12 +97,40 @@ class Hooks(ABC):
         del hook_in, hook_out
         return []
 
+    def own_name(self, name: str) -> str:
+        """The model's own name for a tensor that has several."""
+        return name
+
+    def block_tensors(self, block: int) -> list[str]:
+        """Names of the tensors of a block around its MLP and in its residual stream. Raises ValueError for a block
+        that there is not."""
+        raise ValueError(f"there is no block {block}: the model is not made of blocks")
+
     def require(self, name: str) -> str:
         """The name, if there is such a hook. Raises ValueError, with the nearest names, where there is none."""
         if name in self.names:
             return name
         hint = nearest(name, self.names, n=3, otherwise="see the model's hook names")
         raise ValueError(f"the model has no hook {name}: {hint}")
+
+    def require_context(self, length: int) -> None:
+        """Raises ValueError for prompts of more tokens than the model has positions."""
+        if self.n_positions is not None and length > self.n_positions:
+            raise ValueError(
+                f"prompts of {length} tokens do not fit the model, which has {self.n_positions} positions: make them "
+                f"{self.n_positions} tokens or shorter"
+            )
+
+    def require_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
+        """Raises ValueError for prompts that the model cannot be run on: too long, or with ids outside its vocabulary.
+        Models would fail somewhere inside, or compute with whatever stands there."""
+        self.require_context(tokens.shape[1])
+        if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < self.n_vocab):
+            outside = tokens[(tokens < 0) | (tokens >= self.n_vocab)][0]
+            raise ValueError(
+                f"token id {int(outside)} is outside the model's vocabulary, 0 to {self.n_vocab - 1}: use the model's "
+                "own tokenizer"
+            )
 
     def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Tokens:
         """Random tokens: enough to see which function a layer is."""
@@ -168,6 +201,18 @@ class HookedLayer:
         )
         copied.lock = self.lock
         return copied
+
+
+def read_and_write(layer: HookedLayer, read: Hook, write: Hook) -> dict[str, Hook]:
+    """Hooks at a layer's input and output; one after the other at the one tensor of an autoencoder."""
+    if layer.hook_in != layer.hook_out:
+        return {layer.hook_in: read, layer.hook_out: write}
+
+    def both(x: Tensor) -> Tensor | None:
+        changed = read(x)
+        return write(x if changed is None else changed)
+
+    return {layer.hook_in: both}
 
 
 def _clock(x: Tensor) -> float:

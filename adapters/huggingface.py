@@ -1,37 +1,38 @@
 """Plain Hugging Face models: the layer between two modules, without TransformerLens."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import ModelOutput
 
+from faithfulness_plugin.adapters.block_tensors import Ends
 from faithfulness_plugin.adapters.find_mlp import mlp_in, weights_up_to
 from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import (
     Hook,
     HookedLayer,
     Hooks,
-    LayerError,
     Reached,
     Tokens,
     between,
     check_layer,
 )
+from faithfulness_plugin.adapters.huggingface_names import INPUT, HuggingFaceNames
 from faithfulness_plugin.adapters.model_inputs import ModelInputs, fills_masks
-
-INPUT = ".input"
+from faithfulness_plugin.adapters.places import Place
+from faithfulness_plugin.adapters.positions import n_positions
 
 
 class HuggingFaceHooks(Hooks):
-    """The modules of a PreTrainedModel by name: NAME for what a module puts out, NAME.input for what it is given."""
+    """The tensors of a PreTrainedModel by name: NAME for what a module puts out, NAME.input for what it is given, and
+    TransformerLens's names of a block's tensors (`HuggingFaceNames`)."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.inputs = ModelInputs(model)
+        self._names = HuggingFaceNames(model, self._ends, self._call, self.random_tokens)
 
     @property
     def names(self) -> Sequence[str]:
@@ -41,6 +42,10 @@ class HuggingFaceHooks(Hooks):
     @property
     def n_vocab(self) -> int:
         return self.inputs.n_vocab
+
+    @property
+    def n_positions(self) -> int | None:
+        return n_positions(getattr(self.model, "config", None))
 
     @property
     def device(self) -> torch.device:
@@ -55,39 +60,47 @@ class HuggingFaceHooks(Hooks):
 
     def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
         length = None if tokens.is_floating_point() else tokens.shape[1]
-        main, more = self.inputs.arguments(tokens)
+        places = {name: self._place(name) for name in hooks}  # to find one, the model may be run
         with ExitStack() as stack:
             for name, hook in hooks.items():
-                stack.callback(self._register(name, by_position(name, hook, len(tokens), length)).remove)
-            logits = getattr(self.model(main, **more), "logits", None)
+                placed = places[name].register(by_position(name, hook, len(tokens), length))
+                stack.callback(placed.remove)
+            logits = getattr(self._call(tokens), "logits", None)
         one_each = logits is not None and logits.ndim == 3 and logits.shape[1] == length
         next_token = one_each and not self.inputs.has_decoder and not fills_masks(type(self.model).__name__)
         return logits if next_token else None
 
-    def _register(self, name: str, hook: Hook) -> Any:
-        def on_input(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-            if args:
-                seen = hook(args[0])
-                return None if seen is None else ((seen, *args[1:]), named)
-            parameters = inspect.signature(module.forward).parameters
-            first = next((parameter for parameter in (*parameters, *named) if parameter in named), None)
-            if first is None:
-                raise LayerError(f"{name} carries nothing: the module is given no input")
-            seen = hook(named[first])
-            return None if seen is None else (args, {**named, first: seen})
+    def _call(self, tokens: Tokens) -> Any:
+        main, more = self.inputs.arguments(tokens)
+        return self.model(main, **more)
 
-        def on_output(module: nn.Module, args: Any, output: Any) -> Any:
-            if isinstance(output, ModelOutput):
-                first = next(iter(output))
-                seen = hook(output[first])
-                return None if seen is None else type(output)(**{**output, first: seen})
-            seen = hook(output[0] if isinstance(output, tuple) else output)
-            return None if seen is None else (seen, *output[1:]) if isinstance(output, tuple) else seen
+    def require(self, name: str) -> str:
+        self._place(name)
+        return name
 
-        if name.endswith(INPUT):
-            module = self.model.get_submodule(name.removesuffix(INPUT))
-            return module.register_forward_pre_hook(on_input, with_kwargs=True)
-        return self.model.get_submodule(name).register_forward_hook(on_output)
+    def own_name(self, name: str) -> str:
+        return self._names.own_name(name)
+
+    def block_names(self, block: int) -> list[str]:
+        """TransformerLens's names of the tensors of a block."""
+        return [f"blocks.{block}.{name}" for name in self._names.block(block)]
+
+    def block_tensors(self, block: int) -> list[str]:
+        """TransformerLens's names, and the modules of the block that carry one row a position."""
+        there = self._names.block(block)
+        return [*self.block_names(block), *there.modules()]
+
+    def _place(self, name: str) -> Place:
+        place = self._names.place(name)
+        if place is None:
+            super().require(name)
+        assert place is not None  # a name of its own has a place
+        return place
+
+    def _ends(self, block: int) -> Ends:
+        """Where the MLP of a block begins and ends."""
+        name, mlp = mlp_in(self.model, block, lambda lists: _entered_first(self, lists))
+        return Ends(name, f"{name}.{mlp.first}", f"{name}.{mlp.last}")
 
 
 def layer_between(model: nn.Module, hook_in: str, hook_out: str) -> HookedLayer:

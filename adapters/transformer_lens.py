@@ -1,19 +1,33 @@
 """TransformerLens: the layer between two hooks of a HookedTransformer or a TransformerBridge, and attaching."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.adapters.declared_hooks import declared_hooks
 from faithfulness_plugin.adapters.find_mlp import mlp_of, no_mlp
+from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Suspect, Tokens, between, check_layer
 from faithfulness_plugin.adapters.model_inputs import fills_masks
+from faithfulness_plugin.adapters.places import Place
+from faithfulness_plugin.adapters.positions import n_positions
+from faithfulness_plugin.adapters.ranked_pairs import mismatch_warning
+from faithfulness_plugin.adapters.reached import require_reached
+from faithfulness_plugin.adapters.transformer_lens_names import TransformerLensNames
 from faithfulness_plugin.jacobian.layer_weights import LayerWeights
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, mlp_weights
 from faithfulness_plugin.jacobian.normed_mlp import normed_mlp
 from faithfulness_plugin.transcoders.skip import attachable
+
+NOT_A_ROW = re.compile(
+    r"\.attn\.(?!hook_out)|_input$|_attn_in$|hook_mlp_in$|hook_scale$|experts|router|\.hook_sae_|\.hook_(q|k|v|z)$"
+)
+"""Hook points that carry no row of the stream a token, or are passed only where the model is told so."""
 
 
 class TransformerLensHooks(Hooks):
@@ -21,6 +35,7 @@ class TransformerLensHooks(Hooks):
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._names = TransformerLensNames(model)
 
     @property
     def names(self) -> Sequence[str]:
@@ -35,26 +50,61 @@ class TransformerLensHooks(Hooks):
         return n
 
     @property
+    def n_positions(self) -> int | None:
+        theirs = getattr(getattr(self.model, "original_model", None), "config", None)
+        if hasattr(theirs, "get_text_config"):
+            return n_positions(theirs)
+        return getattr(getattr(self.model, "cfg", None), "n_ctx", None)
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
+        def ours(name: str, hook: Hook) -> Hook:
+            return hook if tokens.is_floating_point() else by_position(name, hook, *tokens.shape)
+
         def as_theirs(ours: Hook) -> Callable[..., Tensor | None]:
             return lambda activation, hook: ours(activation)
 
         # by their own names: a bridge passes hooks at its other names by, without a word
         own = self.model.hook_dict  # a bridge makes it anew, and slowly, whenever it is asked
         other = self._other_names(own)
-        fwd_hooks = [(other.get(name, name), as_theirs(hook)) for name, hook in hooks.items()]
-        assert all(name in own for name, _ in fwd_hooks)
-        logits, cfg = self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks), getattr(self.model, "cfg", None)
+        found = {name: self._find(name, own, other) for name in hooks}
+        hooks = {name: ours(name, hook) for name, hook in hooks.items()}
+        fwd_hooks = [(at, as_theirs(hooks[name])) for name, at in found.items() if isinstance(at, str)]
+        with ExitStack() as stack:
+            for name, at in found.items():
+                if isinstance(at, Place):
+                    stack.callback(at.register(hooks[name]).remove)
+            logits = self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
+        cfg = getattr(self.model, "cfg", None)
         masked = fills_masks(getattr(cfg, "architecture", None)) or getattr(cfg, "attention_dir", "") == "bidirectional"
         return None if masked else logits
 
     def own_name(self, name: str) -> str:
-        """The model's own name for a hook that has several."""
+        """The model's own name for a tensor that has several."""
         own = self.model.hook_dict
-        return self._other_names(own).get(name, name)
+        found = self._find(name, own, self._other_names(own))
+        return found if isinstance(found, str) else name
+
+    def block_tensors(self, block: int) -> list[str]:
+        prefix, blocks, own = f"blocks.{block}.", getattr(self.model, "blocks", ()), self.model.hook_dict
+        if not 0 <= block < len(blocks):
+            raise ValueError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}")
+        if getattr(blocks[block], "mlp", None) is None:
+            raise ValueError(f"block {block} has no MLP")
+        names = [name for name in self.names if name.startswith(prefix) and not NOT_A_ROW.search(name)]
+        names += [prefix + name for name in ("mlp.hook_in", "mlp.hook_out") if prefix + name not in own]
+        return list(dict.fromkeys(names))
+
+    def _find(self, name: str, own: Mapping[str, Any], other: Mapping[str, str]) -> str | Place:
+        """A hook point's own name, or a place. Raises ValueError for a name that stands for neither."""
+        found = self._names.find(name, own, other)
+        if found is None:
+            super().require(name)
+        assert found is not None  # a name of the model's own is found
+        return found
 
     def _other_names(self, own: Mapping[str, Any]) -> dict[str, str]:
         """A TransformerBridge's second names, those of HookedTransformer, and what they stand for."""
@@ -66,7 +116,9 @@ class TransformerLensHooks(Hooks):
     def require(self, name: str) -> str:
         if f"{name}.hook_sae_acts_post" in self.model.hook_dict:
             raise ValueError(f"a transcoder is attached at {name}: take it away with model.reset_saes() first")
-        return super().require(name)
+        own = self.model.hook_dict
+        self._find(name, own, self._other_names(own))
+        return name
 
     def suspects(self, hook_in: str, hook_out: str) -> list[Suspect]:
         found = []
@@ -152,27 +204,50 @@ def attach(
     exclude_special_tokens: bool | list[int] | None = None,
 ) -> Any:
     """`model.add_sae` of a HookedSAETransformer or a SAETransformerBridge, for any transcoder: with its skip
-    connection, which SAELens leaves out, and with an error instead of a log line where a hook is missing.
+    connection, which SAELens leaves out, at the tensors that its file names, Hugging Face's names included, and with an
+    error instead of a log line where a hook is missing or is never passed.
+
+    A small run of the model on random tokens, before anything is attached, shows that the transcoder will be reached:
+    the model passes its input and then its output, and what is written there changes the logits.
 
     Args:
         use_error_term: add what the transcoder leaves of the layer's output.
         exclude_special_tokens: leave those tokens to the layer; by default as in its training, where the metadata tell.
 
     Returns:
-        The transcoder that was attached, as `attachable` makes it; `model.reset_saes()` takes it away again.
+        The transcoder that was attached, as `attachable` makes it; `model.reset_saes()` takes it away again. Its
+        `cfg.metadata.hook_name` and `hook_name_out` are the model's hook points at which it stands.
 
     Raises:
-        ValueError: the transcoder's metadata do not name its hooks, or the model has none of that name.
+        ValueError: the model takes no transcoders; the transcoder's metadata do not name its hooks, or the model has
+            none of that name; it would never be reached there. The model is then as it was.
     """
-    metadata, hooks = transcoder.cfg.metadata, TransformerLensHooks(model)
-    if not metadata.hook_name or not metadata.hook_name_out:
+    if not hasattr(model, "acts_to_saes"):
+        raise ValueError(
+            f"a {type(model).__name__} takes no transcoders: load the model as sae_lens's HookedSAETransformer or "
+            "SAETransformerBridge (sae_lens.analysis.sae_transformer_bridge), with boot_transformers or from_pretrained"
+        )
+    metadata, hooks, declared = transcoder.cfg.metadata, TransformerLensHooks(model), declared_hooks(transcoder)
+    if not declared.hook_in or not declared.hook_out:
         raise ValueError(
             "the transcoder does not say between which hooks it stands: set cfg.metadata.hook_name and hook_name_out"
         )
-    if metadata.hook_name in model.acts_to_saes:
-        model.reset_saes(metadata.hook_name)  # as add_sae says it does, but its hook at the input would stay
-    for name in (metadata.hook_name, metadata.hook_name_out):
-        hooks.require(name)
+    before = model._acts_to_saes.get(declared.hook_in)  # add_sae says that it takes its place, but its hook stays
+    if before is not None:
+        model.reset_saes(declared.hook_in)
+    try:
+        hook_in, hook_out = (_hook_point(hooks, name) for name in (declared.hook_in, declared.hook_out))
+        require_reached(hooks, hook_in, hook_out)
+    except ValueError:
+        if before is not None:
+            masks = {"exclude_special_tokens": before.exclude_special_tokens} if hasattr(model, "_token_masks") else {}
+            model.add_sae(before.sae, use_error_term=before.use_error_term, **masks)
+        raise
+    length = min(32, hooks.n_positions or 32)
+    layer = HookedLayer(hook_in, hook_out, transcoder)
+    if (warning := mismatch_warning(hooks, transcoder, hooks.random_tokens(length=length), layer)) is not None:
+        warnings.warn(f"{warning}. (On random tokens; `faithfulness hooks` compares on text.)", stacklevel=2)
+    metadata.hook_name, metadata.hook_name_out = hook_in, hook_out
     attached, excluded = attachable(transcoder), exclude_special_tokens
     excluded = metadata.exclude_special_tokens if excluded is None else excluded
     if excluded and not hasattr(model, "_token_masks"):
@@ -186,6 +261,15 @@ def attach(
     options = {"exclude_special_tokens": excluded} if excluded else {}
     model.add_sae(attached, use_error_term=use_error_term, **options)
     return attached
+
+
+def _hook_point(hooks: TransformerLensHooks, name: str) -> str:
+    """The hook point of a tensor, under the name that was given if it is one. Raises ValueError where there is none."""
+    own = hooks.own_name(hooks.require(name))
+    if own not in hooks.model.hook_dict:
+        raise ValueError(f"{name}: the model has no hook point there, and nothing can be attached without one")
+    aliased = name in hooks.names and not name.endswith("hook_mlp_in")
+    return name if aliased else own
 
 
 def _of_bridge(block: Any, prefix: str) -> HookedLayer:

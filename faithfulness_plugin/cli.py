@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from faithfulness_plugin.cli_adapter import adapter
 from faithfulness_plugin.cli_artifact import artifact
 from faithfulness_plugin.cli_ensemble import ensemble
+from faithfulness_plugin.cli_hooks import hooks
 from faithfulness_plugin.cli_inspect import inspect
 from faithfulness_plugin.cli_inspection import inspection
 from faithfulness_plugin.cli_language_model import language_model
@@ -220,7 +221,7 @@ app.command(
     epilog="Example: faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3"
 )(scan)
 bench.command(epilog="Example: faithfulness bench run --quick, or --method my_package.my_module:method")(run)
-bench.command(epilog="Example: faithfulness bench artifact --transcoder out/train/transcoders/block10 --block 10")(
+bench.command(epilog="Example: faithfulness bench artifact --transcoder out/train/transcoders/block10 --layer 10")(
     artifact
 )
 bench.command("list", epilog="Example: faithfulness bench list")(list_all)
@@ -241,6 +242,8 @@ app.command(epilog="Example: faithfulness report --results out/scan --out out/re
 app.command(epilog="Example: faithfulness inspect out/train/transcoders/block10_coefficient0.2 --out page.html")(
     inspect
 )
+
+app.command(epilog="Example: faithfulness hooks out/train/transcoders/block10_coefficient0.2 --prompts 8")(hooks)
 
 app.command(epilog="Example: faithfulness train settings.yaml --tokens 100000 --out out/mine")(train)
 

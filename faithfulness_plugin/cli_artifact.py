@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from faithfulness_plugin.cli_hook_options import AsAutoencoder, HookIn, HookOut, HooksAnyway, WeightsDtype
+from faithfulness_plugin.cli_rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 
 
@@ -29,12 +31,25 @@ def artifact(
     text: Annotated[
         list[str] | None, typer.Option(help="Text files to measure on [default: the examples' text]")
     ] = None,
-    block: Annotated[int | None, typer.Option(help="Whose MLP is replaced [default: what the transcoders say]")] = None,
-    hook_in: Annotated[str | None, typer.Option(help="Where they read, for another layer than an MLP")] = None,
-    hook_out: Annotated[str | None, typer.Option(help="Where they write")] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            "--layer",
+            "--block",
+            help="The layer of a set; where the files name no tensors, whose MLP is replaced [default: what they say]",
+        ),
+    ] = None,
+    hook_in: HookIn = None,
+    hook_out: HookOut = None,
+    hooks_anyway: HooksAnyway = False,
+    autoencoder: AsAutoencoder = False,
+    dtype: WeightsDtype = "float32",
     prompts: Annotated[int, typer.Option(help="Held-out prompts")] = 32,
     context_size: Annotated[int, typer.Option(help="Tokens a prompt")] = 128,
     seed: Annotated[int, typer.Option(help="Of the prompts' order and of all directions")] = 0,
+    skip_first: SkipFirst = 0,
+    special_tokens: SpecialTokens = False,
+    exclude_norms_above: ExcludeNormsAbove = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out/artifact"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
@@ -57,12 +72,16 @@ def artifact(
     settings: dict[str, Any] = {
         "transcoders": by_name(transcoders),
         "text": {"files": text} if text else {},
-        "block": block,
+        "block": layer,
         "hook_in": hook_in,
         "hook_out": hook_out,
+        "hooks_anyway": hooks_anyway,
+        "autoencoder": autoencoder,
+        "transcoder_dtype": dtype,
         "held_out_prompts": prompts,
         "spliced_prompts": min(16, prompts),
         "context_size": context_size,
+        "rows": row_settings(skip_first, special_tokens, exclude_norms_above),
         "seed": seed,
         "device": device,
     }
@@ -98,6 +117,8 @@ def artifact(
         fail(one_line(error), 2)
     except (RuntimeError, OSError) as error:
         fail(one_line(error), 1)
+    for notice in result.notices:
+        say(f"warning: {notice}")
     show(tables(read_result(path, type(result))))
     if not shown:
         say(f"written: {path}")

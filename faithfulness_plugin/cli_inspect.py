@@ -5,6 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from faithfulness_plugin.cli_hook_options import (
+    AsAutoencoder,
+    HookIn,
+    HookOut,
+    HooksAnyway,
+    WeightsDtype,
+    weights_dtype,
+)
+from faithfulness_plugin.cli_rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 
 if TYPE_CHECKING:
@@ -27,12 +36,15 @@ def inspect(
     layer: Annotated[
         str | None,
         typer.Option(
-            help="A block of the model, whose MLP is replaced; abs, the toy's y = |x|; or my_module:my_layer, with "
-            "--rows [default: what the transcoder's metadata say]"
+            help="The layer of a set, or where the file names no tensors the block whose MLP is replaced; abs, the "
+            "toy's y = |x|; or my_module:my_layer, with --rows [default: what the transcoder's metadata say]"
         ),
     ] = None,
-    hook_in: Annotated[str | None, typer.Option(help="Where it reads, for another layer than an MLP")] = None,
-    hook_out: Annotated[str | None, typer.Option(help="Where it writes")] = None,
+    hook_in: HookIn = None,
+    hook_out: HookOut = None,
+    hooks_anyway: HooksAnyway = False,
+    autoencoder: AsAutoencoder = False,
+    dtype: WeightsDtype = "float32",
     model: Annotated[
         str | None,
         typer.Option(
@@ -48,6 +60,9 @@ def inspect(
         int | None, typer.Option(help=f"Tokens, or rows, to look at [default: {TOKENS:,}; of bare layers {ROWS:,}]")
     ] = None,
     context_size: Annotated[int, typer.Option(help="Tokens a prompt")] = 128,
+    skip_first: SkipFirst = 0,
+    special_tokens: SpecialTokens = False,
+    exclude_norms_above: ExcludeNormsAbove = None,
     density: Annotated[float, typer.Option(help="--layer abs: probability that a coordinate is not 0")] = 0.1,
     repeat_frac: Annotated[float, typer.Option(help="--layer abs: probability that a row is the point p")] = 0.05,
     n_ones: Annotated[int, typer.Option(help="--layer abs: ones in p")] = 3,
@@ -70,6 +85,7 @@ def inspect(
     What each feature reads, writes and does to the Jacobian, where it is most active, and which features look as if
     they served a repeated input alone. With --compare, two transcoders of one layer beside each other.
     """
+    from faithfulness_plugin.benchmarks.language_model.rows import say_rows
     from faithfulness_plugin.inspection.export import KINDS, write_records
     from faithfulness_plugin.inspection.inspection import inspect_transcoder
     from faithfulness_plugin.inspection.page import write_page
@@ -81,11 +97,10 @@ def inspect(
         fail(f"--records {records}: choose a name that ends in {' or '.join(KINDS)}", 2)
     if memory <= 0 or (tokens is not None and tokens < 1) or context_size < 2:
         fail("--memory and --tokens are positive, and --context-size is 2 or more", 2)
-    if (hook_in is None) != (hook_out is None):
-        fail("--hook-in and --hook-out go together: where the layer reads, and where it writes", 2)
     if device != "cpu" and layer is not None and (layer == "abs" or ":" in layer):
         fail(f"--device {device}: layers without a language model are looked at on the CPU, leave it out", 2)
-    loaded = _loaded([given for given in (path, compare) if given is not None], layer, device)
+    options = {"device": device, "dtype": weights_dtype(dtype), "autoencoder": autoencoder}
+    loaded = _loaded([given for given in (path, compare) if given is not None], layer, options)
     settings: dict[str, Any] = {
         "model": model,
         "model_anyway": model_anyway,
@@ -95,7 +110,9 @@ def inspect(
         "context_size": context_size,
         "hook_in": hook_in,
         "hook_out": hook_out,
+        "hooks_anyway": hooks_anyway,
         "toy": {"density": density, "repeat_frac": repeat_frac, "n_ones": n_ones},
+        "which_rows": row_settings(skip_first, special_tokens, exclude_norms_above),
         "memory": memory,
         "seed": seed,
         "device": device,
@@ -105,6 +122,10 @@ def inspect(
     except KeyboardInterrupt:
         say("stopped: nothing was written")
         raise typer.Exit(130) from None
+    for notice in subject.notices:
+        say(f"warning: {notice}")
+    if (origins := subject.sample.origins) is not None:
+        say_rows(say, "rows", origins.left_out, subject.sample.concentration())
     try:
         found = []
         for name, transcoder in loaded.items():
@@ -133,14 +154,14 @@ def inspect(
     say("written: " + ", ".join(str(f) for f in (out, records) if f is not None))
 
 
-def _loaded(given: list[str], layer: str | None, device: str) -> dict[str, Any]:
+def _loaded(given: list[str], layer: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """The transcoders by name. Fails for one that cannot be read."""
     from faithfulness_plugin.cli_artifact import by_name
     from faithfulness_plugin.transcoders.load import load_transcoder
 
     block = int(layer) if layer is not None and layer.isdigit() else None
     try:
-        return {n: load_transcoder(f, layer=block, device=device) for n, f in by_name(given).items()}
+        return {n: load_transcoder(f, layer=block, **options) for n, f in by_name(given).items()}
     except ValueError as error:
         fail(one_line(error), 2)
 
@@ -148,8 +169,14 @@ def _loaded(given: list[str], layer: str | None, device: str) -> dict[str, Any]:
 def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]) -> "Subject":
     """The layer, on rows. Fails for one that there is not."""
     from faithfulness_plugin.benchmarks.inspection.subjects import SubjectError, bare_subject, text_subject, toy_subject
-    from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource, TrainConfigError
+    from faithfulness_plugin.benchmarks.language_model.config import (
+        ModelSource,
+        TextSource,
+        TrainConfigError,
+        make_config,
+    )
     from faithfulness_plugin.benchmarks.language_model.named_model import choose_model
+    from faithfulness_plugin.benchmarks.language_model.rows import RowSettings, require_rows
 
     first = next(iter(loaded.values()))
     shared = {"seed": settings["seed"], "memory": settings["memory"]}
@@ -158,6 +185,10 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
     if layer is not None and not (layer == "abs" or ":" in layer or layer.isdigit()):
         fail(f"--layer {layer}: the number of a block, abs, or my_module:my_layer with --rows", 2)
     try:
+        which_rows = make_config(settings["which_rows"], "rows", RowSettings)
+        require_rows(which_rows, settings["context_size"])
+        if which_rows != RowSettings() and layer is not None and not layer.isdigit():
+            fail("--skip-first, --special-tokens, --exclude-norms-above are for the rows of a text: leave them out", 2)
         if layer == "abs":
             n_rows = settings["tokens"] or ROWS
             return toy_subject(len(first.W_enc), **settings["toy"], n_rows=n_rows, **shared)
@@ -175,8 +206,10 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
                 block=None if layer is None else int(layer),
                 hook_in=settings["hook_in"],
                 hook_out=settings["hook_out"],
+                hooks_anyway=settings["hooks_anyway"],
                 n_tokens=settings["tokens"] or TOKENS,
                 context_size=settings["context_size"],
+                rows=which_rows,
                 device=settings["device"],
                 note=lines.tell,
                 on_prompts=lines.advance,

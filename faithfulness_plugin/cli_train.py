@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from faithfulness_plugin.cli_rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.terminal import fail, one_line, say, show
 
 if TYPE_CHECKING:  # at run time the command imports them
@@ -22,6 +23,9 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu or cuda, in place of the file's")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many, in place of the file's")] = None,
+    skip_first: SkipFirst = 0,
+    special_tokens: SpecialTokens = False,
+    exclude_norms_above: ExcludeNormsAbove = None,
     stores: Annotated[
         Path | None,
         typer.Option(help="Folder for stores of rows and derivatives: filled once, then trained from [default: none]"),
@@ -42,6 +46,8 @@ def train(
     try:
         settings = {} if config is None else read_config(config).model_dump(exclude_unset=True)
         given = {name: value for name, value in flags.items() if value is not None}
+        rows = row_settings(skip_first, special_tokens, exclude_norms_above)
+        given |= {"rows": {**settings.get("rows", {}), **rows}} if rows else {}
         wanted = make_config({**settings, **given}, str(config or "default settings"))
     except TrainConfigError as error:
         fail(str(error), 2)

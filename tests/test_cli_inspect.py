@@ -147,7 +147,7 @@ def test_a_layer_of_ones_own_on_rows_of_a_file(toys, tmp_path, monkeypatch):
         (["{toys}/exact", "--layer", "abs", "--n-ones", "17"], 1, "n_ones=17"),
         (["{toys}/exact", "--layer", "abs", "--tokens", "1"], 1, "holds one input"),
         (["{toys}/exact", "--layer", "abs", "--device", "cuda"], 2, "looked at on the CPU"),
-        (["{toys}/exact", "--hook-in", "blocks.0.hook_in"], 2, "--hook-in and --hook-out go together"),
+        (["{toys}/exact", "--hook-in", "blocks.0.hook_in"], 2, "does not name the model that it is of"),
         (["{toys}/exact", "--layer", "abs", "--compare", "exact={toys}/planted"], 2, "there is a exact already"),
     ],
 )
@@ -162,7 +162,7 @@ def test_layers_and_samples_that_do_not_fit_are_told_in_a_line(hub, toys, tmp_pa
     silent = inspect(str(hub / "silent_about_its_layer"), *of_model(hub), *out)
     fails_after_notes(silent, 2, "which layer do the transcoders replace? Their metadata say None: pass --layer")
     other = inspect(str(toys / "exact"), "--layer", "7", *of_model(hub), *out)
-    fails_after_notes(other, 2, "there is no block 7: the model has blocks 0 to 1: pass --layer")
+    fails_after_notes(other, 2, "there is no block 7: the model has blocks 0 to 1")
     dead = inspect(str(hub / "dead"), *of_model(hub), *out)
     fails_after_notes(dead, 1, "none of the 24 features of dead fires on these 300 rows")
     narrow = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=6, d_sae=8))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import torch
 from sae_lens.constants import SAE_WEIGHTS_FILENAME, TRAINER_STATE_FILENAME
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner
 from safetensors.torch import load_file
+from torch import Tensor
 
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, check_layer, told
+from faithfulness_plugin.adapters.kept_rows import kept_rows
+from faithfulness_plugin.adapters.left_out import LeftOut
 from faithfulness_plugin.adapters.sae_lens.evaluations import Evaluations
 from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
 from faithfulness_plugin.adapters.sae_lens.layers import layer_at
@@ -36,7 +40,9 @@ FREE = {
 class MatchedRun:
     """What both runners get beyond SAELens: layers, store, evaluation, steps."""
 
-    def __init__(self, runner: Any, layer: Any, *, evaluate_every: int | None, repeat: bool) -> None:
+    def __init__(
+        self, runner: Any, layer: Any, *, evaluate_every: int | None, repeat: bool, norms_above: float | None
+    ) -> None:
         cfg, self.several = runner.cfg, isinstance(runner, MultiSAETrainingRunner)
         self.runner, self.hooks = runner, TransformerLensHooks(runner.model)
         self.transcoders: dict[str, TrainingTranscoder[Any]] = (
@@ -60,12 +66,17 @@ class MatchedRun:
         held_out = self.store.held_out_tokens()
         self.text = hashlib.sha256(self.store.first_prompts.cpu().numpy().tobytes()).hexdigest()[:16]
         self.evaluations: Evaluations | None = None
+        self.evaluator: TranscoderEvaluator | None = None
+        self.norms_above, excluded = norms_above, LeftOut.of(self.store.exclude_special_tokens)
+        rule = replace(excluded, skip_first=_first(cfg.seqpos_slice), norms_above=norms_above)
+        if norms_above is not None:
+            self._leave_out_norms(rule)
         if len(held_out):
-            evaluator = TranscoderEvaluator(
+            evaluator = self.evaluator = TranscoderEvaluator(
                 self.hooks,
                 self.layers,
                 held_out,
-                exclude=self.store.exclude_special_tokens,
+                exclude=rule,
                 positions=slice(*cfg.seqpos_slice),
                 batch_size=cfg.eval_batch_size_prompts or cfg.store_batch_size_prompts,
                 lock=self.store.lock,
@@ -114,6 +125,23 @@ class MatchedRun:
         store.prepare(seed=cfg.seed, n_held_out=n_held_out, repeat=repeat)
         return store
 
+    def _leave_out_norms(self, rule: LeftOut) -> None:
+        """From the rows of the store: those beyond the limits of any of the layers, as rows of several layers are
+        shuffled together. The limits are those of the held-out prompts, or of the first one."""
+        prompts = self.store.first_prompts[: max(1, self.store.n_held_out)].to(self.hooks.device)
+        batch = self.runner.cfg.store_batch_size_prompts
+        limits: dict[tuple[str, str], tuple[HookedLayer, LeftOut]] = {}
+        for layer in self.layers.values():
+            if (place := (layer.hook_in, layer.hook_out)) not in limits:
+                fitted = kept_rows(self.hooks, layer, prompts, rule, batch_size=batch).exclude
+                limits[place] = (layer.copy(), fitted)  # a copy's clock times no training
+
+        def within(rows: Mapping[str, Tensor]) -> Tensor:
+            each = [of.within(x := rows[at.hook_in].to(self.hooks.device), at(x)) for at, of in limits.values()]
+            return torch.stack(each).all(0)
+
+        self.store.within = within
+
     def settings(self) -> dict[str, Any]:
         """What a resumed run must share, by dotted name."""
         shared = {name: value for name, value in self.runner.cfg.to_dict().items() if name not in FREE}
@@ -121,7 +149,8 @@ class MatchedRun:
             f"layer of {name}": told(layer, (cfg := self.transcoders[name].cfg).d_in, cfg.device)
             for name, layer in self.layers.items()
         }
-        return {**dict(_flat("", json.loads(json.dumps(shared)))), **layers, "text": self.text}
+        norms = {} if self.norms_above is None else {"norms_above": self.norms_above}
+        return {**dict(_flat("", json.loads(json.dumps(shared)))), **layers, **norms, "text": self.text}
 
     def note_settings(self, checkpoint: Path) -> None:
         """Beside SAELens's own files."""
@@ -188,6 +217,11 @@ class MatchedRun:
         for name, transcoder in self.transcoders.items():
             last = None if self.evaluations is None else self.evaluations.last(name)
             write_card(self._folder(name), transcoder, last)
+
+
+def _first(seqpos_slice: tuple[int | None, ...]) -> int:
+    """The first positions that SAELens's slice leaves out, for the count."""
+    return max(0, seqpos_slice[0] or 0) if len(seqpos_slice) > 1 else 0
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -38,6 +38,7 @@ def faithful_runner(
     override_sae: Any = None,
     layer: HookedLayer | Mapping[str, HookedLayer] | None = None,
     evaluate_every: int | None = None,
+    norms_above: float | None = None,
     repeat: bool = True,
     resume: bool = False,
     overwrite: bool = False,
@@ -61,6 +62,9 @@ def faithful_runner(
         override_sae: the transcoder, or several by name.
         layer: what is replaced, from `mlp_layer` or `layer_between`; by name for several.
         evaluate_every: steps; None: as often as SAELens would with wandb.
+        norms_above: leaves out rows whose input or output norm is above this factor times the median over the held-out
+            prompts (see `LeftOut`; SAELens's own `seqpos_slice` and `exclude_special_tokens` leave out the others). In
+            a run of several layers, a row that is extreme in one of them is left out of all.
         repeat: start the text again where it ends.
         resume: go on from the newest checkpoint in `checkpoint_path`, if there is one, with the same settings.
         overwrite: replace what stands in `output_path`; begin anew where checkpoints are.
@@ -111,7 +115,9 @@ def faithful_runner(
             runner = FaithfulMultiRunner(cfg, override_saes=saes, **overrides)
         else:
             runner = FaithfulRunner(cfg, override_sae=override_sae, **overrides)
-        runner.matched = MatchedRun(runner, layer, evaluate_every=evaluate_every, repeat=repeat)
+        runner.matched = MatchedRun(
+            runner, layer, evaluate_every=evaluate_every, repeat=repeat, norms_above=norms_above
+        )
     if overwrite and not resume:
         _remove_run(cfg)  # only now, when nothing can be refused any more
     if cfg.resume_from_checkpoint is not None:

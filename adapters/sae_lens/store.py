@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,8 @@ class ResumableStore(ActivationsStore):
     with `prefetch_llm_batches`, whose batches on the way are saved as well. `lock` is held whenever the model is run.
     """
 
+    within: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+    """Of rows by hook, which of them have usual norms; None keeps all."""
     n_held_out = 0
     repeat = True
     _seed = 0
@@ -94,7 +96,10 @@ class ResumableStore(ActivationsStore):
 
     @override
     def get_data_loader(self) -> Iterator[Tensor]:
-        return self._batches(self._iterate_filtered_activations())
+        rows = self._iterate_filtered_activations()
+        if (within := self.within) is None:
+            return self._batches(rows)
+        return self._batches(x[within({self.hook_name: x}).to(x.device)] for x in rows)
 
     @override
     def get_multi_hook_data_loader(self) -> Iterator[dict[str, Tensor]]:
@@ -102,7 +107,10 @@ class ResumableStore(ActivationsStore):
         assert names is not None
         assert d_ins is not None
         widths = [d_ins[name] for name in names]
-        by_hook = self._iterate_filtered_multi_hook_activations()
+        by_hook: Iterator[dict[str, Tensor]] = self._iterate_filtered_multi_hook_activations()
+        if (within := self.within) is not None:
+            masked = ((rows, within(rows)) for rows in by_hook)
+            by_hook = ({name: x[kept.to(x.device)] for name, x in rows.items()} for rows, kept in masked)
         # side by side: one shuffle for all hooks
         packed = (torch.cat([rows[name] for name in names], dim=-1) for rows in by_hook)
         return (dict(zip(names, batch.split(widths, dim=-1), strict=True)) for batch in self._batches(packed))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from faithfulness_plugin.adapters.declared_hooks import block_of
 from faithfulness_plugin.benchmarks.artifact.report import layer_of, over_prompts, scores
 from faithfulness_plugin.benchmarks.artifact.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind
 from faithfulness_plugin.benchmarks.card_page import CardError, page_figure, write_page
@@ -96,18 +97,19 @@ def _responses(
     whole = layer_of(result).response[along]
 
     def curve(of: ArtifactNumbers) -> Curve:
-        errors = [over_prompts(*parts) for parts in zip(of.response_error[along], whole, strict=True)]
-        low, high = ([getattr(e, bound) for e in errors] for bound in ("low", "high"))
-        return Curve(result.config.distances, [e.mean for e in errors], low, high)
+        each = [over_prompts(*parts) for parts in zip(of.response_error[along], whole, strict=True)]
+        there = [(x, error) for x, error in zip(result.config.distances, each, strict=True) if error is not None]
+        mean, low, high = ([getattr(error, of) for _, error in there] for of in ("mean", "low", "high"))
+        return Curve([x for x, _ in there], mean, low, high)
 
     return Panel(title, {arm: curve(of) for arm, of in arms.items()}, steps, "relative error of the response")
 
 
 def _effects(arms: dict[str, ArtifactNumbers], kind: ChangeKind, title: str) -> Panel:
-    curves = {
-        arm: Curve([int(s.stage.split(".")[1]) for s in of.effects[kind]], [s.error for s in of.effects[kind]])
-        for arm, of in arms.items()
-    }
+    curves = {}
+    for arm, of in arms.items():
+        there = [(block_of(s.stage), s.error) for s in of.effects[kind] if s.error is not None]
+        curves[arm] = Curve([block for block, _ in there], [error for _, error in there])
     return Panel(title, curves, "after block", "relative error of the effect")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from faithfulness_plugin.benchmarks.artifact.report import RATIOS
 from faithfulness_plugin.benchmarks.artifact.schema import ArtifactNumbers, ArtifactResult
-from faithfulness_plugin.benchmarks.held_out.bootstrap import bootstrap
+from faithfulness_plugin.benchmarks.held_out.bootstrap import bootstrap, ratio
 from faithfulness_plugin.benchmarks.schema import CompareError, Interval
 from faithfulness_plugin.benchmarks.tables import Table
 from faithfulness_plugin.differences import differences
@@ -66,7 +66,11 @@ def _all(results: Sequence[ArtifactResult]) -> dict[str, ArtifactNumbers]:
     return found
 
 
-def _difference(score: str, of: ArtifactNumbers, against: ArtifactNumbers, result: ArtifactResult) -> Interval:
+def _difference(score: str, of: ArtifactNumbers, against: ArtifactNumbers, result: ArtifactResult) -> Interval | None:
+    """None where both errors would be divided by nothing."""
     parts, whole = RATIOS[score](result, of)
     others, _ = RATIOS[score](result, against)
-    return bootstrap([np.array([parts, others, whole])], lambda s: ((s[..., 0] - s[..., 1]) / s[..., 2]).mean(-1))
+    if not any(whole):
+        return None
+    difference = np.subtract(parts, others)
+    return bootstrap([np.stack([difference, whole])], lambda sums: ratio(sums).mean(-1))

@@ -61,6 +61,9 @@ class Interventions:
             changed, changed_spliced = self._stages(None, **change), self._stages(transcoder, **change)
             found[kind] = []
             for stage in self.stages:
+                if torch.equal(clean[stage], changed[stage]):  # a feature that is active at none of these tokens
+                    found[kind].append(EffectRecord(stage=stage, error=None, cosine=None))
+                    continue
                 of = effect(clean[stage], changed[stage], clean_spliced[stage], changed_spliced[stage])
                 found[kind].append(EffectRecord(stage=stage, error=of.error, cosine=of.cosine))
         return found
@@ -93,7 +96,7 @@ class Interventions:
 
     def deletion(self, transcoder: Any, sizes: Sequence[int] = SIZES) -> DeletionRecord | None:
         """The curve of the transcoder's active features, one at one token, ranked by a * ds/da (s: the log-probability
-        of each prompt's last token); None where none is active."""
+        of each prompt's last token); None where none is active, or all of them change no answer."""
         acts, attributions = self._attributions(transcoder)
         active = acts.flatten(1) > 0
         counts = active.sum(1)
@@ -105,10 +108,13 @@ class Interventions:
         minus = torch.finfo(torch.float32).min
         ranked = torch.where(active, attributions.flatten(1).float(), minus).argsort(1, descending=True)
         drawn = torch.where(active, noise, minus).argsort(1, descending=True)
+        whole, empty = self._score(transcoder, lambda a: a), self._score(transcoder, torch.zeros_like)
+        if torch.equal(whole, empty):
+            return None
         return DeletionRecord(
             **deletion(
-                self._score(transcoder, lambda a: a),
-                self._score(transcoder, torch.zeros_like),
+                whole,
+                empty,
                 torch.stack([self._score(transcoder, _without(ranked[:, :m])) for m in sizes]),
                 torch.stack([self._score(transcoder, _without(drawn[:, :m])) for m in sizes]),
                 sizes,

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from faithfulness_plugin.adapters.declared_hooks import block_of
 from faithfulness_plugin.benchmarks.artifact.schema import ROLES, ArtifactNumbers, ArtifactResult
 from faithfulness_plugin.benchmarks.held_out.bootstrap import bootstrap, ratio
 from faithfulness_plugin.benchmarks.held_out.schema import ByPrompt, Directions, LayerRecord
 from faithfulness_plugin.benchmarks.schema import Interval
 from faithfulness_plugin.benchmarks.tables import Table
+from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
 
 HALF_WAY = 0.5
 
@@ -42,8 +44,10 @@ NUMBERS: dict[str, Callable[[ArtifactNumbers], str | None]] = {
 }
 
 
-def over_prompts(parts: ByPrompt, whole: ByPrompt) -> Interval:
-    """A ratio of means, with its 95 % interval over prompts (bootstrap)."""
+def over_prompts(parts: ByPrompt, whole: ByPrompt) -> Interval | None:
+    """A ratio of means, with its 95 % interval over prompts (bootstrap); None where it would be divided by nothing."""
+    if not any(whole):
+        return None
     return bootstrap([np.array([parts, whole])], lambda sums: ratio(sums).mean(-1))
 
 
@@ -69,9 +73,14 @@ def overview(result: ArtifactResult) -> Table:
         "directions and along pairs of inputs; in the first singular directions of the layer's Jacobian, each number "
         "of them. Response error: steps of half the rms coordinate, and half-way to another token. CE recovered: "
         "against zeros in the layer's place. Below each transcoder: its decoder's directions in another order, and "
-        "the layer's mean."
+        f"the layer's mean. {undefined_ce_recovered(layer.ce_zero, layer.ce_clean)}".rstrip()
+        + "".join(f" Notice: {notice}." for notice in result.notices)
     )
     return Table(header, rows, caption)
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2f}"
 
 
 def effects_table(result: ArtifactResult) -> Table:
@@ -80,7 +89,7 @@ def effects_table(result: ArtifactResult) -> Table:
     for of in ordered(result):
         for kind, stages in of.effects.items():
             chosen = [stages[0], *stages[1:2], stages[-1]] if len(stages) > 2 else stages
-            told = "; ".join(f"{s.stage.split('.')[1]}: {s.cosine:.2f}, {s.error:.2f}" for s in chosen)
+            told = "; ".join(f"{block_of(s.stage)}: {_number(s.cosine)}, {_number(s.error)}" for s in chosen)
             rows.append([of.name, of.role, kind, told])
     caption = (
         "Cosine and relative error of the change in the residual stream, in the model and in the spliced model, after "

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from faithfulness_plugin import metrics
-from faithfulness_plugin.adapters.hooked_layer import HookedLayer
-from faithfulness_plugin.adapters.sae_lens.layers import layer_of
-from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
+from faithfulness_plugin.adapters.any_model import hooks_of
+from faithfulness_plugin.adapters.declared_hooks import block_of
+from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.adapters.ranked_pairs import mismatch_warning
+from faithfulness_plugin.adapters.replaced_layer import NamesNoLayer, Pair, layer_at_pair, pair_of
 from faithfulness_plugin.benchmarks.artifact.config import ArtifactConfig
 from faithfulness_plugin.benchmarks.artifact.interventions import Interventions
 from faithfulness_plugin.benchmarks.artifact.references import mean_ablation, shuffled_decoder
@@ -42,18 +43,21 @@ def read_artifacts(config: ArtifactConfig) -> list[Artifact]:
     """All transcoders of a config, from folders and addresses. Raises FormatError for one that holds none."""
     found = []
     for name, path in config.transcoders.items():
-        transcoder = load_transcoder(path, layer=config.block, device=config.device).eval()
+        dtype = torch.float32 if config.transcoder_dtype == "float32" else None
+        transcoder = load_transcoder(
+            path, layer=config.block, device=config.device, dtype=dtype, autoencoder=config.autoencoder
+        ).eval()
         found.append(Artifact(name, transcoder, _digest(files_of(path, layer=config.block))))
     return found
 
 
 def open_result(out: Path, config: ArtifactConfig, *, overwrite: bool = False) -> ArtifactResult:
-    """The result that stands in `out`, to be completed, or an empty one that has just been written there.
+    """The result that stands in `out`, to be completed, or a fresh one, which is not written yet.
 
     Raises ResultError as `begin_or_go_on` does."""
     environment = Environment.here(config.device, packages=("transformers",))
     fresh = ArtifactResult(complete=False, environment=environment, model=model_title(config.model), config=config)
-    return begin_or_go_on(out, fresh, overwrite=overwrite)
+    return begin_or_go_on(out, fresh, overwrite=overwrite, write=False)
 
 
 def complete(
@@ -80,8 +84,11 @@ def complete(
     if not missing:
         return result
     bench = _Bench(result.config, artifacts, note)
+    rows = bench.held_out.said_rows(note)
     if result.layer is None:
-        result = result.model_copy(update={"layer": bench.held_out.record(artifacts[0].transcoder)})
+        record = bench.held_out.record(artifacts[0].transcoder)
+        result = result.model_copy(update={"layer": record, "rows": [rows], "notices": bench.notices(artifacts)})
+    write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))  # now that nothing can be refused any more
     for artifact, role in missing:
         note(f"measuring: {artifact.name}, {role}")
         numbers = bench.measure(artifact, role)
@@ -100,18 +107,32 @@ class _Bench:
     def __init__(self, config: ArtifactConfig, artifacts: list[Artifact], note: Callable[[str], None]) -> None:
         self.config = config
         note(f"loading {model_title(config.model)}")
-        model = load_model(config.model, config.device)
-        self.hooks = TransformerLensHooks(model)
-        self.layer = _layer(model, config, artifacts)
+        model = load_model(config.model, config.device, plain=True)
+        self.hooks = hooks_of(model)
+        self.layer, self.pair = _layer(self.hooks, config, artifacts)
         note("cutting the text into prompts")
-        tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, config.held_out_prompts)
-        exclude = torch.tensor(get_special_token_ids(model.tokenizer))
-        block = config.block if config.block is not None else _block(self.layer)
+        tokens = cut_prompts(
+            config.text, model.tokenizer, config.context_size, config.seed, config.held_out_prompts, hooks=self.hooks
+        )
+        exclude = config.rows.left_out(model.tokenizer)
+        block = block_of(self.layer.hook_in) or 0
         self.held_out = HeldOut(self.hooks, self.layer, block, tokens, None, config, exclude)
         self.tokens = tokens[: config.spliced_prompts].to(self.hooks.device)
-        self.kept = ~torch.isin(self.tokens, exclude.to(self.hooks.device))
+        self.kept = self.held_out.kept.mask[: config.spliced_prompts].to(self.hooks.device)
         for artifact in artifacts:
             _require_fit(artifact, self.held_out.rows.x, self.held_out.outputs)
+
+    def notices(self, artifacts: list[Artifact]) -> list[str]:
+        """What has to be said of the tensors that are measured between."""
+        found = []
+        if self.pair.declared is not None:
+            declared = " and ".join(self.pair.declared)
+            found.append(f"measured between {self.pair.hook_in} and {self.pair.hook_out}; the files say {declared}")
+        for artifact in artifacts:
+            warning = mismatch_warning(self.hooks, artifact.transcoder, self.tokens, self.layer, self.kept)
+            if warning is not None:
+                found.append(f"{artifact.name}: {warning}")
+        return found
 
     @cached_property
     def spectrum_rows(self) -> Tensor:
@@ -147,19 +168,17 @@ class _Bench:
         )
 
 
-def _layer(model: Any, config: ArtifactConfig, artifacts: list[Artifact]) -> HookedLayer:
-    """The one that the config names, or the transcoders do."""
+def _layer(hooks: Hooks, config: ArtifactConfig, artifacts: list[Artifact]) -> tuple[HookedLayer, Pair]:
+    """The layer between the tensors that the transcoders name, or the config does."""
     transcoders = [artifact.transcoder for artifact in artifacts]
+    options = {"layer": config.block, "hook_in": config.hook_in, "hook_out": config.hook_out}
     try:
-        return layer_of(model, transcoders, block=config.block, hook_in=config.hook_in, hook_out=config.hook_out)
+        pair = pair_of(hooks, transcoders, **options, anyway=config.hooks_anyway)
+        return layer_at_pair(hooks, pair, autoencoder=config.autoencoder), pair
+    except NamesNoLayer as error:
+        raise TrainConfigError(f"{error}: pass --layer, or --hook-in and --hook-out") from error
     except ValueError as error:
-        raise TrainConfigError(f"{error}: pass --block, or --hook-in and --hook-out") from error
-
-
-def _block(layer: HookedLayer) -> int:
-    """That the layer is in, by its hook's name; 0 for one in none."""
-    parts = layer.hook_in.split(".")
-    return int(parts[1]) if parts[0] == "blocks" and parts[1].isdigit() else 0
+        raise TrainConfigError(str(error)) from error
 
 
 def _require_fit(artifact: Artifact, x: Tensor, y: Tensor) -> None:

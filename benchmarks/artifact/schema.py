@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.artifact.config import ArtifactConfig
 from faithfulness_plugin.benchmarks.held_out.schema import LayerRecord, Measured
+from faithfulness_plugin.benchmarks.language_model.rows import RowsRecord
 from faithfulness_plugin.benchmarks.schema import Record, Result
 
 Role = Literal["transcoder", "shuffled decoder", "mean ablation"]
@@ -20,8 +21,13 @@ class EffectRecord(Record):
     """Of one change, at the residual stream after one block."""
 
     stage: str
-    error: float = Field(description="E||E_t - E_f||^2 / E||E_f||^2; 0 is best, 1 says that nothing of it is there")
-    cosine: float = Field(description="mean of cos(E_t, E_f) over prompts; 1 is best")
+    error: float | None = Field(
+        description="E||E_t - E_f||^2 / E||E_f||^2; 0 is best, 1 says that nothing of it is there; None where the "
+        "change does nothing in the model"
+    )
+    cosine: float | None = Field(
+        description="mean of cos(E_t, E_f) over the prompts that the change moves; 1 is best; None where it moves none"
+    )
 
 
 class DeletionRecord(Record):
@@ -47,7 +53,7 @@ class ArtifactNumbers(Measured):
         description="of the same change at one token of each prompt, in the model and in the spliced model. input: "
         "half-way to another token's; feature: what its largest feature writes is taken away"
     )
-    deletion: DeletionRecord | None = Field(description="None without features")
+    deletion: DeletionRecord | None = Field(description="None without features, or where they change no answer")
 
 
 class ArtifactResult(Result):
@@ -58,6 +64,14 @@ class ArtifactResult(Result):
     model: str
     config: ArtifactConfig
     layer: LayerRecord | None = None
+    rows: list[RowsRecord] = Field(
+        default_factory=list,
+        exclude_if=lambda rows: not rows,
+        description="which held-out rows count, layer by layer",
+    )
+    notices: list[str] = Field(
+        default_factory=list, description="on the tensors that are measured between, where they look wrong"
+    )
     measured: list[ArtifactNumbers] = Field(default_factory=list)
 
     @property

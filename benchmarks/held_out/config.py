@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource
+from faithfulness_plugin.benchmarks.language_model.rows import EVERY_ROW, RowSettings, require_rows
 from faithfulness_plugin.benchmarks.schema import Record
 
 
@@ -20,6 +21,7 @@ class HeldOutConfig(Record):
     spliced_prompts: int = Field(default=16, ge=1, description="of these, those that the spliced model is run on")
     jacobian_rows: int = Field(default=8, ge=1, description="a held-out prompt, for whole Jacobians")
     response_rows: int = Field(default=32, ge=1, description="a held-out prompt, for response curves")
+    rows: RowSettings = Field(default=EVERY_ROW, exclude_if=lambda rows: rows == EVERY_ROW)
     distances: list[float] = Field(default=[0.1, 0.25, 0.5, 0.75, 1.0], min_length=1)
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -32,6 +34,7 @@ class HeldOutConfig(Record):
 
     @model_validator(mode="after")
     def _has_enough_prompts(self) -> "HeldOutConfig":
+        require_rows(self.rows, self.context_size)
         if self.spliced_prompts > self.held_out_prompts:
             raise ValueError(f"spliced_prompts: there are {self.held_out_prompts} held-out prompts")
         return self

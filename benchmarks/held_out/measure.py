@@ -1,6 +1,6 @@
 """A layer, and a transcoder of it, on held-out prompts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.adapters.fill import rows_at
+from faithfulness_plugin.adapters.fill import rows_at, rows_kept
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.adapters.kept_rows import kept_rows
+from faithfulness_plugin.adapters.left_out import LeftOut
 from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
 from faithfulness_plugin.benchmarks.held_out.config import HeldOutConfig
 from faithfulness_plugin.benchmarks.held_out.schema import (
@@ -21,12 +23,14 @@ from faithfulness_plugin.benchmarks.held_out.schema import (
     Measured,
     PassageRecord,
 )
+from faithfulness_plugin.benchmarks.language_model.rows import RowsRecord, say_rows
 from faithfulness_plugin.jacobian.exact import JacobianProducts
 from faithfulness_plugin.layer import layer_output
 from faithfulness_plugin.metrics.jacobian_error import ByDirections, jacobian_products
 from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
 from faithfulness_plugin.metrics.response import Answers, answers
+from faithfulness_plugin.metrics.variance_concentration import variance_concentration
 from faithfulness_plugin.probes import difference, pair, rademacher
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.transcoders.skip import output_of
@@ -66,22 +70,31 @@ class HeldOut:
         tokens: Int[Tensor, "prompts pos"],
         passage: Int[Tensor, "1 passage_pos"] | None,
         config: HeldOutConfig,
-        exclude: Tensor,
+        exclude: Tensor | LeftOut,
     ) -> None:
         self.layer, self.block, self.config, name = layer, block, config, layer.hook_in
-        parts = [rows_at(hooks, {name}, prompt[None], exclude)[name] for prompt in tokens]
+        self.kept = kept_rows(hooks, layer, tokens, exclude, batch_size=config.prompts_per_pass)
+        each = zip(tokens, self.kept.mask, strict=True)
+        parts = [rows_kept(hooks, {name}, prompt[None], mask[None])[name] for prompt, mask in each]
         prompt = torch.repeat_interleave(torch.tensor([len(rows) for rows in parts], device=parts[0].device))
         self.rows = Rows(torch.cat(parts), prompt, len(parts))
-        self.passage = None if passage is None else rows_at(hooks, {name}, passage, exclude)[name]
+        self.passage = None if passage is None else rows_at(hooks, {name}, passage, self.kept.exclude)[name]
         spliced = tokens[: config.spliced_prompts].to(hooks.device)
         self.evaluator = TranscoderEvaluator(
-            hooks, {"t": layer}, spliced, exclude=exclude, batch_size=config.prompts_per_pass
+            hooks, {"t": layer}, spliced, exclude=self.kept.exclude, batch_size=config.prompts_per_pass
         )
 
     @cached_property
     def outputs(self) -> Float[Tensor, "rows d_out"]:
         """f at every row."""
         return layer_output(self.layer, self.rows.x)
+
+    def said_rows(self, say: Callable[[str], None]) -> RowsRecord:
+        """Which rows counted; says so, and warns where a few of them make most of the variance."""
+        varies = bool((self.outputs != self.outputs[0]).any())
+        spread = variance_concentration(self.outputs) if varies else None
+        say_rows(say, f"rows at {self.layer.hook_in}", self.kept.counts, spread)
+        return RowsRecord.of(self.layer.hook_in, self.kept.counts, spread)
 
     @cached_property
     def for_jacobians(self) -> Rows:

@@ -86,6 +86,7 @@ class Passage:
             seed=trained.config.seed,
             device="cpu",
             memory=config.memory,
+            rows=trained.config.rows,
             more=lambda tokenizer: self._prompts(tokenizer, config),
             note=note,
         )

@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
-from faithfulness_plugin.adapters.sae_lens.layers import layer_of
-from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
+from faithfulness_plugin.adapters.any_model import hooks_of
+from faithfulness_plugin.adapters.declared_hooks import declared_hooks
+from faithfulness_plugin.adapters.ranked_pairs import mismatch_warning
+from faithfulness_plugin.adapters.replaced_layer import NamesNoLayer, layer_at_pair, pair_of
 from faithfulness_plugin.benchmarks.imported import imported
 from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
+from faithfulness_plugin.benchmarks.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
 from faithfulness_plugin.inspection.text import text_sample
+from faithfulness_plugin.inspection.token_text import TokenText
 from faithfulness_plugin.layer import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 from faithfulness_plugin.seeds import derived_seed
@@ -25,6 +28,9 @@ from faithfulness_plugin.terminal import one_line
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 from faithfulness_plugin.toy.inputs import AbsInputs
+
+FEW = 4
+"""Prompts on which the tensors of the block are compared."""
 
 
 class SubjectError(ValueError):
@@ -40,6 +46,8 @@ class Subject:
     name: str
     circuits: Sequence[Circuit] = ()
     kinks: bool = False
+    notices: Sequence[str] = ()
+    """On the tensors that are looked at, where they look wrong."""
     token_text: Callable[[int], str] | None = field(default=None, repr=False)
 
 
@@ -77,11 +85,13 @@ def text_subject(
     block: int | None,
     hook_in: str | None = None,
     hook_out: str | None = None,
+    hooks_anyway: bool = False,
     n_tokens: int,
     context_size: int,
     seed: int,
     device: str,
     memory: float = MEMORY,
+    rows: RowSettings = EVERY_ROW,
     more: Callable[[Any], Tensor] | None = None,
     note: Callable[[str], None] = lambda _: None,
     on_prompts: Callable[[int], None] = lambda _: None,
@@ -90,26 +100,37 @@ def text_subject(
 
     Args:
         model_named: by the transcoders' metadata, where another model is looked at on purpose.
+        rows: which of them count.
         more: from the tokenizer, prompts [n, context_size] to be read as well.
 
-    Raises SubjectError for a layer that there is not, TrainConfigError for a model or a text.
+    Raises SubjectError for a layer that there is not, TrainConfigError for a model or a text that cannot be had, or for
+    prompts that do not fit the model.
     """
     note(f"loading {model_title(model_source)}")
-    model = load_model(model_source, device)
+    model = load_model(model_source, device, plain=True)
+    hooks = hooks_of(model)
+    autoencoder = any(declared_hooks(transcoder).autoencoder for transcoder in transcoders)
     try:
-        layer = layer_of(model, transcoders, block=block, hook_in=hook_in, hook_out=hook_out)
-    except ValueError as error:
+        pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway)
+        layer = layer_at_pair(hooks, pair, autoencoder=autoencoder)
+    except NamesNoLayer as error:
         raise SubjectError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
+    except ValueError as error:
+        raise SubjectError(str(error)) from error
     note("cutting the text into prompts")
-    wanted = -(-n_tokens // (context_size - 1))  # every prompt begins with a token that is left out
-    tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1)
+    wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
+    tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
     if more is not None:
         tokens = torch.cat([tokens, more(model.tokenizer)])
     note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
-    exclude = torch.tensor(get_special_token_ids(model.tokenizer))
-    sample = text_sample(
-        TransformerLensHooks(model), layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts
-    )
+    exclude = rows.left_out(model.tokenizer)
+    sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
     title = model_title(model_source) + ("" if model_named is None else f" (the transcoder names {model_named})")
     name = f"{title}, {layer.hook_in} to {layer.hook_out}"
-    return Subject(layer, sample, name, token_text=lambda token: model.tokenizer.decode([token]))
+    if pair.declared is not None:
+        name += f" (the transcoder says {' to '.join(pair.declared)})"
+    kept = exclude.places(tokens[:FEW])
+    warnings = [mismatch_warning(hooks, t, tokens[:FEW].to(hooks.device), layer, kept) for t in transcoders]
+    notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
+    name += "".join(f". Warning: {notice}" for notice in notices)
+    return Subject(layer, sample, name, notices=notices, token_text=TokenText(model.tokenizer))

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from faithfulness_plugin.benchmarks.language_model.rows import EVERY_ROW, RowSettings, require_rows
 from faithfulness_plugin.benchmarks.schema import Record
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.terminal import one_line
@@ -89,6 +90,7 @@ class TrainConfig(Record):
     held_out_prompts: int = Field(default=16, ge=1, description="for evaluation, never trained on")
     evaluations: int = Field(default=1, ge=1, description="after equal parts of the training; one more before it")
     checkpoints: int = Field(default=4, ge=0, description="on the way; an interrupted run leaves one anyway")
+    rows: RowSettings = Field(default=EVERY_ROW, exclude_if=lambda rows: rows == EVERY_ROW)
     device: Literal["cpu", "cuda"] = "cpu"
     prefetch: int = Field(default=0, ge=0, description="batches that a second thread makes ahead")
     seed: int = Field(default=0, ge=0, lt=2**61, description="the first; of the prompts' order as well")
@@ -111,9 +113,10 @@ class TrainConfig(Record):
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":
-        if self.buffer_prompts * self.context_size < self.batch_size:
+        require_rows(self.rows, self.context_size)
+        if self.buffer_rows < self.batch_size:
             raise ValueError(
-                f"buffer_prompts x context_size = {self.buffer_prompts * self.context_size} rows do not hold one batch "
+                f"buffer_prompts x context_size = {self.buffer_rows} rows do not hold one batch "
                 f"of {self.batch_size}: raise buffer_prompts"
             )
         if self.tokens < self.batch_size:
@@ -132,9 +135,14 @@ class TrainConfig(Record):
         return -(-self.held_out_prompts // self.prompts_per_pass) * self.prompts_per_pass
 
     @property
+    def buffer_rows(self) -> int:
+        """Rows that the buffer holds."""
+        return self.buffer_prompts * (self.context_size - self.rows.skip_first)
+
+    @property
     def rows_needed(self) -> int:
         """Tokens of text that go into the buffer by the end: some are never served."""
-        capacity = self.buffer_prompts * self.context_size
+        capacity = self.buffer_rows
         served = max(1, int(capacity * (1 - MIXED)) // self.batch_size) * self.batch_size
         rounds = -(-self.n_steps * self.batch_size // served)
         return capacity + (rounds - 1) * served

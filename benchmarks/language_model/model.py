@@ -11,8 +11,11 @@ from faithfulness_plugin.benchmarks.language_model.config import OFFLINE_MODEL, 
 from faithfulness_plugin.terminal import one_line
 
 
-def load_model(source: ModelSource, device: str) -> Any:
-    """A TransformerBridge, in eval mode, that no gradient reaches.
+def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
+    """A TransformerBridge, in eval mode, that no gradient reaches, with its tokenizer.
+
+    Args:
+        plain: a plain Hugging Face model will do where TransformerLens has no bridge for its architecture.
 
     Raises TrainConfigError where it cannot be had: no such model, no network, a download that was interrupted, no CUDA.
     """
@@ -30,7 +33,16 @@ def load_model(source: ModelSource, device: str) -> Any:
             raise TrainConfigError(str(error)) from error
     else:
         model, tokenizer = _from_hub_or_folder(source.name, dtype)
-    bridge = TransformerBridge.boot_transformers(source.name, hf_model=model, tokenizer=tokenizer, device=device)
+    try:
+        bridge = TransformerBridge.boot_transformers(source.name, hf_model=model, tokenizer=tokenizer, device=device)
+    except Exception as error:  # whatever TransformerLens makes of an architecture that it does not know
+        if not plain:
+            raise TrainConfigError(
+                f"model {source.name}: TransformerLens has no bridge for a {type(model).__name__} ({one_line(error)}), "
+                "and training needs one: use another model"
+            ) from error
+        bridge = model.to(device)
+        bridge.tokenizer = tokenizer
     return bridge.eval().requires_grad_(False)
 
 

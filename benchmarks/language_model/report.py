@@ -5,6 +5,7 @@ from itertools import product
 from faithfulness_plugin.benchmarks.language_model.result import Evaluation, StepCost, TrainResult
 from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table
 from faithfulness_plugin.benchmarks.statistics import interval
+from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
 
 COLUMNS = {
     "FVU": "fvu",
@@ -61,6 +62,10 @@ def tables(result: TrainResult) -> str:
         "held-out tokens.",
         evaluation_table(result),
     ]
+    for block in config.blocks:
+        of = next((t.evaluations[-1] for t in result.transcoders if t.block == block), None)
+        if of is not None and (why := undefined_ce_recovered(of.ce_zero, of.ce_clean)):
+            text.append(f"Block {block}: {why}")
     if result.speed is not None:
         text += [speed_table(result), f"The term slows the run down by a factor of {result.speed.slow_down:.2f}."]
     return "\n\n".join(text)

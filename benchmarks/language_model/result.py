@@ -6,6 +6,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.language_model.config import TrainConfig
+from faithfulness_plugin.benchmarks.language_model.rows import RowsRecord
 from faithfulness_plugin.benchmarks.schema import Record, Result
 
 
@@ -75,6 +76,9 @@ class TrainResult(Result):
     model: str
     config: TrainConfig
     from_stores: bool = Field(default=False, description="trained from stores of derivatives, not from the model")
+    rows: list[RowsRecord] = Field(
+        default_factory=list, exclude_if=lambda rows: not rows, description="which held-out rows count, layer by layer"
+    )
     transcoders: list[Trained] = Field(default_factory=list)
     speed: Speed | None = Field(default=None, description="of the first transcoder with the term, if there is one")
     peak_memory: int | None = Field(default=None, description="of the process, in bytes")

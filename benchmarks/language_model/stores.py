@@ -13,6 +13,7 @@ from torch import Tensor
 
 from faithfulness_plugin.adapters.fill import Filling, fill
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks, told
+from faithfulness_plugin.adapters.left_out import LeftOut
 from faithfulness_plugin.derivatives import DerivativeStore, StoreError
 
 
@@ -36,7 +37,7 @@ def filled_stores(
     *,
     model: str,
     width: int,
-    exclude: Int[Tensor, " ids"],
+    exclude: LeftOut,
     prompts_per_shard: int,
     prompts_per_pass: int,
     dtype: str,
@@ -49,7 +50,7 @@ def filled_stores(
         tokens: the prompts to train on.
         model: its title.
         width: of every layer, d_model.
-        exclude: token ids whose rows are left out.
+        exclude: which rows are left out.
         on_shard: called with the number of a shard that was made, and how many there are.
 
     Raises StoreError for a store that was made from another model, layer or text, keeps other derivatives, is being
@@ -62,9 +63,13 @@ def filled_stores(
             "model": model,
             "layer": told(of.layer, width, hooks.device),
             "text": f"{len(tokens)} prompts of {tokens.shape[1]} tokens ({_digest(tokens)})",
-            "tokens left out": f"{sorted(exclude.tolist())}",
+            "tokens left out": f"{sorted(exclude.token_ids)}",
             "prompts a shard": f"{prompts_per_shard}",
         }
+        if exclude.skip_first:
+            source["positions left out"] = f"the first {exclude.skip_first}"
+        if exclude.norms_above is not None:
+            source["norms left out"] = f"above {exclude.norms_above:g} times the median"
         if of.repeated is not None:
             source["repeated"] = f"{of.repeated.shape[1]} tokens ({_digest(of.repeated)}) in {of.share:g} of the rows"
         store = DerivativeStore.create(

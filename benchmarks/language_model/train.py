@@ -14,10 +14,13 @@ from sae_lens.config import LoggingConfig
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
 
 from faithfulness_plugin.adapters.sae_lens import faithful_runner
+from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
 from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
+from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.benchmarks.language_model.config import MIXED, Arm, TrainConfig
 from faithfulness_plugin.benchmarks.language_model.model import load_model, mlp_layers, model_title
 from faithfulness_plugin.benchmarks.language_model.result import Evaluation, Trained, TrainResult
+from faithfulness_plugin.benchmarks.language_model.rows import RowsRecord, say_rows
 from faithfulness_plugin.benchmarks.language_model.speed import measure
 from faithfulness_plugin.benchmarks.language_model.text import load_prompts
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
@@ -57,7 +60,7 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
     note(f"loading {result.model}")
     model = load_model(config.model, config.device)
     note("cutting the text into prompts")
-    prompts = load_prompts(config, model.tokenizer)
+    prompts = load_prompts(config, model.tokenizer, TransformerLensHooks(model))
     note("looking at the layers")
     layers = mlp_layers(model, config.blocks)
     runner_config = _runner_config(config, out, model.cfg.d_model)
@@ -70,15 +73,18 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
             override_sae=saes,
             layer={arm.name: layers[arm.block] for arm in config.arms()},
             evaluate_every=-(-config.n_steps // config.evaluations),
+            norms_above=config.rows.norms_above,
             repeat=config.text.repeat,
             resume=not begin_anew,
             overwrite=begin_anew,
         )
+    result = result.model_copy(update={"rows": said_rows(runner.matched.evaluator, note)})
     write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))  # from here on there is something to go on with
     note(f"training {len(saes)} transcoders")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All samples in the training dataset have been exhausted")
         trained = runner.run()
+    prompts.say_what_was_passed_by()
     matched = next((arm.name for arm in config.arms() if arm.coefficient > 0), None)
     speed = None
     if matched is not None:
@@ -129,7 +135,8 @@ def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrai
         n_batches_in_buffer=config.buffer_prompts,
         n_eval_batches=config.held_out // config.prompts_per_pass,
         activations_mixing_fraction=MIXED,
-        exclude_special_tokens=True,
+        exclude_special_tokens=not config.rows.special_tokens,
+        seqpos_slice=(config.rows.skip_first, None) if config.rows.skip_first else (None,),
         device=config.device,
         prefetch_llm_batches=config.prefetch,
         seed=config.seed,
@@ -143,6 +150,21 @@ def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrai
         output_path=str(out / TRANSCODERS),
         logger=LoggingConfig(log_to_wandb=config.wandb),
     )
+
+
+def said_rows(evaluator: TranscoderEvaluator | None, say: Callable[[str], None]) -> list[RowsRecord]:
+    """Which held-out rows count at each layer; says so, and warns where a few of them make most of the variance."""
+    if evaluator is None:
+        return []
+    found: dict[tuple[str, str], RowsRecord] = {}
+    for name, spread in evaluator.concentration().items():
+        layer = evaluator.layers[name]
+        place = (layer.hook_in, layer.hook_out)
+        if place not in found:
+            counts = evaluator.kept[place].counts
+            say_rows(say, f"held-out rows at {layer.hook_in}", counts, spread)
+            found[place] = RowsRecord.of(layer.hook_in, counts, spread)
+    return list(found.values())
 
 
 def peak_memory() -> int:

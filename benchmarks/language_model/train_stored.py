@@ -5,9 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from sae_lens.util import get_special_token_ids
-
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer
 from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
 from faithfulness_plugin.adapters.sae_lens.model_card import write_card
@@ -16,9 +13,10 @@ from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.benchmarks.language_model.config import Arm, TextSource, TrainConfig, TrainConfigError
 from faithfulness_plugin.benchmarks.language_model.model import load_model, mlp_layers
 from faithfulness_plugin.benchmarks.language_model.result import Evaluation, Trained, TrainResult
+from faithfulness_plugin.benchmarks.language_model.rows import RowSettings
 from faithfulness_plugin.benchmarks.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
-from faithfulness_plugin.benchmarks.language_model.train import CHECKPOINTS, TRANSCODERS, peak_memory
+from faithfulness_plugin.benchmarks.language_model.train import CHECKPOINTS, TRANSCODERS, peak_memory, said_rows
 from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
 from faithfulness_plugin.benchmarks.schema import write_text
 from faithfulness_plugin.derivatives import DerivativeStore, StoredRows, StoreError
@@ -59,6 +57,7 @@ def complete_from_stores(
         try:
             require_shares(config.batch_size, processes.size)
             model = _Model(config, result, stores, note)
+            result = result.model_copy(update={"rows": model.rows})
         except (TrainConfigError, StoreError) as error:
             problem = error
     if processes.from_first(problem is not None):
@@ -113,7 +112,7 @@ def _train(
     if model is None or before is None:
         return None
     layer = model.layers[arm.block]
-    note_origin(transcoder, model.title, layer, config.text)
+    note_origin(transcoder, model.title, layer, config.text, config.rows)
     after = model.evaluated(arm, transcoder, n_steps)
     folder = out / TRANSCODERS / arm.name
     transcoder.save_inference_model(folder)
@@ -125,10 +124,11 @@ def _folder(stores: Path, block: int) -> Path:
     return stores / f"block{block}"
 
 
-def note_origin(transcoder: Any, model: str, layer: HookedLayer, text: TextSource) -> None:
+def note_origin(transcoder: Any, model: str, layer: HookedLayer, text: TextSource, rows: RowSettings) -> None:
     """What SAELens's runner would note of where a transcoder belongs."""
     metadata = transcoder.cfg.metadata
-    metadata.model_name, metadata.exclude_special_tokens = model, True
+    metadata.model_name, metadata.exclude_special_tokens = model, not rows.special_tokens
+    metadata.seqpos_slice = (rows.skip_first, None) if rows.skip_first else (None,)
     metadata.hook_name, metadata.hook_name_out = layer.hook_in, layer.hook_out
     metadata.dataset_path = ", ".join(text.files) or text.name
 
@@ -141,12 +141,11 @@ class _Model:
         note(f"loading {result.model}")
         model = load_model(config.model, config.device)
         note("cutting the text into prompts")
-        exclude = torch.tensor(get_special_token_ids(model.tokenizer))
-        wanted = -(-config.tokens // (config.context_size - 1))  # every prompt begins with a special token
+        hooks, exclude = TransformerLensHooks(model), config.rows.left_out(model.tokenizer)
+        wanted = -(-config.tokens // config.rows.per_prompt(config.context_size, model.tokenizer))
         n, least = config.held_out + wanted, config.held_out + 2 if config.text.repeat else None
-        tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, n, least)
+        tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, n, least, hooks)
         held_out, stored = tokens[: config.held_out], tokens[config.held_out :]
-        hooks = TransformerLensHooks(model)
         self.layers = mlp_layers(model, config.blocks)
         width = model.cfg.d_model
         jacobian = config.transcoder_config(width, width, 1.0).jacobian
@@ -171,6 +170,8 @@ class _Model:
             )
             for block, layer in self.layers.items()
         }
+
+        self.rows = [record for of in self.evaluators.values() for record in said_rows(of, note)]
 
     def evaluated(self, arm: Arm, transcoder: Any, step: int) -> Evaluation:
         """On the held-out prompts."""

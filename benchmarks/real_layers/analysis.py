@@ -63,7 +63,7 @@ class Gain(NamedTuple):
     change: Interval
     """Of the error, as a part of what it was."""
     of_distance: Interval | None
-    """How much of the distance to the floor is gone, where there is a floor."""
+    """How much of the distance to the floor is gone, where there is a floor below the error without a term."""
 
 
 def gain(
@@ -90,9 +90,11 @@ def gain(
 
     def of_distance(sums: np.ndarray) -> np.ndarray:
         ours, theirs, lowest = (ratio(sums[..., i : i + 2]).mean(-1) for i in (0, 2, 4))
-        return (theirs - ours) / (theirs - lowest)
+        distance = np.where(theirs > lowest, theirs - lowest, np.nan)
+        return (theirs - ours) / distance
 
-    return Gain(bootstrap(pairs, change), bootstrap(pairs, of_distance))
+    there_is = np.isfinite(of_distance(np.stack(pairs).sum(-1)[None])).all()
+    return Gain(bootstrap(pairs, change), bootstrap(pairs, of_distance) if there_is else None)
 
 
 def of_arm(result: RealLayersResult, block: int, kind: Kind, arm: Arm, *, repeated: bool = False) -> list[Trained]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens.util import get_special_token_ids
 
 from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
@@ -70,6 +69,7 @@ def complete(
     if not missing:
         return result
     bench = _Bench(result, stores, note)
+    result = result.model_copy(update={"rows": result.rows or bench.rows})
     if begin_anew:
         for folder in (out / CHECKPOINTS, out / TRANSCODERS):
             shutil.rmtree(folder, ignore_errors=True)  # of the result that is replaced
@@ -102,11 +102,10 @@ class _Bench:
         self.width = model.cfg.d_model
         note("cutting the text into prompts")
         n_prompts = config.held_out_prompts + config.stored_prompts
-        tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, n_prompts)
+        hooks, exclude = TransformerLensHooks(model), config.rows.left_out(model.tokenizer)
+        tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, n_prompts, hooks=hooks)
         held_out, stored = tokens[: config.held_out_prompts], tokens[config.held_out_prompts :]
-        exclude = torch.tensor(get_special_token_ids(model.tokenizer))
         passage = None if config.passage is None else self._tokens(config.passage.text, model.tokenizer)
-        hooks = TransformerLensHooks(model)
         layers = mlp_layers(model, config.blocks)
         wanted = {
             (block, repeated): Wanted(
@@ -145,6 +144,7 @@ class _Bench:
             block: HeldOut(hooks, layer, block, held_out, measured_at.get(block), config, exclude)
             for block, layer in layers.items()
         }
+        self.rows = [of.said_rows(note) for of in self.held_out.values()]
 
     def _tokens(self, text: str, tokenizer: Any) -> torch.Tensor:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -159,7 +159,7 @@ class _Bench:
         rows = StoredRows(
             self.stores[run.block, run.repeated], run.arm.jacobian, batch_size=config.batch_size, seed=run.seed
         )
-        note_origin(transcoder, self.model_title, self.held_out[run.block].layer, config.text)
+        note_origin(transcoder, self.model_title, self.held_out[run.block].layer, config.text, config.rows)
         last = latest_checkpoint(checkpoint)
         left = config.n_steps - (0 if last is None else int(last.name.removeprefix("step_")))
         begun = time.perf_counter()

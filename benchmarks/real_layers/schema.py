@@ -6,6 +6,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.held_out.schema import LayerRecord, Measured
+from faithfulness_plugin.benchmarks.language_model.rows import RowsRecord
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
 from faithfulness_plugin.benchmarks.schema import Result
@@ -32,6 +33,11 @@ class RealLayersResult(Result):
     schema_version: Literal[2] = 2
     model: str
     config: RealLayersConfig
+    rows: list[RowsRecord] = Field(
+        default_factory=list,
+        exclude_if=lambda rows: not rows,
+        description="which held-out rows count, layer by layer",
+    )
     layers: list[LayerRecord] = Field(default_factory=list)
     trained: list[Trained] = Field(default_factory=list)
 

@@ -26,6 +26,7 @@ from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
 from faithfulness_plugin.benchmarks.schema import Interval
 from faithfulness_plugin.benchmarks.statistics import interval
+from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
 
 PAIR, DIFFERENCE, ISOTROPIC = "pairs", "differences", "isotropic"
 DIRECTIONS: dict[str, Directions] = {PAIR: "data", DIFFERENCE: "difference", ISOTROPIC: "isotropic"}
@@ -37,6 +38,8 @@ def tables(result: RealLayersResult) -> str:
     for block, kind in groups_of(result):
         parts += [f"**Block {block}, {kind.name}.** {floors(result, block, kind)}", errors(result, block, kind)]
         parts.append(cosines(result, block, kind))
+        if why := undefined_ce_recovered(result.layer(block).ce_zero, result.layer(block).ce_clean):
+            parts.append(why)
         if matched_arms(result, block, kind):
             parts += ["Against no term:", gains(result, block, kind)]
     if any(t.repeated for t in result.trained):
@@ -106,7 +109,6 @@ def gains(result: RealLayersResult, block: int, kind: Kind) -> str:
         others = [jacobian_error(DIRECTIONS[name]) for name in (DIFFERENCE, ISOTROPIC)]
         changes = [gain_in(result, block, kind, arm, read) for read in (fvu, response_error("difference"))]
         changes += [pair, *(gain_in(result, block, kind, arm, read) for read in others)]
-        assert pair.of_distance is not None
         rows.append([arm.name, *(_percent(g.change) for g in changes), _percent(pair.of_distance)])
     return markdown_table(header, rows)
 
@@ -120,7 +122,6 @@ def overview(result: RealLayersResult) -> str:
         for arm in matched_arms(result, block, kind):
             pair = gain_in(result, block, kind, arm, jacobian_error("data"), "data")
             others = [gain_in(result, block, kind, arm, read).change for read in (fvu, response_error("difference"))]
-            assert pair.of_distance is not None
             changes = (others[0], pair.change, pair.of_distance, others[1])
             rows.append([f"{block}", arm.name, *map(_percent, changes)])
     return "\n\n".join([summary(result), markdown_table(header, rows), verdicts(result, [kind])])
@@ -172,7 +173,9 @@ def beside_the_line(result: RealLayersResult, block: int) -> str:
     )
 
 
-def _percent(of: Interval) -> str:
+def _percent(of: Interval | None) -> str:
+    if of is None:
+        return "—"
     ends = "" if of.low is None or of.high is None else f" [{100 * of.low:+.1f}, {100 * of.high:+.1f}]"
     return f"{100 * of.mean:+.1f} %{ends}"
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from faithfulness_plugin import train_transcoder
 from faithfulness_plugin.adapters.fill import rows_at
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.adapters.left_out import LeftOut
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, mlp_layer
 from faithfulness_plugin.benchmarks.language_model.config import TrainConfigError
 from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
@@ -58,8 +59,8 @@ def _measured(result: StoreSpeedResult, folder: Path, note: Callable[[str], None
     c = result.config
     note(f"loading {result.model}")
     model = load_model(c.model, "cpu")
-    tokens = cut_prompts(c.text, model.tokenizer, c.context_size, c.seed, c.prompts)
     hooks, exclude = TransformerLensHooks(model), torch.tensor(get_special_token_ids(model.tokenizer))
+    tokens = cut_prompts(c.text, model.tokenizer, c.context_size, c.seed, c.prompts, hooks=hooks)
     try:
         layer = mlp_layer(model, c.block)
     except ValueError as error:
@@ -72,7 +73,7 @@ def _measured(result: StoreSpeedResult, folder: Path, note: Callable[[str], None
         tokens,
         model=result.model,
         width=model.cfg.d_model,
-        exclude=exclude,
+        exclude=LeftOut.of(exclude),
         prompts_per_shard=c.prompts_per_shard,
         prompts_per_pass=c.prompts_per_pass,
         dtype=c.model.dtype,

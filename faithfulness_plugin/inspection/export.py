@@ -13,6 +13,7 @@ from faithfulness_plugin.inspection.details import AFTER, BEFORE
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins
+from faithfulness_plugin.inspection.token_text import TokenText, shown
 
 NUMBERS = (
     "firing_rate",
@@ -53,7 +54,7 @@ def write_records(
     Args:
         inspections: the transcoders; a column names them.
         path: .parquet or .jsonl; written whole or not at all.
-        token_text: of a token id, for samples of text.
+        token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text.
         directions: W_enc^i and W_dec^i as well.
 
     Raises:
@@ -98,15 +99,24 @@ class Contexts:
 
     def __init__(self, origins: Origins, token_text: Callable[[int], str]) -> None:
         self.origins = origins
-        self.texts = {token: token_text(token) for token in origins.tokens.unique().tolist()}
+        self.parts = [shown(token_text, prompt) for prompt in origins.tokens.tolist()]
+        self.whole_characters = isinstance(token_text, TokenText)
 
     def token(self, row: int) -> str:
-        """At a row."""
-        return self.texts[int(self.origins.tokens[self.origins.prompt[row], self.origins.position[row]])]
+        """At a row: of a token that only continues a character, the character."""
+        parts, at = self._place(row)
+        return parts[self._first(parts, at)]
 
     def around(self, row: int) -> str:
-        """The tokens around it."""
-        prompt, at = int(self.origins.prompt[row]), int(self.origins.position[row])
-        return "".join(
-            self.texts[t] for t in self.origins.tokens[prompt, max(0, at - BEFORE) : at + AFTER + 1].tolist()
-        )
+        """The text around it. It begins with a whole character, and so with a token or two more if need be."""
+        parts, at = self._place(row)
+        return "".join(parts[self._first(parts, max(0, at - BEFORE)) : at + AFTER + 1])
+
+    def _place(self, row: int) -> tuple[list[str], int]:
+        return self.parts[int(self.origins.prompt[row])], int(self.origins.position[row])
+
+    def _first(self, parts: list[str], at: int) -> int:
+        """The token that begins the character at a token."""
+        while self.whole_characters and at > 0 and not parts[at]:
+            at -= 1
+        return at

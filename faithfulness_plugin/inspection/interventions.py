@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from typing_extensions import override
 
+from faithfulness_plugin.adapters.any_model import hooks_of
+from faithfulness_plugin.adapters.declared_hooks import declared_hooks
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
-from faithfulness_plugin.adapters.sae_lens.layers import layer_of
+from faithfulness_plugin.adapters.replaced_layer import layer_of
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.metrics.downstream import Effect, effect
@@ -21,7 +24,7 @@ Do = Literal["ablate", "clamp", "steer"]
 Through = Literal["reading", "writing"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InterventionEffect(MetricResult):
     """What changing some features does in the model (f), and with the transcoder in the layer's place (t)."""
 
@@ -32,8 +35,11 @@ class InterventionEffect(MetricResult):
     """At how many rows (tokens) an activation was changed."""
     stages: tuple[str, ...]
     """Where the effects E_f and E_t were compared: the layer's output, or the residual stream block by block."""
-    cosine: tuple[float, ...]
-    """Of E_t and E_f at each stage, mean over prompts."""
+    cosine: tuple[float | None, ...]
+    """Of E_t and E_f at each stage, mean over the prompts (rows, of a bare layer) that the change moves in the model:
+    see `metrics.Effect`. None where it moves none."""
+    moved: tuple[int, ...]
+    """How many prompts (rows) these are."""
     error: tuple[float, ...]
     """E||E_t - E_f||^2 / E||E_f||^2 at each stage; 1 says that nothing of the effect is there, inf that only the
     transcoder has one."""
@@ -53,6 +59,17 @@ class InterventionEffect(MetricResult):
     def faithfulness(self) -> float:
         """The mean agreement: whether the features do to the rest of the model what the layer does there."""
         return sum(self.agreement) / len(self.stages)
+
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, `agreement` and `faithfulness`: ready for JSON, bar infinite errors."""
+        return {**super().to_dict(), "agreement": self.agreement, "faithfulness": self.faithfulness}
+
+    @override
+    def __repr__(self) -> str:
+        first = ("faithfulness", "agreement")  # a cosine does not see sizes, and may stand for few rows
+        said = self.to_dict()
+        return f"{type(self).__name__}({', '.join(f'{k}={said[k]!r}' for k in dict.fromkeys([*first, *said]))})"
 
 
 @torch.no_grad()
@@ -83,7 +100,8 @@ def intervene(
         features: one, or several that are changed together.
         layer: of a model, the one that the transcoder replaces (`mlp_layer(model, block)`); by default what its
             metadata say. Without a model, the layer itself.
-        model: HookedTransformer, HookedSAETransformer (nothing attached at this layer) or a bridge.
+        model: HookedTransformer, HookedSAETransformer (nothing attached at this layer), a bridge, or a plain Hugging
+            Face model.
         kept: tokens that the transcoder stands for and that are changed; all by default. The others are the layer's.
 
     Raises:
@@ -117,7 +135,8 @@ def intervene(
         through=through,
         changed=changed,
         stages=tuple(stages),
-        cosine=tuple(of.cosine for of in found),
+        cosine=tuple(of.cosine if of.moved else None for of in found),
+        moved=tuple(of.moved for of in found),
         error=tuple(of.error for of in found),
         size_layer=tuple(_size(of_layer[stage] - clean[stage]) for stage in stages),
         size_transcoder=tuple(_size(of_transcoder[stage] - seen.stages[stage]) for stage in stages),
@@ -139,9 +158,10 @@ def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer,
         if layer is None or not hasattr(layer, "hook_dict"):
             raise ValueError("pass the model, or as layer a bare layer with hooks (AbsNetwork)")
         return TransformerLensHooks(layer), HookedLayer("hook_in", "hook_out", layer), ["hook_out"]
-    hooks = TransformerLensHooks(model)
+    hooks = hooks_of(model)
     if layer is None:
-        if not getattr(transcoder.cfg.metadata, "hook_name", None):
+        declared = declared_hooks(transcoder)
+        if declared.hook_in is None and declared.layer is None:
             raise ValueError("the transcoder's metadata do not say which layer it replaces: pass layer=")
         layer = layer_of(model, [transcoder])
     return hooks, layer, stages_after(hooks, layer)
@@ -160,7 +180,7 @@ def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None,
 def _effect(clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor) -> Effect:
     """As `effect`, and for a layer that does not answer at all: nothing of what the transcoder does is there."""
     if torch.equal(clean, changed):
-        return Effect(error=0.0 if torch.equal(clean_spliced, changed_spliced) else inf, cosine=0.0)
+        return Effect(error=0.0 if torch.equal(clean_spliced, changed_spliced) else inf, cosine=0.0, moved=0)
     return effect(clean, changed, clean_spliced, changed_spliced)
 
 

@@ -11,8 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from faithfulness_plugin.adapters.left_out import LeftOutCounts
 from faithfulness_plugin.inspection.near_duplicates import RowSketches, near_duplicates
 from faithfulness_plugin.layer import Layer, layer_output
+from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, concentration_of
 
 GIB = 2**30
 MEMORY = 2.0
@@ -27,6 +29,8 @@ class Origins:
     position: Int[Tensor, " rows"]
     row_at: Int[Tensor, "prompts pos"]
     """The other way round: the row at each token, -1 for tokens that were left out."""
+    left_out: LeftOutCounts | None = None
+    """How many were left out, and why, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,15 @@ class RowSample:
     def spread(self, n: int) -> Int[Tensor, " n_or_fewer"]:
         """So many rows, evenly spread over all of them."""
         return torch.linspace(0, len(self) - 1, min(n, len(self))).long()
+
+    def concentration(self) -> VarianceConcentration | None:
+        """Whether a few rows make most of the output's variance; None where it is the same on all rows."""
+        if not self.variance:
+            return None
+        mean, energy = self.mean.double().cpu(), torch.zeros(len(self), dtype=torch.float64)
+        for start in range(0, len(self), 4096):
+            energy[start : start + 4096] = (self.y[start : start + 4096].double().cpu() - mean).square().sum(-1)
+        return concentration_of(energy)
 
     @property
     def copies(self) -> Int[Tensor, " groups"]:

@@ -1,5 +1,6 @@
 """A language model with a transcoder in a layer's place, changed at some tokens, and what later layers make of it."""
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Tokens
+from faithfulness_plugin.adapters.declared_hooks import block_of
+from faithfulness_plugin.adapters.hooked_layer import Hook, HookedLayer, Hooks, Tokens, read_and_write
 
 Change = Callable[[Tensor], Tensor]
 ACTS_POST = "hook_sae_acts_post"
@@ -20,11 +22,20 @@ AFTER_A_BLOCK = re.compile(r"blocks\.(\d+)\.hook_resid_post")
 def stages_after(hooks: Hooks, layer: HookedLayer) -> list[str]:
     """The residual stream after the layer's block and after each one behind it. Raises ValueError for a layer that is
     in no block, or a model without such hooks."""
-    block = re.match(r"blocks\.(\d+)\.", layer.hook_out)
-    stages = {int(match[1]): name for name in hooks.names if (match := AFTER_A_BLOCK.fullmatch(name))}
-    if block is None or int(block[1]) not in stages:
+    block, names = block_of(layer.hook_out), set(hooks.names)
+    stages = {int(match[1]): name for name in names if (match := AFTER_A_BLOCK.fullmatch(name))}
+    if block is not None and not stages:  # a plain model, whose blocks are modules in one list
+        try:
+            first = hooks.own_name(hooks.require(f"blocks.{block}.hook_resid_post"))
+        except ValueError:
+            first = ""
+        blocks = first.rpartition(".")[0]
+        stages = {
+            n: f"{blocks}.{n}" for n in itertools.takewhile(lambda n: f"{blocks}.{n}" in names, itertools.count())
+        }
+    if block is None or block not in stages:
         raise ValueError(f"{layer.hook_out} is in no block whose output the model has a hook for (hook_resid_post)")
-    return [stages[number] for number in sorted(stages) if number >= int(block[1])]
+    return [stages[number] for number in sorted(stages) if number >= block]
 
 
 @dataclass(frozen=True)
@@ -86,5 +97,5 @@ def run_spliced(
         return look
 
     seen_later = {name: keep(name) for name in stages if name != layer.hook_out}
-    logits = hooks.run(tokens, {layer.hook_in: read, layer.hook_out: write} | seen_later)
+    logits = hooks.run(tokens, read_and_write(layer, read, write) | seen_later)
     return Seen(logits, found, acts[0] if acts else None)

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from faithfulness_plugin.adapters.fill import rows_at
+from faithfulness_plugin.adapters.fill import rows_kept
 from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.adapters.kept_rows import kept_rows
+from faithfulness_plugin.adapters.left_out import LeftOut
 from faithfulness_plugin.inspection.sample import MEMORY, Origins, RowSample, finished_sample, room_for
 
 
@@ -17,7 +19,7 @@ def text_sample(
     layer: HookedLayer,
     tokens: Int[Tensor, "prompts pos"],
     *,
-    exclude: Int[Tensor, " ids"] | None = None,
+    exclude: Int[Tensor, " ids"] | LeftOut | None = None,
     prompts_per_pass: int = 8,
     memory: float = MEMORY,
     seed: int = 0,
@@ -28,16 +30,17 @@ def text_sample(
     Args:
         hooks: the model's (`TransformerLensHooks(model)`).
         layer: which one (`mlp_layer(model, block)`).
-        exclude: token ids that transcoders of this layer are not trained on (special tokens).
+        exclude: token ids that transcoders of this layer are not trained on (special tokens), or a `LeftOut`, which
+            leaves out positions and rows of extreme norm as well (for norms the model is run twice).
         memory: GiB. Rows that would take too much of it are kept in a file meanwhile.
         on_prompts: called with the number of prompts that were read.
 
     Raises:
-        ValueError: all tokens are excluded; NaN or Inf among the rows.
+        ValueError: all tokens are excluded; NaN or Inf among the rows; prompts that the model cannot be run on (see
+            `Hooks.require_tokens`).
     """
-    kept = torch.ones_like(tokens, dtype=torch.bool)
-    if exclude is not None:
-        kept &= ~torch.isin(tokens, exclude.to(tokens.device))
+    found = kept_rows(hooks, layer, tokens, exclude, batch_size=prompts_per_pass)
+    kept = found.mask
     prompt, position = kept.cpu().nonzero(as_tuple=True)
     row_at = torch.full(tokens.shape, -1)
     row_at[prompt, position] = torch.arange(len(prompt))
@@ -45,13 +48,15 @@ def text_sample(
     filled = 0
     for start in range(0, len(tokens), prompts_per_pass):
         some = tokens[start : start + prompts_per_pass]
-        if kept[start : start + prompts_per_pass].any():
-            carried = rows_at(hooks, {layer.hook_in, layer.hook_out}, some, exclude, prompts_per_pass)
+        here = kept[start : start + prompts_per_pass]
+        if here.any():
+            carried = rows_kept(hooks, {layer.hook_in, layer.hook_out}, some, here, prompts_per_pass)
             parts = [carried[layer.hook_in].cpu(), carried[layer.hook_out].cpu()]
             there = there or [room_for(len(prompt), part.shape[1], part.dtype, memory) for part in parts]
             for room, part in zip(there, parts, strict=True):
                 room[filled : filled + len(part)] = part
             filled += len(parts[0])
         on_prompts(len(some))
-    x, y = there or (torch.empty(0, 1), torch.empty(0, 1))
-    return finished_sample(x, y, Origins(tokens.cpu(), prompt, position, row_at), memory=memory, seed=seed)
+    x, y = there
+    origins = Origins(tokens.cpu(), prompt, position, row_at, found.counts)
+    return finished_sample(x, y, origins, memory=memory, seed=seed)

@@ -18,6 +18,7 @@ from faithfulness_plugin.metrics.passage_memorization import PassageMemorization
 from faithfulness_plugin.metrics.reconstruction import Reconstruction, reconstruction
 from faithfulness_plugin.metrics.response import Response, response
 from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
 
 __all__ = [
     "Circuit",
@@ -36,6 +37,7 @@ __all__ = [
     "PassageMemorization",
     "Reconstruction",
     "Response",
+    "VarianceConcentration",
     "circuit_projection",
     "deletion",
     "effect",
@@ -50,4 +52,5 @@ __all__ = [
     "passage_memorization",
     "reconstruction",
     "response",
+    "variance_concentration",
 ]

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from faithfulness_plugin.metrics.result import MetricResult
 
+MOVES = 0.1
+"""Prompts whose effect is at least this part of the rms effect count for cosines; all others together hold less than
+1 % of the effects' energy, and the direction of next to nothing says nothing."""
+
 
 @dataclass(frozen=True)
 class Effect(MetricResult):
@@ -17,7 +21,10 @@ class Effect(MetricResult):
     """E||E_t - E_f||^2 / E||E_f||^2, a ratio of means over prompts; E the change of the activations there, in the model
     (f) and in the spliced model (t). 0 is best, 1 says that nothing of the effect is there."""
     cosine: float
-    """Mean of cos(E_t, E_f) over prompts where the change has an effect."""
+    """Mean of cos(E_t, E_f) over the prompts that the change moves: those with ||E_f|| of a tenth of its rms, over
+    prompts where it is not 0, or more."""
+    moved: int
+    """How many prompts these are."""
 
 
 @torch.no_grad()
@@ -41,7 +48,9 @@ def effect(
         raise ValueError("the change has no effect in the model, so that there is nothing to compare it with")
     norms = energy.sqrt() * of_transcoder.norm(dim=1)
     cosine = torch.where(norms > 0, (of_layer * of_transcoder).sum(1) / norms, torch.zeros_like(norms))
+    moved = energy >= MOVES**2 * energy[energy > 0].mean()
     return Effect(
         error=((of_transcoder - of_layer).square().sum() / energy.sum()).item(),
-        cosine=cosine[energy > 0].mean().item(),
+        cosine=cosine[moved].mean().item(),
+        moved=int(moved.sum()),
     )

@@ -47,8 +47,9 @@ def memorization(
             maximum is then ||y_p||^2 - max_j y_pj, and a feature of one coordinate of 1 still counts 0.
 
     Raises:
-        ValueError: the point is no single row; transcoder and layer differ in d_out; or y_p has fewer than two non-zero
-            coordinates (a one-hot point), where m is undefined.
+        ValueError: the point is no single row; transcoder and layer differ in d_out; y_p has fewer than two non-zero
+            coordinates (a one-hot point), where m is undefined; or the maximum is not positive (y_p along one e_j, or
+            shorter than 1 with unit=False), so that m is a part of nothing.
 
     Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", Transformer Circuits, 2025, its memorization metric.
     """
@@ -84,4 +85,9 @@ def memorization_by_feature(
     contributions = (acts[0][:, None] * transcoder.W_dec).to(y.dtype)
     along = y / y.norm() if unit else y
     excess = contributions @ along - (contributions @ circuits.T).amax(-1)
-    return torch.relu(excess), (y @ along - coordinates.abs().max()).item()
+    maximum = (y @ along - coordinates.abs().max()).item()
+    if maximum <= 1e-6 * y.norm().item():
+        cause = "one direction of the basis has all of the output there" if unit else "its output is too short"
+        advice = "choose another point" + ", or unit=True" * (not unit)
+        raise ValueError(f"memorization is undefined at this point, as {cause}: {advice}")
+    return torch.relu(excess), maximum

@@ -22,7 +22,26 @@ def kl_divergence(
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
+RESOLUTION = 1e-6
+"""Of a cross-entropy that is summed from single-precision logits, relative to its size."""
+
+
 def ce_recovered(ce_zero: float, ce_spliced: float, ce_clean: float) -> float | None:
     """(CE_zero - CE_t) / (CE_zero - CE_f): 1 where the transcoder does as well as the layer that it replaces, 0 where
-    it does no better than writing zeros, None where zeros cost nothing."""
-    return None if ce_zero == ce_clean else (ce_zero - ce_spliced) / (ce_zero - ce_clean)
+    it does no better than writing zeros.
+
+    None where zeros cost nothing (up to rounding) or even help: the layer then does nothing that could be recovered,
+    and with a negative denominator the worst transcoder would have the highest share.
+    """
+    cost = ce_zero - ce_clean
+    return None if cost <= RESOLUTION * abs(ce_clean) else (ce_zero - ce_spliced) / cost
+
+
+def undefined_ce_recovered(ce_zero: float, ce_clean: float) -> str:
+    """A sentence that says why `ce_recovered` is None, for reports; "" where it is a number."""
+    if ce_recovered(ce_zero, ce_zero, ce_clean) is not None:
+        return ""
+    return (
+        f"CE recovered is undefined: zeros in the layer's place do as well as the layer (CE {ce_zero:.3f}, with the "
+        f"layer {ce_clean:.3f}), so there is nothing to recover."
+    )

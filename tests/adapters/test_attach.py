@@ -4,14 +4,17 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import nine_families
 import pytest
 import torch
+from fitted import fitted
 from oracles import ARCHITECTURES
 from sae_lens import SAE
-from tiny_models import D_MODEL, hooked, sae_bridge, tokens
+from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
+from tiny_models import D_MODEL, bridge, hooked, sae_bridge, tokens
 from torch import Tensor
 
-from faithfulness_plugin.adapters.transformer_lens import attach
+from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, attach
 from faithfulness_plugin.transcoders.skip import attachable
 
 MODELS = {
@@ -213,3 +216,77 @@ def test_a_bridge_says_that_it_cannot_leave_tokens_to_the_layer(make_transcoder)
     with pytest.warns(UserWarning, match="cannot leave special tokens to the layer"):
         attach(model, transcoder)
     attach(model, transcoder, exclude_special_tokens=False)
+
+
+def test_a_model_that_takes_no_transcoders_says_which_one_does(make_transcoder):
+    for model in (hooked(), bridge("llama")):
+        with pytest.raises(ValueError, match="takes no transcoders: load the model as sae_lens's HookedSAETransformer"):
+            attach(model, at(make_transcoder, *MODELS["bridge"][1:]))
+
+
+def granite() -> Any:
+    model = nine_families.bridge("granite")
+    model.__class__ = SAETransformerBridge
+    model._acts_to_saes, model._transcoder_output_hooks = {}, {}
+    return model
+
+
+def test_a_transcoder_that_would_never_run_is_refused_and_the_model_is_as_it_was(make_transcoder):
+    model, name = granite(), "blocks.1.hook_mlp_out"  # fires inside a wrapper that keeps the hook point itself
+    own = model(tokens())
+    zeros = [(name, lambda y, hook: torch.zeros_like(y))]
+    edited = model.run_with_hooks(tokens(), fwd_hooks=zeros)
+    with pytest.raises(ValueError, match=r"does not pass what stands in the place of blocks.1.hook_mlp_out"):
+        attach(model, at(make_transcoder, "blocks.1.mlp.hook_in", name))
+    assert model.acts_to_saes == {}
+    assert torch.equal(model(tokens()), own)
+    assert torch.equal(model.run_with_hooks(tokens(), fwd_hooks=zeros), edited)
+    assert not torch.equal(own, edited)
+    attach(model, at(make_transcoder, "blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out"))
+    assert not torch.equal(model(tokens()), own)
+
+
+def test_what_is_written_before_it_is_read_is_refused_and_what_stood_there_stays(make_transcoder):
+    model, hook_in, hook_out = sae_bridge("llama"), "blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out"
+    first = attach(model, at(make_transcoder, hook_in, hook_out))
+    own = model(tokens())
+    with pytest.raises(ValueError, match=r"passes blocks.0.mlp.hook_out before blocks.1.mlp.hook_in"):
+        attach(model, at(make_transcoder, hook_in, "blocks.0.mlp.hook_out"))
+    assert list(model.acts_to_saes.values()) == [first]
+    assert torch.equal(model(tokens()), own)
+
+
+def test_it_stands_where_hugging_faces_names_say(make_transcoder):
+    names = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+    theirs = [f"model.layers.1.{name}.output" for name in names]
+    model = sae_bridge("gemma2")
+    transcoder = at(make_transcoder, "blocks.1.hook_mlp_in", "blocks.1.hook_mlp_out")
+    transcoder.cfg.metadata.hf_hook_name, transcoder.cfg.metadata.hf_hook_name_out = theirs
+    own = model(tokens())
+    expected = patched_by_hand(model, transcoder, "blocks.1.ln2.hook_out", "blocks.1.ln2_post.hook_out")
+    attached = attach(model, transcoder)
+    assert attached.cfg.metadata.hook_name == "blocks.1.ln2.hook_out"
+    torch.testing.assert_close(model(tokens()), expected)
+    model.reset_saes()
+    torch.testing.assert_close(model(tokens()), own)
+
+
+def test_a_transcoder_of_other_tensors_is_warned_of():
+    model, hooks = sae_bridge("llama"), ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
+    prompts, seen = torch.randint(50, (40, 16), generator=torch.Generator().manual_seed(1)), dict[str, Tensor]()
+    with torch.no_grad():
+        at_hooks = {name: lambda a, name=name: seen.update({name: a.flatten(0, 1)}) for name in hooks}
+        TransformerLensHooks(model).run(prompts, at_hooks)
+    x, y = (seen[name] for name in hooks)
+    attach(model, fitted(x, y, hook_name=hooks[0], hook_name_out=hooks[1]))  # which warns of nothing
+    model.reset_saes()
+    with pytest.warns(UserWarning, match=r"--hook-in blocks.1.mlp.hook_in --hook-out blocks.1"):
+        attach(model, fitted(x, y, hook_name="blocks.1.hook_resid_mid", hook_name_out=hooks[1]))
+
+
+def test_a_hugging_face_name_on_a_hooked_transformer(make_transcoder):
+    model = hooked(sae=True)
+    transcoder = at(make_transcoder, "transformer.h.1.ln_2.output", "transformer.h.1.mlp")
+    expected = patched_by_hand(model, transcoder, "blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
+    attach(model, transcoder)
+    torch.testing.assert_close(model(tokens()), expected)

@@ -176,7 +176,6 @@ BETWEEN = {
     "attention lies between them": ("blocks.1.hook_resid_pre", OUT),
     "blocks.1.hook_resid_pre is passed before blocks.1.hook_mlp_out": (OUT, "blocks.1.hook_resid_pre"),
     "the residual stream passes by": (IN, "blocks.1.hook_resid_post"),
-    "a run of the model does not pass blocks.1.hook_mlp_in": ("blocks.1.hook_mlp_in", OUT),
     "a run of the model does not pass blocks.1.hook_attn_in": (IN, "blocks.1.hook_attn_in"),
 }
 

@@ -68,8 +68,17 @@ def test_a_layer_that_does_not_answer_at_all_has_nothing_of_what_the_transcoder_
         network.W_out[5] = 0  # what feature 5 stands for writes nothing in the layer
     found = intervene(exact_abs_transcoder(16).eval(), rows, np.int64(5), layer=network)
     assert found.error == (float("inf"),)
+    assert (found.cosine, found.moved) == ((None,), (0,))
     assert found.faithfulness == 0.0
     assert found.size_transcoder[0] > 0
+
+
+def test_what_is_printed_and_kept_begins_with_the_agreement(rows):
+    found = intervene(exact_abs_transcoder(16).eval(), rows, 5, layer=AbsNetwork(16).double())
+    assert repr(found).startswith(f"InterventionEffect(faithfulness={found.faithfulness!r}, agreement=(")
+    assert found.to_dict()["agreement"] == found.agreement
+    assert f"moved=({found.moved[0]},)" in repr(found)
+    assert 0 < found.moved[0] <= found.changed
 
 
 def transcoder_of(layer, **fields) -> StandardTrainingTranscoder:

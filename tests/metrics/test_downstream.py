@@ -24,3 +24,14 @@ def test_a_ratio_of_means_over_prompts_and_a_cosine_over_those_with_an_effect():
     assert of.cosine == pytest.approx(0.5)
     with pytest.raises(ValueError, match="no effect in the model"):
         effect(clean, clean, clean, spliced)
+
+
+@given(st.integers(1, 40), st.floats(1e-7, 0.09))
+def test_prompts_that_hardly_move_do_not_count_for_the_cosine(n_still, size):
+    own = torch.zeros(2 + n_still, 2).double()
+    own[:2, 0], own[2:, 0] = 1.0, size / (2 + n_still) ** 0.5
+    answered = own.clone()
+    answered[2:] = own[2:].flip(1)  # elsewhere, by as little
+    of = effect(torch.zeros_like(own), own, torch.zeros_like(own), answered)
+    assert (of.cosine, of.moved) == (pytest.approx(1), 2)
+    assert of.error < 0.02

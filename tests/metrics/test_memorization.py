@@ -100,3 +100,13 @@ def test_by_the_point_itself_the_maximum_is_its_square_less_its_largest(make_tra
     assert found.maximum == pytest.approx(2.0)
     assert found.m == pytest.approx(2.0)
     assert memorization(transcoder, p, layer=torch.abs).m == pytest.approx(3**0.5 - 1)
+
+
+def test_a_point_whose_output_has_nothing_to_memorise_is_refused():
+    transcoder, p = exact_abs_transcoder(3), torch.tensor([0.3, 0.3, 0.0]).double()
+    memorization(transcoder, p, layer=torch.abs)
+    with pytest.raises(ValueError, match="its output is too short: choose another point, or unit=True"):
+        memorization(transcoder, p, layer=torch.abs, unit=False)  # ||y||^2 - max y_j = 0.18 - 0.3
+    basis = torch.cat([torch.eye(3), (p / p.norm())[None]])
+    with pytest.raises(ValueError, match="one direction of the basis has all of the output"):
+        memorization(transcoder, p, layer=torch.abs, basis=basis)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from faithfulness_plugin.metrics.next_token import ce_recovered, cross_entropy, kl_divergence
+from faithfulness_plugin.metrics.next_token import ce_recovered, cross_entropy, kl_divergence, undefined_ce_recovered
 
 
 def logits(seed: int, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -56,7 +56,15 @@ def test_the_share_that_is_recovered(zero, clean, share):
     assert ce_recovered(zero, spliced, clean) == pytest.approx(share, abs=1e-4)
 
 
-def test_where_zeros_cost_nothing_nothing_can_be_recovered():
+@given(st.floats(0, 5), st.floats(0, 20), st.floats(-10, 1e-7))
+def test_where_zeros_cost_nothing_or_help_nothing_can_be_recovered(clean, spliced, cost):
+    zero = clean + cost * clean
+    assert ce_recovered(zero, spliced, clean) is None
+    assert "nothing to recover" in undefined_ce_recovered(zero, clean)
+
+
+def test_where_zeros_cost_something_a_part_of_it_can_be_recovered():
     assert ce_recovered(2.0, 2.5, 2.0) is None
+    assert undefined_ce_recovered(2.0, 1.0) == ""
     assert ce_recovered(2.0, 1.0, 1.0) == 1
     assert ce_recovered(2.0, 2.0, 1.0) == 0

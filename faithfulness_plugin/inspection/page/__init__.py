@@ -23,7 +23,7 @@ def page_html(
 
     Args:
         inspections: one, or two of one layer on one sample, which are then compared.
-        token_text: of a token id, for samples of text.
+        token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text.
 
     Raises ValueError for another number of them, or for two of different samples.
     """

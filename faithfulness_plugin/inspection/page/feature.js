@@ -50,18 +50,19 @@ function contexts(n, i) {
   at.forEach((place, k) => {
     if (place < 0) return;
     const line = element("p", { className: "context" }), window = row(of_(n, "windows"), i, k);
-    const prompt = Math.floor(place / n_pos), position = place % n_pos;
-    window.forEach((value, w) => {
-      const there = position + w - data.meta.before;
-      if (there < 0 || there >= n_pos) return;
-      const token = element("span", { text: data.meta.vocabulary[row(data.arrays.tokens, prompt)[there]] });
+    const prompt = Math.floor(place / n_pos), position = place % n_pos, end = Math.min(n_pos - 1, position + data.meta.after);
+    const most = of_(n, "max_activation")[i], first = prompt * n_pos + Math.max(0, position - data.meta.before);
+    for (let p = beginsAt(first) - prompt * n_pos; p <= end;) { // a character of several tokens is one span
+      const text = textAt(prompt * n_pos + p), values = [], begun = p;
+      do values.push(window[p - position + data.meta.before] ?? 0); while (++p <= end && textAt(prompt * n_pos + p) === "");
+      const token = element("span", { text }), value = Math.max(...values);
       if (value) {
         token.style.background = `rgba(var(--lit), ${0.12 + (0.6 * value) / 255})`;
-        token.title = number((value / 255) * of_(n, "max_activation")[i]);
+        token.title = values.map((v) => number((v / 255) * most)).join(", ") + (values.length > 1 ? ": tokens of one character" : "");
       }
-      if (w === data.meta.before) token.className = "most";
+      if (begun <= position && position < p) token.className = "most";
       line.append(token);
-    });
+    }
     const copies = row(of_(n, "top_copies"), i)[k];
     line.append(" ", element("small", { text: number(row(of_(n, "top_activations"), i)[k]) + (copies > 1 ? ` (×${copies})` : "") }));
     holder.append(line);

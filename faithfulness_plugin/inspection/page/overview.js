@@ -9,7 +9,7 @@ function showOverview(container) {
     scores.append(element("tr", {}, element("th", { text: name }), ...cells));
   }
   container.append(element("h2", { text: "Scores" }), scores, element("p", { className: "note",
-    text: `On ${number(data.meta.rows)} rows. FVU: share of the output's variance that is unexplained. Jacobian error: ` +
+    text: `On ${number(data.meta.rows)} rows${data.meta.left_out ? ` (${data.meta.left_out})` : ""}. FVU: share of the output's variance that is unexplained. Jacobian error: ` +
       "relative, in all directions, and along differences between inputs (data); 1 says that nothing of the layer's " +
       `Jacobian is there. Flagged: a datapoint score of ${data.meta.flagged} or more, which says that a feature fires ` +
       "on copies of one input and writes most of the output there." }));

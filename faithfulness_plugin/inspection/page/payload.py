@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED
 from faithfulness_plugin.inspection.details import AFTER, BEFORE, SHOWN
@@ -14,6 +14,7 @@ from faithfulness_plugin.inspection.export import NUMBERS
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.overview import SMALL
 from faithfulness_plugin.inspection.page.packing import packed, quantised
+from faithfulness_plugin.inspection.token_text import shown
 from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
 
 CHUNK = 1024
@@ -33,15 +34,23 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
         "text": sample.origins is not None,
     }
     if sample.origins is not None:
-        tokens, at = np.unique(sample.origins.tokens.numpy(), return_inverse=True)
-        meta["vocabulary"] = [f"[{t}]" if token_text is None else token_text(int(t)) for t in tokens]
-        arrays["tokens"] = at.reshape(sample.origins.tokens.shape).astype(np.uint32)
+        meta["vocabulary"], arrays["tokens"] = _texts(sample.origins.tokens, token_text)
+        if sample.origins.left_out is not None:
+            meta["left_out"] = str(sample.origins.left_out)
     for n, inspection in enumerate(inspections):
         arrays |= {f"{n}.{name}": array for name, array in _arrays(inspection).items()}
     if len(inspections) == 2:
         for n, (one, other) in enumerate((inspections, inspections[::-1])):
             arrays[f"{n}.twin"], arrays[f"{n}.twin_cosine"] = nearest_features(one.transcoder, other.transcoder)
     return packed(meta, arrays)
+
+
+def _texts(tokens: Tensor, token_text: Callable[[int], str] | None) -> tuple[list[str], np.ndarray]:
+    """All that is shown of some token, once each, and which of it is shown of each token: "" of one that only continues
+    a character."""
+    places: dict[str, int] = {}
+    at = [[places.setdefault(part, len(places)) for part in shown(token_text, of)] for of in tokens.tolist()]
+    return list(places), np.array(at, dtype=np.uint32)
 
 
 @torch.no_grad()

@@ -19,9 +19,16 @@ function columns(n) {
   return list;
 }
 
+const textAt = (place) => data.meta.vocabulary[data.arrays.tokens[place]];
+
+function beginsAt(place) { // of a token that only continues a character, the one that begins it
+  const start = place - (place % data.arrays.tokens.shape[1]);
+  while (place > start && textAt(place) === "") place -= 1;
+  return place;
+}
+
 function tokenAt(place) {
-  if (place < 0) return "";
-  return data.meta.vocabulary[data.arrays.tokens[place]];
+  return place < 0 ? "" : textAt(beginsAt(place));
 }
 
 function showTable() {

@@ -107,7 +107,8 @@ def test_every_entry_by_hand(as_installed, make_transcoder, model, architecture,
     assert entries["ce"] == pytest.approx(ce, rel=1e-5)
     assert entries["ce_clean"] == pytest.approx(own, rel=1e-5)
     assert entries["ce_zero"] == pytest.approx(zero, rel=1e-5)
-    assert entries["ce_recovered"] == pytest.approx((zero - ce) / (zero - own), rel=1e-3)
+    recovered = entries["ce_recovered"]  # undefined where zeros do better than the layer, as in some of these models
+    assert recovered is None if zero < own else recovered == pytest.approx((zero - ce) / (zero - own), rel=1e-3)
     assert entries["kl"] == pytest.approx(kl.sum(-1).mean().item(), rel=1e-4)
 
 

@@ -122,11 +122,12 @@ def test_what_cannot_be_measured_says_why(hub, tmp_path):
     wide.save_inference_model(tmp_path / "wide")
     nameless = {"wide": str(tmp_path / "wide")}
     for error, match, changed in (
-        (TrainConfigError, "Their metadata say None: pass --block", {"transcoders": nameless}),
+        (TrainConfigError, "Their metadata say None: pass --layer", {"transcoders": nameless}),
         (ValueError, "wide maps 8 to 8 and the layer 16 to 16", {"transcoders": nameless, "block": 1}),
-        (ValueError, "is of layer 1, and layer=7 was asked for", {"block": 7}),
-        (TrainConfigError, "give both, or neither", {"hook_in": "blocks.1.mlp.hook_in"}),
-        (TrainConfigError, "either a block or two hooks", {"block": 1, "hook_in": "a", "hook_out": "b"}),
+        (TrainConfigError, "block 7", {"block": 7, "transcoders": nameless}),
+        (TrainConfigError, "was asked for, and the transcoder says", {"hook_in": "blocks.1.hook_resid_pre"}),
+        (TrainConfigError, "the model has no hook a", {"hook_in": "a", "hook_out": "b", "block": 1}),
+        (ValueError, "of layer 1, and layer=0 was asked for", {"block": 0}),
     ):
         with pytest.raises(error, match=match):
             measure(hub, tmp_path / "out", changed)
@@ -168,7 +169,8 @@ def test_bad_arguments_say_what_to_do(hub, tmp_path):
     for message, args in (
         ("does not exist", ("--transcoder", str(tmp_path / "nothing"))),
         ("there is a plain already", ("--transcoder", plain, "--transcoder", f"plain={plain}")),
-        ("give both, or neither", ("--transcoder", plain, "--hook-in", "blocks.0.mlp.hook_in")),
+        ("--hooks-anyway", ("--transcoder", plain, "--hook-in", "blocks.1.hook_resid_pre")),
+        ("layer=0 was asked for", ("--transcoder", plain, "--block", "0")),
         ("held_out_prompts", ("--transcoder", plain, "--prompts", "1")),
     ):
         fails(command(hub, tmp_path / "out", *args), 2, message)

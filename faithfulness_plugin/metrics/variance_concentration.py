@@ -1,0 +1,58 @@
+"""Whether a few rows make most of the variance that the fraction of variance unexplained divides by."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from faithfulness_plugin.metrics.result import MetricResult
+
+FEW = 0.02
+
+
+@dataclass(frozen=True)
+class VarianceConcentration(MetricResult):
+    """How the variance of a layer's outputs is spread over rows."""
+
+    rows_for_half: float
+    """The least share of the rows that makes more than half of E||f - E f||^2."""
+    of_top: float
+    """The share of it that the 2 % of the rows with most of it make."""
+
+    @property
+    def concentrated(self) -> bool:
+        """Whether fewer than 2 % of the rows make more than half of the variance: the FVU is then theirs."""
+        return self.rows_for_half < FEW
+
+    @property
+    def warning(self) -> str:
+        """One line for those who read the numbers; "" where the variance is spread."""
+        if not self.concentrated:
+            return ""
+        return (
+            f"{100 * self.rows_for_half:.2g} % of the rows make more than half of the variance that FVU divides by "
+            f"(2 % make {100 * self.of_top:.0f} %), so it says little of the others; first tokens are often such rows"
+        )
+
+
+def variance_concentration(y: Float[Tensor, "rows d_out"]) -> VarianceConcentration:
+    """On outputs y [rows, d_out] of a layer: sorts the rows by ||f - E f||^2.
+
+    Read it before an FVU: where it is `concentrated`, a transcoder that knows a handful of rows (attention sinks of
+    hundred times the usual norm) and nothing else has an FVU near 0. Leave such rows out (`LeftOut`).
+
+    Raises:
+        ValueError: no rows, or outputs that are the same on all rows.
+    """
+    return concentration_of((y.double() - y.double().mean(0)).square().sum(-1)) if len(y) else concentration_of(y[:, 0])
+
+
+def concentration_of(energy: Float[Tensor, " rows"]) -> VarianceConcentration:
+    """The same from ||f - E f||^2 of each row. Raises as `variance_concentration`."""
+    n_rows, total = len(energy), energy.sum()
+    if not n_rows or total == 0:
+        raise ValueError("the layer's output is the same on all rows, so no row has more of its variance: pass others")
+    summed = energy.double().sort(descending=True).values.cumsum(0) / total
+    n_half = int((summed <= 0.5).sum()) + 1
+    top = max(1, int(FEW * n_rows))
+    return VarianceConcentration(n_half / n_rows, summed[top - 1].item())
