@@ -9,6 +9,8 @@ from faithfulness_plugin.benchmarks.schema import Interval, Share
 
 FEW = 5
 """Of fewer values than this, tables show the least and the largest."""
+RANGE = f"in brackets the range of fewer than {FEW} seeds"
+"""For captions."""
 
 
 def interval(values: Sequence[int | float]) -> Interval:

@@ -102,7 +102,7 @@ def inspect(
         say("stopped: nothing was written")
         raise typer.Exit(130) from None
     if (origins := subject.sample.origins) is not None:
-        say_rows(say, "rows", origins.left_out, subject.sample.concentration())
+        say_rows("rows", origins.left_out, subject.sample.concentration())
     try:
         found = []
         for name, transcoder in loaded.items():
