@@ -13,8 +13,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def interval_text(value: Interval, digits: int) -> str:
-    """mean ± half its width."""
+    """mean ± half its width; of fewer than 5 values the mean with the least and the largest."""
     mean = f"{value.mean:.{digits}f}"
+    if value.seen is not None:
+        least, most = value.seen
+        return f"{mean} ({least:.{digits}f} to {most:.{digits}f})"
     if value.low is None or value.high is None:
         return mean
     half, least = (value.high - value.low) / 2, 10.0**-digits

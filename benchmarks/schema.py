@@ -34,6 +34,12 @@ class Interval(Record):
     low: float | None = Field(description="None for a single value")
     high: float | None = Field(description="None for a single value")
     n: int
+    seen: tuple[float, float] | None = Field(
+        default=None,
+        exclude_if=lambda seen: seen is None,
+        description="the least and the largest of fewer than 5 values, which tables show in the interval's place: that "
+        "of two or three can reach far beyond what a score can be",
+    )
 
 
 class Share(Record):

@@ -7,14 +7,20 @@ from scipy import stats
 
 from faithfulness_plugin.benchmarks.schema import Interval, Share
 
+FEW = 5
+"""Of fewer values than this, tables show the least and the largest."""
+RANGE = f"in brackets the range of fewer than {FEW} seeds"
+"""For captions."""
+
 
 def interval(values: Sequence[int | float]) -> Interval:
-    """mean +- t_{0.975, n-1} s / sqrt(n)."""
+    """mean +- t_{0.975, n-1} s / sqrt(n); of fewer than 5 values their range as well."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return Interval(mean=mean, low=None, high=None, n=n)
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+    seen = (float(min(values)), float(max(values))) if n < FEW else None
+    return Interval(mean=mean, low=mean - half, high=mean + half, n=n, seen=seen)
 
 
 def share(count: int, n: int) -> Share:

@@ -23,7 +23,8 @@ class Table:
     digits: int = 3
 
     def render(self, form: Format) -> str:
-        """CSV has each interval's mean, bounds and number in columns of their own; LaTeX is booktabs."""
+        """CSV has each interval's mean, bounds and number in columns of their own, and of fewer than 5 values the least
+        and the largest in place of the bounds; LaTeX is booktabs."""
         if form == "csv":
             return self._csv()
         cells = [["—" if cell is None else self._text(cell) for cell in row] for row in self.rows]
@@ -41,7 +42,11 @@ class Table:
             record: dict[str, object] = {}
             for name, cell in zip(self.header, row, strict=True):
                 if isinstance(cell, Interval):
-                    record |= {f"{name} {field}": value for field, value in cell.model_dump().items()}
+                    low, high = (cell.low, cell.high) if cell.seen is None else (None, None)
+                    least, most = cell.seen or (None, None)
+                    fields = {"mean": cell.mean, "low": low, "high": high, "n": cell.n}
+                    fields |= {} if cell.seen is None else {"least": least, "largest": most}
+                    record |= {f"{name} {field}": value for field, value in fields.items()}
                 else:
                     record[name] = cell
             records.append(record)

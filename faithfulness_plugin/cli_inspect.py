@@ -125,7 +125,7 @@ def inspect(
     for notice in subject.notices:
         say(f"warning: {notice}")
     if (origins := subject.sample.origins) is not None:
-        say_rows(say, "rows", origins.left_out, subject.sample.concentration())
+        say_rows("rows", origins.left_out, subject.sample.concentration())
     try:
         found = []
         for name, transcoder in loaded.items():
@@ -184,11 +184,11 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
         fail("--rows go with a layer of your own, --layer my_module:my_layer, and it with --rows", 2)
     if layer is not None and not (layer == "abs" or ":" in layer or layer.isdigit()):
         fail(f"--layer {layer}: the number of a block, abs, or my_module:my_layer with --rows", 2)
+    if settings["which_rows"] and layer is not None and not layer.isdigit():
+        fail("--skip-first, --special-tokens and --exclude-norms-above are for the rows of a text: leave them out", 2)
     try:
         which_rows = make_config(settings["which_rows"], "rows", RowSettings)
         require_rows(which_rows, settings["context_size"])
-        if which_rows != RowSettings() and layer is not None and not layer.isdigit():
-            fail("--skip-first, --special-tokens, --exclude-norms-above are for the rows of a text: leave them out", 2)
         if layer == "abs":
             n_rows = settings["tokens"] or ROWS
             return toy_subject(len(first.W_enc), **settings["toy"], n_rows=n_rows, **shared)

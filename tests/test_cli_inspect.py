@@ -100,7 +100,7 @@ def test_a_page_of_a_language_models_layer(hub, tmp_path):
     assert done.exit_code == 0, done.output
     meta, arrays = payload_of(out)
     assert meta["layer"].endswith("blocks.1.mlp.hook_in to blocks.1.mlp.hook_out")
-    assert set(meta["vocabulary"]) <= {*tiny_hub.WORDS, tiny_hub.BOS}
+    assert {part.strip() for part in meta["vocabulary"]} <= {*tiny_hub.WORDS, tiny_hub.BOS}
     assert arrays["tokens"].shape == (20, 16)
     assert meta["rows"] == 300
     named = inspect(str(hub / "silent_about_its_layer"), "--layer", "1", *of_model(hub, "--out", str(tmp_path / "b")))
@@ -171,8 +171,8 @@ def test_layers_and_samples_that_do_not_fit_are_told_in_a_line(hub, toys, tmp_pa
     fails_after_notes(width, 1, "the transcoder maps 6 to 6 and the layer 16 to 16")
     empty = tmp_path / "empty.txt"
     empty.write_text("")
-    text = ["--model", str(hub / "model"), "--text", str(empty), "--layer", "1"]
-    fails_after_notes(inspect(str(hub / "plain"), *text, *out), 2, "the text makes 0 prompts")
+    text = ["--model", str(hub / "model"), "--text", str(empty), "--layer", "1", "--context-size", "16"]
+    fails_after_notes(inspect(str(hub / "plain"), *text, *out), 2, "the text makes no prompt of 16 tokens")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -187,3 +187,24 @@ def fails_after_notes(result: Any, code: int, message: str) -> None:
 
 def test_help_has_an_example():
     assert "Example: faithfulness inspect" in inspect("--help").output
+
+
+def test_positions_are_left_out_and_counted_on_the_page(hub, tmp_path):
+    page = tmp_path / "page.html"
+    done = inspect(str(hub / "plain"), *of_model(hub), "--skip-first", "2", "--out", str(page))
+    assert done.exit_code == 0, done.output
+    meta, arrays = payload_of(page)
+    assert "at the first positions" in meta["left_out"]
+    assert f"rows: {meta['left_out']}" in done.stderr
+    n_pos = arrays["tokens"].shape[1]
+    there = arrays["0.top_at"][arrays["0.top_at"] >= 0]
+    assert (there % n_pos >= 2).all()
+    fails(
+        inspect(str(hub / "plain"), *of_model(hub), "--context-size", "65", "--out", str(tmp_path / "b")),
+        2,
+        "64 positions",
+    )
+    fails(
+        inspect(str(hub / "plain"), "--layer", "abs", "--skip-first", "1", "--out", str(tmp_path / "b")), 2, "of a text"
+    )
+    assert not (tmp_path / "b").exists()

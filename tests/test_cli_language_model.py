@@ -113,7 +113,7 @@ def test_stopped_it_goes_on(settings, tmp_path, monkeypatch):
         ({"arms": [{"term": "jvp"}]}, [], "a term has a probe and a coefficient"),
         ({"device": "cuda"}, [], "torch sees no CUDA device"),
         ({"blocks": [5], "passage": PASSAGE | {"blocks": [5]}}, [], "there is no block 5"),
-        ({"stored_prompts": 10**7}, [], "give more text, or lower tokens"),
+        ({"stored_prompts": 10**7}, [], "give more text, or ask for fewer"),
         ({"model": {"name": "no/such"}}, [], "model no/such could not be loaded"),
     ],
 )

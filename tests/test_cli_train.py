@@ -301,3 +301,28 @@ def test_the_model_and_text_that_need_no_hub(tmp_path):
         before, after = trained.evaluations
         assert 0 < after.fvu < before.fvu < float("inf")
         assert after.ce_clean < after.ce_zero
+
+
+def test_positions_and_norms_are_left_out_of_training_and_evaluation(settings, tmp_path):
+    options = ("--skip-first", "2", "--exclude-norms-above", "1.5")
+    run = train(settings(), tmp_path / "out", *options)
+    assert run.exit_code == 0, run.output
+    found = result_in(tmp_path / "out")
+    (rows,) = found.rows
+    assert (rows.tokens, rows.positions) == (4 * 16, 4 * 2)
+    assert rows.norms > 0
+    assert f"held-out rows at blocks.1.mlp.hook_in: {rows.rows} of 64 tokens count; left out: 8 at the" in run.stderr
+    metadata = SAE.load_from_disk(str(tmp_path / "out" / "transcoders" / NAMES[0])).cfg.metadata
+    assert tuple(metadata.seqpos_slice) == (2, None)
+    stored = train(settings(), tmp_path / "stored", *options, "--stores", str(tmp_path / "stores"))
+    assert stored.exit_code == 0, stored.output
+    assert result_in(tmp_path / "stored").rows == [rows]
+    fails(train(settings(), tmp_path / "other", "--stores", str(tmp_path / "stores")), 2, "left out")
+
+
+def test_prompts_that_do_not_fit_the_model_leave_nothing_behind(settings, tmp_path):
+    path = settings(context_size=65, tokens=640)
+    fails(train(path, tmp_path / "out"), 2, "context_size 65 is longer than the model, which has 64 positions")
+    fails(train(path, tmp_path / "out", "--stores", str(tmp_path / "stores")), 2, "which has 64 positions")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "stores").exists()

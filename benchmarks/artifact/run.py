@@ -84,7 +84,7 @@ def complete(
     if not missing:
         return result
     bench = _Bench(result.config, artifacts, note)
-    rows = bench.held_out.said_rows(note)
+    rows = bench.held_out.said_rows()
     if result.layer is None:
         record = bench.held_out.record(artifacts[0].transcoder)
         result = result.model_copy(update={"layer": record, "rows": [rows], "notices": bench.notices(artifacts)})

@@ -77,7 +77,7 @@ class ArtifactResult(Result):
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
+        return {**self.config.model_dump(mode="json"), "rows": self.config.rows.model_dump()}
 
     def of(self, name: str, role: Role = "transcoder") -> ArtifactNumbers | None:
         """The numbers of a transcoder or of one of its references, if they are there."""

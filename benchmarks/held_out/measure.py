@@ -1,6 +1,6 @@
 """A layer, and a transcoder of it, on held-out prompts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -89,11 +89,11 @@ class HeldOut:
         """f at every row."""
         return layer_output(self.layer, self.rows.x)
 
-    def said_rows(self, say: Callable[[str], None]) -> RowsRecord:
+    def said_rows(self) -> RowsRecord:
         """Which rows counted; says so, and warns where a few of them make most of the variance."""
         varies = bool((self.outputs != self.outputs[0]).any())
         spread = variance_concentration(self.outputs) if varies else None
-        say_rows(say, f"rows at {self.layer.hook_in}", self.kept.counts, spread)
+        say_rows(f"rows at {self.layer.hook_in}", self.kept.counts, spread)
         return RowsRecord.of(self.layer.hook_in, self.kept.counts, spread)
 
     @cached_property

@@ -87,4 +87,5 @@ class TrainResult(Result):
     @override
     def settings(self) -> dict[str, Any]:
         free: dict[str, Any] = {"text": {"repeat"}, "wandb": True, "checkpoints": True, "prefetch": True}
-        return {**self.config.model_dump(mode="json", exclude=free), "from stores": self.from_stores}
+        rows = self.config.rows.model_dump()
+        return {**self.config.model_dump(mode="json", exclude=free), "rows": rows, "from stores": self.from_stores}

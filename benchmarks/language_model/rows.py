@@ -1,6 +1,5 @@
 """Which rows of a text count: as settings, and as a result says it."""
 
-from collections.abc import Callable
 from typing import Any
 
 from pydantic import Field
@@ -8,6 +7,7 @@ from pydantic import Field
 from faithfulness_plugin.adapters.left_out import LeftOut, LeftOutCounts
 from faithfulness_plugin.benchmarks.schema import Record
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration
+from faithfulness_plugin.terminal import say
 
 ADVICE = "--skip-first N or --exclude-norms-above FACTOR leaves such rows out"
 
@@ -81,10 +81,8 @@ class RowsRecord(Record):
         )
 
 
-def say_rows(
-    say: Callable[[str], None], where: str, counts: LeftOutCounts | None, spread: VarianceConcentration | None
-) -> None:
-    """A line about what was left out, and one where a few rows make most of the variance."""
+def say_rows(where: str, counts: LeftOutCounts | None, spread: VarianceConcentration | None) -> None:
+    """A line on stderr about what was left out, and one where a few rows make most of the variance."""
     if counts is not None:
         say(f"{where}: {counts}")
     if spread is not None and spread.warning:

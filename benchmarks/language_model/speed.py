@@ -43,7 +43,8 @@ def measure(store: Any, transcoder: Any, layer: HookedLayer, *, batch_size: int,
 def _rows(store: Any, layer: HookedLayer) -> torch.Tensor:
     tokens = store.get_batch_tokens()
     rows = store.get_multi_hook_activations(tokens)[layer.hook_in].flatten(0, 1)
-    rows = rows[~torch.isin(tokens.flatten(), store.exclude_special_tokens)]
+    if (special := store.exclude_special_tokens) is not None:
+        rows = rows[~torch.isin(tokens[:, slice(*store.seqpos_slice)].flatten(), special)]
     if rows.is_cuda:
         torch.cuda.synchronize(rows.device)
     return rows

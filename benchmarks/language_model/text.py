@@ -152,7 +152,7 @@ def _require_enough(prompts: Prompts, tokenizer: Any, config: TrainConfig) -> No
     needed = config.batch_size if config.text.repeat else config.rows_needed
     if not passes or there < needed:
         raise TrainConfigError(
-            f"the text makes {len(prompts.rows)} prompts of {config.context_size} tokens, {there:,} rows to train on "
+            f"the text makes {len(prompts.rows)} prompts of {config.context_size} tokens, {there:,} tokens to train on "
             f"after {held_out} held-out prompts, and {needed:,} are needed (the buffer counts): lower tokens or "
             "buffer_prompts, give more text, or set text: {repeat: true}"
         )
@@ -184,7 +184,7 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise TrainConfigError(
             f"{path} cannot be read as text ({one_line(error)}): name text files in UTF-8 (--text, or text: {{files: "
-            "[...]}})"
+            "[...]})"
         ) from error
 
 
@@ -206,6 +206,8 @@ class _Streamed:
                 f"dataset {source.name} could not be loaded ({one_line(error)}): check name, subset, split and the "
                 f"network, or use text: {{name: {OFFLINE_TEXT}}} or text: {{files: [...]}}, which need none"
             ) from error
+        if not columns:
+            raise TrainConfigError(f"dataset {source.name} is empty: name another, or another split")
         if source.column not in columns:
             raise TrainConfigError(f"dataset {source.name} has no column called {source.column}: {_advice(columns)}")
         if first is None:
@@ -259,4 +261,4 @@ def _advice(columns: dict[str, Any]) -> str:
             f"its columns hold tokens ({', '.join(of_tokens)}), which are another tokenizer's, or cut otherwise; name "
             "the dataset of text that they were made from"
         )
-    return f"its columns are {', '.join(columns)}, none of them text" if columns else "it is empty, name another"
+    return f"its columns are {', '.join(columns)}, none of them text"

@@ -78,7 +78,7 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
             resume=not begin_anew,
             overwrite=begin_anew,
         )
-    result = result.model_copy(update={"rows": said_rows(runner.matched.evaluator, note)})
+    result = result.model_copy(update={"rows": said_rows(runner.matched.evaluator)})
     write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))  # from here on there is something to go on with
     note(f"training {len(saes)} transcoders")
     with warnings.catch_warnings():
@@ -152,7 +152,7 @@ def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrai
     )
 
 
-def said_rows(evaluator: TranscoderEvaluator | None, say: Callable[[str], None]) -> list[RowsRecord]:
+def said_rows(evaluator: TranscoderEvaluator | None) -> list[RowsRecord]:
     """Which held-out rows count at each layer; says so, and warns where a few of them make most of the variance."""
     if evaluator is None:
         return []
@@ -162,7 +162,7 @@ def said_rows(evaluator: TranscoderEvaluator | None, say: Callable[[str], None])
         place = (layer.hook_in, layer.hook_out)
         if place not in found:
             counts = evaluator.kept[place].counts
-            say_rows(say, f"held-out rows at {layer.hook_in}", counts, spread)
+            say_rows(f"held-out rows at {layer.hook_in}", counts, spread)
             found[place] = RowsRecord.of(layer.hook_in, counts, spread)
     return list(found.values())
 

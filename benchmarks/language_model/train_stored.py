@@ -171,7 +171,7 @@ class _Model:
             for block, layer in self.layers.items()
         }
 
-        self.rows = [record for of in self.evaluators.values() for record in said_rows(of, note)]
+        self.rows = [record for of in self.evaluators.values() for record in said_rows(of)]
 
     def evaluated(self, arm: Arm, transcoder: Any, step: int) -> Evaluation:
         """On the held-out prompts."""

@@ -144,7 +144,7 @@ class _Bench:
             block: HeldOut(hooks, layer, block, held_out, measured_at.get(block), config, exclude)
             for block, layer in layers.items()
         }
-        self.rows = [of.said_rows(note) for of in self.held_out.values()]
+        self.rows = [of.said_rows() for of in self.held_out.values()]
 
     def _tokens(self, text: str, tokenizer: Any) -> torch.Tensor:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]

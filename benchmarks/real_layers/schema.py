@@ -44,7 +44,7 @@ class RealLayersResult(Result):
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
+        return {**self.config.model_dump(mode="json"), "rows": self.config.rows.model_dump()}
 
     def layer(self, block: int) -> LayerRecord:
         """Of a block."""

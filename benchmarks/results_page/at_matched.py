@@ -32,7 +32,8 @@ def at_matched(
         return interval(values)
     of_logs = interval([float(np.log(value)) for value in values])
     bounds = {name: float(np.exp(getattr(of_logs, name))) for name in ("mean", "low", "high")}
-    return Interval(**bounds, n=of_logs.n)
+    seen = None if of_logs.seen is None else (float(np.exp(of_logs.seen[0])), float(np.exp(of_logs.seen[1])))
+    return Interval(**bounds, n=of_logs.n, seen=seen)
 
 
 def passage(curve: Sequence[Trained], read: Read, target: float, by: Read, log: bool = False) -> float | None:

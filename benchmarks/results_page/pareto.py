@@ -109,6 +109,8 @@ def _cell(value: Interval | None, metric: str) -> str:
         return "not reached"
     digits = DIGITS.get(metric, 3)
     if metric in LOGARITHMIC:  # geometric, so that the interval is not symmetric
+        if value.seen is not None:
+            return f"{value.mean:.2g} ({value.seen[0]:.2g} to {value.seen[1]:.2g}) (n {value.n})"
         return f"{value.mean:.2g} [{value.low:.2g}, {value.high:.2g}] (n {value.n})"
     return f"{interval_text(value, digits)} (n {value.n})"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table, share_text
 from faithfulness_plugin.benchmarks.scan.schema import ScanResult, Trained
 from faithfulness_plugin.benchmarks.scan.spec import Value
-from faithfulness_plugin.benchmarks.statistics import interval, share
+from faithfulness_plugin.benchmarks.statistics import RANGE, interval, share
 from faithfulness_plugin.benchmarks.toy_problem import EMERGED
 
 COLUMNS: dict[str, tuple[Callable[[Trained], float], int]] = {
@@ -45,7 +45,7 @@ def table(result: ScanResult) -> str:
     partial = "" if result.complete else f" PARTIAL: {len(result.trained)} of {result.spec.n_points} transcoders."
     seeds = f"{result.spec.seeds} seed{'s' * (result.spec.seeds > 1)} a row"
     caption = (
-        f"{seeds}; means and 95 % intervals (Student's t), counts with Wilson's.{partial} Emergence: m above a tenth "
-        "of its maximum. Jacobian error: relative; for |x| over the columns with x != 0."
+        f"{seeds}; means and 95 % intervals (Student's t), {RANGE}; counts with Wilson's.{partial} Emergence: m above "
+        "a tenth of its maximum. Jacobian error: relative; for |x| over the columns with x != 0."
     )
     return f"{markdown_table(header, rows)}\n\n{caption}\n"

@@ -85,13 +85,15 @@ def _panel(result: SuiteResult, name: str, methods: list[str]) -> Panel:
 
 
 def _sweep(result: SuiteResult, name: str, method: str) -> Curve | None:
-    """Means over seeds, strength by strength, in the order of L0; the band is the headline's interval."""
+    """Means over seeds, strength by strength, in the order of L0; the band is the headline's interval, or the range of
+    a few seeds."""
     points = []
     for strength in next(m.strengths for m in result.spec.methods if m.name == method):
         scores = [t.scores for t in result.of(name, method) if t.strength == strength and t.scores is not None]
         if scores:
             headline = interval([s.headline for s in scores])
-            low, high = (headline.mean if bound is None else bound for bound in (headline.low, headline.high))
+            ends = headline.seen or (headline.low, headline.high)
+            low, high = (headline.mean if end is None else end for end in ends)
             points.append((sum(s.l0 for s in scores) / len(scores), headline.mean, low, high))
     if not points:
         return None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from faithfulness_plugin.benchmarks.schema import CompareError, Interval, Record
-from faithfulness_plugin.benchmarks.statistics import interval
+from faithfulness_plugin.benchmarks.statistics import RANGE, interval
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import seed_scores
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 from faithfulness_plugin.benchmarks.suite.scores import Scores
@@ -108,6 +108,6 @@ def comparison(
             rows.append([task, name, str(of.n), *(of.scores.get(score) for score in scores)])
     caption = (
         f"Difference to {against} at the layer's own L0, paired by seed: mean and 95 % interval (Student's t) over the "
-        "seeds at which both reach it; a dash where fewer than two do."
+        f"seeds at which both reach it, {RANGE}; a dash where fewer than two do."
     )
     return Table(["task", "method", "seeds", *scores], rows, caption)

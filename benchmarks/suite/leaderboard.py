@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from faithfulness_plugin.benchmarks.html_page import self_contained
 from faithfulness_plugin.benchmarks.methods.baselines import OBJECTIVES
 from faithfulness_plugin.benchmarks.schema import Interval, ResultError, fingerprint, write_text
+from faithfulness_plugin.benchmarks.statistics import RANGE
 from faithfulness_plugin.benchmarks.suite.compare import Difference, Entry, difference, entries
 from faithfulness_plugin.benchmarks.suite.report import headlines, task_table
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
@@ -99,8 +100,8 @@ def gains(result: SuiteResult, found: Mapping[str, Entry], score: str = "headlin
         for architecture, _, name in pairs(result, found, NO_TERM)
     ]
     caption = (
-        f"{score}, less that without a term: mean and 95 % interval of the paired differences; a dash where fewer than "
-        "two seeds of both reach the layer's L0."
+        f"{score}, less that without a term: mean and 95 % interval of the paired differences, {RANGE}; a dash where "
+        "fewer than two seeds of both reach the layer's L0."
     )
     return Table(["method", *result.spec.tasks], rows, caption)
 
@@ -118,7 +119,7 @@ def against_control(result: SuiteResult, found: Mapping[str, Entry]) -> Table:
         for architecture, objective, name in pairs(result, found, CONTROL)
         if objective != NO_TERM
     ]
-    caption = "Headline, less that of the control: mean and 95 % interval of the paired differences."
+    caption = f"Headline, less that of the control: mean and 95 % interval of the paired differences, {RANGE}."
     return Table(["method", *result.spec.tasks], rows, caption)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES
 from faithfulness_plugin.benchmarks.schema import Interval
+from faithfulness_plugin.benchmarks.statistics import RANGE
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import AtLayerL0, at_layer_l0
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import Scores, l0_of
@@ -31,8 +32,8 @@ def task_table(result: SuiteResult, name: str) -> Table:
     partial = "" if result.complete else " PARTIAL result."
     caption = (
         f"{task(name).title}: scores at the layer's own L0 ({result.layer_l0[name]:.2f}), interpolated in each seed's "
-        f"sweep; mean and 95 % interval over the seeds that reach it (Student's t).{partial} Where fewer than half do, "
-        "the nearest L0 and the headline there."
+        f"sweep; mean and 95 % interval over the seeds that reach it (Student's t), {RANGE}.{partial} Where fewer "
+        "than half do, the nearest L0 and the headline there."
     )
     return Table(["method", "seeds at the layer's L0", *SHOWN.values()], rows, caption)
 
@@ -61,7 +62,7 @@ def headlines(result: SuiteResult) -> Table:
     seeds = len(result.spec.seeds)
     caption = (
         f"Headline at the layer's own L0 (1: the mechanism is kept, 0: the shortcut; shuffled layer: circuits found by "
-        f"chance); {seeds} seed{'s' * (seeds > 1)}, mean and 95 % interval."
+        f"chance); {seeds} seed{'s' * (seeds > 1)}, mean and 95 % interval, {RANGE}."
     )
     return Table(["method", *result.spec.tasks], rows, caption)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from faithfulness_plugin import layer_jvp
 from faithfulness_plugin.adapters.fill import Filling, fill, rows_at
 from faithfulness_plugin.adapters.hooked_layer import Hook
+from faithfulness_plugin.adapters.left_out import LeftOut
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, mlp_layer
 from faithfulness_plugin.derivatives import DerivativeStore, StoredRows, StoreError
 
@@ -206,3 +207,29 @@ def test_a_model_is_left_without_hooks(tmp_path):
         filled(model, filling(tmp_path, model), on_shard=interrupt_at(0))
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
     torch.testing.assert_close(model(TOKENS), expected)
+
+
+def test_rows_of_first_positions_and_of_extreme_norm_are_not_stored(tmp_path):
+    model = hooked()
+    whole, part = filling(tmp_path / "whole", model), filling(tmp_path / "part", model)
+    filled(model, whole, exclude=LeftOut(skip_first=2))
+    filled(model, part, exclude=LeftOut(skip_first=2, norms_above=1.02))
+    first = whole.store.read_shard(0, None)["x"]
+    norms = first.norm(dim=1), whole.layer(first).norm(dim=1)
+    limits = [1.02 * of.median() for of in norms]
+    left_out = 0
+    for number in range(3):
+        x = whole.store.read_shard(number, None)["x"]
+        usual = (x.norm(dim=1) <= limits[0]) & (whole.layer(x).norm(dim=1) <= limits[1])
+        assert len(x) == (4 if number < 2 else 2) * 4
+        left_out += int((~usual).sum())
+        torch.testing.assert_close(part.store.read_shard(number, None)["x"], x[usual])
+    assert 0 < left_out < 40
+
+
+def test_prompts_that_do_not_fit_the_model_are_refused_before_a_store_is_touched(tmp_path):
+    model = hooked()
+    of = filling(tmp_path / "store", model)
+    with pytest.raises(ValueError, match="33 tokens do not fit the model"):
+        fill(CountedHooks(model), [of], torch.zeros(10, 33, dtype=torch.long), prompts_per_shard=PER_SHARD)
+    assert not of.store.index.shards

@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faithfulness_plugin.benchmarks.markdown import interval_text
 from faithfulness_plugin.benchmarks.statistics import interval, share
+from faithfulness_plugin.benchmarks.tables import Table
 
 
 def test_the_interval_is_students():
@@ -27,3 +29,21 @@ def test_the_share_is_wilsons(n, data):
     result = share(k, n)
     assert result.low == pytest.approx(max(0, centre - half), abs=1e-12)
     assert result.high == pytest.approx(min(1, centre + half), abs=1e-12)
+
+
+def test_fewer_than_five_values_are_shown_by_their_range():
+    assert interval_text(interval([0.137, 0.479]), 3) == "0.308 (0.137 to 0.479)"
+    assert interval([0.1, 0.2, 0.3, 0.4]).seen == (0.1, 0.4)
+    assert interval([0.5]).seen is None
+    five = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert five.seen is None
+    assert "seen" not in five.model_dump()  # so that files and their fingerprints are as they were
+    assert interval_text(five, 2) == "3.00 ± 1.96"
+
+
+def test_csv_has_the_range_of_few_values_in_place_of_bounds():
+    table = Table(["of", "score"], [["few", interval([0.0, 1.0])], ["many", interval([0.0, 1.0] * 3)]], "")
+    header, few, many = table.render("csv").splitlines()
+    assert header == "of,score mean,score low,score high,score n,score least,score largest"
+    assert few == "few,0.5,,,2,0.0,1.0"
+    assert many.endswith(",6,,")

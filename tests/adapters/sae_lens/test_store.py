@@ -305,3 +305,13 @@ def test_the_order_is_the_seeds(seed):
     one, two = store(seed=1), store(seed=seed)
     torch.rand(3)
     assert all(map(torch.equal, take(one, one, 9), take(two, two, 9))) == (seed == 1)
+
+
+@NEW_EPOCH
+@pytest.mark.parametrize("alone", [True, False])
+def test_rows_that_are_not_within_the_limits_are_not_trained_on(alone):
+    made = store() if alone else several()
+    made.within = lambda rows: (rows["hook_embed"][:, 0].round() % 3 != 0) & (rows["hook_embed"][:, 0] < 150)
+    batches = take(made if alone else made.get_multi_hook_data_loader(), made, 60)
+    rows = torch.cat(batches if alone else [batch["hook_embed"] for batch in batches])
+    assert set(tokens_of(rows)) == {token for token in range(4 * CONTEXT, 150) if token % 3}

@@ -20,7 +20,7 @@ from faithfulness_plugin.benchmarks.artifact.report import over_prompts, tables
 from faithfulness_plugin.benchmarks.artifact.run import complete, open_result, read_artifacts
 from faithfulness_plugin.benchmarks.artifact.schema import ROLES, ArtifactResult
 from faithfulness_plugin.benchmarks.language_model.config import TrainConfigError, make_config
-from faithfulness_plugin.benchmarks.schema import read_result
+from faithfulness_plugin.benchmarks.schema import ResultError, read_result
 from faithfulness_plugin.cli import app
 from faithfulness_plugin.transcoders.load import load_transcoder
 
@@ -196,3 +196,62 @@ def test_the_model_is_what_the_transcoders_name(hub, tmp_path):
     assert read_result(tmp_path / "anyway/result.json", ArtifactResult).config.model_named == "EleutherAI/pythia-160m"
     nameless = command(hub, tmp_path / "refused", "--transcoder", str(hub["folder"] / "plain"), model=[])
     fails(nameless, 2, "plain does not name the model that it is of: pass --model")
+
+
+def test_positions_and_norms_are_left_out_and_the_result_says_so(result, hub, tmp_path, capsys):
+    wanted = config(hub, rows={"skip_first": 3, "norms_above": 1.5})
+    found = complete(open_result(tmp_path, wanted), read_artifacts(wanted), tmp_path)
+    (rows,) = found.rows
+    assert (rows.tokens, rows.positions) == (6 * 16, 6 * 3)
+    assert rows.rows == rows.tokens - rows.positions - rows.special - rows.norms
+    assert 0 < rows.norms < 40
+    about = f"rows at blocks.1.mlp.hook_in: {rows.rows} of 96 tokens count; left out: 18 at the first positions"
+    assert about in capsys.readouterr().err
+    assert read_result(tmp_path / "result.json", ArtifactResult) == found
+    assert found.of("plain").error != result.of("plain").error
+    assert [(r.positions, r.norms) for r in result.rows] == [(0, 0)]
+    assert result.rows[0].special >= 6
+    with pytest.raises(ResultError, match="other settings"):
+        open_result(tmp_path, config(hub))
+
+
+def test_results_of_before_are_read_and_dumped_as_they_were(result):
+    """Settings and records that are new have defaults that leave no trace: fingerprints of old results hold."""
+    before = result.model_copy(update={"rows": []})
+    assert "rows" not in before.model_dump()
+    assert "rows" not in before.config.model_dump()
+    assert ArtifactResult.model_validate_json(before.model_dump_json()) == before
+
+
+def test_prompts_that_do_not_fit_the_model_leave_nothing_behind(hub, tmp_path):
+    args = ["--model", hub["model"]["name"], "--text", *hub["text"]["files"], "--context-size", "65", "--prompts", "2"]
+    command = ["bench", "artifact", "--transcoder", str(hub["folder"] / "plain"), *args, "--out", str(tmp_path / "out")]
+    fails(CliRunner().invoke(app, command), 2, "context_size 65 is longer than the model, which has 64 positions")
+    assert not (tmp_path / "out").exists()
+    fails(
+        CliRunner().invoke(app, [*command, "--context-size", "16", "--skip-first", "15"]), 2, "skip_first=15 leaves too"
+    )
+    fails(
+        CliRunner().invoke(app, [*command, "--context-size", "16", "--exclude-norms-above", "1"]), 2, "greater than 1"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_without_which_the_model_does_as_well_has_no_ce_recovered_and_says_why(result):
+    layer = result.layer.model_copy(update={"ce_zero": 2.0, "ce_clean": 2.1})
+    numbers = [m.model_copy(update={"ce_recovered": None}) for m in result.measured]
+    text = tables(result.model_copy(update={"layer": layer, "measured": numbers}))
+    assert text.count("CE recovered is undefined: zeros in the layer's place do as well") == 1
+    assert "is undefined" not in tables(result) or result.layer.ce_zero <= result.layer.ce_clean
+
+
+def test_what_is_divided_by_nothing_is_left_out_of_tables(result):
+    effects = {
+        kind: [s.model_copy(update={"error": None, "cosine": None}) for s in stages]
+        for kind, stages in result.measured[0].effects.items()
+    }
+    still = result.layer.model_copy(update={"variance": [0.0] * len(result.layer.variance)})
+    measured = [result.measured[0].model_copy(update={"effects": effects}), *result.measured[1:]]
+    text = tables(result.model_copy(update={"layer": still, "measured": measured}))
+    assert "1: —, —" in text
+    assert "| plain | — |" in text

@@ -6,7 +6,7 @@ import pytest
 import tiny_hub
 
 from faithfulness_plugin.benchmarks.language_model.config import TrainConfig, TrainConfigError, make_config
-from faithfulness_plugin.benchmarks.language_model.text import Prompts, load_prompts
+from faithfulness_plugin.benchmarks.language_model.text import Prompts, cut_prompts, load_prompts
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 LENGTH, BOS = 16, 0
@@ -102,10 +102,11 @@ def test_a_text_too_short_to_repeat_is_named(tmp_path):
 
 
 def test_files_that_cannot_be_read_give_one_line(tmp_path):
-    assert f"there is no .txt file in {tmp_path}: name files or folders" in refused({"files": [str(tmp_path)]})
+    assert f"there is no .txt file in {tmp_path}: name text files, or folders" in refused({"files": [str(tmp_path)]})
     assert "missing.txt" in refused({"files": [str(tmp_path / "missing.txt")]})
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
-    assert refused({"files": [str(tmp_path)]}).endswith("name text files in UTF-8")
+    message = refused({"files": [str(tmp_path)]})
+    assert message.endswith("name text files in UTF-8 (--text, or text: {files: [...]})")
 
 
 def test_the_file_that_is_not_utf8_is_named(tmp_path):
@@ -160,8 +161,17 @@ def test_a_stream_is_read_again_from_the_start(stream):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"content": ["a"], "url": ["b"]}, "no column of text called body: set text.column to one of content, url"),
-        ({"body": [3], "url": ["b"]}, "no column of text called body: set text.column to one of body, url"),
+        ({"content": ["a"], "url": ["b"]}, "has no column called body: set text.column to one of content, url"),
+        (
+            {"body": [3], "url": ["b"]},
+            "column body of dataset someone/texts holds 3, which is no text: set text.column",
+        ),
+        ({"body": [[3, 4]], "mask": [[1]]}, "holds [3, 4], which is no text: its columns hold tokens (body, mask)"),
+        (
+            {"body": [None, ""], "url": [None, "b"]},
+            "no text in its column body, whose rows are all empty: set text.column",
+        ),
+        ({"id": [1]}, "has no column called body: its columns are id, none of them text"),
     ],
 )
 def test_a_dataset_without_the_column_names_those_it_has(stream, columns, message):
@@ -171,7 +181,73 @@ def test_a_dataset_without_the_column_names_those_it_has(stream, columns, messag
 
 def test_an_empty_dataset_is_called_empty(stream):
     stream({"body": ["a"]}, 0)
-    assert refused(STREAMED).endswith("nothing: it is empty")
+    assert refused(STREAMED) == "dataset someone/texts is empty: name another, or another split"
+
+
+@pytest.mark.parametrize("first", [None, ""])
+def test_rows_without_text_are_passed_by_and_counted(stream, first, capsys):
+    documents = [tiny_hub.document(40, n) for n in range(30)]
+    stream({"body": documents})
+    plain = streamed()
+    stream({"body": [first, *(d for document in documents for d in (document, None, ""))]})
+    prompts = load_prompts(config(text=STREAMED), TOKENIZER)
+    found = [row["tokens"] for row in prompts]
+    assert sorted(words(found)) == sorted(words(plain)) or len(found) == len(plain)  # in another order
+    assert all(words([prompt]) for prompt in found)
+    prompts.say_what_was_passed_by()
+    assert capsys.readouterr().err == "61 rows of dataset someone/texts without text were passed by\n"
+
+
+def test_a_row_that_is_no_text_later_on_is_named(stream):
+    stream({"body": [tiny_hub.document(40, n) for n in range(3)]})
+    prompts = load_prompts(config(text=STREAMED), TOKENIZER)
+    prompts.documents.dataset = [{"body": "ba be"}, {"body": 7}]  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(TrainConfigError, match=r"column body of dataset someone/texts holds 7, which is no text"):
+        list(prompts)
+
+
+class Limited:
+    """Of a model's hooks, what prompts have to fit."""
+
+    def __init__(self, n_positions: int | None, n_vocab: int) -> None:
+        self.n_positions, self.n_vocab = n_positions, n_vocab
+
+
+def fitting(tmp_path: Path, hooks: Any) -> Any:
+    files = {"files": [str(tiny_hub.write_text(tmp_path / "text"))]}
+    return load_prompts(config(text=files), TOKENIZER, hooks)
+
+
+def test_a_context_longer_than_the_model_is_named_before_the_text_is_read():
+    hooks: Any = Limited(LENGTH - 1, 1000)
+    with pytest.raises(
+        TrainConfigError, match=r"context_size 16 is longer than the model, which has 15 positions: set"
+    ):
+        load_prompts(config(text={"files": ["/no/such/file"]}), TOKENIZER, hooks)
+    with pytest.raises(TrainConfigError, match="15 positions"):
+        cut_prompts(config(text={"files": ["/no/such/file"]}).text, TOKENIZER, LENGTH, 0, 1, hooks=hooks)
+
+
+def test_a_context_as_long_as_the_model_or_of_one_without_a_limit_is_read(tmp_path):
+    assert fitting(tmp_path, Limited(LENGTH, tiny_hub.N_TOKENS)).rows
+    assert fitting(tmp_path / "again", Limited(None, tiny_hub.N_TOKENS)).rows
+
+
+def test_a_token_outside_the_models_vocabulary_is_named(tmp_path):
+    with pytest.raises(
+        TrainConfigError, match=r"the tokenizer makes token \d+ \('\w+'\), and the model has the tokens 0 to"
+    ):
+        fitting(tmp_path, Limited(None, 20))
+    with pytest.raises(TrainConfigError, match="makes token 0 "):
+        fitting(tmp_path / "again", Limited(None, 0))
+
+
+def test_a_text_without_a_prompt_says_so(tmp_path):
+    (tmp_path / "short.txt").write_text("ba be")
+    with pytest.raises(
+        TrainConfigError, match=r"makes no prompt of 16 tokens, and 1 is needed: give more text, or ask"
+    ):
+        cut_prompts(config(text={"files": [str(tmp_path)]}).text, TOKENIZER, LENGTH, 0, 9, 1)
 
 
 @pytest.mark.parametrize(

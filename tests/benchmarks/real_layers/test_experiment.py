@@ -206,7 +206,7 @@ def test_another_text_is_refused_and_nothing_touched(hub, stores, tmp_path):
 def test_what_is_not_to_be_had(hub, tmp_path):
     for changed, message in (
         ({"blocks": [7]}, "blocks: there is no block 7"),
-        ({"stored_prompts": 10**6}, "prompts of 16 tokens, and 1000072 are needed: give more text, or lower tokens"),
+        ({"stored_prompts": 10**6}, "prompts of 16 tokens, and 1000072 are needed: give more text, or ask for fewer"),
     ):
         with pytest.raises(TrainConfigError, match=message):
             run(config(hub, **changed), tmp_path / message[:6], tmp_path / "stores")

@@ -55,7 +55,7 @@ def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
     [
         ({"block": 7}, [], "block: there is no block 7"),
         ({"promts": 7}, [], "there is no setting promts: did you mean prompts"),
-        ({"prompts": 10**7}, [], "give more text, or lower tokens"),
+        ({"prompts": 10**7}, [], "give more text, or ask for fewer"),
         ({}, ["--rounds", "0"], "rounds: "),
     ],
 )
