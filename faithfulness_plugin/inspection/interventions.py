@@ -16,6 +16,7 @@ from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.metrics.downstream import Effect, effect
 from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.rounding import beyond_rounding
 
 Do = Literal["ablate", "clamp", "steer"]
 Through = Literal["reading", "writing"]
@@ -159,8 +160,8 @@ def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None,
 
 def _effect(clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor) -> Effect:
     """As `effect`, and for a layer that does not answer at all: nothing of what the transcoder does is there."""
-    if torch.equal(clean, changed):
-        return Effect(error=0.0 if torch.equal(clean_spliced, changed_spliced) else inf, cosine=0.0)
+    if not beyond_rounding(clean, changed).any():
+        return Effect(error=inf if beyond_rounding(clean_spliced, changed_spliced).any() else 0.0, cosine=0.0)
     return effect(clean, changed, clean_spliced, changed_spliced)
 
 

@@ -21,8 +21,9 @@ def test_both_products_and_their_gradients_are_the_dense_ones(n_rows, d_sae, d, 
     rows, features = active.rows, active.features
     torch.testing.assert_close(dot_active(x, active, W), (x @ W.T)[rows, features])
     if n_rows and len(features):
-        assert gradcheck(lambda values, W: sum_active(values, active, W), (values, W))
-        assert gradcheck(lambda x, W: dot_active(x, active, W), (x, W))
+        # a second backward pass may be rounded differently
+        assert gradcheck(lambda values, W: sum_active(values, active, W), (values, W), nondet_tol=1e-12)
+        assert gradcheck(lambda x, W: dot_active(x, active, W), (x, W), nondet_tol=1e-12)
 
 
 @given(n_rows=st.integers(1, 5), d_sae=st.integers(1, 7), share=st.floats(0, 1))

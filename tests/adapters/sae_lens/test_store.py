@@ -241,6 +241,7 @@ def test_saelens_asks_for_a_checkpoint_again_to_no_effect(tmp_path):
     assert all(map(torch.equal, ours + take(resumed, resumed, 4), expected[5:]))
 
 
+@pytest.mark.bitwise("the same prompts in the same batches through one model round alike")
 @NEW_EPOCH
 def test_several_hooks_go_on_from_a_saved_place(tmp_path):
     names = ("hook_embed", "blocks.1.hook_resid_mid")
