@@ -11,9 +11,10 @@ SAME_SIZE = 2e-3
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """ "name old, not new; ..." for the names of `here` whose value differs in `there`; "" where none does. Sizes at the
-    end of a text (`with_size`) are compared as numbers, to three digits."""
-    return "; ".join(f"{name} {there.get(name)}, not {here[name]}" for name in here if _differ(there.get(name), here[name]))
+    """ "name old, not new; ..." for the names of `here` whose value differs in `there`; "" where none does. Sizes at
+    the end of a text (`with_size`) are compared as numbers, to three digits."""
+    changed = [name for name in here if _differ(there.get(name), here[name])]
+    return "; ".join(f"{name} {there.get(name)}, not {here[name]}" for name in changed)
 
 
 def with_size(text: str, size: float) -> str:

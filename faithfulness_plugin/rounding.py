@@ -5,9 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def beyond_rounding(
-    before: Float[Tensor, "*batch d"], after: Float[Tensor, "*batch d"]
-) -> Float[Tensor, "*batch d"]:
+def beyond_rounding(before: Float[Tensor, "*batch d"], after: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     """after - before, and 0 at rows where rounding explains it: two runs of a layer need not agree to the bit.
 
     Rounding explains 16 units in the last place of a row's norm, and in half precision 1e-5 of it, since there a

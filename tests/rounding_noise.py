@@ -1,4 +1,10 @@
-"""A torch dispatch mode under which every matrix product is rounded as another processor might round it."""
+"""A torch dispatch mode under which every matrix product is rounded as another processor might round it.
+
+`pytest --rounding-noise` runs every test under it, in the threads that a test starts too, but for tests that say with
+the marker `bitwise` on what their bit-identity relies. It does not reach products of numpy and scipy, those within one
+operation (convolutions, decompositions), what `torch.compile` has compiled, and other processes, which tests compare
+with this one.
+"""
 
 import threading
 import zlib

@@ -72,7 +72,9 @@ def answers(
     v: Float[Tensor, "rows d_in"],
     distances: Sequence[float],
 ) -> list[Answers]:
-    """To each step x -> x + eps v, row by row; what rounding explains is no answer. Raises ValueError where transcoder and layer differ in d_out."""
+    """To each step x -> x + eps v, row by row; what rounding explains is no answer.
+
+    Raises ValueError where transcoder and layer differ in d_out."""
     y, t = layer(x), transcoder(x)
     check_same_shape(t, y)
     return [

@@ -18,8 +18,9 @@ def test_an_effect_that_is_a_multiple_of_the_layers(share):
 def test_a_prompt_that_only_rounding_moves_has_no_effect():
     clean, changed = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
     changed[1] = clean[1] * (1 + 1e-7)
-    alone, both = effect(clean[[0, 2]], changed[[0, 2]], clean[[0, 2]], 2 * changed[[0, 2]]), effect(
-        clean, changed, clean, 2 * changed
+    alone, both = (
+        effect(clean[[0, 2]], changed[[0, 2]], clean[[0, 2]], 2 * changed[[0, 2]]),
+        effect(clean, changed, clean, 2 * changed),
     )
     assert both.cosine == pytest.approx(alone.cosine)
     with pytest.raises(ValueError, match="no effect in the model"):
