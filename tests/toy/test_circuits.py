@@ -13,6 +13,7 @@ def test_the_circuits_add_up_to_the_layer():
     assert torch.equal(torch.stack(parts).sum(0), AbsNetwork(5)(x))
 
 
+@pytest.mark.exact("whole numbers and masks")
 def test_the_datapoint_circuit_is_the_layer_at_p_and_silent_elsewhere():
     inputs = AbsInputs(5, repeat_frac=0.5)
     x, circuit = next(inputs), datapoint_circuit(inputs.point)
@@ -21,6 +22,7 @@ def test_the_datapoint_circuit_is_the_layer_at_p_and_silent_elsewhere():
     torch.testing.assert_close(circuit.direction, AbsNetwork(5)(inputs.point))
 
 
+@pytest.mark.exact("whole numbers and masks")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_datapoint_circuit_knows_rows_that_were_computed_and_no_others(dtype):
     (hop,) = task("rotated").hops
