@@ -27,3 +27,13 @@ def test_a_unit_in_half_precision_is_a_change():
 def test_what_was_nothing_has_changed_where_it_is_something():
     after = torch.tensor([[0.0, 0.0], [0.0, 1e-20]])
     assert beyond_rounding(torch.zeros(2, 2), after).any(-1).tolist() == [False, True]
+
+
+def test_a_row_of_zeros_is_measured_by_the_others():
+    before = torch.cat([torch.zeros(1, 3), torch.ones(4, 3)])
+    after = before.clone()
+    after[0, 1] = 1e-8
+    assert not beyond_rounding(before, after).any()
+    after[0, 1] = 1e-4
+    assert beyond_rounding(before, after).any(-1).tolist() == [True, False, False, False, False]
+    assert not len(beyond_rounding(torch.zeros(0, 3), torch.zeros(0, 3)))

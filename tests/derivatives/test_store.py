@@ -286,6 +286,7 @@ def test_a_limit_on_file_sizes_is_as_a_full_disk(tmp_path, mlp):
     assert DerivativeStore.open(tmp_path).missing() == [1, 2]
 
 
+@pytest.mark.bitwise("the same weights and the same rows in one process round alike")
 def test_an_index_that_cannot_be_written_leaves_the_shard_for_the_next_time(tmp_path, mlp, monkeypatch):
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
