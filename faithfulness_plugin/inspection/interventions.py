@@ -120,8 +120,8 @@ def intervene(
         stages=tuple(stages),
         cosine=tuple(of.cosine for of in found),
         error=tuple(of.error for of in found),
-        size_layer=tuple(_size(of_layer[stage] - clean[stage]) for stage in stages),
-        size_transcoder=tuple(_size(of_transcoder[stage] - seen.stages[stage]) for stage in stages),
+        size_layer=tuple(_size(beyond_rounding(clean[stage], of_layer[stage])) for stage in stages),
+        size_transcoder=tuple(_size(beyond_rounding(seen.stages[stage], of_transcoder[stage])) for stage in stages),
     )
 
 
