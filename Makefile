@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
+.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,20 @@ reproduce: $(INSTALLED)  ## the absolute-value experiment: table, figures, resul
 
 test: $(INSTALLED)  ## the tests, without the slow ones (ARGS='-k memorization' ...)
 	$(BIN)/python -m pytest $(ARGS)
+
+# where rounding has the most to say, in a minute or two
+SENSITIVE := tests/benchmarks/tasks tests/metrics tests/jacobian tests/toy/test_circuits.py tests/toy/test_rows.py \
+             tests/test_rounding.py tests/test_differences.py tests/inspection/test_near_duplicates.py
+
+test-noise: $(INSTALLED)  ## the most sensitive tests, every matrix product rounded as another processor might
+	$(BIN)/python -m pytest --rounding-noise $(SENSITIVE) $(ARGS)
+
+# an hour or more: each line is the whole suite
+test-rounding: $(INSTALLED)  ## all tests as on other machines: with noise, with 2 threads, by other kernels of MKL and torch
+	$(BIN)/python -m pytest --rounding-noise $(ARGS)
+	$(BIN)/python -m pytest --threads 2 $(ARGS)
+	MKL_CBWR=COMPATIBLE $(BIN)/python -m pytest $(ARGS)
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(EXAMPLES)  ## the tests that train for minutes, or use the examples' model and text
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.differences import with_size
 from faithfulness_plugin.jacobian.layer_weights import LayerWeights
 from faithfulness_plugin.jacobian.mlp_weights import mlp_weights, same_rows
 from faithfulness_plugin.layer import forward_jvp, layer_jvp
@@ -245,7 +246,7 @@ def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:
 def told(layer: HookedLayer, d_in: int, device: torch.device | str) -> str:
     """By which another layer is told: its hooks, and the size of its output at fixed rows."""
     rows = torch.linspace(-1, 1, 4 * d_in, device=device).reshape(4, d_in)
-    return f"{layer.hook_in} to {layer.hook_out}, size {layer(rows).double().norm().item():.4g}"
+    return with_size(f"{layer.hook_in} to {layer.hook_out}", layer(rows).double().norm().item())
 
 
 def _keep_and_stop(seen: list[Tensor]) -> Hook:

@@ -1,9 +1,36 @@
 """What changed between two sets of settings, in words."""
 
+import re
 from collections.abc import Mapping
+from math import isclose
 from typing import Any
+
+SIZE = re.compile(r", size (\S+)$")
+SAME_SIZE = 2e-3
+"""A size has 4 digits, of which two processors may round the last one differently."""
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """ "name old, not new; ..." for the names of `here` whose value differs in `there`; "" where none does."""
-    return "; ".join(f"{name} {there.get(name)}, not {here[name]}" for name in here if there.get(name) != here[name])
+    """ "name old, not new; ..." for the names of `here` whose value differs in `there`; "" where none does. Sizes at
+    the end of a text (`with_size`) are compared as numbers, to three digits."""
+    changed = [name for name in here if _differ(there.get(name), here[name])]
+    return "; ".join(f"{name} {there.get(name)}, not {here[name]}" for name in changed)
+
+
+def with_size(text: str, size: float) -> str:
+    """A text and a number that was computed, for something that text alone does not identify."""
+    return f"{text}, size {size:.4g}"
+
+
+def without_size(text: str) -> str:
+    """What of a text does not depend on rounding."""
+    return SIZE.sub("", text)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    if one == other or not (isinstance(one, str) and isinstance(other, str)):
+        return one != other
+    sizes = [SIZE.search(text) for text in (one, other)]
+    if without_size(one) != without_size(other) or not all(sizes):
+        return True
+    return not isclose(*(float(size[1]) for size in sizes if size), rel_tol=SAME_SIZE)

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jaxtyping
@@ -7,23 +7,42 @@ import torch
 import works_with
 from hypothesis import settings
 from oracles import random_transcoder
+from rounding_noise import rounding_noise
 from torch import nn
 
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 settings.register_profile("unhurried", settings(), deadline=None)  # machines are noisy: no time limits in tests
 settings.load_profile("unhurried")
-torch.set_num_threads(1)  # tensors here are small, and threads of a busy machine wait for each other
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     choices = sorted(works_with.DISTRIBUTIONS)
     parser.addoption("--works-with", choices=choices, help="write what works with this library into the results")
+    # one thread by default: tensors here are small, and threads of a busy machine wait for each other
+    parser.addoption("--threads", type=int, default=1, help="threads of torch")
+    parser.addoption("--rounding-noise", action="store_true", help="round matrix products as other processors might")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(config.getoption("--threads"))
     if library := config.getoption("--works-with"):
         config.pluginmanager.register(works_with.Recorder(library))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--rounding-noise"):
+        for item in items:
+            if mark := item.get_closest_marker("bitwise"):
+                item.add_marker(pytest.mark.skip(reason=f"bit by bit: {mark.args[0]}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    if not item.config.getoption("--rounding-noise"):
+        return (yield)
+    with rounding_noise(item.nodeid):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -60,6 +60,7 @@ def test_stores_serve_a_second_experiment(settings, tmp_path, monkeypatch):
     assert bench(tmp_path / "two", settings(), "--stores", str(stores), "--tokens", "96").exit_code == 0
 
 
+@pytest.mark.bitwise("the same prompts and the same steps in one process round alike")
 def test_a_damaged_shard_is_made_again_and_not_trained_on(settings, tmp_path):
     stores = tmp_path / "stores"
     assert bench(tmp_path / "one", settings(), "--stores", str(stores)).exit_code == 0

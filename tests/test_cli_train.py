@@ -180,6 +180,7 @@ def test_an_overwrite_that_is_stopped_at_once_replaces_nothing(settings, tmp_pat
     assert "shown again" in train(settings(checkpoints=1), out).stderr
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_a_run_that_fails_exits_with_1_and_can_be_gone_on_with(settings, tmp_path, monkeypatch):
     from faithfulness_plugin.benchmarks.language_model import train as module
 
@@ -201,6 +202,7 @@ def test_an_exploding_run_exits_with_1(settings, tmp_path):
     fails(train(settings(lr=1e30), tmp_path / "out"), 1, "")
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 @pytest.mark.parametrize(("number", "prefetch"), [(signal.SIGINT, 0), (signal.SIGINT, 2), (signal.SIGTERM, 0)])
 def test_a_run_stopped_at_any_step_ends_as_if_it_had_not_been(settings, tmp_path, monkeypatch, number, prefetch):
     from faithfulness_plugin.adapters.sae_lens.store import ResumableStore

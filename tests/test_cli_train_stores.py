@@ -75,6 +75,7 @@ def test_from_settings_through_stores_to_transcoders_and_again(settings, tmp_pat
     assert "is complete; shown again" in again.stderr
 
 
+@pytest.mark.bitwise("the same steps on the same batches in two processes of one machine round alike")
 def test_stopped_it_goes_on(settings, tmp_path, monkeypatch):
     stores, real = tmp_path / "stores", train_stored.StoredRows.__next__
     assert train(settings(checkpoints=4), tmp_path / "whole", "--stores", str(stores)).exit_code == 0

@@ -4,6 +4,7 @@ import torch
 from faithfulness_plugin.probes import DATA, ISOTROPIC, PROBES, difference, pair, rademacher, sphere
 
 
+@pytest.mark.exact("draws from generators in one state")
 @pytest.mark.parametrize("kind", PROBES)
 def test_shape_dtype_and_seed(kind):
     x = torch.randn(2, 3, 4, dtype=torch.float64)

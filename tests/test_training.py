@@ -53,6 +53,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_it_is_saelenss_fit():
     ours = train(new()).transcoder
     theirs = new().set_layer(AbsNetwork(D))
@@ -87,6 +88,7 @@ def test_the_jacobian_term_changes_training():
         assert (without[name] - with_it[name]).abs().max() > 1e-3
 
 
+@pytest.mark.exact("copies of the same numbers")
 def test_the_layer_is_not_trained():
     layer = AbsNetwork(D)
     for p in layer.parameters():
@@ -111,6 +113,7 @@ def test_the_history_names_every_loss_and_the_evaluators_entries():
     assert not transcoder.training  # what is returned is the function that is exported
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("skip", [False, True])
 def test_every_architecture_trains_and_a_resumed_run_is_the_uninterrupted_one(tmp_path, architecture, skip):
@@ -198,6 +201,7 @@ class Interrupted(Iterator[torch.Tensor]):
         self.data.load_state_dict(state)
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 @pytest.mark.parametrize("fields", [{}, {"jacobian": {"estimator": "secant", "probe": "pair"}}])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, fields):
     options = {"checkpoint_every": 20, "resume": True}
@@ -212,6 +216,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, fields):
     assert [path.name for path in (tmp_path / "cut").iterdir()] == ["step_60"]
 
 
+@pytest.mark.exact("copies of the same numbers")
 def test_resuming_what_is_done_changes_nothing(tmp_path):
     done = train(new(), checkpoint=tmp_path)
     again = train(new(seed=4), checkpoint=tmp_path, resume=True)
@@ -219,6 +224,7 @@ def test_resuming_what_is_done_changes_nothing(tmp_path):
     assert done.history == again.history
 
 
+@pytest.mark.exact("copies of the same numbers")
 def test_checkpoints_are_saelenss_and_hold_no_layer(tmp_path):
     result = train(new(), checkpoint=tmp_path)
     assert result.checkpoint is not None
@@ -262,6 +268,7 @@ def test_weights_that_just_broke_are_not_saved(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step_40"]
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_a_half_written_checkpoint_does_not_count(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(new(), Interrupted(inputs(), 25), checkpoint=tmp_path, checkpoint_every=20)

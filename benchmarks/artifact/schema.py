@@ -70,7 +70,9 @@ class ArtifactResult(Result):
         description="which held-out rows count, layer by layer",
     )
     notices: list[str] = Field(
-        default_factory=list, description="on the tensors that are measured between, where they look wrong"
+        default_factory=list,
+        exclude_if=lambda notices: not notices,
+        description="on the tensors that are measured between, where they look wrong",
     )
     measured: list[ArtifactNumbers] = Field(default_factory=list)
 

@@ -64,8 +64,20 @@ class LatentRows:
         return self.rows_of(self.latents(n_rows, generator))
 
     def rows_of(self, latents: Float[Tensor, "n_rows n"]) -> Float[Tensor, "n_rows d_in"]:
-        """x of latents."""
-        return latents if self.frame == "coordinates" else latents @ self.directions.to(latents)
+        """x of latents. Rows at a point are copies of one row: products of several sizes are rounded each in their own
+        way, and differently by every kind of processor."""
+        if self.frame == "coordinates":
+            return latents
+        rows = latents @ self.directions.to(latents)
+        for repeated, row in zip(self.points, self.point_rows, strict=True):
+            here = (latents == torch.tensor(repeated.latents).to(latents)).all(-1, keepdim=True)
+            rows = torch.where(here, row.to(rows), rows)
+        return rows
+
+    @property
+    def point_rows(self) -> Float[Tensor, "n_points d_in"]:
+        """x of the points."""
+        return _point_rows(self.frame, self.n, self.d_in, self.points)
 
     def without_points(self, density: float | None = None) -> "LatentRows":
         """The same without points; of another density, where it is given."""
@@ -84,3 +96,9 @@ class BitRows(LatentRows):
 @lru_cache(maxsize=16)
 def _directions(frame: str, n: int, d_in: int) -> Tensor:
     return FRAMES[frame](n, d_in)
+
+
+@lru_cache(maxsize=16)
+def _point_rows(frame: str, n: int, d_in: int, points: tuple[RepeatedPoint, ...]) -> Tensor:
+    latents = torch.tensor([repeated.latents for repeated in points]).reshape(len(points), n)
+    return latents if frame == "coordinates" else latents @ _directions(frame, n, d_in)

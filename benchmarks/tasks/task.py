@@ -62,7 +62,7 @@ class Mechanism:
     @cached_property
     def points(self) -> list[Float[Tensor, " d_in"]]:
         """The repeated points."""
-        return list(self.rows.rows_of(torch.tensor([p.latents for p in self.rows.points])))
+        return list(self.rows.point_rows)
 
     @cached_property
     def differentiable(self) -> Bool[Tensor, "rows n"]:

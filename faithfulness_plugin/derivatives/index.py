@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from faithfulness_plugin.differences import without_size
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.probes import ISOTROPIC
 
@@ -120,9 +121,16 @@ class Index(_Record):
 
     @property
     def fingerprint(self) -> str:
-        """A digest of what was asked of which layer: the same for a store that was filled again."""
-        said = self.model_dump_json(include={"source", "products", "d_in", "d_out", "dtype", "seed", "n_shards"})
+        """A digest of what was asked of which layer: the same for a store that was filled again, on any processor."""
+        asked = self.model_copy(update={"source": {name: without_size(text) for name, text in self.source.items()}})
+        said = asked.model_dump_json(include={"source", "products", "d_in", "d_out", "dtype", "seed", "n_shards"})
         return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    @property
+    def sized(self) -> dict[str, str]:
+        """What of the source the fingerprint leaves out: texts that end in a computed size, which `differences`
+        compares as numbers."""
+        return {name: text for name, text in self.source.items() if text != without_size(text)}
 
     @property
     def row_bytes(self) -> int:

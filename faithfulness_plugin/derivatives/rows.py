@@ -130,7 +130,7 @@ class StoredRows(Iterator[Tensor]):
     def _stream_settings(self) -> dict[str, int | str]:
         return {
             "batch_size": self.batch_size, "seed": self.seed, "window": self.window, "rows": self.store.index.n_rows,
-            "store": self.store.index.fingerprint,
+            "store": self.store.index.fingerprint, **self.store.index.sized,
         }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
 from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.metrics.downstream import Effect, effect
 from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.rounding import beyond_rounding
 
 Do = Literal["ablate", "clamp", "steer"]
 Through = Literal["reading", "writing"]
@@ -138,8 +139,8 @@ def intervene(
         cosine=tuple(of.cosine if of.moved else None for of in found),
         moved=tuple(of.moved for of in found),
         error=tuple(of.error for of in found),
-        size_layer=tuple(_size(of_layer[stage] - clean[stage]) for stage in stages),
-        size_transcoder=tuple(_size(of_transcoder[stage] - seen.stages[stage]) for stage in stages),
+        size_layer=tuple(_size(beyond_rounding(clean[stage], of_layer[stage])) for stage in stages),
+        size_transcoder=tuple(_size(beyond_rounding(seen.stages[stage], of_transcoder[stage])) for stage in stages),
     )
 
 
@@ -179,8 +180,9 @@ def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None,
 
 def _effect(clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor) -> Effect:
     """As `effect`, and for a layer that does not answer at all: nothing of what the transcoder does is there."""
-    if torch.equal(clean, changed):
-        return Effect(error=0.0 if torch.equal(clean_spliced, changed_spliced) else inf, cosine=0.0, moved=0)
+    if not beyond_rounding(clean, changed).any():
+        error = inf if beyond_rounding(clean_spliced, changed_spliced).any() else 0.0
+        return Effect(error=error, cosine=0.0, moved=0)
     return effect(clean, changed, clean_spliced, changed_spliced)
 
 

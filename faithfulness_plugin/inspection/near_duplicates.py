@@ -9,6 +9,7 @@ from torch import Tensor
 from faithfulness_plugin.seeds import derived_seed
 
 RADIUS = 0.05
+ROUNDING = 1e-5  # of a row's norm: copies of a row that was computed twice are no further apart
 SKETCH = 32  # numbers that a row is told by
 BLOCK = 1024
 PAIRS = 4096
@@ -35,7 +36,8 @@ def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> In
     A row joins the first group whose first row is within `radius` times the typical distance of two rows (the median of
     pairs drawn at random, which a few huge rows do not move); if there is none, it begins one. So no
     group is wider than twice that, whatever lies between (chains of neighbours would join all of a dense region). A row
-    alone is a group of one.
+    alone is a group of one. Rows that differ by rounding alone, 1e-5 of a row's norm, are near-duplicates at any
+    radius.
 
     Raises:
         ValueError: no rows, or a radius that is no part of the distance.
@@ -46,13 +48,13 @@ def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> In
         raise ValueError(f"radius={radius} is a part of the typical distance of two rows: choose it in [0, 1)")
     wide = rows.detach().cpu().double().numpy()
     x, first, same = np.unique(wide, axis=0, return_index=True, return_inverse=True)  # exact copies cost nothing
-    within = radius * typical_distance(wide)
+    within = np.maximum(radius * typical_distance(wide), ROUNDING * np.linalg.norm(x, axis=1))
     order, tree = first.argsort(), KDTree(x)
     group_of, n_groups = np.full(len(x), -1), 0
     for start in range(0, len(order), BLOCK):
         block = order[start : start + BLOCK]
         block = block[group_of[block] < 0]
-        for row, near in zip(block, tree.query_ball_point(x[block], within, workers=-1), strict=True):
+        for row, near in zip(block, tree.query_ball_point(x[block], within[block], workers=-1), strict=True):
             if group_of[row] < 0:
                 members = np.asarray(near)
                 group_of[members[group_of[members] < 0]] = n_groups

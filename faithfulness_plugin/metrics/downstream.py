@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.rounding import beyond_rounding
 
 MOVES = 0.1
 """Prompts whose effect is at least this part of the rms effect count for cosines; all others together hold less than
@@ -41,8 +42,8 @@ def effect(
 
     Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
     """
-    of_layer = (changed - clean).flatten(1).double()
-    of_transcoder = (changed_spliced - clean_spliced).flatten(1).double()
+    of_layer = beyond_rounding(clean, changed).flatten(1).double()
+    of_transcoder = beyond_rounding(clean_spliced, changed_spliced).flatten(1).double()
     energy = of_layer.square().sum(1)
     if not energy.any():
         raise ValueError("the change has no effect in the model, so that there is nothing to compare it with")

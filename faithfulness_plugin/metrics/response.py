@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.layer import Layer
 from faithfulness_plugin.metrics.result import MetricResult, check_same_shape
+from faithfulness_plugin.rounding import beyond_rounding
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,15 @@ def answers(
     v: Float[Tensor, "rows d_in"],
     distances: Sequence[float],
 ) -> list[Answers]:
-    """To each step x -> x + eps v, row by row. Raises ValueError where transcoder and layer differ in d_out."""
+    """To each step x -> x + eps v, row by row; what rounding explains is no answer.
+
+    Raises ValueError where transcoder and layer differ in d_out."""
     y, t = layer(x), transcoder(x)
     check_same_shape(t, y)
-    return [_answers(layer(x + eps * v) - y, transcoder(x + eps * v) - t) for eps in distances]
+    return [
+        _answers(beyond_rounding(y, layer(x + eps * v)), beyond_rounding(t, transcoder(x + eps * v)))
+        for eps in distances
+    ]
 
 
 def _answers(D_f: Tensor, D_t: Tensor) -> Answers:

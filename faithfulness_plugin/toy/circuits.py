@@ -1,7 +1,7 @@
 """The ideal circuits of y = |x|, and the one that it does not have."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from faithfulness_plugin.metrics.circuit_projection import Circuit
@@ -16,9 +16,23 @@ def abs_circuits(d_in: int) -> list[Circuit]:
     ]
 
 
+AT_POINT = 1e-4
+"""Of the point's norm: well above what rounding moves a row in float32, and below what is another row."""
+
+
+def at_point(
+    x: Float[Tensor, "*batch d_in"], point: Float[Tensor, " d_in"], within: float = AT_POINT
+) -> Bool[Tensor, "*batch"]:
+    """Which rows are the point up to rounding: ||x - p|| <= within ||p||.
+
+    Rows that are computed (through a rotation, by a model) are not equal to the point bit by bit on every processor.
+    """
+    return (x - point).norm(dim=-1) <= within * point.norm()
+
+
 def datapoint_circuit(point: Float[Tensor, " d_in"]) -> Circuit:
-    """The shortcut: writes |p| on rows equal to p, and nothing elsewhere."""
-    return Circuit("datapoint p", lambda x: (x == point).all(-1).to(x.dtype), point.abs())
+    """The shortcut: writes |p| on rows that are p up to rounding (`at_point`), and nothing elsewhere."""
+    return Circuit("datapoint p", lambda x: at_point(x, point).to(x.dtype), point.abs())
 
 
 def _half(i: int, sign: int):  # a function of its own, for i and sign to be bound now

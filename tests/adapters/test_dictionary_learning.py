@@ -140,6 +140,7 @@ def test_the_closed_form_is_autograds(kind, seed):
     torch.testing.assert_close(transcoder_vjp(ae, x, u)[1], torch.einsum("noi,no->ni", J, u))
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 @pytest.mark.works("coefficient 0 on pairs (x, x) is bit-identical to the library alone")
 @pytest.mark.parametrize("kind", TRAINERS)
 def test_with_coefficient_0_and_pairs_of_the_same_it_is_the_library(kind, layer):
@@ -247,6 +248,7 @@ def trainer_module() -> Any:
     return top_k
 
 
+@pytest.mark.bitwise("the same weights and the same rows in one process round alike")
 @pytest.mark.works("what is saved loads in the library and in load_transcoder, with equal outputs")
 @pytest.mark.parametrize("kind", TRAINERS)
 def test_what_is_saved_loads_everywhere(kind, layer, tmp_path):
@@ -278,6 +280,7 @@ def test_every_dictionary_is_read_as_the_function_that_it_is(kind, tmp_path):
         load_transcoder(tmp_path)
 
 
+@pytest.mark.exact("copies of the same numbers")
 @pytest.mark.works("logs of trainSAE")
 @pytest.mark.parametrize("kind", TRAINERS)
 def test_logs_tell_of_the_term(kind, layer):

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 from tiny_models import D_MODEL, N_VOCAB, bridge, hooked
 from torch import Tensor
 
@@ -62,6 +63,13 @@ def data(files: dict[str, tuple[bytes, int]]) -> dict[str, bytes]:
     return {name: data for name, (data, _) in files.items()}
 
 
+def assert_same_tensors(ours: dict[str, bytes], theirs: dict[str, bytes]) -> None:
+    """Of shards, up to rounding: the model is run on other prompts beside them."""
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(load(ours[name]), load(theirs[name]))
+
+
 def files(filling: Filling) -> dict[str, tuple[bytes, int]]:
     return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in filling.store.folder.glob("rows-*")}
 
@@ -97,7 +105,7 @@ def test_several_layers_are_filled_from_one_run(tmp_path):
         found = one.store.read_shard(1, None)
         torch.testing.assert_close(found["x"], carried(model, TOKENS[4:8], one.layer.hook_in))
     filled(model, alone)
-    assert data(files(alone)) == data(files(both[1]))
+    assert_same_tensors(data(files(alone)), data(files(both[1])))
 
 
 def test_the_model_is_run_no_further_than_the_last_layer(tmp_path):
@@ -155,7 +163,7 @@ def test_an_interrupted_filling_goes_on_with_the_rest_alone(tmp_path):
     assert hooks.prompts == 2 + len(prompt)  # the last shard's
     after = files(stopped)
     assert {name: after[name] for name in before} == before
-    assert data(after) == data(files(whole))
+    assert_same_tensors(data(after), data(files(whole)))
     next(StoredRows(DerivativeStore.open(tmp_path / "stopped"), {}, batch_size=8))
 
 
@@ -178,7 +186,7 @@ def test_what_one_store_lost_is_made_for_it_alone(tmp_path):
     assert filled(model, lost, kept, hooks=hooks) == [1]
     assert hooks.prompts == PER_SHARD
     assert files(kept) == before[1]
-    assert data(files(lost)) == data(before[0])
+    assert_same_tensors(data(files(lost)), data(before[0]))
 
 
 @pytest.mark.parametrize(("n", "shards"), [(4, 1), (13, 4)])

@@ -113,6 +113,7 @@ def test_a_cache_that_cannot_be_written_is_named(packaged, dequantised, own_cach
         folder()
 
 
+@pytest.mark.exact("random states")
 @pytest.mark.slow
 def test_the_real_weights_speak_english(own_cache):
     seeded = torch.get_rng_state()

@@ -138,6 +138,7 @@ def test_nothing_is_encoded_twice_and_the_pass_at_hand_says_the_same(kind, monke
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.bitwise("the same weights and the same rows in one process round alike")
 def test_of_multi_topks_pass_groupmax_keeps_the_largest_of_each_group():
     coder, x = coder_of("groupmax with Multi-TopK"), torch.randn(9, 6, dtype=torch.float64)
     v, fresh = torch.randn_like(x), linear_piece(coder, x)
@@ -148,6 +149,7 @@ def test_of_multi_topks_pass_groupmax_keeps_the_largest_of_each_group():
     torch.testing.assert_close(piece.output(), plain(coder, x))
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 @pytest.mark.works("coefficient 0 is bit-identical to the library alone")
 @pytest.mark.parametrize("optimizer", ["adam", "signum"])
 def test_with_coefficient_0_nothing_changes(tmp_path, optimizer):
@@ -162,6 +164,7 @@ def test_with_coefficient_0_nothing_changes(tmp_path, optimizer):
     assert not equal(weights(alone), weights(on))
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 @pytest.mark.works("removed, the library is as before")
 def test_removed_the_trainer_is_as_before(tmp_path):
     alone, removed = (trainer_of(tmp_path, save_dir=name) for name in ("alone", "removed"))
@@ -232,6 +235,7 @@ def test_accumulated_gradients_are_the_mean_over_batches(tmp_path, loss_fn, chun
     assert (both[f"{MLP} W_dec"] - alone[f"{MLP} W_dec"]).norm() > 0.1 * alone[f"{MLP} W_dec"].norm()
 
 
+@pytest.mark.bitwise("the same weights and the same rows in one process round alike")
 @pytest.mark.parametrize("options", [{}, {"estimator": "secant", "probe": "pair"}], ids=str)
 def test_a_chunk_of_one_row_adds_no_term(tmp_path, options):
     trainer = grown(trainer_of(tmp_path, n_batches=1, micro_acc_steps=8, exclude_tokens=[0], dtype=torch.float64))
@@ -253,6 +257,7 @@ def test_a_chunk_of_one_row_adds_no_term(tmp_path, options):
     assert all(weight.isfinite().all() for weight in weights(trainer).values())
 
 
+@pytest.mark.exact("copies of the same numbers")
 def test_accumulated_steps_and_chunks_train(tmp_path):
     trainer = trainer_of(tmp_path, n_batches=8, grad_acc_steps=2, micro_acc_steps=2)
     before = weights(trainer)
@@ -327,6 +332,7 @@ def test_under_autocast_the_term_is_nearly_the_same(tmp_path):
     assert terms[True] == pytest.approx(terms[False], rel=0.1)
 
 
+@pytest.mark.bitwise("the same weights and the same rows in one process round alike")
 @pytest.mark.works("what is saved loads in the library and in load_transcoder, with equal outputs")
 @pytest.mark.parametrize("coder", [{}, {"skip_connection": True}], ids=str)
 def test_what_is_saved_loads_everywhere(tmp_path, coder):
@@ -341,6 +347,7 @@ def test_what_is_saved_loads_everywhere(tmp_path, coder):
     assert ours.cfg.metadata.hookpoint == MLP
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_probes_go_on_where_they_stood(tmp_path):
     def fitted(n: int, state: Any = None) -> Any:
         trainer = trainer_of(tmp_path, n_batches=n)

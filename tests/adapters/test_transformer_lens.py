@@ -318,7 +318,9 @@ def test_the_mlp_of_a_model_in_half_precision(norm, sae):
     model = hooked(norm, sae=sae, dtype=torch.bfloat16)
     layer = mlp_layer(model, 1)
     _, cache = model.run_with_cache(tokens())
-    torch.testing.assert_close(layer(cache[layer.hook_in]), cache[layer.hook_out])
+    there = cache[layer.hook_out]
+    # small outputs are differences of large terms, each with 8 binary digits
+    torch.testing.assert_close(layer(cache[layer.hook_in]), there, rtol=0.016, atol=0.016 * there.abs().max().item())
 
 
 def test_a_copy_has_a_clock_of_its_own():

@@ -30,6 +30,7 @@ def test_every_condition_and_seed_is_there_once(finished):
     assert read_result(out / "result.json", AbsoluteValueResult) == result
 
 
+@pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone")
 def test_a_run_depends_on_its_seed_alone(finished):
     result, _ = finished
     (again,) = runs(SMALL, [(CONDITIONS[2], 4)])
@@ -37,6 +38,7 @@ def test_a_run_depends_on_its_seed_alone(finished):
     assert without_time(again) == without_time(there)
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_interrupted_and_resumed_it_is_the_same_result(finished, tmp_path):
     result, _ = finished
 

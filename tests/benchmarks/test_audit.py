@@ -49,6 +49,7 @@ def test_the_true_term_compares_jv():
     assert model.decoder.weight.grad.any()
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_the_inert_term_changes_nothing_but_the_random_state():
     check = compare_inert(SMALL, 0)
     assert check.difference == 0.0
@@ -58,6 +59,7 @@ def test_the_inert_term_changes_nothing_but_the_random_state():
     assert repetition.validation_loss != inert.validation_loss  # other batches: the probes came between
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_resumed_it_is_the_same_result(tmp_path):
     whole = complete(open_result(tmp_path / "whole", SMALL), tmp_path / "whole", n_jobs=1)
     assert whole.complete

@@ -66,6 +66,7 @@ def test_the_order_is_the_seeds_and_another_every_epoch(tmp_path):
     assert orders[0][:35] != orders[0][35:]
 
 
+@pytest.mark.exact("random states")
 def test_the_order_does_not_depend_on_torchs_own_randomness_nor_does_reading_change_it(tmp_path):
     made = store_of(tmp_path, [7] * 5)
     expected = numbers(StoredRows(made, None, batch_size=5), 10)
@@ -83,6 +84,7 @@ def test_rows_of_a_window_are_mixed(tmp_path):
     assert [len(set(alone[i : i + 50])) for i in range(0, 200, 50)] == [1] * 4
 
 
+@pytest.mark.exact("copies of the same numbers")
 @few
 @given(sizes=SIZES.filter(lambda sizes: sum(sizes) >= 6), window=st.integers(1, 7), data=st.data())
 def test_processes_put_together_serve_what_one_serves_alone(tmp_path_factory, sizes, window, data):
@@ -100,6 +102,7 @@ def test_processes_put_together_serve_what_one_serves_alone(tmp_path_factory, si
         assert all(torch.equal(torch.cat(parts), whole) for *parts, whole in zip(*shares, alone, strict=True))
 
 
+@pytest.mark.exact("copies of the same numbers")
 @few
 @given(before=st.integers(0, 9), then=st.sampled_from([1, 2, 3]), first=st.sampled_from([1, 2, 3]))
 def test_a_run_goes_on_mid_epoch_on_any_number_of_processes(tmp_path_factory, before, then, first):
@@ -161,6 +164,7 @@ def test_a_window_is_in_memory_once_also_while_it_is_read(only_new_objects, tmp_
     assert max(in_memory) <= 300
 
 
+@pytest.mark.exact("copies of the same numbers")
 @pytest.mark.parametrize("n_probes", [1, 2])
 def test_rows_bring_what_the_store_holds_of_them(tmp_path, n_probes):
     config = {"estimator": "secant", "probe": "gaussian", "n_probes": n_probes, "radius": 0.2}

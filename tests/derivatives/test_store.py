@@ -55,6 +55,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("rows-*")}
 
 
+@pytest.mark.exact("copies of the same numbers")
 @pytest.mark.parametrize("config", PRODUCTS, ids=lambda config: str(Product.of(config)))
 def test_what_is_read_back_is_what_the_layer_says_at_these_rows(tmp_path, mlp, config):
     made = filled(tmp_path / "store", mlp, products=[config])
@@ -81,6 +82,7 @@ def test_what_is_read_back_is_what_the_layer_says_at_these_rows(tmp_path, mlp, c
         torch.testing.assert_close(Jv, brute)
 
 
+@pytest.mark.bitwise("the same weights and the same rows in one process round alike")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_dtype_keeps_the_same_numbers_rounded(tmp_path, mlp, dtype):
     wide = filled(tmp_path / "wide", mlp, products=PRODUCTS)
@@ -90,6 +92,7 @@ def test_each_dtype_keeps_the_same_numbers_rounded(tmp_path, mlp, dtype):
         assert all(torch.equal(read[name], exact[name].to(DTYPES[dtype])) for name in ("x", "y", "v", "Jv"))
 
 
+@pytest.mark.exact("copies of the same numbers")
 def test_products_along_the_same_probes_share_them(tmp_path, mlp):
     made = filled(tmp_path / "store", mlp, products=PRODUCTS)
     jvp, secant, vjp = (made.product({"estimator": e, "probe": "gaussian"}) for e in ("jvp", "secant", "vjp"))
@@ -98,6 +101,7 @@ def test_products_along_the_same_probes_share_them(tmp_path, mlp):
     assert made.read_shard(0, None).keys() == {"x", "y"}
 
 
+@pytest.mark.exact("draws from generators in one state")
 def test_probes_differ_between_shards_and_between_seeds(tmp_path, mlp):
     product = Product.of({"probe": "gaussian"})
     first, other = (filled(tmp_path / str(s), mlp, products=[{"probe": "gaussian"}], seed=s) for s in (0, 1))
@@ -114,6 +118,7 @@ def test_it_makes_no_difference_how_many_rows_the_layer_is_asked_about_at_a_time
         torch.testing.assert_close(chunked.read_shard(2, product), whole.read_shard(2, product))
 
 
+@pytest.mark.exact("copies of the same numbers")
 def test_a_store_can_keep_no_derivatives_at_all(tmp_path, mlp):
     made = filled(tmp_path / "store", mlp, products=[])
     assert torch.equal(made.read_shard(1, None)["x"], rows(1))
@@ -136,6 +141,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+@pytest.mark.bitwise("the same weights and the same rows in one process round alike")
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_is_found_named_never_read_and_healed_alone(tmp_path, mlp, kind):
     damage, message = DAMAGE[kind]
@@ -280,6 +286,7 @@ def test_a_limit_on_file_sizes_is_as_a_full_disk(tmp_path, mlp):
     assert DerivativeStore.open(tmp_path).missing() == [1, 2]
 
 
+@pytest.mark.bitwise("the same weights and the same rows in one process round alike")
 def test_an_index_that_cannot_be_written_leaves_the_shard_for_the_next_time(tmp_path, mlp, monkeypatch):
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from faithfulness_plugin.derivatives import DerivativeStore, StoreError
+from faithfulness_plugin.differences import differences, with_size
 
 SETTINGS: dict[str, Any] = {
     "source": {"model": "tiny", "layer": "1", "text": "speeches"},
@@ -57,6 +58,21 @@ def test_a_source_that_says_less_is_another(tmp_path):
     new(tmp_path)
     with pytest.raises(StoreError, match="something else"):
         new(tmp_path, source={"model": "tiny"})
+
+
+def test_a_layer_whose_size_another_processor_rounds_differently_is_the_same_layer(tmp_path):
+    def source(size: float) -> dict[str, str]:
+        return {"model": "tiny", "layer": with_size("a to b", size)}
+
+    made = new(tmp_path, source=source(1.23449))
+    assert new(tmp_path, source=source(1.23451)).index == made.index
+    made.require(**source(1.23451))
+    again, other = (new(tmp_path / str(size), source=source(size)).index for size in (1.23451, 1.3))
+    assert again.fingerprint == made.index.fingerprint
+    assert again.sized == {"layer": "a to b, size 1.235"}
+    with pytest.raises(StoreError, match=r"something else \(layer a to b, size 1.234, not a to b, size 1.3\)"):
+        new(tmp_path, source=source(1.3))
+    assert differences(made.index.sized, other.sized)
 
 
 def test_what_a_store_was_made_from_can_be_required(tmp_path):

@@ -7,6 +7,7 @@ from transformer_lens.hook_points import HookPoint
 from faithfulness_plugin.inspection.active_features import active_features
 
 
+@pytest.mark.bitwise("sums with one term that is not 0 are exact in any order")
 def test_they_are_the_layers_neurons_at_an_input_largest_first():
     x = torch.tensor([0.5, -0.75, 0.0, 0.25], dtype=torch.float64)
     found = active_features(exact_abs_transcoder(4, 10), x)

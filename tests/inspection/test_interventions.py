@@ -123,6 +123,7 @@ def test_what_is_steered_moves_the_transcoders_output_by_what_the_feature_writes
     assert found.size_transcoder[0] == pytest.approx(size)
 
 
+@pytest.mark.bitwise("both ways run the same operations on the same prompts")
 def test_a_transcoder_that_reads_before_the_norms_scale_is_changed_there():
     model, tokens = MODELS["sae"](), tiny_models.tokens()
     between = layer_between(model, "blocks.0.ln2.hook_normalized", "blocks.0.hook_mlp_out")

@@ -28,6 +28,7 @@ def test_copies_are_counted():
     assert len(set(sample.groups[point].tolist())) == 1
 
 
+@pytest.mark.bitwise("sums with one term that is not 0 are exact in any order")
 def test_hooks_on_the_layer_show():
     def doubled(tensor: torch.Tensor, hook: HookPoint) -> torch.Tensor:
         return 2 * tensor
@@ -50,6 +51,7 @@ def test_parts_cover_all_rows_and_shrink_with_the_memory():
     assert sample.spread(10**6).tolist() == list(range(5000))
 
 
+@pytest.mark.exact("copies of the same numbers")
 @pytest.mark.parametrize("memory", [1.0, 1e-6])
 def test_rows_are_kept_in_memory_or_in_a_file_alike(memory):
     room, rows = room_for(300, 7, torch.float32, memory), torch.randn(300, 7)

@@ -7,6 +7,7 @@ from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, 
 from faithfulness_plugin.inspection.text import text_sample
 
 
+@pytest.mark.exact("whole numbers and masks")
 @pytest.mark.parametrize("kind", ["hooked", "sae", "bridge", "sae bridge"])
 @pytest.mark.parametrize("memory", [1.0, 1e-9])
 def test_rows_are_what_the_model_carries_at_each_token_that_is_not_left_out(kind, memory):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,10 +22,12 @@ def test_both_products_and_their_gradients_are_the_dense_ones(n_rows, d_sae, d, 
     rows, features = active.rows, active.features
     torch.testing.assert_close(dot_active(x, active, W), (x @ W.T)[rows, features])
     if n_rows and len(features):
-        assert gradcheck(lambda values, W: sum_active(values, active, W), (values, W))
-        assert gradcheck(lambda x, W: dot_active(x, active, W), (x, W))
+        # a second backward pass may be rounded differently
+        assert gradcheck(lambda values, W: sum_active(values, active, W), (values, W), nondet_tol=1e-12)
+        assert gradcheck(lambda x, W: dot_active(x, active, W), (x, W), nondet_tol=1e-12)
 
 
+@pytest.mark.exact("copies of the same numbers")
 @given(n_rows=st.integers(1, 5), d_sae=st.integers(1, 7), share=st.floats(0, 1))
 def test_the_matrix_is_the_same_in_every_layout(n_rows, d_sae, share):
     active = some_active(n_rows, d_sae, share)
@@ -41,6 +44,7 @@ def test_the_same_count_in_every_row():
     assert active.dense(torch.ones(4)).tolist() == [[1, 0, 0, 1], [0, 1, 1, 0]]
 
 
+@pytest.mark.exact("copies of the same numbers")
 def test_known_products_are_taken_as_they_are_and_get_the_gradient():
     active = some_active(3, 6, 0.5)
     x, W = torch.randn(3, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64, requires_grad=True)

@@ -141,6 +141,7 @@ def test_options_that_need_a_closed_form_are_refused_without_one(option):
             method(DenseRelu(5, 12, 4), x, x[:, :5] if method is transcoder_jvp else x[:, :4], **option)
 
 
+@pytest.mark.exact("one multiplication, by a whole number")
 def test_a_class_of_ones_own_can_register():
     class Double(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ def piece_of(transcoder: torch.nn.Module, x: torch.Tensor, **options: object) ->
     return piece
 
 
+@pytest.mark.exact("whole numbers and masks")
 @pytest.mark.parametrize("architecture", SPARSE)
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("training", [False, True])

@@ -271,15 +271,18 @@ def test_a_probe_of_ones_own(mlp, make_transcoder):
 def test_seeds_repeat_and_a_saved_state_goes_on(mlp, make_transcoder):
     student, x = make_transcoder(), rows()
     a, b = JacobianMatching(seed=3), JacobianMatching(seed=3)
-    assert a(student, mlp, x).item() == b(student, mlp, x).item()
+    assert a(student, mlp, x).item() == pytest.approx(b(student, mlp, x).item(), rel=1e-12)
     state = a.state_dict()
     following = [a(student, mlp, x).item() for _ in range(3)]
     resumed = JacobianMatching(seed=99)
     resumed.load_state_dict(state)
-    assert [resumed(student, mlp, x).item() for _ in range(3)] == following
-    assert JacobianMatching(seed=4)(student, mlp, x).item() != JacobianMatching(seed=3)(student, mlp, x).item()
+    assert [resumed(student, mlp, x).item() for _ in range(3)] == pytest.approx(following, rel=1e-12)
+    other = JacobianMatching(seed=4)(student, mlp, x).item()
+    assert other != pytest.approx(JacobianMatching(seed=3)(student, mlp, x).item(), rel=1e-6)
     resumed.load_state_dict(JacobianMatching(seed=4).state_dict())  # a fresh one: back to its own seed
-    assert resumed(student, mlp, x).item() == JacobianMatching(seed=99)(student, mlp, x).item()
+    assert resumed(student, mlp, x).item() == pytest.approx(
+        JacobianMatching(seed=99)(student, mlp, x).item(), rel=1e-12
+    )
 
 
 def test_a_student_of_another_width_is_refused(as_installed, mlp, make_transcoder):

@@ -48,6 +48,7 @@ def test_what_is_packed_is_unpacked(d_in, d_out, n, vjp):
         torch.testing.assert_close(there, here, rtol=0, atol=0)
 
 
+@pytest.mark.exact("copies of the same numbers")
 def test_rows_without_derivatives_are_inputs_and_outputs():
     layout, (x, y, *_) = PackedRows(5, 4), says(5, 4, 1, False)
     assert torch.equal(layout.pack(LayerSays(x, y)), torch.cat([x, y], dim=-1))
@@ -129,6 +130,7 @@ class AskedAnew(Iterator[Tensor]):
         return self.now.v
 
 
+@pytest.mark.exact("copies of the same numbers")
 @pytest.mark.parametrize("architecture", ["standard", "topk"])
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_training_on_stored_rows_is_training_on_the_layer(stored, mlp, architecture, config):

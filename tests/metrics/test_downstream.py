@@ -15,6 +15,18 @@ def test_an_effect_that_is_a_multiple_of_the_layers(share):
     assert of.cosine == pytest.approx(0 if share == 0 else share / abs(share), abs=1e-9)
 
 
+def test_a_prompt_that_only_rounding_moves_has_no_effect():
+    clean, changed = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
+    changed[1] = clean[1] * (1 + 1e-7)
+    alone, both = (
+        effect(clean[[0, 2]], changed[[0, 2]], clean[[0, 2]], 2 * changed[[0, 2]]),
+        effect(clean, changed, clean, 2 * changed),
+    )
+    assert both.cosine == pytest.approx(alone.cosine)
+    with pytest.raises(ValueError, match="no effect in the model"):
+        effect(clean[1:2], changed[1:2], clean[:1], changed[:1])
+
+
 def test_a_ratio_of_means_over_prompts_and_a_cosine_over_those_with_an_effect():
     clean = torch.zeros(3, 1, 2)
     changed = torch.tensor([[[3.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]])

@@ -22,6 +22,7 @@ def test_cross_entropy_of_every_token_but_the_first(scale):
     torch.testing.assert_close(cross_entropy(at, tokens()).flatten().double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.exact("the same operations on the same numbers, one by one")
 def test_cross_entropy_does_not_see_the_last_logits_or_the_first_token():
     at, other, first = logits(0), logits(0), tokens()
     other[:, -1] += 5
@@ -37,6 +38,7 @@ def test_kl_divergence_from_the_first_to_the_second(scale):
     assert (kl_divergence(p, q) - kl_divergence(q, p)).abs().max() > 1e-2
 
 
+@pytest.mark.exact("a number less itself")
 def test_kl_divergence_is_that_of_distributions():
     p = logits(0)
     assert torch.equal(kl_divergence(p, p), torch.zeros(3, 5))

@@ -51,7 +51,7 @@ def test_it_is_the_quotient_of_sums_written_out(mlp, make_transcoder):
 
 def test_the_layer_itself_makes_no_error(mlp):
     result = response(mlp, mlp, rows(), rows(), DISTANCES)
-    assert result.error == (0.0,) * 4
+    assert result.error == pytest.approx((0.0,) * 4, abs=1e-24)  # of squares, in double precision
     assert result.cosine == pytest.approx((1.0,) * 4)
 
 

@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 from faithfulness_plugin import AbsNetwork
 
 
+@pytest.mark.bitwise("sums with one term that is not 0 are exact in any order")
 @given(d_in=st.integers(1, 9), leading=st.lists(st.integers(1, 3), max_size=2))
 def test_it_is_the_absolute_value_exactly(d_in, leading):
     x = torch.randn(*leading, d_in) * 100
     assert torch.equal(AbsNetwork(d_in)(x), x.abs())
 
 
+@pytest.mark.bitwise("sums with one term that is not 0 are exact in any order")
 def test_every_hook_fires_with_what_its_name_says():
     x = torch.randn(7, 3)
     y, cache = AbsNetwork(3).run_with_cache(x)
@@ -22,6 +24,7 @@ def test_every_hook_fires_with_what_its_name_says():
     assert torch.equal(cache["hook_out"], y)
 
 
+@pytest.mark.bitwise("sums with one term that is not 0 are exact in any order")
 @pytest.mark.parametrize("neuron", range(6))
 def test_ablating_one_neuron_changes_exactly_one_output(neuron):
     def ablate(post, hook):

@@ -46,6 +46,7 @@ def test_its_own_mechanism_has_half_of_the_largest_m_and_every_circuit():
     assert metrics.feature_recovery(transcoder, next(inputs), [datapoint_circuit(inputs.point)]).recovered == 1
 
 
+@pytest.mark.exact("sums of whole numbers")
 def test_the_shuffled_layer_has_the_same_weights_in_another_order():
     network, plain = shuffled_network(8, seed=1), AbsNetwork(8)
     assert torch.equal(network.W_in, plain.W_in)

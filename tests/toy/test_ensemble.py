@@ -178,9 +178,11 @@ def test_so_is_a_member_with_augmentation(kind, augmentation):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_so_is_a_member_of_any_architecture(kind, architecture):
     more: dict[str, Any] = {"k": 1.0 if "batch" in architecture else 1} if "topk" in architecture else {}
+    # rows that come several times would tie for the last place in a batch, and rounding would choose among them
+    distinct: dict[str, Any] = {"repeat_frac": 0.0} if "batch" in architecture else {}
     members = [
-        member(kind, 1, architecture=architecture, gradient_masking_coefficient=0.02),
-        member(kind, 2, architecture=architecture, gradient_masking_coefficient=0.02, density=0.9, **more),
+        member(kind, 1, architecture=architecture, gradient_masking_coefficient=0.02, **distinct),
+        member(kind, 2, architecture=architecture, gradient_masking_coefficient=0.02, density=0.9, **more, **distinct),
     ]
     layer = AbsNetwork(5).double()
     schedule = {**SCHEDULE, "n_steps": 25, "dead_feature_window": 3}
@@ -221,6 +223,7 @@ def test_in_single_precision_the_rows_the_weights_and_the_metrics_are_the_same()
         assert numbers == pytest.approx({k: there.to_dict()[k] for k in numbers}, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone")
 @pytest.mark.parametrize("kind", ["none", "jittered jvp", "secant"])
 @pytest.mark.parametrize(("d_in", "d_sae"), [(8, 32), (5, 13)])
 def test_a_member_does_not_depend_on_its_neighbours_to_the_bit(kind, d_in, d_sae, one_thread):
@@ -235,6 +238,7 @@ def test_a_member_does_not_depend_on_its_neighbours_to_the_bit(kind, d_in, d_sae
             assert_equal_to_the_bit(some.weights[n], together.weights[i])
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 @settings(max_examples=8)
 @given(stop=st.integers(1, 29), every=st.integers(1, 9))
 def test_resumed_after_a_kill_at_any_step_it_is_the_uninterrupted_run(tmp_path_factory, stop, every):

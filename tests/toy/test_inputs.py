@@ -28,6 +28,7 @@ def test_the_extremes():
     assert (x == torch.tensor([1.0, 1, 1, 0])).all()
 
 
+@pytest.mark.exact("draws from generators in one state")
 @given(seed=st.integers(0, 2**31), skip=st.integers(0, 3))
 def test_seeded_endless_and_resumable(seed, skip):
     a, b = (AbsInputs(5, density=0.5, repeat_frac=0.1, batch_size=8, seed=seed) for _ in range(2))
@@ -46,6 +47,7 @@ def test_a_position_in_other_data_is_refused():
         AbsInputs(5, density=0.5).load_state_dict(AbsInputs(5).state_dict())
 
 
+@pytest.mark.exact("random states")
 def test_it_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     next(AbsInputs(5))

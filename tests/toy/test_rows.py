@@ -41,6 +41,7 @@ def test_a_member_is_the_transcoder_trained_alone_on_its_rows():
             torch.testing.assert_close(weight, alone.transcoder.get_parameter(name), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_stopped_and_resumed_it_is_the_uninterrupted_run(tmp_path):
     members, layer, path = [member(1.0, 0), member(0.5, 1)], AbsNetwork(4), tmp_path / "checkpoint.pt"
     calls = 0
@@ -62,6 +63,7 @@ def test_stopped_and_resumed_it_is_the_uninterrupted_run(tmp_path):
         train_ensemble([member(0.7, 0), member(0.5, 1)], layer, n_steps=20, checkpoint=path)
 
 
+@pytest.mark.exact("draws from generators in one state")
 def test_the_stream_goes_on_where_it_was_and_refuses_another_source():
     assert isinstance(Scaled(1.0), RowSource)
     inputs = RowInputs(Scaled(1.0), 5, seed=3)

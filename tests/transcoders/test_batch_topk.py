@@ -19,6 +19,7 @@ def rows(n: int = 30) -> torch.Tensor:
     return torch.randn(n, 5, dtype=torch.float64)
 
 
+@pytest.mark.exact("copies of the same numbers")
 @given(n=st.integers(1, 3000), share=st.floats(0, 1), ties=st.booleans())
 def test_the_largest_are_found_however_the_values_lie(n, share, ties):
     values = torch.randint(5, (n,)).double() if ties else torch.randn(n)

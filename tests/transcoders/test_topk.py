@@ -223,6 +223,7 @@ def test_a_batch_without_rows_can_be_stepped_on(make_transcoder):
         assert output.losses["jacobian_loss"] == 0
 
 
+@pytest.mark.bitwise("the backward pass adds up in one order, whatever the threads do")
 def test_gradients_are_the_same_every_time_with_several_threads(as_installed):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -72,6 +73,13 @@ def patched(model: Any, layer: HookedLayer, function: Any, tokens: Tensor, kept:
 
 def cross_entropy(logits: Tensor, tokens: Tensor) -> float:
     return functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).item()
+
+
+def assert_agree(ours: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> None:
+    """Up to rounding: the model is in single precision, and one entry is a difference of cross-entropies."""
+    assert ours["ce_recovered"] == pytest.approx(theirs["ce_recovered"], abs=1e-3)
+    others = {name: value for name, value in theirs.items() if name != "ce_recovered"}
+    assert {name: ours[name] for name in others} == pytest.approx(others, rel=1e-5)
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -150,10 +158,10 @@ def test_several_at_once_are_one_at_a_time(as_installed, make_transcoder, model)
     transcoders = {name: student(make_transcoder, kind) for name, kind in zip("abc", ARCHITECTURES, strict=False)}
     together = evaluator(model, layers).evaluate(transcoders)
     for name, transcoder in transcoders.items():
-        assert together[name] == evaluator(model, {name: layers[name]}).evaluate({name: transcoder})[name]
+        assert_agree(together[name], evaluator(model, {name: layers[name]}).evaluate({name: transcoder})[name])
     assert len({entries["ce"] for entries in together.values()}) == 3
-    some = evaluator(model, layers).evaluate({"b": transcoders["b"]})
-    assert some == {"b": together["b"]}
+    (some,) = evaluator(model, layers).evaluate({"b": transcoders["b"]}).values()
+    assert_agree(some, together["b"])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
@@ -161,9 +169,7 @@ def test_the_batch_size_changes_nothing(as_installed, make_transcoder, model, ba
     layers, transcoders = {"t": mlp_layer(model, 1)}, {"t": student(make_transcoder)}
     ours = evaluator(model, layers, batch_size=batch_size).evaluate(transcoders)["t"]
     theirs = evaluator(model, layers).evaluate(transcoders)["t"]
-    # a difference of cross-entropies in single precision
-    assert ours.pop("ce_recovered") == pytest.approx(theirs.pop("ce_recovered"), abs=1e-3)
-    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert_agree(ours, theirs)
 
 
 def test_it_evaluates_anew_what_was_trained_meanwhile(as_installed, make_transcoder, model):
@@ -173,9 +179,9 @@ def test_it_evaluates_anew_what_was_trained_meanwhile(as_installed, make_transco
     with torch.no_grad():
         transcoder.W_dec.mul_(-1)
     after = made.evaluate({"t": transcoder})["t"]
-    assert after == evaluator(model, layers).evaluate({"t": transcoder})["t"]
-    assert after["ce"] != before["ce"]
-    assert after["ce_clean"] == before["ce_clean"]
+    assert_agree(after, evaluator(model, layers).evaluate({"t": transcoder})["t"])
+    assert after["ce"] != pytest.approx(before["ce"], rel=1e-4)
+    assert after["ce_clean"] == pytest.approx(before["ce_clean"], rel=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -206,13 +212,13 @@ def test_the_mode_is_restored_after_an_error(as_installed, make_transcoder, mode
 def test_no_hook_stays_on_the_model(as_installed, make_transcoder, model):
     before = model(prompts())
     evaluator(model, {"t": mlp_layer(model, 1)}).evaluate({"t": student(make_transcoder)})
-    assert torch.equal(model(prompts()), before)
+    torch.testing.assert_close(model(prompts()), before)
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
 
 
 def test_it_is_an_evaluator_of_saelens(as_installed, make_transcoder, model):
     made, transcoder = evaluator(model, {"t": mlp_layer(model, 1)}), student(make_transcoder)
-    assert made(transcoder, None, None) == made.evaluate({"t": transcoder})["t"]
+    assert_agree(made(transcoder, None, None), made.evaluate({"t": transcoder})["t"])
 
 
 def test_a_lock_is_held_while_the_model_runs(as_installed, make_transcoder, model):

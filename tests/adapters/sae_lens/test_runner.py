@@ -154,6 +154,7 @@ def test_the_export_attaches(as_installed, tmp_path):
     assert (attached_to(tokens) - before).abs().max() > 1e-3
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_its_steps_are_saelenss_own(tmp_path):
     """The same batches, one by one into SAETrainer.step."""
     made = runner(config(tmp_path / "a"))
@@ -168,6 +169,7 @@ def test_its_steps_are_saelenss_own(tmp_path):
         assert torch.equal(weight, trained.state_dict()[name])
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 @pytest.mark.parametrize("prefetch", [False, 2])
 @pytest.mark.parametrize("kind", ["one", "several"])
 @pytest.mark.parametrize("n", [4, 29])
@@ -198,6 +200,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[s
     return of
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_interrupted_twice(tmp_path, straight):
     for n in (5, 9):
         with pytest.raises(KeyboardInterrupt):
@@ -207,17 +210,20 @@ def test_interrupted_twice(tmp_path, straight):
     assert_same(outputs(tmp_path), straight("one"))
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_a_finished_run_resumed_stays_what_it_is(tmp_path, straight):
     runner(config(tmp_path)).run()
     runner(config(tmp_path), resume=True).run()
     assert_same(outputs(tmp_path), straight("one"))
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_resume_where_nothing_is_begins(tmp_path, straight):
     runner(config(tmp_path), resume=True).run()
     assert_same(outputs(tmp_path), straight("one"))
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_the_seed_is_all_that_counts(tmp_path, straight):
     torch.manual_seed(5)
     torch.rand(7)
@@ -228,6 +234,7 @@ def test_the_seed_is_all_that_counts(tmp_path, straight):
     assert not torch.equal(outputs(tmp_path / "b")[name], straight("one")[name])
 
 
+@pytest.mark.exact("random states")
 def test_making_a_runner_leaves_the_global_generator_alone(tmp_path):
     given = {"override_model": model(), "override_dataset": text()}
     torch.manual_seed(3)
@@ -243,6 +250,7 @@ def test_the_config_is_not_changed(tmp_path):
     assert cfg.to_dict() == before
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_in_another_thread(tmp_path, straight):
     made = runner(config(tmp_path))
     thread = threading.Thread(target=made.run)
@@ -264,6 +272,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_sigterm_exits_143_with_a_checkpoint(tmp_path, straight):
     with pytest.raises(SystemExit) as exit_:
         at_step(runner(config(tmp_path)), 4, lambda: os.kill(os.getpid(), signal.SIGTERM)).run()
@@ -301,6 +310,7 @@ made.run()
 """
 
 
+@pytest.mark.bitwise("the same steps on the same batches in two processes of one machine round alike")
 @pytest.mark.parametrize(("kind", "where"), [("one", "checkpoint"), ("several", "step")])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, straight, kind, where):
     tests = Path(__file__).parents[2]
@@ -322,6 +332,7 @@ def test_only_the_newest_checkpoint_keeps_its_rows(tmp_path):
     assert all((path / "sae_weights.safetensors").exists() for path in found)
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_beginning_anew_makes_checkpoints_that_can_be_resumed(tmp_path, straight):
     with pytest.raises(KeyboardInterrupt):
         at_step(runner(config(tmp_path)), 9, interrupt).run()
@@ -506,6 +517,7 @@ def test_the_evaluations_are_lines_of_json(as_installed, tmp_path):
         SAE.load_from_disk(tmp_path / "output" / name)
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_several_are_as_one_at_a_time(tmp_path, straight):
     """The batches of a hook do not depend on the others; nor does a layer given by hand."""
     made = runner(config(tmp_path, "several"))
@@ -554,6 +566,7 @@ def test_another_model_is_not_gone_on_with(interrupted):
         runner(config(interrupted), override_model=hooked(dtype=torch.float32, seed=1), resume=True)
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_a_layer_that_runs_the_model_waits_for_the_thread_that_does(tmp_path):
     left = {}
     for prefetch in (0, 2):
@@ -576,6 +589,7 @@ def test_a_model_in_half_precision(tmp_path, make):
     assert run.matched.evaluations.last("transcoder")["fvu"] < run.matched.evaluations.first("transcoder")["fvu"]
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_a_text_that_ends_leaves_a_checkpoint_to_go_on_from(tmp_path):
     short = text(n=60)
     with pytest.raises(ValueError, match="the text ended after 52 prompts"):

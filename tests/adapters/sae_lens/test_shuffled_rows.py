@@ -56,6 +56,7 @@ def settings(draw: st.DrawFn) -> tuple[list[int], int, int, float]:
     return sizes, capacity, draw(st.integers(1, capacity)), mix
 
 
+@pytest.mark.exact("copies of the same numbers")
 @given(settings(), st.integers(0, 150))
 def test_every_row_is_served_once_or_waits_in_the_buffer(setting, total):
     sizes, capacity, batch, mix = setting
@@ -91,6 +92,7 @@ def test_memory_is_the_buffer_and_what_the_source_yields_at_a_time(setting):
         assert sum(len(state[name]) for name in ("buffer", "carry")) <= capacity + max(sizes)
 
 
+@pytest.mark.exact("copies of the same numbers")
 @given(settings(), st.integers(0, 12))
 def test_a_saved_place_goes_on_as_if_nothing_had_been(setting, cut):
     sizes, capacity, batch, mix = setting
@@ -105,6 +107,7 @@ def test_a_saved_place_goes_on_as_if_nothing_had_been(setting, cut):
         assert torch.equal(expected, ours)
 
 
+@pytest.mark.exact("whole numbers and masks")
 def test_loading_does_not_take_the_generators_or_the_orders_memory():
     rows = shuffled(Numbered([7]), 10, 2, 0.5)
     next(rows)
@@ -131,11 +134,13 @@ def test_old_rows_are_mixed_with_new_ones():
     assert (second >= 40).any()
 
 
+@pytest.mark.exact("draws from generators in one state")
 def test_another_seed_is_another_order():
     one, two = (next(shuffled(Numbered([40]), 40, 20, 0.5, seed)) for seed in (0, 1))
     assert not torch.equal(one, two)
 
 
+@pytest.mark.exact("random states")
 def test_the_global_generator_is_left_alone():
     before = torch.get_rng_state()
     rows = shuffled(Numbered([9]), 20, 4, 0.5)

@@ -101,6 +101,7 @@ def test_held_out_prompts_are_never_trained_on(mix):
     assert made.held_out_tokens().tolist() == held_out.tolist()
 
 
+@pytest.mark.exact("rows of the embedding, which are copies")
 def test_looking_at_the_held_out_prompts_changes_nothing():
     looked, not_looked = store(), store()
     ours: list[torch.Tensor] = []
@@ -111,6 +112,7 @@ def test_looking_at_the_held_out_prompts_changes_nothing():
     assert looked.n_dataset_processed == not_looked.n_dataset_processed
 
 
+@pytest.mark.exact("rows of the embedding, which are copies")
 @NEW_EPOCH
 @pytest.mark.parametrize("fields", [{}, {"exclude_special_tokens": [40, 41, 99]}, {"seqpos_slice": (2, -1)}])
 def test_unmixed_batches_are_saelenss(fields):
@@ -154,6 +156,7 @@ def test_rows_of_several_hooks_stay_side_by_side(mix):
         torch.testing.assert_close(x[token], row, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.exact("rows of the embedding, which are copies")
 @NEW_EPOCH
 def test_one_hook_alone_or_with_others_gives_the_same_batches():
     alone, several_ = store(), several()
@@ -161,6 +164,7 @@ def test_one_hook_alone_or_with_others_gives_the_same_batches():
         assert torch.equal(ours, theirs["hook_embed"])
 
 
+@pytest.mark.exact("rows of the embedding, which are copies")
 @NEW_EPOCH
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
 @pytest.mark.parametrize(
@@ -207,6 +211,7 @@ def _close(data: Any) -> None:
         data.close()
 
 
+@pytest.mark.exact("rows of the embedding, which are copies")
 def test_a_saved_place_before_the_first_batch_is_the_beginning(tmp_path):
     straight, saved, resumed = store(), store(), store()
     saved.save_to_checkpoint(tmp_path)
@@ -214,6 +219,7 @@ def test_a_saved_place_before_the_first_batch_is_the_beginning(tmp_path):
     assert all(map(torch.equal, take(resumed, resumed, 9), take(straight, straight, 9)))
 
 
+@pytest.mark.exact("rows of the embedding, which are copies")
 @NEW_EPOCH
 def test_a_place_that_was_restored_and_not_used_is_kept(tmp_path):
     straight, saved = store(), store()
@@ -230,6 +236,7 @@ def test_a_place_that_was_restored_and_not_used_is_kept(tmp_path):
     assert all(map(torch.equal, take(resumed, resumed, 9), expected[5:]))
 
 
+@pytest.mark.exact("rows of the embedding, which are copies")
 def test_saelens_asks_for_a_checkpoint_again_to_no_effect(tmp_path):
     saved, straight, resumed = store(), store(), store()
     expected = take(straight, straight, 12)
@@ -241,6 +248,7 @@ def test_saelens_asks_for_a_checkpoint_again_to_no_effect(tmp_path):
     assert all(map(torch.equal, ours + take(resumed, resumed, 4), expected[5:]))
 
 
+@pytest.mark.bitwise("the same prompts in the same batches through one model round alike")
 @NEW_EPOCH
 def test_several_hooks_go_on_from_a_saved_place(tmp_path):
     names = ("hook_embed", "blocks.1.hook_resid_mid")
@@ -300,6 +308,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
+@pytest.mark.exact("rows of the embedding, which are copies")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_order_is_the_seeds(seed):
     one, two = store(seed=1), store(seed=seed)

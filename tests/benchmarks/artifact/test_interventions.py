@@ -133,6 +133,7 @@ def test_prompts_without_a_token_to_change_are_left_out_and_none_at_all_refused(
         interventions(parts)
 
 
+@pytest.mark.exact("masks, of pre-activations further from 0 than rounding reaches")
 @pytest.mark.parametrize("rescaled", [False, True])
 def test_a_shuffled_decoder_changes_directions_and_neither_norms_nor_which_features_fire(rescaled):
     torch.manual_seed(4)
@@ -149,6 +150,7 @@ def test_a_shuffled_decoder_changes_directions_and_neither_norms_nor_which_featu
     assert cosines.max(1).values.min() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.exact("copies of the same numbers")
 def test_references_leave_the_transcoder_as_it_is(parts):
     before = parts.transcoder.W_dec.clone()
     shuffled, x = shuffled_decoder(parts.transcoder), torch.randn(20, D)

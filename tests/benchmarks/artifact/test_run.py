@@ -77,6 +77,7 @@ def test_the_mean_is_what_it_is_called(result):
     assert mean.deletion is None
 
 
+@pytest.mark.bitwise("the same measurements of the same files in one process round alike")
 def test_stopped_it_goes_on_and_a_changed_transcoder_is_told(result, hub, tmp_path):
     wanted = config(hub, ("plain", "other"))
 

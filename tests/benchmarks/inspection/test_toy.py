@@ -24,6 +24,7 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order(pairs):
     assert area is None if not of else area == pytest.approx(np.mean(of))
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_every_condition_is_trained_and_scored_and_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(toy, "AT_A_TIME", 1)
     whole = complete_toy(open_toy(tmp_path / "whole", SMALL), tmp_path / "whole", n_jobs=1)
@@ -44,6 +45,7 @@ def test_every_condition_is_trained_and_scored_and_an_interrupted_run_goes_on(tm
     assert read_result(out / "result.json", ToyScoresResult).scored == whole.scored
 
 
+@pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone")
 def test_a_transcoder_is_scored_alike_whatever_its_neighbours():
     together = score_toys(SMALL, "repetition", [1000, 1001])
     assert score_toys(SMALL, "repetition", [1001])[0] == together[1]

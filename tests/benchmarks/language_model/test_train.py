@@ -74,14 +74,15 @@ def test_every_architecture_learns_at_several_blocks(hub, tmp_path, architecture
     for trained in result.transcoders:
         assert trained.evaluations[-1].fvu < 0.9 * trained.evaluations[0].fvu
         functions.append(SAE.load_from_disk(str(tmp_path / TRANSCODERS / trained.name))(x))
-    assert all(not torch.equal(a, b) for i, a in enumerate(functions) for b in functions[:i])
+    assert all(not torch.allclose(a, b) for i, a in enumerate(functions) for b in functions[:i])
 
 
 def test_matching_lowers_the_jacobian_error(hub, tmp_path):
     changed = {"coefficients": [0, 10], "tokens": 5120, "lr": 1e-2}
     plain, matched = train(make_config({**hub, **changed}, "here"), tmp_path).transcoders
     assert matched.evaluations[-1].jacobian_error_data < plain.evaluations[-1].jacobian_error_data
-    assert matched.evaluations[0] == plain.evaluations[0].model_copy(update={"name": matched.name})  # they begin alike
+    first, other = (of.evaluations[0].model_dump(exclude={"name"}) for of in (matched, plain))
+    assert first == pytest.approx(other, rel=1e-5)  # they begin alike
 
 
 def test_evaluations_come_after_equal_parts(hub, tmp_path):
@@ -90,6 +91,7 @@ def test_evaluations_come_after_equal_parts(hub, tmp_path):
         assert [(e.step, e.tokens) for e in trained.evaluations] == [(0, 0), (4, 256), (8, 512), (10, 640)]
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_a_seed_gives_the_same_transcoders_and_another_gives_others(hub, tmp_path):
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         train(make_config({**hub, "seed": seed}, "here"), tmp_path / name)
@@ -97,6 +99,7 @@ def test_a_seed_gives_the_same_transcoders_and_another_gives_others(hub, tmp_pat
     assert not same(tmp_path / "one", tmp_path / "other")
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_a_transcoder_does_not_depend_on_those_beside_it(hub, tmp_path):
     train(make_config({**hub, "blocks": [0, 1]}, "here"), tmp_path / "many")
     train(make_config({**hub, "blocks": [1], "coefficients": [0.5]}, "here"), tmp_path / "one")
@@ -104,6 +107,7 @@ def test_a_transcoder_does_not_depend_on_those_beside_it(hub, tmp_path):
     assert all(torch.equal(ours[name], theirs["block1_coefficient0.5"][name]) for name in ours)
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_batches_that_are_made_ahead_are_the_same(hub, tmp_path):
     for prefetch in (0, 2):
         train(make_config({**hub, "prefetch": prefetch}, "here"), tmp_path / str(prefetch))

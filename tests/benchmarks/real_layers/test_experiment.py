@@ -137,6 +137,7 @@ def test_more_seeds_go_on_from_those_that_are_there(hub, tmp_path, stores):
         run(config(hub), tmp_path, stores)
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_it_goes_on_where_it_was_stopped(hub, tmp_path, monkeypatch):
     stores = tmp_path / "stores"
     wanted = config(hub, arms=[{}, *TERMS[-2:]])

@@ -27,6 +27,7 @@ def cluster():
     ray.shutdown()
 
 
+@pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone, in every process")
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_scan_on_ray_is_the_scan_on_this_machine(cluster, tmp_path):
     local = complete(open_result(tmp_path / "local", SPEC), tmp_path / "local", n_jobs=1)

@@ -49,6 +49,7 @@ def test_all_points_are_there_once_in_order(whole):
     assert len(whole.of("secant", sparsity_coefficient=0.1)) == 3
 
 
+@pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone")
 @pytest.mark.parametrize(("size", "n_jobs"), [(1, 1), (2, 1), (5, 3), (100, 2)])
 def test_parts_of_any_size_give_the_same_file(whole, tmp_path, size, n_jobs):
     parts = shards(SPEC, SPEC.points, size, n_jobs)
@@ -61,6 +62,7 @@ def test_parts_of_any_size_give_the_same_file(whole, tmp_path, size, n_jobs):
     assert [p.name for p in tmp_path.iterdir()] == [RESULT_FILENAME]
 
 
+@pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone")
 def test_parts_merged_in_any_order_are_one_run(whole, tmp_path):
     parts = [train_shard(SPEC, part, None).trained for part in shards(SPEC, SPEC.points, 2, 1)]
     for seed in range(3):
@@ -72,6 +74,7 @@ def test_parts_merged_in_any_order_are_one_run(whole, tmp_path):
         assert result == whole
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_killed_in_the_middle_of_a_part_it_goes_on_to_the_same_file(whole, tmp_path, monkeypatch):
     monkeypatch.setattr("faithfulness_plugin.benchmarks.scan.shard.CHECKPOINT_EVERY", 5)
     steps = 0
@@ -98,6 +101,7 @@ def test_killed_in_the_middle_of_a_part_it_goes_on_to_the_same_file(whole, tmp_p
     assert not (tmp_path / SHARDS).exists()
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_killed_before_any_part_is_done_it_goes_on_from_its_checkpoint(whole, tmp_path, monkeypatch):
     monkeypatch.setattr("faithfulness_plugin.benchmarks.scan.shard.CHECKPOINT_EVERY", 5)
     step = ensemble._Group.step
@@ -147,6 +151,7 @@ def _dies_once(spec, points, folder: Path):
     return train_shard(spec, points, folder)
 
 
+@pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone, in every process")
 def test_a_worker_that_dies_is_replaced_and_its_part_made_again(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(scan_run, "train_shard", _dies_once)
     deaths = []

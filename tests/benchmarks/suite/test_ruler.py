@@ -81,6 +81,7 @@ def test_scores_do_not_change_under_permutation_and_rescaling_of_features(archit
     assert after == pytest.approx(before, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone")
 @pytest.mark.parametrize("method", ["relu_tanh-jvp", "batch_topk-secant", "jumprelu-skip-none"])
 def test_two_runs_of_one_seed_agree_whatever_is_trained_beside_them(method):
     trials = [Trial(task="two_hops", method=method, strength=2.0, seed=seed) for seed in (11, 23, 37)]

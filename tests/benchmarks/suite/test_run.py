@@ -39,6 +39,7 @@ def test_every_trial_is_there_in_order_and_the_file_holds_it(result, tmp_path):
     assert read_result(path, SuiteResult) == result
 
 
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_stopped_it_goes_on_and_ends_the_same(result, tmp_path):
     spec = make_spec("quick", **TINY)
 
