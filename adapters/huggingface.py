@@ -22,6 +22,7 @@ from faithfulness_plugin.adapters.hooked_layer import (
     check_layer,
 )
 from faithfulness_plugin.adapters.model_inputs import ModelInputs, fills_masks
+from faithfulness_plugin.adapters.routers import converting_routers, left_as_they_are
 
 INPUT = ".input"
 
@@ -32,6 +33,7 @@ class HuggingFaceHooks(Hooks):
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.inputs = ModelInputs(model)
+        self._routers = converting_routers(model)
 
     @property
     def names(self) -> Sequence[str]:
@@ -59,6 +61,7 @@ class HuggingFaceHooks(Hooks):
         with ExitStack() as stack:
             for name, hook in hooks.items():
                 stack.callback(self._register(name, by_position(name, hook, len(tokens), length)).remove)
+            stack.enter_context(left_as_they_are(self._routers))
             logits = getattr(self.model(main, **more), "logits", None)
         one_each = logits is not None and logits.ndim == 3 and logits.shape[1] == length
         next_token = one_each and not self.inputs.has_decoder and not fills_masks(type(self.model).__name__)
