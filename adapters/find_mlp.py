@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from faithfulness_plugin.adapters.routers import converting_routers, left_as_they_are
 from faithfulness_plugin.jacobian.layer_weights import LayerWeights
 from faithfulness_plugin.jacobian.mlp_weights import MlpWeights, bare_module, mlp_weights, weights_of_pair
 from faithfulness_plugin.jacobian.normed_mlp import normed_mlp
@@ -96,9 +97,12 @@ def _call(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """What a module computes, past the hooks on it, in its own dtype."""
     # a bridge computes from weights of its own once it has processed them
     plain = module if getattr(module, "_use_processed_weights", False) else bare_module(module)
+    routers = converting_routers(plain)
 
     def function(x: Tensor) -> Tensor:
-        y = plain.forward(x.to(next(plain.parameters()).dtype))
+        dtype = list(plain.parameters())[-1].dtype  # a router, which comes first, may have another
+        with left_as_they_are(routers):
+            y = plain.forward(x.to(dtype))
         return y[0] if isinstance(y, tuple) else y
 
     return function

@@ -23,6 +23,7 @@ from faithfulness_plugin.adapters.huggingface_names import INPUT, HuggingFaceNam
 from faithfulness_plugin.adapters.model_inputs import ModelInputs, fills_masks
 from faithfulness_plugin.adapters.places import Place
 from faithfulness_plugin.adapters.positions import n_positions
+from faithfulness_plugin.adapters.routers import converting_routers, left_as_they_are
 
 
 class HuggingFaceHooks(Hooks):
@@ -33,6 +34,7 @@ class HuggingFaceHooks(Hooks):
         self.model = model
         self.inputs = ModelInputs(model)
         self._names = HuggingFaceNames(model, self._ends, self._call, self.random_tokens)
+        self._routers = converting_routers(model)
 
     @property
     def names(self) -> Sequence[str]:
@@ -65,6 +67,7 @@ class HuggingFaceHooks(Hooks):
             for name, hook in hooks.items():
                 placed = places[name].register(by_position(name, hook, len(tokens), length))
                 stack.callback(placed.remove)
+            stack.enter_context(left_as_they_are(self._routers))
             logits = getattr(self._call(tokens), "logits", None)
         one_each = logits is not None and logits.ndim == 3 and logits.shape[1] == length
         next_token = one_each and not self.inputs.has_decoder and not fills_masks(type(self.model).__name__)

@@ -7,6 +7,7 @@ from sae_lens.analysis.hooked_sae_transformer import get_deep_attr
 from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.hooked_layer import Hooks
+from faithfulness_plugin.rounding import beyond_rounding
 
 
 class _Standing(nn.Module):
@@ -55,5 +56,5 @@ def require_reached(hooks: Hooks, hook_in: str, hook_out: str) -> None:
         raise ValueError(f"a run of the model does not pass what stands in the place of {hook_out}, and {never}")
     if read and passed.index("written") < passed.index("read"):
         raise ValueError(f"a run of the model passes {hook_out} before {hook_in}, and {never}")
-    if torch.equal(clean, changed):
+    if not beyond_rounding(clean, changed).any():
         raise ValueError(f"what is written at {hook_out} does not change the logits: nothing was attached")

@@ -95,6 +95,11 @@ def sound() -> dict[str, Tensor]:
     return {"input_features": some_numbers(8, 40), "decoder_input_ids": some_tokens()}
 
 
+def switch() -> nn.Module:
+    sparse: dict[str, Any] = {"num_experts": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
+    return hf.SwitchTransformersForConditionalGeneration(hf.SwitchTransformersConfig(**T5, **sparse))
+
+
 def mamba() -> nn.Module:
     return hf.MambaForCausalLM(
         hf.MambaConfig(vocab_size=N_VOCAB, hidden_size=D_MODEL, state_size=4, num_hidden_layers=2)

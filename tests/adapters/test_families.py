@@ -16,7 +16,9 @@ from families import (
     some_tokens,
     sound,
     speech_to_text,
+    switch,
     t5,
+    text_pair,
 )
 from oracles import central_difference
 from tiny_models import GROUPED, hugging_face, set_large
@@ -209,3 +211,17 @@ def test_a_row_for_each_prompt_is_a_position_of_its_own():
     torch.testing.assert_close(layer(x), torch.tanh(model.get_submodule("pooler.dense")(x)))
     with pytest.raises(ValueError, match=r"pooler carries \[2, 1, 16\] for tokens \[2, 6\], not one row a token"):
         rows_at(HuggingFaceHooks(model), {"pooler"}, some_tokens(), None)
+
+
+def test_a_router_that_converts_its_weights_in_every_run_has_a_layer_and_keeps_its_weights():
+    model = switch().eval()  # in single precision, as its router computes
+    set_large(model)
+    name = "encoder.block.1.layer.1.mlp"
+    x, y = carried(model, name, name, text_pair())
+    layer = mlp_layer(model, 1)
+    assert layer.hook_out == name
+    torch.testing.assert_close(layer(x), y)
+    v = torch.randn_like(x)
+    torch.testing.assert_close(layer_jvp(layer, x, v)[1], double_vjp(layer, x, v)[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(carried(model, name, name, text_pair())[1], y)
+    assert not any("to" in vars(module) for module in model.modules())
