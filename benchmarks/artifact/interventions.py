@@ -13,6 +13,7 @@ from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_a
 from faithfulness_plugin.metrics.deletion import SIZES, deletion
 from faithfulness_plugin.metrics.downstream import effect
 from faithfulness_plugin.metrics.next_token import cross_entropy
+from faithfulness_plugin.rounding import beyond_rounding
 from faithfulness_plugin.seeds import derived_seed
 
 HALF_WAY = 0.5
@@ -61,7 +62,7 @@ class Interventions:
             changed, changed_spliced = self._stages(None, **change), self._stages(transcoder, **change)
             found[kind] = []
             for stage in self.stages:
-                if torch.equal(clean[stage], changed[stage]):  # a feature that is active at none of these tokens
+                if not beyond_rounding(clean[stage], changed[stage]).any():  # a feature that is active at none of these
                     found[kind].append(EffectRecord(stage=stage, error=None, cosine=None))
                     continue
                 of = effect(clean[stage], changed[stage], clean_spliced[stage], changed_spliced[stage])
@@ -109,7 +110,7 @@ class Interventions:
         ranked = torch.where(active, attributions.flatten(1).float(), minus).argsort(1, descending=True)
         drawn = torch.where(active, noise, minus).argsort(1, descending=True)
         whole, empty = self._score(transcoder, lambda a: a), self._score(transcoder, torch.zeros_like)
-        if torch.equal(whole, empty):
+        if not beyond_rounding(whole, empty).any():
             return None
         return DeletionRecord(
             **deletion(
