@@ -89,12 +89,13 @@ class BlockTensors(Mapping[str, Place]):
 
     def modules(self) -> Iterator[str]:
         """The names of modules and their inputs that carry one row a position, attention's own parts left out."""
-        shape = self._of(self._ends.block).put_out.shape[:2]
+        whole = self._of(self._ends.block).put_out
+        assert whole is not None
         for seen in self.seen:
             if ATTENTION.search(seen.name.removeprefix(self._ends.block)):
                 continue
             for carried, side in ((seen.given, ".input"), (seen.put_out, "")):
-                if carried is not None and carried.ndim == 3 and carried.shape[:2] == shape:
+                if carried is not None and carried.ndim == 3 and carried.shape[:2] == whole.shape[:2]:
                     yield seen.name + side
 
     def _trace(self, call: Callable[[], Any]) -> None:
@@ -122,8 +123,8 @@ class BlockTensors(Mapping[str, Place]):
                     if name == self._ends.block:
                         raise Reached
 
-                for side, keep in (("input", keep_given), ("output", keep_put_out)):
-                    stack.callback(Place(module, side).register(keep).remove)
+                stack.callback(Place(module, "input").register(keep_given).remove)
+                stack.callback(Place(module, "output").register(keep_put_out).remove)
             call()
 
     def _of(self, name: str) -> Seen:
@@ -172,6 +173,7 @@ class BlockTensors(Mapping[str, Place]):
         """The tensor that is added to the stream, as a multiple of a module's output."""
         place = next(i for i, seen in enumerate(self.seen) if seen is ends)
         whole = self._of(self._ends.block)
+        assert whole.put_out is not None
         for seen in self.seen[place:]:
             if seen is whole or seen.put_out is None or seen.put_out.shape != whole.put_out.shape:
                 continue

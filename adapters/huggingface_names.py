@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.block_tensors import UNDERSTOOD, BlockTensors, Ends
-from faithfulness_plugin.adapters.places import Place
+from faithfulness_plugin.adapters.places import Place, Side
 
 INPUT, OUTPUT = ".input", ".output"
 OF_A_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
@@ -46,7 +46,8 @@ class HuggingFaceNames:
 
         Raises ValueError for one of TransformerLens's names that this model has no tensor for.
         """
-        for ending, side in ((INPUT, "input"), (OUTPUT, "output"), ("", "output")):
+        endings: tuple[tuple[str, Side], ...] = ((INPUT, "input"), (OUTPUT, "output"), ("", "output"))
+        for ending, side in endings:
             if name.endswith(ending) and (found := module_named(self._model, name.removesuffix(ending))):
                 return Place(self._model.get_submodule(found), side)
         if (match := OF_A_BLOCK.fullmatch(name)) is None:

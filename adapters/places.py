@@ -102,7 +102,7 @@ def before_the_scale(norm: nn.Module, x: Float[Tensor, "*rows d"], y: Float[Tens
     scales = [None] if weight is None else [lambda w: w, lambda w: 1 + w]  # Gemma keeps the scale's distance from 1
     for centred in (False, True):
         for scale in scales:
-            w = None if scale is None else scale(weight.detach())
+            w = None if scale is None or weight is None else scale(weight.detach())
             n = normalized(x, centred=centred)
             made = n if w is None else n * w
             made = made if bias is None else made + bias

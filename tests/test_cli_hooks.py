@@ -129,7 +129,9 @@ def test_an_autoencoder_is_measured_as_one_where_it_is_asked_for(hub, tmp_path):
     own = result.of("autoencoder")
     assert own is not None
     assert sum(own.error) < 0.2 * sum(result.layer.variance)
-    assert own.kl < result.of("autoencoder", "mean ablation").kl
+    mean = result.of("autoencoder", "mean ablation")
+    assert mean is not None
+    assert own.kl < mean.kl
     assert result.notices == []
     page = ("--autoencoder", "--tokens", "60", "--out", str(tmp_path / "page.html"))
     assert run(hub, "inspect", str(hub / "autoencoder"), *page, prompts=False).exit_code == 0
@@ -152,6 +154,8 @@ def test_a_model_without_a_bridge_is_measured_inspected_and_searched_as_it_is(hu
     assert (plain.layer.hook_in, plain.layer.hook_out) == ("model.layers.1.mlp.input", "model.layers.1.mlp")
     for role in ("transcoder", "mean ablation"):
         one, other = on_bridge.of("right", role), plain.of("right", role)
+        assert one is not None
+        assert other is not None
         assert sum(one.error) == pytest.approx(sum(other.error), rel=1e-3)
         assert one.kl == pytest.approx(other.kl, rel=1e-2)
         assert one.effects["input"][0].error == pytest.approx(other.effects["input"][0].error, rel=1e-2)

@@ -108,7 +108,7 @@ def _responses(
 def _effects(arms: dict[str, ArtifactNumbers], kind: ChangeKind, title: str) -> Panel:
     curves = {}
     for arm, of in arms.items():
-        there = [(block_of(s.stage), s.error) for s in of.effects[kind] if s.error is not None]
+        there = [(block_of(s.stage) or 0, s.error) for s in of.effects[kind] if s.error is not None]
         curves[arm] = Curve([block for block, _ in there], [error for _, error in there])
     return Panel(title, curves, "after block", "relative error of the effect")
 

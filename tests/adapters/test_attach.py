@@ -278,8 +278,7 @@ def test_a_transcoder_of_other_tensors_is_warned_of():
         at_hooks = {name: lambda a, name=name: seen.update({name: a.flatten(0, 1)}) for name in hooks}
         TransformerLensHooks(model).run(prompts, at_hooks)
     x, y = (seen[name] for name in hooks)
-    attach(model, fitted(x, y, hook_name=hooks[0], hook_name_out=hooks[1]))  # which warns of nothing
-    model.reset_saes()
+    attach(copy.deepcopy(model), fitted(x, y, hook_name=hooks[0], hook_name_out=hooks[1]))  # which warns of nothing
     with pytest.warns(UserWarning, match=r"--hook-in blocks.1.mlp.hook_in --hook-out blocks.1"):
         attach(model, fitted(x, y, hook_name="blocks.1.hook_resid_mid", hook_name_out=hooks[1]))
 

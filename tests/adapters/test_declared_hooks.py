@@ -12,6 +12,7 @@ from faithfulness_plugin.adapters.any_model import hooks_of
 from faithfulness_plugin.adapters.declared_hooks import block_of
 from faithfulness_plugin.adapters.flattened_rows import by_position
 from faithfulness_plugin.adapters.hooked_layer import LayerError
+from faithfulness_plugin.adapters.huggingface import HuggingFaceHooks
 from faithfulness_plugin.adapters.places import Place
 from faithfulness_plugin.adapters.replaced_layer import layer_of, pair_of
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
@@ -117,9 +118,9 @@ def test_a_layer_is_picked_and_overrides_nothing():
 def test_an_override_that_contradicts_the_file_has_to_be_confirmed():
     model = tiny_models.bridge("gemma2")
     declared = [says("blocks.1.ln2.hook_out", "blocks.1.hook_mlp_out")]
-    own = {"hook_in": "blocks.1.mlp.hook_in", "hook_out": "blocks.1.ln2_post.hook_out"}
+    own: Any = {"hook_in": "blocks.1.mlp.hook_in", "hook_out": "blocks.1.ln2_post.hook_out"}
     assert pair_of(model, declared, **own) == (*own.values(), None)  # other names of the same tensors
-    wrong = {"hook_out": "blocks.1.mlp.hook_out"}
+    wrong: Any = {"hook_out": "blocks.1.mlp.hook_out"}
     with pytest.raises(ValueError, match=r"says blocks.1.hook_mlp_out, which is another tensor"):
         pair_of(model, declared, **wrong)
     confirmed = pair_of(model, declared, **wrong, anyway=True)
@@ -166,7 +167,7 @@ def test_names_stand_for_the_same_tensors_on_a_bridge_and_on_the_model_that_it_w
     plain, bridged = nine_families.plain(family), nine_families.bridge(family)
     theirs = {"blocks.1.mlp.hook_in": "post_attention_layernorm", "blocks.1.hook_mlp_out": "mlp"}
     theirs = dict(zip(theirs, PLACES.get(family, theirs.values()), strict=True))
-    names = hooks_of(plain).block_names(1)
+    names = HuggingFaceHooks(plain).block_names(1)
     assert {"blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out", "blocks.1.ln2.hook_normalized"} <= {*names}
     expected = {}
     for ours, module in theirs.items():
@@ -184,7 +185,7 @@ def test_names_stand_for_the_same_tensors_on_a_bridge_and_on_the_model_that_it_w
 @pytest.mark.parametrize("family", nine_families.FAMILIES)
 def test_what_is_put_in_on_a_plain_model_is_what_is_read_there(family):
     model = nine_families.plain(family)
-    hooks = hooks_of(model)
+    hooks = HuggingFaceHooks(model)
     for name in hooks.block_names(1):
         place, there = hooks._place(name), list[torch.Tensor]()
         value = torch.randn(2, 6, 16, dtype=torch.float64)
@@ -201,7 +202,7 @@ def test_what_is_added_to_the_stream_is_what_the_block_adds():
     for family in nine_families.FAMILIES:
         model = nine_families.plain(family)
         names = [f"blocks.1.{n}" for n in ("hook_resid_mid", "hook_mlp_out", "hook_resid_post")]
-        if "blocks.1.hook_resid_mid" in hooks_of(model).block_names(1):
+        if "blocks.1.hook_resid_mid" in HuggingFaceHooks(model).block_names(1):
             mid, added, post = (of(model, name) for name in names)
             torch.testing.assert_close(mid + added, post)
 
