@@ -99,14 +99,14 @@ def test_the_tables_say_what_the_result_says(finished):
     brief = brief_table(result).splitlines()
     assert brief[0] == "|  | baseline | repetition | repetition + Jacobian |"
     mean = sum(r.metrics.validation_loss for r in result.runs if r.condition == "repetition") / 2
-    assert f"{mean:.5f} ±" in brief[2].split("|")[3]
+    assert f"{mean:.5f} (" in brief[2].split("|")[3]
     full = full_table(result).splitlines()
     assert len(full) == 2 + len(CONDITIONS)
     for condition, line in zip(CONDITIONS, full[2:], strict=True):
         values = [r.metrics for r in result.runs if r.condition == condition.name]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert cells[0] == condition.title
-        assert cells[3].startswith(f"{sum(m.fvu for m in values) / 2:.4f} ±")
+        assert cells[3].startswith(f"{sum(m.fvu for m in values) / 2:.4f} (")
         assert cells[-1].startswith(f"{sum(m.m_fraction > 0.1 for m in values)} of 2 [")
 
 

@@ -179,7 +179,7 @@ def test_the_table_says_what_the_result_says(whole):
     assert len(lines) == 2 + 4 + 2
     of = whole.of("secant", sparsity_coefficient=0.2)
     row = next(line for line in lines if line.startswith("| secant | 0.2 |"))
-    assert f"{sum(t.metrics.fvu for t in of) / 3:.4f} ±" in row
+    assert f"{sum(t.metrics.fvu for t in of) / 3:.4f} (" in row
     assert f"{sum(t.metrics.m_fraction > 0.1 for t in of)} of 3" in row
 
 

@@ -31,10 +31,10 @@ def page(tmp_path_factory):
 def test_gains_are_against_none_and_the_control_comparison_against_augmentation(page):
     text = (page / "leaderboard.md").read_text()
     gains = text[text.index("## What matching buys") : text.index("## Where it does not help")]
-    assert re.search(r"\| topk-jvp \| 0.700 ± \S+ \| 0.700 ± \S+ \|", gains)
+    assert re.search(r"\| topk-jvp \| 0.700 \(\S+ to \S+\) \| 0.700 \(\S+ to \S+\) \|", gains)
     assert "| topk-data | — | — |" in gains
     control = text[text.index("## Which control") : text.index("## Task by task")]
-    assert re.search(r"\| topk-jvp \| 0.400 ± ", control)
+    assert re.search(r"\| topk-jvp \| 0.400 \(", control)
     assert "topk-none" not in control
 
 

@@ -12,6 +12,7 @@ import torch
 
 from faithfulness_plugin.benchmarks.inspection.cost import WITHOUT_NETWORK, installed_browser
 from faithfulness_plugin.inspection.page import write_page
+from faithfulness_plugin.inspection.token_text import TokenText
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("as_installed")]
 
@@ -221,3 +222,32 @@ def test_ten_thousand_features_are_a_few_elements(open_page, tmp_path):
     assert tab.locator("#feature h2").inner_text() == "Feature 9999"
     tab.wait_for_selector("tr.chosen")
     assert tab.locator("tr.chosen td").first.inner_text() in ("9,999", "9999")
+
+
+def test_a_character_of_several_tokens_is_one_span(open_page, tmp_path):
+    import transformers as hf
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    bpe.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(["a b"], trainers.BpeTrainer(initial_alphabet=letters, show_progress=False))
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=bpe)
+    of = inspected.text()
+    assert of.sample.origins is not None
+    ids = tokenizer("a\U0001f600b你 \U0001f680c d efg", add_special_tokens=False)["input_ids"]
+    of.sample.origins.tokens.copy_(torch.tensor(ids[:20]).expand(12, 20))
+    write_page([of], tmp_path / "page.html", token_text=TokenText(tokenizer))
+    tab = open_page(tmp_path / "page.html")
+    tab.click("#tab-features")
+    tab.wait_for_selector("#feature .context")
+    whole = "a\U0001f600b你 \U0001f680c d efg"
+    for line in tab.locator("#feature .context").all():
+        spans = [span.inner_text() for span in line.locator("span").all()]
+        assert "".join(line.locator("span").all_text_contents()) in whole
+        assert all(spans)
+        assert line.locator("span.most").count() == 1
+    titles = tab.evaluate("[...document.querySelectorAll('.context span[title]')].map((s) => s.title)")
+    assert any(title.endswith(": tokens of one character") for title in titles)
+    assert "\ufffd" not in tab.content()
