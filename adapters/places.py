@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 Side = Literal["input", "output"]
 

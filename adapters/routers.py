@@ -11,7 +11,7 @@ def converting_routers(model: nn.Module) -> list[nn.Module]:
     NLLB-MoE do, converted once."""
     routers = [module for module in model.modules() if type(module).__name__.endswith("Router")]
     linears = [(router, getattr(router, "classifier", None)) for router in routers]
-    return [linear.to(router.dtype) for router, linear in linears if isinstance(linear, nn.Linear)]
+    return [linear.to(dtype=router.dtype) for router, linear in linears if isinstance(linear, nn.Linear)]  # pyright: ignore[reportCallIssue, reportArgumentType]  a dtype
 
 
 @contextmanager

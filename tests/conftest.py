@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(config.getoption("--threads"))
+    torch.set_num_threads(int(config.getoption("--threads") or 1))
     if library := config.getoption("--works-with"):
         config.pluginmanager.register(works_with.Recorder(library))
 

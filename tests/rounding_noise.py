@@ -72,7 +72,7 @@ def rounding_noise(name: str) -> Iterator[None]:
         with RoundingNoise(zlib.crc32(thread.name.encode(), seed)):
             run(thread)
 
-    threading.Thread.run = noisy
+    threading.Thread.run = noisy  # pyright: ignore[reportAttributeAccessIssue]  its self has another name
     try:
         with RoundingNoise(seed):
             yield

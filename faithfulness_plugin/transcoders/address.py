@@ -125,7 +125,7 @@ def fetching(of: HubPath) -> Iterator[None]:
         raise FormatError(f"{of}: {_said(error)}") from error
     except errors.HFValidationError as error:
         raise FormatError(f"{of} is no address: {_said(error)}") from error
-    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:  # pyright: ignore[reportPrivateImportUsage]
         raise FormatError(f"{of} could not be fetched ({_said(error)}): try again, which resumes") from error
 
 
@@ -162,7 +162,7 @@ def _contents(of: HubPath) -> _Contents:
             info = hub.HfApi().model_info(of.repo, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             names = [file.rfilename for file in info.siblings or []]
             return _Contents(names or [*hub.HfApi().list_repo_files(of.repo, revision=revision)])  # as mirrors have it
-        except (errors.HTTPError, OSError) as error:
+        except (errors.HTTPError, OSError) as error:  # pyright: ignore[reportPrivateImportUsage]
             if isinstance(error, permanent):
                 raise
             offline, said = isinstance(error, errors.OfflineModeIsEnabled), _said(error)

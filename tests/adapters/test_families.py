@@ -141,7 +141,7 @@ def test_a_model_in_training_mode_is_told_from_another_function():
 
 def test_attention_of_a_picture_is_no_layer():
     model = FAMILIES["vit"].model()
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation("eager")  # pyright: ignore[reportCallIssue]  a PreTrainedModel's
     attention = next(name for name, _ in model.named_modules() if name.startswith("vit.layers.1.att"))
     with pytest.raises(LayerError, match="attention lies between them"):
         layer_between(model, attention + ".input", attention)

@@ -41,6 +41,7 @@ def test_a_datapoint_feature_is_unfaithful_in_what_it_reads_which_a_cosine_does_
     plant_datapoint_feature(transcoder, point.double(), 35)
     found = intervene(transcoder, rows, 35, layer=layer)
     assert found.faithfulness < 0.1
+    assert found.cosine[0] is not None
     assert found.cosine[0] > 0.99
     assert found.changed == int((rows == point).all(-1).sum())
     # at p: the step moves its pre-activation, 1, to 0, so each of p's coordinates by 1 / 30

@@ -69,9 +69,11 @@ def test_every_transcoder_is_measured_beside_its_references(result):
 
 
 def test_the_mean_is_what_it_is_called(result):
-    mean = result.of("plain", "mean ablation")
-    assert over_prompts(mean.error, result.layer.variance).mean == pytest.approx(1, rel=1e-4)
-    assert over_prompts(mean.jacobian_error["data"], result.layer.jacobian["data"]).mean == pytest.approx(1, rel=1e-4)
+    mean, layer = result.of("plain", "mean ablation"), result.layer
+    for parts, whole in ((mean.error, layer.variance), (mean.jacobian_error["data"], layer.jacobian["data"])):
+        error = over_prompts(parts, whole)
+        assert error is not None
+        assert error.mean == pytest.approx(1, rel=1e-4)
     assert mean.top_error == pytest.approx([1, 1], rel=1e-4)
     assert mean.effects["input"][0].error == pytest.approx(1, abs=1e-4)
     assert mean.deletion is None
@@ -209,7 +211,10 @@ def test_positions_and_norms_are_left_out_and_the_result_says_so(result, hub, tm
     about = f"rows at blocks.1.mlp.hook_in: {rows.rows} of 96 tokens count; left out: 18 at the first positions"
     assert about in capsys.readouterr().err
     assert read_result(tmp_path / "result.json", ArtifactResult) == found
-    assert found.of("plain").error != result.of("plain").error
+    of_some, of_all = found.of("plain"), result.of("plain")
+    assert of_some is not None
+    assert of_all is not None
+    assert of_some.error != of_all.error
     assert [(r.positions, r.norms) for r in result.rows] == [(0, 0)]
     assert result.rows[0].special >= 6
     with pytest.raises(ResultError, match="other settings"):
