@@ -50,11 +50,10 @@ class RoundingNoise(TorchDispatchMode):
                 self._round(value)
         return result
 
-    def _round(self, value: object) -> None:
+    def _round(self, value: Any) -> None:
         """In place, so that it also serves products that write into a tensor that is given to them."""
         if type(value) not in (torch.Tensor, torch.nn.Parameter):
             return  # no tensor, or one without numbers of its own
-        assert isinstance(value, torch.Tensor)
         if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
             return
         towards = torch.randint(-1, 2, value.shape, generator=self._generator)
@@ -68,9 +67,9 @@ def rounding_noise(name: str) -> Iterator[None]:
     seed = zlib.crc32(name.encode())
     run = threading.Thread.run
 
-    def noisy(thread: threading.Thread) -> None:
-        with RoundingNoise(zlib.crc32(thread.name.encode(), seed)):
-            run(thread)
+    def noisy(self: threading.Thread) -> None:
+        with RoundingNoise(zlib.crc32(self.name.encode(), seed)):
+            run(self)
 
     threading.Thread.run = noisy  # pyright: ignore[reportAttributeAccessIssue]  its self has another name
     try:

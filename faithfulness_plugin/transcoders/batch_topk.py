@@ -142,11 +142,13 @@ def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, p
             hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
         threshold = transcoder.gate_threshold(transcoder.score(hidden_pre).reshape(-1, transcoder.cfg.d_sae))
         kept = piece.active().positions
+        rounding = 16 * torch.finfo(threshold.dtype).eps * threshold.abs()
 
     def stay(score: Tensor) -> ActiveFeatures:
         flat = score.flatten()
-        above = (flat > threshold).nonzero().squeeze(-1)
-        tied = kept[flat[kept] == threshold]  # where others tied with the last that stayed, those that did stay do
+        above = (flat > threshold + rounding).nonzero().squeeze(-1)
+        # where others tied with the last that stayed (up to rounding: this is another product), those that did stay do
+        tied = kept[(flat[kept] - threshold).abs() <= rounding]
         return ActiveFeatures.of_flat(torch.cat([above, tied]).sort().values, *score.shape)
 
     return lambda moved: transcoder.selected_piece(moved, stay).output()
