@@ -122,8 +122,13 @@ class Index(_Record):
     @property
     def fingerprint(self) -> str:
         """A digest of what was asked of which layer: the same for a store that was filled again, on any processor."""
-        asked = self.model_copy(update={"source": {name: without_size(text) for name, text in self.source.items()}})
-        said = asked.model_dump_json(include={"source", "products", "d_in", "d_out", "dtype", "seed", "n_shards"})
+        source = {name: without_size(text) for name, text in self.source.items()}
+        return self.model_copy(update={"source": source}).fingerprint_with_sizes
+
+    @property
+    def fingerprint_with_sizes(self) -> str:
+        """The digest that version 0.8 wrote into its checkpoints, computed sizes included."""
+        said = self.model_dump_json(include={"source", "products", "d_in", "d_out", "dtype", "seed", "n_shards"})
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     @property

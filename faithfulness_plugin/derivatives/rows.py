@@ -122,6 +122,8 @@ class StoredRows(Iterator[Tensor]):
 
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:
         """Raises StoreError for a place in another stream."""
+        if state.get("store") == self.store.index.fingerprint_with_sizes:  # as version 0.8 wrote it
+            state = {**state, "store": self.store.index.fingerprint, **self.store.index.sized}
         if changed := differences(state, self._stream_settings):
             raise StoreError(f"the place is one in another order of rows ({changed}): read the same store the same way")
         self.batch = int(state["batch"])

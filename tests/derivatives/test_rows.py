@@ -17,12 +17,20 @@ SIZES = st.lists(st.integers(2, 7), min_size=1, max_size=6)
 few = settings(max_examples=40)
 
 
-def store_of(folder: Path, sizes: list[int], products: list[dict[str, Any]] | None = None) -> DerivativeStore:
+def store_of(
+    folder: Path, sizes: list[int], products: list[dict[str, Any]] | None = None, source: dict[str, str] | None = None
+) -> DerivativeStore:
     """Rows that are numbered in their first coordinate, over all shards."""
     generator = torch.Generator().manual_seed(7)
     layer = torch.nn.Linear(WIDTH, 3).double()
     made = DerivativeStore.create(
-        folder, source={}, d_in=WIDTH, d_out=3, products=products or [], n_shards=len(sizes), dtype="float64"
+        folder,
+        source=source or {},
+        d_in=WIDTH,
+        d_out=3,
+        products=products or [],
+        n_shards=len(sizes),
+        dtype="float64",
     )
     with made.writing():
         for number, size in enumerate(sizes):
@@ -116,6 +124,20 @@ def test_a_run_goes_on_mid_epoch_on_any_number_of_processes(tmp_path_factory, be
         rows.load_state_dict(stopped.state_dict())
     for batch in uninterrupted[before:]:
         assert torch.equal(torch.cat([next(rows) for rows in resumed]), batch)
+
+
+def test_a_place_that_version_0_8_wrote_is_found_again(tmp_path):
+    made = store_of(tmp_path, [5, 6], source={"layer": "a to b, size 1.235"})
+    rows = StoredRows(made, None, batch_size=3, seed=1)
+    list(islice(rows, 2))
+    state = rows.state_dict()
+    before = {**state, "store": made.index.fingerprint_with_sizes}
+    del before["layer"]
+    resumed = StoredRows(made, None, batch_size=3, seed=1)
+    resumed.load_state_dict(before)
+    assert numbers(resumed, 3) == numbers(rows, 3)
+    with pytest.raises(StoreError, match="another order of rows"):
+        resumed.load_state_dict({**before, "store": "of another"})
 
 
 @pytest.fixture
