@@ -48,6 +48,7 @@ def hook_candidates(
     hook_in: str | None = None,
     hook_out: str | None = None,
     kept: Bool[Tensor, "batch pos"] | None = None,
+    norms_above: float | None = None,
 ) -> HookCandidates:
     """Measures a transcoder at every pair of tensors around a block, in one run of the model over a few prompts.
 
@@ -62,6 +63,8 @@ def hook_candidates(
             tensors around their MLPs.
         hook_in, hook_out: the pair to compare with the others, instead of the declared one.
         kept: the tokens that are looked at; all by default.
+        norms_above: leaves out rows whose norm is above this factor times the median at any of the tensors that are
+            compared. Attention sinks are such rows, and an FVU that counts them says little of the others.
 
     Raises ValueError for a block that there is not, or where no tensors have the transcoder's widths.
     """
@@ -85,7 +88,7 @@ def hook_candidates(
     compared = None if pair is None else (pair.hook_in, pair.hook_out)
     if compared is not None:
         blocks[0] = [*dict.fromkeys([*blocks[0], *(name for name in compared if block_of(name) == block)])]
-    found = ranked_pairs(hooks, transcoder, tokens, blocks, compared=compared, kept=kept)
+    found = ranked_pairs(hooks, transcoder, tokens, blocks, compared=compared, kept=kept, norms_above=norms_above)
     l0 = getattr(transcoder.cfg.metadata, "l0", None)
     return HookCandidates(found.pairs, found.n_rows, compared, None if l0 is None else float(l0), unknown)
 

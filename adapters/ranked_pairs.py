@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from faithfulness_plugin.adapters.declared_hooks import block_of
 from faithfulness_plugin.adapters.hooked_layer import Hooks, Tokens
+from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
 
 CLEARLY = 0.5
 """A pair is clearly not the one that a transcoder was trained on where its FVU is above this, the best pair's below it,
@@ -36,6 +38,8 @@ class RankedPair:
     """E||y||."""
     compared: bool = False
     """Whether it is the pair that the file declares, or that was asked for."""
+    spread: VarianceConcentration | None = None
+    """How the variance of y is spread over rows."""
 
     @property
     def autoencoder(self) -> bool:
@@ -49,6 +53,7 @@ class Ranking:
 
     pairs: tuple[RankedPair, ...]
     n_rows: int
+    """How many rows were looked at; all pairs share them."""
 
     @property
     def best(self) -> RankedPair:
@@ -95,6 +100,7 @@ def ranked_pairs(
     *,
     compared: tuple[str, str] | None = None,
     kept: Bool[Tensor, "batch pos"] | None = None,
+    norms_above: float | None = None,
 ) -> Ranking:
     """Runs the model once, and the transcoder once on every distinct tensor that is as wide as its input.
 
@@ -103,8 +109,10 @@ def ranked_pairs(
         blocks: names of tensors; pairs are made within each list, of one tensor and those that are passed after it.
         compared: names of the declared pair.
         kept: which tokens are looked at; all by default.
+        norms_above: leaves out rows whose norm is above this factor times the median at any tensor that is as wide as
+            the transcoder's input or output: so all pairs share their rows.
 
-    Raises ValueError where no tensors have the transcoder's widths.
+    Raises ValueError where no tensors have the transcoder's widths, where no row is left, or where they hold NaN or Inf.
     """
     named = {name for names in blocks for name in names} | set(compared or ())
     passed: dict[str, Tensor] = {}
@@ -119,10 +127,12 @@ def ranked_pairs(
 
     hooks.visit(tokens, {name: keep(name) for name in sorted(named)})
     d_in, d_out = transcoder.W_enc.shape[0], transcoder.W_dec.shape[1]
+    passed = _finite_and_usual({n: x for n, x in passed.items() if x.shape[1] in (d_in, d_out)}, norms_above)
     groups = [_grouped({n: passed[n] for n in passed if n in names}) for names in blocks]
     if compared is not None and all(name in passed for name in compared):
         groups.append(_grouped({name: passed[name] for name in passed if name in compared}))
     measured: dict[int, tuple[Tensor, float]] = {}
+    spreads: dict[int, VarianceConcentration] = {}
     found: list[RankedPair] = []
     for last, group in enumerate(groups):
         alone = compared is not None and last == len(blocks)  # the declared pair, across blocks or in the wrong order
@@ -139,13 +149,14 @@ def ranked_pairs(
                     continue
                 fvu = ((t - y.double()).square().sum() / variance).item()
                 norms = (rows.double().norm(dim=-1).mean().item() for rows in (x, y))
-                found.append(RankedPair(names_in, names_out, fvu, l0, *norms, compared=is_compared))
+                spread = spreads.get(id(y)) or spreads.setdefault(id(y), variance_concentration(y))
+                found.append(RankedPair(names_in, names_out, fvu, l0, *norms, compared=is_compared, spread=spread))
     if not found:
         raise ValueError(
             f"no two tensors there are {d_in} and {d_out} wide, as the transcoder is: is it one of this model?"
         )
     n_rows = len(next(iter(passed.values())))
-    return Ranking(tuple(sorted(found, key=lambda pair: pair.fvu)), n_rows)
+    return Ranking(tuple(sorted(found, key=lambda pair: (isnan(pair.fvu), pair.fvu))), n_rows)
 
 
 def mismatch_warning(
@@ -178,6 +189,20 @@ def _of(transcoder: Any, x: Float[Tensor, "rows d_in"]) -> tuple[Tensor, float]:
     """t(x), and its features that are active on a row."""
     rows = x.to(transcoder.W_enc)
     return transcoder(rows).to(x.device).double(), (transcoder.encode(rows) > 0).sum(-1).double().mean().item()
+
+
+def _finite_and_usual(passed: dict[str, Tensor], norms_above: float | None) -> dict[str, Tensor]:
+    """The rows whose norms are usual at all of these tensors."""
+    for name, rows in passed.items():
+        if not rows.isfinite().all():
+            raise ValueError(f"there is NaN or Inf at {name} of the model: check the model and its dtype")
+    if not passed or norms_above is None:
+        return passed
+    norms = torch.stack([rows.double().norm(dim=-1) for rows in passed.values()])
+    usual = (norms <= norms_above * norms.median(-1, keepdim=True).values).all(0)
+    if not usual.any():
+        raise ValueError(f"no row is left whose norm is usual at every tensor (norms_above={norms_above}): raise it")
+    return {name: rows[usual] for name, rows in passed.items()}
 
 
 def _grouped(passed: dict[str, Tensor]) -> list[tuple[tuple[str, ...], Tensor]]:

@@ -1,11 +1,13 @@
 """The command `faithfulness hooks`."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from faithfulness_plugin.cli_hook_options import AsAutoencoder, HookIn, HookOut, WeightsDtype, weights_dtype
+from faithfulness_plugin.cli_rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.terminal import fail, one_line, say, show
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ def hooks(
     text: Annotated[list[str] | None, typer.Option(help="Text files to look at [default: the examples' text]")] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts")] = 4,
     context_size: Annotated[int, typer.Option(min=2, help="Tokens a prompt")] = 64,
+    skip_first: SkipFirst = 0,
+    special_tokens: SpecialTokens = False,
+    exclude_norms_above: ExcludeNormsAbove = None,
     hook_in: HookIn = None,
     hook_out: HookOut = None,
     autoencoder: AsAutoencoder = False,
@@ -62,6 +67,7 @@ def hooks(
             text or [],
             (prompts, context_size),
             {"layer": layer, "hook_in": hook_in, "hook_out": hook_out},
+            row_settings(skip_first, special_tokens, exclude_norms_above),
             device,
         )
     except KeyboardInterrupt:
@@ -85,16 +91,20 @@ def _candidates(
     files: list[str],
     size: tuple[int, int],
     asked: dict[str, Any],
+    which_rows: dict[str, Any],
     device: str,
 ) -> "HookCandidates":
     from faithfulness_plugin.adapters.any_model import hooks_of
     from faithfulness_plugin.adapters.candidate_hooks import hook_candidates
-    from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource
+    from faithfulness_plugin.adapters.left_out import LeftOutCounts
+    from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource, make_config
     from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
     from faithfulness_plugin.benchmarks.language_model.named_model import choose_model
-    from faithfulness_plugin.benchmarks.language_model.rows import EVERY_ROW
+    from faithfulness_plugin.benchmarks.language_model.rows import RowSettings, require_rows, say_rows
     from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
 
+    rows = make_config(which_rows, "rows", RowSettings)
+    require_rows(rows, size[1])
     chosen = choose_model({path: transcoder}, model["given"], anyway=model["anyway"])
     if chosen.note is not None:
         say(chosen.note)
@@ -104,8 +114,17 @@ def _candidates(
     there = hooks_of(loaded)
     n, context_size = size
     tokens = cut_prompts(TextSource(files=files), loaded.tokenizer, context_size, 0, n, least=1, hooks=there)
-    kept = EVERY_ROW.left_out(loaded.tokenizer).places(tokens)
-    return hook_candidates(there, transcoder, tokens.to(there.device), kept=kept, **asked)
+    kept = rows.left_out(loaded.tokenizer).places(tokens)
+    first, n_kept = min(rows.skip_first, context_size) * len(tokens), int(kept.sum())
+    counts = LeftOutCounts(tokens.numel(), first, tokens.numel() - first - n_kept, 0)
+    if not n_kept:
+        raise ValueError(f"no row is left to look at ({counts}): leave out less, or give longer prompts")
+    on_device = tokens.to(there.device)
+    found = hook_candidates(there, transcoder, on_device, kept=kept, norms_above=rows.norms_above, **asked)
+    say_rows("rows", replace(counts, norms=n_kept - found.n_rows), None)
+    for pair in dict.fromkeys(pair for pair in (found.compared, found.best) if pair is not None):
+        say_rows(f"rows at {pair.hook_out[0]}", None, pair.spread)
+    return found
 
 
 def _names(names: tuple[str, ...]) -> str:
@@ -138,6 +157,7 @@ def _as_json(found: "HookCandidates") -> dict[str, Any]:
             "l0": pair.l0,
             "norm_in": pair.norm_in,
             "norm_out": pair.norm_out,
+            "rows_for_half": None if pair.spread is None else pair.spread.rows_for_half,
             "declared": pair.compared,
             "autoencoder": pair.autoencoder,
         }

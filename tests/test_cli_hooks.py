@@ -172,3 +172,15 @@ def test_bad_arguments_say_what_to_do(hub, tmp_path):
         ("is an autoencoder of", (str(hub / "autoencoder"),)),
     ):
         fails(run(hub, "hooks", *args), 2, message)
+
+
+def test_rows_that_do_not_count_are_left_out_and_said(hub):
+    given = ("hooks", str(hub / "right"), "--json")
+    every, some = run(hub, *given), run(hub, *given, "--skip-first", "3", "--exclude-norms-above", "1.2")
+    assert "rows: 90 of 96 tokens count; left out: 6 special tokens" in every.stderr
+    n = json.loads(some.stdout)["rows"]
+    assert f"rows: {n} of 96 tokens count; left out: 18 at the first positions, {78 - n} of extreme norm" in some.stderr
+    assert 0 < n < 78
+    assert json.loads(every.stdout)["pairs"][0]["fvu"] != json.loads(some.stdout)["pairs"][0]["fvu"]
+    fails(run(hub, *given, "--skip-first", "15"), 2, "skip_first=15 leaves too little of 16 positions")
+    fails(run(hub, *given, "--exclude-norms-above", "0.5"), 2, "norms_above")

@@ -129,7 +129,8 @@ def text_subject(
     name = f"{title}, {layer.hook_in} to {layer.hook_out}"
     if pair.declared is not None:
         name += f" (the transcoder says {' to '.join(pair.declared)})"
-    kept = exclude.places(tokens[:FEW])
+    assert sample.origins is not None
+    kept = sample.origins.row_at[:FEW] >= 0
     warnings = [mismatch_warning(hooks, t, tokens[:FEW].to(hooks.device), layer, kept) for t in transcoders]
     notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
     name += "".join(f". Warning: {notice}" for notice in notices)

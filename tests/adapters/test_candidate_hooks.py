@@ -136,3 +136,50 @@ def test_only_the_tokens_that_are_kept_are_looked_at():
     kept = torch.zeros(SOME.shape, dtype=torch.bool)
     kept[:, 3:7] = True
     assert hook_candidates(model, transcoder, SOME, kept=kept).n_rows == 16
+
+
+def sinks(model: Any, at: int) -> Any:
+    """Adds a huge activation to what the second block's MLP reads and writes, at one position."""
+
+    def moved(module: Any, args: Any, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, at, 0] += 1000.0
+        return output
+
+    return model.model.layers[1].mlp.register_forward_hook(moved)
+
+
+def test_rows_of_extreme_norm_are_left_out_of_every_pair_alike_and_warned_of():
+    model = nine_families.plain("llama")
+    x, y = rows(model, *TRUE)
+    transcoder = fitted(x, y, hook_name=TRUE[0], hook_name_out=TRUE[1])
+    kept = torch.ones_like(PROMPTS, dtype=torch.bool)
+    kept[:, 5] = False
+    clean = hook_candidates(model, transcoder, PROMPTS, kept=kept, norms_above=20.0)
+    assert clean.n_rows == kept.sum()
+    assert clean.compared is not None
+    assert clean.compared.spread is not None
+    assert not clean.compared.spread.warning
+    with torch.no_grad():
+        handle = sinks(model, 5)
+        one_of = torch.zeros_like(PROMPTS, dtype=torch.bool)
+        one_of[0] = True
+        decided = hook_candidates(model, transcoder, PROMPTS, kept=kept | one_of)
+        without = hook_candidates(model, transcoder, PROMPTS, norms_above=20.0)
+        handle.remove()
+    assert decided.compared is not None
+    assert decided.compared.spread is not None
+    assert "make more than half of the variance" in decided.compared.spread.warning
+    assert without.n_rows == kept.sum()
+    assert without.compared is not None
+    assert without.compared.fvu == pytest.approx(clean.compared.fvu, rel=1e-4)
+
+
+def test_tensors_that_are_not_finite_are_named():
+    model = nine_families.plain("llama")
+    x, y = rows(model, *TRUE)
+    transcoder = fitted(x, y, hook_name=TRUE[0], hook_name_out=TRUE[1])
+    handle = model.model.layers[1].mlp.register_forward_hook(lambda m, a, o: o * float("nan"))
+    with pytest.raises(ValueError, match=r"NaN or Inf at blocks\.1\.\S+ of the model"):
+        hook_candidates(model, transcoder, SOME)
+    handle.remove()
