@@ -62,7 +62,9 @@ class TokenText:
         """What a token stands for; None where its name does not say."""
         if token not in self._bytes:
             name = self.tokenizer.convert_ids_to_tokens(token)
-            self._bytes[token] = self._bytes_of_name(name) if isinstance(name, str) else None
+            is_text = isinstance(name, str)
+            self._bytes[token] = self._bytes_of_name(name) if is_text else name if isinstance(name, bytes) else None
+            self._holds_bytes |= isinstance(name, bytes)  # as tiktoken's ranks are
         return self._bytes[token]
 
     def _bytes_of_name(self, name: str) -> bytes | None:
@@ -75,6 +77,10 @@ class TokenText:
     def _decoded(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
+    def _is_a_mark(self, token: int) -> bool:
+        """Whether U+FFFD stands in the text itself."""
+        return REPLACEMENT in str(self.tokenizer.convert_ids_to_tokens(token))
+
     def _by_growing_spans(self, tokens: list[int]) -> list[str]:
         """Each token's text is what it adds to the text of those before it; tokens whose text ends in an incomplete
         character are put together with the next ones, and shown at the first of them."""
@@ -82,10 +88,11 @@ class TokenText:
         before, begun = 0, 0
         for stop in range(1, len(tokens) + 1):
             context, longer = self._decoded(tokens[before:begun]), self._decoded(tokens[before:stop])
-            if longer.endswith(REPLACEMENT) and stop < len(tokens):
+            incomplete = longer.endswith(REPLACEMENT) and not self._is_a_mark(tokens[stop - 1])
+            if incomplete and stop < len(tokens):
                 continue
             added = longer[len(context) :] if longer.startswith(context) else longer
-            if longer.endswith(REPLACEMENT) and REPLACEMENT in added:  # the prompt ends in the middle of a character
+            if incomplete and REPLACEMENT in added:  # the prompt ends in the middle of a character
                 added = "".join(str(self.tokenizer.convert_ids_to_tokens(t)) for t in tokens[begun:stop])
             parts[begun] = added
             before, begun = begun, stop

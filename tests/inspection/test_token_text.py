@@ -137,3 +137,26 @@ def test_words_are_shown_with_their_spaces():
 def test_any_function_shows_token_by_token_and_none_numbers():
     assert shown(lambda token: "ab"[token], [1, 0]) == ["b", "a"]
     assert shown(None, [1, 0]) == ["[1]", "[0]"]
+
+
+class Ranks(ByHand):
+    """Tokens named by their bytes, as tiktoken's ranks are."""
+
+    def convert_ids_to_tokens(self, token: int) -> Any:
+        return "<end>" if token == 65536 else token.to_bytes(2, "big")
+
+
+def test_names_that_are_bytes_are_read_as_bytes_wherever_the_prompt_is_cut():
+    text = Ranks()
+    whole = "ab\U0001f600é".encode()
+    tokens = [int.from_bytes(whole[i : i + 2], "big") for i in range(0, len(whole), 2)]
+    assert TokenText(text).parts(tokens) == ["ab", "\U0001f600", "", "é"]
+    assert TokenText(text).parts(tokens[2:]) == ["\\x98\\x80", "é"]
+
+
+def test_a_replacement_mark_in_the_text_is_no_incomplete_character():
+    pieces = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "\ufffd": 2, "b": 3}, unk_token="[UNK]"))
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # pyright: ignore[reportAttributeAccessIssue]
+    pieces.decoder = decoders.WordPiece(prefix="##")  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=pieces, unk_token="[UNK]")
+    assert TokenText(tokenizer).parts([1, 2, 3, 2]) == ["a", " \ufffd", " b", " \ufffd"]
