@@ -360,6 +360,8 @@ def check_layer(
         tokens = hooks.random_tokens()
         _try_run(hooks, hook_in, tokens)
     truth = inject(hooks, hook_in, hook_out, tokens)
+    if not all(carried.isfinite().all() for carried in truth):
+        raise LayerError(f"the model carries NaN or Inf from {hook_in} to {hook_out}: check its weights and its dtype")
     if _agrees(layer, truth):
         return
     raise LayerError(

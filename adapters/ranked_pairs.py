@@ -112,7 +112,7 @@ def ranked_pairs(
         norms_above: leaves out rows whose norm is above this factor times the median at any tensor that is as wide as
             the transcoder's input or output: so all pairs share their rows.
 
-    Raises ValueError where no tensors have the transcoder's widths, where no row is left, or where they hold NaN or Inf.
+    Raises ValueError where no tensors have the transcoder's widths, no row is left, or they hold NaN or Inf.
     """
     named = {name for names in blocks for name in names} | set(compared or ())
     passed: dict[str, Tensor] = {}

@@ -41,6 +41,12 @@ class Interval(Record):
         "of two or three can reach far beyond what a score can be",
     )
 
+    @property
+    def drawn(self) -> tuple[float, float]:
+        """What figures show around the mean: what tables do, and the mean itself for a single value."""
+        low, high = self.seen or (self.low, self.high)
+        return self.mean if low is None else low, self.mean if high is None else high
+
 
 class Share(Record):
     """A count of n with its 95 % Wilson interval."""

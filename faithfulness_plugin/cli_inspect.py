@@ -60,8 +60,8 @@ def inspect(
         int | None, typer.Option(help=f"Tokens, or rows, to look at [default: {TOKENS:,}; of bare layers {ROWS:,}]")
     ] = None,
     context_size: Annotated[int, typer.Option(help="Tokens a prompt")] = 128,
-    skip_first: SkipFirst = 0,
-    special_tokens: SpecialTokens = False,
+    skip_first: SkipFirst = None,
+    special_tokens: SpecialTokens = None,
     exclude_norms_above: ExcludeNormsAbove = None,
     density: Annotated[float, typer.Option(help="--layer abs: probability that a coordinate is not 0")] = 0.1,
     repeat_frac: Annotated[float, typer.Option(help="--layer abs: probability that a row is the point p")] = 0.05,
@@ -189,6 +189,9 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
     try:
         which_rows = make_config(settings["which_rows"], "rows", RowSettings)
         require_rows(which_rows, settings["context_size"])
+    except ValueError as error:
+        fail(one_line(error), 2)
+    try:
         if layer == "abs":
             n_rows = settings["tokens"] or ROWS
             return toy_subject(len(first.W_enc), **settings["toy"], n_rows=n_rows, **shared)

@@ -5,10 +5,14 @@ from typing import Annotated, Any
 import typer
 
 SkipFirst = Annotated[
-    int, typer.Option("--skip-first", min=0, help="Leave out the first positions of every prompt, this many")
+    int | None,
+    typer.Option("--skip-first", min=0, help="Leave out the first positions of every prompt, this many [default: 0]"),
 ]
 SpecialTokens = Annotated[
-    bool, typer.Option("--special-tokens", help="Special tokens count as well [default: they are left out]")
+    bool | None,
+    typer.Option(
+        "--special-tokens/--no-special-tokens", help="Whether special tokens count as well [default: they are left out]"
+    ),
 ]
 ExcludeNormsAbove = Annotated[
     float | None,
@@ -19,7 +23,10 @@ ExcludeNormsAbove = Annotated[
 ]
 
 
-def row_settings(skip_first: int, special_tokens: bool, exclude_norms_above: float | None) -> dict[str, Any]:
-    """What these options come to as the setting `rows`: those that were given."""
+def row_settings(
+    skip_first: int | None, special_tokens: bool | None, exclude_norms_above: float | None
+) -> dict[str, Any]:
+    """What these options come to as the setting `rows`: those that were given, also as 0, which is refused or overrides
+    what a file of settings says."""
     given = {"skip_first": skip_first, "special_tokens": special_tokens, "norms_above": exclude_norms_above}
-    return {name: value for name, value in given.items() if value not in (0, False, None)}
+    return {name: value for name, value in given.items() if value is not None}

@@ -23,8 +23,8 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu or cuda, in place of the file's")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many, in place of the file's")] = None,
-    skip_first: SkipFirst = 0,
-    special_tokens: SpecialTokens = False,
+    skip_first: SkipFirst = None,
+    special_tokens: SpecialTokens = None,
     exclude_norms_above: ExcludeNormsAbove = None,
     stores: Annotated[
         Path | None,

@@ -173,7 +173,7 @@ def test_layers_and_samples_that_do_not_fit_are_told_in_a_line(hub, toys, tmp_pa
     empty = tmp_path / "empty.txt"
     empty.write_text("")
     text = ["--model", str(hub / "model"), "--text", str(empty), "--layer", "1", "--context-size", "16"]
-    fails_after_notes(inspect(str(hub / "plain"), *text, *out), 2, "the text makes no prompt of 16 tokens")
+    fails_after_notes(inspect(str(hub / "plain"), *text, *out), 2, "there is no text in")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -204,6 +204,11 @@ def test_positions_are_left_out_and_counted_on_the_page(hub, tmp_path):
         inspect(str(hub / "plain"), *of_model(hub), "--context-size", "65", "--out", str(tmp_path / "b")),
         2,
         "64 positions",
+    )
+    fails(
+        inspect(str(hub / "plain"), *of_model(hub), "--skip-first", "127", "--out", str(tmp_path / "b")),
+        2,
+        "leaves too",
     )
     fails(
         inspect(str(hub / "plain"), "--layer", "abs", "--skip-first", "1", "--out", str(tmp_path / "b")), 2, "of a text"

@@ -17,6 +17,7 @@ from sae_lens import SAE
 from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.language_model.result import TrainResult
+from faithfulness_plugin.benchmarks.language_model.rows import EVERY_ROW
 from faithfulness_plugin.benchmarks.schema import read_result
 from faithfulness_plugin.cli import app
 
@@ -328,3 +329,10 @@ def test_prompts_that_do_not_fit_the_model_leave_nothing_behind(settings, tmp_pa
     fails(train(path, tmp_path / "out", "--stores", str(tmp_path / "stores")), 2, "which has 64 positions")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "stores").exists()
+
+
+def test_an_option_overrides_the_file_also_as_none(settings, tmp_path):
+    rows = {"skip_first": 2, "special_tokens": True}
+    run = train(settings(rows=rows), tmp_path / "out", "--skip-first", "0", "--no-special-tokens")
+    assert run.exit_code == 0, run.output
+    assert result_in(tmp_path / "out").config.rows == EVERY_ROW

@@ -7,6 +7,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+
 METRICS = {
     "fvu": "Fraction of variance unexplained",
     "l0": "Active features per token (L0)",
@@ -34,6 +36,7 @@ def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None)
         "Architecture": f"{inference}, {cfg.d_in} -> {cfg.d_sae} -> {cfg.d_out}",
         **({"Active features a token (k)": cfg.k} if hasattr(cfg, "k") else {}),
         "Special tokens": "left to the layer" if metadata.exclude_special_tokens else "like all others",
+        **_positions(metadata.seqpos_slice),
         "Text": metadata.dataset_path or "given by the script",
         "Jacobian": jacobian,
         **{f"Coefficient: {name}": f"{_value(of):g}" for name, of in transcoder.get_coefficients().items()},
@@ -52,6 +55,8 @@ def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None)
             f"| {label} | {evaluation[name]:.4g} |" for name, label in METRICS.items() if evaluation[name] is not None
         ]
         text.append("")
+        if evaluation["ce_recovered"] is None:
+            text += [undefined_ce_recovered(evaluation["ce_zero"], evaluation["ce_clean"]), ""]
     needs = "import faithfulness_plugin  # registers the architecture\n" if ours else ""
     text += [f'```python\n{needs}from sae_lens import SAE\n\ntranscoder = SAE.load_from_disk("FOLDER")\n```', ""]
     if cfg.skip:
@@ -63,6 +68,16 @@ def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None)
     path = folder / "README.md"
     ModelCard(f"---\n{data.to_yaml()}\n---\n" + "\n".join(text)).save(path)
     return path
+
+
+def _positions(seqpos_slice: Any) -> dict[str, str]:
+    """Which positions of a prompt it was trained on, where these are not all."""
+    given = tuple(seqpos_slice or ())
+    if all(end is None for end in given):
+        return {}
+    first, last, step = slice(*given).start, slice(*given).stop, slice(*given).step
+    said = f"{first or 0} to {'the end' if last is None else last}" + f", every {step}" * (step not in (None, 1))
+    return {"Positions": f"{said}; the others are left to the layer"}
 
 
 def _value(coefficient: Any) -> float:

@@ -124,6 +124,7 @@ class HeldOut:
         y = self.outputs
         products, answered = self._jacobians(transcoder), self._answers(transcoder)
         entries = self.evaluator.spliced({"t": transcoder})["t"]
+        self._require_answers(products, answered)
         return LayerRecord(
             block=self.block,
             hook_in=self.layer.hook_in,
@@ -134,6 +135,18 @@ class HeldOut:
             ce_clean=cast(float, entries["ce_clean"]),
             ce_zero=cast(float, entries["ce_zero"]),
         )
+
+    def _require_answers(self, products: ByDirections, answered: Mapping[Directions, list[Answers]]) -> None:
+        """Raises ValueError for a layer to which errors cannot be relative."""
+        where, y = f"the layer from {self.layer.hook_in} to {self.layer.hook_out}", self.outputs
+        instead = "relative errors are undefined: choose another layer, or other text"
+        if not bool((y != y[0]).any()):
+            raise ValueError(f"{where} puts out the same at all {len(y):,} rows, so that {instead}")
+        for d in DIRECTIONS:
+            moves = {"derivative": [_of(products, d).layer], "answer to a step": [a.layer for a in answered[d]]}
+            for what, sizes in moves.items():
+                if not all(bool((of > 0).any()) for of in sizes):
+                    raise ValueError(f"{where} has no {what} beyond rounding in {d} directions at any row: {instead}")
 
     @torch.no_grad()
     def measure(self, transcoder: Any) -> Measured:

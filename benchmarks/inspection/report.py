@@ -6,7 +6,7 @@ from faithfulness_plugin.benchmarks.inspection.schema import CONDITIONS, Passage
 from faithfulness_plugin.benchmarks.inspection.toy import area_under_curve
 from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table, share_text
 from faithfulness_plugin.benchmarks.schema import Share
-from faithfulness_plugin.benchmarks.statistics import interval, share
+from faithfulness_plugin.benchmarks.statistics import FEW, RANGE, interval, share
 
 
 def toy_table(result: ToyScoresResult) -> str:
@@ -88,10 +88,11 @@ def passage_table(result: PassageResult) -> str:
         "flagged",
     ]
     seeds = len({of.seed for of in result.scored})
+    few = f", {RANGE}" if seeds < FEW else ""
     caption = (
         f"{result.model}; {result.config.tokens:,} tokens of text and the passage as "
-        f"{100 * result.config.share:g} % of the rows; {seeds} seeds, mean ± 95 % interval (Student's t). Own features "
-        "fire at the passage and on 0.1 % of other rows at most; AUC: over the features that fire."
+        f"{100 * result.config.share:g} % of the rows; {seeds} seeds, mean ± 95 % interval (Student's t){few}. Own "
+        "features fire at the passage and on 0.1 % of other rows at most; AUC: over the features that fire."
     )
     return f"{markdown_table(header, rows)}\n\n{caption}\n"
 

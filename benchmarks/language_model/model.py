@@ -32,7 +32,12 @@ def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
         except (ValueError, ImportError) as error:
             raise TrainConfigError(str(error)) from error
     else:
-        model, tokenizer = _from_hub_or_folder(source.name, dtype)
+        instead = (
+            "pass --model, a folder or another of its names"
+            if plain
+            else f"use model: {{name: {OFFLINE_MODEL}}}, which needs none"
+        )
+        model, tokenizer = _from_hub_or_folder(source.name, dtype, instead)
     try:
         bridge = TransformerBridge.boot_transformers(source.name, hf_model=model, tokenizer=tokenizer, device=device)
     except Exception as error:  # whatever TransformerLens makes of an architecture that it does not know
@@ -63,7 +68,7 @@ def model_title(source: ModelSource) -> str:
     return smollm2.NAME
 
 
-def _from_hub_or_folder(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _from_hub_or_folder(name: str, dtype: torch.dtype, instead: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -72,6 +77,5 @@ def _from_hub_or_folder(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     except Exception as error:  # whatever hub, network and files make of it
         raise TrainConfigError(
             f"model {name} could not be loaded ({one_line(error)}): check the name or folder and the network (a "
-            "download that was interrupted goes on when called again), or use model: "
-            f"{{name: {OFFLINE_MODEL}}}, which needs none"
+            f"download that was interrupted goes on when called again), or {instead}"
         ) from error

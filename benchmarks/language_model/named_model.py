@@ -44,15 +44,23 @@ def choose_model(transcoders: Mapping[str, Any], given: str | None, *, anyway: b
     other = {name: named for name, named in said.items() if not _same(named, given)}
     if not other:
         return ChosenModel(given)
-    name, named = next(iter(other.items()))
     if anyway:
-        return ChosenModel(given, named=named)
-    if Path(given).is_dir() and not _can_be_told(named) and _stated(Path(given)) is None:
-        note = f"note: {name} names the model {named}, and {given} does not say which model it is: taken as that one"
-        return ChosenModel(given, note=note)
-    raise TrainConfigError(
-        f"{name} is a transcoder of the model {named}, and --model is {given}: leave it out, or {ANYWAY}"
-    )
+        return ChosenModel(given, named=" and ".join(dict.fromkeys(other.values())))
+    silent = Path(given).is_dir() and _stated(Path(given)) is None
+    for name, named in other.items():
+        if not silent or _can_be_told(named):
+            raise TrainConfigError(
+                f"{name} is a transcoder of the model {named}, and --model is {given}: leave it out, or {ANYWAY}"
+            )
+    (name, named), *rest = other.items()
+    for another, model in rest:
+        if not _same(model, named):
+            raise TrainConfigError(
+                f"{name} is of the model {named} and {another} of {model}: pass transcoders of one model together, or "
+                f"{ANYWAY}"
+            )
+    note = f"note: {name} names the model {named}, and {given} does not say which model it is: taken as that one"
+    return ChosenModel(given, note=note)
 
 
 def _named_by(transcoder: Any) -> str | None:

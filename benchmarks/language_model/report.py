@@ -4,7 +4,7 @@ from itertools import product
 
 from faithfulness_plugin.benchmarks.language_model.result import Evaluation, StepCost, TrainResult
 from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table
-from faithfulness_plugin.benchmarks.statistics import interval
+from faithfulness_plugin.benchmarks.statistics import FEW, RANGE, interval
 from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
 
 COLUMNS = {
@@ -56,9 +56,14 @@ def tables(result: TrainResult) -> str:
     config = result.config
     size = ", ".join(f"{name} {value}" for name, value in config.transcoder.items())
     seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
-    held_out = config.held_out * config.context_size
+    if config.seeds > 1:
+        seeds += f" (means, {RANGE if config.seeds < FEW else '95 % intervals over seeds'})"
+    held_out, counted = config.held_out * config.context_size, sorted({of.rows for of in result.rows})
+    count = f"{held_out:,}"
+    if counted:
+        count = f"{' to '.join(f'{n:,}' for n in dict.fromkeys([counted[0], counted[-1]]))} of {held_out:,}"
     text = [
-        f"{result.model}: {config.architecture}, {size}, {config.tokens:,} tokens, {seeds}; measured on {held_out:,} "
+        f"{result.model}: {config.architecture}, {size}, {config.tokens:,} tokens, {seeds}; measured on {count} "
         "held-out tokens.",
         evaluation_table(result),
     ]

@@ -170,17 +170,25 @@ def _documents(source: TextSource) -> list[str]:
     for name in source.files:
         path = Path(name).expanduser()
         found += sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    given = set[Path]()
+    for path in found:  # prompts of a file that counts twice would be held out and trained on
+        if path.resolve() in given:
+            raise TrainConfigError(f"the text {path} is given twice: name every file once (--text, or text.files)")
+        given.add(path.resolve())
     if not found:
         raise TrainConfigError(
             f"there is no .txt file in {', '.join(source.files)}: name text files, or folders of them (--text, or "
             "text: {files: [...]})"
         )
-    return [_read(path) for path in found]
+    documents = [_read(path) for path in found]
+    if not any(document.strip() for document in documents):
+        raise TrainConfigError(f"there is no text in {', '.join(source.files)}, only spaces at most: name other files")
+    return documents
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # a byte order mark is no text
     except (OSError, UnicodeDecodeError) as error:
         raise TrainConfigError(
             f"{path} cannot be read as text ({one_line(error)}): name text files in UTF-8 (--text, or text: {{files: "

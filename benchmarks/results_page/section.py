@@ -83,9 +83,8 @@ def curve_over(result: ScanResult, arm: str, along: str, read: Read, **fixed: Va
 
 
 def band(x: Sequence[int | float], intervals: Sequence[Interval]) -> Curve:
-    """A curve with its intervals as the band."""
-    low = [i.mean if i.low is None else i.low for i in intervals]
-    high = [i.mean if i.high is None else i.high for i in intervals]
+    """A curve with its intervals as the band, or the range of a few seeds."""
+    low, high = ([i.drawn[end] for i in intervals] for end in (0, 1))
     return Curve(x, [i.mean for i in intervals], low, high)
 
 

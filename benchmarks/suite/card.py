@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.card_page import CardError, page_figure, write_page
 from faithfulness_plugin.benchmarks.schema import fingerprint
-from faithfulness_plugin.benchmarks.statistics import interval
+from faithfulness_plugin.benchmarks.statistics import RANGE, interval
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import at_layer_l0
 from faithfulness_plugin.benchmarks.suite.report import SHOWN, cell, failures, reached_text
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
@@ -56,8 +56,8 @@ def card_table(result: SuiteResult, method: str) -> Table:
         for of in found
     ]
     caption = (
-        f"Scores of {method} at each layer's own L0: mean and 95 % interval over seeds. Headline: 1 says that the "
-        "mechanism is kept, 0 that the shortcut is; for the shuffled layer, circuits found by chance."
+        f"Scores of {method} at each layer's own L0: mean and 95 % interval over seeds, {RANGE}. Headline: 1 says "
+        "that the mechanism is kept, 0 that the shortcut is; for the shuffled layer, circuits found by chance."
     )
     return Table(["task", "layer's L0", "seeds there", *SHOWN.values()], rows, caption)
 
@@ -92,9 +92,7 @@ def _sweep(result: SuiteResult, name: str, method: str) -> Curve | None:
         scores = [t.scores for t in result.of(name, method) if t.strength == strength and t.scores is not None]
         if scores:
             headline = interval([s.headline for s in scores])
-            ends = headline.seen or (headline.low, headline.high)
-            low, high = (headline.mean if end is None else end for end in ends)
-            points.append((sum(s.l0 for s in scores) / len(scores), headline.mean, low, high))
+            points.append((sum(s.l0 for s in scores) / len(scores), headline.mean, *headline.drawn))
     if not points:
         return None
     return Curve(*map(list, zip(*sorted(points), strict=True)))

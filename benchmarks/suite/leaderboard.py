@@ -159,6 +159,7 @@ def _figure(result: SuiteResult, found: Mapping[str, Entry]) -> Figure:
         for architecture, objective, method in pairs(result, found, NO_TERM):
             of = _of(difference(name, found[method], found[f"{architecture}-{NO_TERM}"]), "headline")
             if of is not None:
-                groups.setdefault(architecture, {})[objective] = of
+                low, high = of.drawn
+                groups.setdefault(architecture, {})[objective] = of.model_copy(update={"low": low, "high": high})
         panels.append(IntervalPanel(task(name).title, groups))
     return intervals_figure(panels, "headline, less that without a term")

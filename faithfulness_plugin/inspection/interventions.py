@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -41,9 +40,9 @@ class InterventionEffect(MetricResult):
     see `metrics.Effect`. None where it moves none."""
     moved: tuple[int, ...]
     """How many prompts (rows) these are."""
-    error: tuple[float, ...]
-    """E||E_t - E_f||^2 / E||E_f||^2 at each stage; 1 says that nothing of the effect is there, inf that only the
-    transcoder has one."""
+    error: tuple[float | None, ...]
+    """E||E_t - E_f||^2 / E||E_f||^2 at each stage; 1 says that nothing of the effect is there. None where the layer has
+    none: then `size_transcoder` says how large the transcoder's is."""
     size_layer: tuple[float, ...]
     """Root mean square of ||E_f|| over prompts."""
     size_transcoder: tuple[float, ...]
@@ -54,7 +53,7 @@ class InterventionEffect(MetricResult):
         """2 E<E_t, E_f> / (E||E_t||^2 + E||E_f||^2) at each stage: 1 where they are equal, 0 where they have nothing in
         common or one is much larger than the other (which a cosine does not see), -1 where they are opposite."""
         squares = zip(self.error, self.size_layer, self.size_transcoder, strict=True)
-        return tuple(1 - error * f**2 / (f**2 + t**2) if f else float(not t) for error, f, t in squares)
+        return tuple(float(not t) if error is None else 1 - error * f**2 / (f**2 + t**2) for error, f, t in squares)
 
     @property
     def faithfulness(self) -> float:
@@ -63,7 +62,7 @@ class InterventionEffect(MetricResult):
 
     @override
     def to_dict(self) -> dict[str, Any]:
-        """The fields, `agreement` and `faithfulness`: ready for JSON, bar infinite errors."""
+        """The fields, `agreement` and `faithfulness`: ready for JSON."""
         return {**super().to_dict(), "agreement": self.agreement, "faithfulness": self.faithfulness}
 
     @override
@@ -136,9 +135,9 @@ def intervene(
         through=through,
         changed=changed,
         stages=tuple(stages),
-        cosine=tuple(of.cosine if of.moved else None for of in found),
-        moved=tuple(of.moved for of in found),
-        error=tuple(of.error for of in found),
+        cosine=tuple(None if of is None else of.cosine for of in found),
+        moved=tuple(0 if of is None else of.moved for of in found),
+        error=tuple(None if of is None else of.error for of in found),
         size_layer=tuple(_size(beyond_rounding(clean[stage], of_layer[stage])) for stage in stages),
         size_transcoder=tuple(_size(beyond_rounding(seen.stages[stage], of_transcoder[stage])) for stage in stages),
     )
@@ -178,11 +177,10 @@ def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None,
         raise ValueError(f"{do} takes {'no value' if do == 'ablate' else 'a value: pass value='}")
 
 
-def _effect(clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor) -> Effect:
-    """As `effect`, and for a layer that does not answer at all: nothing of what the transcoder does is there."""
+def _effect(clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor) -> Effect | None:
+    """The same as `effect`, and None for a layer that does not answer at all."""
     if not beyond_rounding(clean, changed).any():
-        error = inf if beyond_rounding(clean_spliced, changed_spliced).any() else 0.0
-        return Effect(error=error, cosine=0.0, moved=0)
+        return None
     return effect(clean, changed, clean_spliced, changed_spliced)
 
 

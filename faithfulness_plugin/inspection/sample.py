@@ -109,8 +109,12 @@ def finished_sample(
     sums, squares, sketched = torch.zeros(y.shape[1], dtype=torch.float64), 0.0, []
     for start in range(0, len(x), 4096):
         part = slice(start, start + 4096)
-        if not (torch.isfinite(x[part]).all() and torch.isfinite(y[part]).all()):
-            raise ValueError("there is NaN or Inf among the rows: check the layer and its inputs")
+        for what, rows in (("the layer's input", x[part]), ("its output", y[part])):
+            if len(bad := (~rows.isfinite().all(-1)).nonzero()):
+                raise ValueError(
+                    f"there is NaN or Inf among the rows: in {what}, first at row {start + int(bad[0]):,}"
+                    f"{_place(origins, start + int(bad[0]))}. Check the layer and its inputs"
+                )
         sketched.append(sketches(x[part]))
         sums += y[part].double().sum(0).cpu()
     mean = sums / len(x)
@@ -118,6 +122,13 @@ def finished_sample(
         squares += (y[start : start + 4096].double().cpu() - mean).square().sum().item()
     groups = near_duplicates(torch.cat(sketched))
     return RowSample(x, y, mean.to(y), squares / len(x), groups, origins, memory)
+
+
+def _place(origins: Origins | None, row: int) -> str:
+    """Of a text's row."""
+    if origins is None:
+        return ""
+    return f" (prompt {int(origins.prompt[row]):,}, position {int(origins.position[row]):,})"
 
 
 def room_for(n_rows: int, width: int, dtype: torch.dtype, memory: float) -> Tensor:

@@ -51,7 +51,10 @@ def concentration_of(energy: Float[Tensor, " rows"]) -> VarianceConcentration:
     """The same from ||f - E f||^2 of each row. Raises as `variance_concentration`."""
     n_rows, total = len(energy), energy.sum()
     if not n_rows or total == 0:
-        raise ValueError("the layer's output is the same on all rows, so no row has more of its variance: pass others")
+        raise ValueError(
+            "the layer's output is the same on all rows, so it has no variance to explain: choose another layer, or "
+            "other rows"
+        )
     summed = energy.double().sort(descending=True).values.cumsum(0) / total
     n_half = int((summed <= 0.5).sum()) + 1
     top = max(1, int(FEW * n_rows))

@@ -47,3 +47,13 @@ def test_csv_has_the_range_of_few_values_in_place_of_bounds():
     assert header == "of,score mean,score low,score high,score n,score least,score largest"
     assert few == "few,0.5,,,2,0.0,1.0"
     assert many.endswith(",6,,")
+
+
+@pytest.mark.parametrize(("values", "drawn"), [([2.0], (2.0, 2.0)), ([0.1, 0.5], (0.1, 0.5))])
+def test_figures_draw_what_tables_show_of_few_values(values, drawn):
+    assert interval(values).drawn == drawn
+
+
+def test_figures_draw_the_interval_of_five_values():
+    of = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert of.drawn == (of.low, of.high)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -68,7 +69,8 @@ def test_a_layer_that_does_not_answer_at_all_has_nothing_of_what_the_transcoder_
     with torch.no_grad():
         network.W_out[5] = 0  # what feature 5 stands for writes nothing in the layer
     found = intervene(exact_abs_transcoder(16).eval(), rows, np.int64(5), layer=network)
-    assert found.error == (float("inf"),)
+    assert found.error == (None,)
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["error"] == [None]
     assert (found.cosine, found.moved) == ((None,), (0,))
     assert found.faithfulness == 0.0
     assert found.size_transcoder[0] > 0

@@ -67,5 +67,9 @@ def test_empty_and_broken_samples_are_refused(as_installed):
         row_sample(AbsNetwork(3), torch.zeros(3))
     with pytest.raises(ValueError, match="NaN or Inf"):
         row_sample(AbsNetwork(3), torch.full((4, 3), torch.nan))
+    rows = torch.ones(5000, 3)
+    rows[4321, 1] = torch.inf
+    with pytest.raises(ValueError, match=r"in the layer's input, first at row 4,321\."):
+        row_sample(AbsNetwork(3), rows)
     with pytest.raises(ValueError, match="d_in=3"):
         row_sample(AbsNetwork(3), torch.zeros(4, 5))

@@ -10,7 +10,12 @@ from sae_lens import SAE
 
 from faithfulness_plugin.adapters.sae_lens.model_card import METRICS, write_card
 
-EVALUATION: dict[str, Any] = {"name": "t", "step": 10, "tokens": 12_345, **dict.fromkeys(METRICS, 0.123456)}
+EVALUATION: dict[str, Any] = {
+    "name": "t",
+    "step": 10,
+    "tokens": 12_345,
+    **dict.fromkeys([*METRICS, "ce_clean", "ce_zero"], 0.123456),
+}
 
 
 def exported(make_transcoder: Any, folder: Path, architecture: str = "standard", **fields: Any) -> Any:
@@ -68,6 +73,15 @@ def test_the_evaluation(make_transcoder, tmp_path):
     assert row(text, METRICS["l0"]) == "1235"
     assert row(text, METRICS["kl"]) == "0.1235"
     assert METRICS["ce_recovered"] not in text
+    assert "CE recovered is undefined: zeros in the layer's place do as well as the layer" in text
+
+
+def test_the_positions_that_it_was_trained_on(make_transcoder, tmp_path):
+    transcoder = exported(make_transcoder, tmp_path)
+    assert "| Positions |" not in write_card(tmp_path, transcoder, EVALUATION).read_text()
+    transcoder.cfg.metadata.seqpos_slice = (3, None)
+    text = write_card(tmp_path, transcoder, EVALUATION).read_text()
+    assert row(text, "Positions") == "3 to the end; the others are left to the layer"
 
 
 def test_without_an_evaluation(make_transcoder, tmp_path):

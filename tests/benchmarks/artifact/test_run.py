@@ -7,6 +7,7 @@ import pytest
 import tiny_hub
 import torch
 from command_line import fails
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from faithfulness_plugin import (
@@ -237,9 +238,12 @@ def test_prompts_that_do_not_fit_the_model_leave_nothing_behind(hub, tmp_path):
     fails(
         CliRunner().invoke(app, [*command, "--context-size", "16", "--skip-first", "15"]), 2, "skip_first=15 leaves too"
     )
-    fails(
-        CliRunner().invoke(app, [*command, "--context-size", "16", "--exclude-norms-above", "1"]), 2, "greater than 1"
-    )
+    for factor in ("0", "1"):
+        fails(
+            CliRunner().invoke(app, [*command, "--context-size", "16", "--exclude-norms-above", factor]),
+            2,
+            "greater than 1",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -261,3 +265,15 @@ def test_what_is_divided_by_nothing_is_left_out_of_tables(result):
     text = tables(result.model_copy(update={"layer": still, "measured": measured}))
     assert "1: —, —" in text
     assert "| plain | — |" in text
+
+
+def test_a_layer_that_puts_out_the_same_everywhere_is_refused_and_leaves_nothing_behind(hub, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(hub["model"]["name"])
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.zero_()
+    model.save_pretrained(tmp_path / "model")
+    tiny_hub.tokenizer().save_pretrained(tmp_path / "model")
+    wanted = config(hub, model={"name": str(tmp_path / "model")})
+    with pytest.raises(ValueError, match=r"puts out the same at all \d+ rows, so that relative errors are undefined"):
+        complete(open_result(tmp_path / "out", wanted), read_artifacts(wanted), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

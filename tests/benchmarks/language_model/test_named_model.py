@@ -97,3 +97,13 @@ def test_a_folder_that_metadata_name_is_not_another_folder(tmp_path):
     assert choose_model({"t": of(str(one))}, f"{other}/../one").note is None
     with pytest.raises(TrainConfigError, match="--model-anyway"):
         choose_model({"t": of(str(one))}, str(other))
+
+
+def test_every_transcoder_is_compared_with_the_model_also_behind_one_whose_name_says_nothing(tmp_path):
+    both = {"mine": of("my run of May"), "other": of("EleutherAI/pythia-160m")}
+    with pytest.raises(TrainConfigError, match="other is a transcoder of the model EleutherAI/pythia-160m"):
+        choose_model(both, str(tmp_path))
+    confirmed = choose_model(both, str(tmp_path), anyway=True)
+    assert confirmed.named == "my run of May and EleutherAI/pythia-160m"
+    with pytest.raises(TrainConfigError, match=r"a is of the model run 1 and b of run 2: .*--model-anyway"):
+        choose_model({"a": of("run 1"), "b": of("run 2")}, str(tmp_path))

@@ -282,3 +282,20 @@ def test_home_is_a_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     tiny_hub.write_text(tmp_path / "text")
     assert len(list(load_prompts(config(text={"files": [str(Path("~") / "text")]}), TOKENIZER))) > 300
+
+
+def test_a_file_that_is_named_twice_is_refused(tmp_path):
+    folder = tiny_hub.write_text(tmp_path / "text")
+    for files in ([folder / "0.txt", folder / "0.txt"], [folder, folder / ".." / "text" / "1.txt"]):
+        assert "is given twice: name every file once" in refused({"files": [str(f) for f in files]})
+
+
+def test_text_of_spaces_is_none_and_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "empty.txt").write_text(" \n\t ")
+    assert f"there is no text in {tmp_path}, only spaces at most" in refused({"files": [str(tmp_path)]})
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + tiny_hub.document(3000).encode())
+    (tmp_path / "plain.txt").write_text(tiny_hub.document(3000))
+    marked, plain = (
+        load_prompts(config(text={"files": [str(tmp_path / name)]}), TOKENIZER) for name in ("marked.txt", "plain.txt")
+    )
+    assert marked.rows == plain.rows
