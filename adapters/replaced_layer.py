@@ -131,7 +131,7 @@ def layer_at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool = False) -> Hoo
 
 def _one(hooks: Hooks, said: list[Declared]) -> Declared:
     """What all of them say. Raises ValueError where they differ."""
-    first = said[0]
+    first = said[0] if said else Declared()
     for other in said[1:]:
         if None in (first.hook_in, other.hook_in) or not _same(hooks, first.hook_in, other.hook_in):
             names = ", ".join(sorted(str(declared.hook_in) for declared in said))

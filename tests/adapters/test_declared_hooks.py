@@ -232,6 +232,7 @@ def test_a_hooked_transformers_folded_norm_is_no_hugging_face_tensor():
     torch.testing.assert_close(of(unfolded, "transformer.h.1.input"), of(unfolded, "blocks.1.hook_resid_pre"))
 
 
+@pytest.mark.exact("the identity returns what it is given")
 def test_an_autoencoder_is_the_identity_at_its_tensor_where_it_is_asked_for():
     model, name = nine_families.plain("llama"), "model.layers.1.mlp"
     with pytest.raises(ValueError, match="autoencoder"):

@@ -15,6 +15,7 @@ TOKENS = torch.randint(1, 50, (6, 8), generator=torch.Generator().manual_seed(4)
 
 
 @pytest.mark.parametrize("kind", ["hooked", "bridge", "hugging face"])
+@pytest.mark.exact("masks: no norm is so near its limit that rounding decides")
 def test_each_token_counts_once_for_the_first_reason_that_there_is(kind):
     if kind == "hugging face":
         model = tiny_models.hugging_face("gpt2")

@@ -259,6 +259,7 @@ def test_where_zeros_cost_nothing_nothing_is_recovered(as_installed, make_transc
 
 
 @torch.no_grad()
+@pytest.mark.exact("masks: no norm is so near its limit that rounding decides")
 def test_rows_of_extreme_norm_are_left_to_each_layer(model):
     layers, tokens = {f"{block}": mlp_layer(model, block) for block in (0, 1)}, prompts()
     found = evaluator(model, layers, exclude=LeftOut(skip_first=1, norms_above=1.02))
