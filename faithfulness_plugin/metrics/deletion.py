@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.rounding import beyond_rounding
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -34,9 +35,10 @@ def deletion(
 ) -> Deletion:
     """From scores: with all features (s_0), with none (s_empty), and with m of them deleted.
 
-    Prompts on which deleting all changes nothing are left out. Raises ValueError where that leaves none."""
+    Prompts on which deleting all changes nothing (up to rounding) are left out. Raises ValueError where that leaves
+    none."""
     span = (whole - empty).abs()
-    counts = span > 0
+    counts = (beyond_rounding(whole[:, None], empty[:, None]) != 0).flatten()
     if not counts.any():
         raise ValueError("deleting all features changes no answer, so that there is no curve to draw")
 

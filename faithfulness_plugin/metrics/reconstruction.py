@@ -46,7 +46,7 @@ def reconstruction(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "batch
     check_same_shape(t, y)
     error = (t - y).square()
     variance = (y - y.mean(0)).square().sum()
-    if variance == 0:
+    if variance == 0 or not (y != y[0]).any():  # the mean of equal rows need not be equal to them
         raise ValueError("the layer's output is the same on all rows, so the FVU is undefined: pass other rows")
     rms_norm = y.square().sum(-1).mean().sqrt()
     effective = acts * transcoder.W_dec.norm(dim=-1) > EFFECTIVE_SHARE * rms_norm

@@ -69,3 +69,8 @@ def test_another_width_is_not_broadcast(mlp, make_transcoder):
 def test_a_constant_layer_is_refused(make_transcoder):
     with pytest.raises(ValueError, match="same on all rows"):
         reconstruction(make_transcoder(), lambda x: torch.ones(len(x), 4).double(), torch.randn(9, 5).double())
+
+
+def test_a_layer_that_is_constant_up_to_rounding_of_its_mean_is_refused(make_transcoder):
+    with pytest.raises(ValueError, match="FVU is undefined"):
+        reconstruction(make_transcoder(), lambda x: torch.full((len(x), 4), 0.1).double(), torch.randn(999, 5).double())
