@@ -54,7 +54,11 @@ def over_prompts(parts: ByPrompt, whole: ByPrompt) -> Interval | None:
 def scores(result: ArtifactResult, of: ArtifactNumbers) -> dict[str, str | Interval | None]:
     """By name."""
     errors = {name: over_prompts(*parts(result, of)) for name, parts in RATIOS.items()}
-    return {**errors, **{name: value(of) for name, value in NUMBERS.items()}}
+    numbers = {name: value(of) for name, value in NUMBERS.items()}
+    layer = layer_of(result)
+    if undefined_ce_recovered(layer.ce_zero, layer.ce_clean):  # results of before have a number there
+        numbers["CE recovered"] = None
+    return {**errors, **numbers}
 
 
 def overview(result: ArtifactResult) -> Table:

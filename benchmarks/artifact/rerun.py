@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
+from math import isfinite, isinf
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ def rerun(
         assert again is not None  # of the same config
         sizes = dict(_changes(then.model_dump(), again.model_dump()))
         place = max(sizes, key=lambda p: sizes[p])
-        largest = max(largest, sizes[place])
-        if sizes[place] > tolerance:
+        largest = max(largest, *(size for size in sizes.values() if isfinite(size)))
+        if isinf(sizes[place]):
+            disagree.append(f"{then.name}, {then.role}: {place} is not what it was, or no number any more")
+        elif sizes[place] > tolerance:
             disagree.append(f"{then.name}, {then.role}: {place} differs by {sizes[place]:.3g} of its size")
     return Agreement(
         what="measurements",

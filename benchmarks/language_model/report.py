@@ -34,6 +34,8 @@ def evaluation_table(result: TrainResult) -> str:
 
 def _over_seeds(evaluations: list[Evaluation], name: str) -> str:
     values = [getattr(evaluation, name) for evaluation in evaluations]
+    if name == "ce_recovered" and any(undefined_ce_recovered(of.ce_zero, of.ce_clean) for of in evaluations):
+        return "-"  # results of before have a number there
     return "-" if None in values else interval_text(interval(values), 3)
 
 

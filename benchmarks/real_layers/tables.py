@@ -84,6 +84,8 @@ def errors(result: RealLayersResult, block: int, kind: Kind) -> str:
 def cosines(result: RealLayersResult, block: int, kind: Kind) -> str:
     """Every arm's cosines, means over rows, and the spliced model's loss."""
     header = ["matched", *(f"J cosine, {name}" for name in DIRECTIONS), "half-way cosine", "CE recovered", "KL"]
+    layer = result.layer(block)
+    undefined = undefined_ce_recovered(layer.ce_zero, layer.ce_clean)  # results of before have a number there
     half_way = result.config.distances.index(HALF_WAY)
 
     def row(arm: Arm) -> list[str]:
@@ -92,7 +94,7 @@ def cosines(result: RealLayersResult, block: int, kind: Kind) -> str:
             arm.name,
             *(_mean_text([t.jacobian_cosine[d] for t in of]) for d in DIRECTIONS.values()),
             _mean_text([t.response_cosine["difference"][half_way] for t in of]),
-            _mean_text([t.ce_recovered for t in of]),
+            _mean_text([None if undefined else t.ce_recovered for t in of]),
             _mean_text([t.kl for t in of]),
         ]
 

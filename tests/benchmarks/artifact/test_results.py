@@ -152,6 +152,10 @@ def test_a_rerun_tells_every_number_that_is_not_what_it_was(monkeypatch):
     assert (agreement.n, agreement.notes) == (3, [])
     assert agreement.disagree == ["plain, shuffled decoder: kl differs by 0.000999 of its size"]
     assert rerun_module.rerun(found, tolerance=0.01).disagree == []
+    now = found.measured[1].model_copy(update={"ce_recovered": None})  # undefined in this version
+    agreement = rerun_module.rerun(found)
+    assert agreement.disagree == ["plain, shuffled decoder: ce_recovered is not what it was, or no number any more"]
+    assert agreement.largest == 0
     monkeypatch.setattr(rerun_module, "read_artifacts", lambda config: [Artifact("plain", None, "sha256:new")])
     with pytest.raises(ValueError, match="plain is not what it was"):
         rerun_module.rerun(found)

@@ -252,6 +252,8 @@ def test_a_layer_without_which_the_model_does_as_well_has_no_ce_recovered_and_sa
     numbers = [m.model_copy(update={"ce_recovered": None}) for m in result.measured]
     text = tables(result.model_copy(update={"layer": layer, "measured": numbers}))
     assert text.count("CE recovered is undefined: zeros in the layer's place do as well") == 1
+    before = result.model_copy(update={"layer": layer})  # of a version that divided all the same
+    assert tables(before) == text
     assert "is undefined" not in tables(result) or result.layer.ce_zero <= result.layer.ce_clean
 
 
