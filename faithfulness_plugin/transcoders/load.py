@@ -49,7 +49,7 @@ def load_transcoder(
         ValueError: a device, dtype or layer that cannot be used.
     """
     _require_usable(device, dtype)
-    if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int)):
+    if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int) or layer < 0):
         raise ValueError(f"layer is {layer!r}: pass the number of a block, such as 3")
     request = Request(layer, device, dtype, autoencoder)
     path = Path(source)

@@ -29,6 +29,7 @@ SETTINGS = Settings(
 TENSORS = Tensors(
     needs={"W_enc": "d_sae d", "b_enc": "d_sae", "W_dec": "d_sae d", "b_dec": "d"},
     reads={"W_skip": "d d", THRESHOLD: "d_sae", "k": ""},
+    whole=("k",),
 )
 
 

@@ -170,7 +170,9 @@ def test_another_layer_than_the_one_asked_for(tmp_path):
 
 def test_metadata_without_names(tmp_path):
     saved(tmp_path, metadata=None)
-    with pytest.raises(FormatError, match="metadata is None, and values by name are needed"):
+    with pytest.raises(
+        FormatError, match="says metadata: null, and a SAELens folder's jumprelu_transcoder needs a value there"
+    ):
         load_transcoder(tmp_path)
 
 
