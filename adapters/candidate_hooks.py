@@ -23,13 +23,19 @@ class HookCandidates(Ranking):
     """The average L0 that the file says."""
     unknown: str | None
     """Why the declared pair could not be compared."""
+    block: int | None = None
+    """The block that was searched; None for all."""
 
     def verdict(self) -> str:
         """One sentence: is the declared pair the best one, and what to pass where it is not."""
         best, compared = self.best, self.compared
         there = f"{best.hook_in[0]} to {best.hook_out[0]} (FVU {best.fvu:.3g})"
         if best.fvu > CLEARLY:
-            return f"No pair fits: the best one, {there}, leaves more than half of the variance. Is it of this model?"
+            searched = "" if self.block is None else f" and of block {self.block}"
+            return (
+                f"No pair fits: the best one, {there}, leaves more than half of the variance. Is it of this model"
+                f"{searched}?"
+            )
         if compared is None:
             reason = self.unknown or "The file names no tensors"
             return f"{reason}. The best pair is {there}. {what_to_pass(best)}".replace(" --hooks-anyway", "")
@@ -87,7 +93,7 @@ def hook_candidates(
         blocks[0] = [*dict.fromkeys([*blocks[0], *(name for name in compared if block_of(name) == block)])]
     found = ranked_pairs(hooks, transcoder, tokens, blocks, compared=compared, kept=kept)
     l0 = getattr(transcoder.cfg.metadata, "l0", None)
-    return HookCandidates(found.pairs, found.n_rows, compared, None if l0 is None else float(l0), unknown)
+    return HookCandidates(found.pairs, found.n_rows, compared, None if l0 is None else float(l0), unknown, block)
 
 
 def _every_block(hooks: Hooks) -> list[list[str]]:
