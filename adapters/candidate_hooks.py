@@ -25,10 +25,13 @@ class HookCandidates(Ranking):
     """Why the declared pair could not be compared."""
     block: int | None = None
     """The block that was searched; None for all."""
+    asked: bool = False
+    """Whether the pair that is compared was asked for."""
 
     def verdict(self) -> str:
         """One sentence: is the declared pair the best one, and what to pass where it is not."""
         best, compared = self.best, self.compared
+        pass_this = what_to_pass(best, of_autoencoder=self.of_autoencoder)
         there = f"{best.hook_in[0]} to {best.hook_out[0]} (FVU {best.fvu:.3g})"
         if best.fvu > CLEARLY:
             searched = "" if self.block is None else f" and of block {self.block}"
@@ -38,11 +41,12 @@ class HookCandidates(Ranking):
             )
         if compared is None:
             reason = self.unknown or "The file names no tensors"
-            return f"{reason}. The best pair is {there}. {what_to_pass(best)}".replace(" --hooks-anyway", "")
+            return f"{reason}. The best pair is {there}. {pass_this}".replace(" --hooks-anyway", "")
+        called = "The pair that was asked for" if self.asked else "The declared pair"
         if compared == best:
-            return f"The declared pair is the best one: {there}."
+            return f"{called} is the best one: {there}."
         how = "clearly not the best one" if self.clearly_another else "not the best one"
-        return f"The declared pair (FVU {compared.fvu:.3g}) is {how}: that is {there}. {what_to_pass(best)}"
+        return f"{called} (FVU {compared.fvu:.3g}) is {how}: that is {there}. {pass_this}"
 
 
 def hook_candidates(
@@ -69,12 +73,15 @@ def hook_candidates(
         hook_in, hook_out: the pair to compare with the others, instead of the declared one.
         kept: the tokens that are looked at; all by default.
 
-    Raises ValueError for a block that there is not, or where no tensors have the transcoder's widths.
+    Raises ValueError for a block or hook that there is not, or where no tensors have the transcoder's widths.
     """
     hooks, declared = hooks_of(model), declared_hooks(transcoder)
     pair: Pair | None = None
     unknown: str | None = None
     asked = {"hook_in": hook_in, "hook_out": hook_out}
+    for name in asked.values():
+        if name is not None:
+            hooks.require(name)
     if any((*asked.values(), declared.hook_in)) or declared.block is not None or layer is not None:
         try:
             pair = pair_of(hooks, [transcoder], layer=layer, **asked, anyway=True)
@@ -93,7 +100,16 @@ def hook_candidates(
         blocks[0] = [*dict.fromkeys([*blocks[0], *(name for name in compared if block_of(name) == block)])]
     found = ranked_pairs(hooks, transcoder, tokens, blocks, compared=compared, kept=kept)
     l0 = getattr(transcoder.cfg.metadata, "l0", None)
-    return HookCandidates(found.pairs, found.n_rows, compared, None if l0 is None else float(l0), unknown, block)
+    return HookCandidates(
+        found.pairs,
+        found.n_rows,
+        found.of_autoencoder,
+        declared=compared,
+        declared_l0=None if l0 is None else float(l0),
+        unknown=unknown,
+        block=block,
+        asked=any(asked.values()),
+    )
 
 
 def _every_block(hooks: Hooks) -> list[list[str]]:

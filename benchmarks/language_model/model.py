@@ -58,7 +58,8 @@ def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
             if not plain:
                 raise TrainConfigError(
                     f"model {source.name}: TransformerLens's bridge of a {type(model).__name__} computes something "
-                    f"else than the model (logits that differ by {error:.1%}), and training needs one: use another model"
+                    f"else than the model (their logits differ by {error:.1%}), and training needs one: use another "
+                    "model"
                 )
             model, tokenizer = _from_hub_or_folder(source.name, dtype)  # the bridge has changed the first one
             bridge = _as_it_is(model, tokenizer, device)
