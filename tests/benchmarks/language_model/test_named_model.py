@@ -97,3 +97,13 @@ def test_a_folder_that_metadata_name_is_not_another_folder(tmp_path):
     assert choose_model({"t": of(str(one))}, f"{other}/../one").note is None
     with pytest.raises(TrainConfigError, match="--model-anyway"):
         choose_model({"t": of(str(one))}, str(other))
+
+
+def test_a_model_whose_weights_were_processed_is_not_the_model_as_it_is():
+    """SAELens's first transcoders and autoencoders were trained on what `HookedTransformer.from_pretrained` makes."""
+    processed = of("gpt2", model_from_pretrained_kwargs={"center_writing_weights": True, "fold_ln": False})
+    note = choose_model({"t": processed}, "gpt2").note
+    assert note is not None
+    assert note.startswith("note: t was trained on the model with processed weights (center_writing_weights)")
+    stock = of("gpt2", model_from_pretrained_kwargs={"center_writing_weights": False})
+    assert choose_model({"t": stock}, "gpt2").note is None
