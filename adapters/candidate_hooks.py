@@ -23,20 +23,30 @@ class HookCandidates(Ranking):
     """The average L0 that the file says."""
     unknown: str | None
     """Why the declared pair could not be compared."""
+    block: int | None = None
+    """The block that was searched; None for all."""
+    asked: bool = False
+    """Whether the pair that is compared was asked for."""
 
     def verdict(self) -> str:
         """One sentence: is the declared pair the best one, and what to pass where it is not."""
         best, compared = self.best, self.compared
+        pass_this = what_to_pass(best, of_autoencoder=self.of_autoencoder)
         there = f"{best.hook_in[0]} to {best.hook_out[0]} (FVU {best.fvu:.3g})"
         if best.fvu > CLEARLY:
-            return f"No pair fits: the best one, {there}, leaves more than half of the variance. Is it of this model?"
+            searched = "" if self.block is None else f" and of block {self.block}"
+            return (
+                f"No pair fits: the best one, {there}, leaves more than half of the variance. Is it of this model"
+                f"{searched}?"
+            )
         if compared is None:
             reason = self.unknown or "The file names no tensors"
-            return f"{reason}. The best pair is {there}. {what_to_pass(best)}".replace(" --hooks-anyway", "")
+            return f"{reason}. The best pair is {there}. {pass_this}".replace(" --hooks-anyway", "")
+        called = "The pair that was asked for" if self.asked else "The declared pair"
         if compared == best:
-            return f"The declared pair is the best one: {there}."
+            return f"{called} is the best one: {there}."
         how = "clearly not the best one" if self.clearly_another else "not the best one"
-        return f"The declared pair (FVU {compared.fvu:.3g}) is {how}: that is {there}. {what_to_pass(best)}"
+        return f"{called} (FVU {compared.fvu:.3g}) is {how}: that is {there}. {pass_this}"
 
 
 def hook_candidates(
@@ -66,12 +76,15 @@ def hook_candidates(
         norms_above: leaves out rows whose norm is above this factor times the median at any of the tensors that are
             compared. Attention sinks are such rows, and an FVU that counts them says little of the others.
 
-    Raises ValueError for a block that there is not, or where no tensors have the transcoder's widths.
+    Raises ValueError for a block or hook that there is not, or where no tensors have the transcoder's widths.
     """
     hooks, declared = hooks_of(model), declared_hooks(transcoder)
     pair: Pair | None = None
     unknown: str | None = None
     asked = {"hook_in": hook_in, "hook_out": hook_out}
+    for name in asked.values():
+        if name is not None:
+            hooks.require(name)
     if any((*asked.values(), declared.hook_in)) or declared.block is not None or layer is not None:
         try:
             pair = pair_of(hooks, [transcoder], layer=layer, **asked, anyway=True)
@@ -90,7 +103,16 @@ def hook_candidates(
         blocks[0] = [*dict.fromkeys([*blocks[0], *(name for name in compared if block_of(name) == block)])]
     found = ranked_pairs(hooks, transcoder, tokens, blocks, compared=compared, kept=kept, norms_above=norms_above)
     l0 = getattr(transcoder.cfg.metadata, "l0", None)
-    return HookCandidates(found.pairs, found.n_rows, compared, None if l0 is None else float(l0), unknown)
+    return HookCandidates(
+        found.pairs,
+        found.n_rows,
+        found.of_autoencoder,
+        declared=compared,
+        declared_l0=None if l0 is None else float(l0),
+        unknown=unknown,
+        block=block,
+        asked=any(asked.values()),
+    )
 
 
 def _every_block(hooks: Hooks) -> list[list[str]]:

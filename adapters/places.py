@@ -3,6 +3,8 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -12,6 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers.utils.generic import ModelOutput
 
 Side = Literal["input", "output"]
+UNNAMED_EPS = (1e-6, 1e-5)
+"""What norms that do not say theirs (OLMo's) may add to the variance."""
 
 
 @dataclass(frozen=True)
@@ -91,29 +95,30 @@ def before_the_scale(norm: nn.Module, x: Float[Tensor, "*rows d"], y: Float[Tens
         The place, or None where y is no scaled norm of x.
     """
     weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
-    eps = next((float(e) for n in ("eps", "variance_epsilon") if (e := getattr(norm, n, None)) is not None), 1e-6)
+    known = [float(e) for n in ("eps", "variance_epsilon") if (e := getattr(norm, n, None)) is not None]
     tolerance = 1e-4 if y.dtype in (torch.float32, torch.float64) else 2e-2
 
-    def normalized(x: Tensor, *, centred: bool) -> Tensor:
+    def normalized(x: Tensor, *, centred: bool, eps: float) -> Tensor:
         x = x if x.dtype in (torch.float32, torch.float64) else x.float()
         x = x - x.mean(-1, keepdim=True) if centred else x
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
     scales = [None] if weight is None else [lambda w: w, lambda w: 1 + w]  # Gemma keeps the scale's distance from 1
-    for centred in (False, True):
-        for scale in scales:
-            w = None if scale is None or weight is None else scale(weight.detach())
-            n = normalized(x, centred=centred)
-            made = n if w is None else n * w
-            made = made if bias is None else made + bias
-            if (made - y).abs().max() <= tolerance * y.abs().max():
-                return Place(norm, "output", _scale_view(norm, normalized, centred, scale))
+    for eps, centred, scale in product(known or UNNAMED_EPS, (False, True), scales):
+        w = None if scale is None or weight is None else scale(weight.detach())
+        n = normalized(x, centred=centred, eps=eps)
+        made = n if w is None else n * w
+        made = made if bias is None else made + bias
+        if (made - y).abs().max() <= tolerance * y.abs().max():
+            if weight is None and bias is None:  # OLMo's norm: the two are one tensor
+                return Place(norm, "output")
+            return Place(norm, "output", _scale_view(norm, partial(normalized, centred=centred, eps=eps), scale))
     return None
 
 
-def _scale_view(norm: Any, normalized: Callable[..., Tensor], centred: bool, scale: Any) -> View:
+def _scale_view(norm: Any, normalized: Callable[[Tensor], Tensor], scale: Any) -> View:
     def output(shown: Tensor) -> Tensor:
         shown = shown if scale is None else shown * scale(norm.weight)
         return shown if getattr(norm, "bias", None) is None else shown + norm.bias
 
-    return View(lambda x, _: normalized(x, centred=centred), output)
+    return View(lambda x, _: normalized(x), output)

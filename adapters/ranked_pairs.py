@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from faithfulness_plugin.adapters.declared_hooks import block_of
+from faithfulness_plugin.adapters.declared_hooks import block_of, declared_hooks
 from faithfulness_plugin.adapters.hooked_layer import Hooks, Tokens
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
 
@@ -54,6 +54,8 @@ class Ranking:
     pairs: tuple[RankedPair, ...]
     n_rows: int
     """How many rows were looked at; all pairs share them."""
+    of_autoencoder: bool
+    """Whether it was read as an autoencoder."""
 
     @property
     def best(self) -> RankedPair:
@@ -80,12 +82,14 @@ class Ranking:
         return (
             f"at the tensors that it is measured between, {declared.hook_in[0]} and {declared.hook_out[0]}, the "
             f"transcoder's FVU is {declared.fvu:.3g}; at {best.hook_in[0]} and {best.hook_out[0]} it is "
-            f"{best.fvu:.3g}. {what_to_pass(best)}"
+            f"{best.fvu:.3g}. {what_to_pass(best, of_autoencoder=self.of_autoencoder)}"
         )
 
 
-def what_to_pass(pair: RankedPair) -> str:
-    """The options that choose a pair."""
+def what_to_pass(pair: RankedPair, *, of_autoencoder: bool) -> str:
+    """The options that choose a pair, for what was read as an autoencoder or not."""
+    if pair.autoencoder and of_autoencoder:
+        return f"Pass --hook-in {pair.hook_in[0]} --hooks-anyway to measure it there"
     if pair.autoencoder:
         return f"It looks like an autoencoder of {pair.hook_in[0]}: pass --autoencoder, if it is one"
     return f"Pass --hook-in {pair.hook_in[0]} --hook-out {pair.hook_out[0]} --hooks-anyway to measure it there"
@@ -156,7 +160,9 @@ def ranked_pairs(
             f"no two tensors there are {d_in} and {d_out} wide, as the transcoder is: is it one of this model?"
         )
     n_rows = len(next(iter(passed.values())))
-    return Ranking(tuple(sorted(found, key=lambda pair: (isnan(pair.fvu), pair.fvu))), n_rows)
+    of_autoencoder = declared_hooks(transcoder).autoencoder
+    ranked = sorted(found, key=lambda pair: (isnan(pair.fvu), pair.fvu))
+    return Ranking(tuple(ranked), n_rows, of_autoencoder)
 
 
 def mismatch_warning(

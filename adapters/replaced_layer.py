@@ -48,6 +48,8 @@ def pair_of(
     for declared in said:
         if None not in (layer, declared.block) and layer != declared.block:
             raise ValueError(f"layer {layer} was asked for, and the transcoder says that it is {_place(declared)}")
+    if any(declared.autoencoder for declared in said):
+        hook_in, hook_out = _of_autoencoder(hooks, hook_in or hook_out, hook_out or hook_in, said)
     if hook_in is not None and hook_out is not None:
         asked = Pair(hook_in, hook_out)
         _require_block(asked, layer)
@@ -149,6 +151,20 @@ def _same(hooks: Hooks, one: str | None, other: str | None) -> bool:
         return one == other or same_tensor(hooks, one, other)
     except ValueError:
         return False  # a name that this model does not have is another tensor than one that it has
+
+
+def _of_autoencoder(
+    hooks: Hooks, hook_in: str | None, hook_out: str | None, said: Sequence[Declared]
+) -> tuple[str | None, str | None]:
+    """One tensor, which is read and written. Raises ValueError where two were asked for, or none is named: the block's
+    MLP is then not meant."""
+    if hook_in is not None and hook_out is not None and not _same(hooks, hook_in, hook_out):
+        raise ValueError(
+            f"an autoencoder reads the tensor that it writes, and {hook_in} and {hook_out} are two: pass hook_in alone"
+        )
+    if hook_in is None and all(declared.hook_in is None for declared in said):
+        raise ValueError("the autoencoder names no tensor: pass the one that it reads and writes (--hook-in)")
+    return hook_in, hook_out
 
 
 def _overriding(hooks: Hooks, asked: Pair, said: Sequence[Declared], anyway: bool) -> Pair:

@@ -239,9 +239,7 @@ def attach(
         hook_in, hook_out = (_hook_point(hooks, name) for name in (declared.hook_in, declared.hook_out))
         require_reached(hooks, hook_in, hook_out)
     except ValueError:
-        if before is not None:
-            masks = {"exclude_special_tokens": before.exclude_special_tokens} if hasattr(model, "_token_masks") else {}
-            model.add_sae(before.sae, use_error_term=before.use_error_term, **masks)
+        _put_back(model, before)
         raise
     length = min(32, hooks.n_positions or 32)
     layer = HookedLayer(hook_in, hook_out, transcoder)
@@ -260,7 +258,24 @@ def attach(
         excluded = False
     options = {"exclude_special_tokens": excluded} if excluded else {}
     model.add_sae(attached, use_error_term=use_error_term, **options)
+    try:
+        with torch.no_grad():
+            hooks.run(hooks.random_tokens(), {})
+    except RuntimeError as error:  # OPT's blocks flatten rows on the way to the MLP
+        model.reset_saes(hook_in)
+        _put_back(model, before)
+        raise ValueError(
+            f"with a transcoder from {hook_in} to {hook_out} the model does not run ({' '.join(str(error).split())}): "
+            "nothing was attached"
+        ) from error
     return attached
+
+
+def _put_back(model: Any, before: Any) -> None:
+    """Attaches again what stood there before, if anything did."""
+    if before is not None:
+        masks = {"exclude_special_tokens": before.exclude_special_tokens} if hasattr(model, "_token_masks") else {}
+        model.add_sae(before.sae, use_error_term=before.use_error_term, **masks)
 
 
 def _hook_point(hooks: TransformerLensHooks, name: str) -> str:
@@ -268,7 +283,8 @@ def _hook_point(hooks: TransformerLensHooks, name: str) -> str:
     own = hooks.own_name(hooks.require(name))
     if own not in hooks.model.hook_dict:
         raise ValueError(f"{name}: the model has no hook point there, and nothing can be attached without one")
-    aliased = name in hooks.names and not name.endswith("hook_mlp_in")
+    passed = name not in hooks.model.hook_dict or own == name  # OPT's mlp.hook_in is a hook point that no run passes
+    aliased = name in hooks.names and passed and not name.endswith("hook_mlp_in")
     return name if aliased else own
 
 

@@ -57,11 +57,20 @@ class TransformerLensNames:
         module = self._model.get_submodule(block.rstrip("."))
         if getattr(module, "mlp_reads_resid_directly", False):
             return block + "mlp.hook_in"
-        entries = ("ln2.hook_in", "hook_resid_mid", "hook_resid_pre")
-        return next(block + entry for entry in entries if block + entry in own)
+        entries = ("ln2.hook_in", "hook_resid_mid", "hook_resid_pre", "hook_in")
+        found = next((block + entry for entry in entries if block + entry in own), None)
+        if found is None:
+            raise ValueError(f"{block}hook_mlp_in: the model has no hook where the MLP's branch begins")
+        return found
 
     def _that_is_passed(self, name: str, own: Mapping[str, Any]) -> str:
-        """The hooks of an MLP that is no module of its own, but two projections in the block (OPT), are theirs."""
+        """The hooks of an MLP that is no module of its own, but two projections in the block (OPT), are theirs. What a
+        norm without a scale puts out is what it has normalized; a bridge cannot replace the latter (OLMo)."""
+        if name.endswith((".ln1.hook_normalized", ".ln2.hook_normalized")):
+            norm = self._model.get_submodule(name.removesuffix(".hook_normalized"))
+            inner = getattr(norm, "original_component", None)
+            scaled = inner is None or getattr(inner, "weight", None) is not None
+            return name if scaled else name.removesuffix("hook_normalized") + "hook_out"
         match = re.fullmatch(r"(.+\.mlp)\.hook_(in|out)", name)
         if match is None:
             return name

@@ -36,6 +36,7 @@ def artifact(
         typer.Option(
             "--layer",
             "--block",
+            min=0,
             help="The layer of a set; where the files name no tensors, whose MLP is replaced [default: what they say]",
         ),
     ] = None,

@@ -8,6 +8,10 @@ import torch
 from rounding_noise import RoundingNoise, rounding_noise
 from torch import Tensor
 
+pytestmark = pytest.mark.bitwise(
+    "the noise is counted in units, and under --rounding-noise there would be that of two modes"
+)
+
 
 @pytest.fixture(params=[torch.float32, torch.float64])
 def pair(request) -> tuple[Tensor, Tensor]:

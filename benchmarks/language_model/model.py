@@ -10,12 +10,18 @@ from faithfulness_plugin.adapters.transformer_lens import mlp_layer
 from faithfulness_plugin.benchmarks.language_model.config import OFFLINE_MODEL, ModelSource, TrainConfigError
 from faithfulness_plugin.terminal import one_line
 
+N_TOKENS = 16
+"""A prompt on which a bridge is compared with the model that it wraps."""
+AGREES, AGREES_IN_HALF = 1e-3, 0.1
+"""How much the logits may differ, relative to their norm."""
+
 
 def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
     """A TransformerBridge, in eval mode, that no gradient reaches, with its tokenizer.
 
     Args:
-        plain: a plain Hugging Face model will do where TransformerLens has no bridge for its architecture.
+        plain: a plain Hugging Face model will do where TransformerLens has no bridge for its architecture, or one whose
+            logits are not the model's (of Cohere's models, whose rotary positions it computes in another order).
 
     Raises TrainConfigError where it cannot be had: no such model, no network, a download that was interrupted, no CUDA.
     """
@@ -38,6 +44,9 @@ def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
             else f"use model: {{name: {OFFLINE_MODEL}}}, which needs none"
         )
         model, tokenizer = _from_hub_or_folder(source.name, dtype, instead)
+    tokens = torch.arange(N_TOKENS)[None] % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        right = model.eval().to(device)(tokens.to(device)).logits.double().cpu()
     try:
         bridge = TransformerBridge.boot_transformers(source.name, hf_model=model, tokenizer=tokenizer, device=device)
     except Exception as error:  # whatever TransformerLens makes of an architecture that it does not know
@@ -46,9 +55,26 @@ def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
                 f"model {source.name}: TransformerLens has no bridge for a {type(model).__name__} ({one_line(error)}), "
                 "and training needs one: use another model"
             ) from error
-        bridge = model.to(device)
-        bridge.tokenizer = tokenizer
+        bridge = _as_it_is(model, tokenizer, device)
+    else:
+        with torch.no_grad():
+            error = (bridge.eval()(tokens.to(device)).double().cpu() - right).norm() / right.norm()
+        if not error < (AGREES if dtype in (torch.float32, torch.float64) else AGREES_IN_HALF):
+            if not plain:
+                raise TrainConfigError(
+                    f"model {source.name}: TransformerLens's bridge of a {type(model).__name__} computes something "
+                    f"else than the model (their logits differ by {error:.1%}), and training needs one: use another "
+                    "model"
+                )
+            model, tokenizer = _from_hub_or_folder(source.name, dtype)  # the bridge has changed the first one
+            bridge = _as_it_is(model, tokenizer, device)
     return bridge.eval().requires_grad_(False)
+
+
+def _as_it_is(model: Any, tokenizer: Any, device: str) -> Any:
+    model = model.to(device)
+    model.tokenizer = tokenizer
+    return model
 
 
 def mlp_layers(model: Any, blocks: Sequence[int]) -> dict[int, HookedLayer]:

@@ -23,12 +23,17 @@ class ChosenModel(NamedTuple):
     """One line for the user, where the names leave a doubt."""
 
 
+PROCESSING = ("center_writing_weights", "fold_ln")
+"""How SAELens may have had TransformerLens change a model's weights, and with them the tensors of a block."""
+
+
 def choose_model(transcoders: Mapping[str, Any], given: str | None, *, anyway: bool = False) -> ChosenModel:
     """Choose the model for transcoders that were loaded from files.
 
     Names are compared without their owner, and TransformerLens's short names count as what they stand for
-    ("gpt2-small" is "openai-community/gpt2"). A folder is known by its own name, by the hub cache's folder above it,
-    and by `_name_or_path` in its config.json.
+    ("gpt2-small" is "openai-community/gpt2"). A folder is known by its own name, by the hub
+    cache's folder above it, and by `_name_or_path` in its config.json. Where a transcoder was trained on a model with
+    processed weights, the note says so: what is loaded is the model as it is.
 
     Args:
         transcoders: by the name that messages call them.
@@ -38,6 +43,25 @@ def choose_model(transcoders: Mapping[str, Any], given: str | None, *, anyway: b
     Raises:
         TrainConfigError: nobody names a model, the transcoders name several, or `given` is another one than theirs.
     """
+    chosen = _chosen(transcoders, given, anyway=anyway)
+    notes = [note for note in (chosen.note, *map(_processed, transcoders, transcoders.values())) if note is not None]
+    return chosen._replace(note="; ".join(notes) or None)
+
+
+def _processed(name: str, transcoder: Any) -> str | None:
+    """Return a line for a transcoder of a model whose tensors TransformerLens has changed."""
+    loaded = getattr(getattr(transcoder.cfg, "metadata", None), "model_from_pretrained_kwargs", None)
+    done = [p for p in PROCESSING if loaded.get(p) is True] if isinstance(loaded, Mapping) else []
+    if not done:
+        return None
+    return (
+        f"note: {name} was trained on the model with processed weights ({', '.join(done)}), and is used on the model "
+        "as it is, whose tensors may differ"
+    )
+
+
+def _chosen(transcoders: Mapping[str, Any], given: str | None, *, anyway: bool) -> ChosenModel:
+    """Return the model alone, with what is to be said of its name. Raises TrainConfigError as `choose_model` does."""
     said = {name: str(named) for name, t in transcoders.items() if (named := _named_by(t)) is not None}
     if given is None:
         return ChosenModel(_loadable(_the_one(said, transcoders)))

@@ -49,7 +49,7 @@ def load_transcoder(
         ValueError: a device, dtype or layer that cannot be used.
     """
     _require_usable(device, dtype)
-    if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int)):
+    if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int) or layer < 0):
         raise ValueError(f"layer is {layer!r}: pass the number of a block, such as 3")
     request = Request(layer, device, dtype, autoencoder)
     path = Path(source)
@@ -81,6 +81,7 @@ def _as_asked(transcoder: Transcoder, path: Path, request: Request) -> Transcode
             it reads another tensor than it writes.
     """
     metadata = transcoder.cfg.metadata
+    _require_readable(path, metadata)
     said = _layer_of(metadata)
     if request.layer is not None and said is not None and request.layer != said:
         raise FormatError(
@@ -106,6 +107,18 @@ def _as_asked(transcoder: Transcoder, path: Path, request: Request) -> Transcode
             if metadata[side] is not None:
                 metadata[f"{side}_out"] = metadata[side]
     return transcoder
+
+
+def _require_readable(path: Path, metadata: SAEMetadata) -> None:
+    """Raises FormatError for metadata that are read here, and are of another kind than they should be."""
+    for name in ("model_name", *(f"{hook}{out}" for hook in ("hook_name", "hf_hook_name") for out in ("", "_out"))):
+        if not isinstance(metadata[name], str | None):
+            raise FormatError(
+                f"{path} says {name}: {metadata[name]!r}, and a name is needed: correct it, or take it out"
+            )
+    l0 = metadata.l0
+    if l0 is not None and (isinstance(l0, bool) or not isinstance(l0, int | float)):
+        raise FormatError(f"{path} says l0: {l0!r}, and a number is needed: correct it, or take it out")
 
 
 def _layer_of(metadata: SAEMetadata) -> int | None:

@@ -7,13 +7,16 @@ from typing import Any
 import nine_families
 import pytest
 import torch
+import transformers as hf
 from fitted import fitted
 from oracles import ARCHITECTURES
 from sae_lens import SAE
 from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
-from tiny_models import D_MODEL, bridge, hooked, sae_bridge, tokens
+from tiny_models import D_MODEL, GPT, bridge, hooked, sae_bridge, set_large, tokens
 from torch import Tensor
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
+from faithfulness_plugin.adapters.huggingface import HuggingFaceHooks
 from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, attach
 from faithfulness_plugin.transcoders.skip import attachable
 
@@ -244,6 +247,43 @@ def test_a_transcoder_that_would_never_run_is_refused_and_the_model_is_as_it_was
     assert not torch.allclose(own, edited)
     attach(model, at(make_transcoder, "blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out"))
     assert not torch.allclose(model(tokens()), own)
+
+
+def bridge_of(model: Any) -> Any:
+    """A SAETransformerBridge around a Hugging Face model."""
+    set_large(model.double().eval())
+    bridge = build_bridge_from_module(model, type(model).__name__, hf_config=model.config)
+    bridge.__class__ = SAETransformerBridge
+    bridge._acts_to_saes, bridge._transcoder_output_hooks = {}, {}
+    return bridge
+
+
+def test_opts_mlp_whose_rows_are_flattened_is_refused_and_not_attached_where_no_run_passes(make_transcoder):
+    """Its mlp.hook_in and mlp.hook_out are hook points that no run passes: a transcoder there changed nothing."""
+    model, plain = nine_families.bridge("opt"), HuggingFaceHooks(nine_families.plain("opt"))
+    model.__class__ = SAETransformerBridge
+    model._acts_to_saes, model._transcoder_output_hooks = {}, {}
+    with torch.no_grad():
+        clean = model(tokens())
+    for hooks in (("mlp.hook_in", "mlp.hook_out"), ("mlp.hook_in", "hook_mlp_out"), ("hook_resid_mid", "hook_mlp_out")):
+        with pytest.raises(ValueError, match=r"the model does not run \(.*\): nothing was attached"):
+            attach(model, at(make_transcoder, *(f"blocks.1.{hook}" for hook in hooks)))
+        with torch.no_grad():
+            assert torch.equal(model(tokens()), clean)
+    names, x = ("blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"), torch.randn(200, D_MODEL, dtype=torch.float64)
+    transcoder, seen = fitted(x, x.roll(1, 0), hook_name=names[0], hook_name_out=names[1]), list[Tensor]()
+    with torch.no_grad():
+        expected = plain.run(tokens(), {names[0]: seen.append, names[1]: lambda _: transcoder(seen[0])})
+        attach(model, transcoder)
+        torch.testing.assert_close(model(tokens()), expected)
+
+
+def test_the_entry_of_an_mlp_that_shares_its_norm_with_attention(make_transcoder):
+    model = bridge_of(hf.GPTJForCausalLM(hf.GPTJConfig(rotary_dim=4, **GPT)))
+    transcoder = at(make_transcoder, "blocks.1.hook_mlp_in", "blocks.1.hook_mlp_out")
+    expected = patched_by_hand(model, transcoder, "blocks.1.hook_in", "blocks.1.mlp.hook_out")
+    attach(model, transcoder)
+    torch.testing.assert_close(model(tokens()), expected)
 
 
 def test_what_is_written_before_it_is_read_is_refused_and_what_stood_there_stays(make_transcoder):

@@ -102,6 +102,33 @@ def test_an_autoencoder_is_told_from_a_transcoder():
     assert "looks like an autoencoder" in found.verdict()
 
 
+def test_an_autoencoder_is_advised_to_read_another_tensor_not_to_become_one():
+    model = nine_families.plain("llama")
+    (y,) = rows(model, "blocks.1.hook_mlp_out")
+    unnamed = fitted(y, y, autoencoder=True)
+    verdict = hook_candidates(model, unnamed, SOME, layer=1).verdict()
+    assert "The autoencoder names no tensor" in verdict
+    elsewhere = fitted(
+        y, y, autoencoder=True, hook_name="blocks.1.hook_resid_pre", hook_name_out="blocks.1.hook_resid_pre"
+    )
+    for found in (verdict, hook_candidates(model, elsewhere, SOME).verdict()):
+        assert "Pass --hook-in " in found
+        assert "--autoencoder" not in found
+        assert "--hook-out" not in found
+
+
+def test_a_pair_that_was_asked_for_is_not_called_declared():
+    model = nine_families.plain("llama")
+    transcoder = fitted(*rows(model, *TRUE), hook_name=TRUE[0], hook_name_out=TRUE[1])
+    found = hook_candidates(model, transcoder, SOME, hook_in="blocks.1.hook_resid_mid")
+    assert found.verdict().startswith("The pair that was asked for (FVU ")
+    assert (
+        hook_candidates(model, transcoder, SOME, hook_in=TRUE[0]).verdict().startswith("The pair that was asked for is")
+    )
+    with pytest.raises(ValueError, match="the model has no hook nonsense"):
+        hook_candidates(model, transcoder, SOME, hook_in="nonsense")
+
+
 @pytest.mark.parametrize("kind", ["plain", "bridge"])
 def test_without_a_block_all_are_searched(kind):
     model = getattr(nine_families, kind)("qwen3")

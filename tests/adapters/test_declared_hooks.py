@@ -1,4 +1,5 @@
 import contextlib
+import copy
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,8 @@ import nine_families
 import pytest
 import tiny_models
 import torch
+import transformers as hf
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 from faithfulness_plugin.adapters.any_model import hooks_of
 from faithfulness_plugin.adapters.declared_hooks import block_of
@@ -243,6 +246,34 @@ def test_an_autoencoder_is_the_identity_at_its_tensor_where_it_is_asked_for():
     assert torch.equal(layer(x), x)
     with pytest.raises(ValueError, match="and not the residual stream"):
         layer_of(model, [says("blocks.1.hook_resid_mid", autoencoder=True)])
+
+
+def test_an_autoencoder_that_names_no_tensor_is_not_taken_for_one_of_the_mlp():
+    model, name = nine_families.plain("llama"), "blocks.1.hook_resid_post"
+    x = of(model, name)
+    for unnamed in (says(None, layer=1, autoencoder=True), says(None, hookpoint="my_run", autoencoder=True)):
+        with pytest.raises(ValueError, match=r"names no tensor: pass the one that it reads and writes \(--hook-in\)"):
+            layer_of(model, [unnamed], block=1)
+        for asked in ({"hook_in": name}, {"hook_out": name}, {"hook_in": name, "hook_out": name}):
+            assert torch.equal(layer_of(model, [unnamed], block=1, **asked)(x), x)
+        with pytest.raises(ValueError, match="are two: pass hook_in alone"):
+            layer_of(model, [unnamed], hook_in="blocks.1.mlp.hook_in", hook_out="blocks.1.mlp.hook_out")
+    named = says("blocks.1.hook_mlp_out", autoencoder=True)
+    assert torch.equal(layer_of(model, [named], hook_in=name, anyway=True)(x), x)
+    with pytest.raises(ValueError, match="--hooks-anyway"):
+        layer_of(model, [named], hook_in=name)
+
+
+def test_what_a_norm_without_a_scale_normalizes_is_what_it_puts_out():
+    """A bridge cannot replace the former in OLMo, whose norms have no weights."""
+    torch.manual_seed(3)
+    plain = hf.OlmoForCausalLM(hf.OlmoConfig(pad_token_id=0, **tiny_models.GROUPED)).double().eval()
+    bridge = build_bridge_from_module(copy.deepcopy(plain), type(plain).__name__, hf_config=plain.config)
+    x, y = seen_at(plain, "model.layers.1.mlp", "input"), seen_at(plain, "model.layers.1.mlp", "output")
+    for model in (plain, bridge):
+        layer = layer_of(model, [says("blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out")])
+        torch.testing.assert_close(of(model, layer.hook_in), x, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(layer(x).detach(), y, rtol=1e-6, atol=1e-6)
 
 
 def test_sparsifys_hookpoint_is_a_modules_input_and_output():

@@ -169,7 +169,10 @@ CASES: dict[str, tuple[Any, str]] = {
     "SAELens with an unknown dtype": (lambda f: sae_lens(f, dtype="float7"), "says dtype: 'float7'"),
     "dictionary_learning, a tensor": (lambda f: dictionary(f, TRAINER, torch.zeros(3)), "holds a Tensor, no values by"),
     "dictionary_learning, a list": (lambda f: dictionary(f, TRAINER, [1]), "holds a list, no values by name"),
-    "dictionary_learning, no trainer": (lambda f: dictionary(f, {"trainer": None}), "holds a NoneType, no values by"),
+    "dictionary_learning, no trainer": (
+        lambda f: dictionary(f, {"trainer": None}),
+        "says trainer: null, and a dictionary_learning folder needs a value there",
+    ),
     "dictionary_learning, narrow bias": (
         lambda f: dictionary(f, TRAINER, {**RELU, "bias": torch.zeros(D - 1)}),
         r"bias has shape \[5\], and by all else it should have \[6\]",

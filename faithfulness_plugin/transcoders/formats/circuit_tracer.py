@@ -29,6 +29,7 @@ SETTINGS = Settings(
 TENSORS = Tensors(
     needs={"W_enc": "d_sae d", "b_enc": "d_sae", "W_dec": "d_sae d", "b_dec": "d"},
     reads={"W_skip": "d d", THRESHOLD: "d_sae", "k": ""},
+    whole=("k",),
 )
 
 
@@ -62,7 +63,7 @@ def parts_of(folder: Path) -> dict[int, Path | str]:
         if not found:
             raise FormatError(f"{folder} has {CONFIG} as {TITLE}, and lacks layer_N.safetensors: copy them there, too")
         return found
-    if not isinstance(listed, list) or not all(isinstance(part, str) for part in listed):
+    if not listed or not isinstance(listed, list) or not all(isinstance(part, str) for part in listed):
         raise FormatError(
             f"{folder / CONFIG}: transcoders is to be a list of paths or hf:// addresses, one for a layer"
         )
@@ -100,6 +101,9 @@ def read(path: Path, request: Request) -> Transcoder:
 
 def _read_layer(folder: Path, part: Path | str, layer: int, request: Request) -> Transcoder:
     config, where = read_config(folder), folder / CONFIG
+    for name in ("feature_input_hook", "feature_output_hook"):
+        if not isinstance(config[name], str):
+            raise FormatError(f"{where} says {name}: {config[name]!r}, and the name of a tensor in a block is needed")
     metadata = {
         "model_name": config.get("model_name"),
         "hook_name": f"blocks.{layer}.{config['feature_input_hook']}",

@@ -241,7 +241,9 @@ DICTIONARIES: dict[str, Dictionary] = {
         _jumprelu,
     ),
     # the threshold of TopK is an estimate for use_threshold=True, which no dictionary is loaded with
-    "AutoEncoderTopK": Dictionary(Tensors({**LINEAR, "b_dec": "d", "k": ""}, harmless=("threshold",)), _topk),
+    "AutoEncoderTopK": Dictionary(
+        Tensors({**LINEAR, "b_dec": "d", "k": ""}, harmless=("threshold",), whole=("k",)), _topk
+    ),
     "BatchTopKSAE": Dictionary(Tensors({**LINEAR, "b_dec": "d", "threshold": ""}, harmless=("k",)), _batch_topk),
     "MatryoshkaBatchTopKSAE": Dictionary(
         Tensors(
@@ -254,6 +256,7 @@ DICTIONARIES: dict[str, Dictionary] = {
                 "group_sizes": "groups",
             },
             harmless=("k",),
+            whole=("group_sizes",),
         ),
         _matryoshka,
     ),

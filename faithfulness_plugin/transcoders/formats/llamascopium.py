@@ -12,7 +12,7 @@ from faithfulness_plugin.transcoders.formats.files import peek_names, peek_setti
 from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
 from faithfulness_plugin.transcoders.formats.parts import centred, require_autoencoder_asked, transcoder_of
 from faithfulness_plugin.transcoders.formats.pickled import strings_in
-from faithfulness_plugin.transcoders.formats.rule import FormatError, Settings, Tensors, require_keys
+from faithfulness_plugin.transcoders.formats.rule import FormatError, Settings, Tensors
 
 TITLE = "a llamascopium folder"
 CONFIGS = ("config.json", "hyperparams.json")
@@ -128,7 +128,7 @@ def _activation(config: Mapping[str, Any], where: Path) -> str:
     if activation == "topk" and (config.get("jump_relu_threshold") or 0) > 0:
         return "jumprelu"  # the library reads such files so
     if activation == "topk":
-        require_keys(TITLE, where, config, "top_k")
+        Settings(needs=("top_k",), reads=tuple(config)).check(TITLE, where, config)
     return activation
 
 

@@ -44,6 +44,8 @@ class Settings:
     def check(self, looks_like: str, where: Where, found: Any) -> Mapping[str, Any]:
         """The settings as they are. Raises FormatError, naming what is missing, unknown, or has another value."""
         require_keys(looks_like, where, found, *self.needs)
+        if empty := [name for name in self.needs if found[name] is None]:
+            raise FormatError(f"{where} says {', '.join(empty)}: null, and {looks_like} needs a value there: add it")
         known = {*self.needs, *self.reads, *self.only, *self.harmless}
         if unknown := [str(name) for name in found if name not in known]:
             raise FormatError(
@@ -74,6 +76,8 @@ class Tensors:
     """Read where they are there."""
     harmless: tuple[str, ...] = ()
     """Tensors without influence on the function: counters of training."""
+    whole: tuple[str, ...] = ()
+    """Those that hold whole numbers, such as k. All others hold real ones in floating point."""
 
     def check(
         self,
@@ -92,7 +96,8 @@ class Tensors:
             dtype: what floating-point weights are converted to; None keeps the file's.
 
         Raises:
-            FormatError: naming a tensor that is missing, unknown, transposed, of another size, or not finite.
+            FormatError: naming a tensor that is missing, unknown, transposed, of another size, not finite, or of a type
+                that holds no weights (int8, as quantised weights are, whose scale is not known here).
         """
         require_keys(looks_like, where, found, *self.needs)
         shapes = {**self.needs, **self.reads}
@@ -105,6 +110,7 @@ class Tensors:
         for name, tensor in tensors.items():
             if not isinstance(tensor, Tensor):
                 raise FormatError(f"{where}: {name} is a {type(tensor).__name__}, and a tensor is needed")
+            _require_numbers(where, name, tensor, whole=name in self.whole)
         require_shapes(where, tensors, shapes, sizes or {})
         return {name: _converted(where, name, tensor, device, dtype) for name, tensor in tensors.items()}
 
@@ -120,6 +126,18 @@ def require_finite(where: Where, name: str, tensor: Tensor) -> None:
             f"{where}: {name} has {n_bad} of {tensor.numel()} values that are NaN or infinite: fetch the file "
             "again, or train the transcoder again"
         )
+
+
+def _require_numbers(where: Where, name: str, tensor: Tensor, *, whole: bool) -> None:
+    """Raises FormatError where a tensor does not hold the kind of numbers that it should."""
+    said = str(tensor.dtype).removeprefix("torch.")
+    if not whole and not tensor.is_floating_point():
+        raise FormatError(
+            f"{where}: {name} is of type {said}, and weights in floating point are needed: save it as it is computed "
+            "with (quantised weights times their scale)"
+        )
+    if whole and (tensor.dtype is torch.bool or tensor.is_complex() or not tensor.double().frac().eq(0).all()):
+        raise FormatError(f"{where}: {name} is {tensor.tolist()} of type {said}, and whole numbers are needed")
 
 
 def _converted(where: Where, name: str, tensor: Tensor, device: str, dtype: torch.dtype | None) -> Tensor:

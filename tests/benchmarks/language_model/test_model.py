@@ -4,7 +4,9 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 import tiny_hub
+import tiny_models
 import torch
+import transformers as hf
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
@@ -92,3 +94,22 @@ def test_the_model_that_needs_no_hub_but_is_not_there_says_what_to_do(monkeypatc
 
     monkeypatch.setattr(smollm2, "load", load)
     assert refused("smollm2") == str(error)
+
+
+def test_a_bridge_that_computes_something_else_is_not_taken_for_the_model(tmp_path, monkeypatch):
+    """TransformerLens turns the queries and keys of Cohere's models as Llama's are turned; where that is mended, the
+    bridge is what is loaded."""
+    config = hf.CohereConfig(**tiny_models.GROUPED, logit_scale=0.5, pad_token_id=0, bos_token_id=0, eos_token_id=1)
+    model = hf.CohereForCausalLM(config).eval()
+    tiny_models.set_large(model)
+    model.save_pretrained(tmp_path)
+    tiny_hub.tokenizer().save_pretrained(tmp_path)
+    tokens = tiny_models.tokens()
+    with torch.no_grad():
+        wanted = model(tokens).logits
+        loaded = load_model(ModelSource(name=str(tmp_path)), "cpu", plain=True)
+        logits = loaded(tokens)
+    torch.testing.assert_close(getattr(logits, "logits", logits), wanted, rtol=1e-3, atol=1e-4)
+    monkeypatch.setattr(TransformerBridge, "forward", lambda bridge, tokens: torch.ones(*tokens.shape, 50))
+    with pytest.raises(TrainConfigError, match="bridge of a CohereForCausalLM computes something else than the model"):
+        load_model(ModelSource(name=str(tmp_path)), "cpu")

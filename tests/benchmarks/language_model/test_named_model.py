@@ -107,3 +107,13 @@ def test_every_transcoder_is_compared_with_the_model_also_behind_one_whose_name_
     assert confirmed.named == "my run of May and EleutherAI/pythia-160m"
     with pytest.raises(TrainConfigError, match=r"a is of the model run 1 and b of run 2: .*--model-anyway"):
         choose_model({"a": of("run 1"), "b": of("run 2")}, str(tmp_path))
+
+
+def test_a_model_whose_weights_were_processed_is_not_the_model_as_it_is():
+    """SAELens's first transcoders and autoencoders were trained on what `HookedTransformer.from_pretrained` makes."""
+    processed = of("gpt2", model_from_pretrained_kwargs={"center_writing_weights": True, "fold_ln": False})
+    note = choose_model({"t": processed}, "gpt2").note
+    assert note is not None
+    assert note.startswith("note: t was trained on the model with processed weights (center_writing_weights)")
+    stock = of("gpt2", model_from_pretrained_kwargs={"center_writing_weights": False})
+    assert choose_model({"t": stock}, "gpt2").note is None

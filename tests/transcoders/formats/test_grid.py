@@ -4,6 +4,7 @@ The formats are those of `PUBLISHED` in tests/published_files.py: a new format a
 nothing here. What a fault is, and what it should say, stands in the functions below.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,38 @@ def test_a_value_that_is_not_finite(it, value, tmp_path):
             assert tensor.ndim == 0
         else:
             assert f"{name} has 1 of {tensor.numel()} values that are NaN or infinite" in said
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_a_type_that_holds_no_weights(it, dtype, tmp_path):
+    """Quantised weights would be read as their codes, complex ones as their real parts."""
+    for i, (name, tensor) in enumerate(it.tensors.items()):
+        if not tensor.is_floating_point() or (name == "threshold" and not tensor.ndim and "k" in it.tensors):
+            continue  # a number that is read is tested with the sets of groups and k
+        said = refusal(it.with_tensor(name, (5 * tensor).to(dtype)), tmp_path / str(i))
+        assert f"{name} is of type {str(dtype).removeprefix('torch.')}" in said
+
+
+def test_k_is_a_whole_number(it, tmp_path):
+    if "k" not in it.tensors or ("threshold" in it.tensors and it.tensors["threshold"] > 0):
+        pytest.skip("k is no tensor, or one that is not read (a BatchTopK dictionary has a threshold)")
+    for k in (torch.tensor(2.5), torch.tensor(True)):
+        assert f"k is {k.item()} of type" in refusal(it.with_tensor("k", k), tmp_path / str(k))
+
+
+def test_a_k_that_keeps_no_number_of_features(it, tmp_path):
+    """Above all null, which is no k, must not make a ReLU of a TopK."""
+    name = "top_k" if it.settings.get("act_fn") == "topk" else "k"
+    if name not in it.settings:
+        pytest.skip("k is no setting")
+    for k in (None, 0, -1, 2.0, "2", True, 10**9):
+        said = refusal(it.with_setting((), name, k), tmp_path / str(k))
+        assert re.search(rf"\bk is {re.escape(repr(k))}, and of 20|says {name}: null|add k", said)
+
+
+def test_a_layer_below_0(it, tmp_path):
+    with pytest.raises(ValueError, match="layer is -1: pass the number of a block"):
+        load_transcoder(it.write(tmp_path, it), **{**it.options, "layer": -1})
 
 
 def test_a_number_of_another_rank(it, tmp_path):

@@ -168,9 +168,21 @@ def test_another_layer_than_the_one_asked_for(tmp_path):
         load_transcoder(tmp_path, layer=3)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("hook_name", 3), ("hook_name_out", ["a"]), ("hf_hook_name", {}), ("model_name", 5), ("l0", "12"), ("l0", True)],
+)
+def test_metadata_of_another_kind(name, value, tmp_path):
+    saved(tmp_path, metadata={name: value})
+    with pytest.raises(FormatError, match=f"says {name}: .*, and a (name|number) is needed"):
+        load_transcoder(tmp_path)
+
+
 def test_metadata_without_names(tmp_path):
     saved(tmp_path, metadata=None)
-    with pytest.raises(FormatError, match="metadata is None, and values by name are needed"):
+    with pytest.raises(
+        FormatError, match="says metadata: null, and a SAELens folder's jumprelu_transcoder needs a value there"
+    ):
         load_transcoder(tmp_path)
 
 
