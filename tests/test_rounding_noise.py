@@ -8,9 +8,7 @@ import torch
 from rounding_noise import RoundingNoise, rounding_noise
 from torch import Tensor
 
-pytestmark = pytest.mark.bitwise(
-    "the noise is counted in units, and under --rounding-noise there would be that of two modes"
-)
+pytestmark = pytest.mark.bitwise("the noise is counted in units, and two modes would add theirs")
 
 
 @pytest.fixture(params=[torch.float32, torch.float64])

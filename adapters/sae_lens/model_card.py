@@ -72,10 +72,10 @@ def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None)
 
 def _positions(seqpos_slice: Any) -> dict[str, str]:
     """Which positions of a prompt it was trained on, where these are not all."""
-    given = tuple(seqpos_slice or ())
+    given: list[int | None] = list(seqpos_slice or ())
     if all(end is None for end in given):
         return {}
-    first, last, step = slice(*given).start, slice(*given).stop, slice(*given).step
+    first, last, step = [*given, None, None][:3] if len(given) > 1 else [None, given[0], None]
     said = f"{first or 0} to {'the end' if last is None else last}" + f", every {step}" * (step not in (None, 1))
     return {"Positions": f"{said}; the others are left to the layer"}
 

@@ -30,20 +30,7 @@ def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainConfigError("device: cuda: torch sees no CUDA device here; use device: cpu")
     dtype = getattr(torch, source.dtype)
-    if source.name == OFFLINE_MODEL:
-        from faithfulness_plugin.adapters import smollm2
-
-        try:
-            model, tokenizer = smollm2.load(dtype=dtype)
-        except (ValueError, ImportError) as error:
-            raise TrainConfigError(str(error)) from error
-    else:
-        instead = (
-            "pass --model, a folder or another of its names"
-            if plain
-            else f"use model: {{name: {OFFLINE_MODEL}}}, which needs none"
-        )
-        model, tokenizer = _from_hub_or_folder(source.name, dtype, instead)
+    model, tokenizer = _hugging_face(source.name, dtype, plain)
     tokens = torch.arange(N_TOKENS)[None] % model.config.get_text_config().vocab_size
     with torch.no_grad():
         right = model.eval().to(device)(tokens.to(device)).logits.double().cpu()
@@ -66,7 +53,7 @@ def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
                     f"else than the model (their logits differ by {error:.1%}), and training needs one: use another "
                     "model"
                 )
-            model, tokenizer = _from_hub_or_folder(source.name, dtype)  # the bridge has changed the first one
+            model, tokenizer = _hugging_face(source.name, dtype, plain)  # the bridge has changed the first one
             bridge = _as_it_is(model, tokenizer, device)
     return bridge.eval().requires_grad_(False)
 
@@ -94,9 +81,19 @@ def model_title(source: ModelSource) -> str:
     return smollm2.NAME
 
 
-def _from_hub_or_folder(name: str, dtype: torch.dtype, instead: str) -> tuple[Any, Any]:
+def _hugging_face(name: str, dtype: torch.dtype, plain: bool) -> tuple[Any, Any]:
+    """The model and its tokenizer, from the hub, from a folder, or from the package of the offline one."""
+    if name == OFFLINE_MODEL:
+        from faithfulness_plugin.adapters import smollm2
+
+        try:
+            return smollm2.load(dtype=dtype)
+        except (ValueError, ImportError) as error:
+            raise TrainConfigError(str(error)) from error
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    offline = f"use model: {{name: {OFFLINE_MODEL}}}, which needs none"
+    instead = "pass --model, a folder or another of its names" if plain else offline
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager")
         return model, AutoTokenizer.from_pretrained(name)

@@ -248,14 +248,15 @@ def test_an_autoencoder_is_the_identity_at_its_tensor_where_it_is_asked_for():
         layer_of(model, [says("blocks.1.hook_resid_mid", autoencoder=True)])
 
 
+@pytest.mark.exact("the identity returns what it is given")
 def test_an_autoencoder_that_names_no_tensor_is_not_taken_for_one_of_the_mlp():
     model, name = nine_families.plain("llama"), "blocks.1.hook_resid_post"
     x = of(model, name)
     for unnamed in (says(None, layer=1, autoencoder=True), says(None, hookpoint="my_run", autoencoder=True)):
         with pytest.raises(ValueError, match=r"names no tensor: pass the one that it reads and writes \(--hook-in\)"):
             layer_of(model, [unnamed], block=1)
-        for asked in ({"hook_in": name}, {"hook_out": name}, {"hook_in": name, "hook_out": name}):
-            assert torch.equal(layer_of(model, [unnamed], block=1, **asked)(x), x)
+        for hook_in, hook_out in ((name, None), (None, name), (name, name)):
+            assert torch.equal(layer_of(model, [unnamed], block=1, hook_in=hook_in, hook_out=hook_out)(x), x)
         with pytest.raises(ValueError, match="are two: pass hook_in alone"):
             layer_of(model, [unnamed], hook_in="blocks.1.mlp.hook_in", hook_out="blocks.1.mlp.hook_out")
     named = says("blocks.1.hook_mlp_out", autoencoder=True)

@@ -142,7 +142,7 @@ def test_a_model_in_training_mode_is_told_from_another_function():
 def test_weights_that_are_not_finite_are_not_taken_for_dropout():
     model = FAMILIES["bert"].model()
     with torch.no_grad():
-        model.bert.encoder.layer[1].output.dense.weight[0, 0] = float("nan")
+        model.get_parameter("bert.encoder.layer.1.output.dense.weight")[0, 0] = float("nan")
     with pytest.raises(LayerError, match=r"carries NaN or Inf from bert\.encoder\.layer\.1\.intermediate\.input"):
         layer_between(model, "bert.encoder.layer.1.intermediate.input", "bert.encoder.layer.1.output.dense")
 
