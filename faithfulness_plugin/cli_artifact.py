@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from faithfulness_plugin.cli_hook_options import AsAutoencoder, HookIn, HookOut, HooksAnyway, WeightsDtype
+from faithfulness_plugin.cli_hook_options import (
+    AsAutoencoder,
+    HookIn,
+    HookOut,
+    HooksAnyway,
+    Model,
+    ModelAnyway,
+    WeightsDtype,
+)
 from faithfulness_plugin.cli_rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.terminal import Lines, fail, one_line, say, show
 
@@ -19,15 +27,8 @@ def artifact(
             "or NAME=one of these; may be repeated, for transcoders of one layer",
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A name on the hub, a folder, or smollm2, which needs no hub [default: what the transcoders name]"
-        ),
-    ] = None,
-    model_anyway: Annotated[
-        bool, typer.Option("--model-anyway", help="Measure on --model, though the transcoders name another model")
-    ] = False,
+    model: Model = None,
+    model_anyway: ModelAnyway = False,
     text: Annotated[
         list[str] | None, typer.Option(help="Text files to measure on [default: the examples' text]")
     ] = None,

@@ -1,4 +1,4 @@
-"""Options of commands that say which tensors a transcoder reads and writes, and how its file is read."""
+"""Options of commands on finished transcoders: the model, the tensors that they read and write, how files are read."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -7,6 +7,11 @@ import typer
 if TYPE_CHECKING:
     import torch
 
+Model = Annotated[
+    str | None,
+    typer.Option(help="A name on the hub, a folder, or smollm2, which needs no hub [default: what the file names]"),
+]
+ModelAnyway = Annotated[bool, typer.Option("--model-anyway", help="Use --model, though the file names another model")]
 HookIn = Annotated[
     str | None, typer.Option(help="The tensor that it reads, by a name of TransformerLens or Hugging Face")
 ]

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faithfulness_plugin.cli_hook_options import AsAutoencoder, HookIn, HookOut, WeightsDtype, weights_dtype
+from faithfulness_plugin.cli_hook_options import (
+    AsAutoencoder,
+    HookIn,
+    HookOut,
+    Model,
+    ModelAnyway,
+    WeightsDtype,
+    weights_dtype,
+)
 from faithfulness_plugin.cli_rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.terminal import fail, one_line, say, show
 
@@ -24,15 +32,8 @@ def hooks(
             min=0, help="The layer of a set; where the file names no tensors, whose block is searched [default: all]"
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A name on the hub, a folder, or smollm2, which needs no hub [default: what the transcoder names]"
-        ),
-    ] = None,
-    model_anyway: Annotated[
-        bool, typer.Option("--model-anyway", help="Use --model, though the transcoder names another model")
-    ] = False,
+    model: Model = None,
+    model_anyway: ModelAnyway = False,
     text: Annotated[list[str] | None, typer.Option(help="Text files to look at [default: the examples' text]")] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts")] = 4,
     context_size: Annotated[int, typer.Option(min=2, help="Tokens a prompt")] = 64,

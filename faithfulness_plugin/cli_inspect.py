@@ -10,6 +10,8 @@ from faithfulness_plugin.cli_hook_options import (
     HookIn,
     HookOut,
     HooksAnyway,
+    Model,
+    ModelAnyway,
     WeightsDtype,
     weights_dtype,
 )
@@ -45,15 +47,8 @@ def inspect(
     hooks_anyway: HooksAnyway = False,
     autoencoder: AsAutoencoder = False,
     dtype: WeightsDtype = "float32",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A name on the hub, a folder, or smollm2, which needs no hub [default: what the transcoder names]"
-        ),
-    ] = None,
-    model_anyway: Annotated[
-        bool, typer.Option("--model-anyway", help="Look at it on --model, though it names another model")
-    ] = False,
+    model: Model = None,
+    model_anyway: ModelAnyway = False,
     text: Annotated[list[str] | None, typer.Option(help="Text files to look at [default: the examples' text]")] = None,
     rows: Annotated[Path | None, typer.Option(help="Rows of a layer of your own, [n, d_in] as .npy")] = None,
     tokens: Annotated[
