@@ -58,6 +58,7 @@ def test_inspect(hub, model, tmp_path):
     assert page.exists()
 
 
+@pytest.mark.bitwise("a rerun in one process makes the same products of the same shapes")
 def test_bench_artifact_and_its_rerun(hub, model, tmp_path):
     result = measure(model, tmp_path / "out", "--transcoder", ADDRESS)
     assert result.exit_code == 0, result.output

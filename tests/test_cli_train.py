@@ -249,6 +249,7 @@ def test_a_damaged_checkpoint_exits_with_1_and_says_what_to_do(settings, tmp_pat
     fails(train(path, out), 1, "it may be corrupt: move it away")
 
 
+@pytest.mark.bitwise("two processes on one machine make the same products of the same shapes")
 def test_ctrl_c_in_a_terminal_exits_with_130_and_the_same_command_goes_on(settings, tmp_path):
     path, out = settings(tokens=3200, batch_size=16), tmp_path / "out"
     command = [Path(sys.executable).parent / "faithfulness", "train", path, "--out", out]

@@ -269,7 +269,7 @@ def test_opts_mlp_whose_rows_are_flattened_is_refused_and_not_attached_where_no_
         with pytest.raises(ValueError, match=r"the model does not run \(.*\): nothing was attached"):
             attach(model, at(make_transcoder, *(f"blocks.1.{hook}" for hook in hooks)))
         with torch.no_grad():
-            assert torch.equal(model(tokens()), clean)
+            torch.testing.assert_close(model(tokens()), clean)
     names, x = ("blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"), torch.randn(200, D_MODEL, dtype=torch.float64)
     transcoder, seen = fitted(x, x.roll(1, 0), hook_name=names[0], hook_name_out=names[1]), list[Tensor]()
     with torch.no_grad():
