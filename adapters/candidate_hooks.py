@@ -33,8 +33,14 @@ class HookCandidates(Ranking):
         best, compared = self.best, self.compared
         pass_this = what_to_pass(best, of_autoencoder=self.of_autoencoder)
         there = f"{best.hook_in[0]} to {best.hook_out[0]} (FVU {best.fvu:.3g})"
+        called = "The pair that was asked for" if self.asked else "The declared pair"
         if best.fvu > CLEARLY:
             searched = "" if self.block is None else f" and of block {self.block}"
+            if compared == best:
+                return (
+                    f"{called} is the best one, and fits badly: {there} leaves more than half of the variance. Is it "
+                    f"trained, and of this model{searched}?"
+                )
             return (
                 f"No pair fits: the best one, {there}, leaves more than half of the variance. Is it of this model"
                 f"{searched}?"
@@ -42,7 +48,6 @@ class HookCandidates(Ranking):
         if compared is None:
             reason = self.unknown or "The file names no tensors"
             return f"{reason}. The best pair is {there}. {pass_this}".replace(" --hooks-anyway", "")
-        called = "The pair that was asked for" if self.asked else "The declared pair"
         if compared == best:
             return f"{called} is the best one: {there}."
         how = "clearly not the best one" if self.clearly_another else "not the best one"

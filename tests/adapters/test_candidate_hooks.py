@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import nine_families
@@ -141,6 +142,15 @@ def test_without_a_block_all_are_searched(kind):
     elsewhere = hook_candidates(model, transcoder, SOME, layer=0)
     assert elsewhere.compared is not None
     assert "No pair fits" in elsewhere.verdict()
+
+
+def test_a_declared_pair_that_is_the_best_one_may_fit_badly():
+    model = nine_families.plain("llama")
+    transcoder = fitted(*rows(model, *TRUE), hook_name=TRUE[0], hook_name_out=TRUE[1])
+    found = hook_candidates(model, transcoder, SOME)
+    weak = replace(found, pairs=(replace(found.best, fvu=0.8), *found.pairs[1:]))
+    assert "The declared pair is the best one: " in found.verdict()
+    assert "The declared pair is the best one, and fits badly" in weak.verdict()
 
 
 def test_a_declared_pair_that_the_model_has_not_and_one_of_another_width():
