@@ -1,4 +1,4 @@
-"""Which tensors of a model a transcoder reads and writes, by how well it maps one to the other."""
+"""Find the tensors of a model that a transcoder reads and writes, by how well it maps one to the other."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which tensors a transcoder reads and writes, by its metadata."""
+"""Read from its metadata which tensors a transcoder reads and writes."""
 
 import re
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Which module or pair of modules of a Hugging Face model is a block's MLP."""
+"""Find the module, or the pair of modules, that is the MLP of a Hugging Face model's block."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""Which rows of some prompts count for one layer of a model, and how many were left out, and why."""
+"""Decide which rows of some prompts count for one layer of a model, and count what was left out and why."""
 
 from dataclasses import dataclass
 

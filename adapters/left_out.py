@@ -1,4 +1,4 @@
-"""Which rows of a text are left out: positions, special tokens, rows of extreme norm."""
+"""The rule by which rows of a text are left out: positions, special tokens, rows of extreme norm."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -12,9 +12,9 @@ class NormLimits(NamedTuple):
     """The largest norms of rows that count."""
 
     x: float
-    """Of ||x||, what the layer reads."""
+    """The largest ||x||, the norm of what the layer reads."""
     y: float
-    """Of ||f(x)||, what it writes."""
+    """The largest ||f(x)||, the norm of what it writes."""
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,6 @@ def _as_equal(one: Tensor, other: Tensor) -> bool:
 
 
 def near_the_mlp(names: Sequence[str]) -> Iterator[str]:
-    """Of a block's tensors those around its MLP, for a search through all blocks."""
+    """Return those of a block's tensors that stand around its MLP, for a search through all blocks."""
     ends = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in", "mlp.hook_out", "hook_mlp_out")
     yield from (name for name in names if name.endswith(ends))

@@ -27,7 +27,7 @@ from faithfulness_plugin.transcoders.skip import attachable
 NOT_A_ROW = re.compile(
     r"\.attn\.(?!hook_out)|_input$|_attn_in$|hook_mlp_in$|hook_scale$|experts|router|\.hook_sae_|\.hook_(q|k|v|z)$"
 )
-"""Hook points that carry no row of the stream a token, or are passed only where the model is told so."""
+"""Hook points that do not carry one row of the stream for each token, or that a run passes only on request."""
 
 
 class TransformerLensHooks(Hooks):

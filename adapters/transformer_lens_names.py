@@ -25,7 +25,7 @@ HOOKED = {
     "pre_feedforward_layernorm": "ln2",
     "post_feedforward_layernorm": "ln2_post",
 }
-"""Which module of a HookedTransformer's block computes what a Hugging Face module is called after."""
+"""Find the module of a HookedTransformer's block that computes what a Hugging Face module is named after."""
 
 
 class TransformerLensNames:

@@ -8,7 +8,7 @@ from scipy import stats
 from faithfulness_plugin.benchmarks.schema import Interval, Share
 
 FEW = 5
-"""Of fewer values than this, tables show the least and the largest."""
+"""For fewer values than this, tables show the least and the largest."""
 RANGE = f"in brackets the range of fewer than {FEW} seeds"
 """For captions."""
 

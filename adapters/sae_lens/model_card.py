@@ -71,7 +71,7 @@ def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None)
 
 
 def _positions(seqpos_slice: Any) -> dict[str, str]:
-    """Which positions of a prompt it was trained on, where these are not all."""
+    """Name the positions of a prompt that it was trained on, where these are not all."""
     given: list[int | None] = list(seqpos_slice or ())
     if all(end is None for end in given):
         return {}

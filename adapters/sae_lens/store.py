@@ -34,7 +34,7 @@ class ResumableStore(ActivationsStore):
     """
 
     within: Callable[[Mapping[str, Tensor]], Tensor] | None = None
-    """Of rows by hook, which of them have usual norms; None keeps all."""
+    """Decides, from the rows by hook, which of them have usual norms; None keeps all."""
     n_held_out = 0
     repeat = True
     _seed = 0

@@ -90,7 +90,7 @@ class HeldOut:
         return layer_output(self.layer, self.rows.x)
 
     def said_rows(self) -> RowsRecord:
-        """Which rows counted; says so, and warns where a few of them make most of the variance."""
+        """Record which rows counted, say so, and warn where a few of them make most of the variance."""
         varies = bool((self.outputs != self.outputs[0]).any())
         spread = variance_concentration(self.outputs) if varies else None
         say_rows(f"rows at {self.layer.hook_in}", self.kept.counts, spread)

@@ -1,4 +1,4 @@
-"""Which rows of a text count: as settings, and as a result says it."""
+"""Settings that say which rows of a text count, and the record of what they came to."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ ADVICE = "--skip-first N or --exclude-norms-above FACTOR leaves such rows out"
 
 
 class RowSettings(Record):
-    """Which rows of a text are measured, and trained on; the others are left to the layer."""
+    """The rows of a text that are measured and trained on; the others are left to the layer."""
 
     skip_first: int = Field(default=0, ge=0, description="the first positions of every prompt that are left out")
     special_tokens: bool = Field(default=False, description="whether special tokens count; by default they do not")

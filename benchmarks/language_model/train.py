@@ -153,7 +153,7 @@ def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrai
 
 
 def said_rows(evaluator: TranscoderEvaluator | None) -> list[RowsRecord]:
-    """Which held-out rows count at each layer; says so, and warns where a few of them make most of the variance."""
+    """Record which held-out rows count at each layer, say so, and warn where a few make most of the variance."""
     if evaluator is None:
         return []
     found: dict[tuple[str, str], RowsRecord] = {}

@@ -178,7 +178,7 @@ def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None,
 
 
 def _effect(clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor) -> Effect | None:
-    """The same as `effect`, and None for a layer that does not answer at all."""
+    """Compute `effect`, or None for a layer that does not answer at all."""
     if not beyond_rounding(clean, changed).any():
         return None
     return effect(clean, changed, clean_spliced, changed_spliced)

@@ -125,7 +125,7 @@ def finished_sample(
 
 
 def _place(origins: Origins | None, row: int) -> str:
-    """Of a text's row."""
+    """Say which prompt and position of a text a row is from."""
     if origins is None:
         return ""
     return f" (prompt {int(origins.prompt[row]):,}, position {int(origins.position[row]):,})"

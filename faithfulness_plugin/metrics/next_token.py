@@ -23,7 +23,7 @@ def kl_divergence(
 
 
 RESOLUTION = 1e-6
-"""Of a cross-entropy that is summed from single-precision logits, relative to its size."""
+"""The rounding error of a cross-entropy that is summed from single-precision logits, relative to its size."""
 
 
 def ce_recovered(ce_zero: float, ce_spliced: float, ce_clean: float) -> float | None:

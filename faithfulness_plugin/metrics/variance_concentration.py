@@ -48,7 +48,7 @@ def variance_concentration(y: Float[Tensor, "rows d_out"]) -> VarianceConcentrat
 
 
 def concentration_of(energy: Float[Tensor, " rows"]) -> VarianceConcentration:
-    """The same from ||f - E f||^2 of each row. Raises as `variance_concentration`."""
+    """Compute it from ||f - E f||^2 of each row. Raises as `variance_concentration`."""
     n_rows, total = len(energy), energy.sum()
     if not n_rows or total == 0:
         raise ValueError(

@@ -17,13 +17,13 @@ def abs_circuits(d_in: int) -> list[Circuit]:
 
 
 AT_POINT = 1e-4
-"""Of the point's norm: well above what rounding moves a row in float32, and below what is another row."""
+"""A share of the point's norm, well above what rounding moves a row in float32, and below what is another row."""
 
 
 def at_point(
     x: Float[Tensor, "*batch d_in"], point: Float[Tensor, " d_in"], within: float = AT_POINT
 ) -> Bool[Tensor, "*batch"]:
-    """Which rows are the point up to rounding: ||x - p|| <= within ||p||.
+    """Find the rows that are the point up to rounding: ||x - p|| <= within ||p||.
 
     Rows that are computed (through a rotation, by a model) are not equal to the point bit by bit on every processor.
     """

@@ -177,7 +177,7 @@ def _contents(of: HubPath) -> _Contents:
 
 
 def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -> list[str]:
-    """Those of a repository's files that the transcoder at an address needs.
+    """Select the files of a repository that the transcoder at an address needs.
 
     Args:
         names: of all files of the repository, or of those in the hub's cache.
@@ -230,7 +230,7 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
 
 
 def _one_transcoder(of: HubPath, weights: list[str]) -> list[str]:
-    """Of several files of weights in a folder, the one that a format knows by its name."""
+    """Return the one of several files of weights in a folder that a format knows by its name."""
     from faithfulness_plugin.transcoders.formats.registry import FORMATS
 
     if any(CROSS_LAYER.fullmatch(n) for n in weights):

@@ -22,7 +22,7 @@ from faithfulness_plugin.transcoders.formats.rule import FormatError
 from faithfulness_plugin.transcoders.formats.sae_lens import read_parts
 
 TRANSCODERS = ("gemma_2_transcoder", "gemma_3", "mwhanna_transcoder")
-"""SAELens's converters of transcoders; all others convert autoencoders, or are told by the files."""
+"""SAELens's converters of transcoders; all others convert autoencoders, or the files say what they are."""
 READ_HERE = ("gemma_2_transcoder", "gemma_3")
 """Converters whose files are formats of this package. SAELens's own leave out tensors that they do not know, and its
 converter of Gemma Scope 2 asks the hub for shapes even where everything is in the cache."""
@@ -41,12 +41,12 @@ class Release:
 
     @property
     def converter(self) -> str:
-        """Which of SAELens's loaders reads it."""
+        """The loader of SAELens that reads it."""
         return self.listed.conversion_func or "sae_lens"
 
     @property
     def files(self) -> HubPath:
-        """Where its files stand."""
+        """The place of its files."""
         return HubPath(self.listed.repo_id, self.listed.saes_map[self.id])
 
 

@@ -69,7 +69,7 @@ class TopKTranscoder(SkipInDecode, Transcoder):
         return self.remember(self.hook_sae_acts_post(acts * gate), x)
 
     def kept(self, score: Tensor) -> Tensor:
-        """Which features stay, [..., d_sae]: the k with the largest score; without `keep_negative` only above 0."""
+        """Mark the k features with the largest score, [..., d_sae]; without `keep_negative` only those above 0."""
         if self.cfg.keep_negative:
             return torch.zeros_like(score, dtype=torch.bool).scatter(-1, score.topk(self.cfg.k).indices, True)
         return self.activation_fn(score) > 0

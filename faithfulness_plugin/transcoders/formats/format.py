@@ -26,7 +26,7 @@ class Request:
     """What the caller of `load_transcoder` asked for."""
 
     layer: int | None = None
-    """Which part of a set of several layers."""
+    """The part of a set of several layers."""
     device: str = "cpu"
     """Where the weights go."""
     dtype: torch.dtype | None = torch.float32

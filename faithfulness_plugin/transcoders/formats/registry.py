@@ -32,7 +32,7 @@ FORMATS: tuple[Format, ...] = (
     transcoder_circuits.FORMAT,
     llamascopium.FORMAT,
 )
-"""Of formats that a folder resembles equally, the first reads it."""
+"""The first of the formats that a folder resembles equally reads it."""
 
 
 def read(path: Path, request: Request) -> Transcoder:

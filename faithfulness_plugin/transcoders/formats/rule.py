@@ -77,7 +77,7 @@ class Tensors:
     harmless: tuple[str, ...] = ()
     """Tensors without influence on the function: counters of training."""
     whole: tuple[str, ...] = ()
-    """Those that hold whole numbers, such as k. All others hold real ones in floating point."""
+    """The tensors that hold whole numbers, such as k. All others hold real ones in floating point."""
 
     def check(
         self,

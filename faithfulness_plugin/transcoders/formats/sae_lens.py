@@ -203,7 +203,7 @@ def _gated(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Parts:
 
 
 def _of_autoencoder(parts: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Parts]) -> Callable[..., Parts]:
-    """The same of an input that b_dec is subtracted from, where `apply_b_dec_to_input` says so."""
+    """Fold the subtraction of b_dec from the input, where `apply_b_dec_to_input` says so."""
 
     def folded(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Parts:
         made = parts(weights, config)

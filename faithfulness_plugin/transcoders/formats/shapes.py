@@ -1,4 +1,4 @@
-"""Which of several tensors has the wrong shape, where their dimensions have names."""
+"""Find the tensor with the wrong shape, where dimensions have names."""
 
 from collections import Counter
 from collections.abc import Mapping
