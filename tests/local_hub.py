@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from huggingface_hub import constants
+from published_files import Published
 
 NOWHERE = "http://127.0.0.1:9"
 """Nobody listens there: as it is without a network."""
@@ -156,3 +157,11 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def publish(hub: LocalHub, place: str, it: Published) -> Path:
+    """Writes a published transcoder into a folder of a repository, beside a README."""
+    folder = hub.root / place
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text("read me")
+    return it.write(folder, it)

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants
-from local_hub import LocalHub, local_hub
-from published_files import PUBLISHED, Published, circuit_tracer, gemma_scope, gemma_scope_2, transcoder_circuits
+from local_hub import LocalHub, local_hub, publish
+from published_files import PUBLISHED, circuit_tracer, gemma_scope, gemma_scope_2, transcoder_circuits
 from safetensors.torch import save_file
 
 from faithfulness_plugin import load_transcoder
@@ -29,14 +29,6 @@ FOLDER = "layer_3/width_16k/average_l0_54"
 def hub(tmp_path, monkeypatch) -> Iterator[LocalHub]:
     with local_hub(tmp_path, monkeypatch) as hub:
         yield hub
-
-
-def publish(hub: LocalHub, place: str, it: Published) -> Path:
-    """Writes it into a folder of a repository, beside a README."""
-    folder = hub.root / place
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "README.md").write_text("read me")
-    return it.write(folder, it)
 
 
 def same(one, other) -> bool:

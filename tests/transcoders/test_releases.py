@@ -3,13 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from huggingface_hub import constants
-from local_hub import LocalHub, local_hub
+from local_hub import LocalHub, local_hub, publish
 from published_files import Published, circuit_tracer, gemma_scope, gemma_scope_2
 from sae_lens import SAE
 from safetensors.torch import save_file
@@ -31,13 +30,6 @@ GPT2 = "gpt2-small-res-jb/blocks.8.hook_resid_pre"
 def hub(tmp_path, monkeypatch) -> Iterator[LocalHub]:
     with local_hub(tmp_path, monkeypatch) as hub:
         yield hub
-
-
-def publish(hub: LocalHub, place: str, it: Published) -> Path:
-    folder = hub.root / place
-    folder.mkdir(parents=True, exist_ok=True)
-    it.write(folder, it)
-    return folder
 
 
 def qwen(hub: LocalHub, **tensors: torch.Tensor) -> Published:
