@@ -36,7 +36,7 @@ class InterventionEffect(MetricResult):
     stages: tuple[str, ...]
     """Where the effects E_f and E_t were compared: the layer's output, or the residual stream block by block."""
     cosine: tuple[float | None, ...]
-    """Of E_t and E_f at each stage, mean over the prompts (rows, of a bare layer) that the change moves in the model:
+    """The cosine of E_t and E_f at each stage, mean over the prompts (rows of a bare layer) that the change moves:
     see `metrics.Effect`. None where it moves none."""
     moved: tuple[int, ...]
     """How many prompts (rows) these are."""

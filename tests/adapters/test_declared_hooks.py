@@ -47,7 +47,7 @@ def of(model: Any, name: str) -> torch.Tensor:
 
 
 def seen_at(model: Any, module: str, side: str) -> torch.Tensor:
-    """The same by torch's own hooks."""
+    """Read it by torch's own hooks."""
     seen: list[torch.Tensor] = []
     at = model.get_submodule(module)
     if side == "input":
@@ -161,7 +161,7 @@ PLACES = {
     "opt": ("fc1.input", "fc2"),
     "granite": ("post_attention_layernorm", "mlp"),
 }
-"""Of the MLP's input, and of what is added to the stream, where these are not the same as Llama's."""
+"""The places of the MLP's input and of what is added to the stream, where they are not as in Llama."""
 
 
 @pytest.mark.filterwarnings("ignore:A forward hook edited")

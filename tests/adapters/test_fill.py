@@ -64,7 +64,7 @@ def data(files: dict[str, tuple[bytes, int]]) -> dict[str, bytes]:
 
 
 def assert_same_tensors(ours: dict[str, bytes], theirs: dict[str, bytes]) -> None:
-    """Of shards, up to rounding: the model is run on other prompts beside them."""
+    """Shards agree up to rounding, since the model is run on other prompts beside them."""
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(load(ours[name]), load(theirs[name]))

@@ -31,7 +31,7 @@ def test_as_by_comparing_all_rows(seed, n, radius):
 
 @pytest.mark.parametrize("radius", [0.0, 0.05])
 def test_copies_that_were_computed_twice_are_near_duplicates_however_many_there_are(radius):
-    """Of most pairs the distance is that of rounding, and the typical distance with it."""
+    """Most pairs are as far apart as rounding makes them, and so is the typical distance."""
     rows = torch.cat([torch.ones(90, 8), torch.randn(10, 8)])
     rows[:90] *= 1 + 1e-7 * torch.randint(-1, 2, (90, 8))
     groups = near_duplicates(rows, radius)

@@ -207,7 +207,7 @@ def test_a_row_that_is_no_text_later_on_is_named(stream):
 
 
 class Limited:
-    """Of a model's hooks, what prompts have to fit."""
+    """The part of a model's hooks that prompts have to fit."""
 
     def __init__(self, n_positions: int | None, n_vocab: int) -> None:
         self.n_positions, self.n_vocab = n_positions, n_vocab
