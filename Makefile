@@ -44,7 +44,7 @@ test: $(INSTALLED)  ## the tests, without the slow ones (ARGS='-k memorization' 
 
 # where rounding has the most to say, in a minute or two
 SENSITIVE := tests/benchmarks/tasks tests/metrics tests/jacobian/test_active.py tests/jacobian/test_matching.py \
-             tests/toy/test_circuits.py tests/toy/test_rows.py tests/inspection/test_near_duplicates.py \
+             tests/toy/test_circuits.py tests/benchmarks/note/trainer/test_rows.py tests/inspection/test_near_duplicates.py \
              tests/test_rounding.py tests/test_rounding_noise.py tests/test_differences.py
 
 test-noise: $(INSTALLED)  ## the most sensitive tests, every matrix product rounded as another processor might

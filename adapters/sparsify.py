@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
-from faithfulness_plugin.jacobian.linear_piece import (
+from faithfulness_plugin.jacobian.linear_region import (
     LinearPiece,
     SparsePiece,
     Weights,
@@ -21,9 +21,9 @@ from faithfulness_plugin.jacobian.linear_piece import (
 )
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
-from faithfulness_plugin.layer import Layer, layer_output
-from faithfulness_plugin.processes import Processes
+from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.training.processes import Processes
 
 with needs("eai-sparsify>=1.3,<2"):
     from sparsify import SparseCoder, Trainer

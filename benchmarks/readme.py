@@ -2,34 +2,34 @@
 
 from pathlib import Path
 
-from faithfulness_plugin.benchmarks.absolute_value import report as absolute_value
-from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
-from faithfulness_plugin.benchmarks.adapter_overhead import report as adapter_overhead
-from faithfulness_plugin.benchmarks.adapter_overhead.schema import OverheadResult
-from faithfulness_plugin.benchmarks.artifact import report as artifact
-from faithfulness_plugin.benchmarks.artifact.compare import in_pairs
-from faithfulness_plugin.benchmarks.artifact.schema import ArtifactResult
 from faithfulness_plugin.benchmarks.compatibility import report as compatibility
 from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
-from faithfulness_plugin.benchmarks.ensemble_speed import report as ensemble_speed
-from faithfulness_plugin.benchmarks.ensemble_speed.schema import EnsembleSpeedResult
 from faithfulness_plugin.benchmarks.inspection import report as inspection
 from faithfulness_plugin.benchmarks.inspection.schema import PassageResult, ToyScoresResult
-from faithfulness_plugin.benchmarks.language_model import report as language_model
-from faithfulness_plugin.benchmarks.language_model.result import TrainResult
+from faithfulness_plugin.benchmarks.note.absolute_value import report as absolute_value
+from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
+from faithfulness_plugin.benchmarks.note.page.page import verdicts, write_page
 from faithfulness_plugin.benchmarks.real_layers import report as real_layers
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.tables import overview as real_layers_overview
-from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
-from faithfulness_plugin.benchmarks.results_page.page import verdicts, write_page
-from faithfulness_plugin.benchmarks.schema import read_result, write_text
-from faithfulness_plugin.benchmarks.speed import report as speed
-from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
-from faithfulness_plugin.benchmarks.store_speed import report as store_speed
-from faithfulness_plugin.benchmarks.store_speed.schema import StoreSpeedResult
 from faithfulness_plugin.benchmarks.suite import report as suite
 from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
+from faithfulness_plugin.benchmarks.timing.adapter_overhead import report as adapter_overhead
+from faithfulness_plugin.benchmarks.timing.adapter_overhead.schema import OverheadResult
+from faithfulness_plugin.benchmarks.timing.ensemble_speed import report as ensemble_speed
+from faithfulness_plugin.benchmarks.timing.ensemble_speed.schema import EnsembleSpeedResult
+from faithfulness_plugin.benchmarks.timing.speed import report as speed
+from faithfulness_plugin.benchmarks.timing.speed.schema import SpeedResult
+from faithfulness_plugin.benchmarks.timing.store_speed import report as store_speed
+from faithfulness_plugin.benchmarks.timing.store_speed.schema import StoreSpeedResult
+from faithfulness_plugin.language_model import report as language_model
+from faithfulness_plugin.language_model.result import TrainResult
+from faithfulness_plugin.measure import report as artifact
+from faithfulness_plugin.measure.compare import in_pairs
+from faithfulness_plugin.measure.schema import ArtifactResult
+from faithfulness_plugin.results.result_file import RESULT_FILENAME
+from faithfulness_plugin.results.schema import read_result, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

@@ -10,10 +10,10 @@ from faithfulness_plugin.jacobian.closed_form import transcoder_jvp, transcoder_
 from faithfulness_plugin.jacobian.masking import gradient_masking_penalty
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
-from faithfulness_plugin.layer import layer_jvp, layer_vjp
+from faithfulness_plugin.layers.derivatives import layer_jvp, layer_vjp
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.inputs import AbsInputs
-from faithfulness_plugin.training import TrainingResult, train_transcoder
+from faithfulness_plugin.training.train import TrainingResult, train_transcoder
 from faithfulness_plugin.transcoders import stock as _stock  # noqa: F401  known to the closed forms by being imported
 from faithfulness_plugin.transcoders.base import NonFiniteError
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from faithfulness_plugin.benchmarks.held_out.schema import DIRECTIONS, LayerRecord, PassageRecord
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
-from faithfulness_plugin.benchmarks.schema import Environment
+from faithfulness_plugin.measure.held_out_schema import DIRECTIONS, LayerRecord, PassageRecord
+from faithfulness_plugin.results.schema import Environment
 
 SMALL: dict[str, Any] = {
     "blocks": [1],

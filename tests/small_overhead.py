@@ -7,8 +7,8 @@ import torch
 import transformers as hf
 
 from faithfulness_plugin.adapters.examples import offline
-from faithfulness_plugin.benchmarks.adapter_overhead import run
-from faithfulness_plugin.benchmarks.adapter_overhead.schema import BLOCK, TOKENS, OverheadConfig
+from faithfulness_plugin.benchmarks.timing.adapter_overhead import run
+from faithfulness_plugin.benchmarks.timing.adapter_overhead.schema import BLOCK, TOKENS, OverheadConfig
 
 SMALL: dict[str, Any] = {"d": 16, "d_mlp": 32, "d_sae": 64, "k": 4, "rows": 2 * TOKENS, "n_steps": 2, "rounds": 2}
 N_TOKENS = 50

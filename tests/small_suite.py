@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from faithfulness_plugin.benchmarks.schema import Environment
 from faithfulness_plugin.benchmarks.suite.schema import MethodSpec, SuiteResult, SuiteSpec, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import Scores
+from faithfulness_plugin.results.schema import Environment
 
 STRENGTHS = [0.1, 0.2, 0.4]
 SEEDS = [11, 23, 37]

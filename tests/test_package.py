@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from faithfulness_plugin.benchmarks.scan.presets import names
+from faithfulness_plugin.benchmarks.note.scan.presets import names
 from faithfulness_plugin.inspection.page import SCRIPTS
 
 ROOT = Path(__file__).resolve().parent.parent
 
 PROBE = """
 import importlib.util, json
-import faithfulness_plugin, faithfulness_plugin.adapters, faithfulness_plugin.benchmarks.absolute_value.experiment
+import faithfulness_plugin, faithfulness_plugin.adapters, faithfulness_plugin.benchmarks.note.absolute_value.experiment
 print(json.dumps({
     "files": [m.__file__ for m in (faithfulness_plugin, faithfulness_plugin.adapters, faithfulness_plugin.benchmarks)],
     "top": [name for name in ("adapters", "benchmarks", "tests", "oracles") if importlib.util.find_spec(name)],

@@ -8,12 +8,12 @@ from torch import nn
 from typer.testing import CliRunner
 
 from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
-from faithfulness_plugin.benchmarks.absolute_value.report import write_report
-from faithfulness_plugin.benchmarks.absolute_value.schema import AbsoluteValueResult
+from faithfulness_plugin.benchmarks.note.absolute_value.report import write_report
+from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.readme import PAGES, RESULT, RESULTS, SPEED, filled_in, measured
-from faithfulness_plugin.benchmarks.schema import fingerprint, read_result
-from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
-from faithfulness_plugin.cli import app
+from faithfulness_plugin.benchmarks.timing.speed.schema import SpeedResult
+from faithfulness_plugin.cli.app import app
+from faithfulness_plugin.results.schema import fingerprint, read_result
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 METHOD, PLAIN_LOOP, SAELENS, TOPK, HOOKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

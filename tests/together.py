@@ -14,8 +14,8 @@ import torch
 
 import faithfulness_plugin as plugin
 from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-from faithfulness_plugin.derivatives import DerivativeStore, StoredRows, StoreError
-from faithfulness_plugin.processes import ProcessError, Processes, joined
+from faithfulness_plugin.store import DerivativeStore, StoredRows, StoreError
+from faithfulness_plugin.training.processes import ProcessError, Processes, joined
 
 DIFFERENCES = {"probe": "difference"}
 CONFIGS: dict[str, Any] = {

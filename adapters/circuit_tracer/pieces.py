@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from faithfulness_plugin.adapters.needs import needs
-from faithfulness_plugin.jacobian.linear_piece import (
+from faithfulness_plugin.jacobian.linear_region import (
     DensePiece,
     LinearPiece,
     Weights,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
-from faithfulness_plugin.jacobian.linear_piece import (
+from faithfulness_plugin.jacobian.linear_region import (
     DensePiece,
     LinearPiece,
     SparsePiece,
@@ -17,7 +17,7 @@ from faithfulness_plugin.jacobian.linear_piece import (
     piece_of_activations,
 )
 from faithfulness_plugin.jacobian.secant import row_function
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.layers.derivatives import Layer
 
 with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):
     from dictionary_learning.dictionary import AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder

@@ -22,10 +22,10 @@ from faithfulness_plugin.adapters.dictionary_learning.pieces import (
 )
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures
-from faithfulness_plugin.jacobian.linear_piece import DensePiece, LinearPiece, SparsePiece
+from faithfulness_plugin.jacobian.linear_region import DensePiece, LinearPiece, SparsePiece
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
-from faithfulness_plugin.layer import Layer, layer_output
+from faithfulness_plugin.layers.derivatives import Layer, layer_output
 
 with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer

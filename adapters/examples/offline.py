@@ -3,9 +3,9 @@
 from typing import Any
 
 from faithfulness_plugin.adapters import smollm2
-from faithfulness_plugin.benchmarks.language_model.config import TrainConfig
-from faithfulness_plugin.benchmarks.language_model.model import load_model
-from faithfulness_plugin.benchmarks.language_model.text import cut_prompts, load_prompts
+from faithfulness_plugin.language_model.config import TrainConfig
+from faithfulness_plugin.language_model.model import load_model
+from faithfulness_plugin.language_model.text import cut_prompts, load_prompts
 
 
 def model_and_prompts(context_size: int) -> tuple[Any, Any]:

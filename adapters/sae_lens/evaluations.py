@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
 from faithfulness_plugin.atomic import write_text
+from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 
 EVALUATIONS_FILENAME = "evaluations.jsonl"
 

@@ -13,19 +13,19 @@ from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner
 from safetensors.torch import load_file
 from torch import Tensor
 
-from faithfulness_plugin.adapters.hooked_layer import HookedLayer, check_layer, told
-from faithfulness_plugin.adapters.kept_rows import kept_rows
-from faithfulness_plugin.adapters.left_out import LeftOut
 from faithfulness_plugin.adapters.sae_lens.evaluations import Evaluations
-from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
 from faithfulness_plugin.adapters.sae_lens.layers import layer_at
 from faithfulness_plugin.adapters.sae_lens.model_card import write_card
 from faithfulness_plugin.adapters.sae_lens.steps import Steps
 from faithfulness_plugin.adapters.sae_lens.store import ResumableStore
-from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.atomic import write_text
 from faithfulness_plugin.differences import differences
-from faithfulness_plugin.layer import layer_output
+from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
+from faithfulness_plugin.layers.derivatives import layer_output
+from faithfulness_plugin.layers.hooked_layer import HookedLayer, check_layer, told
+from faithfulness_plugin.store.kept_rows import kept_rows
+from faithfulness_plugin.store.left_out import LeftOut
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 SETTINGS_FILENAME = "faithful_run.json"

@@ -16,10 +16,10 @@ from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner, MultiSAET
 from sae_lens.registry import get_sae_training_class
 from typing_extensions import override
 
-from faithfulness_plugin.adapters.hooked_layer import HookedLayer
 from faithfulness_plugin.adapters.sae_lens.matched_run import SETTINGS_FILENAME, MatchedRun
 from faithfulness_plugin.adapters.sae_lens.steps import checkpoints
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig

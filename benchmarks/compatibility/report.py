@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
-from faithfulness_plugin.benchmarks.markdown import markdown_table
+from faithfulness_plugin.results.markdown import markdown_table
 
 
 def table(results: Sequence[CompatibilityResult]) -> str:

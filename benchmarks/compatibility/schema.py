@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.schema import Result
+from faithfulness_plugin.results.schema import Result
 
 DISTRIBUTIONS = {
     "sparsify": ("eai-sparsify", "transformers"),

@@ -15,10 +15,10 @@ from faithfulness_plugin.benchmarks.inspection.subjects import Subject, text_sub
 from faithfulness_plugin.benchmarks.inspection.toy import area_under_curve
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
-from faithfulness_plugin.benchmarks.schema import Environment, ResultError, processor, read_result, write_text
 from faithfulness_plugin.inspection.records import feature_records
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
+from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
+from faithfulness_plugin.results.schema import Environment, ResultError, processor, read_result, write_text
 from faithfulness_plugin.transcoders.load import load_transcoder
 
 

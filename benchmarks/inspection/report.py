@@ -4,9 +4,9 @@ import numpy as np
 
 from faithfulness_plugin.benchmarks.inspection.schema import CONDITIONS, PassageResult, Scored, ToyScoresResult
 from faithfulness_plugin.benchmarks.inspection.toy import area_under_curve
-from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table, share_text
-from faithfulness_plugin.benchmarks.schema import Share
-from faithfulness_plugin.benchmarks.statistics import FEW, RANGE, interval, share
+from faithfulness_plugin.results.intervals import FEW, RANGE, interval, share
+from faithfulness_plugin.results.markdown import interval_text, markdown_table, share_text
+from faithfulness_plugin.results.schema import Share
 
 
 def toy_table(result: ToyScoresResult) -> str:

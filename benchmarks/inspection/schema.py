@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.schema import Record, Result
+from faithfulness_plugin.results.schema import Record, Result
 
 Condition = Literal["baseline", "repetition", "repetition, penalty 0.1", "repetition + Jacobian", "repetition + secant"]
 CONDITIONS: dict[Condition, dict[str, Any]] = {

@@ -15,10 +15,10 @@ from faithfulness_plugin.benchmarks.inspection.subjects import toy_subject
 from faithfulness_plugin.benchmarks.inspection.toy import trained_toys
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME
-from faithfulness_plugin.benchmarks.schema import read_result
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
 from faithfulness_plugin.inspection.page import write_page
+from faithfulness_plugin.results.result_file import RESULT_FILENAME
+from faithfulness_plugin.results.schema import read_result
 from faithfulness_plugin.transcoders.load import load_transcoder
 
 TOYS: dict[str, Condition] = {"no term": "repetition", "Jacobian matched": "repetition + Jacobian"}

@@ -9,22 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faithfulness_plugin.adapters.any_model import hooks_of
-from faithfulness_plugin.adapters.declared_hooks import declared_hooks
-from faithfulness_plugin.adapters.ranked_pairs import mismatch_warning
-from faithfulness_plugin.adapters.replaced_layer import NamesNoLayer, layer_at_pair, pair_of
-from faithfulness_plugin.benchmarks.imported import imported
-from faithfulness_plugin.benchmarks.language_model.config import ModelSource, TextSource
-from faithfulness_plugin.benchmarks.language_model.model import load_model, model_title
-from faithfulness_plugin.benchmarks.language_model.rows import EVERY_ROW, RowSettings
-from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
+from faithfulness_plugin.cli.terminal import one_line
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
 from faithfulness_plugin.inspection.text import text_sample
 from faithfulness_plugin.inspection.token_text import TokenText
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.language_model.config import ModelSource, TextSource
+from faithfulness_plugin.language_model.model import load_model, model_title
+from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
+from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.layers.any_model import hooks_of
+from faithfulness_plugin.layers.declared_hooks import declared_hooks
+from faithfulness_plugin.layers.derivatives import Layer
+from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, layer_at_pair, pair_of
+from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.metrics.circuit_projection import Circuit
+from faithfulness_plugin.results.imported import imported
 from faithfulness_plugin.seeds import derived_seed
-from faithfulness_plugin.terminal import one_line
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 from faithfulness_plugin.toy.inputs import AbsInputs

@@ -14,18 +14,18 @@ from faithfulness_plugin.benchmarks.inspection.schema import (
     ToyScoresConfig,
     ToyScoresResult,
 )
-from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
-from faithfulness_plugin.benchmarks.scan.settings import Settings
-from faithfulness_plugin.benchmarks.schema import Environment, write_text
-from faithfulness_plugin.benchmarks.threads import torch_threads
-from faithfulness_plugin.benchmarks.workers import each_done
+from faithfulness_plugin.benchmarks.note.scan.settings import Settings
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import EnsembleResult, train_ensemble
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED
 from faithfulness_plugin.inspection.records import feature_records
 from faithfulness_plugin.inspection.sample import row_sample
 from faithfulness_plugin.metrics.memorization import memorization_by_feature
+from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
+from faithfulness_plugin.results.schema import Environment, write_text
+from faithfulness_plugin.results.threads import torch_threads
+from faithfulness_plugin.results.workers import each_done
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
-from faithfulness_plugin.toy.ensemble import EnsembleResult, train_ensemble
 from faithfulness_plugin.toy.inputs import AbsInputs
 
 AT_A_TIME = 15  # transcoders of one ensemble: what an interrupt costs at most

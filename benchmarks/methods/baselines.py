@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from faithfulness_plugin.benchmarks.controls import augmented
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.benchmarks.methods.controls import augmented
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import training_transcoder
+from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyConfig, ToyMember
+from faithfulness_plugin.benchmarks.note.trainer.rows import RowSource
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.seeds import derived_seed
-from faithfulness_plugin.toy.ensemble import training_transcoder
-from faithfulness_plugin.toy.member import Augmentation, ToyConfig, ToyMember
-from faithfulness_plugin.toy.rows import RowSource
-from faithfulness_plugin.training import train_transcoder
+from faithfulness_plugin.training.train import train_transcoder
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoderConfig

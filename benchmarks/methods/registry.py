@@ -11,10 +11,10 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
-from faithfulness_plugin.benchmarks.imported import imported
 from faithfulness_plugin.benchmarks.methods.baselines import ARCHITECTURES, OBJECTIVES, Baseline
 from faithfulness_plugin.benchmarks.methods.method import Method
 from faithfulness_plugin.nearest import nearest
+from faithfulness_plugin.results.imported import imported
 
 BASELINES: dict[str, Baseline] = {
     baseline.name: baseline

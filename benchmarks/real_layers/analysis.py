@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.held_out.bootstrap import bootstrap, ratio
-from faithfulness_plugin.benchmarks.held_out.schema import ByPrompt, Directions
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
-from faithfulness_plugin.benchmarks.schema import Interval
+from faithfulness_plugin.measure.bootstrap import bootstrap, ratio
+from faithfulness_plugin.measure.held_out_schema import ByPrompt, Directions
+from faithfulness_plugin.results.schema import Interval
 
 HALF_WAY = 0.5
 

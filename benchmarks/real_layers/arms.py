@@ -5,8 +5,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 import faithfulness_plugin as plugin
-from faithfulness_plugin.benchmarks.controls import NoiseAugmentedTopKTranscoderConfig, NoiseAugmentedTranscoderConfig
-from faithfulness_plugin.benchmarks.schema import Record
+from faithfulness_plugin.benchmarks.methods.controls import (
+    NoiseAugmentedTopKTranscoderConfig,
+    NoiseAugmentedTranscoderConfig,
+)
+from faithfulness_plugin.results.schema import Record
 
 HALF_WAY = 0.5
 """How far secants and augmentation go: along a difference, half-way to another token; along isotropic and pair probes,

@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from faithfulness_plugin.benchmarks.held_out.config import HeldOutConfig
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.benchmarks.schema import Record
+from faithfulness_plugin.measure.held_out_config import HeldOutConfig
+from faithfulness_plugin.results.schema import Record
 
 PASSAGE = "The committee agreed that seventeen copper lanterns should hang beneath the northern bridge until spring."
 

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks
-from faithfulness_plugin.benchmarks.held_out.measure import HeldOut
-from faithfulness_plugin.benchmarks.language_model.model import load_model, mlp_layers, model_title
-from faithfulness_plugin.benchmarks.language_model.stores import Wanted, filled_stores
-from faithfulness_plugin.benchmarks.language_model.text import cut_prompts
-from faithfulness_plugin.benchmarks.language_model.train_stored import note_origin
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
-from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on, require_versions
-from faithfulness_plugin.benchmarks.schema import Environment, read_result, write_text
-from faithfulness_plugin.derivatives import DerivativeStore, StoredRows
-from faithfulness_plugin.training import latest_checkpoint, train_transcoder
+from faithfulness_plugin.language_model.model import load_model, mlp_layers, model_title
+from faithfulness_plugin.language_model.stores import Wanted, filled_stores
+from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.language_model.train_stored import note_origin
+from faithfulness_plugin.measure.held_out import HeldOut
+from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on, require_versions
+from faithfulness_plugin.results.schema import Environment, read_result, write_text
+from faithfulness_plugin.store import DerivativeStore, StoredRows
+from faithfulness_plugin.training.train import latest_checkpoint, train_transcoder
 
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 CHECKPOINT_EVERY = 500  # steps

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from faithfulness_plugin.benchmarks.figures.panels import save_figure
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
     fvu,
     jacobian_error,
@@ -17,8 +18,7 @@ from faithfulness_plugin.benchmarks.real_layers.drawings import (
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
 from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, tables
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
-from faithfulness_plugin.benchmarks.schema import ResultError, fingerprint, write_text
-from faithfulness_plugin.figures.panels import save_figure
+from faithfulness_plugin.results.schema import ResultError, fingerprint, write_text
 
 
 def page(result: RealLayersResult) -> str:

@@ -5,11 +5,11 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.held_out.schema import LayerRecord, Measured
-from faithfulness_plugin.benchmarks.language_model.rows import RowsRecord
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
-from faithfulness_plugin.benchmarks.schema import Result
+from faithfulness_plugin.language_model.rows import RowsRecord
+from faithfulness_plugin.measure.held_out_schema import LayerRecord, Measured
+from faithfulness_plugin.results.schema import Result
 
 
 class Trained(Measured):

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.held_out.schema import Directions
-from faithfulness_plugin.benchmarks.markdown import interval_text, markdown_table
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
     HALF_WAY,
     NONE,
@@ -24,9 +22,11 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
-from faithfulness_plugin.benchmarks.schema import Interval
-from faithfulness_plugin.benchmarks.statistics import interval
+from faithfulness_plugin.measure.held_out_schema import Directions
 from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+from faithfulness_plugin.results.intervals import interval
+from faithfulness_plugin.results.markdown import interval_text, markdown_table
+from faithfulness_plugin.results.schema import Interval
 
 PAIR, DIFFERENCE, ISOTROPIC = "pairs", "differences", "isotropic"
 DIRECTIONS: dict[str, Directions] = {PAIR: "data", DIFFERENCE: "difference", ISOTROPIC: "isotropic"}

@@ -18,7 +18,7 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.benchmarks.schema import Interval
+from faithfulness_plugin.results.schema import Interval
 
 TOLERATED, SAME_L0 = 0.01, 0.05
 """By how much FVU may rise, and L0 differ."""

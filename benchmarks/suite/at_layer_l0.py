@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from faithfulness_plugin.benchmarks.crossing import crossing
-from faithfulness_plugin.benchmarks.schema import Interval, Record
-from faithfulness_plugin.benchmarks.statistics import interval
+from faithfulness_plugin.benchmarks.note.crossing import crossing
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 from faithfulness_plugin.benchmarks.suite.scores import Scores
+from faithfulness_plugin.results.intervals import interval
+from faithfulness_plugin.results.schema import Interval, Record
 
 NEAR = 0.05
 """A sweep that does not pass the layer's L0 reaches it where it comes within this share of it."""

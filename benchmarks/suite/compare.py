@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from faithfulness_plugin.benchmarks.schema import CompareError, Interval, Record
-from faithfulness_plugin.benchmarks.statistics import RANGE, interval
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import seed_scores
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 from faithfulness_plugin.benchmarks.suite.scores import Scores
-from faithfulness_plugin.benchmarks.tables import Table
 from faithfulness_plugin.nearest import nearest
+from faithfulness_plugin.results.intervals import RANGE, interval
+from faithfulness_plugin.results.schema import CompareError, Interval, Record
+from faithfulness_plugin.results.tables import Table
 
 
 class Entry(NamedTuple):

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.benchmarks.html_page import self_contained
+from faithfulness_plugin.benchmarks.figures.intervals import IntervalPanel, intervals_figure
+from faithfulness_plugin.benchmarks.figures.panels import save_figure
 from faithfulness_plugin.benchmarks.methods.baselines import OBJECTIVES
-from faithfulness_plugin.benchmarks.schema import Interval, ResultError, fingerprint, write_text
-from faithfulness_plugin.benchmarks.statistics import RANGE
 from faithfulness_plugin.benchmarks.suite.compare import Difference, Entry, difference, entries
 from faithfulness_plugin.benchmarks.suite.report import headlines, task_table
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
-from faithfulness_plugin.benchmarks.tables import Table
 from faithfulness_plugin.benchmarks.tasks.registry import task
-from faithfulness_plugin.figures.intervals import IntervalPanel, intervals_figure
-from faithfulness_plugin.figures.panels import save_figure
+from faithfulness_plugin.results.html_page import self_contained
+from faithfulness_plugin.results.intervals import RANGE
+from faithfulness_plugin.results.schema import Interval, ResultError, fingerprint, write_text
+from faithfulness_plugin.results.tables import Table
 
 TITLE = "Faithfulness leaderboard"
 CONTROL = "augmentation"

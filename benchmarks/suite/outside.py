@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.benchmarks.note.trainer.rows import RowInputs
 from faithfulness_plugin.benchmarks.suite.schema import Trial, TrialRecord
-from faithfulness_plugin.toy.rows import RowInputs
 
 START_LIMIT = 300.0
 """Seconds that a process may take to import what it needs."""

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES
-from faithfulness_plugin.benchmarks.schema import Interval
-from faithfulness_plugin.benchmarks.statistics import RANGE
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import AtLayerL0, at_layer_l0
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import Scores, l0_of
 from faithfulness_plugin.benchmarks.suite.sizes import SIZES
-from faithfulness_plugin.benchmarks.tables import Table
 from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
+from faithfulness_plugin.results.intervals import RANGE
+from faithfulness_plugin.results.schema import Interval
+from faithfulness_plugin.results.tables import Table
 
 SHOWN = {
     "headline": "headline",

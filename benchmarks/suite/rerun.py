@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from faithfulness_plugin.benchmarks.agreement import TOLERANCE, Agreement, notes
 from faithfulness_plugin.benchmarks.methods.registry import MethodError
-from faithfulness_plugin.benchmarks.schema import Environment, ResultError
 from faithfulness_plugin.benchmarks.suite.run import method_spec, run_trials
 from faithfulness_plugin.benchmarks.suite.schema import SUITE_VERSION, SuiteResult, Trial, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import Scores
+from faithfulness_plugin.results.agreement import TOLERANCE, Agreement, notes
+from faithfulness_plugin.results.schema import Environment, ResultError
 
 
 def sample(result: SuiteResult, n: int | None) -> list[Trial]:

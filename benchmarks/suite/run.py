@@ -12,15 +12,15 @@ from faithfulness_plugin.benchmarks.methods.registry import (
     outside,
     source_digest,
 )
-from faithfulness_plugin.benchmarks.result_file import RESULT_FILENAME, begin_or_go_on
-from faithfulness_plugin.benchmarks.schema import Environment, write_text
 from faithfulness_plugin.benchmarks.suite.outside import run_outside
 from faithfulness_plugin.benchmarks.suite.schema import SEEDS, MethodSpec, SuiteResult, SuiteSpec, Trial, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import l0_of
 from faithfulness_plugin.benchmarks.suite.sizes import SIZES
 from faithfulness_plugin.benchmarks.suite.trials import cost, run_together
 from faithfulness_plugin.benchmarks.tasks.registry import task
-from faithfulness_plugin.benchmarks.workers import Backend, each_done
+from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
+from faithfulness_plugin.results.schema import Environment, write_text
+from faithfulness_plugin.results.workers import Backend, each_done
 
 
 def make_spec(

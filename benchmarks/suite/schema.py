@@ -6,9 +6,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.schema import Record, Result
 from faithfulness_plugin.benchmarks.suite.scores import Scores
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.results.schema import Record, Result
 
 SUITE_VERSION = 1
 """Of tasks, scores and baselines: numbers of different versions cannot be compared."""

@@ -8,11 +8,11 @@ from pydantic import Field
 from torch import Tensor
 
 from faithfulness_plugin import metrics
-from faithfulness_plugin.benchmarks.schema import Record
 from faithfulness_plugin.benchmarks.tasks.task import N_JACOBIAN, KeepsWhat, Mechanism, Task
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
-from faithfulness_plugin.layer import layer_jvp
-from faithfulness_plugin.probes import difference, gaussian
+from faithfulness_plugin.jacobian.probes import difference, gaussian
+from faithfulness_plugin.layers.derivatives import layer_jvp
+from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.exact_transcoder import exact_transcoder
 

@@ -6,13 +6,13 @@ from time import perf_counter
 from pydantic import ValidationError
 
 from faithfulness_plugin.benchmarks.methods.registry import baseline
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
+from faithfulness_plugin.benchmarks.note.trainer.program import Program
 from faithfulness_plugin.benchmarks.suite.schema import Trial, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import score
 from faithfulness_plugin.benchmarks.tasks.registry import task
-from faithfulness_plugin.benchmarks.threads import torch_threads
-from faithfulness_plugin.terminal import one_line
-from faithfulness_plugin.toy.ensemble import train_ensemble
-from faithfulness_plugin.toy.program import Program
+from faithfulness_plugin.cli.terminal import one_line
+from faithfulness_plugin.results.threads import torch_threads
 from faithfulness_plugin.transcoders.base import NonFiniteError
 
 

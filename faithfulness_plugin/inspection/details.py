@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from faithfulness_plugin.inspection.records import FeatureRecords, activations_at, rows_of
 from faithfulness_plugin.inspection.sample import Origins, RowSample
 from faithfulness_plugin.jacobian.active import dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_piece import linear_piece
-from faithfulness_plugin.layer import Layer, layer_jvp
+from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 
 BINS = 24
 BEFORE, AFTER = 15, 8

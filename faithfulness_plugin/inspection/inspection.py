@@ -8,7 +8,7 @@ from faithfulness_plugin.inspection.details import FeatureDetails, feature_detai
 from faithfulness_plugin.inspection.overview import Overview, overview
 from faithfulness_plugin.inspection.records import FeatureRecords, feature_records
 from faithfulness_plugin.inspection.sample import RowSample
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from faithfulness_plugin.inspection.records import FeatureRecords, activations_at
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.jacobian.exact import layer_jacobian
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit, CircuitProjection, circuit_projection
 from faithfulness_plugin.metrics.jacobian_error import JacobianError, jacobian_error
 from faithfulness_plugin.metrics.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from faithfulness_plugin.adapters.left_out import LeftOutCounts
 from faithfulness_plugin.inspection.near_duplicates import RowSketches, near_duplicates
-from faithfulness_plugin.layer import Layer, layer_output
+from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, concentration_of
+from faithfulness_plugin.store.left_out import LeftOutCounts
 
 GIB = 2**30
 MEMORY = 2.0

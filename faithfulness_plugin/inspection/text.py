@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from faithfulness_plugin.adapters.fill import rows_kept
-from faithfulness_plugin.adapters.hooked_layer import HookedLayer, Hooks
-from faithfulness_plugin.adapters.kept_rows import kept_rows
-from faithfulness_plugin.adapters.left_out import LeftOut
 from faithfulness_plugin.inspection.sample import MEMORY, Origins, RowSample, finished_sample, room_for
+from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.store.fill import rows_kept
+from faithfulness_plugin.store.kept_rows import kept_rows
+from faithfulness_plugin.store.left_out import LeftOut
 
 
 @torch.no_grad()

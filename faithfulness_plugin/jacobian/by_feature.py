@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.jacobian.gram import rank_one_products
-from faithfulness_plugin.jacobian.linear_piece import LinearPiece
+from faithfulness_plugin.jacobian.linear_region import LinearPiece
 
 
 @torch.no_grad()

@@ -6,8 +6,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_piece import LinearPiece, linear_piece, piece_of_activations
-from faithfulness_plugin.layer import forward_jvp, mismatch_explained, reverse_vjp
+from faithfulness_plugin.jacobian.linear_region import LinearPiece, linear_piece, piece_of_activations
+from faithfulness_plugin.layers.derivatives import forward_jvp, mismatch_explained, reverse_vjp
 
 
 @singledispatch

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.closed_form import transcoder_jvp
-from faithfulness_plugin.jacobian.linear_piece import linear_piece
-from faithfulness_plugin.layer import Layer, layer_jvp
+from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 
 
 def layer_jacobian(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out d_in"]:

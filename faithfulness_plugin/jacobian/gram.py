@@ -18,8 +18,8 @@ from torch import Tensor
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, sum_active
 from faithfulness_plugin.jacobian.exact import JacobianProducts
-from faithfulness_plugin.jacobian.layer_weights import LayerWeights
-from faithfulness_plugin.jacobian.linear_piece import LinearPiece, Weights
+from faithfulness_plugin.jacobian.linear_region import LinearPiece, Weights
+from faithfulness_plugin.layers.layer_weights import LayerWeights
 
 CHUNK = 2**23  # numbers in the largest temporary
 

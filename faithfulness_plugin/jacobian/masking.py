@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_piece import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_piece
 
 
 def gradient_masking_penalty(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
@@ -21,6 +21,6 @@ def gradient_masking_penalty(transcoder: nn.Module, x: Float[Tensor, "*batch d_i
     if piece is None:
         raise ValueError(
             f"the features of {type(transcoder).__name__} are not known: register its linear piece "
-            "(faithfulness_plugin.jacobian.linear_piece)"
+            "(faithfulness_plugin.jacobian.linear_region)"
         )
     return piece.masking()

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.closed_form import product_only, transcoder_jvp, transcoder_vjp
 from faithfulness_plugin.jacobian.exact import EXACT_PROBES
-from faithfulness_plugin.jacobian.linear_piece import LinearPiece
+from faithfulness_plugin.jacobian.linear_region import LinearPiece
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.jacobian.packed_rows import LayerSays
+from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES, Probe, gaussian
 from faithfulness_plugin.jacobian.secant import layer_secant, transcoder_secant
-from faithfulness_plugin.layer import Layer, layer_jvp, layer_output, layer_vjp
-from faithfulness_plugin.probes import ISOTROPIC, PROBES, Probe, gaussian
+from faithfulness_plugin.layers.derivatives import Layer, layer_jvp, layer_output, layer_vjp
 from faithfulness_plugin.seeds import derived_seed
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from math import inf
 from typing import Any
 
-from faithfulness_plugin.probes import ISOTROPIC, PROBES
+from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES
 
 ESTIMATORS = ("jvp", "vjp", "secant", "exact")
 

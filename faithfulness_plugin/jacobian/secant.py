@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_piece import LinearPiece, linear_piece
-from faithfulness_plugin.layer import Layer, bare, each_probe, mismatch_explained
+from faithfulness_plugin.jacobian.linear_region import LinearPiece, linear_piece
+from faithfulness_plugin.layers.derivatives import Layer, bare, each_probe, mismatch_explained
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_piece import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_piece
 from faithfulness_plugin.metrics.result import MetricResult
 
 

@@ -15,9 +15,9 @@ from faithfulness_plugin.jacobian.exact import (
     unit_probes,
 )
 from faithfulness_plugin.jacobian.gram import JacobianGram
-from faithfulness_plugin.jacobian.linear_piece import linear_piece
-from faithfulness_plugin.jacobian.mlp_weights import checked_mlp_weights
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.layers.derivatives import Layer
+from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.metrics.result import MetricResult
 
 

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithfulness_plugin.jacobian.exact import covariance_root, layer_jacobian
-from faithfulness_plugin.jacobian.mlp_weights import checked_mlp_weights
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.layers.derivatives import Layer
+from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.metrics.result import MetricResult, Transcoder
 
 AT_A_TIME = 16  # rows whose Jacobians are made as matrices

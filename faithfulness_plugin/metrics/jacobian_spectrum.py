@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.exact import layer_jacobian, transcoder_jacobian
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.result import MetricResult
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape
 
 

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.jacobian.probes import sphere
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.result import MetricResult
-from faithfulness_plugin.probes import sphere
 from faithfulness_plugin.seeds import derived_seed
 
 N_DIRECTIONS = 256

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.result import MetricResult, check_same_shape
 from faithfulness_plugin.rounding import beyond_rounding
 

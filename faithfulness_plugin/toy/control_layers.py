@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
+from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
-from faithfulness_plugin.toy.ensemble import train_ensemble
-from faithfulness_plugin.toy.member import ToyMember
 from faithfulness_plugin.toy.relu_network import ReluNetwork
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
 

@@ -17,7 +17,7 @@ from sae_lens.saes.sae import (
 from torch import Tensor, nn
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.linear_piece import (
+from faithfulness_plugin.jacobian.linear_region import (
     DensePiece,
     LinearPiece,
     SparsePiece,
@@ -27,7 +27,7 @@ from faithfulness_plugin.jacobian.linear_piece import (
 )
 from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianTargets
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
-from faithfulness_plugin.layer import Layer, layer_output
+from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
 from faithfulness_plugin.transcoders.skip import SkipInDecode
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures
-from faithfulness_plugin.jacobian.linear_piece import LinearPiece
+from faithfulness_plugin.jacobian.linear_region import LinearPiece
 from faithfulness_plugin.jacobian.secant import row_function
-from faithfulness_plugin.layer import Layer
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.transcoders.config import register_once
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from faithfulness_plugin.jacobian.linear_piece import add_skip
+from faithfulness_plugin.jacobian.linear_region import add_skip
 
 # Activations, to (the transcoder that made them, its input). Weak: both are let go with the activations.
 _INPUTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()

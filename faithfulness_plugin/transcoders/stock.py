@@ -4,7 +4,7 @@ and matched in closed form."""
 from sae_lens.saes.transcoder import JumpReLUTranscoder, Transcoder
 from torch import Tensor
 
-from faithfulness_plugin.jacobian.linear_piece import (
+from faithfulness_plugin.jacobian.linear_region import (
     DensePiece,
     LinearPiece,
     SignedPiece,

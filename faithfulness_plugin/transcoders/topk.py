@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_piece import DensePiece, SparsePiece, Weights
+from faithfulness_plugin.jacobian.linear_region import DensePiece, SparsePiece, Weights
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through

@@ -12,7 +12,7 @@ from oracles import jacobians_of_batch
 from torch import Tensor, nn
 
 from faithfulness_plugin import JacobianMatching, load_transcoder, metrics, transcoder_jvp, transcoder_vjp
-from faithfulness_plugin.jacobian.linear_piece import SparsePiece, linear_piece
+from faithfulness_plugin.jacobian.linear_region import SparsePiece, linear_piece
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 
 sparsify = pytest.importorskip("sparsify")

@@ -2,14 +2,13 @@
 
 import pytest
 
-from faithfulness_plugin.benchmarks.absolute_value.conditions import CONDITIONS, conditions
-from faithfulness_plugin.benchmarks.absolute_value.schema import (
+from faithfulness_plugin.benchmarks.note.absolute_value.conditions import CONDITIONS, conditions
+from faithfulness_plugin.benchmarks.note.absolute_value.schema import (
     AbsoluteValueResult,
     ConditionSummary,
     ExperimentConfig,
     RunMetrics,
 )
-from faithfulness_plugin.benchmarks.language_model.result import Trained, TrainResult
 from faithfulness_plugin.benchmarks.readme import LANGUAGE_MODEL, REAL_LAYERS, RESULT, RESULTS, SPEED, STORE_SPEED
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
     fvu,
@@ -22,9 +21,10 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.benchmarks.schema import read_result
-from faithfulness_plugin.benchmarks.speed.schema import SpeedResult
-from faithfulness_plugin.benchmarks.store_speed.schema import StoreSpeedResult
+from faithfulness_plugin.benchmarks.timing.speed.schema import SpeedResult
+from faithfulness_plugin.benchmarks.timing.store_speed.schema import StoreSpeedResult
+from faithfulness_plugin.language_model.result import Trained, TrainResult
+from faithfulness_plugin.results.schema import read_result
 
 MATCHED = ("jacobian", "jacobian_kink", "secant")
 

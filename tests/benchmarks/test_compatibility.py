@@ -6,7 +6,7 @@ import pytest
 from faithfulness_plugin.benchmarks.compatibility.report import table
 from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
 from faithfulness_plugin.benchmarks.readme import RESULTS
-from faithfulness_plugin.benchmarks.schema import read_result
+from faithfulness_plugin.results.schema import read_result
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "adapters" / "requirements"
 

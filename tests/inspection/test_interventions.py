@@ -14,7 +14,7 @@ from faithfulness_plugin import (
     StandardTrainingTranscoder,
     StandardTrainingTranscoderConfig,
 )
-from faithfulness_plugin.adapters.transformer_lens import layer_between, mlp_layer
+from faithfulness_plugin.adapters.transformer_lens.hooks import layer_between, mlp_layer
 from faithfulness_plugin.inspection.interventions import intervene
 
 D = tiny_models.D_MODEL

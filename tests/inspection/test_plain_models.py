@@ -8,11 +8,11 @@ import torch
 from fitted import fitted
 from torch import Tensor
 
-from faithfulness_plugin.adapters.any_model import hooks_of
-from faithfulness_plugin.adapters.replaced_layer import layer_of
-from faithfulness_plugin.adapters.sae_lens.evaluator import TranscoderEvaluator
 from faithfulness_plugin.inspection.interventions import intervene
 from faithfulness_plugin.inspection.text import text_sample
+from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
+from faithfulness_plugin.layers.any_model import hooks_of
+from faithfulness_plugin.layers.replaced_layer import layer_of
 
 PROMPTS = torch.randint(50, (40, 16), generator=torch.Generator().manual_seed(1))
 READ, WRITTEN = "blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"

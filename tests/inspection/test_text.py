@@ -2,9 +2,9 @@ import pytest
 import tiny_models
 import torch
 
-from faithfulness_plugin.adapters.left_out import LeftOut
-from faithfulness_plugin.adapters.transformer_lens import TransformerLensHooks, mlp_layer
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
 from faithfulness_plugin.inspection.text import text_sample
+from faithfulness_plugin.store.left_out import LeftOut
 
 
 @pytest.mark.exact("whole numbers and masks")

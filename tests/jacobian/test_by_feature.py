@@ -4,7 +4,7 @@ from oracles import ARCHITECTURES
 
 from faithfulness_plugin.jacobian.by_feature import jacobian_by_feature
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
-from faithfulness_plugin.jacobian.linear_piece import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_piece
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

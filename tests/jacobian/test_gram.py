@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from faithfulness_plugin import AbsNetwork
 from faithfulness_plugin.jacobian.exact import covariance_root
 from faithfulness_plugin.jacobian.gram import JacobianGram
-from faithfulness_plugin.jacobian.linear_piece import Weights, linear_piece
-from faithfulness_plugin.jacobian.mlp_weights import mlp_weights
+from faithfulness_plugin.jacobian.linear_region import Weights, linear_piece
+from faithfulness_plugin.layers.mlp_weights import mlp_weights
 
 ACTIVATIONS = {"relu": nn.ReLU(), "silu": nn.SiLU(), "gelu": nn.GELU(), "tanh": nn.Tanh()}
 

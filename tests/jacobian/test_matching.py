@@ -5,7 +5,7 @@ from oracles import ARCHITECTURES, DenseRelu, frobenius_error, jacobian_by_rows,
 
 from faithfulness_plugin import AbsNetwork, JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import ESTIMATORS
-from faithfulness_plugin.probes import DATA, ISOTROPIC, PROBES
+from faithfulness_plugin.jacobian.probes import DATA, ISOTROPIC, PROBES
 
 
 def rows(n: int = 8, d: int = 5) -> torch.Tensor:

@@ -12,13 +12,13 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
 from faithfulness_plugin import JacobianMatching, layer_jvp, train_transcoder
-from faithfulness_plugin.derivatives import DerivativeStore, StoredRows
 from faithfulness_plugin.jacobian.matching import JacobianTargets
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.jacobian.packed_rows import LayerSays, PackedRows
-from faithfulness_plugin.jacobian.rank_one import RankOneSum
 from faithfulness_plugin.jacobian.secant import layer_secant
-from faithfulness_plugin.layer import Layer, layer_vjp
+from faithfulness_plugin.layers.derivatives import Layer, layer_vjp
+from faithfulness_plugin.layers.rank_one import RankOneSum
+from faithfulness_plugin.store import DerivativeStore, StoredRows
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 CONFIGS: list[dict[str, Any]] = [

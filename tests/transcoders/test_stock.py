@@ -15,7 +15,7 @@ from sae_lens.saes.transcoder import (
 )
 
 from faithfulness_plugin import TopKTranscoder, gradient_masking_penalty, transcoder_jvp, transcoder_vjp
-from faithfulness_plugin.jacobian.linear_piece import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_piece
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
 STOCK: dict[str, tuple[Any, Any, dict[str, Any]]] = {

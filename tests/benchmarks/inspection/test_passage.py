@@ -11,10 +11,10 @@ from faithfulness_plugin.benchmarks.inspection.cost import measured
 from faithfulness_plugin.benchmarks.inspection.passage import Passage, complete_passage, open_passage
 from faithfulness_plugin.benchmarks.inspection.report import cost_table, passage_table
 from faithfulness_plugin.benchmarks.inspection.schema import Measured, PassageConfig
-from faithfulness_plugin.benchmarks.language_model.config import make_config
 from faithfulness_plugin.benchmarks.real_layers import experiment
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
-from faithfulness_plugin.cli import app
+from faithfulness_plugin.cli.app import app
+from faithfulness_plugin.language_model.config import make_config
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 COST = Measured(

@@ -9,8 +9,8 @@ from faithfulness_plugin.benchmarks.inspection import toy
 from faithfulness_plugin.benchmarks.inspection.report import curve, toy_table
 from faithfulness_plugin.benchmarks.inspection.schema import CONDITIONS, Scored, ToyScoresConfig, ToyScoresResult
 from faithfulness_plugin.benchmarks.inspection.toy import area_under_curve, complete_toy, open_toy, score_toys
-from faithfulness_plugin.benchmarks.schema import Environment, read_result
-from faithfulness_plugin.cli import app
+from faithfulness_plugin.cli.app import app
+from faithfulness_plugin.results.schema import Environment, read_result
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 SMALL = ToyScoresConfig(n_seeds=2, n_steps=40, n_rows=256)

@@ -6,9 +6,9 @@ import torch
 from faithfulness_plugin.benchmarks.methods.baselines import ARCHITECTURES, OBJECTIVES, Baseline
 from faithfulness_plugin.benchmarks.methods.method import Method
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
 from faithfulness_plugin.benchmarks.suite.outside import LayerInputs
 from faithfulness_plugin.benchmarks.tasks.registry import task
-from faithfulness_plugin.toy.ensemble import train_ensemble
 
 
 def test_five_architectures_with_and_without_skip_by_five_objectives():

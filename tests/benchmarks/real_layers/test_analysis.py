@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from real_layers import arm_record, result_of
 
-from faithfulness_plugin.benchmarks.held_out.schema import DIRECTIONS
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
     fvu,
     gain,
@@ -12,6 +11,7 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
     value,
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
+from faithfulness_plugin.measure.held_out_schema import DIRECTIONS
 
 PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
 GENERATOR = np.random.default_rng(0)

@@ -3,13 +3,16 @@ from itertools import product
 import pytest
 from pydantic import ValidationError
 
-from faithfulness_plugin.benchmarks.controls import NoiseAugmentedTopKTranscoderConfig, NoiseAugmentedTranscoderConfig
-from faithfulness_plugin.benchmarks.language_model.config import TrainConfigError, make_config
+from faithfulness_plugin.benchmarks.methods.controls import (
+    NoiseAugmentedTopKTranscoderConfig,
+    NoiseAugmentedTranscoderConfig,
+)
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.benchmarks.real_layers.sizes import SIZES
-from faithfulness_plugin.derivatives.index import Product
 from faithfulness_plugin.jacobian.matching_config import as_config
+from faithfulness_plugin.language_model.config import TrainConfigError, make_config
+from faithfulness_plugin.store.index import Product
 
 SMALL = {"blocks": [0, 1], "kinds": [{}], "arms": [{}], "stored_prompts": 9, "tokens": 600}
 PAIR = {"term": "secant", "probe": "pair", "coefficient": 0.3}

@@ -9,7 +9,7 @@ from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.report import page, write_report
 from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, overview, passages, tables
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdict, verdicts
-from faithfulness_plugin.benchmarks.schema import fingerprint
+from faithfulness_plugin.results.schema import fingerprint
 
 PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
 ISOTROPIC = Arm(term="jvp", probe="isotropic", coefficient=0.2)

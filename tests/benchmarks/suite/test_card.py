@@ -4,10 +4,10 @@ import small_suite
 from PIL import Image
 from small_suite import scores
 
-from faithfulness_plugin.benchmarks.card_page import CardError
-from faithfulness_plugin.benchmarks.schema import fingerprint
 from faithfulness_plugin.benchmarks.suite.card import card_figure, card_table, write_card
 from faithfulness_plugin.benchmarks.suite.report import failures, headlines, task_table
+from faithfulness_plugin.results.card_page import CardError
+from faithfulness_plugin.results.schema import fingerprint
 
 METHODS = {
     "a": lambda seed, s: scores(3 - 5 * s, 0.5 + seed / 100),

@@ -5,9 +5,9 @@ import pytest
 import small_suite
 from small_suite import scores
 
-from faithfulness_plugin.benchmarks.schema import CompareError
 from faithfulness_plugin.benchmarks.suite.compare import comparison, difference, entries
 from faithfulness_plugin.benchmarks.suite.schema import MethodSpec
+from faithfulness_plugin.results.schema import CompareError
 
 A = {"a": lambda seed, s: scores(3 - 5 * s, 0.5 + seed / 100)}
 B = {"b": lambda seed, s: scores(3 - 5 * s, 0.25 + seed / 100)}

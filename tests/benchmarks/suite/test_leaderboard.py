@@ -5,8 +5,8 @@ import small_suite
 from PIL import Image
 from small_suite import scores
 
-from faithfulness_plugin.benchmarks.schema import ResultError, fingerprint
 from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
+from faithfulness_plugin.results.schema import ResultError, fingerprint
 
 METHODS = {
     "topk-none": lambda seed, s: scores(3 - 5 * s, 0.2 + seed / 1000),

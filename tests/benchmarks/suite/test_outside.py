@@ -11,7 +11,7 @@ import pytest
 
 from faithfulness_plugin.benchmarks.suite.outside import run_outside
 from faithfulness_plugin.benchmarks.suite.schema import Trial
-from faithfulness_plugin.benchmarks.workers import each_done
+from faithfulness_plugin.results.workers import each_done
 
 
 @pytest.fixture(autouse=True)

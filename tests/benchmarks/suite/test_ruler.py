@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from faithfulness_plugin.benchmarks.methods.baselines import Baseline
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
 from faithfulness_plugin.benchmarks.suite.schema import Trial
 from faithfulness_plugin.benchmarks.suite.scores import Scores, l0_of, score
 from faithfulness_plugin.benchmarks.suite.trials import run_together
 from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
-from faithfulness_plugin.toy.ensemble import train_ensemble
 from faithfulness_plugin.toy.exact_transcoder import exact_transcoder
 
 ERRORS = ("jacobian_error", "response_error", "response_error_data", "fvu", "fvu_shifted", "l0_gap")

@@ -5,7 +5,6 @@ import hashlib
 import pytest
 
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES, MethodError, outside
-from faithfulness_plugin.benchmarks.schema import ResultError, read_result
 from faithfulness_plugin.benchmarks.suite.rerun import rerun, sample
 from faithfulness_plugin.benchmarks.suite.run import (
     complete,
@@ -18,6 +17,7 @@ from faithfulness_plugin.benchmarks.suite.run import (
 )
 from faithfulness_plugin.benchmarks.suite.schema import SEEDS, SuiteResult
 from faithfulness_plugin.benchmarks.suite.sizes import SIZES
+from faithfulness_plugin.results.schema import ResultError, read_result
 
 TINY = {"tasks": ["absolute_value", "two_hops"], "methods": ["topk-none", "relu_tanh-jvp"], "n_seeds": 2, "n_steps": 25}
 

@@ -17,7 +17,7 @@ from published_files import PUBLISHED, Published
 from typer.testing import CliRunner
 
 from faithfulness_plugin import load_transcoder
-from faithfulness_plugin.cli import app
+from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.transcoders.formats.rule import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")

@@ -1,0 +1,34 @@
+"""Modules that are given rows without a position dimension, seen as [batch, pos, d]."""
+
+from torch import Tensor
+
+from faithfulness_plugin.layers.hooked_layer import Hook, LayerError
+
+
+def by_position(name: str, hook: Hook, n_prompts: int, length: int | None) -> Hook:
+    """The hook for a module that may carry rows without a position dimension: OPT flattens [batch, pos, d] to
+    [batch * pos, d] around its MLPs, other models around shared experts and routers, and poolers keep one row a prompt.
+    The hook sees [batch, pos, d] and returns that; the module gets back rows in its own shape.
+
+    Args:
+        n_prompts, length: the model's inputs are [n_prompts, length]; length is None for inputs that are no tokens.
+
+    Raises:
+        LayerError: while the model runs, for a number of rows that are not those of the tokens.
+    """
+
+    def seen_by_position(activation: Tensor) -> Tensor | None:
+        if activation.ndim != 2 or not activation.is_floating_point():
+            return hook(activation)
+        n_rows, d = activation.shape
+        one_each, all_rows = n_rows == n_prompts, length is None or n_rows == n_prompts * length
+        if not one_each and (not all_rows or n_rows % n_prompts):
+            of = f"{n_prompts * length} tokens" if length is not None else f"{n_prompts} inputs"
+            raise LayerError(
+                f"{name} carries {n_rows} rows for {of}, only those that are routed to it, as it seems: choose hooks "
+                "around the whole MLP, with its router"
+            )
+        replaced = hook(activation.reshape(n_prompts, n_rows // n_prompts, d))
+        return None if replaced is None else replaced.reshape(n_rows, replaced.shape[-1])
+
+    return seen_by_position

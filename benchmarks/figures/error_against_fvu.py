@@ -1,0 +1,79 @@
+"""What is gained beside reconstruction: an error over FVU, with the line of unmatched transcoders and the floor."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from faithfulness_plugin.benchmarks.figures.curves import STYLES
+
+
+class Point(NamedTuple):
+    """Values, and the ends of the intervals around them."""
+
+    fvu: tuple[float, float, float]
+    error: tuple[float, float, float]
+
+
+class Plane(NamedTuple):
+    """One set of axes."""
+
+    title: str
+    points: Mapping[str, Point]
+    line: Sequence[tuple[float, float, str]]
+    """(FVU, error, label) of transcoders that match nothing, of other sparsity: the line to leave."""
+    floor: float
+    """The least error that the L0 allows."""
+
+
+def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
+    """One plane a layer; the arms have the styles of `curves_figure` in the same order."""
+    figure = Figure(figsize=(4.6 * len(planes) + 0.3, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(planes), squeeze=False)[0]
+    handles = {}
+    for ax, plane in zip(axes, planes, strict=True):
+        along = sorted(plane.line)
+        ax.plot([p[0] for p in along], [p[1] for p in along], color="0.55", linewidth=1, marker="x", zorder=1)
+        for fvu, error, label in along:
+            ax.annotate(
+                label, (fvu, error), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=7.5, color="0.35"
+            )
+        for i, (name, point) in enumerate(plane.points.items()):
+            color, _, marker = STYLES[i % len(STYLES)]
+            handles[name] = ax.errorbar(
+                point.fvu[0],
+                point.error[0],
+                xerr=_ends(point.fvu),
+                yerr=_ends(point.error),
+                color=color,
+                marker=marker,
+                markersize=6,
+                markerfacecolor=color if i < len(STYLES) else "white",
+                linestyle="none",
+                elinewidth=1,
+                zorder=3,
+            )
+        ax.axhline(plane.floor, color="0.2", linestyle=(0, (2, 2)), linewidth=1)
+        ax.annotate(
+            f"floor {plane.floor:.2f}", (1, plane.floor), xycoords=("axes fraction", "data"), xytext=(-3, 3),
+            textcoords="offset points", ha="right", fontsize=8, color="0.2",
+        )  # fmt: skip
+        ax.margins(x=0.12)
+        highest = max(error for _, error, _ in [*plane.line, *((0, p.error[2], "") for p in plane.points.values())])
+        ax.set_ylim(max(0.0, plane.floor - 0.08), highest + 0.07)
+        ax.set_title(plane.title, fontsize=10)
+        ax.set_xlabel("FVU", fontsize=9)
+        ax.set_ylabel(ylabel, fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.grid(color="0.92", zorder=0)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)), fontsize=9,
+        frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def _ends(of: tuple[float, float, float]) -> list[list[float]]:
+    mean, low, high = of
+    return [[max(0.0, mean - low)], [max(0.0, high - mean)]]

@@ -1,1 +1,0 @@
-"""Transcoders of a language model's layers, measured on prompts that they were not trained on."""

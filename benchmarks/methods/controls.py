@@ -1,0 +1,150 @@
+"""Controls: what a method must be held against before its effect is called its own."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
+from torch import Tensor
+from typing_extensions import override
+
+from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation
+from faithfulness_plugin.jacobian.packed_rows import PackedRows
+from faithfulness_plugin.jacobian.probes import ISOTROPIC, difference, gaussian
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once
+from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
+
+PLAIN = ("secant", False)
+"""The estimator, and whether it is central, of stored rows that bring outputs beside them."""
+
+
+@dataclass(kw_only=True)
+class NoiseAugmentationConfig(TrainingTranscoderConfig):
+    """The fields of the control, for any architecture."""
+
+    augmentation_kind: Literal["noise", "interpolation"] = "noise"
+    """"noise": at x + noise. "interpolation": at x + scale * (another row of the batch - x)."""
+    augmentation_coefficient: float = 1.0
+    """Weight of the outputs there, beside 1 for those at the inputs themselves."""
+    augmentation_scale: float = 0.5
+    """Of noise: its standard deviation, a multiple of the batch's rms coordinate, as `jitter` is. Of interpolation: how
+    far to the other row."""
+
+
+class NoiseAugmentation(TrainingTranscoder[Any]):
+    """Matches the layer's outputs at other points as well: with noise at those that jittered Jacobian matching sees,
+    with interpolation at those of a secant along differences; as many calls of the layer, but no derivative. What it
+    achieves, Jacobian matching cannot claim. Goes in front of an architecture's class."""
+
+    @override
+    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        return {**super().get_coefficients(), "augmentation": self.cfg.augmentation_coefficient}
+
+    @override
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        output = super().training_forward_pass(step_input)
+        moved, y = self._beside(step_input.sae_in)
+        mse = self.mse_loss_fn(self(moved), y).sum(-1).mean()
+        output.losses["augmentation_loss"] = step_input.coefficients["augmentation"] * mse
+        output.loss = torch.stack(list(output.losses.values())).sum()
+        self.check_finite(step_input, output)
+        return output
+
+    def _beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(other points, the layer's outputs there)."""
+        layer, scale = self.given_layer, self.cfg.augmentation_scale
+        if isinstance(layer, PackedRows):  # a secant was asked for at such points
+            says, product = layer.unpack(x), layer.product
+            kinds = ISOTROPIC if self.cfg.augmentation_kind == "noise" else ("difference",)
+            if product is None or says.v is None or says.Jv is None or (product.estimator, product.central) != PLAIN:
+                raise ValueError("augmentation needs outputs beside the rows: read them from the store with a secant")
+            if product.probe not in kinds or product.radius != scale:
+                raise ValueError(
+                    f"the rows bring {product.probe} secants of radius {product.radius}, and the control takes "
+                    f"{' or '.join(kinds)} of {scale}: read the rows with those"
+                )
+            return says.x + layer.step * says.v[0], self.as_target(says.x, says.y + layer.step * says.Jv[0])
+        generator = self.matching.generator(x.device)
+        if self.cfg.augmentation_kind == "noise":
+            moved = x + scale * x.square().mean().sqrt() * gaussian(x, 1, generator)[0]
+        else:
+            moved = x + scale * difference(x, 1, generator)[0]
+        return moved, self.target(moved)
+
+
+@dataclass(kw_only=True)
+class NoiseAugmentedTranscoderConfig(NoiseAugmentationConfig, StandardTrainingTranscoderConfig):
+    """Config of `NoiseAugmentedTranscoder`."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "faithful_noise_augmented_transcoder"
+
+
+class NoiseAugmentedTranscoder(NoiseAugmentation, StandardTrainingTranscoder):
+    """The control with the architecture `StandardTrainingTranscoder`."""
+
+
+@dataclass(kw_only=True)
+class NoiseAugmentedTopKTranscoderConfig(NoiseAugmentationConfig, TopKTrainingTranscoderConfig):
+    """Config of `NoiseAugmentedTopKTranscoder`."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "faithful_noise_augmented_topk_transcoder"
+
+
+class NoiseAugmentedTopKTranscoder(NoiseAugmentation, TopKTrainingTranscoder):
+    """The control with the architecture `TopKTrainingTranscoder`."""
+
+
+@dataclass(kw_only=True)
+class NoiseAugmentedBatchTopKTranscoderConfig(NoiseAugmentationConfig, BatchTopKTrainingTranscoderConfig):
+    """Config of `NoiseAugmentedBatchTopKTranscoder`."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "faithful_noise_augmented_batch_topk_transcoder"
+
+
+class NoiseAugmentedBatchTopKTranscoder(NoiseAugmentation, BatchTopKTrainingTranscoder):
+    """The control with the architecture `BatchTopKTrainingTranscoder`."""
+
+
+@dataclass(kw_only=True)
+class NoiseAugmentedJumpReLUTranscoderConfig(NoiseAugmentationConfig, JumpReLUTrainingTranscoderConfig):
+    """Config of `NoiseAugmentedJumpReLUTranscoder`."""
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "faithful_noise_augmented_jumprelu_transcoder"
+
+
+class NoiseAugmentedJumpReLUTranscoder(NoiseAugmentation, JumpReLUTrainingTranscoder):
+    """The control with the architecture `JumpReLUTrainingTranscoder`."""
+
+
+AUGMENTED: dict[type, tuple[type, type]] = {
+    StandardTrainingTranscoderConfig: (NoiseAugmentedTranscoderConfig, NoiseAugmentedTranscoder),
+    TopKTrainingTranscoderConfig: (NoiseAugmentedTopKTranscoderConfig, NoiseAugmentedTopKTranscoder),
+    BatchTopKTrainingTranscoderConfig: (NoiseAugmentedBatchTopKTranscoderConfig, NoiseAugmentedBatchTopKTranscoder),
+    JumpReLUTrainingTranscoderConfig: (NoiseAugmentedJumpReLUTranscoderConfig, NoiseAugmentedJumpReLUTranscoder),
+}
+"""Of each architecture's config the control's config and class."""
+
+for config_class, transcoder_class in AUGMENTED.values():
+    register_once(config_class.architecture(), transcoder_class, config_class)  # pyright: ignore
+
+
+def augmented(config: TrainingTranscoderConfig, augmentation: Augmentation) -> TrainingTranscoderConfig:
+    """The control's config with the same fields."""
+    fields = {f"augmentation_{name}": value for name, value in asdict(augmentation).items()}
+    return AUGMENTED[type(config)][0](**vars(config), **fields)

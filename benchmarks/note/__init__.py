@@ -1,0 +1,1 @@
+"""The note's experiments: the absolute-value network, scans, the audit, the results page."""

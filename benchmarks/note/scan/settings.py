@@ -1,0 +1,94 @@
+"""All that decides what one toy transcoder of a scan becomes."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from faithfulness_plugin.benchmarks.note.toy_problem import VALIDATION_SEED, LayerName, ToyProblem
+from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyMember
+from faithfulness_plugin.results.schema import Record
+from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
+
+EVALUATION_REPEAT = 0.05
+
+
+class Settings(Record):
+    """One transcoder of |x|, or of a control layer. Losses are per-row sums, averaged over the batch."""
+
+    layer: LayerName = Field(default="abs", description="what is replaced: see toy.control_layers")
+    n_neurons: int = Field(default=24, ge=1, description='layer "superposition": its ReLU neurons')
+    d_in: int = Field(default=16, ge=2, le=512, description="width of the layer")
+    d_sae: int = Field(default=64, ge=1, le=8192, description="features of the transcoder")
+    density: float = Field(default=0.1, gt=0, le=1, description="probability that a coordinate is not 0")
+    repeat_frac: float = Field(default=0.05, ge=0, lt=1, description="probability that a row is the point p")
+    n_ones: int = Field(default=3, ge=2, description="ones in p")
+    batch_size: int = Field(default=256, ge=2, description="rows a step")
+    n_steps: int = Field(default=4000, ge=1, description="optimizer steps")
+    lr: float = Field(default=3e-3, gt=0, description="Adam's rate; 2.5 % warm-up, decay over the last 30 %")
+    sparsity: Literal["tanh", "l1"] = Field(default="tanh", description="shape of the penalty")
+    sparsity_coefficient: float = Field(default=0.2, ge=0, description="its weight")
+    tanh_scale: float = Field(default=1.0, gt=0, description="its scale")
+    jacobian_coefficient: float = Field(default=0.0, ge=0, description="weight of the Jacobian term; 0: none")
+    jacobian_warm_up: float = Field(default=1 / 8, ge=0, le=1, description="share of the steps over which it grows")
+    estimator: Literal["jvp", "vjp", "secant", "exact"] = Field(default="jvp", description="how it is estimated")
+    probe: Literal["rademacher", "gaussian", "sphere", "pair", "difference"] = Field(
+        default="rademacher", description="along which directions"
+    )
+    n_probes: int = Field(default=1, ge=1, le=64, description="directions per row")
+    radius: float = Field(default=0.5, gt=0, description="the secant's step")
+    central: bool = Field(default=False, description="the secant from x - step v to x + step v")
+    jitter: float = Field(default=0.0, ge=0, description="noise on x before Jacobians are compared")
+    gate_bandwidth: float | None = Field(default=None, gt=0, description="straight-through gates")
+    gradient_masking_coefficient: float = Field(default=0.0, ge=0, description="weight of the gradient-masking penalty")
+    augmentation: Literal["noise", "interpolation"] | None = Field(
+        default=None, description="outputs matched at other points: the control"
+    )
+    augmentation_coefficient: float = Field(default=1.0, gt=0, description="its weight")
+    augmentation_scale: float = Field(default=0.5, gt=0, description="how far these points are")
+    seed: int = Field(default=0, ge=0, lt=2**62, description="of data, weights and probes")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Settings":
+        if self.n_ones > self.d_in:
+            raise ValueError(f"n_ones={self.n_ones} ones do not fit in d_in={self.d_in} coordinates")
+        if self.seed == VALIDATION_SEED:
+            raise ValueError(f"seed {VALIDATION_SEED} draws the validation rows: choose another")
+        self.member()  # what JacobianMatchingConfig and the rest have to say
+        return self
+
+    def member(self) -> ToyMember:
+        """As the ensemble takes it."""
+        jacobian = {
+            name: getattr(self, name)
+            for name in ("estimator", "probe", "n_probes", "radius", "central", "jitter", "gate_bandwidth", "seed")
+        }
+        config = StandardTrainingTranscoderConfig(
+            d_in=self.d_in,
+            d_sae=self.d_sae,
+            sparsity=self.sparsity,
+            sparsity_coefficient=self.sparsity_coefficient,
+            tanh_scale=self.tanh_scale,
+            jacobian=jacobian,
+            jacobian_coefficient=self.jacobian_coefficient,
+            jacobian_warm_up_steps=round(self.jacobian_warm_up * self.n_steps),
+            gradient_masking_coefficient=self.gradient_masking_coefficient,
+        )
+        augmentation = None
+        if self.augmentation is not None:
+            augmentation = Augmentation(self.augmentation, self.augmentation_coefficient, self.augmentation_scale)
+        return ToyMember(
+            transcoder=config,
+            seed=self.seed,
+            density=self.density,
+            repeat_frac=self.repeat_frac,
+            n_ones=self.n_ones,
+            batch_size=self.batch_size,
+            augmentation=augmentation,
+        )
+
+    def problem(self, n_validation: int, n_jacobian: int) -> ToyProblem:
+        """Layer and evaluation rows; where circuits are looked for, p is 5 % of them whatever training had."""
+        n_neurons = self.n_neurons if self.layer == "superposition" else 0
+        return ToyProblem(
+            self.d_in, self.density, EVALUATION_REPEAT, self.n_ones, n_validation, n_jacobian, self.layer, n_neurons
+        )

@@ -1,0 +1,148 @@
+"""A toy layer with its point, its circuits and its evaluation rows; and the metrics of a transcoder there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from faithfulness_plugin import metrics
+from faithfulness_plugin.metrics.circuit_projection import Circuit
+from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
+from faithfulness_plugin.results.schema import Record
+from faithfulness_plugin.toy.abs_network import AbsNetwork
+from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
+from faithfulness_plugin.toy.control_layers import memorizing_network, shuffled_network, superposition_network
+from faithfulness_plugin.toy.inputs import AbsInputs
+from faithfulness_plugin.toy.relu_network import ReluNetwork
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
+
+VALIDATION_SEED = 1_000_003
+EMERGED = 0.1
+"""m above this share of its maximum counts as memorization."""
+
+LayerName = Literal["abs", "memorizing", "shuffled", "superposition"]
+
+
+class RunMetrics(Record):
+    """Measured on clean rows unless said otherwise; definitions in faithfulness_plugin.metrics."""
+
+    m: float = Field(description="memorization at p")
+    m_fraction: float = Field(description="m as a fraction of its maximum")
+    fvu: float = Field(description="fraction of variance unexplained")
+    l0: float = Field(description="features with a > 0, per row")
+    effective_l0: float = Field(description="features that matter (1 % of the rms output norm), per row")
+    dead_fraction: float = Field(description="share of features that never fire")
+    validation_loss: float = Field(description="mean squared error per coordinate")
+    sparsity: float = Field(description="mean of tanh(5 a) over features and rows")
+    jacobian_error: float = Field(description="relative Jacobian error over columns with x != 0")
+    jacobian_cosine: float = Field(description="Jacobian cosine over columns with x != 0")
+    jacobian_error_data: float = Field(description="the same error in the data's directions")
+    off_diagonal_energy: float = Field(description="share of ||J_t||_F^2 off the diagonal, at p")
+    off_diagonal_norm: float = Field(description="Frobenius norm off the diagonal, at p")
+    recovered: int = Field(description="of the layer's circuits, those with a feature of their own; rows hold p")
+    precision: float = Field(description="recovered / live features")
+    circuit_cosine: float = Field(description="mean cosine of circuits and their matched features")
+
+
+class Projection(Record):
+    """Circuit projection of the live features, on rows that hold p. Rounded to 4 decimals."""
+
+    features: list[int] = Field(description="indices of the live features")
+    weights: list[list[float]] = Field(description="[circuit][feature]")
+    residual: list[float] = Field(description="[feature]")
+
+
+@dataclass(frozen=True)
+class ToyProblem:
+    """One layer and the rows that transcoders of it are measured on, of a seed of their own.
+
+    Layers: see `toy.abs_network` and `toy.control_layers`. At the kinks of |x| there is no derivative: Jacobians of
+    "abs", "memorizing" and "shuffled" are compared over the columns with x != 0."""
+
+    d_in: int
+    density: float
+    repeat_frac: float
+    n_ones: int
+    n_validation: int
+    n_jacobian: int
+    layer_name: LayerName = "abs"
+    n_neurons: int = 0
+
+    @cached_property
+    def layer(self) -> ReluNetwork:
+        if self.layer_name == "memorizing":
+            return memorizing_network(self.point)
+        if self.layer_name == "shuffled":
+            return shuffled_network(self.d_in)
+        if self.layer_name == "superposition":
+            return superposition_network(self.d_in, self.n_neurons, self.density)
+        return AbsNetwork(self.d_in)
+
+    @cached_property
+    def point(self) -> Tensor:
+        return self._inputs(0.0).point
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """[n_validation, d_in], without p."""
+        return next(self._inputs(0.0))
+
+    @cached_property
+    def repeated(self) -> Tensor:
+        """The same rows, with p in some."""
+        return next(self._inputs(self.repeat_frac))
+
+    @cached_property
+    def circuits(self) -> list[Circuit]:
+        """The layer's own that occur in these rows; of |x| under their formulas."""
+        own = abs_circuits(self.d_in) if self.layer_name == "abs" else self.layer.circuits()
+        return [circuit for circuit in own if circuit.activation(self.repeated).any()]
+
+    def _inputs(self, repeat_frac: float) -> AbsInputs:
+        return AbsInputs(self.d_in, self.density, repeat_frac, self.n_ones, self.n_validation, VALIDATION_SEED)
+
+    def measure(self, transcoder: TrainingTranscoder[Any]) -> RunMetrics:
+        """All metrics that every experiment reports."""
+        rows = self.clean[: self.n_jacobian]
+        columns = None if self.layer_name == "superposition" else rows != 0
+        memorization = metrics.memorization(transcoder, self.point, layer=self.layer)
+        jacobian = metrics.jacobian_error(transcoder, self.layer, rows, columns=columns)
+        off_diagonal = metrics.off_diagonal_energy(transcoder, self.point)
+        recovery = metrics.feature_recovery(transcoder, self.repeated, self.circuits)
+        return RunMetrics(
+            m=memorization.m,
+            m_fraction=memorization.fraction,
+            **metrics.reconstruction(transcoder, self.layer, self.clean).to_dict(),
+            jacobian_error=jacobian.relative_error,
+            jacobian_cosine=jacobian.cosine,
+            jacobian_error_data=jacobian.relative_error_data,
+            off_diagonal_energy=off_diagonal.energy,
+            off_diagonal_norm=off_diagonal.norm,
+            recovered=recovery.recovered,
+            precision=recovery.precision,
+            circuit_cosine=recovery.mean_cosine,
+        )
+
+    def project(self, transcoder: TrainingTranscoder[Any]) -> Projection:
+        """The live features over the layer's circuits and p's."""
+        circuits = [*self.circuits, datapoint_circuit(self.point)]
+        projection = metrics.circuit_projection(transcoder, self.repeated, circuits)
+        live = np.flatnonzero(projection.norms > LIVE_SHARE * projection.norms.max(initial=0.0))
+        return Projection(
+            features=live.tolist(),
+            weights=projection.weights[:, live].round(4).tolist(),
+            residual=projection.residual[live].round(4).tolist(),
+        )
+
+    def best_match(self, transcoder: TrainingTranscoder[Any], circuits: Sequence[Circuit]) -> list[float]:
+        """Per circuit the largest cosine of a feature's contribution with it, on rows that hold p."""
+        return [metrics.feature_recovery(transcoder, self.repeated, [circuit]).mean_cosine for circuit in circuits]
+
+
+def rounded(matrix: Tensor) -> list[Any]:
+    """As lists, to 4 decimals."""
+    return matrix.detach().double().numpy().round(4).tolist()

@@ -1,0 +1,101 @@
+"""One toy transcoder of an ensemble: all that decides what it becomes."""
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Literal
+
+from faithfulness_plugin.benchmarks.note.trainer.rows import RowInputs, RowSource
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.toy.inputs import AbsInputs
+from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoderConfig
+
+ToyConfig = (
+    StandardTrainingTranscoderConfig
+    | TopKTrainingTranscoderConfig
+    | BatchTopKTrainingTranscoderConfig
+    | JumpReLUTrainingTranscoderConfig
+)
+"""What an ensemble trains."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Outputs matched at other points as well, mean ||t(x') - f(x')||^2: values, no derivative."""
+
+    kind: Literal["noise", "interpolation"] = "noise"
+    """"noise": x' = x + scale * rms * gaussian, rms of the batch's coordinates. "interpolation": x' = x +
+    scale * (another row - x)."""
+    coefficient: float = 1.0
+    """Weight beside 1 for the outputs at x itself."""
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("noise", "interpolation"):
+            raise ValueError(f"augmentation {self.kind!r} is unknown: choose 'noise' or 'interpolation'")
+        for name in ("coefficient", "scale"):
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"the augmentation's {name}={getattr(self, name)} must be positive and finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyMember:
+    """A transcoder, the data that it is trained on, and its seed.
+
+    Trained alone, it is the config's training class whose weights were drawn after
+    `torch.manual_seed(derived_seed(seed, "weights"))`, trained on `inputs()` by `train_transcoder`. The probes' seed is
+    the config's own (`jacobian["seed"]`).
+
+    Raises:
+        ValueError: a config that the ensemble cannot train.
+    """
+
+    transcoder: ToyConfig
+    seed: int = 0
+    density: float = 1.0
+    repeat_frac: float = 0.0
+    n_ones: int = 3
+    batch_size: int = 256
+    rows: RowSource | None = None
+    """Other data than `AbsInputs`, in whose place density, repeat_frac and n_ones then mean nothing."""
+    augmentation: Augmentation | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        config: Any = self.transcoder
+        if not isinstance(config, ToyConfig):
+            raise ValueError(f"the ensemble does not train {config.architecture()}: use train_transcoder")
+        standard = isinstance(config, StandardTrainingTranscoderConfig)
+        untrained = {
+            "straight-through gates": self.matched and self.matching.gate_bandwidth is not None and not standard,
+            "jumprelu_ste_to_input": getattr(config, "jumprelu_ste_to_input", False),
+            "pre_act_loss_coefficient": getattr(config, "pre_act_loss_coefficient", None) is not None,
+            "a quadratic sparsity loss": getattr(config, "jumprelu_sparsity_loss_mode", None) == "quadratic",
+        }
+        for what, there in untrained.items():
+            if there:
+                raise ValueError(f"the ensemble trains {config.architecture()} without {what}: use train_transcoder")
+
+    @property
+    def matching(self) -> JacobianMatchingConfig:
+        """How Jacobians are matched, where they are."""
+        assert isinstance(self.transcoder.jacobian, JacobianMatchingConfig)  # since __post_init__
+        return self.transcoder.jacobian
+
+    @property
+    def matched(self) -> bool:
+        """Whether there is a Jacobian term."""
+        return self.transcoder.jacobian_coefficient > 0
+
+    def inputs(self, device: Any = "cpu") -> AbsInputs | RowInputs:
+        """The rows it is trained on, from the first."""
+        return (
+            self.abs_inputs(device) if self.rows is None else RowInputs(self.rows, self.batch_size, self.seed, device)
+        )
+
+    def abs_inputs(self, device: Any = "cpu") -> AbsInputs:
+        """The same where it has no rows of its own."""
+        return AbsInputs(
+            self.transcoder.d_in, self.density, self.repeat_frac, self.n_ones, self.batch_size, self.seed, device
+        )

@@ -1,0 +1,1 @@
+"""The command `faithfulness`, one file per command."""

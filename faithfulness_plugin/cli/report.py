@@ -1,0 +1,26 @@
+"""The command `faithfulness report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from faithfulness_plugin.cli.terminal import fail, say
+
+
+def report(
+    results: Annotated[Path, typer.Option(help="Folder with a result per preset")] = Path("benchmarks/results/toy"),
+    out: Annotated[Path | None, typer.Option(help="Folder for the page [default: that of the results]")] = None,
+) -> None:
+    """Write the results page: every experiment with its claim, what would refute it, figure, numbers and command.
+
+    Makes report.md with its figures, and report.html, the same in one file. Every number is read off the result files.
+    """
+    from faithfulness_plugin.benchmarks.note.page.page import write_page
+    from faithfulness_plugin.results.schema import ResultError
+
+    try:
+        written = write_page(results, out or results)
+    except ResultError as error:
+        fail(str(error), 2)
+    say("written: " + ", ".join(str(path) for path in written))

@@ -1,7 +1,0 @@
-"""Rows of a layer and its derivatives there, on disk: asked of the model once, trained on as often as one likes."""
-
-from faithfulness_plugin.derivatives.index import StoreError
-from faithfulness_plugin.derivatives.rows import StoredRows
-from faithfulness_plugin.derivatives.store import DerivativeStore
-
-__all__ = ["DerivativeStore", "StoreError", "StoredRows"]

@@ -1,0 +1,251 @@
+"""The linear piece of a transcoder at x: where its gates hold, t is affine, and all of its Jacobian is known."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property, singledispatch
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from typing_extensions import override
+
+from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
+from faithfulness_plugin.jacobian.foreign import adapter_imported
+from faithfulness_plugin.layers.derivatives import check_probe_shape
+
+
+class Weights(NamedTuple):
+    """SAELens's names and shapes."""
+
+    W_enc: Float[Tensor, "d_in d_sae"]
+    W_dec: Float[Tensor, "d_sae d_out"]
+    b_dec: Float[Tensor, " d_out"]
+    W_skip: Float[Tensor, "d_out d_in"] | None = None
+
+    @classmethod
+    def of(cls, module: Any) -> "Weights":
+        """The weights of a module that has them under these names."""
+        return cls(module.W_enc, module.W_dec, module.b_dec, getattr(module, "W_skip", None))
+
+    def add_skip(self, y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"]) -> Tensor:
+        """y + W_skip x, or y where there is no skip connection."""
+        return add_skip(y, x, self.W_skip)
+
+
+def add_skip(
+    y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], W_skip: Float[Tensor, "d_out d_in"] | None
+) -> Float[Tensor, "*batch d_out"]:
+    """y + W_skip x, or y where there is no skip connection."""
+    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T
+
+
+@dataclass(frozen=True)
+class LinearPiece(ABC):
+    """t(x + dx) = t(x) + W_dec (g * (W_enc dx)) + W_skip dx, with the gates g of x held fixed.
+
+    Exact wherever an activation passes the pre-activation of its active features through and is 0 elsewhere: ReLU,
+    JumpReLU, TopK, BatchTopK. Gradients go to W_enc, W_dec and W_skip; to b_enc and thresholds they are exactly zero,
+    for those act through the gates alone, unless the gates are straight-through (`gate_bandwidth`).
+    """
+
+    x: Float[Tensor, "*batch d_in"]
+    weights: Weights
+
+    @property
+    def trains_gates(self) -> bool:
+        """Whether the gates are straight-through."""
+        return False
+
+    @property
+    @abstractmethod
+    def feature_acts(self) -> Tensor:
+        """a(x), [..., d_sae], or its rows in torch's sparse layout."""
+
+    @abstractmethod
+    def decode(self) -> Float[Tensor, "*batch d_out"]:
+        """W_dec a(x) + b_dec."""
+
+    @abstractmethod
+    def through(
+        self, v: Float[Tensor, "*probes_batch d"], reads: Float[Tensor, "d_sae d"], writes: Float[Tensor, "d_sae e"]
+    ) -> Float[Tensor, "*probes_batch e"]:
+        """sum_i g_i <reads_i, v> writes_i."""
+
+    @abstractmethod
+    def sum_of_active(self, values: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
+        """sum_i 1[a_i > 0] values_i, over all rows."""
+
+    @abstractmethod
+    def active(self) -> ActiveFeatures:
+        """Which features are active, rows flattened."""
+
+    def output(self) -> Float[Tensor, "*batch d_out"]:
+        """t(x) = W_dec a(x) + b_dec + W_skip x."""
+        return self.weights.add_skip(self.decode(), self.x)
+
+    def jvp(self, v: Float[Tensor, "*probes_batch d_in"]) -> Float[Tensor, "*probes_batch d_out"]:
+        """J_t v = W_dec (g * (W_enc v)) + W_skip v. Raises ValueError for v that does not fit x."""
+        check_probe_shape(self.x.shape, v)
+        W_enc, W_dec, *_ = self.weights
+        v = v.to(W_enc.dtype)
+        return self.weights.add_skip(self.through(v, W_enc.T, W_dec), v)
+
+    def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
+        """J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u. Raises ValueError as `jvp`, for the output's shape."""
+        W_enc, W_dec, _, W_skip = self.weights
+        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)
+        u = u.to(W_enc.dtype)
+        JTu = self.through(u, W_dec, W_enc.T)
+        return JTu if W_skip is None else JTu + u @ W_skip
+
+    def masking(self) -> Float[Tensor, ""]:
+        """Mean over rows of sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i||."""
+        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)
+        return self.sum_of_active(slopes) / max(1, self.x[..., 0].numel())
+
+
+@dataclass(frozen=True)
+class DensePiece(LinearPiece):
+    """The piece of a transcoder whose activations are a matrix."""
+
+    acts: Float[Tensor, "*batch d_sae"]
+    hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
+    """The pre-activations, where they are at hand."""
+    straight_through: Float[Tensor, "*batch d_sae"] | None = None
+    """Gates that have a gradient; None for constants, 1[a > 0]."""
+
+    @property
+    def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
+        """[..., d_sae]."""
+        return self.acts > 0
+
+    @property
+    def gate(self) -> Bool[Tensor, "*batch d_sae"] | Float[Tensor, "*batch d_sae"]:
+        """[..., d_sae]."""
+        return self.is_active if self.straight_through is None else self.straight_through
+
+    @property
+    @override
+    def feature_acts(self) -> Tensor:
+        return self.acts
+
+    @override
+    def decode(self) -> Float[Tensor, "*batch d_out"]:
+        return self.acts @ self.weights.W_dec + self.weights.b_dec
+
+    @override
+    def through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
+        return ((v @ reads.T) * self.gate) @ writes
+
+    @property
+    @override
+    def trains_gates(self) -> bool:
+        return self.straight_through is not None
+
+    @override
+    def sum_of_active(self, values: Tensor) -> Tensor:
+        return (self.is_active.to(values.dtype) @ values).sum()
+
+    @override
+    def active(self) -> ActiveFeatures:
+        rows = self.is_active.reshape(-1, self.acts.shape[-1])
+        return ActiveFeatures.of_flat(rows.flatten().nonzero().squeeze(-1), *rows.shape)
+
+
+class SignedPiece(DensePiece):
+    """The piece of a transcoder whose active features may be negative: those are active that are not 0."""
+
+    @property
+    @override
+    def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
+        return self.acts != 0
+
+
+@dataclass(frozen=True)
+class SparsePiece(LinearPiece):
+    """The piece of a transcoder whose activations are stored for active features only: no product here has the size of
+    a [batch, d_sae] matrix, forward or backward.
+
+    W_enc is read by columns. Stored feature by feature (`W_enc.T` contiguous, as TopK transcoders here have it) it is
+    used as it is; otherwise it is copied at every use.
+    """
+
+    values: Float[Tensor, " entries"]
+    """a_i of each entry; entries that are 0 are not active."""
+    entries: ActiveFeatures
+    """Of the rows of x, flattened."""
+    hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
+    """The pre-activations, without a graph."""
+
+    @cached_property
+    def _coo(self) -> Tensor:
+        return self.entries.coo(self.values)
+
+    @property
+    @override
+    def feature_acts(self) -> Tensor:
+        return self._coo
+
+    @override
+    def decode(self) -> Float[Tensor, "*batch d_out"]:
+        _, W_dec, b_dec, _ = self.weights
+        return (sum_active(self.values, self.entries, W_dec.contiguous()) + b_dec).view(
+            *self.x.shape[:-1], W_dec.shape[1]
+        )
+
+    @override
+    def through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
+        gate, reads, writes = self.values > 0, reads.contiguous(), writes.contiguous()
+        each = v if v.ndim > self.x.ndim else v[None]
+        rows = [probe.reshape(self.entries.n_rows, v.shape[-1]) for probe in each]
+        products = [sum_active(dot_active(probe, self.entries, reads) * gate, self.entries, writes) for probe in rows]
+        return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])
+
+    @override
+    def sum_of_active(self, values: Tensor) -> Tensor:
+        return (values.index_select(0, self.entries.features) * (self.values > 0)).sum()
+
+    @override
+    def active(self) -> ActiveFeatures:
+        positions = self.entries.positions[self.values > 0].sort().values
+        return ActiveFeatures.of_flat(positions, self.entries.n_rows, self.entries.d_sae)
+
+
+@singledispatch
+def linear_piece(
+    transcoder: nn.Module,
+    x: Float[Tensor, "*batch d_in"],
+    *,
+    gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
+    gate_bandwidth: float | None = None,
+) -> LinearPiece | None:
+    """The transcoder's linear piece at x, or None for a class that is not known here.
+
+    The one thing that the closed forms need to know of an architecture. A class of your own joins them all (products,
+    exact Jacobians, gradient masking) with `linear_piece.register(MyTranscoder, my_function)`.
+
+    Args:
+        x: [..., d_in].
+        gate: feature activations [..., d_sae] of a forward pass already made at x, or its piece: nothing is encoded
+            again.
+        gate_bandwidth: makes the gates straight-through: constants forward, and backward as if 1[z > threshold] rose
+            linearly over an interval of this width around the threshold (SAELens's convention for JumpReLU). Needs the
+            pre-activations, so it takes no activations in `gate`.
+    """
+    if adapter_imported(type(transcoder)):
+        return linear_piece(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
+    return None
+
+
+def piece_of_activations(
+    gate: Tensor | LinearPiece, x: Tensor, weights: Weights, gate_bandwidth: float | None
+) -> LinearPiece:
+    """The piece that a forward pass already made at x has left: itself, or made of its activations. Raises ValueError
+    where a bandwidth asks for more than activations."""
+    if gate_bandwidth is not None and not (isinstance(gate, LinearPiece) and gate.trains_gates):
+        raise ValueError(
+            "straight-through gates need pre-activations, which activations and pieces with constant gates do not "
+            "hold: leave gate out, or pass a linear_piece made with the same gate_bandwidth"
+        )
+    return gate if isinstance(gate, LinearPiece) else DensePiece(x, weights, gate)

@@ -1,0 +1,246 @@
+"""What `faithfulness train` is told: model, text, layer, transcoder, estimator, budget."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from faithfulness_plugin.cli.terminal import one_line
+from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
+from faithfulness_plugin.nearest import nearest
+from faithfulness_plugin.results.schema import Record
+
+OFFLINE_MODEL = "smollm2"
+OFFLINE_TEXT = "speeches"
+MIXED = 0.5
+"""The share of the buffer that stays when it is refilled."""
+Architecture = Literal["topk", "batch_topk", "standard", "jumprelu"]
+
+
+class TrainConfigError(ValueError):
+    """Settings that cannot be used; the message says what to do."""
+
+
+T_CONFIG = TypeVar("T_CONFIG", bound=Record)
+
+
+class Arm(NamedTuple):
+    """One of the transcoders of a run."""
+
+    name: str
+    block: int
+    coefficient: float
+    seed: int
+
+
+class ModelSource(Record):
+    """Where the language model comes from."""
+
+    name: str = Field(
+        default=OFFLINE_MODEL,
+        description=f"a name on the Hugging Face hub, a folder, or {OFFLINE_MODEL}, which needs no hub",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class TextSource(Record):
+    """Where the text comes from."""
+
+    name: str = Field(
+        default=OFFLINE_TEXT, description=f"a dataset on the Hugging Face hub, or {OFFLINE_TEXT}, which needs no hub"
+    )
+    files: list[str] = Field(
+        default_factory=list, description="text files, or folders of .txt files, read in place of `name`"
+    )
+    subset: str | None = Field(default=None, description="of the dataset")
+    split: str = Field(default="train", description="of the dataset")
+    column: str = Field(default="text", description="of the dataset")
+    repeat: bool = Field(default=False, description="start again where the text ends before the budget is used up")
+
+
+class TrainConfig(Record):
+    """One run: a transcoder for every block, coefficient and seed, from one pass over the model."""
+
+    model: ModelSource = ModelSource()
+    text: TextSource = TextSource()
+    blocks: list[int] = Field(default=[10], min_length=1, description="whose MLPs are replaced")
+    architecture: Architecture = "topk"
+    transcoder: dict[str, Any] = Field(
+        default={"d_sae": 2304, "k": 32},
+        description="fields of the architecture's config: d_sae, k, skip, sparsity_coefficient and the like",
+    )
+    jacobian: dict[str, Any] = Field(
+        default={"probe": "difference"}, description="fields of JacobianMatchingConfig: estimator, probe and the like"
+    )
+    coefficients: list[float] = Field(
+        default=[0.0, 0.2], min_length=1, description="of the Jacobian term; 0 is the same without it"
+    )
+    tokens: int = Field(default=300_000, ge=1, description="that every transcoder is trained on")
+    batch_size: int = Field(default=512, ge=2, description="tokens a step")
+    lr: float = Field(default=4e-3, gt=0)
+    lr_warm_up_steps: int = Field(default=0, ge=0)
+    lr_decay_share: float = Field(
+        default=0.2, ge=0, le=1, description="of the steps, at the end, over which lr falls to 0"
+    )
+    context_size: int = Field(default=128, ge=2, description="tokens a prompt")
+    prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
+    buffer_prompts: int = Field(default=64, ge=1, description="prompts whose rows are shuffled together: memory")
+    held_out_prompts: int = Field(default=16, ge=1, description="for evaluation, never trained on")
+    evaluations: int = Field(default=1, ge=1, description="after equal parts of the training; one more before it")
+    checkpoints: int = Field(default=4, ge=0, description="on the way; an interrupted run leaves one anyway")
+    rows: RowSettings = Field(default=EVERY_ROW, exclude_if=lambda rows: rows == EVERY_ROW)
+    device: Literal["cpu", "cuda"] = "cpu"
+    prefetch: int = Field(default=0, ge=0, description="batches that a second thread makes ahead")
+    seed: int = Field(default=0, ge=0, lt=2**61, description="the first; of the prompts' order as well")
+    seeds: int = Field(default=1, ge=1, description="of weights and probes, all on the same rows")
+    wandb: bool = False
+
+    @field_validator("blocks", "coefficients")
+    @classmethod
+    def _once(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value stands there twice: leave one of them out")
+        return values
+
+    @field_validator("coefficients")
+    @classmethod
+    def _not_negative(cls, values: list[float]) -> list[float]:
+        if min(values) < 0:
+            raise ValueError(f"{min(values)} is negative: a coefficient is 0 or more")
+        return values
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainConfig":
+        require_rows(self.rows, self.context_size)
+        if self.buffer_rows < self.batch_size:
+            raise ValueError(
+                f"buffer_prompts x context_size = {self.buffer_rows} rows do not hold one batch "
+                f"of {self.batch_size}: raise buffer_prompts"
+            )
+        if self.tokens < self.batch_size:
+            raise ValueError(f"tokens={self.tokens} do not make one batch of {self.batch_size}: raise tokens")
+        self.transcoder_config(1, 1, self.coefficients[0])  # its own errors, now
+        return self
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps of each transcoder."""
+        return -(-self.tokens // self.batch_size)
+
+    @property
+    def held_out(self) -> int:
+        """Prompts that are held out, in whole passes."""
+        return -(-self.held_out_prompts // self.prompts_per_pass) * self.prompts_per_pass
+
+    @property
+    def buffer_rows(self) -> int:
+        """Rows that the buffer holds."""
+        return self.buffer_prompts * (self.context_size - self.rows.skip_first)
+
+    @property
+    def rows_needed(self) -> int:
+        """Tokens of text that go into the buffer by the end: some are never served."""
+        capacity = self.buffer_rows
+        served = max(1, int(capacity * (1 - MIXED)) // self.batch_size) * self.batch_size
+        rounds = -(-self.n_steps * self.batch_size // served)
+        return capacity + (rounds - 1) * served
+
+    def transcoder_config(self, d_in: int, d_out: int, coefficient: float, seed: int = 0) -> Any:
+        """Of one transcoder. Raises ValueError for fields that do not exist or do not fit."""
+        import faithfulness_plugin as plugin
+
+        config_class = {
+            "topk": plugin.TopKTrainingTranscoderConfig,
+            "batch_topk": plugin.BatchTopKTrainingTranscoderConfig,
+            "standard": plugin.StandardTrainingTranscoderConfig,
+            "jumprelu": plugin.JumpReLUTrainingTranscoderConfig,
+        }[self.architecture]
+        given_here = {"d_in", "d_out", "jacobian", "jacobian_coefficient", "device", "dtype", "metadata"}
+        types = {name: kind for name, kind in get_type_hints(config_class).items() if name not in given_here}
+        settings = {}
+        for name, value in self.transcoder.items():
+            if name not in types:
+                raise ValueError(f"transcoder: {_unknown(name, list(types))}")
+            try:
+                settings[name] = TypeAdapter(types[name]).validate_python(value)
+            except ValidationError as error:
+                raise ValueError(f"transcoder: {name}: {error.errors()[0]['msg']}") from error
+        if "d_sae" not in self.transcoder:
+            raise ValueError("transcoder: d_sae, the number of features, is missing")
+        return config_class(
+            d_in=d_in,
+            d_out=d_out,
+            jacobian={"seed": seed, **self.jacobian},
+            jacobian_coefficient=coefficient,
+            device=self.device,
+            **settings,
+        )
+
+    def arms(self) -> list[Arm]:
+        """Of every transcoder."""
+        seeds = range(self.seed, self.seed + self.seeds)
+        return [
+            Arm(f"block{block}_coefficient{_short(c)}" + f"_seed{seed}" * (self.seeds > 1), block, c, seed)
+            for block, c, seed in product(self.blocks, self.coefficients, seeds)
+        ]
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The settings in a YAML file. Raises TrainConfigError for a file that cannot be read, or settings that do not
+    fit."""
+    return make_config(read_settings(path), str(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Names and values in a YAML file. Raises TrainConfigError for a file that cannot be read, or holds none."""
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise TrainConfigError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    except (yaml.YAMLError, ValueError) as error:  # bytes that are no text, a date that is none
+        raise TrainConfigError(f"{path} is no YAML ({one_line(error)}{_place(error)})") from error
+    if settings is None:
+        settings = {}
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise TrainConfigError(f"{path} holds no settings by name: write lines such as `tokens: 300000`")
+    return settings
+
+
+def _place(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f", line {mark.line + 1}"
+
+
+def make_config(settings: dict[str, Any], where: str, config: type[T_CONFIG] = TrainConfig) -> T_CONFIG:
+    """Settings from their names and values. Raises TrainConfigError, with `where` they stand, for what does not fit."""
+    try:
+        return config(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            model: type[Record] = config
+            for part in first["loc"][:-1]:
+                model = (
+                    next(iter(_records(model.model_fields[part].annotation)), model) if isinstance(part, str) else model
+                )
+            raise TrainConfigError(f"{where}: {_unknown(name, list(model.model_fields))}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise TrainConfigError(f"{where}: {name + ': ' if name else ''}{message}") from error
+
+
+def _records(annotation: Any) -> list[type[Record]]:
+    """The records in a field's type, such as those of list[Record] or Record | None."""
+    inside = [record for part in get_args(annotation) for record in _records(part)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, Record) else inside
+
+
+def _short(number: float) -> str:
+    """All of its digits, and no ".0"."""
+    return repr(number).removesuffix(".0")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    return f"there is no setting {name}: {nearest(name.rsplit('.', 1)[-1], known)}"

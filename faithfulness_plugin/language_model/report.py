@@ -1,0 +1,78 @@
+"""The tables of a training run."""
+
+from itertools import product
+
+from faithfulness_plugin.language_model.result import Evaluation, StepCost, TrainResult
+from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+from faithfulness_plugin.results.intervals import FEW, RANGE, interval
+from faithfulness_plugin.results.markdown import interval_text, markdown_table
+
+COLUMNS = {
+    "FVU": "fvu",
+    "L0": "l0",
+    "dead": "dead_fraction",
+    "Jacobian error, data": "jacobian_error_data",
+    "cosine, data": "jacobian_cosine_data",
+    "Jacobian error, isotropic": "jacobian_error",
+    "cosine, isotropic": "jacobian_cosine",
+    "CE recovered": "ce_recovered",
+    "KL": "kl",
+}
+
+
+def evaluation_table(result: TrainResult) -> str:
+    """Every block and coefficient before and after: means over seeds with 95 % intervals."""
+    rows = []
+    for block, coefficient in product(result.config.blocks, result.config.coefficients):
+        arm = [t for t in result.transcoders if (t.block, t.coefficient) == (block, coefficient)]
+        for when, place in (("before", 0), ("after", -1)):
+            evaluations = [transcoder.evaluations[place] for transcoder in arm]
+            numbers = [_over_seeds(evaluations, name) for name in COLUMNS.values()]
+            rows.append([f"{block}", f"{coefficient:g}", when, *numbers])
+    return markdown_table(["block", "coefficient", "training", *COLUMNS], rows)
+
+
+def _over_seeds(evaluations: list[Evaluation], name: str) -> str:
+    values = [getattr(evaluation, name) for evaluation in evaluations]
+    if name == "ce_recovered" and any(undefined_ce_recovered(of.ce_zero, of.ce_clean) for of in evaluations):
+        return "-"  # results of before have a number there
+    return "-" if None in values else interval_text(interval(values), 3)
+
+
+def speed_table(result: TrainResult) -> str:
+    """Where the time goes; empty where it was not measured."""
+    if result.speed is None:
+        return ""
+
+    def row(label: str, cost: StepCost) -> list[str]:
+        parts = [f"{part:.0f}" for part in (cost.model, cost.layer, cost.transcoder)]
+        return [label, *parts, f"{cost.tokens_per_second:.0f}"]
+
+    rows = [row("without the term", result.speed.without), row("with it", result.speed.matched)]
+    header = ["microseconds a token", "model", "layer", "transcoder", "tokens a second"]
+    return markdown_table(header, rows)
+
+
+def tables(result: TrainResult) -> str:
+    """All that there is to show."""
+    config = result.config
+    size = ", ".join(f"{name} {value}" for name, value in config.transcoder.items())
+    seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
+    if config.seeds > 1:
+        seeds += f" (means, {RANGE if config.seeds < FEW else '95 % intervals over seeds'})"
+    held_out, counted = config.held_out * config.context_size, sorted({of.rows for of in result.rows})
+    count = f"{held_out:,}"
+    if counted:
+        count = f"{' to '.join(f'{n:,}' for n in dict.fromkeys([counted[0], counted[-1]]))} of {held_out:,}"
+    text = [
+        f"{result.model}: {config.architecture}, {size}, {config.tokens:,} tokens, {seeds}; measured on {count} "
+        "held-out tokens.",
+        evaluation_table(result),
+    ]
+    for block in config.blocks:
+        of = next((t.evaluations[-1] for t in result.transcoders if t.block == block), None)
+        if of is not None and (why := undefined_ce_recovered(of.ce_zero, of.ce_clean)):
+            text.append(f"Block {block}: {why}")
+    if result.speed is not None:
+        text += [speed_table(result), f"The term slows the run down by a factor of {result.speed.slow_down:.2f}."]
+    return "\n\n".join(text)

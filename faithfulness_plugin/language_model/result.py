@@ -1,0 +1,91 @@
+"""What `faithfulness train` writes."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from faithfulness_plugin.language_model.config import TrainConfig
+from faithfulness_plugin.language_model.rows import RowsRecord
+from faithfulness_plugin.results.schema import Record, Result
+
+
+class Evaluation(Record):
+    """A transcoder on the held-out prompts."""
+
+    name: str
+    step: int
+    tokens: int = Field(description="that it was trained on by then")
+    fvu: float
+    l0: float
+    dead_fraction: float
+    jacobian_error: float = Field(description="relative, isotropic")
+    jacobian_cosine: float
+    jacobian_error_data: float = Field(description="relative, in directions in which the inputs vary")
+    jacobian_cosine_data: float
+    ce: float = Field(description="nats a token, with the transcoder in the layer's place")
+    ce_clean: float
+    ce_zero: float = Field(description="with zeros in the layer's place")
+    ce_recovered: float | None
+    kl: float = Field(description="nats a token, of the model's next token from that with the transcoder")
+
+
+class Trained(Record):
+    """One transcoder."""
+
+    name: str
+    block: int
+    coefficient: float
+    seed: int
+    hook_in: str
+    hook_out: str
+    evaluations: list[Evaluation] = Field(description="the first before training, the last after it")
+
+
+class StepCost(Record):
+    """Where the time of training on one token goes, in microseconds: medians over rounds."""
+
+    model: float = Field(description="to make the layer's input")
+    layer: float = Field(description="its output, and with the term its derivative")
+    transcoder: float = Field(description="the rest of the training step")
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of a run of one such transcoder."""
+        return 1e6 / (self.model + self.layer + self.transcoder)
+
+
+class Speed(Record):
+    """A step with and without the Jacobian term, timed in turns."""
+
+    rounds: int
+    threads: int
+    without: StepCost
+    matched: StepCost
+
+    @property
+    def slow_down(self) -> float:
+        """Of the whole run, by the term."""
+        return self.without.tokens_per_second / self.matched.tokens_per_second
+
+
+class TrainResult(Result):
+    """One run."""
+
+    schema_version: Literal[1] = 1
+    model: str
+    config: TrainConfig
+    from_stores: bool = Field(default=False, description="trained from stores of derivatives, not from the model")
+    rows: list[RowsRecord] = Field(
+        default_factory=list, exclude_if=lambda rows: not rows, description="which held-out rows count, layer by layer"
+    )
+    transcoders: list[Trained] = Field(default_factory=list)
+    speed: Speed | None = Field(default=None, description="of the first transcoder with the term, if there is one")
+    peak_memory: int | None = Field(default=None, description="of the process, in bytes")
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        free: dict[str, Any] = {"text": {"repeat"}, "wandb": True, "checkpoints": True, "prefetch": True}
+        rows = self.config.rows.model_dump()
+        return {**self.config.model_dump(mode="json", exclude=free), "rows": rows, "from stores": self.from_stores}

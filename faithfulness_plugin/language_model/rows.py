@@ -1,0 +1,89 @@
+"""Settings that say which rows of a text count, and the record of what they came to."""
+
+from typing import Any
+
+from pydantic import Field
+
+from faithfulness_plugin.cli.terminal import say
+from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration
+from faithfulness_plugin.results.schema import Record
+from faithfulness_plugin.store.left_out import LeftOut, LeftOutCounts
+
+ADVICE = "--skip-first N or --exclude-norms-above FACTOR leaves such rows out"
+
+
+class RowSettings(Record):
+    """The rows of a text that are measured and trained on; the others are left to the layer."""
+
+    skip_first: int = Field(default=0, ge=0, description="the first positions of every prompt that are left out")
+    special_tokens: bool = Field(default=False, description="whether special tokens count; by default they do not")
+    norms_above: float | None = Field(
+        default=None,
+        gt=1,
+        description="leaves out rows whose input or output norm is above this factor times the median over the rows "
+        "that positions and tokens leave (of the held-out prompts; in a store, of its first shard)",
+    )
+
+    def left_out(self, tokenizer: Any) -> LeftOut:
+        """The rule for a model's tokens."""
+        from sae_lens.util import get_special_token_ids
+
+        special = () if self.special_tokens else tuple(int(token) for token in get_special_token_ids(tokenizer))
+        return LeftOut(special, self.skip_first, self.norms_above)
+
+    def per_prompt(self, context_size: int, tokenizer: Any) -> int:
+        """Rows that a prompt has at most: every prompt begins with a special token, where there is one."""
+        starts_special = tokenizer.bos_token_id is not None and not self.special_tokens
+        return context_size - max(self.skip_first, int(starts_special))
+
+    def flags(self) -> dict[str, Any]:
+        """The settings that are not the default ones."""
+        return self.model_dump(exclude_defaults=True)
+
+
+EVERY_ROW = RowSettings()
+"""All but those of special tokens."""
+
+
+def require_rows(rows: RowSettings, context_size: int) -> None:
+    """Raises ValueError where no position of a prompt counts."""
+    if rows.skip_first >= context_size - 1:
+        raise ValueError(
+            f"rows: skip_first={rows.skip_first} leaves too little of {context_size} positions: skip fewer, or raise "
+            "context_size"
+        )
+
+
+class RowsRecord(Record):
+    """The rows of held-out prompts that counted, for one layer."""
+
+    hook_in: str
+    tokens: int
+    rows: int = Field(description="tokens that counted")
+    positions: int = Field(description="tokens left out: at the first positions")
+    special: int = Field(description="special tokens, at later positions")
+    norms: int = Field(description="of extreme norm")
+    rows_for_half: float | None = Field(
+        description="the least share of the rows that makes more than half of the variance that FVU divides by; None "
+        "where the layer puts out the same everywhere"
+    )
+
+    @classmethod
+    def of(cls, hook_in: str, counts: LeftOutCounts, spread: VarianceConcentration | None) -> "RowsRecord":
+        return cls(
+            hook_in=hook_in,
+            tokens=counts.tokens,
+            rows=counts.rows,
+            positions=counts.positions,
+            special=counts.special,
+            norms=counts.norms,
+            rows_for_half=None if spread is None else spread.rows_for_half,
+        )
+
+
+def say_rows(where: str, counts: LeftOutCounts | None, spread: VarianceConcentration | None) -> None:
+    """A line on stderr about what was left out, and one where a few rows make most of the variance."""
+    if counts is not None:
+        say(f"{where}: {counts}")
+    if spread is not None and spread.warning:
+        say(f"warning: {where}: {spread.warning}; {ADVICE}")

@@ -1,0 +1,209 @@
+"""A layer, and a transcoder of it, on held-out prompts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.jacobian.exact import JacobianProducts
+from faithfulness_plugin.jacobian.probes import difference, pair, rademacher
+from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
+from faithfulness_plugin.language_model.rows import RowsRecord, say_rows
+from faithfulness_plugin.layers.derivatives import layer_output
+from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.measure.held_out_config import HeldOutConfig
+from faithfulness_plugin.measure.held_out_schema import (
+    DIRECTIONS,
+    ByPrompt,
+    Directions,
+    LayerRecord,
+    Measured,
+    PassageRecord,
+)
+from faithfulness_plugin.metrics.jacobian_error import ByDirections, jacobian_products
+from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
+from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
+from faithfulness_plugin.metrics.response import Answers, answers
+from faithfulness_plugin.metrics.variance_concentration import variance_concentration
+from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.store.fill import rows_at, rows_kept
+from faithfulness_plugin.store.kept_rows import kept_rows
+from faithfulness_plugin.store.left_out import LeftOut
+from faithfulness_plugin.transcoders.skip import output_of
+
+CARRIES = 0.01
+"""From which part of the passage's output on a feature is listed that is not the passage's own."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Inputs of a layer, with the prompt that each is from."""
+
+    x: Float[Tensor, "rows d_in"]
+    prompt: Int[Tensor, " rows"]
+    n_prompts: int
+
+    def by_prompt(self, values: Float[Tensor, " rows"]) -> ByPrompt:
+        """Sums, to six digits."""
+        sums = torch.zeros(self.n_prompts, dtype=torch.float64, device=values.device)
+        return [float(f"{v:.6g}") for v in sums.index_add(0, self.prompt, values.double()).tolist()]
+
+    def some(self, a_prompt: int) -> "Rows":
+        """So many of each prompt, evenly spread."""
+        places = [(self.prompt == prompt).nonzero().flatten() for prompt in range(self.n_prompts)]
+        taken = torch.cat([p[torch.linspace(0, len(p) - 1, min(a_prompt, len(p))).long()] for p in places])
+        return Rows(self.x[taken], self.prompt[taken], self.n_prompts)
+
+
+class HeldOut:
+    """One layer on the held-out prompts, and everything about it that no transcoder changes."""
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        layer: HookedLayer,
+        block: int,
+        tokens: Int[Tensor, "prompts pos"],
+        passage: Int[Tensor, "1 passage_pos"] | None,
+        config: HeldOutConfig,
+        exclude: Tensor | LeftOut,
+    ) -> None:
+        self.layer, self.block, self.config, name = layer, block, config, layer.hook_in
+        self.kept = kept_rows(hooks, layer, tokens, exclude, batch_size=config.prompts_per_pass)
+        each = zip(tokens, self.kept.mask, strict=True)
+        parts = [rows_kept(hooks, {name}, prompt[None], mask[None])[name] for prompt, mask in each]
+        prompt = torch.repeat_interleave(torch.tensor([len(rows) for rows in parts], device=parts[0].device))
+        self.rows = Rows(torch.cat(parts), prompt, len(parts))
+        self.passage = None if passage is None else rows_at(hooks, {name}, passage, self.kept.exclude)[name]
+        spliced = tokens[: config.spliced_prompts].to(hooks.device)
+        self.evaluator = TranscoderEvaluator(
+            hooks, {"t": layer}, spliced, exclude=self.kept.exclude, batch_size=config.prompts_per_pass
+        )
+
+    @cached_property
+    def outputs(self) -> Float[Tensor, "rows d_out"]:
+        """f at every row."""
+        return layer_output(self.layer, self.rows.x)
+
+    def said_rows(self) -> RowsRecord:
+        """Record which rows counted, say so, and warn where a few of them make most of the variance."""
+        varies = bool((self.outputs != self.outputs[0]).any())
+        spread = variance_concentration(self.outputs) if varies else None
+        say_rows(f"rows at {self.layer.hook_in}", self.kept.counts, spread)
+        return RowsRecord.of(self.layer.hook_in, self.kept.counts, spread)
+
+    @cached_property
+    def for_jacobians(self) -> Rows:
+        return self.rows.some(self.config.jacobian_rows)
+
+    @cached_property
+    def energies(self) -> JacobianEnergies:
+        """Without skip connection."""
+        return jacobian_energies(self.layer, self.for_jacobians.x, among=self.rows.x)
+
+    @cached_property
+    def for_responses(self) -> Rows:
+        return self.rows.some(self.config.response_rows)
+
+    @cached_property
+    def directions(self) -> Mapping[Directions, Float[Tensor, "rows d_in"]]:
+        """Of responses: the same for every transcoder. Isotropic ones are as long as the rms coordinate makes them."""
+        x = self.for_responses.x
+        generator = torch.Generator(x.device).manual_seed(derived_seed(self.config.seed, f"responses {self.block}"))
+        rms = x.square().mean().sqrt()
+        isotropic = rms * rademacher(x, 1, generator)[0]
+        return {"isotropic": isotropic, "data": pair(x, 1, generator)[0], "difference": difference(x, 1, generator)[0]}
+
+    @torch.no_grad()
+    def record(self, transcoder: Any) -> LayerRecord:
+        """The layer's own numbers (which any transcoder will do for)."""
+        y = self.outputs
+        products, answered = self._jacobians(transcoder), self._answers(transcoder)
+        entries = self.evaluator.spliced({"t": transcoder})["t"]
+        self._require_answers(products, answered)
+        return LayerRecord(
+            block=self.block,
+            hook_in=self.layer.hook_in,
+            hook_out=self.layer.hook_out,
+            variance=self.rows.by_prompt((y - y.mean(0)).square().sum(-1)),
+            jacobian={d: self.for_jacobians.by_prompt(_of(products, d).layer) for d in DIRECTIONS},
+            response={d: [self.for_responses.by_prompt(a.layer) for a in answered[d]] for d in DIRECTIONS},
+            ce_clean=cast(float, entries["ce_clean"]),
+            ce_zero=cast(float, entries["ce_zero"]),
+        )
+
+    def _require_answers(self, products: ByDirections, answered: Mapping[Directions, list[Answers]]) -> None:
+        """Raises ValueError for a layer to which errors cannot be relative."""
+        where, y = f"the layer from {self.layer.hook_in} to {self.layer.hook_out}", self.outputs
+        instead = "relative errors are undefined: choose another layer, or other text"
+        if not bool((y != y[0]).any()):
+            raise ValueError(f"{where} puts out the same at all {len(y):,} rows, so that {instead}")
+        for d in DIRECTIONS:
+            moves = {"derivative": [_of(products, d).layer], "answer to a step": [a.layer for a in answered[d]]}
+            for what, sizes in moves.items():
+                if not all(bool((of > 0).any()) for of in sizes):
+                    raise ValueError(f"{where} has no {what} beyond rounding in {d} directions at any row: {instead}")
+
+    @torch.no_grad()
+    def measure(self, transcoder: Any) -> Measured:
+        """A transcoder, in `eval` mode."""
+        fired, t = [], []
+        for rows in self.rows.x.split(1024):
+            feature_acts = transcoder.encode(rows)
+            fired.append(feature_acts > 0)
+            t.append(output_of(transcoder, rows, feature_acts))
+        acts = torch.cat(fired)
+        products, jacobians = self._jacobians(transcoder), self.for_jacobians
+        W_skip, at = getattr(transcoder, "W_skip", None), jacobians.x
+        energies = self.energies if W_skip is None else jacobian_energies(self.layer, at, W_skip, among=self.rows.x)
+        active = (transcoder.encode(at) > 0).sum(-1)
+        answered, by_prompt = self._answers(transcoder), self.for_responses.by_prompt
+        entries = self.evaluator.spliced({"t": transcoder})["t"]
+        return Measured(
+            error=self.rows.by_prompt((torch.cat(t) - self.outputs).square().sum(-1)),
+            l0=acts.sum(-1).float().mean().item(),
+            dead_fraction=(~acts.any(0)).float().mean().item(),
+            jacobian_error={d: jacobians.by_prompt(_of(products, d).squared_error) for d in DIRECTIONS},
+            jacobian_cosine={d: _mean_cosine(_of(products, d)) for d in DIRECTIONS},
+            floor={d: jacobians.by_prompt(energies.beyond(d, active)) for d in DIRECTIONS},
+            response_error={d: [by_prompt(a.squared_error) for a in answered[d]] for d in DIRECTIONS},
+            response_cosine={d: [_mean_cosine(a) for a in answered[d]] for d in DIRECTIONS},
+            ce=cast(float, entries["ce"]),
+            ce_recovered=entries["ce_recovered"],
+            kl=cast(float, entries["kl"]),
+            passage=None if self.passage is None else self._at_passage(transcoder, self.passage),
+        )
+
+    def _jacobians(self, transcoder: Any) -> ByDirections:
+        """At some rows, in directions in which all of them vary: from some alone a covariance would lack directions."""
+        return jacobian_products(transcoder, self.layer, self.for_jacobians.x, among=self.rows.x)
+
+    def _answers(self, transcoder: Any) -> dict[Directions, list[Answers]]:
+        x, distances = self.for_responses.x, self.config.distances
+        return {d: answers(transcoder, self.layer, x, v, distances) for d, v in self.directions.items()}
+
+    def _at_passage(self, transcoder: Any, passage: Tensor) -> PassageRecord:
+        found = passage_memorization(transcoder, self.layer, passage, self.rows.x)
+        of = enumerate(zip(found.carried, found.rate_elsewhere, strict=True))
+        listed = [i for i, (carried, rate) in of if abs(carried) >= CARRIES or rate <= RARE]
+        y, mean = self.layer(passage), self.outputs.mean(0)
+        return PassageRecord(
+            share=found.share,
+            own_features=found.own_features,
+            fvu=((transcoder(passage) - y).square().sum() / (y - mean).square().sum()).item(),
+            rate_elsewhere=[found.rate_elsewhere[i] for i in listed],
+            carried=[found.carried[i] for i in listed],
+        )
+
+
+def _of(products: ByDirections, directions: Directions) -> JacobianProducts:
+    return getattr(products, directions)
+
+
+def _mean_cosine(of: JacobianProducts | Answers) -> float:
+    """Over rows where the layer moves."""
+    return of.cosine[of.layer > 0].mean().item()

@@ -1,0 +1,159 @@
+"""Changes inside a language model, with and without a transcoder in the layer's place."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
+from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.measure.schema import ChangeKind, DeletionRecord, EffectRecord
+from faithfulness_plugin.metrics.deletion import SIZES, deletion
+from faithfulness_plugin.metrics.downstream import effect
+from faithfulness_plugin.metrics.next_token import cross_entropy
+from faithfulness_plugin.rounding import beyond_rounding
+from faithfulness_plugin.seeds import derived_seed
+
+HALF_WAY = 0.5
+
+
+class Interventions:
+    """On some prompts, at one token each that a transcoder stands for; the same for everything that is compared.
+
+    Args:
+        kept: the tokens that transcoders stand for.
+        features_of: the transcoder whose largest feature at that token is taken away, from the layer's output or from
+            that of whatever stands in its place.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        layer: HookedLayer,
+        tokens: Int[Tensor, "prompts pos"],
+        kept: Bool[Tensor, "prompts pos"],
+        features_of: Any,
+        *,
+        seed: int = 0,
+    ) -> None:
+        has = kept[:, :-1].any(1)  # the last token's effect would reach no prediction
+        self.hooks, self.layer, self.tokens, self.kept = hooks, layer, tokens[has], kept[has]
+        if not len(self.tokens):
+            raise ValueError("no prompt has a token to change: give longer prompts")
+        generator = torch.Generator().manual_seed(derived_seed(seed, "changed tokens"))
+        self.at = torch.tensor([_one_of(row[:-1], generator) for row in self.kept.cpu()], device=self.tokens.device)
+        self.each = torch.arange(len(self.tokens), device=self.tokens.device)
+        self.stages = stages_after(hooks, layer)
+        self.features_of = features_of
+        self._seed = seed
+
+    @torch.no_grad()
+    def effects(self, transcoder: Any) -> dict[ChangeKind, list[EffectRecord]]:
+        """Of both changes, after every block from the layer's own on."""
+        clean, clean_spliced = self._stages(None), self._stages(transcoder)
+        found: dict[ChangeKind, list[EffectRecord]] = {}
+        changes: dict[ChangeKind, dict[str, Change]] = {
+            "input": {"of_input": self._half_way},
+            "feature": {"of_output": self._without_the_feature()},
+        }
+        for kind, change in changes.items():
+            changed, changed_spliced = self._stages(None, **change), self._stages(transcoder, **change)
+            found[kind] = []
+            for stage in self.stages:
+                if not beyond_rounding(clean[stage], changed[stage]).any():  # a feature that is active at none of these
+                    found[kind].append(EffectRecord(stage=stage, error=None, cosine=None))
+                    continue
+                of = effect(clean[stage], changed[stage], clean_spliced[stage], changed_spliced[stage])
+                found[kind].append(EffectRecord(stage=stage, error=of.error, cosine=of.cosine))
+        return found
+
+    def _stages(self, transcoder: Any, **change: Any) -> dict[str, Tensor]:
+        seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, stages=self.stages, **change)
+        return dict(seen.stages)
+
+    def _half_way(self, x: Float[Tensor, "prompts pos d_in"]) -> Tensor:
+        """At each prompt's token, half-way to that of the prompt before."""
+        there = x[self.each, self.at]
+        changed = x.clone()
+        changed[self.each, self.at] = there + HALF_WAY * (there.roll(1, 0) - there)
+        return changed
+
+    def _without_the_feature(self) -> Change:
+        seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, self.features_of)
+        assert seen.acts is not None
+        acts = seen.acts[self.each, self.at]
+        W_dec = self.features_of.W_dec
+        largest = (acts * W_dec.norm(dim=-1)).argmax(-1)
+        written = acts.gather(-1, largest[:, None]) * W_dec[largest]
+
+        def change(y: Tensor) -> Tensor:
+            changed = y.clone()
+            changed[self.each, self.at] -= written.to(y.dtype)
+            return changed
+
+        return change
+
+    def deletion(self, transcoder: Any, sizes: Sequence[int] = SIZES) -> DeletionRecord | None:
+        """The curve of the transcoder's active features, one at one token, ranked by a * ds/da (s: the log-probability
+        of each prompt's last token); None where none is active, or all of them change no answer."""
+        acts, attributions = self._attributions(transcoder)
+        active = acts.flatten(1) > 0
+        counts = active.sum(1)
+        sizes = [m for m in sizes if m <= counts.min()]
+        if not sizes:
+            return None
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, "features at random"))
+        noise = torch.rand(active.shape, generator=generator).to(active.device)
+        minus = torch.finfo(torch.float32).min
+        ranked = torch.where(active, attributions.flatten(1).float(), minus).argsort(1, descending=True)
+        drawn = torch.where(active, noise, minus).argsort(1, descending=True)
+        whole, empty = self._score(transcoder, lambda a: a), self._score(transcoder, torch.zeros_like)
+        if not beyond_rounding(whole, empty).any():
+            return None
+        return DeletionRecord(
+            **deletion(
+                whole,
+                empty,
+                torch.stack([self._score(transcoder, _without(ranked[:, :m])) for m in sizes]),
+                torch.stack([self._score(transcoder, _without(drawn[:, :m])) for m in sizes]),
+                sizes,
+            ).to_dict()
+        )
+
+    def _attributions(self, transcoder: Any) -> tuple[Tensor, Tensor]:
+        leaves: list[Tensor] = []
+
+        def as_leaf(acts: Tensor) -> Tensor:
+            leaves.append((acts.detach() * self.kept[..., None]).requires_grad_())
+            return leaves[0]
+
+        with torch.enable_grad():
+            logits = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, of_acts=as_leaf).logits
+            score = -cross_entropy(logits, self.tokens)[:, -1].sum()
+            (gradient,) = torch.autograd.grad(score, leaves[0])
+        acts = leaves[0].detach()
+        return acts, acts * gradient
+
+    @torch.no_grad()
+    def _score(self, transcoder: Any, change: Change) -> Float[Tensor, " prompts"]:
+        seen = run_spliced(
+            self.hooks,
+            self.layer,
+            self.tokens,
+            self.kept,
+            transcoder,
+            of_acts=lambda a: change(a * self.kept[..., None]),
+        )
+        return -cross_entropy(seen.logits, self.tokens)[:, -1]
+
+
+def _without(places: Int[Tensor, "prompts m"]) -> Change:
+    """Zero at these places of the flattened activations."""
+    return lambda acts: acts.flatten(1).scatter(1, places, 0.0).view_as(acts)
+
+
+def _one_of(row: Bool[Tensor, " pos"], generator: torch.Generator) -> int:
+    places = row.nonzero().flatten()
+    return int(places[torch.randint(len(places), (1,), generator=generator)])

@@ -1,0 +1,238 @@
+"""How well a transcoder maps every tensor of a block to every later one, ranked."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
+from faithfulness_plugin.layers.hooked_layer import Hooks, Tokens
+from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
+
+CLEARLY = 0.5
+"""A pair is clearly not the one that a transcoder was trained on where its FVU is above this, the best pair's below it,
+and less than half of it."""
+AS_EQUAL = 1e-6
+"""Tensors that differ by less, relative to their size, are one tensor under several names."""
+
+
+@dataclass(frozen=True)
+class RankedPair:
+    """A transcoder on one pair of tensors."""
+
+    hook_in: tuple[str, ...]
+    """The names of the tensor that is read, the shortest first."""
+    hook_out: tuple[str, ...]
+    """The names of the tensor that is compared with what the transcoder writes."""
+    fvu: float
+    """||t(x) - y||^2 / ||y - E y||^2."""
+    l0: float
+    """Active features a row."""
+    norm_in: float
+    """E||x||."""
+    norm_out: float
+    """E||y||."""
+    compared: bool = False
+    """Whether it is the pair that the file declares, or that was asked for."""
+    spread: VarianceConcentration | None = None
+    """How the variance of y is spread over rows."""
+
+    @property
+    def autoencoder(self) -> bool:
+        """Whether the two are one tensor."""
+        return self.hook_in == self.hook_out
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All pairs, the lowest FVU first."""
+
+    pairs: tuple[RankedPair, ...]
+    n_rows: int
+    """How many rows were looked at; all pairs share them."""
+    of_autoencoder: bool
+    """Whether it was read as an autoencoder."""
+
+    @property
+    def best(self) -> RankedPair:
+        """The pair of the lowest FVU."""
+        return self.pairs[0]
+
+    @property
+    def compared(self) -> RankedPair | None:
+        """The declared pair."""
+        return next((pair for pair in self.pairs if pair.compared), None)
+
+    @property
+    def clearly_another(self) -> bool:
+        """Whether the declared pair is clearly not the one that the transcoder was trained on."""
+        declared, best = self.compared, self.best
+        return declared is not None and best.fvu < CLEARLY < declared.fvu and best.fvu < declared.fvu / 2
+
+    def warning(self) -> str | None:
+        """One line for a declared pair that is clearly not the best, and what to pass instead; None for any other."""
+        if not self.clearly_another:
+            return None
+        declared, best = self.compared, self.best
+        assert declared is not None
+        return (
+            f"at the tensors that it is measured between, {declared.hook_in[0]} and {declared.hook_out[0]}, the "
+            f"transcoder's FVU is {declared.fvu:.3g}; at {best.hook_in[0]} and {best.hook_out[0]} it is "
+            f"{best.fvu:.3g}. {what_to_pass(best, of_autoencoder=self.of_autoencoder)}"
+        )
+
+
+def what_to_pass(pair: RankedPair, *, of_autoencoder: bool) -> str:
+    """The options that choose a pair, for what was read as an autoencoder or not."""
+    if pair.autoencoder and of_autoencoder:
+        return f"Pass --hook-in {pair.hook_in[0]} --hooks-anyway to measure it there"
+    if pair.autoencoder:
+        return f"It looks like an autoencoder of {pair.hook_in[0]}: pass --autoencoder, if it is one"
+    return f"Pass --hook-in {pair.hook_in[0]} --hook-out {pair.hook_out[0]} --hooks-anyway to measure it there"
+
+
+@torch.no_grad()
+def ranked_pairs(
+    hooks: Hooks,
+    transcoder: Any,
+    tokens: Tokens,
+    blocks: Sequence[Sequence[str]],
+    *,
+    compared: tuple[str, str] | None = None,
+    kept: Bool[Tensor, "batch pos"] | None = None,
+    norms_above: float | None = None,
+) -> Ranking:
+    """Runs the model once, and the transcoder once on every distinct tensor that is as wide as its input.
+
+    Args:
+        tokens: [batch, pos], a few prompts.
+        blocks: names of tensors; pairs are made within each list, of one tensor and those that are passed after it.
+        compared: names of the declared pair.
+        kept: which tokens are looked at; all by default.
+        norms_above: leaves out rows whose norm is above this factor times the median at any tensor that is as wide as
+            the transcoder's input or output: so all pairs share their rows.
+
+    Raises ValueError where no tensors have the transcoder's widths, no row is left, or they hold NaN or Inf.
+    """
+    named = {name for names in blocks for name in names} | set(compared or ())
+    passed: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def look(activation: Tensor) -> None:
+            if name not in passed and activation.ndim == 3:
+                rows = activation if kept is None else activation[kept.to(activation.device)]
+                passed[name] = rows.flatten(0, -2).clone()
+
+        return look
+
+    hooks.visit(tokens, {name: keep(name) for name in sorted(named)})
+    d_in, d_out = transcoder.W_enc.shape[0], transcoder.W_dec.shape[1]
+    passed = _finite_and_usual({n: x for n, x in passed.items() if x.shape[1] in (d_in, d_out)}, norms_above)
+    groups = [_grouped({n: passed[n] for n in passed if n in names}) for names in blocks]
+    if compared is not None and all(name in passed for name in compared):
+        groups.append(_grouped({name: passed[name] for name in passed if name in compared}))
+    measured: dict[int, tuple[Tensor, float]] = {}
+    spreads: dict[int, VarianceConcentration] = {}
+    found: list[RankedPair] = []
+    for last, group in enumerate(groups):
+        alone = compared is not None and last == len(blocks)  # the declared pair, across blocks or in the wrong order
+        if alone and any(pair.compared for pair in found):
+            continue
+        for i, (names_in, x) in enumerate(group):
+            if x.shape[1] != d_in:
+                continue
+            t, l0 = measured.get(id(x)) or measured.setdefault(id(x), _of(transcoder, x))
+            for names_out, y in group if alone else group[i:]:
+                is_compared = compared is not None and compared[0] in names_in and compared[1] in names_out
+                variance = (y.double() - y.double().mean(0)).square().sum()
+                if y.shape[1] != d_out or not variance > 0 or (alone and not is_compared):
+                    continue
+                fvu = ((t - y.double()).square().sum() / variance).item()
+                norms = (rows.double().norm(dim=-1).mean().item() for rows in (x, y))
+                spread = spreads.get(id(y)) or spreads.setdefault(id(y), variance_concentration(y))
+                found.append(RankedPair(names_in, names_out, fvu, l0, *norms, compared=is_compared, spread=spread))
+    if not found:
+        raise ValueError(
+            f"no two tensors there are {d_in} and {d_out} wide, as the transcoder is: is it one of this model?"
+        )
+    n_rows = len(next(iter(passed.values())))
+    of_autoencoder = declared_hooks(transcoder).autoencoder
+    ranked = sorted(found, key=lambda pair: (isnan(pair.fvu), pair.fvu))
+    return Ranking(tuple(ranked), n_rows, of_autoencoder)
+
+
+def mismatch_warning(
+    hooks: Hooks,
+    transcoder: Any,
+    tokens: Tokens,
+    layer: Any,
+    kept: Bool[Tensor, "batch pos"] | None = None,
+    n_prompts: int = 4,
+) -> str | None:
+    """One line where a transcoder is clearly not one of the layer that it is measured at; None where it may be, or
+    where the tensors of the layer's block cannot be compared.
+
+    Args:
+        layer: with `hook_in` and `hook_out`.
+        n_prompts: how many of the prompts are looked at.
+    """
+    block, pair = block_of(layer.hook_in), (layer.hook_in, layer.hook_out)
+    if block is None:
+        return None
+    try:
+        names = [*dict.fromkeys([*hooks.block_tensors(block), *(name for name in pair if block_of(name) == block)])]
+        some = None if kept is None else kept[:n_prompts]
+        return ranked_pairs(hooks, transcoder, tokens[:n_prompts], [names], compared=pair, kept=some).warning()
+    except ValueError:
+        return None
+
+
+def _of(transcoder: Any, x: Float[Tensor, "rows d_in"]) -> tuple[Tensor, float]:
+    """t(x), and its features that are active on a row."""
+    rows = x.to(transcoder.W_enc)
+    return transcoder(rows).to(x.device).double(), (transcoder.encode(rows) > 0).sum(-1).double().mean().item()
+
+
+def _finite_and_usual(passed: dict[str, Tensor], norms_above: float | None) -> dict[str, Tensor]:
+    """The rows whose norms are usual at all of these tensors."""
+    for name, rows in passed.items():
+        if not rows.isfinite().all():
+            raise ValueError(f"there is NaN or Inf at {name} of the model: check the model and its dtype")
+    if not passed or norms_above is None:
+        return passed
+    norms = torch.stack([rows.double().norm(dim=-1) for rows in passed.values()])
+    usual = (norms <= norms_above * norms.median(-1, keepdim=True).values).all(0)
+    if not usual.any():
+        raise ValueError(f"no row is left whose norm is usual at every tensor (norms_above={norms_above}): raise it")
+    return {name: rows[usual] for name, rows in passed.items()}
+
+
+def _grouped(passed: dict[str, Tensor]) -> list[tuple[tuple[str, ...], Tensor]]:
+    """Distinct tensors with all their names, in the order in which the model passes them."""
+    groups: list[tuple[list[str], Tensor]] = []
+    for name, rows in passed.items():
+        same = next((names for names, other in groups if _as_equal(rows, other)), None)
+        if same is None:
+            groups.append(([name], rows))
+        else:
+            same.append(name)
+    return [
+        (tuple(sorted(names, key=lambda name: (block_of(name) is None, len(name), name))), x) for names, x in groups
+    ]
+
+
+def _as_equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    one, other = one.double(), other.double()
+    return bool((one - other).norm() <= AS_EQUAL * other.norm())
+
+
+def near_the_mlp(names: Sequence[str]) -> Iterator[str]:
+    """Return those of a block's tensors that stand around its MLP, for a search through all blocks."""
+    ends = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in", "mlp.hook_out", "hook_mlp_out")
+    yield from (name for name in names if name.endswith(ends))

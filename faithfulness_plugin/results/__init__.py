@@ -1,0 +1,1 @@
+"""The result schema, intervals, open-or-resume, and tables of every experiment."""

@@ -1,0 +1,62 @@
+"""Tables as people use them: on a terminal, in Markdown, in LaTeX, and as CSV."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from faithfulness_plugin.results.markdown import interval_text, markdown_table
+from faithfulness_plugin.results.schema import Interval
+
+Format = Literal["markdown", "latex", "csv"]
+FORMATS: tuple[Format, ...] = ("markdown", "latex", "csv")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Words and intervals; a cell that is not there is None, or says why."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Interval | None]]
+    caption: str
+    digits: int = 3
+
+    def render(self, form: Format) -> str:
+        """CSV has each interval's mean, bounds and number in columns of their own, and of fewer than 5 values the least
+        and the largest in place of the bounds; LaTeX is booktabs."""
+        if form == "csv":
+            return self._csv()
+        cells = [["—" if cell is None else self._text(cell) for cell in row] for row in self.rows]
+        if form == "markdown":
+            return f"{markdown_table(self.header, cells)}\n\n{self.caption}\n"
+        frame = pd.DataFrame([[_tex(cell) for cell in row] for row in cells], columns=[_tex(h) for h in self.header])
+        return frame.to_latex(index=False, caption=_tex(self.caption), position="t")
+
+    def _text(self, cell: str | Interval) -> str:
+        return cell if isinstance(cell, str) else interval_text(cell, self.digits)
+
+    def _csv(self) -> str:
+        records = []
+        for row in self.rows:
+            record: dict[str, object] = {}
+            for name, cell in zip(self.header, row, strict=True):
+                if isinstance(cell, Interval):
+                    low, high = (cell.low, cell.high) if cell.seen is None else (None, None)
+                    least, most = cell.seen or (None, None)
+                    fields = {"mean": cell.mean, "low": low, "high": high, "n": cell.n}
+                    fields |= {} if cell.seen is None else {"least": least, "largest": most}
+                    record |= {f"{name} {field}": value for field, value in fields.items()}
+                else:
+                    record[name] = cell
+            records.append(record)
+        return pd.DataFrame(records).to_csv(index=False, lineterminator="\n")
+
+
+TEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "—": "---"}
+TEX |= {char: "\\" + char for char in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def _tex(text: str) -> str:
+    """With what LaTeX reads as commands as characters."""
+    return "".join(TEX.get(char, char) for char in text)

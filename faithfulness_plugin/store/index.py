@@ -1,0 +1,150 @@
+"""What a store of derivatives says of itself."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from faithfulness_plugin.differences import without_size
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
+from faithfulness_plugin.jacobian.probes import ISOTROPIC
+
+INDEX_FILENAME = "index.json"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+class StoreError(ValueError):
+    """A store that cannot be used; the message says which, why, and what to do."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Product(_Record):
+    """One kind of derivative that is kept: the layer's side of a `JacobianMatchingConfig`."""
+
+    estimator: Literal["jvp", "vjp", "secant"]
+    probe: str
+    n_probes: int
+    radius: float | None = Field(description="the secant's alone")
+    central: bool | None = Field(description="the secant's alone")
+
+    @classmethod
+    def of(cls, config: JacobianMatchingConfig | Mapping[str, Any]) -> "Product":
+        """What a matching of this config asks of the layer. Raises StoreError for what no store can keep."""
+        config = as_config(config)
+        if config.estimator == "exact":
+            raise StoreError('estimator="exact" has as many products a row as the layer has inputs: keep "jvp"')
+        if config.jitter > 0:
+            raise StoreError(
+                f"jitter={config.jitter}: derivatives are kept at the rows themselves, so leave jitter out"
+            )
+        secant = config.estimator == "secant"
+        return cls(
+            estimator=config.estimator,  # pyright: ignore[reportArgumentType]  not "exact"
+            probe=config.probe,
+            n_probes=config.n_probes,
+            radius=config.radius if secant else None,
+            central=config.central if secant else None,
+        )
+
+    @property
+    def config(self) -> JacobianMatchingConfig:
+        """By which the layer is asked."""
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return JacobianMatchingConfig(**given)
+
+    @property
+    def v_name(self) -> str:
+        """Of the probes' tensor: products along the same probes share it."""
+        space = "u" if self.estimator == "vjp" else "v"
+        return f"{space}.{self.probe}.{self.n_probes}"
+
+    @property
+    def Jv_name(self) -> str:
+        """Of the products' tensor."""
+        secant = f".{self.radius!r}{'.central' * bool(self.central)}" if self.estimator == "secant" else ""
+        return f"{self.estimator}.{self.probe}.{self.n_probes}{secant}"
+
+    def step(self, rms: float) -> float:
+        """The secant's: a multiple of the rows' rms coordinate (isotropic probes), or a fraction of v."""
+        return (self.radius or 1.0) * (rms if self.probe in ISOTROPIC else 1.0)
+
+    def __str__(self) -> str:
+        several = f" x {self.n_probes}" if self.n_probes > 1 else ""
+        how = f" {'central ' * bool(self.central)}radius {self.radius}" if self.estimator == "secant" else ""
+        return f"{self.estimator} {self.probe}{several}{how}"
+
+
+class Shard(_Record):
+    """One file of rows."""
+
+    file: str
+    rows: int
+    sha256: str
+    n_bytes: int
+
+
+class Index(_Record):
+    """Everything but the rows."""
+
+    format_version: Literal[1] = 1
+    source: dict[str, str] = Field(description="what tells this model, layer and text from others")
+    d_in: int
+    d_out: int
+    dtype: str
+    products: list[Product]
+    seed: int = Field(description="of the probes")
+    n_shards: int = Field(description="when it is full")
+    rms: float | None = Field(
+        default=None, description="of the coordinates of x in the first shard: isotropic secants' unit"
+    )
+    shards: dict[int, Shard] = Field(default_factory=dict, description="those that are there, by number")
+
+    @property
+    def n_rows(self) -> int:
+        """Of the shards that are there."""
+        return sum(shard.rows for shard in self.shards.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether every shard was filled."""
+        return set(self.shards) == set(range(self.n_shards))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """By name, what two stores must share to be one, beside their source."""
+        return self.model_dump(include={"d_in", "d_out", "dtype", "seed", "n_shards"})
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what was asked of which layer: the same for a store that was filled again, on any processor."""
+        source = {name: without_size(text) for name, text in self.source.items()}
+        return self.model_copy(update={"source": source}).fingerprint_with_sizes
+
+    @property
+    def fingerprint_with_sizes(self) -> str:
+        """The digest that version 0.8 wrote into its checkpoints, computed sizes included."""
+        said = self.model_dump_json(include={"source", "products", "d_in", "d_out", "dtype", "seed", "n_shards"})
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    @property
+    def sized(self) -> dict[str, str]:
+        """What of the source the fingerprint leaves out: texts that end in a computed size, which `differences`
+        compares as numbers."""
+        return {name: text for name, text in self.source.items() if text != without_size(text)}
+
+    @property
+    def row_bytes(self) -> int:
+        """On disk."""
+        probes = {of.v_name: of.n_probes * (self.d_out if of.estimator == "vjp" else self.d_in) for of in self.products}
+        products = [of.n_probes * (self.d_in if of.estimator == "vjp" else self.d_out) for of in self.products]
+        return (self.d_in + self.d_out + sum(probes.values()) + sum(products)) * DTYPES[self.dtype].itemsize
+
+
+def told(products: Sequence[Product]) -> str:
+    """Their names."""
+    return ", ".join(map(str, products)) or "none"

@@ -1,0 +1,57 @@
+"""Decide which rows of some prompts count for one layer of a model, and count what was left out and why."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.store.fill import rows_kept
+from faithfulness_plugin.store.left_out import LeftOut, LeftOutCounts
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """The rows of some prompts that count."""
+
+    mask: Bool[Tensor, "prompts pos"]
+    """True where they are."""
+    counts: LeftOutCounts
+    exclude: LeftOut
+    """The rule, with its limits of norms fitted to this layer."""
+
+
+@torch.no_grad()
+def kept_rows(
+    hooks: Hooks,
+    layer: HookedLayer,
+    tokens: Int[Tensor, "prompts pos"],
+    exclude: Tensor | LeftOut | None = None,
+    *,
+    batch_size: int = 8,
+) -> KeptRows:
+    """Applies the rule to prompts. The model is run on them only where norms are asked for.
+
+    Args:
+        exclude: token ids, or a `LeftOut`. Its factor of norms is fitted to these prompts, unless it was fitted before.
+        batch_size: prompts that the model is run on at a time.
+
+    Raises:
+        ValueError: no row is left; prompts that the model cannot be run on (see `Hooks.require_tokens`).
+    """
+    hooks.require_tokens(tokens)
+    rule = LeftOut.of(exclude)
+    mask = rule.places(tokens)
+    first = min(rule.skip_first, tokens.shape[1]) * len(tokens)
+    special = tokens.numel() - first - int(mask.sum())
+    if rule.norms_above is not None and mask.any():
+        carried = rows_kept(hooks, {layer.hook_in, layer.hook_out}, tokens, mask, batch_size)
+        x, y = carried[layer.hook_in], carried[layer.hook_out]
+        rule = rule.fitted(x, y)
+        mask = mask.masked_scatter(mask, rule.within(x, y).to(mask.device))
+    norms = tokens.numel() - first - special - int(mask.sum())
+    counts = LeftOutCounts(tokens.numel(), first, special, norms)
+    if not counts.rows:
+        raise ValueError(f"no row is left to look at ({counts}): leave out less, or give longer prompts")
+    return KeptRows(mask, counts, rule)

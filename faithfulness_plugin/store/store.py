@@ -1,0 +1,290 @@
+"""The store itself: shards of rows, each whole and checked or not there."""
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from jaxtyping import Float
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from faithfulness_plugin.atomic import write_text
+from faithfulness_plugin.differences import differences
+from faithfulness_plugin.jacobian.matching import layer_products
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.jacobian.probes import PROBES
+from faithfulness_plugin.layers.derivatives import Layer, layer_output
+from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.store.index import DTYPES, INDEX_FILENAME, Index, Product, Shard, StoreError, told
+
+LOCK_FILENAME = ".writer.lock"
+CHUNK = 1024  # rows that the layer is asked about at a time
+
+
+class DerivativeStore:
+    """Rows x, f(x), probes v and products Jv in a folder: `index.json` and one safetensors file a shard.
+
+    Made by `create` or `open`. A shard is filled by `fill_shard` within `writing`, in any order, and the same again if
+    it is lost: its probes are seeded by its number.
+    """
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        self.folder, self.index = folder, index
+        self._writes = False
+        self._whole: dict[int, tuple[int, int]] = {}
+        """Shards that were found whole, with the file's size and time then."""
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path | str,
+        *,
+        source: Mapping[str, str],
+        d_in: int,
+        d_out: int,
+        products: Sequence[JacobianMatchingConfig | Mapping[str, Any]],
+        n_shards: int,
+        dtype: str = "float32",
+        seed: int = 0,
+    ) -> "DerivativeStore":
+        """An empty store, or the one that stands there with the same settings, full or not; it may keep more products.
+
+        Args:
+            source: what tells this model, layer and text from others, by name.
+            products: which derivatives are kept; none for x and f(x) alone.
+            n_shards: how many shards make it full.
+            dtype: of the numbers on disk.
+            seed: of the probes.
+
+        Raises:
+            StoreError: a store with other settings (which, the message says), another folder with something in it, an
+                index that cannot be read, a folder that cannot be written, settings that cannot be.
+        """
+        if dtype not in DTYPES:
+            raise StoreError(f"dtype={dtype!r}: choose from {', '.join(DTYPES)}")
+        if n_shards < 1:
+            raise StoreError(f"n_shards={n_shards}: a store has one shard or more")
+        wanted = Index(
+            source=dict(source),
+            d_in=d_in,
+            d_out=d_out,
+            dtype=dtype,
+            products=list(dict.fromkeys(map(Product.of, products))),
+            seed=seed,
+            n_shards=n_shards,
+        )
+        folder = Path(folder)
+        if (folder / INDEX_FILENAME).exists():
+            store = cls.open(folder)
+            there, here = store.index.source, {**dict.fromkeys(store.index.source, "none"), **wanted.source}
+            changes = [differences(there, here), differences(store.index.settings, wanted.settings)]
+            if lacks := [product for product in wanted.products if product not in store.index.products]:
+                changes.append(f"derivatives {told(store.index.products)}, and not {told(lacks)}")
+            if changed := "; ".join(filter(None, changes)):
+                raise StoreError(
+                    f"{folder} is a store of something else ({changed}): use that, or choose another folder"
+                )
+            return store
+        if folder.exists() and (not folder.is_dir() or any(not e.name.startswith(".") for e in folder.iterdir())):
+            raise StoreError(f"{folder} is not empty and holds no {INDEX_FILENAME}: choose another folder")
+        store = cls(folder, wanted)
+        store._write_index(wanted)
+        return store
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "DerivativeStore":
+        """The store in a folder. Raises StoreError where there is none, or its index cannot be read."""
+        path = Path(folder) / INDEX_FILENAME
+        try:
+            return cls(Path(folder), Index.model_validate_json(path.read_bytes()))
+        except FileNotFoundError as error:
+            raise StoreError(f"{folder} holds no {INDEX_FILENAME}, so it is no store: check the path") from error
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error.strerror}): check the path") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise StoreError(
+                f"{path} is corrupt, or of another version ({where}: {first['msg']}): move the store away, and fill it "
+                "anew"
+            ) from error
+
+    def require(self, **source: str) -> None:
+        """Raises StoreError where the store was made from something else, with what differs."""
+        if changed := differences(self.index.source, source):
+            raise StoreError(
+                f"{self.folder} was made from something else ({changed}): choose another store, or fill one"
+            )
+
+    def product(self, config: JacobianMatchingConfig | Mapping[str, Any]) -> Product:
+        """The derivatives that a matching of this config needs. Raises StoreError where they are not kept."""
+        wanted = Product.of(config)
+        if wanted not in self.index.products:
+            raise StoreError(
+                f"{self.folder} keeps no derivatives for {wanted}, but for {told(self.index.products)}: match one of "
+                "those, or fill another store"
+            )
+        return wanted
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Nobody else writes meanwhile. Raises StoreError where somebody does."""
+        try:
+            lock = FileLock(self.folder / LOCK_FILENAME)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StoreError(f"{self.folder} is being written by another process: wait for it, or stop it") from error
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be written ({error.strerror}): choose another folder") from error
+        try:
+            self.index = type(self).open(self.folder).index  # what that process may have done meanwhile
+            for unfinished in [*self.folder.glob(".unfinished.*"), *self.folder.glob(f".{INDEX_FILENAME}.*")]:
+                unfinished.unlink()  # of a writer that was killed
+            self._writes = True
+            yield
+        finally:
+            self._writes = False
+            lock.release()
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not there, or not as they were written: every file is read and checked."""
+        return [number for number in range(self.index.n_shards) if self.fault(number) is not None]
+
+    def fault(self, number: int) -> str | None:
+        """What is wrong with a shard, or None. A file is read and checked once, and again when it has changed."""
+        shard = self.index.shards.get(number)
+        if shard is None:
+            return "it was not filled yet"
+        path = self.folder / shard.file
+        try:
+            now = path.stat()
+            seen = (now.st_size, now.st_mtime_ns)
+            if self._whole.get(number) == seen:
+                return None
+            if now.st_size != shard.n_bytes:
+                return f"{path.name} has {now.st_size} bytes, not {shard.n_bytes}"
+            if _sha256(path) != shard.sha256:
+                return f"{path.name} is not what was written"
+        except OSError as error:
+            return f"{path.name} cannot be read ({error.strerror})"
+        self._whole[number] = seen
+        return None
+
+    @torch.no_grad()
+    def fill_shard(self, number: int, x: Float[Tensor, "rows d_in"], layer: Layer) -> None:
+        """Asks the layer for f(x) and its derivatives at rows x, and writes them; within `writing`.
+
+        Probes along the data (pair, difference) stay within the shard.
+
+        Raises:
+            StoreError: outside `writing`; a number that no shard has; no rows, rows of another width, NaN or Inf; a
+                disk that is full or cannot be written: the shards before stay as they are.
+        """
+        if not self._writes:
+            raise StoreError(f"{self.folder}: shards are filled within `with store.writing():`")
+        if not 0 <= number < self.index.n_shards:
+            raise StoreError(f"shard {number}: {self.folder} has the shards 0 to {self.index.n_shards - 1}")
+        rms = self.index.rms
+        if rms is None:
+            if number != 0:
+                raise StoreError("shard 0 comes first: its rows set the isotropic secants' step")
+            rms = x.double().square().mean().sqrt().item() or 1.0
+        if x.ndim != 2 or x.shape[-1] != self.index.d_in or len(x) < 2:
+            raise StoreError(f"shard {number}: rows of shape {list(x.shape)}; pass two or more, {self.index.d_in} wide")
+        tensors = self._answers(number, x, layer, rms)
+        culprit = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+        if culprit is not None:
+            raise StoreError(
+                f"shard {number}: NaN or Inf in {culprit} (as {self.index.dtype}): check the layer and dtype"
+            )
+        shard = self._write_shard(number, tensors)
+        shards = {**self.index.shards, number: shard}
+        self._write_index(self.index.model_copy(update={"rms": rms, "shards": dict(sorted(shards.items()))}))
+
+    def _answers(self, number: int, x: Tensor, layer: Layer, rms: float) -> dict[str, Tensor]:
+        index = self.index
+        y = torch.cat([layer_output(layer, rows) for rows in x.split(CHUNK)])
+        if y.shape != (len(x), index.d_out):
+            raise StoreError(f"the layer puts out shape {list(y.shape)}, not [{len(x)}, {index.d_out}]")
+        tensors: dict[str, Tensor] = {"x": x, "y": y}
+        for product in index.products:
+            if product.v_name not in tensors:  # products along the same probes share them
+                seed = derived_seed(index.seed, f"{product.v_name}, shard {number}")
+                generator = torch.Generator(x.device).manual_seed(seed)
+                v = PROBES[product.probe](y if product.estimator == "vjp" else x, product.n_probes, generator)
+                tensors[product.v_name] = v.movedim(0, 1)
+            chunks = zip(x.split(CHUNK), tensors[product.v_name].split(CHUNK), strict=True)
+            products = [
+                layer_products(product.config, layer, rows, v.movedim(1, 0), product.step(rms))[1] for rows, v in chunks
+            ]
+            tensors[product.Jv_name] = torch.cat(products, dim=1).movedim(0, 1)
+        return {name: tensor.to("cpu", DTYPES[index.dtype]).contiguous() for name, tensor in tensors.items()}
+
+    def read_shard(self, number: int, product: Product | None) -> dict[str, Tensor]:
+        """Its "x" and "y", and "v" and "Jv" of a product: [rows, (n_probes,) d]. Raises StoreError, naming the shard,
+        where it is not as it was written."""
+        if (fault := self.fault(number)) is not None:
+            raise StoreError(
+                f"{self.folder}: shard {number} cannot be trained on: {fault}. Fill the store again: only what is "
+                "missing is made"
+            )
+        names = {"x": "x", "y": "y"} | ({} if product is None else {"v": product.v_name, "Jv": product.Jv_name})
+        with safe_open(self.folder / self.index.shards[number].file, framework="pt") as file:
+            return {name: file.get_tensor(stored) for name, stored in names.items()}
+
+    def _write_shard(self, number: int, tensors: dict[str, Tensor]) -> Shard:
+        """Beside its name first, then renamed."""
+        final = self.folder / f"rows-{number:05}.safetensors"
+        needed = sum(tensor.nbytes for tensor in tensors.values())
+        unfinished = None
+        try:
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".unfinished.")
+            os.close(handle)
+            unfinished = Path(name)
+            save_file(tensors, unfinished)
+            unfinished.chmod(0o644)
+            shard = Shard(
+                file=final.name, rows=len(tensors["x"]), sha256=_sha256(unfinished), n_bytes=unfinished.stat().st_size
+            )
+            os.replace(unfinished, final)
+        except (OSError, SafetensorError) as error:
+            raise StoreError(self._not_written(number, needed, error)) from error
+        finally:
+            if unfinished is not None:
+                unfinished.unlink(missing_ok=True)
+        return shard
+
+    def _not_written(self, number: int, needed: int, error: Exception) -> str:
+        free = shutil.disk_usage(self.folder).free
+        full = getattr(error, "errno", None) == errno.ENOSPC or free < needed or "No space" in str(error)
+        why = f"the disk is full: {free / 1e6:,.0f} MB are free" if full else str(error) or type(error).__name__
+        left = self.index.n_shards - len(self.index.shards)
+        return (
+            f"{self.folder}: shard {number} could not be written ({why}); the {left} shards that are left need "
+            f"{left * needed / 1e6:,.0f} MB. What is filled is kept: make room, and call again"
+        )
+
+    def _write_index(self, index: Index) -> None:
+        try:
+            write_text(self.folder / INDEX_FILENAME, index.model_dump_json(indent=1))
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be written ({error.strerror}): choose another folder") from error
+        self.index = index
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,50 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from faithfulness_plugin.language_model import user_cache
+from faithfulness_plugin.language_model.user_cache import cache, made_once
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("FAITHFULNESS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("before", [None, "outdated"])
+def test_of_two_that_make_it_at_once_the_first_stays(own_cache, before):
+    if before:
+        made_once("x", {"version": "0"}, lambda path: None)
+
+    def write(path: Path, text: str) -> None:
+        (path / "file").write_text(text)
+
+    def slow(path: Path) -> None:
+        made_once("x", {"version": "1"}, lambda path: write(path, "first"))
+        write(path, "later")
+
+    path = made_once("x", {"version": "1"}, slow)
+    assert (path / "file").read_text() == "first"
+    assert list(own_cache.iterdir()) == [path]
+
+
+def test_a_rename_that_fails_is_no_endless_loop(own_cache, monkeypatch):
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(ValueError, match="Permission denied"):
+        made_once("x", {}, lambda path: None)
+
+
+def test_the_cache_is_the_users(monkeypatch):
+    monkeypatch.delenv("FAITHFULNESS_CACHE", raising=False)
+    assert cache().name == "faithfulness-plugin"
+    monkeypatch.setenv("FAITHFULNESS_CACHE", "~/x")
+    assert cache() == Path.home() / "x"
+    monkeypatch.delenv("FAITHFULNESS_CACHE")
+    monkeypatch.setattr(user_cache, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"platformdirs is not installed: .*; or set FAITHFULNESS_CACHE"):
+        cache()

@@ -1,0 +1,128 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import together
+import torch
+from torch import nn
+
+from faithfulness_plugin import StandardTrainingTranscoder, StandardTrainingTranscoderConfig, train_transcoder
+from faithfulness_plugin.store import DerivativeStore
+from faithfulness_plugin.training.processes import ProcessError, Processes, joined
+
+N_STEPS = 30
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("stores") / "store"
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 6)).double().requires_grad_(False)
+    made = DerivativeStore.create(
+        folder, source={}, d_in=6, d_out=6, products=[together.DIFFERENCES], n_shards=5, dtype="float64"
+    )
+    with made.writing():
+        for number in range(5):
+            made.fill_shard(number, torch.randn(20 + 3 * number, 6, dtype=torch.float64), layer)
+    return folder
+
+
+def launch(processes: int, jobs: list[dict[str, Any]]) -> None:
+    """The script in so many processes; one without torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    script = [together.__file__, json.dumps(jobs, default=str)]
+    command = [sys.executable, *(launcher if processes > 1 else []), *script]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, store) -> dict[str, dict[str, Any]]:
+    """Every kind in one process and in two; and runs that begin in some processes and end in others."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def job(name: str, kind: str = "topk", stop: int | None = None) -> dict[str, Any]:
+        paths = {"checkpoint": folder / name, "result": folder / f"{name}.json", "store": store}
+        return {"kind": kind, "n_steps": N_STEPS, "stop": stop, **paths}
+
+    launch(1, [*(job(f"1 {kind}", kind) for kind in together.CONFIGS), job("1 then 2", stop=17)])
+    launch(2, [*(job(f"2 {kind}", kind) for kind in together.CONFIGS), job("1 then 2"), job("2 then 3", stop=17)])
+    assert [path.name for path in (folder / "2 then 3").iterdir()] == ["step_10"]
+    launch(3, [job("2 then 3"), job("3 then 1", stop=17)])
+    launch(1, [job("3 then 1")])
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-10) -> None:
+    assert one["weights"].keys() == other["weights"].keys()
+    for name, weight in one["weights"].items():
+        ours, theirs = (torch.tensor(of, dtype=torch.float64) for of in (weight, other["weights"][name]))
+        torch.testing.assert_close(ours, theirs, rtol=10 * tolerance, atol=tolerance)
+    assert len(one["history"]) == len(other["history"]) == N_STEPS // 5
+    for ours, theirs in zip(one["history"], other["history"], strict=True):
+        assert ours == pytest.approx(theirs, rel=10 * tolerance)
+    assert one["l0"] == pytest.approx(other["l0"])
+
+
+@pytest.mark.parametrize("kind", together.CONFIGS)
+def test_two_processes_are_one_with_the_double_batch(results, kind):
+    """Losses, the Jacobian term and its unit, which features are dead and revived, clipping: all of the whole batch."""
+    one, two = results[f"1 {kind}"], results[f"2 {kind}"]
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert_same(one, two, 1e-7 if kind == "jumprelu" else 1e-10)  # its thresholds train in single precision
+    assert one["history"][-1]["jacobian_loss"] > 0
+
+
+@pytest.mark.parametrize("run", ["1 then 2", "2 then 3", "3 then 1"])
+def test_a_run_goes_on_on_another_number_of_processes(results, run):
+    assert results[run]["processes"] == int(run[-1])
+    assert_same(results[run], results["1 topk"])
+
+
+def test_a_process_that_is_lost_is_told(tmp_path, store):
+    """One ends early: the other must neither hang nor go on alone."""
+    job = {"checkpoint": tmp_path / "c", "n_steps": N_STEPS, "store": store, "kind": "topk", "result": tmp_path / "r"}
+    environment = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, together.__file__, json.dumps([{**job, "stop": stop}], default=str)],
+            env={**environment, "RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, stop in enumerate((None, 12))
+    ]
+    messages = [process.communicate(timeout=120)[1] for process in processes]
+    assert processes[0].returncode != 0
+    assert "error: process 0 lost another one" in messages[0]
+    assert "the last checkpoint is as it was" in messages[0]
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["step_10"]
+
+
+def test_inputs_that_are_not_shared_out_are_refused(monkeypatch):
+    monkeypatch.setattr(Processes, "here", lambda: Processes(0, 2))
+    transcoder = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=3, d_sae=4))
+    with pytest.raises(ValueError, match="2 processes train together, and the inputs do not share themselves out"):
+        train_transcoder(transcoder, torch.abs, iter([torch.zeros(4, 3)]), n_steps=1, batch_size=4)
+
+
+def test_a_process_that_does_not_come_is_missed(monkeypatch):
+    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    message = r"process 0 did not find the 2 processes .* within 1 s: start all of them, with torchrun"
+    with pytest.raises(ProcessError, match=message), joined("cpu", timeout=timedelta(seconds=1)):
+        pass
+
+
+def _free_port() -> int:
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        return there.getsockname()[1]
