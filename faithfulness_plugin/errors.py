@@ -1,0 +1,5 @@
+"""The error that every command turns into one line and the exit code 2."""
+
+
+class UsageError(ValueError):
+    """What the user gave cannot be used; the message says what is wrong and what to pass instead."""
