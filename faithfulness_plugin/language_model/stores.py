@@ -1,4 +1,4 @@
-"""Stores of a language model's layers: made, found again, filled up."""
+"""Make, find and fill the stores of a language model's layers."""
 
 import hashlib
 import shutil
@@ -18,20 +18,21 @@ from faithfulness_plugin.store.left_out import LeftOut
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One store."""
+class WantedStore:
+    """A store that a run needs."""
 
     folder: Path
     layer: HookedLayer
     products: Sequence[Mapping[str, Any]]
+    """The derivatives that it has to keep, as fields of JacobianMatchingConfig."""
     repeated: Int[Tensor, "1 pos"] | None = None
     """A prompt whose rows are put among those of every shard."""
     share: float = 0.0
-    """Of the rows, those of the repeated prompt."""
+    """The share of the rows that is the repeated prompt's."""
 
 
 def filled_stores(
-    wanted: Sequence[Wanted],
+    wanted: Sequence[WantedStore],
     hooks: Hooks,
     tokens: Int[Tensor, "prompts pos"],
     *,
@@ -44,17 +45,18 @@ def filled_stores(
     seed: int,
     on_shard: Callable[[int, int], None],
 ) -> list[DerivativeStore]:
-    """The stores in their folders, made where they are not there, whole and full.
+    """Return the stores in their folders, after making those that do not exist and the shards that are missing.
 
     Args:
         tokens: the prompts to train on.
         model: its title.
-        width: of every layer, d_model.
-        exclude: which rows are left out.
+        width: d_model, the width of every layer.
+        exclude: the rule by which rows are left out.
         on_shard: called with the number of a shard that was made, and how many there are.
 
-    Raises StoreError for a store that was made from another model, layer or text, keeps other derivatives, is being
-    written by somebody else, or cannot be written.
+    Raises:
+        StoreError: a store that was made from another model, layer or text, keeps other derivatives, is being written
+            by another process, or cannot be written; a disk with too little room.
     """
     n_shards = -(-len(tokens) // prompts_per_shard)
     fillings = []
@@ -97,7 +99,7 @@ def filled_stores(
 
 
 def _require_room(fillings: Sequence[Filling], n_tokens: int) -> None:
-    """Raises StoreError where the disk has less room than the shards that are missing need."""
+    """Raise StoreError where the disk has less room than the missing shards need."""
     needed = 0.0
     for filling in fillings:
         index = filling.store.index

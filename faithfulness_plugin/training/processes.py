@@ -75,8 +75,8 @@ class Processes:
         return values[0]
 
 
-class ToldByFirst(Exception):
-    """Another process ends because of what the first has to say."""
+class AbortedByRankZero(Exception):
+    """This process ends because of an error that the first one reports."""
 
 
 @contextmanager

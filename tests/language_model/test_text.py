@@ -185,7 +185,7 @@ def test_an_empty_dataset_is_called_empty(stream):
 
 
 @pytest.mark.parametrize("first", [None, ""])
-def test_rows_without_text_are_passed_by_and_counted(stream, first, capsys):
+def test_rows_without_text_are_skipped_and_counted(stream, first, capsys):
     documents = [tiny_hub.document(40, n) for n in range(30)]
     stream({"body": documents})
     plain = streamed()
@@ -194,8 +194,8 @@ def test_rows_without_text_are_passed_by_and_counted(stream, first, capsys):
     found = [row["tokens"] for row in prompts]
     assert sorted(words(found)) == sorted(words(plain)) or len(found) == len(plain)  # in another order
     assert all(words([prompt]) for prompt in found)
-    prompts.say_what_was_passed_by()
-    assert capsys.readouterr().err == "61 rows of dataset someone/texts without text were passed by\n"
+    prompts.say_skipped()
+    assert capsys.readouterr().err == "61 rows of dataset someone/texts without text were skipped\n"
 
 
 def test_a_row_that_is_no_text_later_on_is_named(stream):
