@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.benchmarks.figures.curves import STYLES
+from faithfulness_plugin.results.curves import STYLES
 
 
 class HasInterval(Protocol):

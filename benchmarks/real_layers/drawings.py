@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.benchmarks.figures.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.benchmarks.figures.error_against_fvu import Plane, Point, error_against_fvu
 from faithfulness_plugin.benchmarks.figures.passage_features import PassageFeatures, passage_features
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
@@ -24,6 +23,7 @@ from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.measure.held_out_schema import Directions
 from faithfulness_plugin.metrics.passage_memorization import RARE
+from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.results.schema import Interval
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.benchmarks.figures.curves import Curve, Panel
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import at_layer_l0
 from faithfulness_plugin.benchmarks.suite.report import SHOWN, cell, failures, reached_text
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 from faithfulness_plugin.benchmarks.tasks.registry import task
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.results.card_page import CardError, page_figure, write_page
+from faithfulness_plugin.results.curves import Curve, Panel
 from faithfulness_plugin.results.intervals import RANGE, interval
 from faithfulness_plugin.results.schema import fingerprint
 from faithfulness_plugin.results.tables import Table

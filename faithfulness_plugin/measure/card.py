@@ -4,13 +4,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.benchmarks.figures.curves import Curve, Panel
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.measure.held_out_schema import Directions
 from faithfulness_plugin.measure.report import layer_of, over_prompts, scores
 from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.results.card_page import CardError, page_figure, write_page
+from faithfulness_plugin.results.curves import Curve, Panel
 from faithfulness_plugin.results.schema import fingerprint
 from faithfulness_plugin.results.tables import Table
 

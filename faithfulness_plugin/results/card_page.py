@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from faithfulness_plugin import atomic
-from faithfulness_plugin.benchmarks.figures.curves import Panel, draw_curves
+from faithfulness_plugin.results.curves import Panel, draw_curves
 from faithfulness_plugin.results.html_page import self_contained
 from faithfulness_plugin.results.markdown import interval_text
 from faithfulness_plugin.results.schema import Interval, ResultError

@@ -1,9 +1,9 @@
 """Memorization over the weight of the Jacobian term."""
 
-from faithfulness_plugin.benchmarks.figures.curves import Panel, curves_figure
 from faithfulness_plugin.benchmarks.note.page.section import ARMS, METRICS, Drawn, Section, curve_over, mean
 from faithfulness_plugin.benchmarks.note.scan.report import emerged
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
+from faithfulness_plugin.results.curves import Panel, curves_figure
 from faithfulness_plugin.results.markdown import markdown_table
 
 SHOWN = {"m / max": "linear", "FVU": "log", "Jacobian error": "log"}

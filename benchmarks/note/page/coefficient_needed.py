@@ -5,10 +5,10 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import spearmanr
 
-from faithfulness_plugin.benchmarks.figures.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.benchmarks.note.page.section import Drawn, Section
 from faithfulness_plugin.benchmarks.note.scan.report import emerged
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
+from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.results.markdown import markdown_table
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.figures.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.benchmarks.note.page.section import ARMS, Drawn, Section, band
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Trained
+from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.results.intervals import interval
 from faithfulness_plugin.results.markdown import markdown_table
 

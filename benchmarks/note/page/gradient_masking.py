@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from faithfulness_plugin.benchmarks.figures.curves import Panel, curves_figure
 from faithfulness_plugin.benchmarks.note.page.section import (
     ARMS,
     METRICS,
@@ -14,6 +13,7 @@ from faithfulness_plugin.benchmarks.note.page.section import (
     over_seeds,
 )
 from faithfulness_plugin.benchmarks.note.scan.schema import Masking, ScanResult, Trained
+from faithfulness_plugin.results.curves import Panel, curves_figure
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 
 

@@ -1,6 +1,5 @@
 """A layer that memorises: the feature must survive."""
 
-from faithfulness_plugin.benchmarks.figures.curves import Panel, curves_figure
 from faithfulness_plugin.benchmarks.note.page.section import (
     ARMS,
     METRICS,
@@ -12,6 +11,7 @@ from faithfulness_plugin.benchmarks.note.page.section import (
 )
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Trained
 from faithfulness_plugin.metrics.feature_recovery import RECOVERED_COSINE
+from faithfulness_plugin.results.curves import Panel, curves_figure
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 
 OWN = 0.5

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from faithfulness_plugin.benchmarks.figures.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.benchmarks.note.page.at_matched import at_matched
 from faithfulness_plugin.benchmarks.note.page.section import ARMS, METRICS, Drawn, Section, joined, mean
 from faithfulness_plugin.benchmarks.note.scan.report import emerged
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
+from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 from faithfulness_plugin.results.schema import Interval
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.benchmarks.figures.curves import Curve
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Trained
 from faithfulness_plugin.benchmarks.note.scan.spec import Value
+from faithfulness_plugin.results.curves import Curve
 from faithfulness_plugin.results.intervals import interval
 from faithfulness_plugin.results.schema import Interval
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.figures.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.benchmarks.note.page.section import ARMS, METRICS, Drawn, Section, band, mean, over_seeds
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Spectrum, Trained
+from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.results.intervals import interval
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 
