@@ -1,8 +1,6 @@
 """What `faithfulness train` does: transcoders of a language model's MLPs, from the model or from stores of its rows."""
 
 import logging
-import resource
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from faithfulness_plugin.language_model.speed import measure
 from faithfulness_plugin.language_model.text import load_prompts
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
+from faithfulness_plugin.results.timing import peak_memory
 from faithfulness_plugin.training.processes import Processes
 
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
@@ -183,9 +182,3 @@ def evaluated_rows(evaluator: TranscoderEvaluator) -> list[RowsRecord]:
     return [
         said_rows(place[0], evaluator.kept[place].counts, spread, "held-out rows") for place, spread in spreads.items()
     ]
-
-
-def peak_memory() -> int:
-    """Return the largest memory of this process so far, in bytes (Linux counts in KiB, macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

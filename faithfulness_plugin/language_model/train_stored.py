@@ -11,9 +11,10 @@ from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.model import LoadedModel, OnText
 from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
 from faithfulness_plugin.language_model.stores import WantedStore
-from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS, evaluated_rows, peak_memory
+from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS, evaluated_rows
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.results.experiment import Running
+from faithfulness_plugin.results.timing import peak_memory
 from faithfulness_plugin.store import DerivativeStore, StoredRows
 from faithfulness_plugin.store.rows import require_shares
 from faithfulness_plugin.training.processes import AbortedByRankZero, Processes

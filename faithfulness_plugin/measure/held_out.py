@@ -28,7 +28,7 @@ from faithfulness_plugin.measure.schema import (
 from faithfulness_plugin.metrics.jacobian_error import ByDirections, jacobian_products
 from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
-from faithfulness_plugin.metrics.response import Answers, answers
+from faithfulness_plugin.metrics.response import StepResponses, finite_differences
 from faithfulness_plugin.metrics.variance_concentration import variance_concentration
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.store.fill import rows_at, rows_kept
@@ -140,27 +140,27 @@ class HeldOut:
             ValueError: a layer to which errors cannot be relative.
         """
         y = self.outputs
-        products, answered = self._jacobians(transcoder), self._answers(transcoder)
+        products, responses = self._jacobians(transcoder), self._responses(transcoder)
         spliced = self.evaluator.spliced({"t": transcoder})["t"]
-        self._require_answers(products, answered)
+        self._require_responses(products, responses)
         return LayerRecord(
             block=self.block,
             hook_in=self.layer.hook_in,
             hook_out=self.layer.hook_out,
             variance=self.rows.by_prompt((y - y.mean(0)).square().sum(-1)),
             jacobian={d: self.for_jacobians.by_prompt(_along(products, d).layer) for d in DIRECTIONS},
-            response={d: [self.for_responses.by_prompt(a.layer) for a in answered[d]] for d in DIRECTIONS},
+            response={d: [self.for_responses.by_prompt(a.layer) for a in responses[d]] for d in DIRECTIONS},
             ce_clean=cast(float, spliced["ce_clean"]),
             ce_zero=cast(float, spliced["ce_zero"]),
         )
 
-    def _require_answers(self, products: ByDirections, answered: Mapping[Directions, list[Answers]]) -> None:
+    def _require_responses(self, products: ByDirections, responses: Mapping[Directions, list[StepResponses]]) -> None:
         where, y = f"the layer from {self.layer.hook_in} to {self.layer.hook_out}", self.outputs
         instead = "relative errors are undefined: choose another layer, or other text"
         if not bool((y != y[0]).any()):
             raise ValueError(f"{where} puts out the same at all {len(y):,} rows, so that {instead}")
         for d in DIRECTIONS:
-            moves = {"derivative": [_along(products, d).layer], "answer to a step": [a.layer for a in answered[d]]}
+            moves = {"derivative": [_along(products, d).layer], "answer to a step": [a.layer for a in responses[d]]}
             for what, sizes in moves.items():
                 if not all(bool((of > 0).any()) for of in sizes):
                     raise ValueError(f"{where} has no {what} beyond rounding in {d} directions at any row: {instead}")
@@ -178,7 +178,7 @@ class HeldOut:
         W_skip, at = getattr(transcoder, "W_skip", None), jacobians.x
         energies = self.energies if W_skip is None else jacobian_energies(self.layer, at, W_skip, among=self.rows.x)
         active = (transcoder.encode(at) > 0).sum(-1)
-        answered, by_prompt = self._answers(transcoder), self.for_responses.by_prompt
+        responses, by_prompt = self._responses(transcoder), self.for_responses.by_prompt
         spliced = self.evaluator.spliced({"t": transcoder})["t"]
         return HeldOutRecord(
             error=self.rows.by_prompt((torch.cat(t) - self.outputs).square().sum(-1)),
@@ -187,8 +187,8 @@ class HeldOut:
             jacobian_error={d: jacobians.by_prompt(_along(products, d).squared_error) for d in DIRECTIONS},
             jacobian_cosine={d: _mean_cosine(_along(products, d)) for d in DIRECTIONS},
             floor={d: jacobians.by_prompt(energies.beyond(d, active)) for d in DIRECTIONS},
-            response_error={d: [by_prompt(a.squared_error) for a in answered[d]] for d in DIRECTIONS},
-            response_cosine={d: [_mean_cosine(a) for a in answered[d]] for d in DIRECTIONS},
+            response_error={d: [by_prompt(a.squared_error) for a in responses[d]] for d in DIRECTIONS},
+            response_cosine={d: [_mean_cosine(a) for a in responses[d]] for d in DIRECTIONS},
             ce=cast(float, spliced["ce"]),
             ce_recovered=spliced["ce_recovered"],
             kl=cast(float, spliced["kl"]),
@@ -199,9 +199,9 @@ class HeldOut:
         """At some rows, along directions in which all of them vary: the covariance of some would lack directions."""
         return jacobian_products(transcoder, self.layer, self.for_jacobians.x, among=self.rows.x)
 
-    def _answers(self, transcoder: Any) -> dict[Directions, list[Answers]]:
+    def _responses(self, transcoder: Any) -> dict[Directions, list[StepResponses]]:
         x, distances = self.for_responses.x, self.config.distances
-        return {d: answers(transcoder, self.layer, x, v, distances) for d, v in self.directions.items()}
+        return {d: finite_differences(transcoder, self.layer, x, v, distances) for d, v in self.directions.items()}
 
     def _at_passage(self, transcoder: Any, passage: Tensor) -> PassageRecord:
         found = passage_memorization(transcoder, self.layer, passage, self.rows.x)
@@ -221,6 +221,6 @@ def _along(products: ByDirections, directions: Directions) -> JacobianProducts:
     return getattr(products, directions)
 
 
-def _mean_cosine(of: JacobianProducts | Answers) -> float:
+def _mean_cosine(of: JacobianProducts | StepResponses) -> float:
     """The mean over rows where the layer moves."""
     return of.cosine[of.layer > 0].mean().item()
