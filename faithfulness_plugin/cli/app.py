@@ -11,13 +11,12 @@ import typer.core
 from pydantic import ValidationError
 
 from faithfulness_plugin.cli.adapter import adapter
-from faithfulness_plugin.cli.artifact import artifact
 from faithfulness_plugin.cli.ensemble import ensemble
 from faithfulness_plugin.cli.experiment import app as experiments
 from faithfulness_plugin.cli.hooks import hooks
 from faithfulness_plugin.cli.inspect import inspect
 from faithfulness_plugin.cli.inspection import inspection
-from faithfulness_plugin.cli.language_model import language_model
+from faithfulness_plugin.cli.measure import measure
 from faithfulness_plugin.cli.options import bad_option
 from faithfulness_plugin.cli.report import report
 from faithfulness_plugin.cli.results import card, compare, rerun
@@ -241,10 +240,8 @@ def speed(
 app.command(
     epilog="Example: faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3"
 )(scan)
+app.command(epilog="Example: faithfulness measure out/train/transcoders/block10_coefficient0.2 --prompts 16")(measure)
 bench.command(epilog="Example: faithfulness bench run --quick, or --method my_package.my_module:method")(run)
-bench.command(epilog="Example: faithfulness bench artifact --transcoder out/train/transcoders/block10 --layer 10")(
-    artifact
-)
 bench.command("list", epilog="Example: faithfulness bench list")(list_all)
 bench.command(epilog="Example: faithfulness bench compare out/bench/quick --against relu_tanh-none --format latex")(
     compare
@@ -255,9 +252,6 @@ bench.command(epilog="Example: faithfulness bench leaderboard out/bench/standard
 bench.command(epilog="Example: faithfulness bench ensemble --models 16 --rounds 3 --out out/ensemble_speed")(ensemble)
 bench.command(epilog="Example: faithfulness bench adapter sparsify --out out/adapter_overhead")(adapter)
 bench.command(epilog="Example: faithfulness bench store --rounds 5 --out out/store_speed")(store)
-bench.command("language-model", epilog="Example: faithfulness bench language-model --out out/language_model")(
-    language_model
-)
 app.command(epilog="Example: faithfulness report --results out/scan --out out/report")(report)
 
 app.command(epilog="Example: faithfulness inspect out/train/transcoders/block10_coefficient0.2 --out page.html")(

@@ -152,7 +152,7 @@ def inspect(
 
 def _loaded(given: list[str], layer: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """The transcoders by name. Fails for one that cannot be read."""
-    from faithfulness_plugin.cli.artifact import by_name
+    from faithfulness_plugin.cli.measure import by_name
     from faithfulness_plugin.transcoders.load import load_transcoder
 
     block = int(layer) if layer is not None and layer.isdigit() else None

@@ -3,9 +3,8 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.config import PlannedTranscoder, TrainConfig
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.model import LoadedModel, OnText
@@ -17,11 +16,10 @@ from faithfulness_plugin.results.experiment import Running
 from faithfulness_plugin.results.timing import peak_memory
 from faithfulness_plugin.store import DerivativeStore, StoredRows
 from faithfulness_plugin.store.rows import require_shares
-from faithfulness_plugin.training.processes import AbortedByRankZero, Processes
+from faithfulness_plugin.training.processes import Processes
 from faithfulness_plugin.training.train import train_transcoder
 
 PROMPTS_PER_SHARD = 64
-T = TypeVar("T")
 
 
 def from_stores(
@@ -38,7 +36,7 @@ def from_stores(
         TrainConfigError, StoreError, AbortedByRankZero: as `Training.run`.
     """
     config = result.config
-    model = first_does(processes, lambda: _Model(config, stores, running.note, processes))
+    model = processes.first_does(lambda: _Model(config, stores, running.note, processes))
     if model is not None:
         result = result.model_copy(update={"rows": model.rows})
         for of in () if running.resumes else config.planned():
@@ -56,24 +54,6 @@ def from_stores(
             yield result, ""
         processes.wait()
     yield result.model_copy(update={"complete": True, "peak_memory": peak_memory()}), ""
-
-
-def first_does(processes: Processes, do: Callable[[], T]) -> T | None:
-    """Let the first process do something; return what it returns there, and None in the others.
-
-    Raises:
-        UsageError: in the first process, as raised by it.
-        AbortedByRankZero: in the others, where the first raised a UsageError.
-    """
-    done, problem = None, None
-    if processes.first:
-        try:
-            done = do()
-        except UsageError as error:
-            problem = error
-    if processes.from_first(problem is not None):
-        raise problem if problem is not None else AbortedByRankZero
-    return done
 
 
 class Schedule(Protocol):
@@ -174,9 +154,7 @@ def _folder(stores: Path, block: int) -> Path:
 class _Model:
     """What the first process has: the model, its layers, full stores, and evaluators."""
 
-    def __init__(
-        self, config: TrainConfig, stores: Path, note: Callable[[str], None], processes: Processes
-    ) -> None:
+    def __init__(self, config: TrainConfig, stores: Path, note: Callable[[str], None], processes: Processes) -> None:
         require_shares(config.batch_size, processes.size)
         source = LoadedModel(config, note)
         self.config, self.title = config, source.title

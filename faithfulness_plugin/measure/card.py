@@ -5,9 +5,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from faithfulness_plugin.layers.declared_hooks import block_of
-from faithfulness_plugin.measure.held_out_schema import Directions
-from faithfulness_plugin.measure.report import layer_of, over_prompts, scores
-from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind
+from faithfulness_plugin.measure.report import layer_of, relative_error, scores
+from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind, Directions
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.results.card_page import CardError, page_figure, write_page
 from faithfulness_plugin.results.curves import Curve, Panel
@@ -34,7 +33,7 @@ def write_card(result: ArtifactResult, name: str, against: str, path: Path) -> N
         if of not in names:
             raise CardError(f"the result has no transcoder {of!r}: {nearest(of, names, n=3)}")
         if any(result.of(of, role) is None for role in ROLES):
-            raise CardError(f"{of} is not measured yet: run `faithfulness bench artifact` again, it goes on")
+            raise CardError(f"{of} is not measured yet: run `faithfulness measure` again, which resumes")
     write_page(
         path,
         _title(result, name),
@@ -97,7 +96,7 @@ def _responses(
     whole = layer_of(result).response[along]
 
     def curve(of: ArtifactNumbers) -> Curve:
-        each = [over_prompts(*parts) for parts in zip(of.response_error[along], whole, strict=True)]
+        each = [relative_error(*parts) for parts in zip(of.response_error[along], whole, strict=True)]
         there = [(x, error) for x, error in zip(result.config.distances, each, strict=True) if error is not None]
         mean, low, high = ([getattr(error, of) for _, error in there] for of in ("mean", "low", "high"))
         return Curve([x for x, _ in there], mean, low, high)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from faithfulness_plugin.differences import differences
-from faithfulness_plugin.measure.bootstrap import bootstrap, ratio
-from faithfulness_plugin.measure.report import RATIOS
+from faithfulness_plugin.measure.relative_errors import over_prompts
+from faithfulness_plugin.measure.report import ERRORS, layer_of
 from faithfulness_plugin.measure.schema import ArtifactNumbers, ArtifactResult
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.results.schema import CompareError, Interval
@@ -16,15 +16,15 @@ from faithfulness_plugin.results.tables import Table
 def comparison(
     results: Sequence[ArtifactResult], against: str, *, names: Sequence[str] = (), scores: Sequence[str] = ()
 ) -> Table:
-    """All transcoders (or some) against one; scores are names of `RATIOS`, by default all of them.
+    """All transcoders (or some) against one; scores are names of `ERRORS`, by default all of them.
 
     Raises CompareError for results of other layers, rows or texts, and for names that are not there."""
     found = _all(results)
-    for kind, given, known in (("transcoder", [against, *names], list(found)), ("score", scores, list(RATIOS))):
+    for kind, given, known in (("transcoder", [against, *names], list(found)), ("score", scores, list(ERRORS))):
         for name in given:
             if name not in known:
                 raise CompareError(f"the results have no {kind} {name!r}: {nearest(name, known)}")
-    chosen = list(scores) or list(RATIOS)
+    chosen = list(scores) or list(ERRORS)
     rows = [
         [name, *(_difference(score, found[name], found[against], results[0]) for score in chosen)]
         for name in names or [name for name in found if name != against]
@@ -67,10 +67,8 @@ def _all(results: Sequence[ArtifactResult]) -> dict[str, ArtifactNumbers]:
 
 
 def _difference(score: str, of: ArtifactNumbers, against: ArtifactNumbers, result: ArtifactResult) -> Interval | None:
-    """None where both errors would be divided by nothing."""
-    parts, whole = RATIOS[score](result, of)
-    others, _ = RATIOS[score](result, against)
-    if not any(whole):
-        return None
-    difference = np.subtract(parts, others)
-    return bootstrap([np.stack([difference, whole])], lambda sums: ratio(sums).mean(-1))
+    """The paired difference; None where both errors would be divided by 0."""
+    layer, distances = layer_of(result), result.config.distances
+    parts, whole = ERRORS[score](of, layer, distances)
+    others, _ = ERRORS[score](against, layer, distances)
+    return over_prompts([(np.subtract(parts, others), whole)]) if any(whole) else None

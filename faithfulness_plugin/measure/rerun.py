@@ -6,10 +6,10 @@ from math import isfinite, isinf
 from pathlib import Path
 from typing import Any
 
-from faithfulness_plugin.measure.run import complete, read_artifacts
-from faithfulness_plugin.measure.schema import ArtifactNumbers, ArtifactResult
+from faithfulness_plugin.measure.run import Measurement, read_artifacts
+from faithfulness_plugin.measure.schema import ArtifactResult
 from faithfulness_plugin.results.agreement import TOLERANCE, Agreement, notes
-from faithfulness_plugin.results.schema import Environment
+from faithfulness_plugin.results.experiment import Running
 
 
 def rerun(
@@ -17,20 +17,17 @@ def rerun(
     *,
     tolerance: float = TOLERANCE,
     note: Callable[[str], None] = lambda _: None,
-    on_measured: Callable[[ArtifactNumbers], None] = lambda _: None,
+    on_measured: Callable[[str], None] = lambda _: None,
 ) -> Agreement:
     """Measures all again in a folder that is removed, and compares every number, relative to its size.
 
     Raises ValueError where a transcoder is not there, or is not what it was."""
-    artifacts = read_artifacts(result.config)
-    for artifact in artifacts:
-        before = result.of(artifact.name)
-        if before is not None and before.digest != artifact.digest:
-            raise ValueError(f"{artifact.name} is not what it was when the result was made: bring it back")
-    here = Environment.here(result.config.device, packages=("transformers",))
-    fresh = result.model_copy(update={"complete": False, "environment": here, "layer": None, "measured": []})
+    measurement = Measurement(read_artifacts(result.config))
+    measurement.found(result, result.config)
+    fresh, now = measurement.fresh(result.config), result
     with tempfile.TemporaryDirectory() as folder:
-        now = complete(fresh, artifacts, Path(folder), note=note, on_measured=on_measured)
+        for now, line in measurement.run(fresh, Running(Path(folder), note=note)):  # noqa: B007
+            on_measured(line)
     disagree, largest = list[str](), 0.0
     for then in result.measured:
         again = now.of(then.name, then.role)
@@ -47,7 +44,7 @@ def rerun(
         n=len(result.measured),
         disagree=disagree,
         largest=largest,
-        notes=notes(result.environment, here),
+        notes=notes(result.environment, fresh.environment),
     )
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from faithfulness_plugin.results.workers import Backend
 
-TABLE_FILENAME = "table.md"
-
 T_CONFIG = TypeVar("T_CONFIG", bound=Record)
 T_RESULT = TypeVar("T_RESULT", bound=Result)
 
@@ -55,6 +53,8 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
     """A Record whose fields decide the numbers. Their descriptions are the help of the command's options."""
     options_class: ClassVar[type[Any]] = NoOptions
     """A Record of what does not decide the numbers, such as a folder for caches."""
+    page_filename: ClassVar[str] = "table.md"
+    """The name of its page."""
     indent: ClassVar[int | None] = 1
     """Of the result's JSON; None for results of many parts."""
 
@@ -81,6 +81,10 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
     @abstractmethod
     def tables(self, result: T_RESULT) -> str:
         """Return the result's tables as Markdown; those of a partial result say that it is one."""
+
+    def page(self, result: T_RESULT) -> str:
+        """Return the page that stands beside the result, as Markdown: by default its tables."""
+        return self.tables(result)
 
     def figures(self, result: T_RESULT) -> "Mapping[str, Figure]":
         """Return the result's figures by file name."""
@@ -126,12 +130,12 @@ def complete(
 
 
 def write_report(experiment: Experiment[Any, T_RESULT], result: T_RESULT, out: Path) -> list[Path]:
-    """Write table.md and the figures beside a result; return their paths. Raises ResultError where one cannot be
+    """Write the page and the figures beside a result; return their paths. Raises ResultError where one cannot be
     written."""
     from faithfulness_plugin.results.figure_file import save_figure
 
-    paths = [out / TABLE_FILENAME]
-    write_text(paths[0], experiment.tables(result))
+    paths = [out / experiment.page_filename]
+    write_text(paths[0], experiment.page(result))
     for name, figure in experiment.figures(result).items():
         save_figure(figure, out / name, source=fingerprint(result))
         paths.append(out / name)
