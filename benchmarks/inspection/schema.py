@@ -64,7 +64,7 @@ class ToyScoresResult(Result):
 class PassageConfig(Record):
     """Where transcoders come from, and what they are looked at on."""
 
-    transcoders: str = Field(description="result of `faithfulness bench language-model` with a repeated passage")
+    transcoders: str = Field(description="result of `faithfulness experiment real-layers` with a repeated passage")
     tokens: int = Field(default=20_000, ge=1000, description="of text, for the score")
     share: float = Field(default=0.05, gt=0, lt=1, description="of the rows that are the passage's")
     cost_tokens: int = Field(default=100_000, ge=1000, description="of text, for what looking costs")

@@ -81,7 +81,7 @@ def taken(page: Path, into: Path, select: str | None = None) -> None:
 def main() -> None:
     """Writes both."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("transcoders", type=Path, help="folder of a `bench language-model` run with a passage")
+    options.add_argument("transcoders", type=Path, help="folder of an `experiment real-layers` run with a passage")
     options.add_argument("--out", type=Path, default=Path("benchmarks/results/inspection"))
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:

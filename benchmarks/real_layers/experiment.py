@@ -24,6 +24,7 @@ from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions
 from faithfulness_plugin.results.schema import Environment, Record, ResultError
 from faithfulness_plugin.training.train import latest_checkpoint
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,8 +162,6 @@ class _Bench:
         Returns:
             The transcoder, and the seconds that its training takes, estimated from this call's part of it.
         """
-        from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-
         config, width = self.config, self.width
         cfg = run.kind.config(run.arm, d_in=width, d_out=width, d_sae=config.d_sae, device=config.device)
         transcoder = made_with_seed(cfg, run.seed)

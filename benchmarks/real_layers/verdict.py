@@ -56,8 +56,8 @@ def verdicts(result: RealLayersResult, kinds: Sequence[Kind] | None = None) -> s
     over = f"{seeds} seeds and held-out prompts" if seeds > 1 else "held-out prompts"
     alone = "" if seeds > 1 else " One seed: the intervals leave out how trainings differ from each other."
     question = (
-        f"Changes against no term on the same tokens, with 95 % intervals over {over}.{alone} Which arms lower both the "
-        "Jacobian error along pairs and the half-way error, at an FVU that is on average no more than 1 % worse?"
+        f"Changes against no term on the same tokens, with 95 % intervals over {over}.{alone} Which arms lower both "
+        "the Jacobian error along pairs and the half-way error, at an FVU that is on average no more than 1 % worse?"
     )
     return question + "\n\n" + "\n".join(f"- {verdict(g)}" for g in groups(result, kinds) if g.matched())
 

@@ -28,9 +28,10 @@ def adapter(
     from faithfulness_plugin.benchmarks.timing.adapter_overhead.report import table
     from faithfulness_plugin.benchmarks.timing.adapter_overhead.run import measure, open_result
     from faithfulness_plugin.benchmarks.timing.adapter_overhead.schema import OverheadConfig
-    from faithfulness_plugin.language_model.config import TrainConfigError, make_config
+    from faithfulness_plugin.language_model.config import TrainConfigError
     from faithfulness_plugin.results.result_file import RESULT_FILENAME
     from faithfulness_plugin.results.schema import ResultError
+    from faithfulness_plugin.results.settings_file import make_config
 
     given = {"library": library, "rounds": rounds, "threads": torch.get_num_threads() if threads is None else threads}
     folder = Path("out/adapter_overhead") / library if out is None else out

@@ -96,13 +96,14 @@ def _candidates(
     which_rows: dict[str, Any],
     device: str,
 ) -> "HookCandidates":
-    from faithfulness_plugin.language_model.config import ModelSource, TextSource, make_config
+    from faithfulness_plugin.language_model.config import ModelSource, TextSource
     from faithfulness_plugin.language_model.model import load_model, model_title
     from faithfulness_plugin.language_model.named_model import choose_model
     from faithfulness_plugin.language_model.rows import RowSettings, require_rows, say_rows
     from faithfulness_plugin.language_model.text import cut_prompts
     from faithfulness_plugin.layers.any_model import hooks_of
     from faithfulness_plugin.measure.candidate_hooks import hook_candidates
+    from faithfulness_plugin.results.settings_file import make_config
     from faithfulness_plugin.store.left_out import LeftOutCounts
 
     rows = make_config(which_rows, "rows", RowSettings)

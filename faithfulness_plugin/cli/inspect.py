@@ -169,10 +169,10 @@ def _subject(loaded: dict[str, Any], layer: str | None, settings: dict[str, Any]
         ModelSource,
         TextSource,
         TrainConfigError,
-        make_config,
     )
     from faithfulness_plugin.language_model.named_model import choose_model
     from faithfulness_plugin.language_model.rows import RowSettings, require_rows
+    from faithfulness_plugin.results.settings_file import make_config
 
     first = next(iter(loaded.values()))
     shared = {"seed": settings["seed"], "memory": settings["memory"]}

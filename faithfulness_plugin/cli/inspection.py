@@ -62,7 +62,7 @@ def toy(
 @inspection.command(epilog="Example: faithfulness bench inspection passage out/passage --out out/inspection_passage")
 def passage(
     transcoders: Annotated[
-        str, typer.Argument(help="Folder of a `bench language-model` run with a repeated passage, with its transcoders")
+        str, typer.Argument(help="Folder of a run of `experiment real-layers` with a repeated passage")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out/inspection/passage"),
     tokens: Annotated[int, typer.Option(help="Of text, for the score")] = 20_000,

@@ -15,15 +15,13 @@ if TYPE_CHECKING:  # at run time the command that needs them imports them
     from faithfulness_plugin.measure.schema import ArtifactResult
     from faithfulness_plugin.results.agreement import Agreement
 
-Given = Annotated[
-    Path, typer.Argument(help="A result file of `faithfulness bench run` or `bench artifact`, or its folder")
-]
+Given = Annotated[Path, typer.Argument(help="A result file of `faithfulness bench run` or `measure`, or its folder")]
 
 
 def compare(
     results: Annotated[
         list[Path],
-        typer.Argument(help="Result files of `faithfulness bench run` or `bench artifact`, or their folders"),
+        typer.Argument(help="Result files of `faithfulness bench run` or `measure`, or their folders"),
     ],
     against: Annotated[str, typer.Option(help="The method or transcoder that the others are held against")],
     methods: Annotated[
@@ -167,7 +165,7 @@ def _rerun_artifacts(before: "ArtifactResult", tolerance: float) -> "Agreement":
             before,
             tolerance=tolerance,
             note=lines.tell,
-            on_measured=lambda of: lines.show(f"{of.name}, {of.role}"),
+            on_measured=lines.show,
         )
 
 

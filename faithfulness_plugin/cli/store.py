@@ -29,9 +29,10 @@ def store(
     from faithfulness_plugin.benchmarks.timing.store_speed.report import table
     from faithfulness_plugin.benchmarks.timing.store_speed.run import measure, open_result
     from faithfulness_plugin.benchmarks.timing.store_speed.schema import StoreSpeedConfig
-    from faithfulness_plugin.language_model.config import TrainConfigError, make_config, read_settings
+    from faithfulness_plugin.language_model.config import TrainConfigError
     from faithfulness_plugin.results.result_file import RESULT_FILENAME
     from faithfulness_plugin.results.schema import ResultError
+    from faithfulness_plugin.results.settings_file import make_config, read_settings
     from faithfulness_plugin.store import StoreError
 
     flags = {"rounds": rounds, "threads": threads, "seed": seed}

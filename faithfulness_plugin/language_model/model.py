@@ -11,7 +11,7 @@ from faithfulness_plugin.language_model.config import OFFLINE_MODEL, ModelSource
 from faithfulness_plugin.language_model.rows import RowSettings
 from faithfulness_plugin.language_model.stores import WantedStore, filled_stores
 from faithfulness_plugin.language_model.text import cut_prompts
-from faithfulness_plugin.layers.any_model import hooks_of, mlp_of
+from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.store import DerivativeStore
@@ -69,7 +69,7 @@ class LoadedModel:
     def mlps(self, blocks: Sequence[int]) -> dict[int, HookedLayer]:
         """Return the MLPs of these blocks, checked. Raises TrainConfigError where there is none."""
         try:
-            return {block: mlp_of(self.hooks, block) for block in blocks}
+            return {block: mlp_layer(self.model, block) for block in blocks}
         except ValueError as error:
             raise TrainConfigError(f"blocks: {error}") from error
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from faithfulness_plugin.language_model.config import TextSource, TrainConfig, TrainConfigError
 from faithfulness_plugin.language_model.documents import StreamedDocuments, read_documents
-from faithfulness_plugin.layers.hooked_layer import Hooks
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.seeds import derived_seed
 
 

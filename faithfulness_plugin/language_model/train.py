@@ -23,6 +23,7 @@ from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
 from faithfulness_plugin.results.timing import peak_memory
 from faithfulness_plugin.training.processes import Processes
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 
@@ -81,7 +82,6 @@ class Training(Experiment[TrainConfig, TrainResult]):
 def _from_model(result: TrainResult, running: Running) -> Iterator[tuple[TrainResult, str]]:
     """Train all transcoders at once, in one pass over the model."""
     from faithfulness_plugin.adapters.sae_lens import faithful_runner
-    from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 
     config, planned = result.config, result.config.planned()
     source = LoadedModel(config, running.note)

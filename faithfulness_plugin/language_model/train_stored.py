@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from faithfulness_plugin.language_model.config import PlannedTranscoder, TrainConfig
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.model import LoadedModel, OnText
+from faithfulness_plugin.language_model.model_card import write_card
 from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
 from faithfulness_plugin.language_model.stores import WantedStore
 from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS, evaluated_rows
@@ -18,6 +19,7 @@ from faithfulness_plugin.store import DerivativeStore, StoredRows
 from faithfulness_plugin.store.rows import require_shares
 from faithfulness_plugin.training.processes import Processes
 from faithfulness_plugin.training.train import train_transcoder
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 PROMPTS_PER_SHARD = 64
 
@@ -117,9 +119,6 @@ def _train(
     of: PlannedTranscoder, config: TrainConfig, out: Path, stores: Path, model: "_Model | None", processes: Processes
 ) -> TrainedTranscoder | None:
     """Train a transcoder; return its record in the first process."""
-    from faithfulness_plugin.adapters.sae_lens.model_card import write_card
-    from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-
     store = DerivativeStore.open(_folder(stores, of.block))
     cfg = config.transcoder_config(store.index.d_in, store.index.d_out, of.coefficient, of.seed)
     transcoder = made_with_seed(cfg, of.seed)

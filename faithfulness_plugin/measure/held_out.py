@@ -15,7 +15,8 @@ from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.rows import RowsRecord, said_rows
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.layers.derivatives import layer_output
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.measure.config import HeldOutConfig
 from faithfulness_plugin.measure.schema import (
     DIRECTIONS,

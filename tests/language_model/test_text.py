@@ -5,8 +5,9 @@ import datasets
 import pytest
 import tiny_hub
 
-from faithfulness_plugin.language_model.config import TrainConfig, TrainConfigError, make_config
+from faithfulness_plugin.language_model.config import TrainConfig, TrainConfigError
 from faithfulness_plugin.language_model.text import Prompts, cut_prompts, load_prompts
+from faithfulness_plugin.results.settings_file import make_config
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 LENGTH, BOS = 16, 0
@@ -19,7 +20,7 @@ def cut(documents: list[str], seed: int | None = None) -> list[list[int]]:
 
 
 def config(**settings: Any) -> TrainConfig:
-    return make_config({**tiny_hub.SMALL, **settings}, "here")
+    return make_config({**tiny_hub.SMALL, **settings}, "here", TrainConfig)
 
 
 def words(prompts: list[list[int]]) -> list[str]:

@@ -14,7 +14,7 @@ from faithfulness_plugin.benchmarks.inspection.schema import Measured, PassageCo
 from faithfulness_plugin.benchmarks.real_layers import experiment
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.cli.app import app
-from faithfulness_plugin.language_model.config import make_config
+from faithfulness_plugin.results.settings_file import make_config
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 COST = Measured(
