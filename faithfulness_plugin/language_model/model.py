@@ -1,7 +1,7 @@
 """The language model of a run, from the hub, from a folder, or the one that needs neither, with prompts of a text."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -22,6 +22,7 @@ AGREES, AGREES_IN_HALF = 1e-3, 0.1
 """How much the logits may differ, relative to their norm."""
 
 
+@runtime_checkable
 class OnText(Protocol):
     """Settings that name a model, a text, and the rows that count."""
 

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from faithfulness_plugin.language_model.config import PlannedTranscoder, TrainConfig
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
@@ -58,6 +58,7 @@ def from_stores(
     yield result.model_copy(update={"complete": True, "peak_memory": peak_memory()}), ""
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """The settings of a training that are alike for all transcoders of a run."""
 
