@@ -6,12 +6,12 @@ import pytest
 import torch
 from sae_lens.saes.sae import TrainStepInput
 
-from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.benchmarks.methods.controls import NoiseAugmentedTranscoderConfig
 from faithfulness_plugin.jacobian.estimators.secant import layer_secant
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 
 def made(kind: str, scale: float = 0.5) -> Any:

@@ -1,0 +1,55 @@
+"""The command `faithfulness experiment NAME`: the repository's own measurements."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from faithfulness_plugin.benchmarks.experiments import EXPERIMENTS
+from faithfulness_plugin.cli.lazy import Entry, LazyGroup, as_command, attribute_at, group
+
+
+class Experiments(LazyGroup):
+    """A command for every registered experiment, with options from its config."""
+
+    what = "experiment"
+
+    def made(self, name: str) -> Any:
+        """Return the command that runs an experiment."""
+        from faithfulness_plugin.cli.options import made, with_fields
+        from faithfulness_plugin.cli.running import run_experiment
+        from faithfulness_plugin.results.settings_file import make_config, read_settings
+
+        experiment = attribute_at(self.table[name].place)()
+
+        def command(
+            given: dict[str, Any],
+            settings: Annotated[Path | None, typer.Option(help="YAML file of settings, which options override")] = None,
+            out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out") / name,
+            jobs: Annotated[int, typer.Option(help=f"{experiment.parts.capitalize()} at a time; -1: one per core")] = 1,
+            overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+        ) -> None:
+            options = {n: given.pop(n) for n in experiment.options_class.model_fields if n in given}
+            if settings is None:
+                config = made(experiment.config_class, **given)
+            else:
+                config = make_config({**read_settings(settings), **given}, str(settings), experiment.config_class)
+            run_experiment(
+                experiment,
+                config,
+                out,
+                overwrite=overwrite,
+                n_jobs=jobs,
+                options=made(experiment.options_class, **options),
+            )
+
+        command.__doc__ = (
+            f"{experiment.summary}\n\nInterrupted, it resumes when called again; complete, it shows what is there."
+        )
+        made_command = with_fields(experiment.config_class, experiment.options_class)(command)
+        return as_command(made_command, name, f"faithfulness experiment {name} --out out/{name}")
+
+
+TABLE = {name: Entry(*place_and_words) for name, place_and_words in EXPERIMENTS.items()}
+
+app = group(Experiments, TABLE, "Run the repository's own measurements.")
