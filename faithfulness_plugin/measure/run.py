@@ -21,6 +21,7 @@ from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.measure.references import mean_ablation, shuffled_decoder
 from faithfulness_plugin.measure.report import tables
 from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, Role
+from faithfulness_plugin.messages import say
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
 from faithfulness_plugin.transcoders.load import load_transcoder
@@ -90,6 +91,8 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
         if result.layer is None:
             record = bench.held_out.layer_record(self.artifacts[0].transcoder)
             result = result.model_copy(update={"layer": record, "rows": [rows], "notices": bench.notices()})
+        for notice in result.notices:
+            say(f"warning: {notice}")
         yield result, ""
         for artifact in self.artifacts:
             for role in ROLES:
