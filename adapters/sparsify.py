@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
 from faithfulness_plugin.jacobian.linear_region import (
-    LinearPiece,
-    SparsePiece,
+    LinearRegion,
+    SparseRegion,
     Weights,
-    linear_piece,
-    piece_of_activations,
+    linear_region,
+    region_of_activations,
 )
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
@@ -139,7 +139,7 @@ class MatchedTrainer:
             self._unchecked.discard(name)
         targets = matching.targets(layer, here, y=known).to(coder.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            gate = _piece_of_output(coder, x.to(coder.dtype), out) if matching.config.jitter == 0 else None
+            gate = _region_of_output(coder, x.to(coder.dtype), out) if matching.config.jitter == 0 else None
             loss = matching.from_targets(coder, targets, gate=gate)
         relative = matching.relative_error(loss, targets)
         self.relative_errors[name] = relative.detach()
@@ -229,20 +229,20 @@ def _require_function(name: str, layer: Layer, x: Tensor, y: Tensor | None) -> N
     )
 
 
-def _piece_of_output(coder: SparseCoder, x: Float[Tensor, "rows d_in"], out: ForwardOutput) -> LinearPiece:
+def _region_of_output(coder: SparseCoder, x: Float[Tensor, "rows d_in"], out: ForwardOutput) -> LinearRegion:
     """Of a forward pass already made at x, as a function of this transcoder's weights alone."""
     behind_another, x = x.requires_grad, x.detach()
     indices, acts = out.latent_indices, out.latent_acts
     if coder.cfg.multi_topk:  # then the pass returns the 4 k largest
         if coder.cfg.activation == "groupmax":  # of which those that it kept are not the largest
-            return cast(LinearPiece, linear_piece(coder, x))
+            return cast(LinearRegion, linear_region(coder, x))
         kept = acts.topk(coder.cfg.k, sorted=False).indices
         indices, acts = indices.gather(-1, kept), acts.gather(-1, kept)
     entries = ActiveFeatures.same_count(indices, coder.num_latents)
     # without their graph, with that of the transcoders before, or rounded by autocast, they are made again
     again = coder.cfg.multi_topk or behind_another or acts.dtype != coder.dtype
     values = _acts(coder, x, entries) if again else _passing(acts).flatten()
-    return SparsePiece(x, _weights(coder), values, entries)
+    return SparseRegion(x, _weights(coder), values, entries)
 
 
 def _weights(coder: SparseCoder) -> Weights:
@@ -251,18 +251,18 @@ def _weights(coder: SparseCoder) -> Weights:
     return Weights(coder.encoder.weight.T, coder.W_dec, coder.b_dec, coder.W_skip)
 
 
-@linear_piece.register
-def _sparse_coder_piece(
-    coder: SparseCoder, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
-) -> LinearPiece:
+@linear_region.register
+def _sparse_coder_region(
+    coder: SparseCoder, x: Tensor, *, gate: Tensor | LinearRegion | None = None, gate_bandwidth: float | None = None
+) -> LinearRegion:
     """t(x) = W_dec TopK(ReLU(W_enc x + b_enc)) + b_dec (+ W_skip x); "groupmax" keeps the largest of k groups."""
     if gate is not None or gate_bandwidth is not None:
-        return piece_of_activations(gate if gate is not None else x, x, _weights(coder), gate_bandwidth)
+        return region_of_activations(gate if gate is not None else x, x, _weights(coder), gate_bandwidth)
     rows = x.reshape(-1, x.shape[-1]).to(coder.dtype)
     with torch.no_grad():
         indices = coder.encode(rows).top_indices
     entries = ActiveFeatures.same_count(indices, coder.num_latents)
-    return SparsePiece(x, _weights(coder), _acts(coder, rows, entries), entries)
+    return SparseRegion(x, _weights(coder), _acts(coder, rows, entries), entries)
 
 
 def _acts(coder: SparseCoder, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures) -> Float[Tensor, " entries"]:

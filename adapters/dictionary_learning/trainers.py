@@ -13,16 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.adapters.dictionary_learning.pieces import (
-    PieceOfBatch,
-    PieceOfJumpRelu,
+from faithfulness_plugin.adapters.dictionary_learning.regions import (
+    BatchRegion,
+    JumpReluRegion,
     jump_relu,
-    topk_piece,
+    topk_region,
     weights_of,
 )
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures
-from faithfulness_plugin.jacobian.linear_region import DensePiece, LinearPiece, SparsePiece
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, SparseRegion
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
@@ -137,7 +137,7 @@ class MatchedTrainer:
             self._checked = True
         targets = self._matching.targets(layer, x, y=y).to(next(self.ae.parameters()).dtype)
         with torch.autocast(x.device.type, enabled=False):
-            gate = self.piece_of_pass(x, encoded[-1]) if config.jitter == 0 else self.piece_at(targets.x)
+            gate = self.region_of_pass(x, encoded[-1]) if config.jitter == 0 else self.region_at(targets.x)
             loss = self._matching.from_targets(self.ae, targets, gate=gate)
         if not logging:
             return found + coefficient * loss
@@ -152,19 +152,19 @@ class MatchedTrainer:
     def centre(self, x: Tensor, y: Tensor) -> None:
         """What is prepared on the first batch."""
 
-    def piece_of_pass(self, x: Tensor, encoded: Any) -> LinearPiece:
+    def region_of_pass(self, x: Tensor, encoded: Any) -> LinearRegion:
         """Of what the loss has encoded at x; encoded again where autocast has rounded it."""
         dtype = next(self.ae.parameters()).dtype
         acts = encoded[0] if isinstance(encoded, tuple) else encoded
-        return self.piece(x, encoded) if acts.dtype == dtype else self.piece_at(x.to(dtype))
+        return self.region(x, encoded) if acts.dtype == dtype else self.region_at(x.to(dtype))
 
-    def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
+    def region(self, x: Tensor, encoded: Any) -> LinearRegion:
         """Of what the dictionary has encoded at x."""
-        return DensePiece(x, weights_of(self.ae), encoded[0] if isinstance(encoded, tuple) else encoded)
+        return DenseRegion(x, weights_of(self.ae), encoded[0] if isinstance(encoded, tuple) else encoded)
 
-    def piece_at(self, x: Tensor) -> LinearPiece:
+    def region_at(self, x: Tensor) -> LinearRegion:
         """Encoded as the loss does."""
-        return self.piece(x, self.ae.encode(x))
+        return self.region(x, self.ae.encode(x))
 
     @contextmanager
     def reading(self, x: Tensor) -> Iterator[list[Any]]:
@@ -199,29 +199,29 @@ class MatchedTopK(MatchedTrainer):
         encoder.bias += (geometric_median(y) - geometric_median(x)).to(encoder.bias.dtype) @ encoder.weight.T
 
     @override
-    def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
+    def region(self, x: Tensor, encoded: Any) -> LinearRegion:
         _, acts, indices, _ = encoded
         entries = ActiveFeatures.same_count(indices, self.ae.dict_size)
-        return SparsePiece(x, weights_of(self.ae), acts.flatten(), entries)
+        return SparseRegion(x, weights_of(self.ae), acts.flatten(), entries)
 
     @override
-    def piece_at(self, x: Tensor) -> LinearPiece:
-        return topk_piece(self.ae, x)
+    def region_at(self, x: Tensor) -> LinearRegion:
+        return topk_region(self.ae, x)
 
 
 class MatchedBatchTopK(MatchedTopK):
-    """BatchTopK: rows compete, so that their pieces belong to the batch."""
+    """BatchTopK: rows compete, so that their regions belong to the batch."""
 
     @override
-    def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
+    def region(self, x: Tensor, encoded: Any) -> LinearRegion:
         acts = encoded[0].flatten()
         positions = acts.nonzero().squeeze(-1)
         entries = ActiveFeatures.of_flat(positions, len(x), self.ae.dict_size)
-        return PieceOfBatch(x, weights_of(self.ae), acts[positions], entries)
+        return BatchRegion(x, weights_of(self.ae), acts[positions], entries)
 
     @override
-    def piece_at(self, x: Tensor) -> LinearPiece:
-        return self.piece(x, self.ae.encode(x, return_active=True, use_threshold=False))
+    def region_at(self, x: Tensor) -> LinearRegion:
+        return self.region(x, self.ae.encode(x, return_active=True, use_threshold=False))
 
 
 class MatchedJumpRelu(MatchedTrainer):
@@ -259,12 +259,12 @@ class MatchedJumpRelu(MatchedTrainer):
         return LossLog(y, recon, f, {"l2_loss": l2.item(), "loss": loss.item()}) if logging else loss
 
     @override
-    def piece(self, x: Tensor, encoded: Any) -> LinearPiece:
-        return PieceOfJumpRelu(x, weights_of(self.ae), encoded, bandwidth=self.bandwidth)
+    def region(self, x: Tensor, encoded: Any) -> LinearRegion:
+        return JumpReluRegion(x, weights_of(self.ae), encoded, bandwidth=self.bandwidth)
 
     @override
-    def piece_at(self, x: Tensor) -> LinearPiece:
-        return self.piece(x, jump_relu(self.ae, x, self.bandwidth))
+    def region_at(self, x: Tensor) -> LinearRegion:
+        return self.region(x, jump_relu(self.ae, x, self.bandwidth))
 
 
 BASES: dict[type, type[MatchedTrainer]] = {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from faithfulness_plugin.inspection.records import FeatureRecords, activations_at, rows_of
 from faithfulness_plugin.inspection.sample import Origins, RowSample
 from faithfulness_plugin.jacobian.active import dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 
 BINS = 24
@@ -130,8 +130,8 @@ def along_reading(transcoder: Any, layer: Layer, sample: RowSample, records: Fea
 
 def _jvp(transcoder: Any, x: Tensor, v: Tensor) -> Tensor:
     """J_t v by active features alone."""
-    piece = linear_piece(transcoder, x, gate=activations_at(transcoder, x))
-    assert piece is not None  # or there were no records
-    active, (W_enc, W_dec, *_) = piece.active(), piece.weights
+    region = linear_region(transcoder, x, gate=activations_at(transcoder, x))
+    assert region is not None  # or there were no records
+    active, (W_enc, W_dec, *_) = region.active(), region.weights
     through = sum_active(dot_active(v.contiguous(), active, W_enc.T.contiguous()), active, W_dec.contiguous())
-    return piece.weights.add_skip(through, v)
+    return region.weights.add_skip(through, v)

@@ -11,11 +11,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
-from faithfulness_plugin.inspection.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
 from faithfulness_plugin.layers.replaced_layer import layer_of
+from faithfulness_plugin.layers.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.metrics.downstream import Effect, effect
 from faithfulness_plugin.metrics.result import MetricResult
 from faithfulness_plugin.rounding import beyond_rounding

@@ -13,11 +13,11 @@ from transformer_lens.hook_points import HookPoint
 
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointScores, DatapointSums
 from faithfulness_plugin.inspection.sample import RowSample
-from faithfulness_plugin.inspection.spliced import ACTS_POST
 from faithfulness_plugin.inspection.top_rows import TopRows
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
 from faithfulness_plugin.jacobian.by_feature import jacobian_by_feature
-from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_region
+from faithfulness_plugin.layers.spliced import ACTS_POST
 from faithfulness_plugin.metrics.circuit_projection import Circuit, norms_and_cosines
 
 JACOBIAN_ROWS = 16_384
@@ -96,7 +96,7 @@ def feature_records(
 
     Raises:
         ValueError: the transcoder is of another layer (its width is named); its features are not known to be linear
-            pieces (see `linear_piece`).
+            regions (see `linear_region`).
     """
     require_fit(transcoder, sample)
     W_dec = transcoder.W_dec.detach()
@@ -115,12 +115,12 @@ def feature_records(
         active = ActiveFeatures.of_flat(positions, len(acts), d_sae)
         values, along = acts.flatten()[positions], dot_active(beyond.to(W_dec).contiguous(), active, W_dec.contiguous())
         if at[part].any():
-            piece = linear_piece(transcoder, x[at[part]], gate=acts[at[part]])
-            if piece is None:
+            region = linear_region(transcoder, x[at[part]], gate=acts[at[part]])
+            if region is None:
                 raise ValueError(
-                    f"the features of {type(transcoder).__name__} are not known: register its linear piece"
+                    f"the features of {type(transcoder).__name__} are not known: register its linear region"
                 )
-            of_features, of_all = jacobian_by_feature(piece)
+            of_features, of_all = jacobian_by_feature(region)
             parts += of_features.double().cpu()
             whole += of_all.item()
         here = ActiveFeatures(active.features.cpu(), active.offsets.cpu(), d_sae)

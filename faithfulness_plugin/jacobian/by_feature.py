@@ -5,20 +5,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.jacobian.gram import rank_one_products
-from faithfulness_plugin.jacobian.linear_region import LinearPiece
+from faithfulness_plugin.jacobian.linear_region import LinearRegion
 
 
 @torch.no_grad()
-def jacobian_by_feature(piece: LinearPiece) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, ""]]:
+def jacobian_by_feature(region: LinearRegion) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, ""]]:
     """sum over rows of <g_i W_dec^i (x) W_enc^i, J_t>, for each feature i, and the sum of ||J_t||_F^2.
 
     With the skip connection's part <W_skip, J_t> the former add up to the latter. A feature's part is negative where
     it takes back what others do.
     """
-    W_enc, W_dec, _, W_skip = piece.weights
+    W_enc, W_dec, _, W_skip = region.weights
     wide = torch.promote_types(W_enc.dtype, torch.float32)
     reads, writes = W_enc.T.to(wide).contiguous(), W_dec.to(wide)
-    active = piece.active()
+    active = region.active()
     parts = reads.new_zeros(active.d_sae)
     for _, features, products in rank_one_products(active, reads, writes):
         parts.index_add_(0, features.flatten(), products.sum(-1).flatten())

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_region import LinearPiece, linear_piece, piece_of_activations
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region, region_of_activations
 from faithfulness_plugin.layers.derivatives import forward_jvp, mismatch_explained, reverse_vjp
 
 
@@ -16,12 +16,12 @@ def transcoder_jvp(
     x: Float[Tensor, "*batch d_in"],
     v: Float[Tensor, "*probes_batch d_in"],
     *,
-    gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
+    gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
     gate_bandwidth: float | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """The transcoder's output and its derivative along v, (t(x), J_t(x) v), with gradients to its parameters.
 
-    Classes that `linear_piece` knows (this package's and SAELens's inference transcoders) use the closed form
+    Classes that `linear_region` knows (this package's and SAELens's inference transcoders) use the closed form
     J_t v = W_dec (1[active] * (W_enc v)) + W_skip v, with one gate for all probes; any other module goes through
     `torch.func.jvp`. The closed form is of the weights: hooks that edit activations change the gates and y, but are
     not differentiated themselves.
@@ -30,9 +30,9 @@ def transcoder_jvp(
         transcoder: the student, any nn.Module.
         x: [..., d_in].
         v: [..., d_in], or [n_probes, ..., d_in].
-        gate: feature activations [..., d_sae] of a forward pass already made at x, or its `linear_piece`; known classes
-            then encode nothing again. Only they take it.
-        gate_bandwidth: as in `linear_piece`; only known classes take it.
+        gate: feature activations [..., d_sae] of a forward pass already made at x, or its `linear_region`; nothing is
+            then encoded again. Only known classes take it.
+        gate_bandwidth: as in `linear_region`; only known classes take it.
 
     Returns:
         y [..., d_out] and Jv [..., d_out], or [n_probes, ..., d_out] for several probes.
@@ -41,9 +41,9 @@ def transcoder_jvp(
         ValueError: v does not fit x; a gate or a bandwidth for a module that has no closed form; a module that can be
             differentiated neither forward nor twice in reverse.
     """
-    piece = _piece(transcoder, x, gate, gate_bandwidth)
-    if piece is not None:
-        return piece.output(), piece.jvp(v)
+    region = _region(transcoder, x, gate, gate_bandwidth)
+    if region is not None:
+        return region.output(), region.jvp(v)
     with mismatch_explained(transcoder, x):
         return forward_jvp(transcoder, x, v)
 
@@ -54,7 +54,7 @@ def transcoder_vjp(
     x: Float[Tensor, "*batch d_in"],
     u: Float[Tensor, "*probes_batch d_out"],
     *,
-    gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
+    gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
     gate_bandwidth: float | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:
     """(t(x), J_t(x)^T u), as `transcoder_jvp`: in closed form W_enc^T (1[active] * (W_dec^T u)) + W_skip^T u.
@@ -62,9 +62,9 @@ def transcoder_vjp(
     Args:
         u: [..., d_out], or [n_probes, ..., d_out].
     """
-    piece = _piece(transcoder, x, gate, gate_bandwidth)
-    if piece is not None:
-        return piece.output(), piece.vjp(u)
+    region = _region(transcoder, x, gate, gate_bandwidth)
+    if region is not None:
+        return region.output(), region.vjp(u)
     with mismatch_explained(transcoder, x):
         return reverse_vjp(transcoder, x, u)
 
@@ -75,18 +75,18 @@ def product_only(
     """What `transcoder_jvp` or `transcoder_vjp` (the method) returns second, without computing t(x) where the closed
     form can do without it."""
     own = method.dispatch(type(transcoder)) is not method.dispatch(object)
-    piece = None if own else _piece(transcoder, x, gate, gate_bandwidth)
-    if piece is not None:
-        return piece.jvp(v) if method is transcoder_jvp else piece.vjp(v)
+    region = None if own else _region(transcoder, x, gate, gate_bandwidth)
+    if region is not None:
+        return region.jvp(v) if method is transcoder_jvp else region.vjp(v)
     options = {"gate": gate, "gate_bandwidth": gate_bandwidth}
     return method(transcoder, x, v, **{name: value for name, value in options.items() if value is not None})[1]
 
 
-def _piece(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float | None) -> LinearPiece | None:
-    if isinstance(gate, LinearPiece):
-        return piece_of_activations(gate, x, gate.weights, gate_bandwidth)
-    piece = linear_piece(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
-    if piece is None and (gate is not None or gate_bandwidth is not None):
+def _region(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float | None) -> LinearRegion | None:
+    if isinstance(gate, LinearRegion):
+        return region_of_activations(gate, x, gate.weights, gate_bandwidth)
+    region = linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
+    if region is None and (gate is not None or gate_bandwidth is not None):
         option = "gate" if gate is not None else "gate_bandwidth"
         raise ValueError(f"{type(transcoder).__name__} has no closed form that takes a {option}: leave {option} out")
-    return piece
+    return region

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.closed_form import transcoder_jvp
-from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 
 
@@ -65,12 +65,12 @@ def products_along(
     Raises:
         ValueError: transcoder and layer differ in d_out.
     """
-    piece = linear_piece(transcoder, x)
+    region = linear_region(transcoder, x)
     wide = torch.promote_types(x.dtype, torch.float32)  # sums of so many half-precision squares stand still
     totals = [x.new_zeros(len(x), dtype=wide) for _ in range(4)]
     for v in probes:
         J_f = layer_jvp(layer, x, v)[1].to(wide)
-        J_t = (transcoder_jvp(transcoder, x, v)[1] if piece is None else piece.jvp(v)).to(wide)
+        J_t = (transcoder_jvp(transcoder, x, v)[1] if region is None else region.jvp(v)).to(wide)
         if J_t.shape != J_f.shape:
             raise ValueError(
                 f"the transcoder's output has d_out={J_t.shape[-1]} and the layer's has {J_f.shape[-1]}: compare a "

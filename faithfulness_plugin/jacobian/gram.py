@@ -18,7 +18,7 @@ from torch import Tensor
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, sum_active
 from faithfulness_plugin.jacobian.exact import JacobianProducts
-from faithfulness_plugin.jacobian.linear_region import LinearPiece, Weights
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights
 from faithfulness_plugin.layers.layer_weights import LayerWeights
 
 CHUNK = 2**23  # numbers in the largest temporary
@@ -58,9 +58,9 @@ class JacobianGram:
         self._skip_features = ((W_dec @ W_skip) * self._features).sum(-1) if W_skip is not None else None
 
     @torch.no_grad()
-    def products(self, piece: LinearPiece, x: Float[Tensor, "rows d_in"]) -> JacobianProducts:
-        """At rows x, with the transcoder's linear piece there."""
-        active, terms = piece.active(), self._mlp.jacobian(x.to(self._mlp.W_in.dtype))
+    def products(self, region: LinearRegion, x: Float[Tensor, "rows d_in"]) -> JacobianProducts:
+        """At rows x, with the transcoder's linear region there."""
+        active, terms = region.active(), self._mlp.jacobian(x.to(self._mlp.W_in.dtype))
         h = terms.h.to(self._layer.dtype)
         ones = h.new_ones(len(active.features))
         inner = (sum_active(ones, active, self._cross) * h).sum(-1)
@@ -75,7 +75,7 @@ class JacobianGram:
             # R R^T b, so that a^T J R R^T b is <J R, a (x) R^T b>
             moved = right if self._root is None else right @ self._root @ self._root.T
             own_norm = left.square().sum(-1) * (right * moved).sum(-1)
-            inner = inner + (left * piece.jvp(moved).to(h)).sum(-1)
+            inner = inner + (left * region.jvp(moved).to(h)).sum(-1)
             # J_f already has the term: ||S + T||^2 = ||S||^2 + 2 <S + T, T> - ||T||^2
             layer = layer + 2 * (left * terms.jvp(moved.to(terms.left)).to(h)).sum(-1) - own_norm
         return JacobianProducts(transcoder, layer, inner, (transcoder - 2 * inner + layer).clamp_min(0))

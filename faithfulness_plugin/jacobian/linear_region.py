@@ -1,4 +1,4 @@
-"""The linear piece of a transcoder at x: where its gates hold, t is affine, and all of its Jacobian is known."""
+"""The linear region of a transcoder at x: where its gates hold, t is affine, and all of its Jacobian is known."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
-from faithfulness_plugin.jacobian.foreign import adapter_imported
+from faithfulness_plugin.jacobian.adapter_import import adapter_imported
 from faithfulness_plugin.layers.derivatives import check_probe_shape
 
 
@@ -41,7 +41,7 @@ def add_skip(
 
 
 @dataclass(frozen=True)
-class LinearPiece(ABC):
+class LinearRegion(ABC):
     """t(x + dx) = t(x) + W_dec (g * (W_enc dx)) + W_skip dx, with the gates g of x held fixed.
 
     Exact wherever an activation passes the pre-activation of its active features through and is 0 elsewhere: ReLU,
@@ -106,8 +106,8 @@ class LinearPiece(ABC):
 
 
 @dataclass(frozen=True)
-class DensePiece(LinearPiece):
-    """The piece of a transcoder whose activations are a matrix."""
+class DenseRegion(LinearRegion):
+    """The region of a transcoder whose activations are a matrix."""
 
     acts: Float[Tensor, "*batch d_sae"]
     hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
@@ -153,8 +153,8 @@ class DensePiece(LinearPiece):
         return ActiveFeatures.of_flat(rows.flatten().nonzero().squeeze(-1), *rows.shape)
 
 
-class SignedPiece(DensePiece):
-    """The piece of a transcoder whose active features may be negative: those are active that are not 0."""
+class SignedRegion(DenseRegion):
+    """The region of a transcoder whose active features may be negative: those are active that are not 0."""
 
     @property
     @override
@@ -163,8 +163,8 @@ class SignedPiece(DensePiece):
 
 
 @dataclass(frozen=True)
-class SparsePiece(LinearPiece):
-    """The piece of a transcoder whose activations are stored for active features only: no product here has the size of
+class SparseRegion(LinearRegion):
+    """The region of a transcoder whose activations are stored for active features only: no product here has the size of
     a [batch, d_sae] matrix, forward or backward.
 
     W_enc is read by columns. Stored feature by feature (`W_enc.T` contiguous, as TopK transcoders here have it) it is
@@ -213,39 +213,39 @@ class SparsePiece(LinearPiece):
 
 
 @singledispatch
-def linear_piece(
+def linear_region(
     transcoder: nn.Module,
     x: Float[Tensor, "*batch d_in"],
     *,
-    gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
+    gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
     gate_bandwidth: float | None = None,
-) -> LinearPiece | None:
-    """The transcoder's linear piece at x, or None for a class that is not known here.
+) -> LinearRegion | None:
+    """The transcoder's linear region at x, or None for a class that is not known here.
 
     The one thing that the closed forms need to know of an architecture. A class of your own joins them all (products,
-    exact Jacobians, gradient masking) with `linear_piece.register(MyTranscoder, my_function)`.
+    exact Jacobians, gradient masking) with `linear_region.register(MyTranscoder, my_function)`.
 
     Args:
         x: [..., d_in].
-        gate: feature activations [..., d_sae] of a forward pass already made at x, or its piece: nothing is encoded
+        gate: feature activations [..., d_sae] of a forward pass already made at x, or its region: nothing is encoded
             again.
         gate_bandwidth: makes the gates straight-through: constants forward, and backward as if 1[z > threshold] rose
             linearly over an interval of this width around the threshold (SAELens's convention for JumpReLU). Needs the
             pre-activations, so it takes no activations in `gate`.
     """
     if adapter_imported(type(transcoder)):
-        return linear_piece(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
+        return linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
     return None
 
 
-def piece_of_activations(
-    gate: Tensor | LinearPiece, x: Tensor, weights: Weights, gate_bandwidth: float | None
-) -> LinearPiece:
-    """The piece that a forward pass already made at x has left: itself, or made of its activations. Raises ValueError
+def region_of_activations(
+    gate: Tensor | LinearRegion, x: Tensor, weights: Weights, gate_bandwidth: float | None
+) -> LinearRegion:
+    """The region that a forward pass already made at x has left: itself, or made of its activations. Raises ValueError
     where a bandwidth asks for more than activations."""
-    if gate_bandwidth is not None and not (isinstance(gate, LinearPiece) and gate.trains_gates):
+    if gate_bandwidth is not None and not (isinstance(gate, LinearRegion) and gate.trains_gates):
         raise ValueError(
-            "straight-through gates need pre-activations, which activations and pieces with constant gates do not "
-            "hold: leave gate out, or pass a linear_piece made with the same gate_bandwidth"
+            "straight-through gates need pre-activations, which activations and regions with constant gates do not "
+            "hold: leave gate out, or pass a linear_region made with the same gate_bandwidth"
         )
-    return gate if isinstance(gate, LinearPiece) else DensePiece(x, weights, gate)
+    return gate if isinstance(gate, LinearRegion) else DenseRegion(x, weights, gate)

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_region
 
 
 def gradient_masking_penalty(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
@@ -15,12 +15,12 @@ def gradient_masking_penalty(transcoder: nn.Module, x: Float[Tensor, "*batch d_i
     masking.
 
     Raises:
-        ValueError: a module whose features are not known (see `linear_piece`).
+        ValueError: a module whose features are not known (see `linear_region`).
     """
-    piece = linear_piece(transcoder, x)
-    if piece is None:
+    region = linear_region(transcoder, x)
+    if region is None:
         raise ValueError(
-            f"the features of {type(transcoder).__name__} are not known: register its linear piece "
+            f"the features of {type(transcoder).__name__} are not known: register its linear region "
             "(faithfulness_plugin.jacobian.linear_region)"
         )
-    return piece.masking()
+    return region.masking()

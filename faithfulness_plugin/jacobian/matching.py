@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.closed_form import product_only, transcoder_jvp, transcoder_vjp
 from faithfulness_plugin.jacobian.exact import EXACT_PROBES
-from faithfulness_plugin.jacobian.linear_region import LinearPiece
+from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.jacobian.packed_rows import LayerSays
 from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES, Probe, gaussian
@@ -179,13 +179,13 @@ class JacobianMatching:
         transcoder: nn.Module,
         targets: JacobianTargets,
         *,
-        gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
+        gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
     ) -> Float[Tensor, ""]:
         """The loss against targets made before.
 
         Args:
             gate: the feature activations [..., d_sae] of a forward pass already made at `targets.x` (so: without
-                jitter), or its `linear_piece`, to encode nothing twice. For classes that `linear_piece` knows.
+                jitter), or its `linear_region`, to encode nothing twice. For classes that `linear_region` knows.
 
         Raises:
             ValueError: transcoder and targets differ in width, device or (for a class that does not cast by itself)

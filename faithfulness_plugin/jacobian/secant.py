@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_region import LinearPiece, linear_piece
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region
 from faithfulness_plugin.layers.derivatives import Layer, bare, each_probe, mismatch_explained
 
 
@@ -40,32 +40,32 @@ def transcoder_secant(
     step: Float[Tensor, ""] | float,
     *,
     central: bool = False,
-    gate: Float[Tensor, "*batch d_sae"] | LinearPiece | None = None,
+    gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """(t(x), and the same quotient of t) with a graph. Features that switch on the way count, so that, unlike Jv, it
-    also trains b_enc and thresholds. `gate`: the feature activations at x, or their `linear_piece`, for classes that
+    also trains b_enc and thresholds. `gate`: the feature activations at x, or their `linear_region`, for classes that
     it knows.
 
     Where a row's features depend on the batch (BatchTopK), the threshold that this batch set at x also holds on the
     way: see `row_function`.
     """
-    piece = gate if isinstance(gate, LinearPiece) else linear_piece(transcoder, x, gate=gate)
-    function = row_function(transcoder, x, piece)
+    region = gate if isinstance(gate, LinearRegion) else linear_region(transcoder, x, gate=gate)
+    function = row_function(transcoder, x, region)
     with mismatch_explained(transcoder, x):
-        y = function(x) if piece is None else piece.output()
+        y = function(x) if region is None else region.output()
         return y, _quotient(function, x, v, step, y, central)
 
 
 @singledispatch
-def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], piece: LinearPiece | None) -> Layer:
-    """What the transcoder computes for one row whatever the others are, as its `linear_piece` computes it where that is
-    known: the transcoder itself, where it is row-wise.
+def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], region: LinearRegion | None) -> Layer:
+    """The function that the transcoder applies to each row, whatever the other rows are: the transcoder itself where it
+    is row-wise, computed through its `linear_region` where that is known.
 
-    A class whose rows compete for features registers the function that its batch x, with its piece, had settled on.
+    A class whose rows compete for features registers the function that its batch x, with its region, had settled on.
     """
-    if piece is None:
+    if region is None:
         return bare(transcoder)
-    return lambda moved: cast(LinearPiece, linear_piece(transcoder, moved)).output()
+    return lambda moved: cast(LinearRegion, linear_region(transcoder, moved)).output()
 
 
 def _quotient(function: Layer, x: Tensor, v: Tensor, step: Tensor | float, y: Tensor, central: bool) -> Tensor:

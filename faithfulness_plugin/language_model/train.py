@@ -1,8 +1,6 @@
 """One run: model, text, runner, evaluation, timing, result file."""
 
 import logging
-import resource
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from faithfulness_plugin.language_model.speed import measure
 from faithfulness_plugin.language_model.text import load_prompts
 from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
 from faithfulness_plugin.results.schema import Environment, write_text
+from faithfulness_plugin.results.timing import peak_memory
 
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 
@@ -165,9 +164,3 @@ def said_rows(evaluator: TranscoderEvaluator | None) -> list[RowsRecord]:
             say_rows(f"held-out rows at {layer.hook_in}", counts, spread)
             found[place] = RowsRecord.of(layer.hook_in, counts, spread)
     return list(found.values())
-
-
-def peak_memory() -> int:
-    """Of this process, in bytes (Linux counts in KiB, macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -15,10 +15,11 @@ from faithfulness_plugin.language_model.result import Evaluation, Trained, Train
 from faithfulness_plugin.language_model.rows import RowSettings
 from faithfulness_plugin.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.language_model.text import cut_prompts
-from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS, peak_memory, said_rows
+from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS, said_rows
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.results.result_file import RESULT_FILENAME
 from faithfulness_plugin.results.schema import write_text
+from faithfulness_plugin.results.timing import peak_memory
 from faithfulness_plugin.store import DerivativeStore, StoredRows, StoreError
 from faithfulness_plugin.store.rows import require_shares
 from faithfulness_plugin.training.processes import Processes, ToldByFirst

@@ -27,7 +27,7 @@ from faithfulness_plugin.measure.held_out_schema import (
 from faithfulness_plugin.metrics.jacobian_error import ByDirections, jacobian_products
 from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
-from faithfulness_plugin.metrics.response import Answers, answers
+from faithfulness_plugin.metrics.response import StepResponses, finite_differences
 from faithfulness_plugin.metrics.variance_concentration import variance_concentration
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.store.fill import rows_at, rows_kept
@@ -136,7 +136,7 @@ class HeldOut:
             ce_zero=cast(float, entries["ce_zero"]),
         )
 
-    def _require_answers(self, products: ByDirections, answered: Mapping[Directions, list[Answers]]) -> None:
+    def _require_answers(self, products: ByDirections, answered: Mapping[Directions, list[StepResponses]]) -> None:
         """Raises ValueError for a layer to which errors cannot be relative."""
         where, y = f"the layer from {self.layer.hook_in} to {self.layer.hook_out}", self.outputs
         instead = "relative errors are undefined: choose another layer, or other text"
@@ -182,9 +182,9 @@ class HeldOut:
         """At some rows, in directions in which all of them vary: from some alone a covariance would lack directions."""
         return jacobian_products(transcoder, self.layer, self.for_jacobians.x, among=self.rows.x)
 
-    def _answers(self, transcoder: Any) -> dict[Directions, list[Answers]]:
+    def _answers(self, transcoder: Any) -> dict[Directions, list[StepResponses]]:
         x, distances = self.for_responses.x, self.config.distances
-        return {d: answers(transcoder, self.layer, x, v, distances) for d, v in self.directions.items()}
+        return {d: finite_differences(transcoder, self.layer, x, v, distances) for d, v in self.directions.items()}
 
     def _at_passage(self, transcoder: Any, passage: Tensor) -> PassageRecord:
         found = passage_memorization(transcoder, self.layer, passage, self.rows.x)
@@ -204,6 +204,6 @@ def _of(products: ByDirections, directions: Directions) -> JacobianProducts:
     return getattr(products, directions)
 
 
-def _mean_cosine(of: JacobianProducts | Answers) -> float:
+def _mean_cosine(of: JacobianProducts | StepResponses) -> float:
     """Over rows where the layer moves."""
     return of.cosine[of.layer > 0].mean().item()

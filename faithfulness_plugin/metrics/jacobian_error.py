@@ -15,7 +15,7 @@ from faithfulness_plugin.jacobian.exact import (
     unit_probes,
 )
 from faithfulness_plugin.jacobian.gram import JacobianGram
-from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.metrics.result import MetricResult
@@ -108,12 +108,12 @@ def jacobian_products(
 ) -> ByDirections:
     """What `jacobian_error` averages, row by row. Raises as it where transcoder and layer differ in d_out."""
     among = x if among is None else among
-    piece = linear_piece(transcoder, x)
+    region = linear_region(transcoder, x)
     mask = torch.ones_like(x) if columns is None else columns
-    mlp = checked_mlp_weights(layer, x) if columns is None and piece is not None else None
-    if piece is not None and mlp is not None and piece.weights.W_dec.shape[1] == mlp.W_out.shape[1]:
+    mlp = checked_mlp_weights(layer, x) if columns is None and region is not None else None
+    if region is not None and mlp is not None and region.weights.W_dec.shape[1] == mlp.W_out.shape[1]:
         plain, data = (
-            JacobianGram(piece.weights, mlp, root).products(piece, x) for root in (None, covariance_root(among))
+            JacobianGram(region.weights, mlp, root).products(region, x) for root in (None, covariance_root(among))
         )
     else:
         mlp = None

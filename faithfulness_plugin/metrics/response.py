@@ -25,7 +25,7 @@ class Response(MetricResult):
     """Mean of cos(D_t, D_f) over rows where the layer answers."""
 
 
-class Answers(NamedTuple):
+class StepResponses(NamedTuple):
     """To one step, row by row."""
 
     squared_error: Float[Tensor, " rows"]
@@ -53,7 +53,7 @@ def response(
     Raises:
         ValueError: transcoder and layer differ in d_out; a step to which the layer does not answer on any row.
     """
-    by_distance = answers(transcoder, layer, x, v, distances)
+    by_distance = finite_differences(transcoder, layer, x, v, distances)
     for eps, given in zip(distances, by_distance, strict=True):
         if not given.layer.any():
             raise ValueError(f"the layer does not answer to a step of {eps}, so a relative error is undefined there")
@@ -65,13 +65,13 @@ def response(
 
 
 @torch.no_grad()
-def answers(
+def finite_differences(
     transcoder: nn.Module,
     layer: Layer,
     x: Float[Tensor, "rows d_in"],
     v: Float[Tensor, "rows d_in"],
     distances: Sequence[float],
-) -> list[Answers]:
+) -> list[StepResponses]:
     """To each step x -> x + eps v, row by row; what rounding explains is no answer.
 
     Raises ValueError where transcoder and layer differ in d_out."""
@@ -83,7 +83,7 @@ def answers(
     ]
 
 
-def _answers(D_f: Tensor, D_t: Tensor) -> Answers:
+def _answers(D_f: Tensor, D_t: Tensor) -> StepResponses:
     norms = D_f.norm(dim=-1) * D_t.norm(dim=-1)
     cosine = torch.where(norms > 0, (D_f * D_t).sum(-1) / norms, torch.zeros_like(norms))
-    return Answers((D_t - D_f).square().sum(-1), D_f.square().sum(-1), cosine)
+    return StepResponses((D_t - D_f).square().sum(-1), D_f.square().sum(-1), cosine)

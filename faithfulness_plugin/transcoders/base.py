@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.linear_region import (
-    DensePiece,
-    LinearPiece,
-    SparsePiece,
+    DenseRegion,
+    LinearRegion,
+    SparseRegion,
     Weights,
-    linear_piece,
-    piece_of_activations,
+    linear_region,
+    region_of_activations,
 )
 from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianTargets
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
@@ -164,15 +164,15 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
     ) -> Float[Tensor, "*batch d_sae"]:
         """1[a > 0] forward, and backward the step at the architecture's threshold, smoothed over `bandwidth`."""
 
-    def encode_to_piece(
+    def encode_to_region(
         self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
-    ) -> DensePiece | SparsePiece:
+    ) -> DenseRegion | SparseRegion:
         """One encoding of x, for outputs and derivatives alike, with its `hidden_pre`."""
         feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
         gate = None
         if gate_bandwidth is not None:
             gate = self.straight_through_gate(feature_acts, hidden_pre, gate_bandwidth)
-        return DensePiece(x, Weights.of(self), feature_acts, hidden_pre, gate)
+        return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre, gate)
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
@@ -180,17 +180,17 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         batch = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
         matched = self.cfg.jacobian_coefficient > 0
         x, y, targets = self._ask(batch, matched)
-        piece = self.encode_to_piece(x, self.matching.config.gate_bandwidth if matched else None)
-        hidden_pre = cast(Tensor, piece.hidden_pre)
-        sae_out = piece.weights.add_skip(self.hook_sae_recons(piece.decode()), x)
+        region = self.encode_to_region(x, self.matching.config.gate_bandwidth if matched else None)
+        hidden_pre = cast(Tensor, region.hidden_pre)
+        sae_out = region.weights.add_skip(self.hook_sae_recons(region.decode()), x)
         losses = {"mse_loss": mean_over_rows(self.mse_loss_fn(sae_out, y))}
         aux_input = TranscoderStepInput(**{**vars(step_input), "sae_in": y}, x=x)
-        losses |= cast(dict[str, Tensor], self.calculate_aux_loss(aux_input, piece.feature_acts, hidden_pre, sae_out))
+        losses |= cast(dict[str, Tensor], self.calculate_aux_loss(aux_input, region.feature_acts, hidden_pre, sae_out))
         if self.cfg.gradient_masking_coefficient > 0:
-            losses["gradient_masking_loss"] = step_input.coefficients["gradient_masking"] * piece.masking()
+            losses["gradient_masking_loss"] = step_input.coefficients["gradient_masking"] * region.masking()
         metrics: dict[str, Any] = {}
         if targets is not None:
-            gate = piece if targets.x is x else None  # jittered inputs open other gates
+            gate = region if targets.x is x else None  # jittered inputs open other gates
             targets = targets.to(self.dtype)
             jacobian_loss = self.matching.from_targets(self, targets, gate=gate)
             losses["jacobian_loss"] = step_input.coefficients["jacobian"] * jacobian_loss
@@ -198,7 +198,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         output = TrainStepOutput(
             sae_in=y,
             sae_out=sae_out,
-            feature_acts=piece.feature_acts,
+            feature_acts=region.feature_acts,
             hidden_pre=hidden_pre,
             loss=torch.stack(list(losses.values())).sum(),
             losses=losses,
@@ -297,14 +297,14 @@ def mean_over_rows(values: Float[Tensor, "*batch width"]) -> Float[Tensor, ""]:
     return (sums / max(1, sums.numel())).sum()
 
 
-@linear_piece.register
-def _training_transcoder_piece(
+@linear_region.register
+def _training_transcoder_region(
     transcoder: TrainingTranscoder,
     x: Tensor,
     *,
-    gate: Tensor | LinearPiece | None = None,
+    gate: Tensor | LinearRegion | None = None,
     gate_bandwidth: float | None = None,
-) -> LinearPiece:
+) -> LinearRegion:
     if gate is None:
-        return transcoder.encode_to_piece(x, gate_bandwidth)
-    return piece_of_activations(gate, x, Weights.of(transcoder), gate_bandwidth)
+        return transcoder.encode_to_region(x, gate_bandwidth)
+    return region_of_activations(gate, x, Weights.of(transcoder), gate_bandwidth)

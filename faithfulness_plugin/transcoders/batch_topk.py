@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures
-from faithfulness_plugin.jacobian.linear_region import LinearPiece
+from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.secant import row_function
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.transcoders.config import register_once
@@ -133,15 +133,15 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
 
 
 @row_function.register
-def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, piece: LinearPiece) -> Layer:
+def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, region: LinearRegion) -> Layer:
     if not transcoder.training:
-        return row_function.dispatch(object)(transcoder, x, piece)
+        return row_function.dispatch(object)(transcoder, x, region)
     with torch.no_grad():
-        hidden_pre = getattr(piece, "hidden_pre", None)
+        hidden_pre = getattr(region, "hidden_pre", None)
         if hidden_pre is None:
             hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
         threshold = transcoder.gate_threshold(transcoder.score(hidden_pre).reshape(-1, transcoder.cfg.d_sae))
-        kept = piece.active().positions
+        kept = region.active().positions
         rounding = 16 * torch.finfo(threshold.dtype).eps * threshold.abs()
 
     def stay(score: Tensor) -> ActiveFeatures:
@@ -151,7 +151,7 @@ def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, p
         tied = kept[(flat[kept] - threshold).abs() <= rounding]
         return ActiveFeatures.of_flat(torch.cat([above, tied]).sort().values, *score.shape)
 
-    return lambda moved: transcoder.selected_piece(moved, stay).output()
+    return lambda moved: transcoder.selected_region(moved, stay).output()
 
 
 def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:

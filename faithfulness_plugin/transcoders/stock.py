@@ -1,40 +1,40 @@
-"""SAELens's own inference transcoders, and ours for TopK, as linear pieces: so that finished transcoders are measured
+"""SAELens's own inference transcoders, and ours for TopK, as linear regions: so that finished transcoders are measured
 and matched in closed form."""
 
 from sae_lens.saes.transcoder import JumpReLUTranscoder, Transcoder
 from torch import Tensor
 
 from faithfulness_plugin.jacobian.linear_region import (
-    DensePiece,
-    LinearPiece,
-    SignedPiece,
+    DenseRegion,
+    LinearRegion,
+    SignedRegion,
     Weights,
-    linear_piece,
-    piece_of_activations,
+    linear_region,
+    region_of_activations,
 )
 from faithfulness_plugin.transcoders.gates import straight_through
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 
 
-@linear_piece.register
-def _stock_piece(
-    transcoder: Transcoder, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
-) -> LinearPiece | None:
+@linear_region.register
+def _stock_region(
+    transcoder: Transcoder, x: Tensor, *, gate: Tensor | LinearRegion | None = None, gate_bandwidth: float | None = None
+) -> LinearRegion | None:
     """Of Transcoder, SkipTranscoder, JumpReLUTranscoder, JumpReLUSkipTranscoder and TopKTranscoder."""
     if transcoder.cfg.normalize_activations != "none" or transcoder.cfg.reshape_activations != "none":
         return None  # what happens before the encoder is not linear: autograd
     weights = Weights.of(transcoder)
     signed = isinstance(transcoder, TopKTranscoder) and (transcoder.cfg.keep_negative or transcoder.cfg.shift)
     if gate is not None and not (signed and isinstance(gate, Tensor) and gate_bandwidth is None):
-        return piece_of_activations(gate, x, weights, gate_bandwidth)
+        return region_of_activations(gate, x, weights, gate_bandwidth)
     feature_acts = transcoder.encode(x) if gate is None else gate
     if signed and gate_bandwidth is None:
-        return SignedPiece(x, weights, feature_acts)
+        return SignedRegion(x, weights, feature_acts)
     if gate_bandwidth is None:
-        return DensePiece(x, weights, feature_acts)
+        return DenseRegion(x, weights, feature_acts)
     if isinstance(transcoder, TopKTranscoder):
         raise ValueError("straight-through gates of a finished TopK transcoder are not known: train the training class")
     hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
     threshold = transcoder.threshold if isinstance(transcoder, JumpReLUTranscoder) else hidden_pre.new_zeros(())
     gate = straight_through(feature_acts, hidden_pre, threshold, gate_bandwidth)
-    return DensePiece(x, weights, feature_acts, hidden_pre, gate)
+    return DenseRegion(x, weights, feature_acts, hidden_pre, gate)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_region import DensePiece, SparsePiece, Weights
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, SparseRegion, Weights
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
@@ -119,32 +119,32 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return self.hook_sae_acts_post(hidden_pre.relu() * keep(self.score(hidden_pre))), hidden_pre
 
     @override
-    def encode_to_piece(
+    def encode_to_region(
         self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
-    ) -> DensePiece | SparsePiece:
+    ) -> DenseRegion | SparseRegion:
         if not self._multiplies_active_only() or gate_bandwidth is not None:
-            return super().encode_to_piece(x, gate_bandwidth)
-        return self._sparse_piece(x, self.select)
+            return super().encode_to_region(x, gate_bandwidth)
+        return self._sparse_region(x, self.select)
 
-    def selected_piece(
+    def selected_region(
         self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]
-    ) -> DensePiece | SparsePiece:
-        """The piece of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
+    ) -> DenseRegion | SparseRegion:
+        """The region of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
         if self._multiplies_active_only():
-            return self._sparse_piece(x, select)
+            return self._sparse_region(x, select)
 
         def keep(score: Tensor) -> Tensor:
             entries = select(score.detach().reshape(-1, self.cfg.d_sae))
             return entries.dense(score.new_ones(len(entries.features))).view_as(score)
 
         feature_acts, hidden_pre = self._encode(x, keep)
-        return DensePiece(x, Weights.of(self), feature_acts, hidden_pre)
+        return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre)
 
     def _multiplies_active_only(self) -> bool:
         """Hooks on the activations may edit them, and so see all of them."""
         return self.sparse and not (_hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post))
 
-    def _sparse_piece(self, x: Tensor, select: Callable[[Tensor], ActiveFeatures]) -> SparsePiece:
+    def _sparse_region(self, x: Tensor, select: Callable[[Tensor], ActiveFeatures]) -> SparseRegion:
         sae_in = self.process_sae_in(x)
         rows = sae_in.reshape(-1, sae_in.shape[-1])
         with torch.no_grad():
@@ -152,7 +152,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
             entries = select(self.score(hidden_pre))
         values = self.pre_activations(rows, entries, hidden_pre).relu()
         hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
-        return SparsePiece(x, Weights.of(self), values, entries, hidden_pre)
+        return SparseRegion(x, Weights.of(self), values, entries, hidden_pre)
 
     def pre_activations(
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
@@ -213,7 +213,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
 
 def _feature_by_feature(W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "d_in d_sae"]:
-    """The same matrix, each feature's weights side by side in memory: what `SparsePiece` reads."""
+    """The same matrix, each feature's weights side by side in memory: what `SparseRegion` reads."""
     return W_enc.T.contiguous().T
 
 

@@ -234,7 +234,7 @@ def test_its_classes_have_closed_forms(activation, skip):
     from circuit_tracer.transcoder import SingleLayerTranscoder
     from circuit_tracer.transcoder.activation_functions import JumpReLU, TopK
 
-    import faithfulness_plugin.adapters.circuit_tracer.pieces  # noqa: F401  here, for the sake of the shape checker
+    import faithfulness_plugin.adapters.circuit_tracer.regions  # noqa: F401  here, for the sake of the shape checker
 
     functions = {"relu": torch.relu, "jumprelu": JumpReLU(torch.full((24,), 0.3), 0.1), "topk": TopK(3)}
     function: Any = functions.get(activation, TopK(20))
@@ -262,9 +262,9 @@ import torch
 from faithfulness_plugin import transcoder_jvp
 from circuit_tracer.transcoder import SingleLayerTranscoder
 transcoder = SingleLayerTranscoder(6, 24, torch.relu, 0, device=torch.device("cpu"), dtype=torch.float32)
-assert "faithfulness_plugin.adapters.circuit_tracer.pieces" not in sys.modules
+assert "faithfulness_plugin.adapters.circuit_tracer.regions" not in sys.modules
 x = torch.randn(3, 6)
 transcoder_jvp(transcoder, x, x, gate=None)
-assert "faithfulness_plugin.adapters.circuit_tracer.pieces" in sys.modules
+assert "faithfulness_plugin.adapters.circuit_tracer.regions" in sys.modules
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)

@@ -175,7 +175,7 @@ def test_a_secants_gradient_is_that_of_the_function_itself(kind, layer):
     targets = matching.targets(layer, x)
     with trainer.reading(x) as encoded:
         trainer.own_loss(x, pair[:, 1], 5, False)
-    ours = matching.from_targets(ae, targets, gate=trainer.piece(x, encoded[-1]))
+    ours = matching.from_targets(ae, targets, gate=trainer.region(x, encoded[-1]))
     if kind == "JumpReLU":
 
         def t(rows: Tensor) -> Tensor:
@@ -221,9 +221,9 @@ def test_with_jitter_rows_of_a_batch_compete_where_they_are_differentiated(layer
     """And not against the learned threshold, which the first steps do not have."""
     trainer = train("BatchTopK", batches(layer), 5, layer=layer, jitter=0.5)
     x = next(batches(layer))[:, 0]
-    piece = trainer.piece_at(x)
-    assert len(piece.active().features) == K * len(x)
-    torch.testing.assert_close(piece.feature_acts.to_dense(), trainer.ae.encode(x, use_threshold=False))
+    region = trainer.region_at(x)
+    assert len(region.active().features) == K * len(x)
+    torch.testing.assert_close(region.feature_acts.to_dense(), trainer.ae.encode(x, use_threshold=False))
 
 
 def encoder_of(ae: Any) -> Tensor:

@@ -29,7 +29,7 @@ def test_so_is_one_of_another_version_or_that_only_shares_the_name():
     [
         ("sparsify", "eai-sparsify>=1.3,<2"),
         ("dictionary_learning", "dictionary_learning>=0.1,<0.2"),
-        ("circuit_tracer.pieces", "circuit-tracer>=0.5,<0.6"),
+        ("circuit_tracer.regions", "circuit-tracer>=0.5,<0.6"),
     ],
 )
 def test_an_adapter_without_its_library_says_so(adapter, library, monkeypatch):

@@ -12,7 +12,7 @@ from oracles import jacobians_of_batch
 from torch import Tensor, nn
 
 from faithfulness_plugin import JacobianMatching, load_transcoder, metrics, transcoder_jvp, transcoder_vjp
-from faithfulness_plugin.jacobian.linear_region import SparsePiece, linear_piece
+from faithfulness_plugin.jacobian.linear_region import SparseRegion, linear_region
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 
 sparsify = pytest.importorskip("sparsify")
@@ -127,26 +127,26 @@ def test_the_terms_gradient_is_that_on_whole_matrices(kind, estimator):
 def test_nothing_is_encoded_twice_and_the_pass_at_hand_says_the_same(kind, monkeypatch):
     coder, x = coder_of(kind), torch.randn(9, 6, dtype=torch.float64)
     v = torch.randn_like(x)
-    fresh, out = linear_piece(coder, x), coder(x, torch.randn_like(x))
+    fresh, out = linear_region(coder, x), coder(x, torch.randn_like(x))
     monkeypatch.setattr(SparseCoder, "encode", lambda *_: pytest.fail("encoded again"))
-    piece = adapter._piece_of_output(coder, x, out)
-    assert isinstance(piece, SparsePiece)
+    region = adapter._region_of_output(coder, x, out)
+    assert isinstance(region, SparseRegion)
     assert fresh is not None
-    torch.testing.assert_close(piece.jvp(v), fresh.jvp(v))
-    torch.testing.assert_close(piece.output(), fresh.output())
-    wanted, found = (torch.autograd.grad(p.output().square().sum(), coder.encoder.weight)[0] for p in (fresh, piece))
+    torch.testing.assert_close(region.jvp(v), fresh.jvp(v))
+    torch.testing.assert_close(region.output(), fresh.output())
+    wanted, found = (torch.autograd.grad(p.output().square().sum(), coder.encoder.weight)[0] for p in (fresh, region))
     torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.bitwise("the same weights and the same rows in one process round alike")
 def test_of_multi_topks_pass_groupmax_keeps_the_largest_of_each_group():
     coder, x = coder_of("groupmax with Multi-TopK"), torch.randn(9, 6, dtype=torch.float64)
-    v, fresh = torch.randn_like(x), linear_piece(coder, x)
-    piece = adapter._piece_of_output(coder, x, coder(x, torch.randn_like(x)))
+    v, fresh = torch.randn_like(x), linear_region(coder, x)
+    region = adapter._region_of_output(coder, x, coder(x, torch.randn_like(x)))
     assert fresh is not None
-    assert torch.equal(piece.active().positions, fresh.active().positions)
-    torch.testing.assert_close(piece.jvp(v), fresh.jvp(v))
-    torch.testing.assert_close(piece.output(), plain(coder, x))
+    assert torch.equal(region.active().positions, fresh.active().positions)
+    torch.testing.assert_close(region.jvp(v), fresh.jvp(v))
+    torch.testing.assert_close(region.output(), plain(coder, x))
 
 
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")

@@ -4,16 +4,16 @@ from oracles import ARCHITECTURES
 
 from faithfulness_plugin.jacobian.by_feature import jacobian_by_feature
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
-from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_region
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("skip", [False, True])
 def test_parts_are_inner_products_with_the_whole_jacobian(make_transcoder, architecture, skip):
     transcoder, x = make_transcoder(architecture, skip=skip).eval(), torch.randn(9, 5, dtype=torch.float64)
-    piece = linear_piece(transcoder, x)
-    assert piece is not None
-    parts, whole = jacobian_by_feature(piece)
+    region = linear_region(transcoder, x)
+    assert region is not None
+    parts, whole = jacobian_by_feature(region)
     J, acts = transcoder_jacobian(transcoder, x).detach(), transcoder.encode(x)
     W_enc, W_dec = transcoder.W_enc.detach(), transcoder.W_dec.detach()
     for i in range(12):
@@ -29,8 +29,8 @@ def test_rows_where_nothing_fires_have_no_parts(make_transcoder):
     transcoder = make_transcoder().eval()
     with torch.no_grad():
         transcoder.b_enc.fill_(-100)
-    piece = linear_piece(transcoder, torch.randn(3, 5, dtype=torch.float64))
-    assert piece is not None
-    parts, whole = jacobian_by_feature(piece)
+    region = linear_region(transcoder, torch.randn(3, 5, dtype=torch.float64))
+    assert region is not None
+    parts, whole = jacobian_by_feature(region)
     assert not parts.any()
     assert whole == 0

@@ -92,10 +92,10 @@ def test_a_gate_that_is_passed_in_is_not_computed_again(make_transcoder, archite
     x, v = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     u = torch.randn(4, 4, dtype=torch.float64)
     expected = transcoder_jvp(transcoder, x, v), transcoder_vjp(transcoder, x, u)
-    acts, piece = transcoder.encode(x), transcoder.encode_to_piece(x)
+    acts, region = transcoder.encode(x), transcoder.encode_to_region(x)
     encoded: list[int] = []
     transcoder.hook_sae_input.add_hook(lambda t, hook: encoded.append(1))
-    for gate in (acts, piece):
+    for gate in (acts, region):
         torch.testing.assert_close(transcoder_jvp(transcoder, x, v, gate=gate), expected[0])
         torch.testing.assert_close(transcoder_vjp(transcoder, x, u, gate=gate), expected[1])
     assert not encoded

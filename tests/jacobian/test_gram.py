@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from faithfulness_plugin import AbsNetwork
 from faithfulness_plugin.jacobian.exact import covariance_root
 from faithfulness_plugin.jacobian.gram import JacobianGram
-from faithfulness_plugin.jacobian.linear_region import Weights, linear_piece
+from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
 
 ACTIVATIONS = {"relu": nn.ReLU(), "silu": nn.SiLU(), "gelu": nn.GELU(), "tanh": nn.Tanh()}
@@ -32,10 +32,10 @@ def test_gram_is_the_explicit_jacobians(architecture, skip, gated, act, in_data_
         layer = GatedMlp(d_in, 7, d_out, ACTIVATIONS[act])
     x = torch.randn(n_rows, d_in, dtype=torch.float64)
     root = covariance_root(x) if in_data_directions else None
-    weights, piece = mlp_weights(layer), linear_piece(transcoder, x)
+    weights, region = mlp_weights(layer), linear_region(transcoder, x)
     assert weights is not None
-    assert piece is not None
-    products = JacobianGram(Weights.of(transcoder), weights, root).products(piece, x)
+    assert region is not None
+    products = JacobianGram(Weights.of(transcoder), weights, root).products(region, x)
     J_t, J_f = jacobians_of_batch(transcoder, x), jacobians_of_batch(layer, x)
     if root is not None:
         J_t, J_f = J_t @ root, J_f @ root
@@ -55,12 +55,12 @@ def test_gram_is_the_explicit_jacobians(architecture, skip, gated, act, in_data_
 def test_rows_are_taken_in_parts_that_fit(make_transcoder, monkeypatch):
     transcoder, layer = make_transcoder("standard", d_out=5), AbsNetwork(5).double()
     x = torch.randn(50, 5, dtype=torch.float64)  # rows with unlike numbers of active features
-    weights, piece = mlp_weights(layer), linear_piece(transcoder, x)
+    weights, region = mlp_weights(layer), linear_region(transcoder, x)
     assert weights is not None
-    assert piece is not None
+    assert region is not None
     gram = JacobianGram(Weights.of(transcoder), weights)
-    at_once = gram.products(piece, x)
-    most = int(piece.active().offsets.diff().max())
+    at_once = gram.products(region, x)
+    most = int(region.active().offsets.diff().max())
     bound = most * 10 + 2 * most**2
     monkeypatch.setattr("faithfulness_plugin.jacobian.gram.CHUNK", bound)
     largest = 0
@@ -74,7 +74,7 @@ def test_rows_are_taken_in_parts_that_fit(make_transcoder, monkeypatch):
             return result
 
     with Watch():
-        torch.testing.assert_close(vars(gram.products(piece, x)), vars(at_once))
+        torch.testing.assert_close(vars(gram.products(region, x)), vars(at_once))
     assert 0 < largest <= bound
 
 
@@ -83,10 +83,10 @@ def test_without_active_features_the_transcoder_has_no_jacobian(make_transcoder)
     with torch.no_grad():
         transcoder.b_enc.fill_(-100)
     x = torch.randn(4, 5, dtype=torch.float64)
-    weights, piece = mlp_weights(layer), linear_piece(transcoder, x)
+    weights, region = mlp_weights(layer), linear_region(transcoder, x)
     assert weights is not None
-    assert piece is not None
-    products = JacobianGram(Weights.of(transcoder), weights).products(piece, x)
+    assert region is not None
+    products = JacobianGram(Weights.of(transcoder), weights).products(region, x)
     assert products.transcoder.tolist() == products.inner.tolist() == products.cosine.tolist() == [0.0] * 4
     torch.testing.assert_close(products.relative_error, torch.ones(4).double())
 
@@ -100,8 +100,8 @@ def test_transcoders_of_another_dtype_are_compared_in_the_layers(make_transcoder
     results = []
     for student in (transcoder, random_transcoder("topk", d_out=5, dtype=str(dtype).removeprefix("torch."))):
         student.load_state_dict(transcoder.state_dict())
-        piece = linear_piece(student, x)
-        assert piece is not None
-        results.append(JacobianGram(Weights.of(student), weights).products(piece, x).transcoder)
+        region = linear_region(student, x)
+        assert region is not None
+        results.append(JacobianGram(Weights.of(student), weights).products(region, x).transcoder)
     assert results[1].dtype == torch.float64
     torch.testing.assert_close(results[0], results[1], rtol=0.1, atol=0.05)

@@ -36,5 +36,5 @@ def test_features_that_write_nothing_cost_nothing_and_batches_without_rows_neith
 
 
 def test_a_module_whose_features_are_not_known_is_refused():
-    with pytest.raises(ValueError, match="features of DenseRelu are not known: register its linear piece"):
+    with pytest.raises(ValueError, match="features of DenseRelu are not known: register its linear region"):
         gradient_masking_penalty(DenseRelu(5, 12, 4), torch.zeros(2, 5).double())

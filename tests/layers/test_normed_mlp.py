@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.exact import covariance_root
 from faithfulness_plugin.jacobian.gram import JacobianGram
-from faithfulness_plugin.jacobian.linear_region import Weights, linear_piece
+from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.layers.mlp_weights import MlpWeights, checked_mlp_weights, mlp_weights
 from faithfulness_plugin.layers.normed_mlp import NormedMlp, normed_mlp
 from faithfulness_plugin.metrics.jacobian_error import jacobian_error
@@ -91,10 +91,10 @@ def test_gram_is_the_explicit_jacobians_with_a_norm_as_well(architecture, norm, 
     layer = ThenNorm(GatedMlp(d_in, 7, 4), NORMS[norm](4))
     transcoder, x = random_transcoder(architecture, d_in, 4, 9, skip=skip), torch.randn(n_rows, d_in).double()
     root = covariance_root(x) if in_data_directions else None
-    weights, piece = mlp_weights(layer), linear_piece(transcoder, x)
+    weights, region = mlp_weights(layer), linear_region(transcoder, x)
     assert weights is not None
-    assert piece is not None
-    products = JacobianGram(Weights.of(transcoder), weights, root).products(piece, x)
+    assert region is not None
+    products = JacobianGram(Weights.of(transcoder), weights, root).products(region, x)
     J_t, J_f = jacobians_of_batch(transcoder, x), jacobians_of_batch(layer, x)
     if root is not None:
         J_t, J_f = J_t @ root, J_f @ root

@@ -16,10 +16,10 @@ from faithfulness_plugin import (
     TopKTrainingTranscoderConfig,
 )
 from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
-from faithfulness_plugin.inspection.spliced import run_spliced, stages_after
 from faithfulness_plugin.language_model.config import ModelSource
 from faithfulness_plugin.language_model.model import load_model
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.spliced import run_spliced, stages_after
 from faithfulness_plugin.measure.interventions import Interventions
 from faithfulness_plugin.measure.references import mean_ablation, shuffled_decoder
 

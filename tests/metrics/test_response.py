@@ -8,7 +8,7 @@ from oracles import ARCHITECTURES, jacobian_by_rows, random_transcoder
 from torch import Tensor, nn
 
 from faithfulness_plugin.metrics import response
-from faithfulness_plugin.metrics.response import answers
+from faithfulness_plugin.metrics.response import finite_differences
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 DISTANCES = (0.01, 0.5, 1.0, 3.0)
@@ -93,7 +93,7 @@ def test_rows_where_the_layer_stands_still_count_in_the_error_alone(make_transco
     v = torch.ones_like(x)
     both, moving = (response(transcoder, torch.relu, x[rows], v[rows], (1.0,)) for rows in ([0, 1, 2], [1, 2]))
     assert both.cosine == pytest.approx(moving.cosine)
-    each = answers(transcoder, torch.relu, x, v, (1.0,))[0]
+    each = finite_differences(transcoder, torch.relu, x, v, (1.0,))[0]
     assert each.layer.tolist() == pytest.approx([0, 2, 2])
     assert each.cosine[0] == 0
     assert both.error[0] == pytest.approx((each.squared_error.sum() / 4).item())
@@ -112,4 +112,4 @@ def test_a_transcoder_of_another_layer_is_named(mlp, make_transcoder):
 
 
 def test_it_leaves_no_graph(mlp, make_transcoder):
-    assert not answers(make_transcoder(), mlp, rows(), rows(), (1.0,))[0].squared_error.requires_grad
+    assert not finite_differences(make_transcoder(), mlp, rows(), rows(), (1.0,))[0].squared_error.requires_grad

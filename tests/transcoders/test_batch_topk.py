@@ -69,8 +69,8 @@ def test_in_eval_mode_it_is_what_it_exports(make_transcoder, tmp_path, skip, res
     torch.testing.assert_close(loaded(x), transcoder(x))
     torch.testing.assert_close(loaded.encode(x), transcoder.encode(x))
     torch.testing.assert_close(transcoder(x[:1]), transcoder(x)[:1])  # rows stand alone
-    piece = transcoder.encode_to_piece(x)
-    torch.testing.assert_close(piece.output(), transcoder(x))
+    region = transcoder.encode_to_region(x)
+    torch.testing.assert_close(region.output(), transcoder(x))
 
 
 @pytest.mark.parametrize("central", [False, True])
@@ -99,11 +99,11 @@ def test_its_secant_keeps_the_batchs_threshold(make_transcoder, central, given_g
 def test_its_secant_at_x_is_the_transcoder_also_where_features_tie(make_transcoder, sparse):
     transcoder = make_transcoder("batch_topk", use_sparse_activations=sparse)
     x, v = rows(1).repeat(40, 1), rows(40)  # 40 equal rows: whole groups of features tie
-    acts = transcoder.encode_to_piece(x).feature_acts.to_dense()
+    acts = transcoder.encode_to_region(x).feature_acts.to_dense()
     assert len({tuple(row) for row in (acts > 0).tolist()}) > 1  # some of a group stay
-    piece = transcoder.encode_to_piece(x)
-    torch.testing.assert_close(row_function(transcoder, x, piece)(x), piece.output())
-    Jv = piece.jvp(v)
+    region = transcoder.encode_to_region(x)
+    torch.testing.assert_close(row_function(transcoder, x, region)(x), region.output())
+    Jv = region.jvp(v)
     torch.testing.assert_close(transcoder_secant(transcoder, x, 0 * v, 1e-3)[1], torch.zeros_like(Jv))
 
 

@@ -15,7 +15,7 @@ from sae_lens.saes.transcoder import (
 )
 
 from faithfulness_plugin import TopKTranscoder, gradient_masking_penalty, transcoder_jvp, transcoder_vjp
-from faithfulness_plugin.jacobian.linear_region import linear_piece
+from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
 STOCK: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -44,7 +44,7 @@ def stock(name: str, **fields: Any) -> Any:
 def test_finished_transcoders_have_the_closed_form(name):
     transcoder, x, v = stock(name), torch.randn(9, 5, dtype=torch.float64), torch.randn(9, 5, dtype=torch.float64)
     u = torch.randn(9, 4, dtype=torch.float64)
-    assert linear_piece(transcoder, x) is not None
+    assert linear_region(transcoder, x) is not None
     J = torch.stack([jacobian_by_rows(lambda row: transcoder(row[None])[0], row) for row in x])
     y, Jv = transcoder_jvp(transcoder, x, v)
     torch.testing.assert_close(y, transcoder(x))
@@ -69,7 +69,7 @@ def test_straight_through_gates_train_biases_and_thresholds(name):
 
 def test_what_is_normalised_on_the_way_in_goes_through_autograd():
     transcoder, x = stock("skip", normalize_activations="layer_norm"), torch.randn(9, 5, dtype=torch.float64)
-    assert linear_piece(transcoder, x) is None
+    assert linear_region(transcoder, x) is None
     v = torch.randn(9, 5, dtype=torch.float64)
     J = torch.stack([jacobian_by_rows(transcoder, row) for row in x])
     torch.testing.assert_close(transcoder_jvp(transcoder, x, v)[1], torch.einsum("noi,ni->no", J, v))

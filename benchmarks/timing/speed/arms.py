@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.benchmarks.timing.speed.schema import Size
 from faithfulness_plugin.jacobian.gram import JacobianGram
-from faithfulness_plugin.jacobian.linear_region import Weights, linear_piece
+from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianTargets
 from faithfulness_plugin.layers.derivatives import Layer, double_vjp, forward_jvp, layer_jvp
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
@@ -158,9 +158,9 @@ def _gram_cosine(transcoder: TrainingTranscoder[Any], layer: SwiGLU, x: Tensor) 
     gram = _gram_set_up(transcoder, layer)()
 
     def cosine() -> None:
-        piece = linear_piece(transcoder, x)
-        assert piece is not None
-        gram.products(piece, x).cosine.cpu()
+        region = linear_region(transcoder, x)
+        assert region is not None
+        gram.products(region, x).cosine.cpu()
 
     return cosine
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from faithfulness_plugin import layer_jvp
 from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks, layer_between, mlp_layer
-from faithfulness_plugin.inspection.spliced import run_spliced
 from faithfulness_plugin.layers.derivatives import double_vjp
 from faithfulness_plugin.layers.hooked_layer import HookedLayer, LayerError, check_layer
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
+from faithfulness_plugin.layers.spliced import run_spliced
 from faithfulness_plugin.store.fill import rows_at
 
 MLP = "model.layers.1.mlp"

@@ -7,7 +7,7 @@ import torch
 from published_files import D, K, N, clt_training, sparsify
 
 from faithfulness_plugin import gradient_masking_penalty, load_transcoder, topk_to_jumprelu, transcoder_jvp
-from faithfulness_plugin.jacobian.linear_region import SignedPiece, linear_piece
+from faithfulness_plugin.jacobian.linear_region import SignedRegion, linear_region
 from faithfulness_plugin.transcoders.formats.rule import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
@@ -97,7 +97,7 @@ def test_what_is_added_to_features_that_stay(shift, tmp_path):
     wanted = torch.func.jvp(lambda rows: it.formula(weights, rows), (x,), (v,))[1]
     torch.testing.assert_close(Jv, wanted)
     torch.testing.assert_close(transcoder_jvp(read, x, v, gate=read.encode(x))[1], wanted)
-    assert type(linear_piece(read, x)) is SignedPiece
+    assert type(linear_region(read, x)) is SignedRegion
     norms = read.W_enc.norm(dim=0) * read.W_dec.norm(dim=1)
     masking = ((read.encode(x) != 0).double() @ norms).mean()
     torch.testing.assert_close(gradient_masking_penalty(read, x), masking)

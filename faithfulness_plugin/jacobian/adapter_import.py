@@ -8,7 +8,7 @@ from functools import cache
 ADAPTERS = {
     "sparsify": "faithfulness_plugin.adapters.sparsify",
     "dictionary_learning": "faithfulness_plugin.adapters.dictionary_learning",
-    "circuit_tracer": "faithfulness_plugin.adapters.circuit_tracer.pieces",
+    "circuit_tracer": "faithfulness_plugin.adapters.circuit_tracer.regions",
 }
 """By the package that a class, or one that it inherits from, is defined in."""
 

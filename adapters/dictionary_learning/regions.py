@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
 from faithfulness_plugin.jacobian.linear_region import (
-    DensePiece,
-    LinearPiece,
-    SparsePiece,
+    DenseRegion,
+    LinearRegion,
+    SparseRegion,
     Weights,
-    linear_piece,
-    piece_of_activations,
+    linear_region,
+    region_of_activations,
 )
 from faithfulness_plugin.jacobian.secant import row_function
 from faithfulness_plugin.layers.derivatives import Layer
@@ -40,12 +40,12 @@ def weights_of(ae: Any) -> Weights:
     return Weights(W_enc, ae.decoder.weight.T, b_dec)
 
 
-class PieceOfBatch(SparsePiece):
+class BatchRegion(SparseRegion):
     """Of features that were chosen among a batch of rows, not by the learned threshold."""
 
 
 @dataclass(frozen=True)
-class PieceOfJumpRelu(DensePiece):
+class JumpReluRegion(DenseRegion):
     """Of activations with a gradient to the thresholds, as their trainer has them."""
 
     bandwidth: float = 0.0
@@ -56,48 +56,48 @@ def jump_relu(ae: JumpReluAutoEncoder, x: Tensor, bandwidth: float) -> Tensor:
     return acts
 
 
-def _dictionary_piece(
-    ae: Any, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
-) -> LinearPiece:
+def _dictionary_region(
+    ae: Any, x: Tensor, *, gate: Tensor | LinearRegion | None = None, gate_bandwidth: float | None = None
+) -> LinearRegion:
     """Every one of them is linear in its active features."""
     if gate is None and gate_bandwidth is None:
-        return DensePiece(x, weights_of(ae), ae.encode(x.to(next(ae.parameters()).dtype)))
-    return piece_of_activations(x if gate is None else gate, x, weights_of(ae), gate_bandwidth)
+        return DenseRegion(x, weights_of(ae), ae.encode(x.to(next(ae.parameters()).dtype)))
+    return region_of_activations(x if gate is None else gate, x, weights_of(ae), gate_bandwidth)
 
 
 for dictionary in (AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder, BatchTopKSAE):
-    linear_piece.register(dictionary, _dictionary_piece)
+    linear_region.register(dictionary, _dictionary_region)
 
 
-@linear_piece.register
-def topk_piece(
-    ae: AutoEncoderTopK, x: Tensor, *, gate: Tensor | LinearPiece | None = None, gate_bandwidth: float | None = None
-) -> LinearPiece:
+@linear_region.register
+def topk_region(
+    ae: AutoEncoderTopK, x: Tensor, *, gate: Tensor | LinearRegion | None = None, gate_bandwidth: float | None = None
+) -> LinearRegion:
     """Of k features a row, with a gradient of their size."""
     if gate is not None or gate_bandwidth is not None:
-        return piece_of_activations(x if gate is None else gate, x, weights_of(ae), gate_bandwidth)
+        return region_of_activations(x if gate is None else gate, x, weights_of(ae), gate_bandwidth)
     rows = x.reshape(-1, x.shape[-1]).to(ae.b_dec.dtype)
     with torch.no_grad():
         indices = ae.encoder(rows - ae.b_dec).topk(int(ae.k), dim=-1, sorted=False).indices
     entries = ActiveFeatures.same_count(indices, ae.dict_size)
     values = dot_active(rows - ae.b_dec, entries, ae.encoder.weight) + ae.encoder.bias[entries.features]
-    return SparsePiece(x, weights_of(ae), values.relu(), entries)
+    return SparseRegion(x, weights_of(ae), values.relu(), entries)
 
 
 @row_function.register
-def _row_function_of_jump_relu(ae: JumpReluAutoEncoder, x: Tensor, piece: LinearPiece) -> Layer:
+def _row_function_of_jump_relu(ae: JumpReluAutoEncoder, x: Tensor, region: LinearRegion) -> Layer:
     """While training, thresholds have a gradient on the way too."""
-    if not isinstance(piece, PieceOfJumpRelu):
-        return row_function.dispatch(object)(ae, x, piece)
-    return lambda moved: ae.decode(jump_relu(ae, moved, piece.bandwidth))
+    if not isinstance(region, JumpReluRegion):
+        return row_function.dispatch(object)(ae, x, region)
+    return lambda moved: ae.decode(jump_relu(ae, moved, region.bandwidth))
 
 
 @row_function.register
-def _row_function_of_batch(ae: BatchTopKSAE, x: Tensor, piece: LinearPiece) -> Layer:
+def _row_function_of_batch(ae: BatchTopKSAE, x: Tensor, region: LinearRegion) -> Layer:
     """While training, the least activation that stayed in the batch is the threshold on the way."""
-    if not isinstance(piece, PieceOfBatch):
-        return row_function.dispatch(object)(ae, x, piece)
-    kept = piece.values.detach()
+    if not isinstance(region, BatchRegion):
+        return row_function.dispatch(object)(ae, x, region)
+    kept = region.values.detach()
     threshold = kept.min() if len(kept) else x.new_tensor(torch.inf)
 
     def t(moved: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.layers.hooked_layer import Hook, HookedLayer, Hooks, Tokens, read_and_write
@@ -78,7 +77,7 @@ def run_spliced(
             written.append(transcoder.run_with_hooks(changed, fwd_hooks=[(ACTS_POST, at_acts)]))
         return None if of_input is None else changed
 
-    def at_acts(a: Tensor, hook: HookPoint) -> Tensor | None:
+    def at_acts(a: Tensor, hook: object) -> Tensor | None:
         del hook
         acts.append(a)
         return None if of_acts is None else of_acts(a)

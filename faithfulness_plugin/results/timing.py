@@ -1,0 +1,78 @@
+"""How long things take: arms that run in turn in one process, and the peak of its memory."""
+
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+T_ARM = TypeVar("T_ARM", bound=str | int | float)
+T_MEASURED = TypeVar("T_MEASURED")
+
+
+def seconds(function: Callable[[], Any], device: str | torch.device = "cpu") -> float:
+    """Return how long one call takes, until the device has finished what the call started."""
+    _synchronize(device)
+    begun = time.perf_counter()
+    function()
+    _synchronize(device)
+    return time.perf_counter() - begun
+
+
+def _synchronize(device: str | torch.device) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def in_turn(
+    arms: Mapping[T_ARM, Callable[[], T_MEASURED]],
+    rounds: int,
+    *,
+    warm_up: int = 1,
+    slow: Collection[T_ARM] = (),
+    slow_rounds: int = 1,
+    seed: int = 0,
+    before_round: Callable[[], None] = lambda: None,
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[T_ARM, list[T_MEASURED]]:
+    """Measure every arm once a round, in an order of the round's own.
+
+    What makes a machine slower for a while falls on all arms alike, and no arm always follows the same other one.
+    Compare arms by pairs of one round.
+
+    Args:
+        arms: by name, functions that return what they measured, such as `seconds` of a step.
+        warm_up: rounds whose measurements are dropped.
+        slow: arms that are measured in the first `slow_rounds` rounds only, and never for warm-up.
+        seed: of the orders.
+        before_round: makes what the arms of a round share.
+        note: is called with what runs next.
+
+    Returns:
+        The measurements of each arm, round by round.
+    """
+    order = random.Random(seed)
+    measured: dict[T_ARM, list[T_MEASURED]] = {name: [] for name in arms}
+    for n in range(-warm_up, rounds):
+        names = [name for name in arms if name not in slow or 0 <= n < slow_rounds]
+        before_round()
+        for name in order.sample(names, len(names)):
+            note(f"round {n + 1} of {rounds}, {name}" if n >= 0 else f"warming up, {name}")
+            value = arms[name]()
+            if n >= 0:
+                measured[name].append(value)
+    return measured
+
+
+def peak_memory() -> int:
+    """Return the largest resident size of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux counts what the parent process had into ru_maxrss, and not into this
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
