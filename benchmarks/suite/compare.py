@@ -65,32 +65,38 @@ def difference(task: str, method: MethodOfResult, against: MethodOfResult) -> Di
         ours, theirs = (seed_scores(of.result, task, of.name, seed) for of in (method, against))
         if ours is not None and theirs is not None:
             pairs.append((ours, theirs))
-    if len(pairs) < 2:
-        return Difference(len(pairs), {})
-    return Difference(len(pairs), {name: interval([a[name] - b[name] for a, b in pairs]) for name in Scores.model_fields})
+    scores = {}
+    if len(pairs) > 1:
+        scores = {name: interval([ours[name] - theirs[name] for ours, theirs in pairs]) for name in Scores.model_fields}
+    return Difference(len(pairs), scores)
 
 
 def comparison(
     results: Sequence[SuiteResult],
     against: str,
     *,
-    methods: Sequence[str] = (),
+    arms: Sequence[str] = (),
     tasks: Sequence[str] = (),
-    scores: Sequence[str] = DEFAULT_SCORES,
+    scores: Sequence[str] = (),
 ) -> Table:
-    """Return the differences of all methods (or some) to one, at the tasks that all results have (or some of them).
+    """Return the differences of methods to one of them, at tasks.
+
+    Args:
+        arms: the methods; all for none.
+        tasks: tasks that all results have; all of those for none.
+        scores: fields of `Scores`; `DEFAULT_SCORES` for none.
 
     Raises UsageError as `methods_of`, and for unknown names."""
-    found = methods_of(results)
+    found, scores = methods_of(results), scores or DEFAULT_SCORES
     common = [name for name in results[0].spec.tasks if all(name in result.spec.tasks for result in results)]
-    require_known(KIND, [against, *methods], list(found))
+    require_known(KIND, [against, *arms], list(found))
     require_known("task", tasks, common)
     require_known("score", scores, list(Scores.model_fields))
     rows = []
     for task in tasks or common:
-        for name in methods or [name for name in found if name != against]:
-            found_difference = difference(task, found[name], found[against])
-            rows.append([task, name, str(found_difference.n), *(found_difference.scores.get(score) for score in scores)])
+        for name in arms or [name for name in found if name != against]:
+            n, by_score = difference(task, found[name], found[against])
+            rows.append([task, name, str(n), *(by_score.get(score) for score in scores)])
     caption = (
         f"Difference to {against} at the layer's own L0, paired by seed: mean and 95 % interval (Student's t) over the "
         f"seeds at which both reach it, {RANGE}; a dash where fewer than two do."

@@ -30,7 +30,8 @@ def tables(result: SuiteResult) -> str:
     shown = [task_table(result, name) for name in result.spec.tasks if any(t.task == name for t in result.trials)]
     if result.complete and len(result.spec.tasks) > 1:
         shown.append(headlines(result))
-    return "\n".join([*(table.render("markdown") for table in shown), *(f"{line}\n" for line in failures(result.trials))])
+    failed = [f"{line}\n" for line in failures(result.trials)]
+    return "\n".join([*(table.render("markdown") for table in shown), *failed])
 
 
 def task_table(result: SuiteResult, name: str) -> Table:

@@ -1,16 +1,18 @@
-"""What a rerun of a result runs again, and which numbers it compares."""
+"""Run trials of a result again, from what stands in it."""
 
 from typing import Any
 
 from faithfulness_plugin.benchmarks.methods.registry import MethodError
+from faithfulness_plugin.benchmarks.suite.experiment import FaithfulnessSuite
 from faithfulness_plugin.benchmarks.suite.schema import SUITE_VERSION, SuiteResult
 from faithfulness_plugin.benchmarks.suite.spec import method_spec
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.results.agreement import Rerun
 from faithfulness_plugin.results.schema import ResultError
 
 
-def without_sample(result: SuiteResult, n: int | None) -> SuiteResult:
-    """Return the result without n of its trials, spread evenly over it, for `rerun` to run again; without all for None.
+def rerun_of(result: SuiteResult, n: int | None = None) -> Rerun[SuiteResult]:
+    """Return the rerun of n of a result's trials, spread evenly over it, or of all.
 
     Raises:
         MethodError: a method of these trials does not exist, or is not what it was.
@@ -33,10 +35,11 @@ def without_sample(result: SuiteResult, n: int | None) -> SuiteResult:
                 f"{method.name} is not what it was when the result was made ({changed}): bring it back, or run the "
                 "benchmark again"
             )
-    return result.with_trials([trial for i, trial in enumerate(result.trials) if i not in sample])
+    partial = result.with_trials([trial for i, trial in enumerate(result.trials) if i not in sample])
+    return Rerun(FaithfulnessSuite(), result, partial, _numbers)
 
 
-def numbers(result: SuiteResult) -> dict[str, Any]:
+def _numbers(result: SuiteResult) -> dict[str, Any]:
     """Return each trial's scores, by a description of the trial."""
     return {
         f"{t.task}, {t.method}, strength {t.strength:g}, seed {t.seed}": t.scores.model_dump() if t.scores else "none"

@@ -3,8 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from faithfulness_plugin.benchmarks.methods.registry import checked_strengths, is_outside, outside, source_digest
-from faithfulness_plugin.benchmarks.methods.registry import BASELINES, baseline, chosen
+from faithfulness_plugin.benchmarks.methods.registry import (
+    BASELINES,
+    baseline,
+    checked_strengths,
+    chosen,
+    is_outside,
+    outside,
+    source_digest,
+)
 from faithfulness_plugin.benchmarks.suite.schema import SEEDS, MethodSpec, SuiteSpec
 from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
 from faithfulness_plugin.errors import UsageError

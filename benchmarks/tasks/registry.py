@@ -32,7 +32,7 @@ TASKS: dict[str, Callable[[], Task]] = {
 
 @cache
 def task(name: str) -> Task:
-    """Return the task of this name, made once. Raises UsageError, with the closest match, for one that does not exist."""
+    """Return the task of this name, made once. Raises UsageError, with the closest match, for an unknown one."""
     if name not in TASKS:
         raise UsageError(f"there is no task {name!r}: {nearest(name, list(TASKS))}")
     return TASKS[name]()

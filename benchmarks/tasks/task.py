@@ -84,7 +84,7 @@ class Mechanism:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A problem: one layer, or several that a computation runs through. Its name is that of the function that makes it."""
+    """A problem: one layer, or several that a computation runs through. The function that makes it has its name."""
 
     title: str
     summary: str
