@@ -22,7 +22,7 @@ ROWS_FILENAME = "activation_rows.safetensors"
 
 
 class TextEndedError(ValueError):
-    """The text was not to be repeated, and is at its end."""
+    """The text ended, and must not be repeated."""
 
 
 class ResumableStore(ActivationsStore):
@@ -42,7 +42,7 @@ class ResumableStore(ActivationsStore):
     _rows: ShuffledRows | None = None
 
     def prepare(self, *, seed: int, n_held_out: int, repeat: bool = True) -> None:
-        """Before the first batch.
+        """Set up what SAELens's constructors do not know, before the first batch.
 
         Args:
             seed: of the order of the rows.
@@ -58,7 +58,7 @@ class ResumableStore(ActivationsStore):
 
     @cached_property
     def first_prompts(self) -> Int[Tensor, "prompts pos"]:
-        """The prompts that are held out, and one more. Raises ValueError for a text that has not so many."""
+        """The prompts that are held out, and one more. Raises ValueError for a text with fewer prompts."""
         processed = self.n_dataset_processed
         prompts = list(islice(super()._iterate_tokenized_sequences(), self.n_held_out + 1))
         self.n_dataset_processed = processed
@@ -71,7 +71,7 @@ class ResumableStore(ActivationsStore):
         return torch.stack(prompts)
 
     def held_out_tokens(self) -> Int[Tensor, "prompts pos"]:
-        """The prompts that are not trained on, on the model's device. Raises as `first_prompts`."""
+        """Return the prompts that are not trained on, on the model's device. Raises ValueError as `first_prompts`."""
         return self.first_prompts[: self.n_held_out].to(next(self.model.parameters()).device)
 
     @override
@@ -132,7 +132,7 @@ class ResumableStore(ActivationsStore):
             yield batch
 
     def taken(self) -> None:
-        """The consumer has the oldest of the batches that were made."""
+        """Note that the consumer has the oldest of the batches that were made."""
         self._on_the_way.popleft()
 
     @override
@@ -151,7 +151,8 @@ class ResumableStore(ActivationsStore):
 
     @override
     def load_from_checkpoint(self, checkpoint_path: str | Path) -> None:
-        """Done once: SAELens asks for it when its prefetching thread has begun already, so it is called before."""
+        """Restore the state once: SAELens calls this when its prefetching thread has begun already, so it is called
+        before."""
         if self._restored_from == str(checkpoint_path):
             return
         self._restored_from = str(checkpoint_path)

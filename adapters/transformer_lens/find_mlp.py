@@ -63,8 +63,8 @@ def _of_bridge(block: Any, prefix: str) -> HookedLayer:
 
 
 def _of_parts(block: Any, prefix: str, mlp: Mlp) -> HookedLayer:
-    """The MLP of a bridge whose block has it under another name (Granite's shared_mlp, Nemotron-H's mixer) or as two
-    projections (OPT)."""
+    """Return the MLP of a bridge whose block has it under another name (Granite's shared_mlp, Nemotron-H's mixer) or as
+    two projections (OPT)."""
     parts = block.named_modules(remove_duplicate=False)
     own = {getattr(part, "name", None): key for key, part in parts if "original_component" not in key}
     ends = [next((own[n] for n in (name, f"{name}.dense") if n in own), None) for name in (mlp.first, mlp.last)]
