@@ -96,24 +96,25 @@ class ResumableStore(ActivationsStore):
 
     @override
     def get_data_loader(self) -> Iterator[Tensor]:
-        rows = self._iterate_filtered_activations()
-        if (within := self.within) is None:
-            return self._batches(rows)
-        return self._batches(x[within({self.hook_name: x}).to(x.device)] for x in rows)
+        rows = ({self.hook_name: x} for x in self._iterate_filtered_activations())
+        return (batch[self.hook_name] for batch in self._shuffled(rows, {self.hook_name: self.d_in}))
 
     @override
     def get_multi_hook_data_loader(self) -> Iterator[dict[str, Tensor]]:
-        names, d_ins = self._hook_names, self._hook_d_ins
-        assert names is not None
-        assert d_ins is not None
-        widths = [d_ins[name] for name in names]
-        by_hook: Iterator[dict[str, Tensor]] = self._iterate_filtered_multi_hook_activations()
-        if (within := self.within) is not None:
-            masked = ((rows, within(rows)) for rows in by_hook)
-            by_hook = ({name: x[kept.to(x.device)] for name, x in rows.items()} for rows, kept in masked)
-        # side by side: one shuffle for all hooks
-        packed = (torch.cat([rows[name] for name in names], dim=-1) for rows in by_hook)
-        return (dict(zip(names, batch.split(widths, dim=-1), strict=True)) for batch in self._batches(packed))
+        assert self._hook_d_ins is not None
+        widths = {name: self._hook_d_ins[name] for name in self._hook_names or ()}
+        return self._shuffled(self._iterate_filtered_multi_hook_activations(), widths)
+
+    def _shuffled(self, by_hook: Iterator[dict[str, Tensor]], widths: Mapping[str, int]) -> Iterator[dict[str, Tensor]]:
+        """Yield batches by hook, from rows that stand side by side, so that one shuffle serves all hooks."""
+
+        def packed() -> Iterator[Tensor]:
+            for rows in by_hook:
+                x = torch.cat([rows[name] for name in widths], dim=-1)
+                yield x if self.within is None else x[self.within(rows).to(x.device)]
+
+        for batch in self._batches(packed()):
+            yield dict(zip(widths, batch.split(list(widths.values()), dim=-1), strict=True))
 
     def _batches(self, source: Iterator[Float[Tensor, "rows width"]]) -> Iterator[Tensor]:
         rows = self._rows = ShuffledRows(
