@@ -16,8 +16,8 @@ from faithfulness_plugin.benchmarks.real_layers.report import page
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
 from faithfulness_plugin.benchmarks.real_layers.tables import tables
 from faithfulness_plugin.differences import differences
-from faithfulness_plugin.language_model.model import LoadedModel, model_title
-from faithfulness_plugin.language_model.stores import WantedStore
+from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
+from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.language_model.train_stored import note_origin, train_on_store
 from faithfulness_plugin.measure.held_out import HeldOut
 from faithfulness_plugin.results.experiment import Experiment, Running
@@ -145,7 +145,7 @@ class _Bench:
             products = config.derivatives(repeated=True)
             folder = stores / f"block{block}_passage"
             wanted[block, True] = WantedStore(folder, layers[block], products, passage, at.share)
-        filled = source.fill(
+        filled = source.filled_stores(
             list(wanted.values()), stored, prompts_per_shard=config.prompts_per_shard, dtype=config.stored_dtype
         )
         self.stores = dict(zip(wanted, filled, strict=True))

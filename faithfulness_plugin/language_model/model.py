@@ -1,97 +1,16 @@
-"""The language model of a run, from the hub, from a folder, or the one that needs neither, with prompts of a text."""
+"""The language model of a run, from the hub, from a folder, or the one that needs neither."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
-from faithfulness_plugin.language_model.config import OFFLINE_MODEL, ModelSource, TextSource, TrainConfigError
-from faithfulness_plugin.language_model.rows import RowSettings
-from faithfulness_plugin.language_model.stores import WantedStore, filled_stores
-from faithfulness_plugin.language_model.text import cut_prompts
-from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
-from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.language_model.config import OFFLINE_MODEL, ModelSource, TrainConfigError
 from faithfulness_plugin.messages import one_line
-from faithfulness_plugin.store import DerivativeStore
 
 N_TOKENS = 16
 """A prompt on which a bridge is compared with the model that it wraps."""
 AGREES, AGREES_IN_HALF = 1e-3, 0.1
 """How much the logits may differ, relative to their norm."""
-
-
-@runtime_checkable
-class OnText(Protocol):
-    """Settings that name a model, a text, and the rows that count."""
-
-    @property
-    def model(self) -> ModelSource: ...
-    @property
-    def text(self) -> TextSource: ...
-    @property
-    def rows(self) -> RowSettings: ...
-    @property
-    def context_size(self) -> int: ...
-    @property
-    def prompts_per_pass(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def device(self) -> str: ...
-
-
-class LoadedModel:
-    """A language model with its hooks, its layers, and prompts of the text.
-
-    Args:
-        config: names the model and the text.
-        note: receives a line about what is being done.
-        plain: as `load_model`'s.
-
-    Raises:
-        TrainConfigError: the model cannot be had.
-    """
-
-    def __init__(self, config: OnText, note: Callable[[str], None], *, plain: bool = False) -> None:
-        self.config, self.note, self.title = config, note, model_title(config.model)
-        note(f"loading {self.title}")
-        self.model = load_model(config.model, config.device, plain=plain)
-        self.hooks, self.tokenizer = hooks_of(self.model), self.model.tokenizer
-        self.exclude = config.rows.left_out(self.tokenizer)
-
-    def prompts(self, n: int, least: int | None = None) -> Int[Tensor, "prompts pos"]:
-        """Cut the text into prompts and return the first n. Raises TrainConfigError as `cut_prompts`."""
-        self.note("cutting the text into prompts")
-        c = self.config
-        return cut_prompts(c.text, self.tokenizer, c.context_size, c.seed, n, least, self.hooks)
-
-    def mlps(self, blocks: Sequence[int]) -> dict[int, HookedLayer]:
-        """Return the MLPs of these blocks, checked. Raises TrainConfigError where there is none."""
-        try:
-            return {block: mlp_layer(self.model, block) for block in blocks}
-        except ValueError as error:
-            raise TrainConfigError(f"blocks: {error}") from error
-
-    def fill(
-        self, wanted: Sequence[WantedStore], tokens: Int[Tensor, "prompts pos"], *, prompts_per_shard: int, dtype: str
-    ) -> list[DerivativeStore]:
-        """Fill stores with the rows of these prompts, as `filled_stores` does."""
-        self.note("checking the stores of derivatives, and filling what they lack")
-        return filled_stores(
-            wanted,
-            self.hooks,
-            tokens,
-            model=self.title,
-            width=self.model.cfg.d_model,
-            exclude=self.exclude,
-            prompts_per_shard=prompts_per_shard,
-            prompts_per_pass=self.config.prompts_per_pass,
-            dtype=dtype,
-            seed=self.config.seed,
-            on_shard=lambda number, n: self.note(f"filled shard {number + 1} of {n}"),
-        )
 
 
 def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:

@@ -13,7 +13,8 @@ from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
 
 from faithfulness_plugin.language_model.config import MIXED, PlannedTranscoder, TrainConfig
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
-from faithfulness_plugin.language_model.model import LoadedModel, model_title
+from faithfulness_plugin.language_model.loaded import LoadedModel
+from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.language_model.report import tables
 from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
 from faithfulness_plugin.language_model.rows import RowsRecord, said_rows

@@ -3,14 +3,13 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from faithfulness_plugin.language_model.config import PlannedTranscoder, TrainConfig
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
-from faithfulness_plugin.language_model.model import LoadedModel, OnText
+from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.model_card import write_card
 from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
-from faithfulness_plugin.language_model.stores import WantedStore
 from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS, evaluated_rows
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.results.experiment import Running
@@ -58,25 +57,11 @@ def from_stores(
     yield result.model_copy(update={"complete": True, "peak_memory": peak_memory()}), ""
 
 
-@runtime_checkable
-class Schedule(Protocol):
-    """The settings of a training that are alike for all transcoders of a run."""
-
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def n_steps(self) -> int: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def lr_decay_share(self) -> float: ...
-
-
 def train_on_store(
     transcoder: Any,
     store: DerivativeStore,
     product: Any,
-    schedule: Schedule,
+    config: Any,
     *,
     seed: int,
     checkpoint: Path,
@@ -87,28 +72,29 @@ def train_on_store(
     """Train a transcoder on the rows of a store, from the last checkpoint where there is one.
 
     Args:
+        config: settings with `batch_size`, `n_steps`, `lr` and `lr_decay_share`.
         product: the derivatives to train on, as a JacobianMatchingConfig or its fields; None for outputs alone.
         seed: of the rows' order.
     """
     rows = StoredRows(
-        store, product, batch_size=schedule.batch_size, seed=seed, rank=processes.rank, processes=processes.size
+        store, product, batch_size=config.batch_size, seed=seed, rank=processes.rank, processes=processes.size
     )
     train_transcoder(
         transcoder,
         rows.layer,
         rows,
-        n_steps=schedule.n_steps,
-        lr=schedule.lr,
+        n_steps=config.n_steps,
+        lr=config.lr,
         lr_warm_up_steps=lr_warm_up_steps,
-        lr_decay_steps=int(schedule.lr_decay_share * schedule.n_steps),
-        dead_feature_window=max(1, schedule.n_steps // 4),
+        lr_decay_steps=int(config.lr_decay_share * config.n_steps),
+        dead_feature_window=max(1, config.n_steps // 4),
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
         resume=True,
     )
 
 
-def note_origin(transcoder: Any, model: str, layer: HookedLayer, config: OnText) -> None:
+def note_origin(transcoder: Any, model: str, layer: HookedLayer, config: Any) -> None:
     """Note in the metadata where a transcoder belongs, as SAELens's runner does."""
     metadata = transcoder.cfg.metadata
     metadata.model_name, metadata.exclude_special_tokens = model, not config.rows.special_tokens
@@ -165,7 +151,7 @@ class _Model:
         self.layers = source.mlps(config.blocks)
         products = [config.transcoder_config(1, 1, 1.0).jacobian] if any(config.coefficients) else []
         wanted = [WantedStore(_folder(stores, block), layer, products) for block, layer in self.layers.items()]
-        source.fill(wanted, stored, prompts_per_shard=PROMPTS_PER_SHARD, dtype=config.model.dtype)
+        source.filled_stores(wanted, stored, prompts_per_shard=PROMPTS_PER_SHARD, dtype=config.model.dtype)
         self.evaluators = {
             block: TranscoderEvaluator(
                 source.hooks,

@@ -10,7 +10,8 @@ import torch
 
 from faithfulness_plugin import metrics
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.language_model.model import LoadedModel, model_title
+from faithfulness_plugin.language_model.loaded import LoadedModel
+from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, Pair, layer_at_pair, pair_of

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.cli.app import app
-from faithfulness_plugin.language_model import model, train_stored
+from faithfulness_plugin.language_model import loaded, train_stored
 from faithfulness_plugin.results.schema import read_result
 from faithfulness_plugin.store import DerivativeStore
 
@@ -46,7 +46,7 @@ def test_from_settings_to_a_page_and_again(settings, tmp_path, monkeypatch):
     found = read_result(out / "result.json", RealLayersResult)
     assert len(found.trained) == 6
     assert {path.name for path in out.iterdir()} >= {"report.md", "responses.png", "stores", "transcoders"}
-    monkeypatch.setattr(model, "load_model", lambda *_: pytest.fail("shown again, not run again"))
+    monkeypatch.setattr(loaded, "load_model", lambda *_: pytest.fail("shown again, not run again"))
     again = bench(out, settings(), "--seeds", "2")
     assert again.exit_code == 0
     assert "is complete; shown again" in again.stderr

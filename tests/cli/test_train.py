@@ -165,7 +165,7 @@ def test_a_complete_result_outlives_an_overwrite_that_cannot_begin(settings, tmp
 
 
 def test_an_overwrite_that_is_stopped_at_once_replaces_nothing(settings, tmp_path, monkeypatch):
-    from faithfulness_plugin.language_model import model as module
+    from faithfulness_plugin.language_model import loaded as module
 
     out = tmp_path / "out"
     assert train(settings(checkpoints=1), out).exit_code == 0

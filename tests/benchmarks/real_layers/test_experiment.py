@@ -22,7 +22,7 @@ from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS, RealLayers, RealLayersOptions
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.language_model import model as model_module
+from faithfulness_plugin.language_model import loaded as model_module
 from faithfulness_plugin.language_model import train_stored
 from faithfulness_plugin.language_model.config import TrainConfigError
 from faithfulness_plugin.language_model.model import load_model
