@@ -11,9 +11,9 @@ from faithfulness_plugin.benchmarks.suite.compare import Difference, Entry, diff
 from faithfulness_plugin.benchmarks.suite.report import headlines, task_table
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 from faithfulness_plugin.benchmarks.tasks.registry import task
+from faithfulness_plugin.results.figure_file import save_figure
 from faithfulness_plugin.results.html_page import self_contained
 from faithfulness_plugin.results.intervals import RANGE
-from faithfulness_plugin.results.panels import save_figure
 from faithfulness_plugin.results.schema import Interval, ResultError, fingerprint, write_text
 from faithfulness_plugin.results.tables import Table
 
