@@ -16,9 +16,9 @@ from faithfulness_plugin.cli.ensemble import ensemble
 from faithfulness_plugin.cli.experiment import app as experiments
 from faithfulness_plugin.cli.hooks import hooks
 from faithfulness_plugin.cli.inspect import inspect
-from faithfulness_plugin.cli.inspection import inspection
 from faithfulness_plugin.cli.language_model import language_model
 from faithfulness_plugin.cli.options import bad_option
+from faithfulness_plugin.cli.renamed import renamed
 from faithfulness_plugin.cli.report import report
 from faithfulness_plugin.cli.results import card, compare, rerun
 from faithfulness_plugin.cli.scan import scan
@@ -68,7 +68,7 @@ QUICK_STEPS = 1200
 bench = typer.Typer(help="Benchmarks.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
 app.add_typer(experiments, name="experiment")
-bench.add_typer(inspection, name="inspection")
+renamed(bench, "inspection", "experiment inspection-toy, or inspection-passage")
 
 
 @app.command(epilog="Example: faithfulness reproduce --d-in 20 --n-ones 4 --density 0.08 --seeds 3 --out out/four_ones")
