@@ -47,7 +47,7 @@ EVERY_ROW = RowSettings()
 
 
 def require_rows(rows: RowSettings, context_size: int) -> None:
-    """Raise UsageError where no position of a prompt counts."""
+    """Raises UsageError where no position of a prompt counts."""
     if rows.skip_first >= context_size - 1:
         raise UsageError(
             f"rows: skip_first={rows.skip_first} leaves too little of {context_size} positions: skip fewer, or raise "
