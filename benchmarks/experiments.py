@@ -5,5 +5,13 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
         "faithfulness_plugin.benchmarks.real_layers.experiment:RealLayers",
         "Jacobian matching on the MLPs of a language model",
     ),
+    "inspection-toy": (
+        "faithfulness_plugin.benchmarks.inspection.toy:ToyScores",
+        "does the datapoint score find the features that serve a repeated point?",
+    ),
+    "inspection-passage": (
+        "faithfulness_plugin.benchmarks.inspection.passage:PassageScores",
+        "the same for a repeated passage of text, and what inspecting costs",
+    ),
 }
 """name: ("module:class", a few words)"""

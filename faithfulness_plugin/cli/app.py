@@ -46,8 +46,13 @@ BENCH = {
     "ensemble": Entry(f"{CLI}.ensemble:ensemble", "the ensemble's speed", "faithfulness bench ensemble --models 16"),
     "adapter": Entry(f"{CLI}.adapter:adapter", "adapters' overhead", "faithfulness bench adapter sparsify"),
     "store": Entry(f"{CLI}.store:store", "training from stores", "faithfulness bench store --rounds 5"),
-    "inspection": Entry(f"{CLI}.inspection:inspection", "the datapoint score", ""),
 }
+RENAMED = {
+    "artifact": "measure PATH...",
+    "language-model": "experiment real-layers",
+    "inspection": "experiment inspection-toy` or `faithfulness experiment inspection-passage",
+}
+"""Commands that were among the benchmark's."""
 
 COMMANDS = {
     "reproduce": Entry(
@@ -111,9 +116,6 @@ class Commands(LazyGroup):
                 fail(bad_option(error), 2)
             fail(one_line(error), 1)
 
-
-RENAMED = {"artifact": "measure PATH...", "language-model": "experiment real-layers"}
-"""Old names of `faithfulness bench`."""
 
 bench = group(LazyGroup, BENCH, "The faithfulness benchmark of methods.", RENAMED)
 app = group(Commands, COMMANDS, "Mechanistic faithfulness of transcoders: train, measure, inspect, and compare.")

@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from faithfulness_plugin import train_transcoder
 from faithfulness_plugin.benchmarks.timing.store_speed.schema import StoreSpeedConfig, StoreSpeedResult, Together
 from faithfulness_plugin.benchmarks.timing.store_speed.worker import PROBES, transcoder_for
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
-from faithfulness_plugin.language_model.config import TrainConfigError
-from faithfulness_plugin.language_model.model import load_model, model_title
-from faithfulness_plugin.language_model.stores import WantedStore, filled_stores
-from faithfulness_plugin.language_model.text import cut_prompts
-from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
+from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
+from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
@@ -57,28 +53,16 @@ def measure(result: StoreSpeedResult, out: Path, note: Callable[[str], None]) ->
 
 def _measured(result: StoreSpeedResult, folder: Path, note: Callable[[str], None]) -> StoreSpeedResult:
     c = result.config
-    note(f"loading {result.model}")
-    model = load_model(c.model, "cpu")
-    hooks, exclude = hooks_of(model), torch.tensor(get_special_token_ids(model.tokenizer))
-    tokens = cut_prompts(c.text, model.tokenizer, c.context_size, c.seed, c.prompts, hooks=hooks)
-    try:
-        layer = mlp_layer(model, c.block)
-    except ValueError as error:
-        raise TrainConfigError(f"block: {error}") from error
+    source = LoadedModel(c, note)
+    hooks, tokens = source.hooks, source.prompts(c.prompts)
+    (layer,) = source.mlps([c.block]).values()
     note("filling a store")
     begun = time.perf_counter()
-    (store,) = filled_stores(
+    (store,) = source.filled_stores(
         [WantedStore(folder / "store", layer, [PROBES])],
-        hooks,
         tokens,
-        model=result.model,
-        width=model.cfg.d_model,
-        exclude=LeftOut.of(exclude),
         prompts_per_shard=c.prompts_per_shard,
-        prompts_per_pass=c.prompts_per_pass,
         dtype=c.model.dtype,
-        seed=c.seed,
-        on_shard=lambda number, of: None,
     )
     filling = store.index.n_rows / (time.perf_counter() - begun)
     rates: dict[str, list[float]] = {"from_store": [], "from_model": []}
@@ -86,13 +70,13 @@ def _measured(result: StoreSpeedResult, folder: Path, note: Callable[[str], None
         note(f"training from the store and from the model, round {number + 1} of {c.rounds}")
         stored = StoredRows(store, PROBES, batch_size=c.batch_size, seed=c.seed)
         rates["from_store"].append(_rate(c, store, stored.layer, stored))
-        live = _from_model(c, hooks, layer, tokens, exclude)
+        live = _from_model(c, hooks, layer, tokens, source.exclude)
         rates["from_model"].append(_rate(c, store, layer, live))
     note("asking the layer again at the same rows")
     weights = [
         _trained(c, store, rows).W_enc.detach() for rows in (_stored(c, store), _Asked(_stored(c, store), layer))
     ]
-    del model, hooks, layer
+    del source, hooks, layer
     together = []
     half = max(1, c.threads // 2)
     for processes, threads in ((1, half), (1, c.threads), (2, half)):
@@ -129,7 +113,7 @@ def _rate(c: StoreSpeedConfig, store: DerivativeStore, layer: Any, rows: Iterato
 
 
 def _from_model(
-    c: StoreSpeedConfig, hooks: Hooks, layer: HookedLayer, tokens: Tensor, exclude: Tensor
+    c: StoreSpeedConfig, hooks: Hooks, layer: HookedLayer, tokens: Tensor, exclude: LeftOut
 ) -> Iterator[Tensor]:
     """Batches of rows, by running the model whenever they run out."""
     left = torch.empty(0)

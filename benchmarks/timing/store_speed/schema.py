@@ -6,6 +6,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.language_model.config import ModelSource, TextSource
+from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.results.schema import Record, Result
 
 
@@ -30,6 +31,16 @@ class StoreSpeedConfig(Record):
     rounds: int = Field(default=3, ge=1, description="of both, in turns")
     threads: int = Field(ge=1, description="of torch, in all; two processes have half of them each")
     seed: int = 0
+
+    @property
+    def rows(self) -> RowSettings:
+        """Which rows count."""
+        return EVERY_ROW
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return "cpu"
 
 
 class Together(Record):
