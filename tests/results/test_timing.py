@@ -38,12 +38,12 @@ def test_a_call_is_timed():
     assert seconds(lambda: time.sleep(0.05)) == pytest.approx(0.05, abs=0.04)
 
 
-def test_the_peak_is_in_bytes_and_never_falls():
+def test_the_peak_is_in_bytes_and_stays_when_memory_is_freed():
     before = peak_memory()
     assert 10e6 < before < 100e9
     big = bytearray(200_000_000)
     big[::4096] = b"x" * len(big[::4096])
     after = peak_memory()
     del big
-    assert after >= before
-    assert peak_memory() == after
+    assert after > before
+    assert peak_memory() == pytest.approx(after, rel=0.02)
