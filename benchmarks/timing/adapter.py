@@ -1,7 +1,7 @@
 """What the term costs within the trainers of other libraries, beside those alone."""
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any, Literal
@@ -10,9 +10,9 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.compatibility import DISTRIBUTIONS
-from faithfulness_plugin.benchmarks.timing.harness import ratio_range
+from faithfulness_plugin.benchmarks.timing.harness import Measurement, Note, Part, ratio_range, threads_field
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.schema import Environment, Record, Result, processor
+from faithfulness_plugin.results.schema import Environment, Record, Result
 from faithfulness_plugin.results.timing import in_turn
 
 COEFFICIENT = 0.5
@@ -30,7 +30,9 @@ TERMS: dict[str, dict[str, Any]] = {
 class OverheadConfig(Record):
     """One layer, one TopK transcoder, and how often it is trained."""
 
-    library: Literal["sparsify", "dictionary_learning"]
+    library: Literal["sparsify", "dictionary_learning"] = Field(
+        description="sparsify or dictionary_learning, installed beside this package"
+    )
     d: int = Field(default=576, ge=2, description="width of the layer's inputs and outputs")
     d_mlp: int = Field(default=1536, ge=1, description="hidden width of its SwiGLU layer")
     d_sae: int = Field(default=4608, ge=1, description="features")
@@ -38,7 +40,7 @@ class OverheadConfig(Record):
     rows: int = Field(default=1024, ge=2, description="a step")
     n_steps: int = Field(default=4, ge=1, description="of each arm in each round")
     rounds: int = Field(default=5, ge=1, description="every arm once a round, in turns")
-    threads: int = Field(ge=1, description="CPU threads of torch")
+    threads: int = threads_field()
 
 
 class Timings(Record):
@@ -63,25 +65,47 @@ class OverheadResult(Result):
         return self.config.model_dump(mode="json")
 
 
+class AdapterOverhead(Measurement[OverheadConfig, OverheadResult]):
+    """Two parts: the whole loop, and the step alone."""
+
+    summary = (
+        "Time another library's trainer with and without the Jacobian term, in turn in one process. Some minutes; keep "
+        "the machine quiet meanwhile."
+    )
+    config_class, result_class = OverheadConfig, OverheadResult
+
+    @override
+    def environment(self, config: OverheadConfig) -> Environment:
+        return Environment.here(packages=DISTRIBUTIONS[config.library])
+
+    @override
+    def plan(self, config: OverheadConfig) -> list[Part]:
+        return [
+            Part("whole loop", "loop", partial(time_terms, "loop", config)),
+            Part("step alone", "step", partial(time_terms, "step", config)),
+        ]
+
+    @override
+    def tables(self, result: OverheadResult) -> str:
+        return table([result])
+
+
 Train = Callable[[dict[str, Any] | None], float]
 """Seconds a step of a trainer that matches with these options, or, with None, not at all."""
 
 
-def time_terms(train: Train, rounds: int, note: Callable[[str], None]) -> Timings:
-    """Train alone and with each term, in turn, in all rounds after one that does not count."""
-    arms = {name: partial(train, options) for name, options in {ALONE: None, **TERMS}.items()}
-    measured = in_turn(arms, rounds, note=note)
-    return Timings(alone=measured.pop(ALONE), matched={name: measured[name] for name in TERMS})
-
-
-def library_module(config: OverheadConfig) -> Any:
-    """Import what times the library's trainer: `step(config)` and `loop(config)`, which return a `Train`.
+def time_terms(what: Literal["step", "loop"], config: OverheadConfig, note: Note) -> Timings:
+    """Train with the library alone and with each term, in turn, in all rounds after one that does not count.
 
     Raises:
         ImportError: the library is missing; the message says what to install.
     """
     import_module(f"faithfulness_plugin.adapters.{config.library}")
-    return import_module(f"faithfulness_plugin.benchmarks.timing.{config.library}")
+    library = import_module(f"faithfulness_plugin.benchmarks.timing.{config.library}")
+    train: Train = getattr(library, what)(config)
+    arms = {name: partial(train, options) for name, options in {ALONE: None, **TERMS}.items()}
+    measured = in_turn(arms, config.rounds, note=note)
+    return Timings(alone=measured[ALONE], matched={name: measured[name] for name in TERMS})
 
 
 def table(results: Sequence[OverheadResult]) -> str:

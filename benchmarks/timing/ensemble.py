@@ -13,9 +13,9 @@ from faithfulness_plugin.benchmarks.note.scan.settings import Settings
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble, training_transcoder
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
-from faithfulness_plugin.benchmarks.timing.harness import Quartiles, paired
+from faithfulness_plugin.benchmarks.timing.harness import Measurement, Note, Part, Quartiles, paired, threads_field
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.schema import Environment, Record, Result, processor
+from faithfulness_plugin.results.schema import Record, Result
 from faithfulness_plugin.results.timing import in_turn, seconds
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
@@ -42,7 +42,7 @@ class EnsembleSpeedConfig(Record):
     line: tuple[int, ...] = Field(default=(4, 8, 16, 32, 64), min_length=3, description="ensemble sizes of the line")
     peak_size: int = Field(default=2048, ge=64, description="width of the square matrices of the peak")
     seed: int = Field(default=0, ge=0, lt=2**62)
-    threads: int = Field(ge=1, description="CPU threads of torch, for both")
+    threads: int = threads_field()
 
 
 class Compared(Record):
@@ -74,8 +74,8 @@ class EnsembleSpeedResult(Result):
     schema_version: Literal[1] = 1
     config: EnsembleSpeedConfig
     processor: str
-    compared: list[Compared]
-    lines: list[Line]
+    compared: list[Compared] = Field(default_factory=list)
+    lines: list[Line] = Field(default_factory=list)
 
     @property
     @override
@@ -83,7 +83,48 @@ class EnsembleSpeedResult(Result):
         return {**self.config.model_dump(), "processor": self.processor}
 
 
-def compare(config: EnsembleSpeedConfig, objective: str, note: Callable[[str], None]) -> Compared:
+class Ensemble(Measurement[EnsembleSpeedConfig, EnsembleSpeedResult]):
+    """One part for each objective and each line."""
+
+    summary = (
+        "Time the toy ensemble beside a loop of train_transcoder, in one process with the same threads. Keep the "
+        "machine quiet meanwhile."
+    )
+    config_class, result_class = EnsembleSpeedConfig, EnsembleSpeedResult
+
+    @override
+    def plan(self, config: EnsembleSpeedConfig) -> list[Part]:
+        compared = [Part(name, "compared", partial(compare, config, name)) for name in OBJECTIVES]
+        return [*compared, *(Part(f"line over {over}", "lines", partial(fit_line, config, over)) for over in LINES)]
+
+    @override
+    def tables(self, result: EnsembleSpeedResult) -> str:
+        c = result.config
+        columns: dict[str, Callable[[Compared], str]] = {
+            "objective": lambda of: of.objective,
+            "train_transcoder, ms a model and step": lambda of: of.loop.text(2),
+            "train_ensemble, ms": lambda of: of.ensemble.text(3),
+            "ratio": lambda of: of.ratio.text(1),
+            "GFLOP/s in matrix products": lambda of: of.gigaflops.text(1),
+            "share of peak": lambda of: of.share_of_peak.text(2),
+        }
+        rows = [[cell(of) for cell in columns.values()] for of in result.compared]
+        lines = (
+            f"Over {of.over} ({of.numbers[0]} to {of.numbers[-1]}) time grows by {1e3 * of.slope:.2f} ms each, from "
+            f"{of.intercept:.2f} s, along a straight line (R² {of.r_squared:.4f})."
+            for of in result.lines
+        )
+        unfinished = [] if result.complete else ["PARTIAL: not everything was measured."]
+        caption = (
+            f"{c.n_models} transcoders (d_in 16, d_sae 64, batch 256) of different seeds, {c.n_steps} steps, set-up "
+            f"included, both in one process with {c.threads} thread{'s' * (c.threads > 1)} of {result.processor}, "
+            f"torch {result.environment.packages['torch']}. Medians over {c.rounds} rounds (quartiles). Peak: one "
+            f"product of matrices {c.peak_size:,} wide, single precision. {' '.join([*lines, *unfinished])}"
+        )
+        return f"{markdown_table(list(columns), rows)}\n\n{caption}\n"
+
+
+def compare(config: EnsembleSpeedConfig, objective: str, note: Note) -> Compared:
     """Train the same members for the same steps, both ways."""
     members, model_steps = _members(config, objective, config.n_models), config.n_models * config.n_steps
     flops = config.n_steps * sum(Program.of(member).flops for member in members)
@@ -98,7 +139,7 @@ def compare(config: EnsembleSpeedConfig, objective: str, note: Callable[[str], N
         config.rounds,
         warm_up=0,
         seed=config.seed,
-        note=lambda text: note(f"{objective}: {text}"),
+        note=note,
     )
     loop, ensemble = measured["loop"], measured["ensemble"]
     rates = [flops / taken for taken in ensemble]
@@ -112,16 +153,14 @@ def compare(config: EnsembleSpeedConfig, objective: str, note: Callable[[str], N
     )
 
 
-def fit_line(config: EnsembleSpeedConfig, over: Literal["models", "steps"], note: Callable[[str], None]) -> Line:
+def fit_line(config: EnsembleSpeedConfig, over: Literal["models", "steps"], note: Note) -> Line:
     """Fit seconds over the number of models, or of steps (the same numbers, times five)."""
     if over == "models":
         jobs = {n: (_members(config, UNMATCHED, n), config.n_steps) for n in config.line}
     else:
         jobs = {5 * n: (_members(config, UNMATCHED, LINE_MODELS), 5 * n) for n in config.line}
     arms = {n: partial(seconds, partial(_train_ensemble, *job)) for n, job in jobs.items()}
-    measured = in_turn(
-        arms, config.rounds, warm_up=0, seed=config.seed, note=lambda text: note(f"line over {over}: {text}")
-    )
+    measured = in_turn(arms, config.rounds, warm_up=0, seed=config.seed, note=note)
     numbers, medians = np.array(list(measured)), np.median(list(measured.values()), axis=1)
     slope, intercept = np.polyfit(numbers, medians, 1)
     residual = medians - (slope * numbers + intercept)
@@ -157,29 +196,3 @@ def _train_loop(members: Sequence[ToyMember], n_steps: int) -> None:
         transcoder = training_transcoder(member.transcoder)
         layer = AbsNetwork(member.transcoder.d_in)
         train_transcoder(transcoder, layer, member.inputs(), n_steps=n_steps, log_every=n_steps, progress=False)
-
-
-def table(result: EnsembleSpeedResult) -> str:
-    """Return one row an objective, and the lines."""
-    c = result.config
-    columns: dict[str, Callable[[Compared], str]] = {
-        "objective": lambda of: of.objective,
-        "train_transcoder, ms a model and step": lambda of: of.loop.text(2),
-        "train_ensemble, ms": lambda of: of.ensemble.text(3),
-        "ratio": lambda of: of.ratio.text(1),
-        "GFLOP/s in matrix products": lambda of: of.gigaflops.text(1),
-        "share of peak": lambda of: of.share_of_peak.text(2),
-    }
-    rows = [[cell(of) for cell in columns.values()] for of in result.compared]
-    lines = (
-        f"Over {of.over} ({of.numbers[0]} to {of.numbers[-1]}) time grows by {1e3 * of.slope:.2f} ms each, from "
-        f"{of.intercept:.2f} s, along a straight line (R² {of.r_squared:.4f})."
-        for of in result.lines
-    )
-    caption = (
-        f"{c.n_models} transcoders (d_in 16, d_sae 64, batch 256) of different seeds, {c.n_steps} steps, set-up "
-        f"included, both in one process with {c.threads} thread{'s' * (c.threads > 1)} of {result.processor}, torch "
-        f"{result.environment.packages['torch']}. Medians over {c.rounds} rounds (quartiles). Peak: one product of "
-        f"matrices {c.peak_size:,} wide, single precision. {' '.join(lines)}"
-    )
-    return f"{markdown_table(list(columns), rows)}\n\n{caption}\n"

@@ -3,18 +3,27 @@
 import json
 import statistics
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.timing.harness import Quartiles, fresh_process, paired
+from faithfulness_plugin.benchmarks.timing.harness import (
+    Measurement,
+    Note,
+    Part,
+    Quartiles,
+    fresh_process,
+    paired,
+    threads_field,
+)
 from faithfulness_plugin.benchmarks.timing.steps import SLOW, Size, steps
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.schema import Environment, Record, Result, processor
+from faithfulness_plugin.results.schema import Environment, Record, Result
 from faithfulness_plugin.results.timing import in_turn, seconds
 
 SIZES = {
@@ -27,6 +36,7 @@ SIZES = {
     )
 }
 """`small-lm` has the widths of SmolLM2-135M; `large` is for a GPU."""
+CPU_SIZES = ("toy", "between", "small-lm")
 
 MEMORY_ARMS = ("topk", "topk matched", "standard", "standard matched", "SAELens topk", "SAELens topk sparse")
 RATIOS = {
@@ -48,17 +58,31 @@ MEMORY_RATIOS = {
 }
 
 
+def _size_by_name(value: Any) -> Any:
+    if isinstance(value, str) and value not in SIZES:
+        raise ValueError(f"{value}: choose from {', '.join(SIZES)}")
+    return SIZES[value] if isinstance(value, str) else value
+
+
 class SpeedConfig(Record):
     """What is timed, and how often."""
 
-    sizes: tuple[Size, ...] = Field(min_length=1)
-    rounds: int = Field(ge=1, description="every arm is run once a round, in an order of its own each round")
-    slow_rounds: int = Field(ge=1, description="of these, rounds that also run the arms that take seconds")
-    coordinates: int = Field(ge=1, description="output coordinates timed of one backward pass per coordinate")
-    jacobian_rows: int = Field(ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch")
-    seed: int = Field(ge=0, lt=2**62)
-    device: Literal["cpu", "cuda"]
-    threads: int = Field(ge=1, description="CPU threads of torch")
+    sizes: tuple[Annotated[Size, BeforeValidator(_size_by_name, json_schema_input_type=str)], ...] = Field(
+        default_factory=lambda: tuple(SIZES[name] for name in CPU_SIZES),
+        min_length=1,
+        description=f"{', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
+    )
+    rounds: int = Field(default=7, ge=1, description="every arm is run once a round, in an order of its own each round")
+    slow_rounds: int = Field(default=2, ge=1, description="of these, rounds that also run the arms that take seconds")
+    coordinates: int = Field(
+        default=16, ge=1, description="output coordinates timed of one backward pass per coordinate"
+    )
+    jacobian_rows: int = Field(
+        default=16, ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**62, description="of weights, data and the order of the arms")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu or cuda")
+    threads: int = threads_field()
 
 
 class Timing(Record):
@@ -113,7 +137,7 @@ class SpeedResult(Result):
     schema_version: Literal[1] = 1
     config: SpeedConfig
     processor: str
-    sizes: list[SizeResult]
+    sizes: list[SizeResult] = Field(default_factory=list)
 
     @property
     @override
@@ -121,12 +145,66 @@ class SpeedResult(Result):
         return {**self.config.model_dump(), "processor": self.processor, "device": self.environment.device}
 
 
-def measure(size: Size, config: SpeedConfig, note: Callable[[str], None] = lambda _: None) -> SizeResult:
+class Speed(Measurement[SpeedConfig, SpeedResult]):
+    """One part for each size."""
+
+    summary = (
+        "Time a matched training step beside other ways to make it, and take their peak memory: without the Jacobian "
+        "term, with it, by torch.func.jvp, by double vjp, by a pass per coordinate, and SAELens's own steps. Keep the "
+        "machine quiet meanwhile."
+    )
+    parts = "sizes"
+    config_class, result_class = SpeedConfig, SpeedResult
+
+    @override
+    def environment(self, config: SpeedConfig) -> Environment:
+        if config.device == "cpu":
+            return Environment.here()
+        if not torch.cuda.is_available():
+            raise UsageError("--device cuda: torch sees no CUDA device here; leave it out to measure on the CPU")
+        return Environment.here(torch.cuda.get_device_name())
+
+    @override
+    def plan(self, config: SpeedConfig) -> list[Part]:
+        return [Part(size.name, "sizes", partial(measure, size, config)) for size in config.sizes]
+
+    @override
+    def tables(self, result: SpeedResult) -> str:
+        """Return ratios, times and peak memory, one column a size, with a caption."""
+        c = result.config
+        sizes = {size.name: size for size in c.sizes}
+        shapes = "; ".join(
+            f"{s.name}: d {s.d:,}, d_sae {s.d_sae:,}, k {s.k}, batch {s.batch:,}, SwiGLU layer {s.d_mlp:,}"
+            for s in (sizes[of.size] for of in result.sizes)
+        )
+        where = (
+            f"{c.threads} thread{'s' * (c.threads > 1)} of {result.processor}"
+            if c.device == "cpu"
+            else result.environment.device
+        )
+        unfinished = "" if result.complete else f" PARTIAL: {len(result.sizes)} of {len(c.sizes)} sizes."
+        caption = (
+            f"{shapes}. On {where}, torch {result.environment.packages['torch']}.{unfinished} A step is "
+            "`training_forward_pass` and its backward pass, f(x) and J_f v known beforehand (their cost: the rows of "
+            f"the layer). Ratios are medians over {c.rounds} rounds of one process, each pairing the two arms, with "
+            f"quartiles; the arms that take seconds ran in {min(c.slow_rounds, c.rounds)}. A pass per coordinate: "
+            f"{c.coordinates} coordinates timed, extrapolated to d. Exact cosines: a row, by vmap(jacrev) of "
+            f"{c.jacobian_rows} rows, by Gram of the batch with its matrices made beforehand. Memory: peak of a fresh "
+            "process after three steps, libraries included.\n"
+        )
+        times = _table(
+            "milliseconds", [{t.arm: _milliseconds(t.median) for t in of.timings} for of in result.sizes], result
+        )
+        peaks = [{peak.arm: f"{peak.mebibytes:,.0f}" for peak in of.memory} for of in result.sizes]
+        return "\n\n".join([ratio_table(result), times, _table("peak memory, MiB", peaks, result), caption])
+
+
+def measure(size: Size, config: SpeedConfig, note: Note) -> SizeResult:
     """Take all timings, ratios and peaks of one size."""
-    times = _times(size, config, lambda text: note(f"{size.name}: {text}"))
+    times = _times(size, config, note)
     peaks: dict[str, list[float]] = {}
+    note("peak memory")
     for arm in MEMORY_ARMS:
-        note(f"{size.name}: memory of {arm}")
         request = {"size": size.model_dump(), "threads": config.threads, "only": arm, **_options(config)}
         peaks[arm] = [fresh_process(steps.__module__, json.dumps(request)).mebibytes]
     return SizeResult(
@@ -142,7 +220,7 @@ def _options(config: SpeedConfig) -> dict[str, Any]:
     return {**fields, "rows": config.jacobian_rows}
 
 
-def _times(size: Size, config: SpeedConfig, note: Callable[[str], None]) -> dict[str, list[float]]:
+def _times(size: Size, config: SpeedConfig, note: Note) -> dict[str, list[float]]:
     """Time the arms; of exact cosines, a row.
 
     The arm that makes a pass per coordinate ran for some of them alone. It is extrapolated to all: its cost beyond the
@@ -151,14 +229,15 @@ def _times(size: Size, config: SpeedConfig, note: Callable[[str], None]) -> dict
     arms = {name: partial(seconds, step, config.device) for name, step in steps(size, **_options(config)).items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about sparse tensors that SAELens makes
-        times = in_turn(
-            arms, config.rounds, slow=SLOW, slow_rounds=config.slow_rounds, seed=config.seed, note=note
-        )
+        times = in_turn(arms, config.rounds, slow=SLOW, slow_rounds=config.slow_rounds, seed=config.seed, note=note)
     for name, rows in (("exact cosine by Gram", size.batch), ("exact cosine by vmap(jacrev)", config.jacobian_rows)):
         if name in times:
             times[name] = [t / min(size.batch, rows) for t in times[name]]
     if (name := "topk, a pass per coordinate") in times:
-        base, share = statistics.median(times["topk, a pass for no coordinate"]), min(size.d, config.coordinates) / size.d
+        base, share = (
+            statistics.median(times["topk, a pass for no coordinate"]),
+            min(size.d, config.coordinates) / size.d,
+        )
         times[name] = [base + max(0.0, t - base) / share for t in times[name]]
     return times
 
@@ -175,33 +254,6 @@ def _ratios(pairs: Mapping[str, tuple[str, str]], values: Mapping[str, list[floa
         for name, (numerator, denominator) in pairs.items()
         if {numerator, denominator} <= set(values)
     ]
-
-
-def tables(result: SpeedResult) -> str:
-    """Return ratios, times and peak memory, one column a size, with a caption."""
-    c = result.config
-    sizes = {size.name: size for size in c.sizes}
-    shapes = "; ".join(
-        f"{s.name}: d {s.d:,}, d_sae {s.d_sae:,}, k {s.k}, batch {s.batch:,}, SwiGLU layer {s.d_mlp:,}"
-        for s in (sizes[of.size] for of in result.sizes)
-    )
-    where = (
-        f"{c.threads} thread{'s' * (c.threads > 1)} of {result.processor}"
-        if c.device == "cpu"
-        else result.environment.device
-    )
-    partial = "" if result.complete else f" PARTIAL: {len(result.sizes)} of {len(c.sizes)} sizes."
-    caption = (
-        f"{shapes}. On {where}, torch {result.environment.packages['torch']}.{partial} A step is "
-        "`training_forward_pass` and its backward pass, f(x) and J_f v known beforehand (their cost: the rows of the "
-        f"layer). Ratios are medians over {c.rounds} rounds of one process, each pairing the two arms, with quartiles; "
-        f"the arms that take seconds ran in {c.slow_rounds}. A pass per coordinate: {c.coordinates} coordinates timed, "
-        f"extrapolated to d. Exact cosines: a row, by vmap(jacrev) of {c.jacobian_rows} rows, by Gram of the batch "
-        "with its matrices made beforehand. Memory: peak of a fresh process after three steps, libraries included.\n"
-    )
-    times = _table("milliseconds", [{t.arm: _milliseconds(t.median) for t in of.timings} for of in result.sizes], result)
-    peaks = [{peak.arm: f"{peak.mebibytes:,.0f}" for peak in of.memory} for of in result.sizes]
-    return "\n\n".join([ratio_table(result), times, _table("peak memory, MiB", peaks, result), caption])
 
 
 def ratio_table(result: SpeedResult) -> str:

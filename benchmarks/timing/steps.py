@@ -14,9 +14,8 @@ from pydantic import Field
 from sae_lens import StandardTrainingSAEConfig, TopKTrainingSAEConfig
 from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainStepInput
-from torch import Tensor
+from torch import Tensor, nn
 
-from faithfulness_plugin.benchmarks.timing.harness import SwiGLU
 from faithfulness_plugin.jacobian.gram import JacobianGram
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianTargets
@@ -44,6 +43,18 @@ class Size(Record):
     k: int = Field(ge=1, description="features active per row (TopK)")
     batch: int = Field(ge=2, description="rows a step")
     slow_arms: bool = Field(default=True, description="whether the arms that take seconds fit into memory, and are run")
+
+
+class SwiGLU(nn.Module):
+    """A gated MLP under Hugging Face's names, as language models have it."""
+
+    def __init__(self, d: int, d_mlp: int) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = nn.Linear(d, d_mlp, bias=False), nn.Linear(d, d_mlp, bias=False)
+        self.down_proj, self.act_fn = nn.Linear(d_mlp, d, bias=False), nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
 
 
 class KnownTargets(JacobianMatching):
@@ -85,20 +96,19 @@ def steps(
     def topk() -> TrainingTranscoder[Any]:
         return _untrained(TopKTrainingTranscoderConfig(**common, k=size.k))
 
-    k = {"k": size.k}
     factories: dict[str, Callable[[], Step]] = {
         "layer": lambda: lambda: layer(x),
         "layer's Jv": lambda: lambda: layer_jvp(layer, x, known.v[0]),
-        "topk": lambda: ours(TopKTrainingTranscoderConfig, 0.0, **k),
-        "topk matched": lambda: ours(TopKTrainingTranscoderConfig, 1.0, **k),
-        "batch topk": lambda: ours(BatchTopKTrainingTranscoderConfig, 0.0, **k),
-        "batch topk matched": lambda: ours(BatchTopKTrainingTranscoderConfig, 1.0, **k),
+        "topk": lambda: ours(TopKTrainingTranscoderConfig, 0.0, k=size.k),
+        "topk matched": lambda: ours(TopKTrainingTranscoderConfig, 1.0, k=size.k),
+        "batch topk": lambda: ours(BatchTopKTrainingTranscoderConfig, 0.0, k=float(size.k)),
+        "batch topk matched": lambda: ours(BatchTopKTrainingTranscoderConfig, 1.0, k=float(size.k)),
         "standard": lambda: ours(StandardTrainingTranscoderConfig, 0.0),
         "standard matched": lambda: ours(StandardTrainingTranscoderConfig, 1.0),
-        "SAELens topk": lambda: theirs(TopKTrainingSAEConfig, **k),
+        "SAELens topk": lambda: theirs(TopKTrainingSAEConfig, k=size.k),
         # with its default ranking by decoder norm SAELens's sparse mode has no backward pass under torch 2.13
         "SAELens topk sparse": lambda: theirs(
-            TopKTrainingSAEConfig, **k, use_sparse_activations=True, rescale_acts_by_decoder_norm=False
+            TopKTrainingSAEConfig, k=size.k, use_sparse_activations=True, rescale_acts_by_decoder_norm=False
         ),
         "SAELens standard": lambda: theirs(StandardTrainingSAEConfig),
         "topk by torch.func.jvp": lambda: _by_product(topk(), known, forward_jvp),
