@@ -17,8 +17,9 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.gram import JacobianGram
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
-from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianTargets
+from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.layers.derivatives import Layer, double_vjp, forward_jvp, layer_jvp
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
 from faithfulness_plugin.results.schema import Record
@@ -60,11 +61,11 @@ class SwiGLU(nn.Module):
 class KnownTargets(JacobianMatching):
     """Matching against targets that were computed beforehand."""
 
-    def __init__(self, known: JacobianTargets) -> None:
+    def __init__(self, known: LayerResponse) -> None:
         super().__init__()
         self._known = known
 
-    def targets(self, layer: Layer, x: Tensor, *, y: Tensor | None = None) -> JacobianTargets:
+    def targets(self, layer: Layer, x: Tensor, *, y: Tensor | None = None) -> LayerResponse:
         """Return the known ones, at x itself."""
         return self._known._replace(x=x)
 
@@ -82,6 +83,8 @@ def steps(
     layer = SwiGLU(size.d, size.d_mlp).to(device)
     x = torch.randn(size.batch, size.d, device=device)
     known = JacobianMatching(seed=seed).targets(layer, x)
+    assert known.v is not None
+    v = known.v[0]
     common: dict[str, Any] = {"d_in": size.d, "d_sae": size.d_sae, "device": device}
 
     def ours(config: type[Any], coefficient: float, **fields: Any) -> Step:
@@ -98,7 +101,7 @@ def steps(
 
     factories: dict[str, Callable[[], Step]] = {
         "layer": lambda: lambda: layer(x),
-        "layer's Jv": lambda: lambda: layer_jvp(layer, x, known.v[0]),
+        "layer's Jv": lambda: lambda: layer_jvp(layer, x, v),
         "topk": lambda: ours(TopKTrainingTranscoderConfig, 0.0, k=size.k),
         "topk matched": lambda: ours(TopKTrainingTranscoderConfig, 1.0, k=size.k),
         "batch topk": lambda: ours(BatchTopKTrainingTranscoderConfig, 0.0, k=float(size.k)),
@@ -143,19 +146,22 @@ def _step(sae: Any, x: Tensor) -> Step:
     return step
 
 
-def _by_product(transcoder: TrainingTranscoder[Any], known: JacobianTargets, method: Any) -> Step:
+def _by_product(transcoder: TrainingTranscoder[Any], known: LayerResponse, method: Any) -> Step:
     """Make the step with t(x) and J_t v from one call of a general method of differentiation."""
+    assert known.v is not None
+    assert known.Jv is not None
+    v, wanted = known.v[0], known.Jv[0]
 
     def step() -> None:
         transcoder.zero_grad()
-        t, Jv = method(transcoder, known.x, known.v[0])
-        error = (Jv - known.Jv[0]).square().sum(-1).mean() * known.scale
+        t, Jv = method(transcoder, known.x, v)
+        error = (Jv - wanted).square().sum(-1).mean() * known.scale
         ((t - known.y).square().sum(-1).mean() + error).backward()
 
     return step
 
 
-def _by_coordinate(transcoder: TrainingTranscoder[Any], known: JacobianTargets, coordinates: int) -> Step:
+def _by_coordinate(transcoder: TrainingTranscoder[Any], known: LayerResponse, coordinates: int) -> Step:
     """Make the Jacobian's first rows in a step, each by a backward pass that can be differentiated."""
 
     def step() -> None:

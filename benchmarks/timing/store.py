@@ -20,17 +20,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin import TopKTrainingTranscoderConfig, train_transcoder
-from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
 from faithfulness_plugin.benchmarks.timing.harness import Note, ratio_range, threads_field
-from faithfulness_plugin.jacobian.matching import layer_products
-from faithfulness_plugin.jacobian.packed_rows import LayerSays
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.language_model.config import ModelSource, TextSource, TrainConfigError
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.rows import EVERY_ROW
 from faithfulness_plugin.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.language_model.text import cut_prompts
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Environment, Record, Result, processor
@@ -41,6 +40,7 @@ from faithfulness_plugin.store.fill import rows_at
 from faithfulness_plugin.store.left_out import LeftOut
 from faithfulness_plugin.training.processes import joined
 from faithfulness_plugin.training.train import TrainingResult
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 PROBES = {"probe": "difference"}
 WARM_UP_STEPS = 3
@@ -180,7 +180,7 @@ def measure(c: StoreSpeedConfig, note: Note) -> dict[str, Any]:
 def _in_this_process(c: StoreSpeedConfig, folder: Path, note: Note) -> dict[str, Any]:
     note(f"loading {model_title(c.model)}")
     model = load_model(c.model, "cpu")
-    hooks, exclude = TransformerLensHooks(model), EVERY_ROW.left_out(model.tokenizer)
+    hooks, exclude = hooks_of(model), EVERY_ROW.left_out(model.tokenizer)
     tokens = cut_prompts(c.text, model.tokenizer, c.context_size, c.seed, c.prompts, hooks=hooks)
     try:
         layer = mlp_layer(model, c.block)
@@ -265,8 +265,8 @@ def _asked_again(rows: StoredRows, layer: HookedLayer) -> Iterator[Tensor]:
     for batch in rows:
         kept = rows.layer.unpack(batch)
         assert kept.v is not None
-        y, Jv = layer_products(product, layer, kept.x, kept.v, kept.step)
-        yield rows.layer.pack(LayerSays(kept.x, y, kept.v, Jv))
+        y, Jv = product.build_estimator().layer_products(layer, kept.x, kept.v, kept.step)
+        yield rows.layer.pack(LayerResponse(kept.x, y, kept.v, Jv))
 
 
 def _together(c: StoreSpeedConfig, folder: Path, processes: int, threads: int) -> Together:

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from faithfulness_plugin.adapters.transformer_lens.hooks import mlp_layer
 from faithfulness_plugin.language_model.config import OFFLINE_MODEL, ModelSource, TrainConfigError
+from faithfulness_plugin.layers.any_model import mlp_layer
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.messages import one_line
 

@@ -54,3 +54,10 @@ def test_in_the_committed_loops_the_term_costs_less_than_half_of_the_library(lib
 def test_what_cannot_be_measured_is_one_line_and_writes_nothing(tmp_path, arguments, message):
     fails(CliRunner().invoke(app, ["experiment", "adapter", "--out", str(tmp_path / "out"), *arguments]), 2, message)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["speed", "ensemble", "store", "adapter"])
+def test_the_old_command_says_the_new_one(name):
+    done = CliRunner().invoke(app, ["bench", name])
+    assert done.exit_code == 2
+    assert f"is now `faithfulness experiment {name}`" in done.stderr
