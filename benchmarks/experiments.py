@@ -8,5 +8,13 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
         "faithfulness_plugin.benchmarks.timing.adapter:AdapterOverhead",
         "the term in other libraries' trainers",
     ),
+    "inspection-toy": (
+        "faithfulness_plugin.benchmarks.inspection.toy:ToyScores",
+        "does the datapoint score find the features that serve a repeated point?",
+    ),
+    "inspection-passage": (
+        "faithfulness_plugin.benchmarks.inspection.passage:PassageScores",
+        "the same for a repeated passage of text, and what inspecting costs",
+    ),
 }
 """name: ("module:class", a few words)"""

@@ -48,8 +48,12 @@ BENCH = {
         "faithfulness bench artifact --transcoder out/train/transcoders/block10 --layer 10",
     ),
     "language-model": Entry(f"{CLI}.language_model:language_model", "real layers", "faithfulness bench language-model"),
-    "inspection": Entry(f"{CLI}.inspection:inspection", "the datapoint score", ""),
 }
+RENAMED = {
+    **{name: f"experiment {name}" for name in ("speed", "ensemble", "store", "adapter")},
+    "inspection": "experiment inspection-toy` or `faithfulness experiment inspection-passage",
+}
+"""Commands that were among the benchmark's."""
 
 COMMANDS = {
     "reproduce": Entry(
@@ -108,8 +112,6 @@ class Commands(LazyGroup):
                 fail(bad_option(error), 2)
             fail(one_line(error), 1)
 
-
-RENAMED = {name: f"experiment {name}" for name in ("speed", "ensemble", "store", "adapter")}
 
 bench = group(LazyGroup, BENCH, "The faithfulness benchmark of methods.", RENAMED)
 app = group(Commands, COMMANDS, "Mechanistic faithfulness of transcoders: train, measure, inspect, and compare.")
