@@ -89,7 +89,7 @@ test-browser: $(INSTALLED) chromium  ## the inspection page in a headless Chromi
 
 adapter-overhead: $(LIBRARIES:%=$(ADAPTERS)/%/.installed) $(EXAMPLES)  ## what the term costs within other libraries' trainers (keep quiet)
 	for library in sparsify dictionary_learning; do \
-	  $(ADAPTERS)/$$library/bin/python -m faithfulness_plugin bench adapter $$library --overwrite \
+	  $(ADAPTERS)/$$library/bin/python -m faithfulness_plugin experiment adapter --library $$library --overwrite \
 	    --out benchmarks/results/adapter_overhead/$$library $(ARGS) || exit 1; \
 	done
 
@@ -112,7 +112,7 @@ real-layers: $(EXAMPLES)  ## does matching make them more faithful? The experime
 	$(BIN)/faithfulness experiment real-layers --out benchmarks/results/real_layers --stores out/stores $(ARGS)
 
 store-speed: $(EXAMPLES)  ## training from a store beside training from the model (keep the machine quiet)
-	$(BIN)/faithfulness bench store --overwrite --out benchmarks/results/store_speed $(ARGS)
+	$(BIN)/faithfulness experiment store --overwrite --out benchmarks/results/store_speed $(ARGS)
 
 # other widths, numbers of ones, penalties and seeds, with the same coefficients; a few minutes each
 BEYOND := benchmarks/results/beyond
@@ -146,10 +146,10 @@ experiments: $(INSTALLED)  ## all presets of `faithfulness scan` and the results
 	$(BIN)/faithfulness report --results $(TOY)
 
 speed: $(INSTALLED)  ## step times and memory on this machine, into benchmarks/results/speed (keep the machine quiet)
-	$(BIN)/faithfulness bench speed --overwrite --out benchmarks/results/speed $(ARGS)
+	$(BIN)/faithfulness experiment speed --overwrite --out benchmarks/results/speed $(ARGS)
 
 ensemble-speed: $(INSTALLED)  ## the toy ensemble beside a loop, into benchmarks/results/ensemble_speed (likewise)
-	$(BIN)/faithfulness bench ensemble --overwrite --out benchmarks/results/ensemble_speed $(ARGS)
+	$(BIN)/faithfulness experiment ensemble --overwrite --out benchmarks/results/ensemble_speed $(ARGS)
 
 benchmark: $(INSTALLED)  ## the faithfulness benchmark at its standard size and its leaderboard; about an hour on 2 cores
 	$(BIN)/faithfulness bench run --out benchmarks/results/faithfulness/standard $(ARGS)

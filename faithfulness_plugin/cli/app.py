@@ -42,14 +42,11 @@ BENCH = {
         "a page from results",
         "faithfulness bench leaderboard out/bench/standard --out out/leaderboard",
     ),
-    "speed": Entry(f"{CLI}.speed:speed", "step times", "faithfulness bench speed --size toy --rounds 5"),
-    "ensemble": Entry(f"{CLI}.ensemble:ensemble", "the ensemble's speed", "faithfulness bench ensemble --models 16"),
-    "adapter": Entry(f"{CLI}.adapter:adapter", "adapters' overhead", "faithfulness bench adapter sparsify"),
-    "store": Entry(f"{CLI}.store:store", "training from stores", "faithfulness bench store --rounds 5"),
 }
 RENAMED = {
     "artifact": "measure PATH...",
     "language-model": "experiment real-layers",
+    **{name: f"experiment {name}" for name in ("speed", "ensemble", "store", "adapter")},
     "inspection": "experiment inspection-toy` or `faithfulness experiment inspection-passage",
 }
 """Commands that were among the benchmark's."""
