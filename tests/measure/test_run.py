@@ -156,7 +156,7 @@ def command(hub: dict[str, Any], out: Path, *args: str, model: list[str] | None 
         "--context-size",
         "16",
     ]
-    return CliRunner().invoke(app, ["measure", *args, *given, "--out", str(out)])
+    return CliRunner().invoke(app, ["measure", *given, "--out", str(out), *args])
 
 
 def test_the_command_measures_shows_and_shows_again(hub, tmp_path):
