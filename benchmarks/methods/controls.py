@@ -141,7 +141,7 @@ AUGMENTED: dict[type, tuple[type, type]] = {
 """Of each architecture's config the control's config and class."""
 
 for config_class, transcoder_class in AUGMENTED.values():
-    register_once(config_class.architecture(), transcoder_class, config_class)  # pyright: ignore
+    register_once(transcoder_class, config_class)  # pyright: ignore
 
 
 def augmented(config: TrainingTranscoderConfig, augmentation: Augmentation) -> TrainingTranscoderConfig:

@@ -16,7 +16,7 @@ from faithfulness_plugin.layers.derivatives import check_probe_shape
 
 
 class Weights(NamedTuple):
-    """SAELens's names and shapes."""
+    """A transcoder's weights, by SAELens's names and in its shapes."""
 
     W_enc: Float[Tensor, "d_in d_sae"]
     W_dec: Float[Tensor, "d_sae d_out"]
@@ -25,18 +25,14 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, module: Any) -> "Weights":
-        """The weights of a module that has them under these names."""
+        """Read the weights of a module that has them under these names."""
         return cls(module.W_enc, module.W_dec, module.b_dec, getattr(module, "W_skip", None))
-
-    def add_skip(self, y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"]) -> Tensor:
-        """y + W_skip x, or y where there is no skip connection."""
-        return add_skip(y, x, self.W_skip)
 
 
 def add_skip(
     y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], W_skip: Float[Tensor, "d_out d_in"] | None
 ) -> Float[Tensor, "*batch d_out"]:
-    """y + W_skip x, or y where there is no skip connection."""
+    """Add W_skip x to y where there is a skip connection."""
     return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T
 
 
@@ -82,14 +78,14 @@ class LinearRegion(ABC):
 
     def output(self) -> Float[Tensor, "*batch d_out"]:
         """t(x) = W_dec a(x) + b_dec + W_skip x."""
-        return self.weights.add_skip(self.decode(), self.x)
+        return add_skip(self.decode(), self.x, self.weights.W_skip)
 
     def jvp(self, v: Float[Tensor, "*probes_batch d_in"]) -> Float[Tensor, "*probes_batch d_out"]:
         """J_t v = W_dec (g * (W_enc v)) + W_skip v. Raises ValueError for v that does not fit x."""
         check_probe_shape(self.x.shape, v)
-        W_enc, W_dec, *_ = self.weights
+        W_enc, W_dec, _, W_skip = self.weights
         v = v.to(W_enc.dtype)
-        return self.weights.add_skip(self.through(v, W_enc.T, W_dec), v)
+        return add_skip(self.through(v, W_enc.T, W_dec), v, W_skip)
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
         """J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u. Raises ValueError as `jvp`, for the output's shape."""
