@@ -1,0 +1,148 @@
+"""The layer and the rows that transcoders are inspected on: a language model's on text, the toy's, or a user's own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
+from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
+from faithfulness_plugin.inspection.text import text_sample
+from faithfulness_plugin.inspection.token_text import TokenText
+from faithfulness_plugin.language_model.config import ModelSource, TextSource
+from faithfulness_plugin.language_model.model import load_model, model_title
+from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
+from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.layers.any_model import hooks_of
+from faithfulness_plugin.layers.declared_hooks import declared_hooks
+from faithfulness_plugin.layers.derivatives import Layer
+from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, layer_at_pair, pair_of
+from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
+from faithfulness_plugin.messages import one_line
+from faithfulness_plugin.metrics.circuit_projection import Circuit
+from faithfulness_plugin.results.imported import imported
+from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.toy.abs_network import AbsNetwork
+from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
+from faithfulness_plugin.toy.inputs import AbsInputs
+
+FEW = 4
+"""Prompts on which the tensors of the block are compared."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A layer and a sample of it."""
+
+    layer: Layer
+    sample: RowSample
+    name: str
+    circuits: Sequence[Circuit] = ()
+    kinks: bool = False
+    notices: Sequence[str] = ()
+    """Warnings about tensors that look wrong."""
+    token_text: Callable[[int], str] | None = field(default=None, repr=False)
+
+    def inspect(self, transcoder: Any, *, name: str, on_rows: Callable[[int], None] = lambda _: None) -> Inspection:
+        """Inspect a transcoder of this layer by `inspect_transcoder`."""
+        return inspect_transcoder(
+            transcoder,
+            self.layer,
+            self.sample,
+            name=name,
+            layer_name=self.name,
+            circuits=self.circuits,
+            kinks=self.kinks,
+            on_rows=on_rows,
+        )
+
+
+def toy_subject(
+    d_in: int, *, density: float, repeat_frac: float, n_ones: int, n_rows: int, seed: int, memory: float = MEMORY
+) -> Subject:
+    """Return y = |x| on rows drawn as its transcoders are trained on, of another seed."""
+    inputs = AbsInputs(d_in, density, repeat_frac, n_ones, n_rows, derived_seed(seed, "rows to look at"))
+    layer, circuits = AbsNetwork(d_in), abs_circuits(d_in)
+    if repeat_frac:
+        circuits.append(datapoint_circuit(inputs.point))
+    return Subject(layer, row_sample(layer, next(inputs), memory=memory, seed=seed), "|x|", circuits, kinks=True)
+
+
+def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: float = MEMORY) -> Subject:
+    """Return a user's layer (module:name) on rows [n, d_in] of a .npy file. Raises UsageError where there is none."""
+    try:
+        layer = imported(reference)
+    except ValueError as error:
+        raise UsageError(f"--layer {error}") from error
+    try:
+        x = torch.from_numpy(np.load(rows, allow_pickle=False)[:n_rows]).float()
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError(f"--rows {rows} cannot be read ({one_line(error)}): give [n, d_in] as .npy") from error
+    circuits = layer.circuits() if hasattr(layer, "circuits") else ()
+    return Subject(layer, row_sample(layer, x, memory=memory, seed=seed), reference, circuits)
+
+
+def text_subject(
+    model_source: ModelSource,
+    text: TextSource,
+    transcoders: Sequence[Any] = (),
+    *,
+    model_named: str | None = None,
+    block: int | None = None,
+    hook_in: str | None = None,
+    hook_out: str | None = None,
+    hooks_anyway: bool = False,
+    n_tokens: int,
+    context_size: int,
+    seed: int,
+    device: str = "cpu",
+    memory: float = MEMORY,
+    rows: RowSettings = EVERY_ROW,
+    more: Callable[[Any], Tensor] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+    on_prompts: Callable[[int], None] = lambda _: None,
+) -> Subject:
+    """Return the layer of a language model that the transcoders replace, on about `n_tokens` tokens of text.
+
+    Args:
+        model_named: the model of the transcoders' metadata, where another one is used on purpose.
+        block, hook_in, hook_out, hooks_anyway: which layer, where the metadata do not say it (see `pair_of`).
+        rows: which of them count.
+        more: from the tokenizer, prompts [n, context_size] to be read as well.
+        note: receives a line about what is being done.
+        on_prompts: receives the number of prompts that were read.
+
+    Raises UsageError where there is no such layer, model or text, or where prompts do not fit the model.
+    """
+    note(f"loading {model_title(model_source)}")
+    model = load_model(model_source, device, plain=True)
+    hooks = hooks_of(model)
+    try:
+        pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway)
+        layer = layer_at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders))
+    except NamesNoLayer as error:
+        raise UsageError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    note("cutting the text into prompts")
+    wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
+    tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
+    if more is not None:
+        tokens = torch.cat([tokens, more(model.tokenizer)])
+    note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
+    exclude = rows.left_out(model.tokenizer)
+    sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
+    assert sample.origins is not None
+    kept = sample.origins.row_at[:FEW] >= 0
+    warnings = [mismatch_warning(hooks, t, tokens[:FEW].to(hooks.device), layer, kept) for t in transcoders]
+    notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
+    name = model_title(model_source) + (f" (the transcoder names {model_named})" if model_named else "")
+    name += f", {layer.hook_in} to {layer.hook_out}"
+    name += f" (the transcoder says {' to '.join(pair.declared)})" if pair.declared else ""
+    name += "".join(f". Warning: {notice}" for notice in notices)
+    return Subject(layer, sample, name, notices=notices, token_text=TokenText(model.tokenizer))
