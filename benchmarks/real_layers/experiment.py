@@ -20,17 +20,10 @@ from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.language_model.train_stored import note_origin, train_on_store
 from faithfulness_plugin.measure.held_out import HeldOut
-<<<<<<< HEAD
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions
 from faithfulness_plugin.results.schema import Environment, Record, ResultError
-from faithfulness_plugin.training.train import latest_checkpoint
-=======
-from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on, require_versions
-from faithfulness_plugin.results.schema import Environment, read_result, write_text
-from faithfulness_plugin.store import DerivativeStore, StoredRows
-from faithfulness_plugin.training import latest_checkpoint, train_transcoder
->>>>>>> main
+from faithfulness_plugin.training import latest_checkpoint
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 if TYPE_CHECKING:

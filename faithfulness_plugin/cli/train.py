@@ -62,23 +62,12 @@ def train(
         fail(one_line(error), 1, all_processes=True)
 
 
-<<<<<<< HEAD
 def _train(training: "Training", wanted: "TrainConfig", out: Path, overwrite: bool) -> None:
     """Train in this process, one of several perhaps; of these the first writes and speaks, and the others speak of
     what they meet by themselves alone."""
     from faithfulness_plugin.language_model.train import TRANSCODERS
     from faithfulness_plugin.results.experiment import Running, open_result, run_parts
     from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
-=======
-def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: bool, processes: "Processes") -> None:
-    from faithfulness_plugin.language_model.config import TrainConfigError
-    from faithfulness_plugin.language_model.report import tables
-    from faithfulness_plugin.language_model.train import TRANSCODERS, complete, open_result
-    from faithfulness_plugin.language_model.train_stored import complete_from_stores
-    from faithfulness_plugin.results.result_file import RESULT_FILENAME
-    from faithfulness_plugin.results.schema import ResultError, read_result
-    from faithfulness_plugin.store import StoreError
->>>>>>> main
     from faithfulness_plugin.training.processes import AbortedByRankZero, lost_another
 
     processes, path, began = training.processes, out / RESULT_FILENAME, False
@@ -89,15 +78,11 @@ def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
         if result.complete:
             say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
         else:
-<<<<<<< HEAD
             began = not overwrite and path.exists()
             running = Running(out, resumes=began, note=say)
             parts = run_parts(training, result, running) if processes.first else training.run(result, running)
             for grown, _ in parts:
                 result, began = grown, True
-=======
-            result = complete_from_stores(result, out, stores, say, processes, begin_anew=overwrite)
->>>>>>> main
     except AbortedByRankZero:
         raise typer.Exit(2) from None
     except KeyboardInterrupt:

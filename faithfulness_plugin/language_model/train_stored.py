@@ -16,11 +16,7 @@ from faithfulness_plugin.results.experiment import Running
 from faithfulness_plugin.results.timing import peak_memory
 from faithfulness_plugin.store import DerivativeStore, StoredRows
 from faithfulness_plugin.store.rows import require_shares
-<<<<<<< HEAD
 from faithfulness_plugin.training.processes import Processes
-=======
-from faithfulness_plugin.training.processes import AbortedByRankZero, Processes
->>>>>>> main
 from faithfulness_plugin.training.train import train_transcoder
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
@@ -41,29 +37,12 @@ def from_stores(
         TrainConfigError, StoreError, AbortedByRankZero: as `Training.run`.
     """
     config = result.config
-<<<<<<< HEAD
     model = processes.first_does(lambda: _Model(config, stores, running.note, processes))
     if model is not None:
         result = result.model_copy(update={"rows": model.rows})
         for of in () if running.resumes else config.planned():
             shutil.rmtree(running.out / CHECKPOINTS / of.name, ignore_errors=True)
     yield result, ""
-=======
-    model, problem = None, None
-    if processes.first:
-        try:
-            require_shares(config.batch_size, processes.size)
-            model = _Model(config, result, stores, note)
-            result = result.model_copy(update={"rows": model.rows})
-        except (TrainConfigError, StoreError) as error:
-            problem = error
-    if processes.from_first(problem is not None):
-        raise problem if problem is not None else AbortedByRankZero
-    if processes.first:
-        for arm in config.arms() if begin_anew else ():
-            shutil.rmtree(out / CHECKPOINTS / arm.name, ignore_errors=True)
-        write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
->>>>>>> main
     processes.wait()
     done = {trained.name for trained in result.transcoders}
     for of in config.planned():
