@@ -15,7 +15,7 @@ from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointSco
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.inspection.top_rows import TopRows
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
-from faithfulness_plugin.jacobian.by_feature import jacobian_by_feature
+from faithfulness_plugin.jacobian.gram import jacobian_by_feature
 from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.layers.spliced import ACTS_POST
 from faithfulness_plugin.metrics.circuit_projection import Circuit, norms_and_cosines
