@@ -24,11 +24,11 @@ class LayerResponse(NamedTuple):
     """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1. None where no loss asked for it."""
 
     def to(self, dtype: torch.dtype) -> "LayerResponse":
-        """Every tensor in this dtype."""
+        """Cast every tensor to a dtype."""
         return LayerResponse(*(part.to(dtype) if isinstance(part, Tensor) else part for part in self))
 
     def trainable(self) -> "LayerResponse":
-        """Itself, or copies where it was made in inference mode, which no backward pass could save."""
+        """Copy what was made in inference mode, which no backward pass could save."""
         if torch.is_inference_mode_enabled():
             return self
         return LayerResponse(*(p.clone() if isinstance(p, Tensor) and p.is_inference() else p for p in self))

@@ -27,7 +27,7 @@ class Stateful(Protocol):
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The `step_N` of the highest N, or None where there is none."""
+    """Find the `step_N` of the highest N, or None where there is none."""
     steps = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
     return max(steps, key=lambda path: int(path.name[5:]), default=None)
 
@@ -66,7 +66,7 @@ class Checkpoints:
                 ) from error
         found = self.last and self.last.name
         if found and not resume:
-            raise FileExistsError(f"{folder} holds {found} already: pass resume=True to go on, or another folder")
+            raise FileExistsError(f"{folder} holds {found} already: pass resume=True to resume it, or another folder")
         if (first := processes.from_first(found)) != found:
             raise ValueError(
                 f"process {processes.rank} finds {found} in {folder}, and the first one {first}: give all processes "

@@ -61,7 +61,7 @@ def train_transcoder(
         transcoder: trained in place, on its own device; returned in `eval` mode, as the function that it exports.
         layer: what it learns to replace, row-wise [batch, d_in] -> [batch, d_out]; or the `layer` of stored rows.
         inputs: endless batches [batch, d_in]. Where it has state_dict and load_state_dict, as `AbsInputs` does,
-            checkpoints hold its position. `StoredRows` bring the layer's answers with them.
+            checkpoints hold its position. `StoredRows` bring the layer's responses with them.
         n_steps: optimizer steps in total, those before a resume included.
         lr: Adam's learning rate, between `lr_warm_up_steps` of linear growth and `lr_decay_steps` of linear decay.
         batch_size: rows per batch, of all processes together; by default `inputs.batch_size`.
@@ -150,7 +150,7 @@ def _check_inputs(inputs: Any, processes: Processes) -> None:
         )
     if processes.several and getattr(inputs, "processes", 1) != processes.size:
         raise ValueError(
-            f"{processes.size} processes train together, and the inputs do not share themselves out among so many: "
+            f"{processes.size} processes train together, and the inputs are not shared out among them: "
             "pass StoredRows made with this rank and number of processes"
         )
 

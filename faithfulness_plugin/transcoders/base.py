@@ -97,7 +97,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         return self
 
     def __deepcopy__(self: T_TRANSCODER, memo: dict[int, Any]) -> T_TRANSCODER:
-        """A copy on the same layer, which may be a part of a large model and is not the transcoder's own."""
+        """Copy it on the same layer, which may be a part of a large model and is not the transcoder's own."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         for name, value in vars(self).items():
@@ -284,7 +284,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
 
 def mean_over_rows(values: Float[Tensor, "*batch width"]) -> Float[Tensor, ""]:
-    """The mean over rows of their sums; 0 for no rows. Rows first: a sum over all would overflow in half precision."""
+    """Average the sums of rows, with 0 for no rows. Rows first: a sum over all would overflow in half precision."""
     sums = values.sum(-1)
     return (sums / max(1, sums.numel())).sum()
 
