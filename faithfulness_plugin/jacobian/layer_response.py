@@ -1,6 +1,7 @@
 """What a layer was asked and what it answered: one record, live or read back from a store."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,10 +26,14 @@ class LayerResponse(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> "LayerResponse":
         """Cast every tensor to a dtype."""
-        return LayerResponse(*(part.to(dtype) if isinstance(part, Tensor) else part for part in self))
+        return self._changed(lambda tensor: tensor.to(dtype))
 
     def trainable(self) -> "LayerResponse":
         """Copy what was made in inference mode, which no backward pass could save."""
         if torch.is_inference_mode_enabled():
             return self
-        return LayerResponse(*(p.clone() if isinstance(p, Tensor) and p.is_inference() else p for p in self))
+        return self._changed(lambda tensor: tensor.clone() if tensor.is_inference() else tensor)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "LayerResponse":
+        parts: list[Any] = [change(part) if isinstance(part, Tensor) else part for part in self]
+        return LayerResponse(*parts)
