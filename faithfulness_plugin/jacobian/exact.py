@@ -36,12 +36,7 @@ class JacobianProducts:
 
     def along_with(self, other: "JacobianProducts") -> "JacobianProducts":
         """Add the products along another set of directions."""
-        return JacobianProducts(
-            self.transcoder + other.transcoder,
-            self.layer + other.layer,
-            self.inner + other.inner,
-            self.squared_error + other.squared_error,
-        )
+        return JacobianProducts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
     @property
     def relative_error(self) -> Float[Tensor, " rows"]:
