@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from faithfulness_plugin.cli.terminal import say
 from faithfulness_plugin.language_model import user_cache
 from faithfulness_plugin.language_model.user_cache import cache, made_once, unwritable
+from faithfulness_plugin.messages import say
 
 NAME = "smollm2-135m-instruct-q4_1 (dequantised)"
 FOLDER = "smollm2-135m-instruct-q4_1"

@@ -11,8 +11,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from faithfulness_plugin.cli.terminal import say
 from faithfulness_plugin.language_model.user_cache import INSTALL, made_once
+from faithfulness_plugin.messages import say
 
 FOLDER = "state-of-the-union"
 SOURCE = {

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 import faithfulness_plugin as plugin
-from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.store import DerivativeStore, StoredRows, StoreError
 from faithfulness_plugin.training.processes import ProcessError, Processes, joined
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 DIFFERENCES = {"probe": "difference"}
 CONFIGS: dict[str, Any] = {

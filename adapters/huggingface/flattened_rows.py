@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from faithfulness_plugin.layers.hooked_layer import Hook, LayerError
+from faithfulness_plugin.layers.check_layer import LayerError
+from faithfulness_plugin.layers.hooks import Hook
 
 
 def by_position(name: str, hook: Hook, n_prompts: int, length: int | None) -> Hook:

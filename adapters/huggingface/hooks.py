@@ -1,5 +1,6 @@
-"""Plain Hugging Face models: the layer between two modules, without TransformerLens."""
+"""The tensors of a plain Hugging Face model by name: modules' own names, and TransformerLens's."""
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -7,39 +8,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faithfulness_plugin.adapters.huggingface.block_tensors import Ends
+from faithfulness_plugin.adapters.huggingface.block_tensors import UNDERSTOOD, BlockTensors
 from faithfulness_plugin.adapters.huggingface.find_mlp import mlp_in, weights_up_to
 from faithfulness_plugin.adapters.huggingface.flattened_rows import by_position
 from faithfulness_plugin.adapters.huggingface.model_inputs import ModelInputs, fills_masks
-from faithfulness_plugin.adapters.huggingface.names import INPUT, HuggingFaceNames
-from faithfulness_plugin.adapters.huggingface.places import Place
+from faithfulness_plugin.adapters.huggingface.places import Place, side_of, whole_name
 from faithfulness_plugin.adapters.huggingface.positions import n_positions
 from faithfulness_plugin.adapters.huggingface.routers import converting_routers, left_as_they_are
-from faithfulness_plugin.layers.hooked_layer import (
-    Hook,
-    HookedLayer,
-    Hooks,
-    Reached,
-    Tokens,
-    between,
-    check_layer,
-)
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
+from faithfulness_plugin.layers.layer_weights import LayerWeights
+
+OF_A_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 class HuggingFaceHooks(Hooks):
-    """The tensors of a PreTrainedModel by name: NAME for what a module puts out, NAME.input for what it is given, and
-    TransformerLens's names of a block's tensors (`HuggingFaceNames`)."""
+    """The tensors of a PreTrainedModel by name.
+
+    | name | tensor |
+    | --- | --- |
+    | `NAME`, `NAME.output` | what a module puts out |
+    | `NAME.input` | what it is given |
+    | `blocks.N.hook_resid_mid` and the like | TransformerLens's, found by `BlockTensors` |
+
+    NAME may leave out what is in front of it ("layers.3.mlp" for "model.layers.3.mlp"), if there is one such module.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.inputs = ModelInputs(model)
-        self._names = HuggingFaceNames(model, self._ends, self._call, self.random_tokens)
+        self._blocks: dict[int, BlockTensors] = {}
         self._routers = converting_routers(model)
 
     @property
     def names(self) -> Sequence[str]:
         modules = [name for name, _ in self.model.named_modules() if name]
-        return modules + [name + INPUT for name in modules]
+        return modules + [name + ".input" for name in modules]
 
     @property
     def n_vocab(self) -> int:
@@ -54,7 +59,7 @@ class HuggingFaceHooks(Hooks):
         return next(self.model.parameters()).device
 
     def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Tokens:
-        """Random inputs of the kind that the model reads: tokens, pictures or sound."""
+        """Draw random inputs of the kind that the model reads: tokens, pictures or sound."""
         return self.inputs.made_up(n_prompts, length, torch.Generator().manual_seed(seed)).to(self.device)
 
     def blank(self, n: int) -> Tokens:
@@ -62,11 +67,10 @@ class HuggingFaceHooks(Hooks):
 
     def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
         length = None if tokens.is_floating_point() else tokens.shape[1]
-        places = {name: self._place(name) for name in hooks}  # to find one, the model may be run
+        places = {name: self.place(name) for name in hooks}  # to find one, the model may be run
         with ExitStack() as stack:
             for name, hook in hooks.items():
-                placed = places[name].register(by_position(name, hook, len(tokens), length))
-                stack.callback(placed.remove)
+                stack.callback(places[name].register(by_position(name, hook, len(tokens), length)).remove)
             stack.enter_context(left_as_they_are(self._routers))
             logits = getattr(self._call(tokens), "logits", None)
         one_each = logits is not None and logits.ndim == 3 and logits.shape[1] == length
@@ -78,78 +82,81 @@ class HuggingFaceHooks(Hooks):
         return self.model(main, **more)
 
     def require(self, name: str) -> str:
-        self._place(name)
+        self.place(name)
         return name
 
+    def place(self, name: str) -> Place:
+        """Return the place of a tensor. Raises UsageError for a name that this model has no tensor for."""
+        modules = [own for own, _ in self.model.named_modules() if own]
+        for whole, side in (side_of(name), (name, "output")):
+            if (found := whole_name(whole, modules)) is not None:
+                return Place(self.model.get_submodule(found), side)
+        if (match := OF_A_BLOCK.fullmatch(name)) is None:
+            raise self.no_hook(name)
+        number, tensor = int(match[1]), match[2]
+        found = self._block(number).places.get(tensor)
+        if found is not None:
+            return found
+        if tensor not in UNDERSTOOD:
+            raise UsageError(
+                f"{name} is no tensor that is found in a Hugging Face model ({', '.join(UNDERSTOOD)} of a block are): "
+                "name the module that puts it out (NAME, or NAME.input for what it is given)"
+            )
+        raise UsageError(f"{name}: block {number} of {type(self.model).__name__} {_why_missing(tensor)}")
+
     def own_name(self, name: str) -> str:
-        return self._names.own_name(name)
+        """Return NAME or NAME.input for what a module puts out or is given; the name itself for any other tensor."""
+        place = self.place(name)
+        if place.view is not None:
+            return name
+        own = next(own for own, module in self.model.named_modules() if module is place.module)
+        return own + ".input" * (place.side == "input")
 
     def block_names(self, block: int) -> list[str]:
-        """TransformerLens's names of the tensors of a block."""
-        return [f"blocks.{block}.{name}" for name in self._names.block(block)]
+        """Name the tensors of a block as TransformerLens does."""
+        return [f"blocks.{block}.{name}" for name in self._block(block).places]
 
     def block_tensors(self, block: int) -> list[str]:
         """TransformerLens's names, and the modules of the block that carry one row a position."""
-        there = self._names.block(block)
-        return [*self.block_names(block), *there.modules()]
+        return [*self.block_names(block), *self._block(block).modules()]
 
-    def _place(self, name: str) -> Place:
-        place = self._names.place(name)
-        if place is None:
-            super().require(name)
-        assert place is not None  # a name of its own has a place
-        return place
+    def mlp(self, block: int | str) -> HookedLayer:
+        """Return the MLP of a block, from `NAME.input` to `NAME`. Where two modules make it up (fc1 and fc2 of OPT,
+        intermediate and output.dense of BERT), the layer is from the first one's input to the second one's output."""
+        name, mlp = mlp_in(self.model, block, self._entered_first)
+        return HookedLayer(f"{name}.{mlp.first}.input", f"{name}.{mlp.last}", mlp.function, weights=mlp.weights)
 
-    def _ends(self, block: int) -> Ends:
-        """Where the MLP of a block begins and ends."""
-        name, mlp = mlp_in(self.model, block, lambda lists: _entered_first(self, lists))
-        return Ends(name, f"{name}.{mlp.first}", f"{name}.{mlp.last}")
+    def weights_up_to(self, hook_out: str) -> LayerWeights | None:
+        return weights_up_to(self.model, hook_out)
 
+    def _block(self, number: int) -> BlockTensors:
+        if number not in self._blocks:
+            name, mlp = mlp_in(self.model, number, self._entered_first)
+            ends = f"{name}.{mlp.first}", f"{name}.{mlp.last}"
+            self._blocks[number] = BlockTensors(self.model, name, *ends, self._call, self.random_tokens())
+        return self._blocks[number]
 
-def layer_between(model: nn.Module, hook_in: str, hook_out: str) -> HookedLayer:
-    """The layer between any two modules of a model (NAME: its output, NAME.input: its input), as a function of rows,
-    checked against it. It runs the model up to `hook_out` whenever it is called.
+    def _entered_first(self, lists: list[str]) -> str | None:
+        """Return the first of some lists of blocks that a run of the model enters."""
+        entered: list[str] = []
 
-    Raises as `faithfulness_plugin.adapters.transformer_lens.hooks.layer_between`.
-    """
-    hooks = HuggingFaceHooks(model)
-    layer = between(hooks, hook_in, hook_out)
-    layer.weights = lambda: weights_up_to(model, hook_out)
-    check_layer(hooks, layer, hook_in, hook_out)
-    return layer
+        def enter(name: str) -> Hook:
+            def stop(activation: Tensor) -> None:
+                entered.append(name)
+                raise Reached
 
+            return stop
 
-def mlp_layer(model: nn.Module, block: int | str) -> HookedLayer:
-    """The MLP of a block as a function of rows, from `NAME.input` to `NAME`, checked against the model. Hooks on the
-    MLP itself are passed by; those inside it are run. Where two modules of the block make up its MLP (fc1 and fc2 of
-    OPT, intermediate and output.dense of BERT), the layer is from the first one's input to the second one's output.
-
-    Args:
-        block: its number, or its name where a model has several lists of blocks ("decoder.block.1" of T5). A number
-            counts in the list that a run of the model enters first: an encoder's, where a decoder stands behind it.
-
-    Raises:
-        ValueError: there is no such block, or it has no MLP (the message says which blocks have one).
-        LayerError: the model computes something else there.
-    """
-    hooks = HuggingFaceHooks(model)
-    name, mlp = mlp_in(model, block, lambda lists: _entered_first(hooks, lists))
-    layer = HookedLayer(f"{name}.{mlp.first}{INPUT}", f"{name}.{mlp.last}", mlp.function, weights=mlp.weights)
-    check_layer(hooks, layer, layer.hook_in, layer.hook_out)
-    return layer
+        with suppress(Exception):  # where it does not run on such inputs, the check of the layer says why
+            self.visit(self.random_tokens(), {f"{name}.0.input": enter(name) for name in lists})
+        return entered[0] if entered else None
 
 
-def _entered_first(hooks: HuggingFaceHooks, lists: list[str]) -> str | None:
-    """The first of some lists of blocks that a run of the model comes to."""
-    entered: list[str] = []
-
-    def enter(name: str) -> Hook:
-        def stop(activation: Tensor) -> None:
-            entered.append(name)
-            raise Reached
-
-        return stop
-
-    with suppress(Exception):  # where it does not run on such inputs, the check of the layer says why
-        hooks.visit(hooks.random_tokens(), {f"{name}.0{INPUT}": enter(name) for name in lists})
-    return entered[0] if entered else None
+def _why_missing(tensor: str) -> str:
+    if tensor == "hook_resid_mid":
+        return "has no residual stream between attention and MLP, which read the same (parallel attention)"
+    if tensor == "hook_mlp_out":
+        return "adds to the residual stream what no module puts out: name the MLP's own output, mlp.hook_out"
+    if tensor.endswith("hook_normalized"):
+        return "has no norm there of a kind that is known (its output is no scaled, shifted LayerNorm or RMSNorm)"
+    return "has no such norm"

@@ -1,7 +1,8 @@
 """Places where torch's own hooks read or replace an activation: what a module is given, or what it puts out."""
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -71,6 +72,21 @@ class Place:
         if self.side == "input":
             return self.module.register_forward_pre_hook(on_input, with_kwargs=True, prepend=first)
         return self.module.register_forward_hook(on_output, with_kwargs=True, prepend=first)
+
+
+def side_of(name: str) -> tuple[str, Side]:
+    """Split a tensor's name into a module's and the side that is meant: its output, if nothing is said."""
+    if name.endswith(".input"):
+        return name.removesuffix(".input"), "input"
+    return name.removesuffix(".output"), "output"
+
+
+def whole_name(name: str, modules: Sequence[str]) -> str | None:
+    """Return the module that this name is, or the only one that ends in it; a name without a number has to be whole."""
+    if name in modules:
+        return name
+    ends = [own for own in modules if own.endswith("." + name)]
+    return ends[0] if len(ends) == 1 and re.search(r"(^|\.)\d+(\.|$)", name) else None
 
 
 def _first(module: nn.Module, named: dict[str, Any]) -> str | None:

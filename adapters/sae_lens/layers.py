@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
+from faithfulness_plugin.layers.any_model import mlp_layer
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 
 OF_AN_MLP = re.compile(r"blocks\.(\d+)\.(hook_mlp_out|hook_mlp_in|mlp\.hook_in|mlp\.hook_out|ln2\.hook_normalized)")

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from faithfulness_plugin.adapters.sae_lens.evaluations import Evaluations
 from faithfulness_plugin.adapters.sae_lens.layers import layer_at
-from faithfulness_plugin.adapters.sae_lens.model_card import write_card
 from faithfulness_plugin.adapters.sae_lens.steps import Steps
 from faithfulness_plugin.adapters.sae_lens.store import ResumableStore
 from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.atomic import write_text
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
+from faithfulness_plugin.language_model.model_card import write_card
+from faithfulness_plugin.layers.check_layer import check_layer
 from faithfulness_plugin.layers.derivatives import layer_output
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, check_layer, told
+from faithfulness_plugin.layers.hooked_layer import HookedLayer, layer_fingerprint
 from faithfulness_plugin.store.kept_rows import kept_rows
 from faithfulness_plugin.store.left_out import LeftOut
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
@@ -146,7 +147,7 @@ class MatchedRun:
         """What a resumed run must share, by dotted name."""
         shared = {name: value for name, value in self.runner.cfg.to_dict().items() if name not in FREE}
         layers = {
-            f"layer of {name}": told(layer, (cfg := self.transcoders[name].cfg).d_in, cfg.device)
+            f"layer of {name}": layer_fingerprint(layer, (cfg := self.transcoders[name].cfg).d_in, cfg.device)
             for name, layer in self.layers.items()
         }
         norms = {} if self.norms_above is None else {"norms_above": self.norms_above}

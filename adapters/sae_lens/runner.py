@@ -13,7 +13,6 @@ from sae_lens.config import LanguageModelSAERunnerConfig
 from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from sae_lens.llm_sae_training_runner import LanguageModelSAETrainingRunner
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner, MultiSAETrainingRunnerConfig
-from sae_lens.registry import get_sae_training_class
 from typing_extensions import override
 
 from faithfulness_plugin.adapters.sae_lens.matched_run import SETTINGS_FILENAME, MatchedRun
@@ -21,8 +20,8 @@ from faithfulness_plugin.adapters.sae_lens.steps import checkpoints
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.seeds import derived_seed
-from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 RunnerConfig = LanguageModelSAERunnerConfig[Any] | MultiSAETrainingRunnerConfig
 
@@ -123,15 +122,6 @@ def faithful_runner(
     if cfg.resume_from_checkpoint is not None:
         runner.matched.prepare_resume(Path(cfg.resume_from_checkpoint))
     return runner
-
-
-def made_with_seed(cfg: Any, seed: int) -> TrainingTranscoder[Any]:
-    """A new transcoder, whose weights are those of every other of its shape that is made with this seed: arms that
-    differ in a coefficient begin alike. The global random state is left as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(seed, "weights"))
-        made: Any = get_sae_training_class(cfg.architecture())[0](cfg)
-        return made
 
 
 def _require_transcoder(name: str, sae: Any) -> None:

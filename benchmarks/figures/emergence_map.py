@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from faithfulness_plugin.results.panels import ORANGE
+
 
 def emergence_map(
     m: Float[np.ndarray, "n_rows n_columns"],
@@ -15,8 +17,10 @@ def emergence_map(
     ylabel: str,
     product: float | None = None,
 ) -> Figure:
-    """m / maximum as shades, columns and rows at equal distances with their values as ticks. Solid line: where m / max
-    is one half, interpolated over the logarithms. Dashed: where column * row is `product`."""
+    """Draw m / maximum as shades, columns and rows at equal distances with their values as ticks.
+
+    Solid line: where m / max is one half, interpolated over the logarithms. Dashed: where column * row is `product`.
+    """
     figure = Figure(figsize=(6.6, 4.6), layout="constrained")
     ax = figure.subplots()
     image = ax.imshow(m, origin="lower", cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -25,8 +29,8 @@ def emergence_map(
             ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if value > 0.5 else "0.3")
     x, y = np.arange(len(columns)), np.arange(len(rows))
     if m.min() < 0.5 < m.max():
-        ax.contour(x, y, m, levels=[0.5], colors="#D55E00", linewidths=2)
-        ax.plot([], [], color="#D55E00", linewidth=2, label="m / max = 1/2")
+        ax.contour(x, y, m, levels=[0.5], colors=ORANGE, linewidths=2)
+        ax.plot([], [], color=ORANGE, linewidth=2, label="m / max = 1/2")
     if product is not None:
         log_columns, fine = np.log(columns), np.linspace(0, len(columns) - 1, 200)
         at = np.log(product) - np.interp(fine, x, log_columns)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.results.curves import STYLES
+from faithfulness_plugin.results.panels import STYLES, dress, legend_below, subplots
 
 
 class Point(NamedTuple):
@@ -27,11 +27,10 @@ class Plane(NamedTuple):
 
 
 def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
-    """One plane a layer; the arms have the styles of `curves_figure` in the same order."""
+    """Draw one plane a layer; the arms have the styles of `curves_figure` in the same order."""
     figure = Figure(figsize=(4.6 * len(planes) + 0.3, 4.2), layout="constrained")
-    axes = figure.subplots(1, len(planes), squeeze=False)[0]
     handles = {}
-    for ax, plane in zip(axes, planes, strict=True):
+    for ax, plane in zip(subplots(figure, len(planes), len(planes)), planes, strict=True):
         along = sorted(plane.line)
         ax.plot([p[0] for p in along], [p[1] for p in along], color="0.55", linewidth=1, marker="x", zorder=1)
         for fvu, error, label in along:
@@ -41,39 +40,22 @@ def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
         for i, (name, point) in enumerate(plane.points.items()):
             color, _, marker = STYLES[i % len(STYLES)]
             handles[name] = ax.errorbar(
-                point.fvu[0],
-                point.error[0],
-                xerr=_ends(point.fvu),
-                yerr=_ends(point.error),
-                color=color,
-                marker=marker,
-                markersize=6,
-                markerfacecolor=color if i < len(STYLES) else "white",
-                linestyle="none",
-                elinewidth=1,
-                zorder=3,
-            )
+                point.fvu[0], point.error[0], xerr=_ends(*point.fvu), yerr=_ends(*point.error), color=color,
+                marker=marker, markersize=6, markerfacecolor=color if i < len(STYLES) else "white", linestyle="none",
+                elinewidth=1, zorder=3,
+            )  # fmt: skip
         ax.axhline(plane.floor, color="0.2", linestyle=(0, (2, 2)), linewidth=1)
         ax.annotate(
             f"floor {plane.floor:.2f}", (1, plane.floor), xycoords=("axes fraction", "data"), xytext=(-3, 3),
             textcoords="offset points", ha="right", fontsize=8, color="0.2",
         )  # fmt: skip
         ax.margins(x=0.12)
-        highest = max(error for _, error, _ in [*plane.line, *((0, p.error[2], "") for p in plane.points.values())])
+        highest = max([p[1] for p in plane.line] + [p.error[2] for p in plane.points.values()])
         ax.set_ylim(max(0.0, plane.floor - 0.08), highest + 0.07)
-        ax.set_title(plane.title, fontsize=10)
-        ax.set_xlabel("FVU", fontsize=9)
-        ax.set_ylabel(ylabel, fontsize=9)
-        ax.tick_params(labelsize=8)
-        ax.grid(color="0.92", zorder=0)
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)), fontsize=9,
-        frameon=False,
-    )  # fmt: skip
+        dress(ax, plane.title, "FVU", ylabel)
+    legend_below(figure, handles)
     return figure
 
 
-def _ends(of: tuple[float, float, float]) -> list[list[float]]:
-    mean, low, high = of
+def _ends(mean: float, low: float, high: float) -> list[list[float]]:
     return [[max(0.0, mean - low)], [max(0.0, high - mean)]]

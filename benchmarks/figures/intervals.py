@@ -1,44 +1,33 @@
 """Means with their intervals, side by side in named groups."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.results.curves import STYLES
-
-
-class HasInterval(Protocol):
-    """A mean with its bounds, None for a single value."""
-
-    @property
-    def mean(self) -> float: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def high(self) -> float | None: ...
+from faithfulness_plugin.results.panels import STYLES, grid, legend_below, subplots
+from faithfulness_plugin.results.schema import Interval
 
 
 class IntervalPanel(NamedTuple):
     """One set of axes: {group: {arm: its mean and interval}}."""
 
     title: str
-    groups: Mapping[str, Mapping[str, HasInterval]]
+    groups: Mapping[str, Mapping[str, Interval]]
 
 
 def intervals_figure(panels: Sequence[IntervalPanel], xlabel: str, columns: int = 4) -> Figure:
-    """Groups from top to bottom, the arms of a group below each other, with a line at 0. An arm has the same style in
-    each panel."""
+    """Draw groups from top to bottom, the arms of a group below each other, with a line at 0. An arm has the same style
+    in each panel."""
     arms = list(dict.fromkeys(arm for panel in panels for of in panel.groups.values() for arm in of))
     groups = list(dict.fromkeys(group for panel in panels for group in panel.groups))
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
+    rows, columns = grid(len(panels), columns)
     height = 0.09 * len(groups) * (len(arms) + 1.5) + 0.9
     figure = Figure(figsize=(3.4 * columns + 1.2, height * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
+    axes = subplots(figure, len(panels), columns, sharey=True, sharex=True)
     handles = {}
     step = 1 / (len(arms) + 1.5)
-    for ax, panel in zip(axes.flat, panels, strict=False):
+    for ax, panel in zip(axes, panels, strict=True):
         for g, group in enumerate(groups):
             for arm, of in panel.groups.get(group, {}).items():
                 n = arms.index(arm)
@@ -56,11 +45,7 @@ def intervals_figure(panels: Sequence[IntervalPanel], xlabel: str, columns: int 
         ax.set_yticks(range(len(groups)), groups, fontsize=8)
         ax.tick_params(axis="x", labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
-    for ax in axes[-1]:
+    for ax in figure.axes[-columns:]:
         ax.set_xlabel(xlabel, fontsize=9)
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=max(1, len(arms)), fontsize=9, frameon=False
-    )
+    legend_below(figure, handles, len(arms))
     return figure

@@ -1,11 +1,11 @@
-"""Memorization by condition, every seed a dot."""
+"""Memorization by arm, every seed a dot."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-BLUE, BLACK = "#0072B2", "#000000"  # Okabe and Ito
+from faithfulness_plugin.results.panels import BLUE
 
 
 def memorization_by_condition(
@@ -13,7 +13,7 @@ def memorization_by_condition(
     xlabel: str = "memorization at p / its maximum (dot: a seed, bar: the mean)",
     maximum: str = "one datapoint feature",
 ) -> Figure:
-    """{title: m / maximum per seed}, or another share, one row a condition, the mean as a bar. The dashed line is the
+    """Draw {title: m / maximum per seed}, or another share, one row an arm, the mean as a bar. The dashed line is the
     maximum: of m, one feature that writes the whole output at p."""
     figure = Figure(figsize=(7.4, 0.62 * len(fractions) + 1.5), layout="constrained")
     ax = figure.subplots()
@@ -21,7 +21,7 @@ def memorization_by_condition(
         spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0.0]
         ax.scatter(values, row + np.asarray(spread), s=30, color=BLUE, alpha=0.85, linewidth=0, zorder=3)
         mean = float(np.mean(values))
-        ax.plot([mean, mean], [row - 0.36, row + 0.36], color=BLACK, linewidth=1.2, zorder=2)
+        ax.plot([mean, mean], [row - 0.36, row + 0.36], color="black", linewidth=1.2, zorder=2)
     ax.axvline(1.0, color="0.35", linestyle="--", linewidth=1, zorder=1)
     ax.text(1.0, -0.56, maximum, ha="right", va="bottom", color="0.35", fontsize=9)
     ax.set_yticks(range(len(fractions)), list(fractions))

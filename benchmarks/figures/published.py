@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#0072B2", "#D55E00"
+from faithfulness_plugin.results.panels import BLUE, ORANGE, dress, subplots
 
 
 class Beside(NamedTuple):
@@ -18,25 +18,22 @@ class Beside(NamedTuple):
 
 
 def published_beside_ours(panels: Mapping[str, Mapping[str, Beside]]) -> Figure:
-    """{quantity: {column: row}}. A dot is a run of ours, the bar the 95 % prediction interval, a cross the published
+    """Draw {quantity: {arm: row}}. A dot is a run of ours, the bar the 95 % prediction interval, a cross the published
     value."""
-    first = next(iter(panels.values()))
-    figure = Figure(figsize=(3.6 * len(panels) + 1.6, 0.5 * len(first) + 1.5), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    names = list(next(iter(panels.values())))
+    figure = Figure(figsize=(3.6 * len(panels) + 1.6, 0.5 * len(names) + 1.5), layout="constrained")
+    axes = subplots(figure, len(panels), len(panels), sharey=True)
     for ax, (quantity, rows) in zip(axes, panels.items(), strict=True):
         for y, row in enumerate(rows.values()):
             ax.plot([row.low, row.high], [y, y], color=BLUE, linewidth=5, alpha=0.3, solid_capstyle="butt")
             ax.scatter(row.values, [y] * len(row.values), s=14, color=BLUE, linewidth=0, alpha=0.8)
             if row.published is not None:
                 ax.scatter([row.published], [y], marker="x", s=60, color=ORANGE, linewidth=2, zorder=4)
-        ax.set_xlabel(quantity, fontsize=9)
-        ax.tick_params(labelsize=8)
-        ax.grid(axis="x", color="0.92")
-        ax.spines[["top", "right"]].set_visible(False)
-    for label, marker, color in (("a run of ours", "o", BLUE), ("published", "x", ORANGE)):
-        axes[0].plot([], [], marker=marker, color=color, linestyle="", label=label)
+        dress(ax, xlabel=quantity, lines="x")
+    axes[0].plot([], [], marker="o", color=BLUE, linestyle="", label="a run of ours")
+    axes[0].plot([], [], marker="x", color=ORANGE, linestyle="", label="published")
     axes[0].plot([], [], color=BLUE, linewidth=5, alpha=0.3, label="95 % prediction interval of ours")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    axes[0].set_yticks(range(len(first)), list(first), fontsize=9)
-    axes[0].set_ylim(len(first) - 0.5, -0.5)
+    axes[0].set_yticks(range(len(names)), names, fontsize=9)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
     return figure

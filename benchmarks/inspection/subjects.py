@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faithfulness_plugin.cli.terminal import one_line
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
 from faithfulness_plugin.inspection.text import text_sample
 from faithfulness_plugin.inspection.token_text import TokenText
@@ -22,6 +21,7 @@ from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, layer_at_pair, pair_of
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
+from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 from faithfulness_plugin.results.imported import imported
 from faithfulness_plugin.seeds import derived_seed

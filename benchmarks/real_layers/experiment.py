@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
 from faithfulness_plugin.language_model.model import load_model, mlp_layers, model_title
 from faithfulness_plugin.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.language_model.text import cut_prompts
 from faithfulness_plugin.language_model.train_stored import note_origin
+from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.measure.held_out import HeldOut
 from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on, require_versions
 from faithfulness_plugin.results.schema import Environment, read_result, write_text
 from faithfulness_plugin.store import DerivativeStore, StoredRows
 from faithfulness_plugin.training.train import latest_checkpoint, train_transcoder
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 CHECKPOINT_EVERY = 500  # steps
@@ -102,7 +102,7 @@ class _Bench:
         self.width = model.cfg.d_model
         note("cutting the text into prompts")
         n_prompts = config.held_out_prompts + config.stored_prompts
-        hooks, exclude = TransformerLensHooks(model), config.rows.left_out(model.tokenizer)
+        hooks, exclude = hooks_of(model), config.rows.left_out(model.tokenizer)
         tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, n_prompts, hooks=hooks)
         held_out, stored = tokens[: config.held_out_prompts], tokens[config.held_out_prompts :]
         passage = None if config.passage is None else self._tokens(config.passage.text, model.tokenizer)

@@ -6,7 +6,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.figures.intervals import IntervalPanel, intervals_figure
-from faithfulness_plugin.benchmarks.figures.panels import save_figure
 from faithfulness_plugin.benchmarks.methods.baselines import OBJECTIVES
 from faithfulness_plugin.benchmarks.suite.compare import Difference, Entry, difference, entries
 from faithfulness_plugin.benchmarks.suite.report import headlines, task_table
@@ -14,6 +13,7 @@ from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 from faithfulness_plugin.benchmarks.tasks.registry import task
 from faithfulness_plugin.results.html_page import self_contained
 from faithfulness_plugin.results.intervals import RANGE
+from faithfulness_plugin.results.panels import save_figure
 from faithfulness_plugin.results.schema import Interval, ResultError, fingerprint, write_text
 from faithfulness_plugin.results.tables import Table
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from faithfulness_plugin.cli.terminal import fail, one_line, say, show
+from faithfulness_plugin.cli.terminal import fail, show
+from faithfulness_plugin.messages import one_line, say
 
 
 def adapter(

@@ -4,30 +4,57 @@ Exits 0, 1 (ran and failed), 2 (bad arguments, with a line that says what to do)
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 from pydantic import ValidationError
 
 from faithfulness_plugin.cli.adapter import adapter
 from faithfulness_plugin.cli.artifact import artifact
 from faithfulness_plugin.cli.ensemble import ensemble
+from faithfulness_plugin.cli.experiment import app as experiments
 from faithfulness_plugin.cli.hooks import hooks
 from faithfulness_plugin.cli.inspect import inspect
 from faithfulness_plugin.cli.inspection import inspection
 from faithfulness_plugin.cli.language_model import language_model
+from faithfulness_plugin.cli.options import bad_option
 from faithfulness_plugin.cli.report import report
 from faithfulness_plugin.cli.results import card, compare, rerun
 from faithfulness_plugin.cli.scan import scan
 from faithfulness_plugin.cli.store import store
 from faithfulness_plugin.cli.suite import leaderboard, list_all, run
-from faithfulness_plugin.cli.terminal import Lines, fail, one_line, say, show
+from faithfulness_plugin.cli.terminal import Lines, fail, show
 from faithfulness_plugin.cli.train import train
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.messages import one_line, say
 
 if TYPE_CHECKING:  # at run time the command that needs them imports them
     from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult, ExperimentConfig, Run
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands, with the one place where an error becomes a line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command: 2 for what the user gave wrongly, 130 for an interruption, 1 for a failure."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            say("stopped")
+            raise typer.Exit(130) from None
+        except (UsageError, ImportError, ConnectionError) as error:  # a missing extra, a cluster that is not there
+            fail(one_line(error), 2)
+        except ValidationError as error:
+            fail(bad_option(error), 2)
+        except (ValueError, RuntimeError, OSError) as error:
+            fail(one_line(error), 1)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Mechanistic faithfulness of transcoders: experiments, benchmarks, reports.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,6 +67,7 @@ QUICK_STEPS = 1200
 
 bench = typer.Typer(help="Benchmarks.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
+app.add_typer(experiments, name="experiment")
 bench.add_typer(inspection, name="inspection")
 
 
@@ -98,7 +126,7 @@ def reproduce(
         )
         result = open_result(out, config, overwrite=overwrite)
     except ValidationError as error:
-        fail(_bad_option(error).replace("--seeds", "--seed"), 2)
+        fail(bad_option(error).replace("--seeds", "--seed"), 2)
     except ResultError as error:
         fail(str(error), 2)
     _run_and_report(result, config, out, jobs, again="the same command" + " without --overwrite" * overwrite)
@@ -192,7 +220,7 @@ def speed(
         )
         result = open_result(out, config, overwrite=overwrite)
     except ValidationError as error:
-        fail(_bad_option(error), 2)
+        fail(bad_option(error), 2)
     except ResultError as error:
         fail(str(error), 2)
     if result.complete:
@@ -208,13 +236,6 @@ def speed(
         fail(one_line(error), 1)
     show(tables(result))
     say("written: " + ", ".join(str(path) for path in [out / RESULT_FILENAME, *written]))
-
-
-def _bad_option(error: ValidationError) -> str:
-    """The first thing that is wrong, under the name of its option."""
-    first = error.errors()[0]
-    option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1])
-    return option + first["msg"].removeprefix("Value error, ")
 
 
 app.command(

@@ -15,7 +15,8 @@ from faithfulness_plugin.cli.hook_options import (
     WeightsDtype,
 )
 from faithfulness_plugin.cli.rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
-from faithfulness_plugin.cli.terminal import Lines, fail, one_line, say, show
+from faithfulness_plugin.cli.terminal import Lines, fail, show
+from faithfulness_plugin.messages import one_line, say
 
 
 def artifact(

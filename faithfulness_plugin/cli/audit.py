@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from faithfulness_plugin.cli.terminal import Lines, ask_for_yes, fail, one_line, say, show
+from faithfulness_plugin.cli.terminal import Lines, ask_for_yes, fail, show
+from faithfulness_plugin.messages import one_line, say
 
 if TYPE_CHECKING:
     from faithfulness_plugin.benchmarks.note.audit.schema import AuditRun, InertCheck

@@ -16,7 +16,8 @@ from faithfulness_plugin.cli.hook_options import (
     weights_dtype,
 )
 from faithfulness_plugin.cli.rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
-from faithfulness_plugin.cli.terminal import fail, one_line, say, show
+from faithfulness_plugin.cli.terminal import fail, show
+from faithfulness_plugin.messages import one_line, say
 
 if TYPE_CHECKING:
     from faithfulness_plugin.measure.candidate_hooks import HookCandidates

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from faithfulness_plugin.cli.terminal import Lines, fail, one_line, say, show
+from faithfulness_plugin.cli.terminal import Lines, fail, show
+from faithfulness_plugin.messages import one_line, say
 
 inspection = typer.Typer(
     help="Does the datapoint score find the features that it should?", no_args_is_help=True, rich_markup_mode=None

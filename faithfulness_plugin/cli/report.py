@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from faithfulness_plugin.cli.terminal import fail, say
+from faithfulness_plugin.cli.terminal import fail
+from faithfulness_plugin.messages import say
 
 
 def report(

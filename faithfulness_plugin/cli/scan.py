@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from faithfulness_plugin.cli.terminal import Lines, ask_for_yes, fail, one_line, say, show
+from faithfulness_plugin.cli.terminal import Lines, ask_for_yes, fail, show
+from faithfulness_plugin.messages import one_line, say
 
 if TYPE_CHECKING:  # at run time the command that needs them imports them
     from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Trained

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faithfulness_plugin.cli.terminal import Lines, fail, one_line, say, show
+from faithfulness_plugin.cli.terminal import Lines, fail, show
+from faithfulness_plugin.messages import one_line, say
 
 if TYPE_CHECKING:  # at run time the command that needs them imports them
     from faithfulness_plugin.benchmarks.suite.schema import SuiteResult, TrialRecord

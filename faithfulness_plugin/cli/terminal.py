@@ -1,7 +1,5 @@
 """What commands say: progress and messages on stderr, results on stdout."""
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -10,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from faithfulness_plugin.messages import say
 
 HOUR = 3600.0
 WIDE = 150  # columns that the full tables need
@@ -89,11 +89,6 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def show(markdown: str) -> None:
     """Tables, drawn where they fit and as Markdown where they would be cut."""
     console = Console()
@@ -101,12 +96,6 @@ def show(markdown: str) -> None:
         console.print(Markdown(markdown))
     else:
         print(markdown)
-
-
-def say(line: str, *, all_processes: bool = False) -> None:
-    """A line on stderr, at once; of processes that torchrun started only the first one speaks, if not told."""
-    if all_processes or os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
 
 
 def fail(message: str, code: int, *, all_processes: bool = False) -> NoReturn:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from faithfulness_plugin.cli.rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
-from faithfulness_plugin.cli.terminal import fail, one_line, say, show
+from faithfulness_plugin.cli.terminal import fail, show
+from faithfulness_plugin.messages import one_line, say
 
 if TYPE_CHECKING:  # at run time the command imports them
     from faithfulness_plugin.language_model.config import TrainConfig

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import declared_hooks
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import layer_of
 from faithfulness_plugin.layers.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.metrics.downstream import Effect, effect
@@ -157,7 +157,7 @@ def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer,
     if model is None:
         if layer is None or not hasattr(layer, "hook_dict"):
             raise ValueError("pass the model, or as layer a bare layer with hooks (AbsNetwork)")
-        return TransformerLensHooks(layer), HookedLayer("hook_in", "hook_out", layer), ["hook_out"]
+        return hooks_of(layer), HookedLayer("hook_in", "hook_out", layer), ["hook_out"]
     hooks = hooks_of(model)
     if layer is None:
         declared = declared_hooks(transcoder)

@@ -7,7 +7,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from faithfulness_plugin.inspection.sample import MEMORY, Origins, RowSample, finished_sample, room_for
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.store.fill import rows_kept
 from faithfulness_plugin.store.kept_rows import kept_rows
 from faithfulness_plugin.store.left_out import LeftOut

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from faithfulness_plugin.cli.terminal import one_line
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
+from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.results.schema import Record
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.layers.hooked_layer import Hook, HookedLayer, Hooks, read_and_write
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hook, Hooks, read_and_write
 from faithfulness_plugin.metrics.jacobian_error import jacobian_error
 from faithfulness_plugin.metrics.next_token import ce_recovered, cross_entropy, kl_divergence
 from faithfulness_plugin.metrics.reconstruction import reconstruction

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from faithfulness_plugin.adapters.transformer_lens.hooks import mlp_layer
-from faithfulness_plugin.cli.terminal import one_line
 from faithfulness_plugin.language_model.config import OFFLINE_MODEL, ModelSource, TrainConfigError
+from faithfulness_plugin.layers.any_model import mlp_layer
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.messages import one_line
 
 N_TOKENS = 16
 """A prompt on which a bridge is compared with the model that it wraps."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from faithfulness_plugin.cli.terminal import say
+from faithfulness_plugin.messages import say
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration
 from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.store.left_out import LeftOut, LeftOutCounts

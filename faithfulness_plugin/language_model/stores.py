@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks, told
+from faithfulness_plugin.layers.hooked_layer import HookedLayer, layer_fingerprint
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.store import DerivativeStore, StoreError
 from faithfulness_plugin.store.fill import Filling, fill
 from faithfulness_plugin.store.left_out import LeftOut
@@ -61,7 +62,7 @@ def filled_stores(
     for of in wanted:
         source = {
             "model": model,
-            "layer": told(of.layer, width, hooks.device),
+            "layer": layer_fingerprint(of.layer, width, hooks.device),
             "text": f"{len(tokens)} prompts of {tokens.shape[1]} tokens ({_digest(tokens)})",
             "tokens left out": f"{sorted(exclude.token_ids)}",
             "prompts a shard": f"{prompts_per_shard}",

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faithfulness_plugin.cli.terminal import one_line, say
 from faithfulness_plugin.language_model.config import OFFLINE_TEXT, TextSource, TrainConfig, TrainConfigError
-from faithfulness_plugin.layers.hooked_layer import Hooks
+from faithfulness_plugin.layers.hooks import Hooks
+from faithfulness_plugin.messages import one_line, say
 from faithfulness_plugin.seeds import derived_seed
 
 SHUFFLED_AT_A_TIME = 10_000  # documents of a stream

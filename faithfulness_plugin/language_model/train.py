@@ -12,8 +12,6 @@ from sae_lens.config import LoggingConfig
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
 
 from faithfulness_plugin.adapters.sae_lens import faithful_runner
-from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.language_model.config import MIXED, Arm, TrainConfig
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.model import load_model, mlp_layers, model_title
@@ -21,9 +19,11 @@ from faithfulness_plugin.language_model.result import Evaluation, Trained, Train
 from faithfulness_plugin.language_model.rows import RowsRecord, say_rows
 from faithfulness_plugin.language_model.speed import measure
 from faithfulness_plugin.language_model.text import load_prompts
+from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
 from faithfulness_plugin.results.schema import Environment, write_text
 from faithfulness_plugin.results.timing import peak_memory
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 
@@ -59,7 +59,7 @@ def complete(result: TrainResult, out: Path, note: Callable[[str], None], *, beg
     note(f"loading {result.model}")
     model = load_model(config.model, config.device)
     note("cutting the text into prompts")
-    prompts = load_prompts(config, model.tokenizer, TransformerLensHooks(model))
+    prompts = load_prompts(config, model.tokenizer, hooks_of(model))
     note("looking at the layers")
     layers = mlp_layers(model, config.blocks)
     runner_config = _runner_config(config, out, model.cfg.d_model)

@@ -5,17 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faithfulness_plugin.adapters.sae_lens.model_card import write_card
-from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.language_model.config import Arm, TextSource, TrainConfig, TrainConfigError
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.model import load_model, mlp_layers
+from faithfulness_plugin.language_model.model_card import write_card
 from faithfulness_plugin.language_model.result import Evaluation, Trained, TrainResult
 from faithfulness_plugin.language_model.rows import RowSettings
 from faithfulness_plugin.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.language_model.text import cut_prompts
 from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS, said_rows
+from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.results.result_file import RESULT_FILENAME
 from faithfulness_plugin.results.schema import write_text
@@ -24,6 +23,7 @@ from faithfulness_plugin.store import DerivativeStore, StoredRows, StoreError
 from faithfulness_plugin.store.rows import require_shares
 from faithfulness_plugin.training.processes import Processes, ToldByFirst
 from faithfulness_plugin.training.train import train_transcoder
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 PROMPTS_PER_SHARD = 64
 
@@ -142,7 +142,7 @@ class _Model:
         note(f"loading {result.model}")
         model = load_model(config.model, config.device)
         note("cutting the text into prompts")
-        hooks, exclude = TransformerLensHooks(model), config.rows.left_out(model.tokenizer)
+        hooks, exclude = hooks_of(model), config.rows.left_out(model.tokenizer)
         wanted = -(-config.tokens // config.rows.per_prompt(config.context_size, model.tokenizer))
         n, least = config.held_out + wanted, config.held_out + 2 if config.text.repeat else None
         tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, n, least, hooks)

@@ -4,15 +4,18 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from faithfulness_plugin.layers.any_model import checked_between, hooks_of, mlp_of
-from faithfulness_plugin.layers.declared_hooks import Declared, block_of, declared_hooks, same_tensor
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks, LayerError
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.layers.any_model import hooks_of, layer_between, mlp_layer
+from faithfulness_plugin.layers.check_layer import LayerError
+from faithfulness_plugin.layers.declared_hooks import Declared, block_of, declared_hooks
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks, same_tensor
 
 AT_AN_MLP = re.compile(r"blocks\.(\d+)\.(hook_mlp_out|mlp\.hook_in|mlp\.hook_out|ln2\.hook_normalized)")
 
 
-class NamesNoLayer(ValueError):
-    """Transcoders whose files do not say of which layer they are."""
+class NamesNoLayer(UsageError):
+    """The files of these transcoders do not say which layer they replace."""
 
 
 class Pair(NamedTuple):
@@ -33,56 +36,35 @@ def pair_of(
     hook_out: str | None = None,
     anyway: bool = False,
 ) -> Pair:
-    """The tensors that transcoders of one layer read and write.
+    """Return the tensors that transcoders of one layer read and write.
 
     Args:
-        model: of any of the three kinds, or its `Hooks`.
+        model: of any library, or its `Hooks`.
         layer: the block; where the files name no hooks, its MLP is meant. It never overrides hooks.
         hook_in, hook_out: override what the files say.
         anyway: an override may contradict them.
 
-    Raises ValueError where the files name none or several, another block than `layer`, or are contradicted.
+    Raises UsageError where the files name none or several, another block than `layer`, or are contradicted.
     """
-    hooks = hooks_of(model)
-    said = list(dict.fromkeys(declared_hooks(transcoder) for transcoder in transcoders))
+    hooks, said = hooks_of(model), list(dict.fromkeys(map(declared_hooks, transcoders)))
     for declared in said:
         if None not in (layer, declared.block) and layer != declared.block:
-            raise ValueError(f"layer {layer} was asked for, and the transcoder says that it is {_place(declared)}")
+            raise UsageError(f"layer {layer} was asked for, and the transcoder says that it is {_place(declared)}")
     if any(declared.autoencoder for declared in said):
-        hook_in, hook_out = _of_autoencoder(hooks, hook_in or hook_out, hook_out or hook_in, said)
-    if hook_in is not None and hook_out is not None:
-        asked = Pair(hook_in, hook_out)
-        _require_block(asked, layer)
-        return _overriding(hooks, asked, said, anyway)
-    declared = _one(hooks, said)
-    if declared.hook_in is None:
-        block = declared.layer if layer is None else layer
-        if hook_in is not None or hook_out is not None:
-            raise ValueError("the transcoder names no hooks: pass both, where it reads (hook_in) and writes (hook_out)")
-        if block is None:
-            raise NamesNoLayer("which layer do the transcoders replace? Their metadata say None")
-        mlp = _mlp(hooks, block)
-        return Pair(mlp.hook_in, mlp.hook_out)
-    for name in (declared.hook_in, declared.hook_out):
-        if name is not None:
-            _require_declared(hooks, name, overridden=hook_in is not None or hook_out is not None)
-    written = hook_out or declared.hook_out
-    if written is None:
-        match = AT_AN_MLP.fullmatch(declared.hook_in)
-        if match is None:
-            raise ValueError(f"the transcoders say that they read at {declared.hook_in}, and not where they write")
-        mlp = _mlp(hooks, int(match[1]))
-        read = mlp.hook_in if same_tensor(hooks, declared.hook_in, mlp.hook_out) else declared.hook_in
-        whole = Declared(read, mlp.hook_out)
-    else:
-        whole = Declared(declared.hook_in, declared.hook_out or written)
-    assert whole.hook_in is not None
-    assert whole.hook_out is not None
-    if hook_in is None and hook_out is None:
-        return Pair(whole.hook_in, whole.hook_out)
-    asked = Pair(hook_in or whole.hook_in, hook_out or whole.hook_out)
-    _require_block(asked, layer)
-    return _overriding(hooks, asked, [whole], anyway)
+        hook_in, hook_out = _one_tensor(hooks, hook_in or hook_out, hook_out or hook_in, said)
+    overridden = hook_in is not None or hook_out is not None
+    if hook_in is None or hook_out is None:
+        declared = _agreed(hooks, said)
+        declared = declared._replace(hook_out=declared.hook_out or hook_out)
+        named = _declared_pair(hooks, declared, layer, overridden=overridden)
+        if not overridden:
+            return named
+        hook_in, hook_out = hook_in or named.hook_in, hook_out or named.hook_out
+        said = [Declared(named.hook_in, named.hook_out)]
+    for name in (hook_in, hook_out):
+        if None not in (layer, block_of(name)) and block_of(name) != layer:
+            raise UsageError(f"layer {layer} was asked for, and {name}, which is in block {block_of(name)}: pass one")
+    return _overriding(hooks, Pair(hook_in, hook_out), said, anyway)
 
 
 def layer_of(
@@ -94,9 +76,9 @@ def layer_of(
     hook_out: str | None = None,
     anyway: bool = False,
 ) -> HookedLayer:
-    """The layer that transcoders replace: between the tensors that `pair_of` names, checked against the model.
+    """Return the layer between the tensors that `pair_of` names, checked against the model.
 
-    Raises ValueError as `pair_of` and `layer_at_pair` do.
+    Raises UsageError as `pair_of` and `layer_at_pair` do.
     """
     hooks = hooks_of(model)
     pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
@@ -104,17 +86,17 @@ def layer_of(
 
 
 def layer_at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool = False) -> HookedLayer:
-    """The block's MLP where these are its own input and output, else whatever the model computes between the two; the
-    identity at the one tensor of an autoencoder.
+    """Return the block's MLP where the two are its own input and output, else whatever the model computes between them;
+    the identity at the one tensor of an autoencoder.
 
     Raises:
-        ValueError: one tensor is read and written, and that is not what was asked for; there is no such hook.
+        UsageError: one tensor is read and written, and that is not what was asked for; there is no such hook.
         LayerError: what is written is no function of what is read.
     """
-    _require_reach(hooks, pair.hook_out)
+    _require_stream(hooks, pair.hook_out)
     if same_tensor(hooks, pair.hook_in, pair.hook_out):
         if not autoencoder:
-            raise ValueError(
+            raise UsageError(
                 f"{pair.hook_in} is read and written: that is an autoencoder, no transcoder. Read it with "
                 "autoencoder=True (--autoencoder) to measure it as one"
             )
@@ -122,61 +104,89 @@ def layer_at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool = False) -> Hoo
         return HookedLayer(name, name, lambda rows: rows)
     block = block_of(pair.hook_in)
     try:
-        mlp = None if block is None else mlp_of(hooks, block)
+        mlp = None if block is None else mlp_layer(hooks, block)
     except ValueError:
-        mlp = None  # no MLP of a kind that is known; there may still be a layer between the two
-    own = mlp is not None and same_tensor(hooks, pair.hook_in, mlp.hook_in)
-    if mlp is not None and own and same_tensor(hooks, pair.hook_out, mlp.hook_out):
+        mlp = None  # no MLP of a known kind; there may still be a layer between the two
+    if mlp and same_tensor(hooks, pair.hook_in, mlp.hook_in) and same_tensor(hooks, pair.hook_out, mlp.hook_out):
         return mlp
-    return checked_between(hooks, pair.hook_in, pair.hook_out)
+    return layer_between(hooks, pair.hook_in, pair.hook_out)
 
 
-def _one(hooks: Hooks, said: list[Declared]) -> Declared:
-    """What all of them say. Raises ValueError where they differ."""
+def _agreed(hooks: Hooks, said: list[Declared]) -> Declared:
+    """Return what all of them say. Raises UsageError where they differ."""
     first = said[0] if said else Declared()
     for other in said[1:]:
-        if None in (first.hook_in, other.hook_in) or not _same(hooks, first.hook_in, other.hook_in):
+        if not _same(hooks, first.hook_in, other.hook_in):
             names = ", ".join(sorted(str(declared.hook_in) for declared in said))
-            raise ValueError(f"which layer do the transcoders replace? Their metadata say {names}")
+            raise UsageError(f"which layer do the transcoders replace? Their metadata say {names}")
         if None not in (first.hook_out, other.hook_out) and not _same(hooks, first.hook_out, other.hook_out):
             names = ", ".join(sorted({str(d.hook_out) for d in said if d.hook_out is not None}))
-            raise ValueError(f"the transcoders write at different places: {names}")
+            raise UsageError(f"the transcoders write at different places: {names}")
     return next((declared for declared in said if declared.hook_out is not None), first)
 
 
+def _declared_pair(hooks: Hooks, declared: Declared, layer: int | None, *, overridden: bool) -> Pair:
+    """Complete what a file says: by the block's MLP where it names no hooks, or not where the transcoder writes."""
+    read, write = declared.hook_in, declared.hook_out
+    if read is None:
+        block = declared.layer if layer is None else layer
+        if overridden:
+            raise UsageError("the transcoder names no hooks: pass both, where it reads (hook_in) and writes (hook_out)")
+        if block is None:
+            raise NamesNoLayer("which layer do the transcoders replace? Their metadata say None")
+        mlp = _mlp(hooks, block)
+        return Pair(mlp.hook_in, mlp.hook_out)
+    if not overridden:
+        for name in filter(None, (read, write)):
+            try:
+                hooks.require(name)
+            except ValueError as error:
+                raise UsageError(f"the transcoder says {name}: {error}") from error
+    return Pair(read, write) if write is not None else _at_mlp(hooks, read)
+
+
+def _at_mlp(hooks: Hooks, read: str) -> Pair:
+    """The pair of a transcoder whose file names only one tensor, next to an MLP: the MLP's output is what it writes."""
+    match = AT_AN_MLP.fullmatch(read)
+    if match is None:
+        raise UsageError(f"the transcoders say that they read at {read}, and not where they write")
+    mlp = _mlp(hooks, int(match[1]))
+    return Pair(mlp.hook_in if same_tensor(hooks, read, mlp.hook_out) else read, mlp.hook_out)
+
+
 def _same(hooks: Hooks, one: str | None, other: str | None) -> bool:
-    assert one is not None
-    assert other is not None
+    if one is None or other is None:
+        return False
     try:
         return one == other or same_tensor(hooks, one, other)
     except ValueError:
         return False  # a name that this model does not have is another tensor than one that it has
 
 
-def _of_autoencoder(
+def _one_tensor(
     hooks: Hooks, hook_in: str | None, hook_out: str | None, said: Sequence[Declared]
 ) -> tuple[str | None, str | None]:
-    """One tensor, which is read and written. Raises ValueError where two were asked for, or none is named: the block's
-    MLP is then not meant."""
-    if hook_in is not None and hook_out is not None and not _same(hooks, hook_in, hook_out):
-        raise ValueError(
+    """Return the one tensor of an autoencoder, twice. Raises UsageError where two were asked for, or none is named: the
+    block's MLP is then not meant."""
+    if hook_in != hook_out and not _same(hooks, hook_in, hook_out):
+        raise UsageError(
             f"an autoencoder reads the tensor that it writes, and {hook_in} and {hook_out} are two: pass hook_in alone"
         )
     if hook_in is None and all(declared.hook_in is None for declared in said):
-        raise ValueError("the autoencoder names no tensor: pass the one that it reads and writes (--hook-in)")
+        raise UsageError("the autoencoder names no tensor: pass the one that it reads and writes (--hook-in)")
     return hook_in, hook_out
 
 
 def _overriding(hooks: Hooks, asked: Pair, said: Sequence[Declared], anyway: bool) -> Pair:
-    """The pair that was asked for, if the files do not say otherwise, or that is wanted anyway."""
-    for name in (asked.hook_in, asked.hook_out):
+    """Return the pair that was asked for, if the files do not contradict it, or `anyway`."""
+    for name in asked[:2]:
         hooks.require(name)
     for declared in said:
         for ours, theirs in ((asked.hook_in, declared.hook_in), (asked.hook_out, declared.hook_out)):
             if theirs is None or _same(hooks, ours, theirs):
                 continue
             if not anyway:
-                raise ValueError(
+                raise UsageError(
                     f"{ours} was asked for, and the transcoder says {theirs}, which is another tensor: leave "
                     "hook_in and hook_out out, or pass --hooks-anyway (anyway=True) if the file is wrong"
                 )
@@ -184,22 +194,8 @@ def _overriding(hooks: Hooks, asked: Pair, said: Sequence[Declared], anyway: boo
     return asked
 
 
-def _require_declared(hooks: Hooks, name: str, *, overridden: bool) -> None:
-    try:
-        hooks.require(name)
-    except ValueError as error:
-        if not overridden:
-            raise ValueError(f"the transcoder says {name}: {error}") from error
-
-
-def _require_block(asked: Pair, layer: int | None) -> None:
-    for name in asked[:2]:
-        if None not in (layer, block_of(name)) and block_of(name) != layer:
-            raise ValueError(f"layer {layer} was asked for, and {name}, which is in block {block_of(name)}: pass one")
-
-
-def _require_reach(hooks: Hooks, hook_out: str) -> None:
-    """What is written where the MLP's branch begins reaches that branch alone, and not the residual stream."""
+def _require_stream(hooks: Hooks, hook_out: str) -> None:
+    """Raise UsageError for a tensor where the MLP's branch begins: what is written there reaches that branch alone."""
     own, block = hooks.own_name(hooks.require(hook_out)), block_of(hook_out)
     try:
         entry, mlp_in = (hooks.own_name(hooks.require(f"blocks.{block}.{n}")) for n in ("hook_mlp_in", "mlp.hook_in"))
@@ -207,7 +203,7 @@ def _require_reach(hooks: Hooks, hook_out: str) -> None:
         return
     stream = own.endswith(("hook_resid_mid", "hook_resid_pre"))  # a hook point in the stream itself
     if own == entry and not stream and (own != mlp_in or hook_out.endswith(("hook_resid_mid", "hook_mlp_in"))):
-        raise ValueError(
+        raise UsageError(
             f"{hook_out}: in this kind of model what is written there reaches the MLP's branch, and not the residual "
             "stream. Use a HookedTransformer, or another hook"
         )
@@ -215,11 +211,11 @@ def _require_reach(hooks: Hooks, hook_out: str) -> None:
 
 def _mlp(hooks: Hooks, block: int) -> HookedLayer:
     try:
-        return mlp_of(hooks, block)
+        return mlp_layer(hooks, block)
     except LayerError:
         raise
     except (ValueError, IndexError) as error:
-        raise ValueError(f"block {block}: {error}") from error
+        raise UsageError(f"block {block}: {error}") from error
 
 
 def _place(declared: Declared) -> str:

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from faithfulness_plugin.layers.declared_hooks import block_of
-from faithfulness_plugin.layers.hooked_layer import Hook, HookedLayer, Hooks, Tokens, read_and_write
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens, read_and_write
 
 Change = Callable[[Tensor], Tensor]
 ACTS_POST = "hook_sae_acts_post"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
-from faithfulness_plugin.layers.hooked_layer import Hooks, Tokens
+from faithfulness_plugin.layers.hooks import Hooks, Tokens
 from faithfulness_plugin.layers.replaced_layer import Pair, pair_of
 from faithfulness_plugin.measure.ranked_pairs import CLEARLY, Ranking, near_the_mlp, ranked_pairs, what_to_pass
 

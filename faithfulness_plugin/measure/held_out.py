@@ -14,7 +14,8 @@ from faithfulness_plugin.jacobian.probes import difference, pair, rademacher
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.rows import RowsRecord, say_rows
 from faithfulness_plugin.layers.derivatives import layer_output
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.measure.held_out_config import HeldOutConfig
 from faithfulness_plugin.measure.held_out_schema import (
     DIRECTIONS,

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.spliced import Change, run_spliced, stages_after
 from faithfulness_plugin.measure.schema import ChangeKind, DeletionRecord, EffectRecord
 from faithfulness_plugin.metrics.deletion import SIZES, deletion

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
-from faithfulness_plugin.layers.hooked_layer import Hooks, Tokens
+from faithfulness_plugin.layers.hooks import Hooks, Tokens
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
 
 CLEARLY = 0.5

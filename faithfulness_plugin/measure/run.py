@@ -16,7 +16,8 @@ from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.text import cut_prompts
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import block_of
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, Pair, layer_at_pair, pair_of
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.measure.held_out import HeldOut

@@ -7,16 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter
 
-STYLES = (  # colours of Okabe and Ito, of different lightness, each with a dash and a marker of its own
-    ("#000000", "-", "o"),
-    ("#0072B2", "--", "s"),
-    ("#E69F00", "-.", "^"),
-    ("#009E73", ":", "D"),
-    ("#CC79A7", (0, (5, 1)), "v"),
-    ("#56B4E9", (0, (3, 1, 1, 1)), "P"),
-    ("#D55E00", (0, (1, 1)), "X"),
-    ("#7F7F7F", (0, (6, 2, 1, 2, 1, 2)), "h"),
-)
+from faithfulness_plugin.results.panels import STYLES, dress, grid, legend_below, subplots
+
 Scale = Literal["linear", "log", "symlog"]
 
 
@@ -48,8 +40,8 @@ class Panel(NamedTuple):
 def curves_figure(
     panels: Sequence[Panel], columns: int = 3, *, legend: bool = True, order: Sequence[Sequence[str]] = ()
 ) -> Figure:
-    """`draw_curves` on a figure of its own."""
-    rows, columns = _grid(len(panels), columns)
+    """Draw the panels by `draw_curves` on a figure of their own."""
+    rows, columns = grid(len(panels), columns)
     figure = Figure(figsize=(4.1 * columns + 0.3, 3.1 * rows + 0.75), layout="constrained")
     draw_curves(figure, panels, columns, legend=legend, order=order)
     return figure
@@ -63,20 +55,19 @@ def draw_curves(
     legend: bool = True,
     order: Sequence[Sequence[str]] = (),
 ) -> None:
-    """All panels share one legend, if there is one. An arm has the same style in each panel, and in each figure with
-    the same `order`: groups of names, each with the style of its place; names that are not in it take what is left."""
+    """Draw the panels in a grid, with one legend for all of them, if there is one.
+
+    An arm has the same style in each panel, and in each figure with the same `order`: groups of names, each with the
+    style of its place; names that are not in it take what is left.
+    """
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
-    fixed = {name: i for i, group in enumerate(order) for name in group if name in names}
-    left = [i for i in range(len(STYLES)) if i not in fixed.values()] or list(range(len(STYLES)))
-    others = [name for name in names if name not in fixed]
-    styles = {name: STYLES[fixed[name] % len(STYLES)] for name in fixed}
-    styles |= {name: STYLES[left[i % len(left)]] for i, name in enumerate(others)}
-    rows, columns = _grid(len(panels), columns)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    places = {name: i for i, group in enumerate(order) for name in group if name in names}
+    left = [i for i in range(len(STYLES)) if i not in places.values()] or list(range(len(STYLES)))
+    places |= {name: left[i % len(left)] for i, name in enumerate(n for n in names if n not in places)}
     handles = {}
-    for ax, panel in zip(axes.flat, panels, strict=False):
+    for ax, panel in zip(subplots(figure, len(panels), columns), panels, strict=True):
         for name, curve in panel.curves.items():
-            handles[name] = _draw(ax, curve, styles[name])
+            handles[name] = _draw(ax, curve, STYLES[places[name] % len(STYLES)])
         for label, x in panel.marks.items():
             ax.axvline(x, color="0.45", linewidth=1, zorder=1)
             ax.annotate(
@@ -84,25 +75,9 @@ def draw_curves(
                 ha="left", va="top", rotation=90, fontsize=7.5, color="0.35",
             )  # fmt: skip
         _set_scales(ax, panel)
-        ax.set_title(panel.title, fontsize=10)
-        ax.set_xlabel(panel.xlabel, fontsize=9)
-        ax.set_ylabel(panel.ylabel, fontsize=9)
-        ax.tick_params(labelsize=8)
-        ax.grid(color="0.92", zorder=0)
-        ax.spines[["top", "right"]].set_visible(False)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
+        dress(ax, panel.title, panel.xlabel, panel.ylabel)
     if legend and len(names) > 1:
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(names)), fontsize=9,
-            frameon=False, handlelength=3.5,
-        )  # fmt: skip
-
-
-def _grid(n: int, columns: int) -> tuple[int, int]:
-    """(rows, columns) for n panels."""
-    columns = min(columns, n)
-    return -(-n // columns), columns
+        legend_below(figure, handles, handlelength=3.5)
 
 
 def _draw(ax: Axes, curve: Curve, style: tuple[str, object, str]):

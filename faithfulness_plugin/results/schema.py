@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from faithfulness_plugin import atomic
+from faithfulness_plugin.errors import UsageError
 
 
-class ResultError(ValueError):
+class ResultError(UsageError):
     """A result file that cannot be used; the message says what to do."""
 
 
-class CompareError(ValueError):
+class CompareError(UsageError):
     """Results that cannot be compared; the message says why."""
 
 

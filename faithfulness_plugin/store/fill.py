@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.layers.hooked_layer import Hook, HookedLayer, Hooks, Reached, Tokens
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
 from faithfulness_plugin.store.left_out import LeftOut
 from faithfulness_plugin.store.store import DerivativeStore
 

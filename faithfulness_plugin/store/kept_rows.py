@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.store.fill import rows_kept
 from faithfulness_plugin.store.left_out import LeftOut, LeftOutCounts
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, attach
+from faithfulness_plugin.adapters.transformer_lens import attach
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.transcoders.skip import attachable
 
 MODELS = {

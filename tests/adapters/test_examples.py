@@ -9,7 +9,7 @@ from sae_lens import SAE, LanguageModelSAERunnerConfig, LanguageModelSAETraining
 from tiny_models import hooked
 
 from faithfulness_plugin import TopKTrainingTranscoderConfig
-from faithfulness_plugin.adapters.transformer_lens.hooks import mlp_layer
+from faithfulness_plugin.layers.any_model import mlp_layer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "adapters" / "examples"
 

@@ -25,9 +25,11 @@ from tiny_models import GROUPED, hugging_face, set_large
 from torch import Tensor, nn
 
 from faithfulness_plugin import layer_jvp
-from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks, layer_between, mlp_layer
+from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks
+from faithfulness_plugin.layers.any_model import layer_between, mlp_layer
+from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.derivatives import double_vjp
-from faithfulness_plugin.layers.hooked_layer import LayerError, NoLogits
+from faithfulness_plugin.layers.hooks import NoLogits
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.layers.normed_mlp import NormedMlp
 from faithfulness_plugin.store.fill import rows_at

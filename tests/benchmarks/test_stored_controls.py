@@ -6,11 +6,11 @@ import pytest
 import torch
 from sae_lens.saes.sae import TrainStepInput
 
-from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.benchmarks.methods.controls import NoiseAugmentedTranscoderConfig
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.jacobian.packed_rows import LayerSays, PackedRows
 from faithfulness_plugin.jacobian.secant import layer_secant
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 
 def made(kind: str, scale: float = 0.5) -> Any:

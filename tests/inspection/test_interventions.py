@@ -14,8 +14,8 @@ from faithfulness_plugin import (
     StandardTrainingTranscoder,
     StandardTrainingTranscoderConfig,
 )
-from faithfulness_plugin.adapters.transformer_lens.hooks import layer_between, mlp_layer
 from faithfulness_plugin.inspection.interventions import intervene
+from faithfulness_plugin.layers.any_model import layer_between, mlp_layer
 
 D = tiny_models.D_MODEL
 

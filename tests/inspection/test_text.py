@@ -2,8 +2,9 @@ import pytest
 import tiny_models
 import torch
 
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.inspection.text import text_sample
+from faithfulness_plugin.layers.any_model import mlp_layer
 from faithfulness_plugin.store.left_out import LeftOut
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from faithfulness_plugin.adapters.sae_lens import TranscoderEvaluator
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
+from faithfulness_plugin.layers.any_model import mlp_layer
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.metrics import jacobian_error, reconstruction
 from faithfulness_plugin.store.left_out import LeftOut

@@ -16,8 +16,8 @@ from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks
 from faithfulness_plugin.adapters.huggingface.places import Place
 from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.layers.any_model import hooks_of
+from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.declared_hooks import block_of
-from faithfulness_plugin.layers.hooked_layer import LayerError
 from faithfulness_plugin.layers.replaced_layer import layer_of, pair_of
 
 
@@ -190,7 +190,7 @@ def test_what_is_put_in_on_a_plain_model_is_what_is_read_there(family):
     model = nine_families.plain(family)
     hooks = HuggingFaceHooks(model)
     for name in hooks.block_names(1):
-        place, there = hooks._place(name), list[torch.Tensor]()
+        place, there = hooks.place(name), list[torch.Tensor]()
         value = torch.randn(2, 6, 16, dtype=torch.float64)
         view = place.view
         with contextlib.ExitStack() as stack:

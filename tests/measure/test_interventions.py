@@ -15,9 +15,10 @@ from faithfulness_plugin import (
     TopKTrainingTranscoder,
     TopKTrainingTranscoderConfig,
 )
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.language_model.config import ModelSource
 from faithfulness_plugin.language_model.model import load_model
+from faithfulness_plugin.layers.any_model import mlp_layer
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.spliced import run_spliced, stages_after
 from faithfulness_plugin.measure.interventions import Interventions

@@ -9,8 +9,9 @@ from tiny_models import D_MODEL, N_VOCAB, bridge, hooked
 from torch import Tensor
 
 from faithfulness_plugin import layer_jvp
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
-from faithfulness_plugin.layers.hooked_layer import Hook
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
+from faithfulness_plugin.layers.any_model import mlp_layer
+from faithfulness_plugin.layers.hooks import Hook
 from faithfulness_plugin.store import DerivativeStore, StoredRows, StoreError
 from faithfulness_plugin.store.fill import Filling, fill, rows_at
 from faithfulness_plugin.store.left_out import LeftOut

@@ -5,8 +5,9 @@ import tiny_models
 import torch
 
 from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks
-from faithfulness_plugin.adapters.huggingface.hooks import mlp_layer as plain_mlp_layer
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
+from faithfulness_plugin.layers.any_model import mlp_layer
+from faithfulness_plugin.layers.any_model import mlp_layer as plain_mlp_layer
 from faithfulness_plugin.store.fill import rows_kept
 from faithfulness_plugin.store.kept_rows import kept_rows
 from faithfulness_plugin.store.left_out import LeftOut

@@ -5,7 +5,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from faithfulness_plugin.benchmarks.figures.panels import save_figure
 from faithfulness_plugin.benchmarks.note.audit.schema import AuditResult
 from faithfulness_plugin.benchmarks.note.page.section import TEMPLATES, Section
 from faithfulness_plugin.benchmarks.note.scan.presets import preset
@@ -14,6 +13,7 @@ from faithfulness_plugin.benchmarks.note.scan.spec import ScanSpec
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.results.html_page import anchor, self_contained
 from faithfulness_plugin.results.markdown import markdown_table
+from faithfulness_plugin.results.panels import save_figure
 from faithfulness_plugin.results.result_file import RESULT_FILENAME
 from faithfulness_plugin.results.schema import ResultError, fingerprint, read_result, write_text
 

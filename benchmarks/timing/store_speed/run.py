@@ -15,7 +15,6 @@ from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from faithfulness_plugin import train_transcoder
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, mlp_layer
 from faithfulness_plugin.benchmarks.timing.store_speed.schema import StoreSpeedConfig, StoreSpeedResult, Together
 from faithfulness_plugin.benchmarks.timing.store_speed.worker import PROBES, transcoder_for
 from faithfulness_plugin.jacobian.matching import layer_products
@@ -24,7 +23,9 @@ from faithfulness_plugin.language_model.config import TrainConfigError
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.stores import Wanted, filled_stores
 from faithfulness_plugin.language_model.text import cut_prompts
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, Hooks
+from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
 from faithfulness_plugin.results.schema import Environment, processor, write_text
 from faithfulness_plugin.results.threads import torch_threads
@@ -59,7 +60,7 @@ def _measured(result: StoreSpeedResult, folder: Path, note: Callable[[str], None
     c = result.config
     note(f"loading {result.model}")
     model = load_model(c.model, "cpu")
-    hooks, exclude = TransformerLensHooks(model), torch.tensor(get_special_token_ids(model.tokenizer))
+    hooks, exclude = hooks_of(model), torch.tensor(get_special_token_ids(model.tokenizer))
     tokens = cut_prompts(c.text, model.tokenizer, c.context_size, c.seed, c.prompts, hooks=hooks)
     try:
         layer = mlp_layer(model, c.block)

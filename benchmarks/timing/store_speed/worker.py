@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from faithfulness_plugin import TopKTrainingTranscoderConfig, train_transcoder
-from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.store import DerivativeStore, StoredRows
 from faithfulness_plugin.training.processes import joined
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 PROBES = {"probe": "difference"}
 WARM_UP = 3

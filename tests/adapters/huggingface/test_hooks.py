@@ -9,9 +9,11 @@ from tiny_models import HUGGING_FACE, N_VOCAB, NO_MLP_WEIGHTS, hugging_face, tok
 from torch import Tensor, nn
 
 from faithfulness_plugin import layer_jvp
-from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks, layer_between, mlp_layer
+from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks
+from faithfulness_plugin.layers.any_model import layer_between, mlp_layer
+from faithfulness_plugin.layers.check_layer import LayerError, check_layer
 from faithfulness_plugin.layers.derivatives import double_vjp
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, LayerError, check_layer
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.layers.spliced import run_spliced
 from faithfulness_plugin.store.fill import rows_at
@@ -146,7 +148,7 @@ def test_a_block_that_is_not_there(block):
 
 def test_a_model_whose_mlps_have_other_names():
     with pytest.raises(ValueError, match="no block of Sequential has an MLP, neither by its name"):
-        mlp_layer(nn.Sequential(nn.Linear(2, 2)), 0)
+        mlp_layer(HuggingFaceHooks(nn.Sequential(nn.Linear(2, 2))), 0)
 
 
 def test_a_hook_that_changes_what_the_mlp_puts_out_is_noticed():

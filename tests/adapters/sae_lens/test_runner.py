@@ -19,11 +19,13 @@ from tiny_models import D_MODEL, N_VOCAB, hooked, native_bridge
 
 from faithfulness_plugin import TopKTrainingTranscoderConfig
 from faithfulness_plugin.adapters.sae_lens import faithful_runner
-from faithfulness_plugin.adapters.sae_lens.runner import made_with_seed
 from faithfulness_plugin.adapters.sae_lens.steps import checkpoints
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME
-from faithfulness_plugin.adapters.transformer_lens.hooks import attach, layer_between, mlp_layer
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, LayerError
+from faithfulness_plugin.adapters.transformer_lens import attach
+from faithfulness_plugin.layers.any_model import layer_between, mlp_layer
+from faithfulness_plugin.layers.check_layer import LayerError
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 HOOK, CONTEXT, BATCH = "blocks.1.hook_mlp_out", 16, 64
 LOADED = pytest.mark.filterwarnings("ignore:(?s).*non-empty model_from_pretrained_kwargs")  # stock, of every SAE

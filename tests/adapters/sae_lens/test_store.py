@@ -12,7 +12,7 @@ from tiny_models import D_MODEL, hooked
 
 from faithfulness_plugin import StandardTrainingTranscoderConfig
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME, ResumableStore
-from faithfulness_plugin.adapters.transformer_lens.hooks import mlp_layer
+from faithfulness_plugin.layers.any_model import mlp_layer
 
 CONTEXT, N_VOCAB = 8, 400
 NEW_EPOCH = pytest.mark.filterwarnings("ignore:All samples in the training dataset have been exhausted")

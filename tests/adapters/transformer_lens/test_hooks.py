@@ -10,9 +10,12 @@ from tiny_models import HUGGING_FACE, NO_MLP_WEIGHTS, bridge, hooked, native_bri
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 from faithfulness_plugin import layer_jvp
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks, layer_between, mlp_layer
+from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
+from faithfulness_plugin.layers.any_model import layer_between, mlp_layer
+from faithfulness_plugin.layers.check_layer import LayerError, check_layer
 from faithfulness_plugin.layers.derivatives import double_vjp
-from faithfulness_plugin.layers.hooked_layer import HookedLayer, LayerError, NoLogits, check_layer
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.hooks import NoLogits
 from faithfulness_plugin.layers.mlp_weights import MlpWeights, checked_mlp_weights
 from faithfulness_plugin.layers.normed_mlp import NormedMlp
 

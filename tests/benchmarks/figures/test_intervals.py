@@ -1,22 +1,20 @@
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
 from faithfulness_plugin.benchmarks.figures.intervals import IntervalPanel, intervals_figure
+from faithfulness_plugin.results.schema import Interval
 
 
-@dataclass
-class Of:
-    mean: float
-    low: float | None = None
-    high: float | None = None
+def around(mean: float, low: float | None = None, high: float | None = None) -> Interval:
+    return Interval(mean=mean, low=low, high=high, n=2)
 
 
 def test_each_arm_is_drawn_at_its_mean_with_its_interval_in_its_groups_band():
     panels = [
-        IntervalPanel("one", {"a": {"x": Of(0.5, 0.25, 0.75), "y": Of(-0.5)}, "b": {"y": Of(0.1, 0.0, 0.2)}}),
-        IntervalPanel("two", {"b": {"x": Of(0.3, 0.1, 0.5)}}),
+        IntervalPanel(
+            "one", {"a": {"x": around(0.5, 0.25, 0.75), "y": around(-0.5)}, "b": {"y": around(0.1, 0.0, 0.2)}}
+        ),
+        IntervalPanel("two", {"b": {"x": around(0.3, 0.1, 0.5)}}),
     ]
     figure = intervals_figure(panels, "what")
     first, second = (ax for ax in figure.axes if ax.get_title())

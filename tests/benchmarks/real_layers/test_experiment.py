@@ -10,7 +10,6 @@ from sae_lens import SAE
 from safetensors.torch import load_file
 
 from faithfulness_plugin import metrics
-from faithfulness_plugin.adapters.transformer_lens.hooks import mlp_layer
 from faithfulness_plugin.benchmarks.real_layers import experiment
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
     fvu,
@@ -25,6 +24,7 @@ from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS, c
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.language_model.config import TrainConfigError, make_config
 from faithfulness_plugin.language_model.model import load_model
+from faithfulness_plugin.layers.any_model import mlp_layer
 from faithfulness_plugin.results.schema import ResultError, read_result
 from faithfulness_plugin.store import StoreError
 

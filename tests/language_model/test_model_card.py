@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from oracles import ARCHITECTURES
 from sae_lens import SAE
 
-from faithfulness_plugin.adapters.sae_lens.model_card import METRICS, write_card
+from faithfulness_plugin.language_model.model_card import METRICS, write_card
 
 EVALUATION: dict[str, Any] = {
     "name": "t",

@@ -62,7 +62,7 @@ def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None)
     if cfg.skip:
         text += [
             "It has a skip connection, which `add_sae` of SAELens leaves out of stock transcoders: attach it with "
-            "`faithfulness_plugin.adapters.transformer_lens.hooks.attach(model, transcoder)`.",
+            "`faithfulness_plugin.adapters.transformer_lens.attach(model, transcoder)`.",
             "",
         ]
     path = folder / "README.md"

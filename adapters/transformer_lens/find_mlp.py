@@ -1,0 +1,136 @@
+"""The MLP of a block of a HookedTransformer or a TransformerBridge, as a function of rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
+
+from faithfulness_plugin.adapters.huggingface.find_mlp import Mlp, mlp_of, no_mlp
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.layer_weights import LayerWeights
+from faithfulness_plugin.layers.mlp_weights import MlpWeights, mlp_weights
+from faithfulness_plugin.layers.normed_mlp import normed_mlp
+
+
+def mlp_in(model: Any, block: int) -> HookedLayer:
+    """Return the MLP of a block (the hooks of each kind of model stand at `mlp_layer`).
+
+    Raises UsageError for a missing block or one without an MLP.
+    """
+    blocks = getattr(model, "blocks", None)
+    if blocks is None:
+        lists = [name for name, child in model.named_children() if name.endswith("blocks")]
+        raise UsageError(
+            f"the model has no list called blocks{', but ' * bool(lists)}{' and '.join(lists)}: use mlp_layer of "
+            "adapters.huggingface on the Hugging Face model itself"
+        )
+    if not 0 <= block < len(blocks):
+        raise UsageError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}")
+    here, prefix = blocks[block], f"blocks.{block}."
+    if (mlp := _own_mlp(here)) is None:
+        others = [number for number, other in enumerate(blocks) if _own_mlp(other) is not None]
+        raise UsageError(no_mlp(block, here, others))
+    if not isinstance(mlp, Mlp):
+        return _of_hooked(model, here, prefix)
+    if getattr(getattr(here, "mlp", None), "name", None) is not None:
+        return _of_bridge(here, prefix)
+    return _of_parts(here, prefix, mlp)
+
+
+def _own_mlp(block: Any) -> Any:
+    """Return the MLP of the Hugging Face block that a bridge wraps, or a HookedTransformer's module; None for none."""
+    inner = getattr(block, "original_component", None)
+    return getattr(block, "mlp", None) if inner is None else mlp_of(inner)
+
+
+def _of_bridge(block: Any, prefix: str) -> HookedLayer:
+    mlp = block.mlp
+    processed = getattr(mlp, "_use_processed_weights", False)
+
+    def function(x: Tensor) -> Tensor:
+        # with weights that the bridge has processed, it computes by itself; the module's are the old ones
+        x = x.to(next(mlp.parameters()).dtype)
+        y = mlp(x) if processed else mlp.original_component.forward(x)
+        return y[0] if isinstance(y, tuple) else y
+
+    def weights() -> LayerWeights | None:
+        return mlp_weights(mlp.original_component)
+
+    ends = prefix + "mlp.hook_in", prefix + "mlp.hook_out"
+    return HookedLayer(*ends, function, weights=weights, runs_model=processed)
+
+
+def _of_parts(block: Any, prefix: str, mlp: Mlp) -> HookedLayer:
+    """The MLP of a bridge whose block has it under another name (Granite's shared_mlp, Nemotron-H's mixer) or as two
+    projections (OPT)."""
+    parts = block.named_modules(remove_duplicate=False)
+    own = {getattr(part, "name", None): key for key, part in parts if "original_component" not in key}
+    ends = [next((own[n] for n in (name, f"{name}.dense") if n in own), None) for name in (mlp.first, mlp.last)]
+    if None in ends:
+        raise UsageError(
+            f"the bridge has no hooks at {mlp.first}, the MLP of this block: use mlp_layer of adapters.huggingface on "
+            "the Hugging Face model itself"
+        )
+    hook_in, hook_out = f"{prefix}{ends[0]}.hook_in", f"{prefix}{ends[1]}.hook_out"
+    return HookedLayer(hook_in, hook_out, mlp.function, weights=mlp.weights, runs_model=True)
+
+
+def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:
+    names = model.hook_dict
+    post_norm, has_norm = (
+        block.cfg.original_architecture in POST_NORM_ARCHITECTURES,
+        hasattr(block.ln2, "hook_normalized"),
+    )
+    after = block.ln2_post if model.cfg.use_normalization_before_and_after else None
+    after = block.ln2 if post_norm and has_norm else after
+    before: Callable[[Tensor], Tensor] | None = None
+    if prefix + "mlp.hook_in" in names:
+        hook_in = "mlp.hook_in"
+    elif has_norm and not post_norm:
+        hook_in, before = "ln2.hook_normalized", scale_of(block.ln2)
+    else:
+        hook_in = "hook_resid_mid" if prefix + "hook_resid_mid" in names else "hook_resid_pre"
+
+    def function(x: Tensor) -> Tensor:
+        # the class's own forward: HookedSAETransformer puts mlp.hook_in into the instance's
+        y = type(block.mlp).forward(block.mlp, (x if before is None else before(x)).to(model.cfg.dtype))
+        return y if after is None else after.forward(y)
+
+    def weights() -> LayerWeights | None:
+        mlp = mlp_weights(block.mlp)
+        if not isinstance(mlp, MlpWeights):
+            return None
+        mlp = mlp if before is None else _scaled(mlp, block.ln2)
+        return mlp if after is None else normed_mlp(mlp, after)
+
+    return HookedLayer(prefix + hook_in, prefix + "hook_mlp_out", function, weights=weights)
+
+
+def scale_of(norm: Any) -> Callable[[Tensor], Tensor]:
+    """Return x * w + b, where the norm has them and has not folded them away. In half precision the norm is computed in
+    single, and cast here."""
+
+    def scaled(x: Tensor) -> Tensor:
+        x, w, b = x.to(norm.cfg.dtype), getattr(norm, "w", None), getattr(norm, "b", None)
+        x = x if w is None else x * w
+        return x if b is None else x + b
+
+    return scaled
+
+
+def _scaled(mlp: MlpWeights, norm: Any) -> MlpWeights:
+    """Return the MLP's weights for inputs before the norm's scale."""
+    w, b = getattr(norm, "w", None), getattr(norm, "b", None)
+
+    def affine(W: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if W is None:
+            return None, None
+        shift = None if b is None else b @ W
+        bias = shift if bias is None else bias if shift is None else bias + shift
+        return (W if w is None else w[:, None] * W), bias
+
+    (W_in, b_in), (W_gate, b_gate) = affine(mlp.W_in, mlp.b_in), affine(mlp.W_gate, mlp.b_gate)
+    assert W_in is not None
+    return mlp._replace(W_in=W_in, b_in=b_in, W_gate=W_gate, b_gate=b_gate)

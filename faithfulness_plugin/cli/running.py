@@ -1,0 +1,82 @@
+"""Run an experiment from a command: open or resume, progress, interruption, report, exit code."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from faithfulness_plugin.cli.terminal import Lines, fail, show
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.messages import one_line, say
+
+if TYPE_CHECKING:  # at run time the command that runs one imports it
+    from faithfulness_plugin.results.experiment import Experiment
+    from faithfulness_plugin.results.workers import Backend
+
+
+def run_experiment(
+    experiment: "Experiment[Any, Any]",
+    config: Any,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    n_jobs: int = 1,
+    backend: "Backend" = "local",
+    options: Any = None,
+) -> NoReturn:
+    """Run what is missing of an experiment, show its tables, and exit with 0, 1 (a part failed) or 130 (interrupted).
+
+    A result that is complete is shown and not run again; a partial one is resumed.
+
+    Args:
+        overwrite: begin a new result; the old one stays until the first part of the new one is done.
+        n_jobs: parts at a time; -1 for one per core.
+
+    Raises:
+        UsageError: the result's folder cannot be used, or a part found that something was given wrongly.
+    """
+    from faithfulness_plugin.results.experiment import Running, open_result, run_parts, write_report
+    from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
+
+    if n_jobs < 1 and n_jobs != -1:
+        fail(f"--jobs {n_jobs}: pass the number of {experiment.parts} at a time, or -1 for one per core", 2)
+    result = open_result(experiment, config, out, overwrite)
+    path, code = out / RESULT_FILENAME, 0
+    done, total = experiment.progress(result)
+    began = not overwrite and path.exists()
+    if result.complete:
+        say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
+    elif done:
+        say(f"{path} holds {done} of {total} {experiment.parts}: resuming")
+    running = Running(out, n_jobs, backend, options or experiment.options_class(), resumes=done > 0)
+    left = experiment.work_left(result)
+    if not result.complete:
+        try:
+            with Lines(total, done, experiment.parts, cost=left) as lines:
+                running.note = lines.tell
+                for grown, line in run_parts(experiment, result, running):
+                    result = grown
+                    began, before = True, (done, left)
+                    done, left = experiment.progress(result)[0], experiment.work_left(result)
+                    if line:
+                        lines.show(line, parts=done - before[0], cost=before[1] - left)
+        except KeyboardInterrupt:
+            code = 130
+        except UsageError:
+            raise
+        except (ValueError, RuntimeError, OSError) as error:
+            say(f"error: {one_line(error)}")
+            code = 1
+    for failure in running.failures:
+        say(f"error: {failure}")
+        code = code or 1
+    if not began:
+        say("stopped; nothing has been begun, or replaced")
+        raise typer.Exit(code)
+    written = write_report(experiment, result, out)
+    show(experiment.tables(result))
+    if not result.complete:
+        again = "the same command" + " without --overwrite" * overwrite
+        say(f"stopped: {path} holds {done} of {total} {experiment.parts}; {again} resumes from there")
+    say("written: " + ", ".join(str(p) for p in [path, *written]))
+    raise typer.Exit(code)

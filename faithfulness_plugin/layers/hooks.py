@@ -1,0 +1,186 @@
+"""A model's activations by name, whichever library the model comes from."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.layers.layer_weights import LayerWeights
+from faithfulness_plugin.nearest import nearest
+
+Hook = Callable[[Tensor], Tensor | None]
+"""Sees an activation [batch, pos, d]; returns its replacement, or None to leave it."""
+
+Tokens = Int[Tensor, "batch pos"] | Float[Tensor, "batch *shape"]
+"""What a model is run on: tokens, or the pictures or the sound that it reads."""
+
+
+class NoLogits(UsageError):
+    """A model without logits for the next token was asked for them."""
+
+
+class Reached(Exception):
+    """The last hook has been seen: the rest of the forward pass is not needed."""
+
+
+class Suspect(NamedTuple):
+    """A frequent mistake, to try where a layer does not agree with the model."""
+
+    cause: str
+    correct: Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]]
+    """Returns the layer without the mistake."""
+
+
+class Hooks(ABC):
+    """The interface through which everything here reads and changes a model's activations."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """The names of all hooks."""
+
+    @property
+    @abstractmethod
+    def n_vocab(self) -> int:
+        """The number of tokens in the vocabulary."""
+
+    @property
+    def n_positions(self) -> int | None:
+        """The largest number of tokens in a prompt; None for a model without a limit."""
+        return None
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """The device that tokens have to be on."""
+
+    @abstractmethod
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
+        """Run the model; return its logits for the next token, or None where it has none."""
+
+    @abstractmethod
+    def mlp(self, block: int | str) -> HookedLayer:
+        """Return the MLP of a block, unchecked. Raises UsageError for a missing block or one without an MLP."""
+
+    @abstractmethod
+    def block_tensors(self, block: int) -> list[str]:
+        """Name the tensors of a block around its MLP and in its residual stream. Raises UsageError for a missing
+        block."""
+
+    @abstractmethod
+    def require(self, name: str) -> str:
+        """Return the name if it stands for a tensor of the model; raise UsageError otherwise."""
+
+    def own_name(self, name: str) -> str:
+        """Return the model's own name for a tensor that has several."""
+        return name
+
+    def weights_up_to(self, hook_out: str) -> LayerWeights | None:
+        """Guess the weights of the MLP that ends at a hook; the caller has to check them."""
+        del hook_out
+        return None
+
+    def suspects(self, hook_in: str, hook_out: str) -> list[Suspect]:
+        """List frequent mistakes about the layer between these two hooks."""
+        del hook_in, hook_out
+        return []
+
+    def run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
+        """Return the logits [batch, pos, n_vocab] with hooks in place, and remove the hooks. A run of the same model in
+        another thread does not see them.
+
+        Raises NoLogits after the run where the model does not predict the next token; `visit` takes such models.
+        """
+        here = threading.get_ident()
+
+        def of_this_thread(hook: Hook) -> Hook:
+            return lambda activation: hook(activation) if threading.get_ident() == here else None
+
+        logits = self._run(tokens, {name: of_this_thread(hook) for name, hook in hooks.items()})
+        if logits is None:
+            raise NoLogits(
+                "the model does not predict the next token, so that KL and cross-entropy are undefined: load a causal "
+                "language model (AutoModelForCausalLM), or measure the layer alone"
+            )
+        return logits
+
+    def visit(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> None:
+        """Run the model for its hooks alone, until one of them raises `Reached`."""
+        with suppress(Reached, NoLogits):
+            self.run(tokens, hooks)
+
+    def no_hook(self, name: str) -> UsageError:
+        """Return the error for an unknown name, with the nearest ones."""
+        hint = nearest(name, self.names, n=3, otherwise="see the model's hook names")
+        return UsageError(f"the model has no hook {name}: {hint}")
+
+    def require_context(self, length: int) -> None:
+        """Raise UsageError for prompts of more tokens than the model has positions."""
+        if self.n_positions is not None and length > self.n_positions:
+            raise UsageError(
+                f"prompts of {length} tokens do not fit the model, which has {self.n_positions} positions: make them "
+                f"{self.n_positions} tokens or shorter"
+            )
+
+    def require_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
+        """Raise UsageError for prompts that are too long or hold ids outside the vocabulary. Models would fail
+        somewhere inside, or compute with whatever stands there."""
+        self.require_context(tokens.shape[1])
+        outside = tokens[(tokens < 0) | (tokens >= self.n_vocab)]
+        if outside.numel():
+            raise UsageError(
+                f"token id {int(outside[0])} is outside the model's vocabulary, 0 to {self.n_vocab - 1}: use the "
+                "model's own tokenizer"
+            )
+
+    def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Tokens:
+        """Draw random inputs of the kind that the model reads."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(self.n_vocab, (n_prompts, length), generator=generator).to(self.device)
+
+    def blank(self, n: int) -> Tokens:
+        """Return the smallest n inputs: one token each, where the model reads tokens."""
+        return torch.zeros(n, 1, dtype=torch.long, device=self.device)
+
+
+def read_and_write(layer: HookedLayer, read: Hook, write: Hook) -> dict[str, Hook]:
+    """Return hooks at a layer's input and output; one after the other at the single tensor of an autoencoder."""
+    if layer.hook_in != layer.hook_out:
+        return {layer.hook_in: read, layer.hook_out: write}
+
+    def both(x: Tensor) -> Tensor | None:
+        changed = read(x)
+        return write(x if changed is None else changed)
+
+    return {layer.hook_in: both}
+
+
+AS_EQUAL = 1e-6
+"""Tensors that differ by less, relative to their size, are one tensor under several names."""
+
+
+def same_values(one: Tensor | None, other: Tensor | None) -> bool:
+    """Return whether two activations are the same tensor, up to the rounding of another way to compute it."""
+    if one is None or other is None or one.shape != other.shape:
+        return False
+    one, other = one.double(), other.double()
+    return bool((one - other).norm() <= AS_EQUAL * other.norm())
+
+
+@torch.no_grad()
+def same_tensor(hooks: Hooks, one: str, other: str) -> bool:
+    """Return whether two names stand for one tensor: by the model's own name for both, or because a run on random
+    tokens carries the same values at both. Raises UsageError for an unknown name."""
+    names = {hooks.own_name(hooks.require(name)) for name in (one, other)}
+    if len(names) == 1:
+        return True
+    seen: dict[str, Tensor] = {}
+    hooks.visit(hooks.random_tokens(), {name: lambda a, name=name: seen.update({name: a.clone()}) for name in names})
+    return len(seen) == 2 and same_values(*seen.values())

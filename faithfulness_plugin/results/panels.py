@@ -1,0 +1,83 @@
+"""What figures share: colours and styles of arms, panels in a grid, axes without clutter, and saving a figure."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.container import Container
+from matplotlib.figure import Figure, FigureBase
+
+BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, told apart by the colour-blind
+STYLES = (  # their other colours, too, of different lightness, each with a dash and a marker of its own
+    ("#000000", "-", "o"),
+    (BLUE, "--", "s"),
+    ("#E69F00", "-.", "^"),
+    ("#009E73", ":", "D"),
+    ("#CC79A7", (0, (5, 1)), "v"),
+    ("#56B4E9", (0, (3, 1, 1, 1)), "P"),
+    (ORANGE, (0, (1, 1)), "X"),
+    ("#7F7F7F", (0, (6, 2, 1, 2, 1, 2)), "h"),
+)
+
+
+def grid(n: int, columns: int) -> tuple[int, int]:
+    """(rows, columns) for n panels, of at most so many columns."""
+    columns = min(columns, n)
+    return -(-n // columns), columns
+
+
+def subplots(figure: FigureBase, n: int, columns: int, **shared: Any) -> list[Axes]:
+    """Add n axes in a grid, row after row; the places that are left stay empty."""
+    axes = figure.subplots(*grid(n, columns), squeeze=False, **shared)
+    for ax in axes.flat[n:]:
+        ax.set_axis_off()
+    return list(axes.flat[:n])
+
+
+def dress(
+    ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "", *, lines: Literal["both", "x"] = "both"
+) -> None:
+    """Set the title and labels, and draw light grid lines and no frame."""
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(xlabel, fontsize=9)
+    ax.set_ylabel(ylabel, fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.grid(axis=lines, color="0.92", zorder=0)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def set_title(ax: Axes, name: str) -> None:
+    """Set an arm's title above a narrow panel: centred, and broken at its plus sign."""
+    ax.set_title(name.replace(" + ", "\n+ ", 1), fontsize=10, multialignment="center")
+
+
+def number_ticks(axis: Axis, ticks: Iterable[int]) -> None:
+    """Label these positions of a matrix, counted from 1."""
+    positions = sorted(set(ticks))
+    axis.set_ticks(positions, labels=[str(t + 1) for t in positions], fontsize=8)
+
+
+def legend_below(
+    figure: FigureBase, handles: Mapping[str, Artist | Container], columns: int = 3, **options: Any
+) -> None:
+    """Add one legend for all panels, below them."""
+    options |= {"ncols": max(1, min(columns, len(handles))), "fontsize": 9, "frameon": False}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", **options)
+
+
+def save_figure(figure: Figure, path: Path, source: str, dpi: int = 150) -> None:
+    """Write a PNG beside its final name and rename it. The same figure gives the same bytes.
+
+    Args:
+        source: the fingerprint of what it was made from, for the PNG's "Source" field.
+    """
+    unfinished = path.with_name(f".{path.name}")
+    try:
+        figure.savefig(unfinished, format="png", dpi=dpi, metadata={"Software": None, "Source": source})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,18 @@
+"""New transcoders with weights that a seed determines."""
+
+from typing import Any
+
+import torch
+from sae_lens.registry import get_sae_training_class
+
+from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
+
+
+def made_with_seed(cfg: Any, seed: int) -> TrainingTranscoder[Any]:
+    """Build a transcoder whose weights are those of every other one of its shape with this seed, so that arms that
+    differ in a coefficient begin alike. The global random state is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(seed, "weights"))
+        made: Any = get_sae_training_class(cfg.architecture())[0](cfg)
+        return made
