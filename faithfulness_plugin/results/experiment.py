@@ -36,7 +36,7 @@ class Running:
     options: Any = field(default_factory=NoOptions)
     """An instance of the experiment's `options_class`."""
     resumes: bool = False
-    """Whether a partial result was found. Where it is False, checkpoints in `out` are of another run."""
+    """Whether a partial result was found, even without a part. If not, checkpoints in `out` are of another run."""
     note: Callable[[str], None] = lambda _: None
     """Receives a line about what is being done."""
     failures: list[str] = field(default_factory=list)
@@ -110,7 +110,7 @@ def complete(
     """
     result = open_result(experiment, config, out, overwrite)
     if not result.complete:
-        resumes = experiment.progress(result)[0] > 0
+        resumes = not overwrite and (out / RESULT_FILENAME).exists()
         running = Running(out, resumes=resumes, **{"options": experiment.options_class(), **how})
         for grown, _ in run_parts(experiment, result, running):
             result = grown

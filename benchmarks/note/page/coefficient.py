@@ -29,10 +29,7 @@ def section(result: ScanResult) -> Section:
     panels = [
         Panel(
             f"{metric}, penalty {penalty:g}",
-            {
-                arm: curve_over(result, arm, COEFFICIENT, METRICS[metric], sparsity_coefficient=penalty)
-                for arm in arms
-            },
+            {arm: curve_over(result, arm, COEFFICIENT, METRICS[metric], sparsity_coefficient=penalty) for arm in arms},
             "Jacobian coefficient",
             metric,
             xscale="symlog",

@@ -37,7 +37,9 @@ def section(result: ScanResult) -> Section:
     ]
     drawn = {f"m / max (layer: {OWN_M:g})": "m / max", f"circuits recovered of {n_circuits}": "circuits recovered"}
     panels = [
-        Panel(title, {arm: curve_over(result, arm, PENALTY, METRICS[name]) for arm in arms}, "sparsity coefficient", title)
+        Panel(
+            title, {arm: curve_over(result, arm, PENALTY, METRICS[name]) for arm in arms}, "sparsity coefficient", title
+        )
         for title, name in drawn.items()
     ]
     seeds = result.spec.seeds

@@ -94,7 +94,9 @@ def _check(name: str, path: Path, result: Any) -> None:
     if isinstance(result, ScanResult):
         n_seeds = result.spec.seeds
         if changed := differences(_content(result.spec), _content(preset(name))):
-            raise ResultError(f"{path} is of a preset that was changed ({changed}): the page is about the presets alone")
+            raise ResultError(
+                f"{path} is of a preset that was changed ({changed}): the page is about the presets alone"
+            )
     else:
         n_seeds = len(result.config.seeds)
     if n_seeds < 2:

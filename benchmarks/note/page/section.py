@@ -1,8 +1,8 @@
 """What each section of the results page is made of, and its prose: a Markdown template with generated numbers.
 
-A section's file in `sections/` holds a title, a claim, what would refute it, a verdict, a finding, the figures with their
-alternative texts, and a caveat. It is filled with the facts that the section's module reads off the result file: numbers,
-and the conditions under which a sentence is true.
+A section's file in `sections/` holds a title, a claim, what would refute it, a verdict, a finding, the figures with
+their alternative texts, and a caveat. It is filled with the facts that the section's module reads off the result file:
+numbers, and the conditions under which a sentence is true.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,9 @@ from faithfulness_plugin.results.curves import Curve
 from faithfulness_plugin.results.schema import Interval
 
 TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "sections", encoding="utf-8"), undefined=StrictUndefined, trim_blocks=True
+    loader=FileSystemLoader(Path(__file__).parent / "sections", encoding="utf-8"),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
 )
 """Names that a template uses and a section does not state are errors."""
 

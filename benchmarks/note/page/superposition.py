@@ -33,6 +33,9 @@ def section(result: ScanResult) -> Section:
     def of(arm: str, penalty: float = PENALTY) -> list[Trained]:
         return result.of(arm, sparsity_coefficient=penalty)
 
+    def better(arm: str, penalty: float) -> bool:
+        return mean(of(arm, penalty), _top(1)) < mean(of(arm, penalty), FULL)
+
     spectra = {"the layer": Curve(rank, first.layer)}
     spectra |= {arm: band(rank, [over_seeds(of(arm), _singular_value(k - 1)) for k in rank]) for arm in arms}
     ranked = {arm: band(top, [over_seeds(of(arm), read) for read in (*errors.values(), FULL)]) for arm in arms}
@@ -66,7 +69,9 @@ def section(result: ScanResult) -> Section:
     return Section(
         "superposition",
         {
-            "failing": [arm for arm in arms if any(mean(of(arm, p), _top(1)) >= mean(of(arm, p), FULL) for p in penalties)],
+            "failing": [
+                arm for arm in arms if any(mean(of(arm, p), _top(1)) >= mean(of(arm, p), FULL) for p in penalties)
+            ],
             "top": first.top[1],
             "settings": result.spec.settings(result.spec.points[0]),
             "layer": first.layer,

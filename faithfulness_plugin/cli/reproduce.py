@@ -1,0 +1,68 @@
+"""The command `faithfulness reproduce`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+QUICK_STEPS = 1200
+
+
+def reproduce(
+    out: Annotated[Path | None, typer.Option(help="Folder for the result [default: out/reproduce]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds per arm [default: 10]")] = None,
+    seed: Annotated[int, typer.Option(help="The first seed")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help=f"One seed, {QUICK_STEPS} steps: a look only")] = False,
+    d_in: Annotated[int, typer.Option(help="Width of the layer y = |x|")] = 16,
+    d_sae: Annotated[int, typer.Option(help="Features of the transcoder")] = 64,
+    density: Annotated[float, typer.Option(help="Probability that a coordinate is not 0")] = 0.1,
+    repeat_frac: Annotated[float, typer.Option(help="Probability that a row is the point p")] = 0.05,
+    n_ones: Annotated[int, typer.Option(help="Ones in p")] = 3,
+    architecture: Annotated[
+        str, typer.Option(help="How it is kept sparse: standard, topk, batch_topk or jumprelu")
+    ] = "standard",
+    sparsity_coefficient: Annotated[float, typer.Option(help="standard: weight of the tanh penalty")] = 0.2,
+    k: Annotated[float, typer.Option(help="topk, batch_topk: features active per row")] = 2.0,
+    l0_coefficient: Annotated[float, typer.Option(help="jumprelu: weight of the L0 penalty")] = 0.1,
+    n_steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: 4000]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time; -1: one per core [default: -1, with --quick 1]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+) -> None:
+    """Run the absolute-value experiment: table, figures, result file.
+
+    Trains transcoders of y = |x| without and with a repeated point, with Jacobian matching and with its control.
+    Interrupted, it resumes when called again; complete, it shows what is there.
+    """
+    from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
+    from faithfulness_plugin.cli.options import made
+    from faithfulness_plugin.cli.running import run_experiment
+    from faithfulness_plugin.errors import UsageError
+
+    n_seeds = seeds if seeds is not None else (1 if quick else 10)
+    if n_seeds < 1:
+        raise UsageError(f"--seeds {n_seeds}: at least one seed is needed")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: seeds are not negative")
+    config = made(
+        AbsoluteValue.config_class,
+        d_in=d_in,
+        d_sae=d_sae,
+        density=density,
+        repeat_frac=repeat_frac,
+        n_ones=n_ones,
+        architecture=architecture,
+        sparsity_coefficient=sparsity_coefficient,
+        k=k,
+        l0_coefficient=l0_coefficient,
+        n_steps=n_steps if n_steps is not None else (QUICK_STEPS if quick else 4000),
+        seeds=tuple(range(seed, seed + n_seeds)),
+    )
+    run_experiment(
+        AbsoluteValue(),
+        config,
+        out or Path("out/quick" if quick else "out/reproduce"),
+        overwrite=overwrite,
+        n_jobs=jobs if jobs is not None else (1 if quick else -1),
+    )
