@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from faithfulness_plugin.transcoders.address import fetched, is_hub_path, layers_at
-from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, THRESHOLD, parts_of
-from faithfulness_plugin.transcoders.formats.rule import FormatError, require_finite
+from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, THRESHOLD, CircuitTracer
+from faithfulness_plugin.transcoders.formats.errors import FormatError
+from faithfulness_plugin.transcoders.formats.schema import require_finite
 from faithfulness_plugin.transcoders.load import load_transcoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 
@@ -131,7 +132,7 @@ def load_transcoder_set(
         folder = fetched(source) if is_hub_path(source) else Path(source)
         if not (folder / CONFIG).is_file():
             raise FormatError(f"{source} is no circuit-tracer set, which has {CONFIG}: pass the folder of one")
-        layers = list(parts_of(folder))
+        layers = list(CircuitTracer().parts_of(folder))
     return {layer: load_transcoder(source, layer=layer, device=device, dtype=dtype) for layer in layers}
 
 

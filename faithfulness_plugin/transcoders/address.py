@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from faithfulness_plugin.nearest import nearest
-from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 SETTINGS = (".json", ".yaml", ".yml")
 WEIGHTS = (".safetensors", ".npz", ".pt", ".pth")
@@ -231,15 +230,14 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
 
 def _one_transcoder(of: HubPath, weights: list[str]) -> list[str]:
     """Return the one of several files of weights in a folder that a format knows by its name."""
-    from faithfulness_plugin.transcoders.formats.registry import FORMATS
+    from faithfulness_plugin.transcoders.formats.registry import makes_folder
 
     if any(CROSS_LAYER.fullmatch(n) for n in weights):
         raise FormatError(
             f"{of} is a cross-layer transcoder ({_listed(sorted(weights), most=2)}): each of its layers writes to all "
             "later ones, and there is no one layer whose Jacobian it has"
         )
-    patterns = [pattern for format_ in FORMATS for pattern in format_.folders]
-    if known := [n for n in weights if any(fnmatch(n, pattern) for pattern in patterns)][:1]:
+    if known := [n for n in weights if makes_folder(n)][:1]:
         return known
     raise FormatError(f"{of} holds {len(weights)} files of weights: {_listed(sorted(weights))}: pass one of them")
 

@@ -13,7 +13,7 @@ from sae_lens.saes.transcoder import (
 from torch import Tensor
 
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder
-from faithfulness_plugin.transcoders.formats.rule import require_finite
+from faithfulness_plugin.transcoders.formats.schema import require_finite
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 

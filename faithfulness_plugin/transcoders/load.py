@@ -9,9 +9,8 @@ from sae_lens.saes.transcoder import Transcoder
 
 from faithfulness_plugin.transcoders.address import fetched, is_hub_path
 from faithfulness_plugin.transcoders.formats import registry
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.format import Request
-from faithfulness_plugin.transcoders.formats.parts import require_autoencoder_asked, require_transcoder_asked
-from faithfulness_plugin.transcoders.formats.rule import FormatError
 from faithfulness_plugin.transcoders.releases import is_release, near_releases, read_release
 
 
@@ -96,12 +95,12 @@ def _as_asked(transcoder: Transcoder, path: Path, request: Request) -> Transcode
         (None, None),
     )
     if metadata.autoencoder or (reads is not None and reads == writes):
-        require_autoencoder_asked(path, reads or metadata.hookpoint, request)
+        request.require_autoencoder(path, reads or metadata.hookpoint)
     elif request.autoencoder and reads is not None:
-        require_transcoder_asked(path, f"it reads {reads} and writes {writes}", request)
+        request.require_transcoder(path, f"it reads {reads} and writes {writes}")
     if request.autoencoder:
         if transcoder.cfg.d_in != transcoder.cfg.d_out:
-            require_transcoder_asked(path, f"it reads {transcoder.cfg.d_in} and writes {transcoder.cfg.d_out}", request)
+            request.require_transcoder(path, f"it reads {transcoder.cfg.d_in} and writes {transcoder.cfg.d_out}")
         metadata.autoencoder = True
         for side in ("hook_name", "hf_hook_name"):
             if metadata[side] is not None:

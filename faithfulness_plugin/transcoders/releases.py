@@ -16,9 +16,8 @@ from sae_lens.saes.transcoder import Transcoder
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.transcoders.address import HubPath, fetched, fetching, is_reachable
 from faithfulness_plugin.transcoders.formats import registry
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.format import Request
-from faithfulness_plugin.transcoders.formats.parts import require_autoencoder_asked
-from faithfulness_plugin.transcoders.formats.rule import FormatError
 from faithfulness_plugin.transcoders.formats.sae_lens import read_parts
 
 TRANSCODERS = ("gemma_2_transcoder", "gemma_3", "mwhanna_transcoder")
@@ -88,14 +87,14 @@ def read_release(source: str | Path, request: Request) -> Transcoder:
 
     Raises:
         FormatError: no such release or id (near names are suggested); a cross-layer transcoder; an autoencoder that
-            was not asked for; the hub cannot be reached; what `formats.rule` refuses.
+            was not asked for; the hub cannot be reached; what `formats.schema` refuses.
     """
     release = release_of(source)
     _require_one_layer(release)
     if release.converter not in (*TRANSCODERS, "sae_lens") or (
         release.converter == "gemma_3" and "transcoder" not in release.files.path
     ):
-        require_autoencoder_asked(str(release), _tensor_of(release), request)
+        request.require_autoencoder(str(release), _tensor_of(release))
     if release.converter in READ_HERE:
         transcoder = registry.read(fetched(str(release.files)), request)
     else:
@@ -103,7 +102,7 @@ def read_release(source: str | Path, request: Request) -> Transcoder:
         with warnings.catch_warnings():
             # how a HookedTransformer is to be loaded; what is measured here is the model as it is
             warnings.filterwarnings("ignore", "(?s).*non-empty model_from_pretrained_kwargs")
-            transcoder = read_parts(config, f"the settings of {release}", lambda: tensors, str(release), request)
+            transcoder = read_parts(config, f"the settings of {release}", tensors, str(release), request)
     metadata = transcoder.cfg.metadata
     metadata.source = f"SAELens's list ({metadata.source})"
     metadata.neuronpedia_id = release.listed.neuronpedia_id.get(release.id)

@@ -21,7 +21,7 @@ from faithfulness_plugin import (
     transcoder_jvp,
     transcoder_vjp,
 )
-from faithfulness_plugin.transcoders.formats.parts import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 pytest.importorskip("dictionary_learning")
 

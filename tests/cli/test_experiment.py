@@ -2,14 +2,15 @@ import pytest
 from counting import CountResult
 from typer.testing import CliRunner
 
-from faithfulness_plugin.benchmarks import experiments
 from faithfulness_plugin.cli.app import app
+from faithfulness_plugin.cli.experiment import TABLE
+from faithfulness_plugin.cli.lazy import Entry
 from faithfulness_plugin.results.schema import read_result
 
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch):
-    monkeypatch.setitem(experiments.EXPERIMENTS, "counting", ("counting:Counting", "counts"))
+    monkeypatch.setitem(TABLE, "counting", Entry("counting:Counting", "counts"))
 
 
 def call(*arguments, out=None):

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from faithfulness_plugin import load_transcoder
 from faithfulness_plugin.adapters.circuit_tracer import load_transcoder_set
 from faithfulness_plugin.transcoders.address import HubPath, fetched, fetched_files, needed
-from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.source import files_of, is_address, named, short_name
 
 pytestmark = pytest.mark.usefixtures("as_installed")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from faithfulness_plugin import TopKTranscoder, load_transcoder
 from faithfulness_plugin.adapters.circuit_tracer import export_transcoder_set
-from faithfulness_plugin.transcoders.formats.parts import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 D, N, K = 6, 20, 3

@@ -14,7 +14,7 @@ from sae_lens import SAE
 from safetensors.torch import save_file
 
 from faithfulness_plugin import load_transcoder
-from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.releases import is_release
 from faithfulness_plugin.transcoders.source import files_of
 

@@ -44,8 +44,7 @@ class Section:
     def text(self, block: str) -> str:
         """Return the text of one of the template's blocks; lines that are wrapped there are joined."""
         template = TEMPLATES.get_template(f"{self.name}.md")
-        text = "".join(template.blocks[block](template.new_context(dict(self.facts))))
-        return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
+        return " ".join("".join(template.blocks[block](template.new_context(dict(self.facts)))).split())
 
 
 ARMS = (

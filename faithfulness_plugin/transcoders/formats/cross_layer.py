@@ -3,34 +3,35 @@
 from pathlib import Path
 
 from sae_lens.saes.transcoder import Transcoder
+from typing_extensions import override
 
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_settings
 from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
-from faithfulness_plugin.transcoders.formats.rule import FormatError
-
-TITLE = "a cross-layer transcoder"
-KIND = "cross_layer_transcoder"
-CONFIG = "config.yaml"
-WEIGHTS = ("W_enc_*.safetensors", "W_dec_*.safetensors")
 
 
-def likeness(path: Path) -> Likeness:
-    """By its files, one an encoder and one a decoder for each layer, and by `model_kind` in config.yaml."""
-    folder = path if path.is_dir() else path.parent
-    if path != folder and path.name != CONFIG and not any(path.match(pattern) for pattern in WEIGHTS):
-        return Likeness.NONE
-    said = peek_settings(folder / CONFIG).get("model_kind") == KIND
-    return Likeness.CERTAIN if said or any(any(folder.glob(pattern)) for pattern in WEIGHTS) else Likeness.NONE
+class CrossLayer(Format):
+    """Files of which one has an encoder and one a decoder for each layer, or `model_kind` in config.yaml."""
 
+    title = "a cross-layer transcoder"
+    configs = ("config.yaml",)
+    weights = ("W_enc_*.safetensors", "W_dec_*.safetensors")
+    writes = "W_enc_N.safetensors and W_dec_N.safetensors"
 
-def read(path: Path, request: Request) -> Transcoder:
-    """Raises FormatError: a function of many layers has no Jacobian of one."""
-    raise FormatError(
-        f"{path} is {TITLE}: each of its features writes to all later layers, so that it replaces no single layer and "
-        "has no Jacobian of one; pass a transcoder of single layers (circuit-tracer's model_kind transcoder_set)"
-    )
+    @override
+    def likeness(self, path: Path) -> Likeness:
+        folder = path if path.is_dir() else path.parent
+        if path != folder and not any(path.match(pattern) for pattern in (*self.configs, *self.weights)):
+            return Likeness.NONE
+        named = peek_settings(folder / "config.yaml").get("model_kind") == "cross_layer_transcoder"
+        named = named or any(any(folder.glob(pattern)) for pattern in self.weights)
+        return Likeness.CERTAIN if named else Likeness.NONE
 
-
-FORMAT = Format(
-    title=TITLE, writes="W_enc_N.safetensors and W_dec_N.safetensors", likeness=likeness, read=read, folders=WEIGHTS
-)
+    @override
+    def read(self, path: Path, request: Request) -> Transcoder:
+        """Raise FormatError: a function of many layers has no Jacobian of one."""
+        raise FormatError(
+            f"{path} is {self.title}: each of its features writes to all later layers, so that it replaces no single "
+            "layer and has no Jacobian of one; pass a transcoder of single layers (circuit-tracer's model_kind "
+            "transcoder_set)"
+        )

@@ -1,11 +1,13 @@
-"""The error that every format raises, and what its messages speak of."""
+"""The error that every format raises, and what its messages name."""
 
 from pathlib import Path
 
+from faithfulness_plugin.errors import UsageError
 
-class FormatError(ValueError):
+
+class FormatError(UsageError):
     """What looked like a library's transcoder cannot be read as one."""
 
 
 Where = Path | str
-"""The file, folder or address that a message speaks of."""
+"""The file, folder or address that a message names."""

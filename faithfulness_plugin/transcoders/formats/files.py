@@ -1,7 +1,8 @@
-"""Opening the files of a format, and looking into them without reading weights."""
+"""Open the files of a format, and look into them without reading weights or unpickling anything."""
 
 import json
 import pickle
+import pickletools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 
-def settings_in(looks_like: str, path: Path) -> Any:
-    """The settings of a JSON or YAML file. Raises FormatError where it is missing, damaged, or holds no names."""
+def settings_in(looks_like: str, path: Path) -> Mapping[str, Any]:
+    """Return the settings of a JSON or YAML file. Raises FormatError where it is missing or damaged."""
     try:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -28,16 +29,15 @@ def settings_in(looks_like: str, path: Path) -> Any:
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except (ValueError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
-        raise FormatError(f"{path} is damaged ({said}): fetch it again") from error
+        raise FormatError(f"{path} is damaged ({' '.join(str(error).split())}): fetch it again") from error
     if not isinstance(found, Mapping):
         raise FormatError(f"{path} looks like {looks_like}'s, and holds no settings by name: check the path")
     return found
 
 
 def tensors_in(path: Path) -> Any:
-    """What a .safetensors, .pt or .npz file holds, on the CPU; only tensors and plain values are ever unpickled.
-    Raises FormatError where the file is missing or damaged."""
+    """Return what a .safetensors, .pt or .npz file holds, on the CPU, unpickling tensors and plain values only. Raises
+    FormatError where the file is missing or damaged."""
     if path.exists() and not path.is_file():
         raise FormatError(f"{path} is no file: fetch it again")
     try:
@@ -58,21 +58,34 @@ def tensors_in(path: Path) -> Any:
         raise FormatError(f"{path} is damaged ({said}): fetch it again") from error
 
 
-def peek_settings(path: Path) -> Mapping[str, Any]:
-    """The settings of a file, and none where it cannot be read: for looking, never for reading."""
+def peek_settings(path: Path | None) -> Mapping[str, Any]:
+    """Return the settings of a file, or none where it cannot be read: for looking, never for reading."""
     try:
-        return settings_in("", path)
+        return settings_in("", path) if path else {}
     except FormatError:
         return {}
 
 
 def peek_names(path: Path) -> frozenset[str]:
-    """The names of the tensors in a .safetensors or .npz file, and none where it cannot be read."""
+    """Return the names of the tensors in a .safetensors or .npz file, the strings pickled in a .pt file, which include
+    them, or none where it cannot be read."""
     try:
-        if path.suffix == ".npz":
-            with ZipFile(path) as arrays:
-                return frozenset(name.removesuffix(".npy") for name in arrays.namelist())
-        with safe_open(path, framework="pt") as file:
-            return frozenset(file.keys())
-    except (OSError, SafetensorError, BadZipFile):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return frozenset(file.keys())
+        with ZipFile(path) as archive:
+            if path.suffix == ".npz":
+                return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+            pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+        return frozenset(arg for _, arg, _ in pickletools.genops(pickled) if isinstance(arg, str))
+    except (OSError, SafetensorError, BadZipFile, StopIteration, ValueError, LookupError):
         return frozenset()
+
+
+def unsafe_globals_in(path: Path) -> list[str]:
+    """Return the classes and functions, as "module.name", that a .pt file needs and torch does not hold for safe, or
+    none where it cannot be read."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # whatever a damaged file makes of it: reading it will say so
+        return []

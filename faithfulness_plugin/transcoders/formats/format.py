@@ -1,12 +1,22 @@
-"""What a format of transcoder files is: how it is recognised, and how it is read."""
+"""What a format of transcoder files is: how it is recognised, and the function that its tensors stand for."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from sae_lens.saes.transcoder import Transcoder
+from torch import Tensor
+
+from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
+from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
+from faithfulness_plugin.transcoders.formats.parts import centred, transcoder_of
+from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors, require_keys
+from faithfulness_plugin.transcoders.formats.shapes import Sizes
+
+Weights = Mapping[str, Tensor]
 
 
 class Likeness(IntEnum):
@@ -34,21 +44,203 @@ class Request:
     autoencoder: bool = False
     """Read an autoencoder as the map from its tensor to the same tensor; without it an autoencoder is refused."""
 
+    def require_transcoder(self, where: Where, why: str) -> None:
+        """Raise FormatError where an autoencoder was asked for, and the file says that this is none."""
+        if self.autoencoder:
+            raise FormatError(
+                f"{where} is a transcoder ({why}), and autoencoder=True was asked for (on the command line "
+                "--autoencoder): leave that out"
+            )
+
+    def require_autoencoder(self, where: Where, reads: str | None) -> None:
+        """Raise FormatError where nobody asked for an autoencoder, which this is.
+
+        Args:
+            reads: the tensor that it reads and writes, where that is known.
+        """
+        if not self.autoencoder:
+            tensor = f" of {reads}" if reads else ""
+            raise FormatError(
+                f"{where} is an autoencoder{tensor}: what it reads is what it writes, and it is no transcoder of a "
+                "layer; pass autoencoder=True (on the command line --autoencoder) to measure it as the map from that "
+                "tensor to itself"
+            )
+
 
 @dataclass(frozen=True)
-class Format:
-    """One library's way to keep transcoders in files."""
+class Files:
+    """Where the settings and the weights of one transcoder stand, or would stand."""
 
-    title: str
+    folder: Path
+    config: Path | None
+    """None for a format without a file of settings."""
+    weights: Path
+    layer: int | None = None
+    """The layer of a set that they are of."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """The function that the tensors of a file stand for: W_dec a(W_enc^T x + b_enc) + b_dec (+ W_skip x), where a is
+    ReLU, JumpReLU with thresholds, or TopK with a k."""
+
+    tensors: Tensors
+    title: str | None = None
+    """What messages call it, where it is not the format's title."""
+    centre: str | None = None
+    """The tensor that the encoder subtracts from its input first."""
+    rectified: bool = False
+    """A ReLU stands beside the thresholds, so that one below 0 is one of 0."""
+    fold: Callable[[Weights, dict[str, Tensor]], Mapping[str, Any]] | None = None
+    """(the tensors of the file, the parts found among them) -> the parts, k and post_enc that are other ones."""
+    in_float64: bool = False
+    """Whether `fold` computes in float64."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What else `transcoder_of` takes: k, rank_by_norm, keep_negative."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What SAELens's metadata are to say: hook_name, model_name, ..."""
+    autoencoder: str | None = None
+    """The tensor that an autoencoder reads and writes; None for a transcoder."""
+    transcoder: str | None = None
+    """How the file says that this is a transcoder, where it does."""
+
+    def transcoder_of(
+        self, found: Any, *, title: str, source: str, sizes: Sizes, where: Where, file: Where, request: Request
+    ) -> Transcoder:
+        """Check the tensors of a file, and build the transcoder that they are.
+
+        Args:
+            where: what messages call the settings.
+            file: what messages call the tensors.
+
+        Raises:
+            FormatError: tensors that are missing, unknown or do not fit; an autoencoder that was not asked for.
+        """
+        if self.autoencoder is not None:
+            request.require_autoencoder(where, self.autoencoder)
+        elif self.transcoder is not None:
+            request.require_transcoder(where, self.transcoder)
+        weights = self.tensors.check(
+            self.title or title,
+            file,
+            found,
+            sizes=sizes,
+            device=request.device,
+            dtype=torch.float64 if self.in_float64 else request.dtype,
+        )
+        parts: dict[str, Any] = self.tensors.parts(weights)
+        if self.fold is not None:
+            parts |= self.fold(weights, parts)
+        if self.centre is not None:
+            parts["b_enc"] = centred(parts["b_enc"], parts["W_enc"], weights[self.centre])
+        if self.rectified:
+            parts["threshold"] = parts["threshold"].clamp_min(0).to(parts["b_enc"]).expand(len(parts["b_enc"]))
+        if self.in_float64:
+            dtype = request.dtype or found[next(iter(self.tensors.needs))].dtype
+            parts = {name: part.to(dtype) if isinstance(part, Tensor) else part for name, part in parts.items()}
+        autoencoder = {} if self.autoencoder is None else {"autoencoder": True}
+        metadata = {"source": source, **self.metadata, **autoencoder}
+        return transcoder_of(**parts, **self.arguments, metadata=metadata, where=file)
+
+
+class Format:
+    """One library's way to keep transcoders in files. A subclass says in its attributes which files, settings and
+    tensors there are, and in `function` what they stand for."""
+
+    title: ClassVar[str]
     """The format's name in messages, with its article: "a sparsify folder"."""
-    writes: str
+    source: ClassVar[str]
+    """What the metadata of a transcoder say of where it came from."""
+    writes: ClassVar[str]
     """The files that its library writes: "cfg.json and sae.safetensors"."""
-    likeness: Callable[[Path], Likeness]
-    """How much a folder, or a file, resembles it. It returns NONE for whatever cannot be opened, and never raises."""
-    read: Callable[[Path, Request], Transcoder]
-    """Reads the folder or file. Raises FormatError where it cannot."""
-    folders: tuple[str, ...] = ()
-    """Patterns of the files that make their folder one transcoder, or one set: what can be passed instead of a folder
-    that has such folders in it."""
-    checkpoints: tuple[str, ...] = ()
+    configs: ClassVar[tuple[str, ...]] = ()
+    """The files of settings; the first that exists is read."""
+    weights: ClassVar[tuple[str, ...]] = ()
+    """The files of weights; the first that exists is read."""
+    folders: ClassVar[tuple[str, ...]] = ()
+    """Patterns of files that make their folder one transcoder, or one set, as those of weights do: what can be passed
+    instead of a folder that has such folders in it."""
+    checkpoints: ClassVar[tuple[str, ...]] = ()
     """Patterns of files each of which is a transcoder of its own: what can be passed instead of their folder."""
+    other_names: ClassVar[tuple[str, ...]] = ()
+    """Patterns of files that are read where their settings or tensors are those of this format alone."""
+    settings: ClassVar[Settings] = Settings()
+    own_settings: ClassVar[Set[str]] = frozenset()
+    """Settings that are together in no other format."""
+    own_tensors: ClassVar[Set[str]] = frozenset()
+    """Tensors that are together in no other format."""
+    by_name: ClassVar[bool] = True
+    """Whether a file of one of these names is read whatever it holds, unless another format knows what it holds."""
+
+    def function(self, config: Mapping[str, Any], found: Mapping[str, Any], files: Files) -> Function:
+        """Return what the tensors stand for. Raises FormatError where the settings contradict each other.
+
+        Args:
+            config: the settings, checked.
+            found: the tensors, not checked yet.
+        """
+        raise NotImplementedError
+
+    def is_own(self, settings: Set[str], tensors: Set[str]) -> bool:
+        """Whether names of settings or tensors are those of this format alone."""
+        return any(own and own <= there for own, there in ((self.own_settings, settings), (self.own_tensors, tensors)))
+
+    def files(self, path: Path, layer: int | None = None) -> Files | None:
+        """Return the files of a transcoder, from its folder or one of them; None for any other file."""
+        by_itself = not path.is_dir() and path.name not in self.configs
+        alone = (*(Path(name).name for name in self.weights), *self.checkpoints, *self.other_names)
+        if by_itself and not any(path.match(pattern) for pattern in alone):
+            return None
+        folder = path if path.is_dir() else path.parent
+        if by_itself and folder.name == "checkpoints":
+            folder = folder.parent
+        there = [folder / name for name in self.weights if (folder / name).exists()]
+        configs = [folder / name for name in self.configs]
+        return Files(
+            folder,
+            next((config for config in configs if config.exists()), configs[0] if configs else None),
+            path if by_itself else (there or [folder / self.weights[0]])[0],
+        )
+
+    def likeness(self, path: Path) -> Likeness:
+        """Return how much a folder, or a file, resembles it: NONE for whatever cannot be opened."""
+        files = self.files(path)
+        if files is None:
+            return Likeness.NONE
+        own = self.is_own(peek_settings(files.config).keys(), peek_names(files.weights))
+        if files.weights.exists():
+            named = self.by_name and any(files.weights.match(name) for name in (*self.weights, *self.checkpoints))
+            return Likeness.CERTAIN if own else Likeness.WEIGHTS if named else Likeness.NONE
+        # every model on the hub has a config.json
+        alone = self.by_name and files.config is not None and files.config.exists()
+        alone = alone and files.config.name != "config.json"
+        return Likeness.SETTINGS if own or alone else Likeness.NONE
+
+    def read(self, path: Path, request: Request) -> Transcoder:
+        """Read the folder or file. Raises FormatError where it cannot."""
+        files = self.files(path, request.layer)
+        assert files is not None, "only what resembles the format is read"
+        return self.read_files(files, request)
+
+    def read_files(self, files: Files, request: Request) -> Transcoder:
+        """Read one transcoder. Raises FormatError where its files cannot be read or say what is not understood."""
+        config, found = self.opened(files)
+        require_keys(self.title, files.weights, found)
+        function = self.function(config, found, files)
+        where = files.config or files.weights
+        return function.transcoder_of(
+            found,
+            title=self.title,
+            source=self.source,
+            sizes=self.settings.stated_sizes(config, where.name),
+            where=where,
+            file=files.weights,
+            request=request,
+        )
+
+    def opened(self, files: Files) -> tuple[Mapping[str, Any], Any]:
+        """Return the settings, checked, and what the file of weights holds. Raises FormatError."""
+        if files.config is None:
+            return {}, tensors_in(files.weights)
+        config = self.settings.check(self.title, files.config, settings_in(self.title, files.config))
+        return config, tensors_in(files.weights)

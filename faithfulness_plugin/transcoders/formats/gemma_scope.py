@@ -4,19 +4,17 @@ Transcoders and autoencoders have the same tensors there, and only the repositor
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_lens.saes.transcoder import Transcoder
+from typing_extensions import override
 
-from faithfulness_plugin.transcoders.formats.files import peek_names, tensors_in
-from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
-from faithfulness_plugin.transcoders.formats.parts import require_autoencoder_asked, transcoder_of
-from faithfulness_plugin.transcoders.formats.rule import FormatError, Tensors
+from faithfulness_plugin.transcoders.formats.errors import FormatError
+from faithfulness_plugin.transcoders.formats.format import Files, Format, Function
+from faithfulness_plugin.transcoders.formats.schema import Tensors
 
-TITLE = "Gemma Scope's params.npz"
-WEIGHTS = "params.npz"
-TENSORS = Tensors(needs={"W_enc": "d d_sae", "W_dec": "d_sae d", "b_enc": "d_sae", "b_dec": "d", "threshold": "d_sae"})
+TENSORS = Tensors({"W_enc": "d d_sae", "W_dec": "d_sae d", "b_enc": "d_sae", "b_dec": "d", "threshold": "d_sae"})
 PUBLISHED = re.compile(r"gemma-scope-(\d+b)-(pt|it)-(transcoders|res|mlp|att)\b")
 """The repositories, which name a model and what was trained on."""
 HOOKS = {
@@ -28,47 +26,41 @@ HOOKS = {
 }
 
 
-def likeness(path: Path) -> Likeness:
-    """By the names of its tensors."""
-    file = path / WEIGHTS if path.is_dir() else path
-    if file.suffix != ".npz" or not file.exists():
-        return Likeness.NONE
-    return Likeness.CERTAIN if peek_names(file) >= {*TENSORS.needs} else Likeness.WEIGHTS
-
-
-def read(path: Path, request: Request) -> Transcoder:
+class GemmaScope(Format):
     """t(x) = W_dec JumpReLU(W_enc x + b_enc) + b_dec.
 
     The hooks are those of the published set where the path names its repository; elsewhere the files do not say what
     they read, and none are claimed.
     """
-    file = path / WEIGHTS if path.is_dir() else path
-    metadata = metadata_of(file)
-    if metadata.get("autoencoder"):
-        require_autoencoder_asked(file, metadata["hook_name"], request)
-    weights = TENSORS.check(TITLE, file, tensors_in(file), device=request.device, dtype=request.dtype)
-    return transcoder_of(**weights, metadata=metadata, where=file)  # pyright: ignore[reportArgumentType]
+
+    title = "Gemma Scope's params.npz"
+    source = "gemma-scope"
+    writes = "params.npz"
+    weights = ("params.npz",)
+    other_names = ("*.npz",)
+    own_tensors = frozenset(TENSORS.needs)
+
+    @override
+    def function(self, config: Mapping[str, Any], found: Mapping[str, Any], files: Files) -> Function:
+        metadata = metadata_of(files.weights)
+        read, written = metadata.get("hook_name"), metadata.get("hook_name_out")
+        return Function(TENSORS, metadata=metadata, autoencoder=read if read == written else None)
 
 
 def metadata_of(file: Path) -> dict[str, Any]:
-    """What the path says: the layer, the average L0, and, in a published repository, model and hooks."""
+    """Return what the path says: the layer, the average L0, and, in a published repository, model and hooks."""
     path = file.absolute().as_posix()
-    found: dict[str, Any] = {"source": "gemma-scope"}
     layer, l0 = re.search(r"/layer_(\d+)/", path), re.search(r"/average_l0_(\d+)/", path)
-    if l0:
-        found["l0"] = float(l0[1])
-    if layer is None or (published := PUBLISHED.search(path)) is None:
-        if "/embedding/" in path and PUBLISHED.search(path):
-            raise FormatError(
-                f"{file} is an autoencoder of scaled embeddings, which is no layer here: SAELens's list has it with "
-                "its scale"
-            )
+    found: dict[str, Any] = {"l0": float(l0[1])} if l0 else {}
+    published = PUBLISHED.search(path)
+    if published and "/embedding/" in path:
+        raise FormatError(
+            f"{file} is an autoencoder of scaled embeddings, which is no layer here: SAELens's list has it with its "
+            "scale"
+        )
+    if layer is None or published is None:
         return found | ({"layer": int(layer[1])} if layer else {})
     size, tuned, what = published.groups()
     read, written = (f"blocks.{layer[1]}.{hook}" for hook in HOOKS[what])
-    found |= {"model_name": f"google/gemma-2-{size}" + "-it" * (tuned == "it")}
-    found |= {"hook_name": read, "hook_name_out": written}
-    return found | ({"autoencoder": True} if read == written else {})
-
-
-FORMAT = Format(title=TITLE, writes=WEIGHTS, likeness=likeness, read=read, folders=(WEIGHTS,))
+    model = f"google/gemma-2-{size}" + "-it" * (tuned == "it")
+    return {**found, "model_name": model, "hook_name": read, "hook_name_out": written}

@@ -1,67 +1,30 @@
 """llamascopium, once lm_saes (Llama Scope): config.json or hyperparams.json, and weights in one of two layouts."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
+from typing_extensions import override
 
-from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
-from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
-from faithfulness_plugin.transcoders.formats.parts import centred, require_autoencoder_asked, transcoder_of
-from faithfulness_plugin.transcoders.formats.pickled import strings_in
-from faithfulness_plugin.transcoders.formats.rule import FormatError, Settings, Tensors
+from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
+from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Weights
+from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors
 
-TITLE = "a llamascopium folder"
-CONFIGS = ("config.json", "hyperparams.json")
-WEIGHTS = tuple(
-    f"{name}.{kind}"
-    for name in ("sae_weights", "checkpoints/pruned", "checkpoints/final")
-    for kind in ("safetensors", "pt")
-)
-"""In the order in which the library takes them."""
 NORM = "dataset_average_activation_norm"
 THRESHOLD = "activation_function.log_jumprelu_threshold"
-SETTINGS = Settings(
-    needs=("d_model", "hook_point_in", "hook_point_out", "act_fn", "norm_activation"),
-    reads=(
-        *("sae_type", "d_sae", "expansion_factor", "use_decoder_bias", "apply_decoder_bias_to_pre_encoder"),
-        *("sparsity_include_decoder_norm", "top_k", "jump_relu_threshold", NORM),
-    ),
-    only={"use_glu_encoder": (False,)},
-    # of training: starting values, losses, schedules, machines
-    harmless=(
-        *("device", "seed", "dtype", "bias_init_method", "decoder_exactly_fixed_norm", "init_decoder_norm"),
-        *("init_encoder_norm", "init_encoder_with_decoder_transpose", "lp", "l1_coefficient", "initial_k"),
-        *("l1_coefficient_warmup_steps", "k_warmup_steps", "use_batch_norm_mse", "use_ghost_grads", "tp_size"),
-        *("ddp_size", "jumprelu_threshold_window", "use_triton_kernel", "sae_pretrained_name_or_path"),
-        *("sparsity_threshold_for_triton_spmm_kernel", "strict_loading"),
-    ),
-)
-LAYOUTS = {
-    "encoder.weight": (
-        {"encoder.weight": "d_sae d_in", "encoder.bias": "d_sae", "decoder.weight": "d_out d_sae"},
-        {"decoder.bias": "d_out"},
-    ),
-    "W_E": ({"W_E": "d_in d_sae", "b_E": "d_sae", "W_D": "d_sae d_out"}, {"b_D": "d_out"}),
+OLD = {
+    "names": {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight", "b_dec": "decoder.bias"},
+    "shapes": {"W_enc": "d_sae d_in", "b_enc": "d_sae", "W_dec": "d_out d_sae", "b_dec": "d_out"},
 }
-"""By a tensor that tells it: of 2024, and since. The tensors that are needed, and those that may be there."""
+"""The layout of 2024."""
+NEW = {
+    "names": {"W_enc": "W_E", "b_enc": "b_E", "W_dec": "W_D", "b_dec": "b_D"},
+    "shapes": {"W_enc": "d_in d_sae", "b_enc": "d_sae", "W_dec": "d_sae d_out", "b_dec": "d_out"},
+}
 
 
-def likeness(path: Path) -> Likeness:
-    """By settings that no other library has, or by the names of its tensors."""
-    folder, file = _files(path)
-    if path.is_file() and path != file and path.name not in CONFIGS:
-        return Likeness.NONE
-    if not any({"d_model", "hook_point_in"} <= peek_settings(folder / name).keys() for name in CONFIGS):
-        names = (peek_names(file) if file.suffix == ".safetensors" else strings_in(file)) if file else frozenset()
-        return Likeness.CERTAIN if {"W_E", "W_D"} <= names else Likeness.NONE
-    return Likeness.CERTAIN if file else Likeness.SETTINGS
-
-
-def read(path: Path, request: Request) -> Transcoder:
+class Llamascopium(Format):
     """t(x) = (W_D act(W_E s_in x + b_E) + b_D) / s_out with s = sqrt(d_model) / (average norm) where activations were
     normalised dataset-wise, and s = 1 where not: the scales go into the weights.
 
@@ -71,54 +34,79 @@ def read(path: Path, request: Request) -> Transcoder:
 
     Source: OpenMOSS/Language-Model-SAEs; Z. He et al., "Llama Scope", 2024.
     """
-    folder, file = _files(path)
-    where = next((folder / name for name in CONFIGS if (folder / name).exists()), folder / CONFIGS[0])
-    config = SETTINGS.check(TITLE, where, settings_in(TITLE, where))
-    if file is None:
-        raise FormatError(f"{folder} looks like {TITLE}, and lacks {' or '.join(WEIGHTS[::2])}: copy that there, too")
-    if (kind := config.get("sae_type", "sae")) != "sae":
-        raise FormatError(
-            f"{where} says sae_type: {kind!r}, which is no map of one layer's input to its output; sae is"
+
+    title = "a llamascopium folder"
+    source = "llamascopium"
+    configs = ("config.json", "hyperparams.json")
+    weights = tuple(
+        f"{name}.{kind}"
+        for name in ("sae_weights", "checkpoints/pruned", "checkpoints/final")
+        for kind in ("safetensors", "pt")
+    )  # in the order in which the library takes them
+    other_names = ("*.safetensors", "*.pt")
+    folders = ("hyperparams.json",)
+    writes = "config.json or hyperparams.json and sae_weights.safetensors or checkpoints/final.safetensors"
+    by_name = False
+    own_settings = frozenset({"d_model", "hook_point_in"})
+    own_tensors = frozenset({"W_E", "W_D"})
+    settings = Settings(
+        needs="d_model hook_point_in hook_point_out act_fn norm_activation",
+        reads=f"sae_type expansion_factor use_decoder_bias apply_decoder_bias_to_pre_encoder top_k {NORM}"
+        " sparsity_include_decoder_norm jump_relu_threshold",
+        only={"use_glu_encoder": (False,)},
+        sizes={"d_in": "d_model", "d_out": "d_model", "d_sae": "d_sae"},
+        # of training: starting values, losses, schedules, machines
+        harmless="""
+            device seed dtype bias_init_method decoder_exactly_fixed_norm init_decoder_norm init_encoder_norm
+            init_encoder_with_decoder_transpose lp l1_coefficient initial_k l1_coefficient_warmup_steps k_warmup_steps
+            use_batch_norm_mse use_ghost_grads tp_size ddp_size jumprelu_threshold_window use_triton_kernel
+            sae_pretrained_name_or_path sparsity_threshold_for_triton_spmm_kernel strict_loading
+        """,
+    )
+
+    @override
+    def opened(self, files: Files) -> tuple[Mapping[str, Any], Any]:
+        config, found = super().opened(files)
+        nested = files.weights.suffix == ".pt" and isinstance(found, Mapping) and "sae" in found
+        return config, found["sae"] if nested else found
+
+    @override
+    def function(self, config: Mapping[str, Any], found: Mapping[str, Any], files: Files) -> Function:
+        where = files.config or files.folder
+        if (kind := config.get("sae_type", "sae")) != "sae":
+            raise FormatError(
+                f"{where} says sae_type: {kind!r}, which is no map of one layer's input to its output; sae is"
+            )
+        activation = _activation(config, where)
+        hook, written = config["hook_point_in"], config["hook_point_out"]
+
+        def fold(weights: Weights, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+            return _folded(config, where, weights, parts)
+
+        topk = {"k": config.get("top_k"), "rank_by_norm": _by_norm(config, where)} if activation == "topk" else {}
+        model = "meta-llama/Llama-3.1-8B" if "Llama3_1-8B-Base" in files.folder.absolute().as_posix() else None
+        return Function(
+            _tensors("encoder.weight" in found, config, activation),
+            fold=fold,
+            in_float64=True,
+            arguments=topk,
+            metadata={"model_name": model, "hook_name": hook, "hook_name_out": written},
+            autoencoder=hook if hook == written else None,
         )
-    hook, written = config["hook_point_in"], config["hook_point_out"]
-    if hook == written:
-        require_autoencoder_asked(where, hook, request)
-    found = tensors_in(file)
-    found = found["sae"] if isinstance(found, Mapping) and "sae" in found and file.suffix == ".pt" else found
-    layout = "encoder.weight" if isinstance(found, Mapping) and "encoder.weight" in found else "W_E"
-    activation = _activation(config, where)
-    weights = _tensors(layout, config, activation).check(
-        TITLE, file, found, sizes=_sizes(config, where), device=request.device, dtype=torch.float64
-    )
-    parts = _folded(layout, config, where, _scales(config, where, weights), weights)
-    dtype = request.dtype or next(found[name].dtype for name in LAYOUTS[layout][0])
-    model = "meta-llama/Llama-3.1-8B" if "Llama3_1-8B-Base" in folder.absolute().as_posix() else None
-    metadata = {"source": "llamascopium", "model_name": model, "hook_name": hook, "hook_name_out": written}
-    return transcoder_of(
-        **{name: part.to(dtype) for name, part in parts.items()},  # pyright: ignore[reportArgumentType]
-        k=config["top_k"] if activation == "topk" else None,
-        rank_by_norm=activation == "topk" and _setting(config, "sparsity_include_decoder_norm", where),
-        metadata=metadata | ({"autoencoder": True} if hook == written else {}),
-        where=file,
-    )
 
 
-def _files(path: Path) -> tuple[Path, Path | None]:
-    """The folder, and its weights."""
-    if path.is_file() and path.suffix in (".safetensors", ".pt"):
-        return (path.parent.parent if path.parent.name == "checkpoints" else path.parent), path
-    folder = path if path.is_dir() else path.parent
-    return folder, next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
-
-
-def _setting(config: Mapping[str, Any], name: str, where: Path) -> bool:
+def _setting(config: Mapping[str, Any], name: str, where: Where) -> bool:
     """A setting that decides the function, and whose absence means different things in the library's versions."""
     if not isinstance(config.get(name), bool):
         raise FormatError(f"{where} lacks {name}: true or false, which the function depends on: fetch the whole file")
     return config[name]
 
 
-def _activation(config: Mapping[str, Any], where: Path) -> str:
+def _by_norm(config: Mapping[str, Any], where: Where) -> bool:
+    return _setting(config, "sparsity_include_decoder_norm", where)
+
+
+def _activation(config: Mapping[str, Any], where: Where) -> str:
     activation = str(config["act_fn"]).lower()
     if activation not in ("relu", "topk", "jumprelu"):
         raise FormatError(
@@ -128,28 +116,27 @@ def _activation(config: Mapping[str, Any], where: Path) -> str:
     if activation == "topk" and (config.get("jump_relu_threshold") or 0) > 0:
         return "jumprelu"  # the library reads such files so
     if activation == "topk":
-        Settings(needs=("top_k",), reads=tuple(config)).check(TITLE, where, config)
+        Settings(needs="top_k", reads=" ".join(config)).check(Llamascopium.title, where, config)
     return activation
 
 
-def _tensors(layout: str, config: Mapping[str, Any], activation: str) -> Tensors:
-    needs, bias = LAYOUTS[layout]
+def _tensors(old: bool, config: Mapping[str, Any], activation: str) -> Tensors:
+    layout = OLD if old else NEW
+    needs = {layout["names"][part]: shape for part, shape in layout["shapes"].items()}
+    reads = {}
+    bias = layout["names"]["b_dec"]
+    if config.get("use_decoder_bias", True) is not True:
+        del needs[bias]
+    if activation == "jumprelu" and config.get("jump_relu_threshold") is None:
+        needs[THRESHOLD] = "d_sae"
     norms = {f"{NORM}.{hook}": "" for hook in (config["hook_point_in"], config["hook_point_out"])}
-    learned = activation == "jumprelu" and config.get("jump_relu_threshold") is None
-    own = {THRESHOLD: "d_sae"} if learned else {}
-    if config.get("use_decoder_bias", True) is True:
-        own |= bias
-    # the library writes them in any case, without values where nothing was normalised by them
-    read = config["norm_activation"] == "dataset-wise"
-    return Tensors(needs={**needs, **own}, reads=norms if read else {}, harmless=tuple(norms))
+    if config["norm_activation"] == "dataset-wise":
+        reads = norms
+    # the library writes the norms in any case, without values where nothing was normalised by them
+    return Tensors(needs, reads, harmless=tuple(norms), names=layout["names"])
 
 
-def _sizes(config: Mapping[str, Any], where: Path) -> dict[str, tuple[Any, str]]:
-    sizes = dict.fromkeys(("d_in", "d_out"), (config["d_model"], f"d_model in {where.name}"))
-    return sizes | ({"d_sae": (config["d_sae"], f"d_sae in {where.name}")} if config.get("d_sae") else {})
-
-
-def _scales(config: Mapping[str, Any], where: Path, weights: Mapping[str, Tensor]) -> tuple[float, float]:
+def _scales(config: Mapping[str, Any], where: Where, weights: Mapping[str, Tensor]) -> tuple[float, float]:
     """What inputs are multiplied by, and outputs divided by."""
     if (norm := config["norm_activation"]) in ("inference", "none"):
         return 1.0, 1.0
@@ -173,36 +160,21 @@ def _scales(config: Mapping[str, Any], where: Path, weights: Mapping[str, Tensor
 
 
 def _folded(
-    layout: str, config: Mapping[str, Any], where: Path, scales: tuple[float, float], weights: Mapping[str, Tensor]
+    config: Mapping[str, Any], where: Where, weights: Mapping[str, Tensor], parts: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """W_enc, b_enc, W_dec, b_dec and threshold for raw inputs and outputs."""
-    s_in, s_out = scales
-    old = layout == "encoder.weight"
-    W_enc = weights["encoder.weight"].mT if old else weights["W_E"]
-    b_enc = weights["encoder.bias" if old else "b_E"]
-    W_dec = weights["decoder.weight"].mT if old else weights["W_D"]
-    b_dec = weights.get("decoder.bias" if old else "b_D")
-    b_dec = W_dec.new_zeros(W_dec.shape[1]) if b_dec is None else b_dec
-    subtracts = (old and "decoder.bias" in weights) or "apply_decoder_bias_to_pre_encoder" in config
+    s_in, s_out = _scales(config, where, weights)
+    W_enc, b_enc, W_dec = (parts[name] for name in ("W_enc", "b_enc", "W_dec"))
+    b_dec = parts.get("b_dec", W_dec.new_zeros(W_dec.shape[1]))
+    subtracts = "decoder.bias" in weights or "apply_decoder_bias_to_pre_encoder" in config
     if subtracts and _setting(config, "apply_decoder_bias_to_pre_encoder", where):
-        b_enc = centred(b_enc, W_enc, b_dec)  # from inputs that are scaled
-    parts = {"W_enc": W_enc * s_in, "b_enc": b_enc, "W_dec": W_dec / s_out, "b_dec": b_dec / s_out}
+        b_enc = b_enc - b_dec @ W_enc  # from inputs that are scaled
+    folded = {"W_enc": W_enc * s_in, "b_enc": b_enc, "W_dec": W_dec / s_out, "b_dec": b_dec / s_out}
     if _activation(config, where) == "jumprelu":
-        by_norm = _setting(config, "sparsity_include_decoder_norm", where)
+        by_norm = _by_norm(config, where)
         norms = W_dec.norm(dim=1) if by_norm else torch.ones_like(b_enc)
         if (stated := config.get("jump_relu_threshold")) is None:
-            parts["threshold"] = weights[THRESHOLD].exp() / norms
-        elif by_norm:
-            parts["threshold"] = stated * s_out / norms
+            folded["threshold"] = weights[THRESHOLD].exp() / norms
         else:
-            parts["threshold"] = stated * s_in * norms
-    return parts
-
-
-FORMAT = Format(
-    title=TITLE,
-    writes=f"{' or '.join(CONFIGS)} and {WEIGHTS[0]} or {WEIGHTS[4]}",
-    likeness=likeness,
-    read=read,
-    folders=("hyperparams.json",),
-)
+            folded["threshold"] = stated * s_out / norms if by_norm else stated * s_in * norms
+    return folded

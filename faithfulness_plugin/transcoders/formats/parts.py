@@ -18,24 +18,9 @@ from sae_lens.saes.transcoder import (
 )
 from torch import Tensor
 
-from faithfulness_plugin.transcoders.formats.format import Request
-from faithfulness_plugin.transcoders.formats.rule import (
-    FormatError,
-    Where,
-    require_finite,
-    require_keys,
-    require_shapes,
-)
+from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
+from faithfulness_plugin.transcoders.formats.schema import require_finite
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder, TopKTranscoderConfig
-
-__all__ = [
-    "FormatError",
-    "centred",
-    "require_autoencoder_asked",
-    "require_keys",
-    "require_transcoder_asked",
-    "transcoder_of",
-]
 
 STOCK: dict[tuple[bool, bool], tuple[Any, Any]] = {
     (False, False): (TranscoderConfig, Transcoder),
@@ -44,15 +29,6 @@ STOCK: dict[tuple[bool, bool], tuple[Any, Any]] = {
     (True, True): (JumpReLUSkipTranscoderConfig, JumpReLUSkipTranscoder),
 }
 """By whether there are thresholds, and a skip connection."""
-SHAPES = {
-    "W_enc": "d_in d_sae",
-    "b_enc": "d_sae",
-    "W_dec": "d_sae d_out",
-    "b_dec": "d_out",
-    "W_skip": "d_out d_in",
-    "threshold": "d_sae",
-    "post_enc": "d_sae",
-}
 
 
 def transcoder_of(
@@ -70,25 +46,22 @@ def transcoder_of(
     metadata: Mapping[str, Any],
     where: Where,
 ) -> Transcoder:
-    """ReLU, or JumpReLU with thresholds, or TopK with a k; a skip connection where there is one.
-
-    The weights have been through `rule.Tensors.check`, which gives them the device and dtype that the caller asked for.
+    """Build a ReLU transcoder, JumpReLU with thresholds, or TopK with a k; with a skip connection where there is one.
 
     Args:
         post_enc: TopK adds it to the features that stay.
         rank_by_norm: TopK keeps the largest a_i ||W_dec^i|| rather than the largest a_i.
         keep_negative: TopK keeps its k features also where they are below 0.
-        metadata: of SAELens's names. Where hook_name, or hf_hook_name, is what the transcoder writes, too, it has to
+        metadata: by SAELens's names. Where hook_name, or hf_hook_name, is what the transcoder writes, too, it has to
             say `autoencoder=True`.
-        where: the file that messages speak of.
+        where: the file that messages name.
 
     Raises:
-        FormatError: shapes do not fit each other, k does not fit them, a threshold is below 0.
+        FormatError: k does not fit the weights; a threshold is below 0; a weight is not finite.
     """
     weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, "W_skip": W_skip, "threshold": threshold}
     weights["post_enc"] = post_enc
     weights = {name: weight for name, weight in weights.items() if weight is not None}
-    require_shapes(where, weights, SHAPES, {})
     (d_in, d_sae), d_out = W_enc.shape, W_dec.shape[1]
     if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 0 < k <= d_sae):
         raise FormatError(f"{where}: k is {k!r}, and of {d_sae} features 1 to {d_sae} can stay")
@@ -98,6 +71,8 @@ def transcoder_of(
         raise FormatError(
             f"{where} has {n_below} thresholds below 0, under which features are negative: no SAELens class has those"
         )
+    for name, weight in weights.items():
+        require_finite(where, name, weight)  # what was folded may have become too large
     config_class, transcoder_class = STOCK[threshold is not None, W_skip is not None]
     own: dict[str, Any] = {}
     if k is not None:
@@ -114,8 +89,6 @@ def transcoder_of(
         metadata=SAEMetadata(**{name: value for name, value in metadata.items() if value is not None}),
         **own,
     )
-    for name, weight in weights.items():
-        require_finite(where, name, weight)  # what was folded may have become too large
     transcoder = transcoder_class(config)
     transcoder.load_state_dict({name: weight.to(W_enc.dtype).contiguous() for name, weight in weights.items()})
     return transcoder
@@ -124,30 +97,23 @@ def transcoder_of(
 def centred(
     b_enc: Float[Tensor, " d_sae"], W_enc: Float[Tensor, "d_in d_sae"], b: Float[Tensor, " d_in"]
 ) -> Float[Tensor, " d_sae"]:
-    """The bias of an encoder that subtracts b from its input first: W_enc^T (x - b) + b_enc = W_enc^T x + this."""
+    """Return the bias of an encoder that subtracts b from its input: W_enc^T (x - b) + b_enc = W_enc^T x + this."""
     precise = torch.float64
     return (b_enc.to(precise) - b.to(precise) @ W_enc.to(precise)).to(b_enc.dtype)
 
 
-def require_transcoder_asked(where: Where, why: str, request: Request) -> None:
-    """Raises FormatError where an autoencoder was asked for, and the file says that this is none."""
-    if request.autoencoder:
-        raise FormatError(
-            f"{where} is a transcoder ({why}), and autoencoder=True was asked for (on the command line --autoencoder): "
-            "leave that out"
-        )
+def gated(
+    W_enc: Float[Tensor, "d_in d_sae"],
+    r_mag: Float[Tensor, " d_sae"],
+    b_gate: Float[Tensor, " d_sae"],
+    b_mag: Float[Tensor, " d_sae"],
+) -> dict[str, Tensor]:
+    """Return W_enc, b_enc and threshold of the JumpReLU encoder that computes the same as a gated one.
 
+    f = 1[u + b_gate > 0] ReLU(e^r u + b_mag) with u = W_enc^T x is the JumpReLU of z = e^r u + b_mag whose threshold is
+    b_mag - e^r b_gate, where that is above 0.
 
-def require_autoencoder_asked(where: Where, reads: str | None, request: Request) -> None:
-    """Raises FormatError where nobody asked for an autoencoder, which this is.
-
-    Args:
-        reads: the tensor that it reads and writes, where that is known.
+    Source: S. Rajamanoharan et al., "Improving Dictionary Learning with Gated Sparse Autoencoders", 2024.
     """
-    if not request.autoencoder:
-        tensor = f" of {reads}" if reads else ""
-        raise FormatError(
-            f"{where} is an autoencoder{tensor}: what it reads is what it writes, and it is no transcoder of a layer; "
-            "pass autoencoder=True (on the command line --autoencoder) to measure it as the map from that tensor to "
-            "itself"
-        )
+    slope = r_mag.exp()
+    return {"W_enc": W_enc * slope, "b_enc": b_mag, "threshold": (b_mag - slope * b_gate).clamp_min(0)}

@@ -1,42 +1,43 @@
 """The formats that `load_transcoder` knows, one line each, and which of them a folder or file is."""
 
+import os
+import re
 from pathlib import Path
 
 from sae_lens.saes.transcoder import Transcoder
 
-from faithfulness_plugin.transcoders.formats import (
-    circuit_tracer,
-    clt_training,
-    cross_layer,
-    dictionary_learning,
-    gemma_scope,
-    gemma_scope_2,
-    llamascopium,
-    sae_lens,
-    sparsify,
-    transcoder_circuits,
-)
+from faithfulness_plugin.transcoders.formats.circuit_tracer import CircuitTracer
+from faithfulness_plugin.transcoders.formats.clt_training import CltTraining
+from faithfulness_plugin.transcoders.formats.cross_layer import CrossLayer
+from faithfulness_plugin.transcoders.formats.dictionary_learning import DictionaryLearning
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
-from faithfulness_plugin.transcoders.formats.inside import transcoders_inside
-from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.formats.gemma_scope import GemmaScope
+from faithfulness_plugin.transcoders.formats.gemma_scope_2 import GemmaScope2
+from faithfulness_plugin.transcoders.formats.llamascopium import Llamascopium
+from faithfulness_plugin.transcoders.formats.sae_lens import SAELens
+from faithfulness_plugin.transcoders.formats.sparsify import Sparsify
+from faithfulness_plugin.transcoders.formats.transcoder_circuits import TranscoderCircuits
 
 FORMATS: tuple[Format, ...] = (
-    sae_lens.FORMAT,
-    clt_training.FORMAT,
-    sparsify.FORMAT,
-    dictionary_learning.FORMAT,
-    circuit_tracer.FORMAT,
-    cross_layer.FORMAT,
-    gemma_scope.FORMAT,
-    gemma_scope_2.FORMAT,
-    transcoder_circuits.FORMAT,
-    llamascopium.FORMAT,
+    SAELens(),
+    CltTraining(),
+    Sparsify(),
+    DictionaryLearning(),
+    CircuitTracer(),
+    CrossLayer(),
+    GemmaScope(),
+    GemmaScope2(),
+    TranscoderCircuits(),
+    Llamascopium(),
 )
 """The first of the formats that a folder resembles equally reads it."""
+DEPTH = 3
+"""Folders within folders that are looked into: Gemma Scope has a layer's, a width's, a sparsity's."""
 
 
 def read(path: Path, request: Request) -> Transcoder:
-    """The transcoder in a folder or file, by the format that it resembles most.
+    """Read the transcoder in a folder or file, by the format that it resembles most.
 
     Raises:
         FormatError: nothing there that is known; what it resembles and what is missing or wrong; the transcoders in
@@ -49,7 +50,7 @@ def read(path: Path, request: Request) -> Transcoder:
     of_best = [one for one in FORMATS if alike[one] == best]
     if best >= Likeness.WEIGHTS:
         return of_best[0].read(path, request)
-    if path.is_dir() and (inside := transcoders_inside(path, FORMATS)):
+    if path.is_dir() and (inside := _transcoders_inside(path)):
         listed = ", ".join(inside[:8]) + ", ..." * (len(inside) > 8)
         raise FormatError(f"{path} is not one transcoder, and holds {listed}: pass one of these in it")
     if best == Likeness.SETTINGS:
@@ -61,3 +62,26 @@ def read(path: Path, request: Request) -> Transcoder:
         raise FormatError(f"{path} is none of the files that are known here, or is damaged: {known}")
     here = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "it is empty"
     raise FormatError(f"{path} holds no transcoder that is known here ({here}): {known}")
+
+
+def makes_folder(file: str) -> bool:
+    """Whether a file of this name makes its folder one transcoder, or one set."""
+    return any(Path(file).match(pattern) for one in FORMATS for pattern in (*one.weights, *one.folders))
+
+
+def _transcoders_inside(folder: Path) -> list[str]:
+    """What could be passed instead, relative to the folder: folders with weights in them, and checkpoints."""
+    found: set[Path] = set()
+    for here, folders, files in os.walk(folder):
+        depth = len(Path(here).relative_to(folder).parts)
+        folders[:] = [name for name in folders if depth < DEPTH and not name.startswith(".")]
+        if depth and any(makes_folder(file) for file in files):
+            found.add(Path(here))
+        patterns = [pattern for one in FORMATS for pattern in one.checkpoints]
+        found |= {Path(here, file) for file in files if any(Path(file).match(pattern) for pattern in patterns)}
+    return sorted((str(path.relative_to(folder)) for path in found), key=_in_order)
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """Numbers by size: layer_2 before layer_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

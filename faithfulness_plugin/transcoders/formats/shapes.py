@@ -1,7 +1,7 @@
 """Find the tensor with the wrong shape, where dimensions have names."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,78 +10,56 @@ from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
 
 Sizes = Mapping[str, tuple[Any, str]]
 """Sizes that settings state, by dimension: the value, and what the setting is called."""
-Votes = dict[str, dict[str, int]]
-"""By dimension: the size that each tensor and setting gives it."""
+Claim = list[tuple[str, int]]
+"""The sizes that a tensor or a setting gives to dimensions."""
 
 
-def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[str, str], sizes: Sizes) -> None:
-    """Checks shapes that are written as names of dimensions: {"W_enc": "d_in d_sae", "k": ""}.
+def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[str, str], stated: Sizes) -> None:
+    """Check shapes that are written as names of dimensions: {"W_enc": "d_in d_sae", "k": ""}.
 
-    A dimension has the size that most tensors and settings give it; where they are even, those count that contradict
-    nothing else. A square matrix that stands transposed has the right shape, and cannot be told.
+    The one tensor or setting without which all others agree is the culprit. A square matrix that stands transposed has
+    the right shape, and cannot be told.
 
     Raises:
-        FormatError: naming the tensor or setting whose size the others contradict.
+        FormatError: naming the culprit, or all that disagree where there is not exactly one.
     """
-    votes = _votes(where, tensors, shapes, sizes)
-    right = {dimension: size for dimension, said in votes.items() if (size := _majority(said)) is not None}
-
-    def contradictions(name: str) -> int:
-        pairs = zip(shapes[name].split(), tensors[name].shape, strict=True)
-        return sum(right.get(dimension, size) != size for dimension, size in pairs)
-
-    suspects = {name for name in tensors if contradictions(name)}
-    for dimension in votes.keys() - right.keys():
-        size = _majority({name: size for name, size in votes[dimension].items() if name not in suspects})
-        if size is None:
-            each = ", ".join(f"{name} {_says(name, size, tensors)}" for name, size in votes[dimension].items())
-            raise FormatError(f"{where}: {each}: they disagree on {dimension}")
-        right[dimension] = size
-    wrong = {name: count for name in tensors if (count := contradictions(name))}
-    if wrong:
-        name = max(wrong, key=lambda name: wrong[name])
-        wanted = _wanted(name, tensors[name], shapes[name].split(), votes, right)
-        raise FormatError(
-            f"{where}: {name} has shape {list(tensors[name].shape)}, and by all else it should have {wanted}"
-        )
-    for dimension, (size, called) in sizes.items():
-        if size != right[dimension]:
-            raise FormatError(f"{where}: {called} is {size}, and the weights say {right[dimension]}")
-
-
-def _votes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[str, str], sizes: Sizes) -> Votes:
-    votes: Votes = {}
-    for dimension, (size, called) in sizes.items():
+    claims: defaultdict[str, Claim] = defaultdict(list)
+    for dimension, (size, called) in stated.items():
+        claims[called].append((dimension, size))
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise FormatError(f"{where}: {called} is {size!r}, and a whole number above 0 is needed")
-        votes[dimension] = {called: size}
+    says = {called: f"{called} is {size}" for size, called in stated.values()}
     for name, tensor in tensors.items():
-        dimensions = shapes[name].split()
+        dimensions, says[name] = shapes[name].split(), f"{name} has shape {list(tensor.shape)}"
         if tensor.ndim != len(dimensions):
-            kind = {0: "one number", 1: "a vector", 2: "a matrix"}.get(len(dimensions), f"{len(dimensions)} dimensions")
-            raise FormatError(f"{where}: {name} has shape {list(tensor.shape)}, and {kind} is needed")
-        for dimension, size in zip(dimensions, tensor.shape, strict=True):
-            # a matrix that has a dimension twice votes once
-            votes.setdefault(dimension, {}).setdefault(name, size)
-    return votes
+            kind = ("one number", "a vector", "a matrix", "three dimensions")[len(dimensions)]
+            raise FormatError(f"{where}: {says[name]}, and {kind} is needed")
+        claims[name] = list(zip(dimensions, tensor.shape, strict=True))
+    if not (disputed := _disputed(claims.values())):
+        return
+    for name in tensors:
+        claim = claims[name]
+        turned = [(dimension, size) for (dimension, _), (_, size) in zip(claim, claim[::-1], strict=True)]
+        if len(claim) == 2 and not _disputed({**claims, name: turned}.values()):
+            fits = [size for _, size in turned]
+            raise FormatError(f"{where}: {says[name]}, and by all else it should have {fits}: it stands transposed")
+    others = {name: [claims[other] for other in claims if other != name] for name in claims}
+    culprits = [name for name in claims if not _disputed(others[name])]
+    if len(culprits) != 1:
+        each = ", ".join(says[name] for name, claim in claims.items() if disputed[0] in dict(claim))
+        raise FormatError(f"{where}: {each}: they disagree on {disputed[0]}")
+    right = {dimension: size for claim in others[culprits[0]] for dimension, size in claim}
+    fits = [str(right.get(dimension, dimension)) for dimension, _ in claims[culprits[0]]]
+    wanted = (
+        f"by all else it should have [{', '.join(fits)}]" if culprits[0] in tensors else f"the weights say {fits[0]}"
+    )
+    raise FormatError(f"{where}: {says[culprits[0]]}, and {wanted}")
 
 
-def _majority(said: Mapping[str, int]) -> int | None:
-    """The size that most say; None where two are said as often."""
-    first, *others = Counter(said.values()).most_common(2) or [(None, 0)]
-    return None if others and others[0][1] == first[1] else first[0]
-
-
-def _wanted(name: str, tensor: Tensor, dimensions: list[str], votes: Votes, right: Mapping[str, int]) -> str:
-    """The shape that fits. A dimension that nothing else has may be of any size, and is given by its name, unless the
-    sizes fit the other way round."""
-    shape = list(tensor.shape)
-    alone = [set(votes[dimension]) == {name} for dimension in dimensions]
-    if len(shape) == 2 and all(a or right[d] == n for a, d, n in zip(alone, dimensions, shape[::-1], strict=True)):
-        return f"{shape[::-1]}: it stands transposed"
-    fits = [dimension if a else str(right[dimension]) for a, dimension in zip(alone, dimensions, strict=True)]
-    return f"[{', '.join(fits)}]"
-
-
-def _says(name: str, size: int, tensors: Mapping[str, Tensor]) -> str:
-    return f"has shape {list(tensors[name].shape)}" if name in tensors else f"is {size}"
+def _disputed(claims: Iterable[Claim]) -> list[str]:
+    """The dimensions that are given several sizes."""
+    sizes: defaultdict[str, set[int]] = defaultdict(set)
+    for claim in claims:
+        for dimension, size in claim:
+            sizes[dimension].add(size)
+    return [dimension for dimension, given in sizes.items() if len(given) > 1]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from faithfulness_plugin import TopKTranscoder, load_transcoder, metrics, transcoder_jvp
 from faithfulness_plugin.adapters.circuit_tracer import load_transcoder_set
-from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 THRESHOLD = "activation_function.threshold"

@@ -5,7 +5,7 @@ import torch
 from published_files import D, N, dictionary_learning
 
 from faithfulness_plugin import load_transcoder
-from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from faithfulness_plugin import load_transcoder
 from faithfulness_plugin.cli.app import app
-from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 

@@ -15,7 +15,7 @@ from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 from safetensors.torch import load_file, save_file
 
 from faithfulness_plugin import load_transcoder, transcoder_jvp
-from faithfulness_plugin.transcoders.formats.rule import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 STOCK = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")

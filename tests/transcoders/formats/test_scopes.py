@@ -22,8 +22,8 @@ from published_files import (
 from safetensors.torch import save_file
 
 from faithfulness_plugin import load_transcoder
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.gemma_scope_2 import model_name
-from faithfulness_plugin.transcoders.formats.rule import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 
