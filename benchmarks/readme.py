@@ -7,6 +7,7 @@ from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, C
 from faithfulness_plugin.benchmarks.inspection import report as inspection
 from faithfulness_plugin.benchmarks.inspection.schema import PassageResult, ToyScoresResult
 from faithfulness_plugin.benchmarks.note.absolute_value import report as absolute_value
+from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.note.page.page import verdicts, write_page
 from faithfulness_plugin.benchmarks.real_layers import report as real_layers
@@ -28,6 +29,7 @@ from faithfulness_plugin.language_model.result import TrainResult
 from faithfulness_plugin.measure import report as artifact
 from faithfulness_plugin.measure.compare import in_pairs
 from faithfulness_plugin.measure.schema import ArtifactResult
+from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.result_file import RESULT_FILENAME
 from faithfulness_plugin.results.schema import read_result, write_text
 
@@ -107,7 +109,7 @@ def main() -> None:
     """Rewrites table.md and the figures beside each committed result, and the tables in README.md and docs."""
     for folder in ("absolute_value", "beyond", "architectures"):
         for path in (RESULTS / folder).rglob(RESULT_FILENAME):
-            absolute_value.write_report(read_result(path, AbsoluteValueResult), path.parent)
+            write_report(AbsoluteValue(), read_result(path, AbsoluteValueResult), path.parent)
     speed.write_report(read_result(SPEED, SpeedResult), SPEED.parent)
     ensemble_speed.write_report(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
     real_layers.write_report(read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
