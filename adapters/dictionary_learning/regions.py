@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
+from faithfulness_plugin.jacobian.estimators.secant import row_function
 from faithfulness_plugin.jacobian.linear_region import (
     DenseRegion,
     LinearRegion,
@@ -16,7 +17,6 @@ from faithfulness_plugin.jacobian.linear_region import (
     linear_region,
     region_of_activations,
 )
-from faithfulness_plugin.jacobian.secant import row_function
 from faithfulness_plugin.layers.derivatives import Layer
 
 with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):

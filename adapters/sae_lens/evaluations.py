@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ EVALUATIONS_FILENAME = "evaluations.jsonl"
 
 
 class Evaluations:
-    """Makes and keeps them: in memory, in `evaluations.jsonl` in a folder, and in wandb if asked to.
+    """Evaluates transcoders; keeps the entries in memory, in `evaluations.jsonl` in a folder, and in wandb if asked.
 
     A line: "name", "step", "tokens", and the evaluator's entries.
     """
@@ -23,14 +24,17 @@ class Evaluations:
         self.lines: list[dict[str, Any]] = []
 
     def begin(self, step: int) -> None:
-        """With the lines that a run resumed after so many steps has already, if any."""
+        """Read the lines that a run resumed after so many steps has already, if any."""
         if self.path is None:
             return
-        there = self.path.read_text().splitlines() if step and self.path.exists() else []
-        self.lines = [line for line in map(_read, there) if line is not None and line["step"] < step]
+        for line in self.path.read_text().splitlines() if step and self.path.exists() else []:
+            with suppress(json.JSONDecodeError):
+                self.lines.append(json.loads(line))
+        self.lines = [line for line in self.lines if line["step"] < step]
         self._write()
 
     def add(self, step: int, tokens: int, transcoders: Mapping[str, Any]) -> None:
+        """Evaluate transcoders after a step, once."""
         if any(line["step"] == step for line in self.lines):
             return
         entries = self.evaluator.evaluate(transcoders)
@@ -42,20 +46,13 @@ class Evaluations:
             wandb.log({f"eval/{name}/{k}": v for name, entry in entries.items() for k, v in entry.items()}, step=step)
 
     def first(self, name: str) -> dict[str, Any]:
-        """A transcoder's evaluation before training."""
+        """Return a transcoder's evaluation before training."""
         return next(line for line in self.lines if line["name"] == name)
 
     def last(self, name: str) -> dict[str, Any]:
-        """A transcoder's newest evaluation."""
+        """Return a transcoder's newest evaluation."""
         return next(line for line in reversed(self.lines) if line["name"] == name)
 
     def _write(self) -> None:
         if self.path is not None:
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
-
-
-def _read(line: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None

@@ -13,10 +13,9 @@ from sae_lens.config import LanguageModelSAERunnerConfig
 from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from sae_lens.llm_sae_training_runner import LanguageModelSAETrainingRunner
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner, MultiSAETrainingRunnerConfig
-from typing_extensions import override
 
+from faithfulness_plugin.adapters.sae_lens.checkpointed_batches import checkpoints
 from faithfulness_plugin.adapters.sae_lens.matched_run import SETTINGS_FILENAME, MatchedRun
-from faithfulness_plugin.adapters.sae_lens.steps import checkpoints
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.seeds import derived_seed
@@ -42,7 +41,7 @@ def faithful_runner(
     resume: bool = False,
     overwrite: bool = False,
 ) -> "FaithfulRunner | FaithfulMultiRunner":
-    """SAELens's `LanguageModelSAETrainingRunner`, or `MultiSAETrainingRunner`, that trains transcoders. Then `.run()`.
+    """Return SAELens's `LanguageModelSAETrainingRunner` or `MultiSAETrainingRunner` for transcoders; then `.run()` it.
 
     The stock runner, subclassed: its model, text, buffer, trainer, optimizer, wandb and export. On top of it
 
@@ -65,44 +64,20 @@ def faithful_runner(
             prompts (see `LeftOut`; SAELens's own `seqpos_slice` and `exclude_special_tokens` leave out the others). In
             a run of several layers, a row that is extreme in one of them is left out of all.
         repeat: start the text again where it ends.
-        resume: go on from the newest checkpoint in `checkpoint_path`, if there is one, with the same settings.
+        resume: resume from the newest checkpoint in `checkpoint_path`, if there is one, with the same settings.
         overwrite: replace what stands in `output_path`; begin anew where checkpoints are.
 
     Raises:
         ValueError: an SAE's config, a model of another kind, a hook that does not exist or belongs to no MLP, widths
-        that do not fit, a text that
-            is too short, a device that is not there, a checkpoint of other settings.
+            that do not fit, a text that is too short, a missing device, a checkpoint of other settings.
         FileExistsError: a transcoder or checkpoints are there already.
     """
-    device = torch.device(cfg.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device="{cfg.device}": torch sees no CUDA device here; use device="cpu"')
-    several = isinstance(cfg, MultiSAETrainingRunnerConfig)
-    if overwrite and (resume or cfg.resume_from_checkpoint):
-        raise ValueError("overwrite begins anew, resume goes on: choose one of them")
-    if cfg.llm_device != cfg.device:
-        raise ValueError(
-            f'llm_device="{cfg.llm_device}" is not device="{cfg.device}": a transcoder learns from its layer, whose '
-            "weights have to be where it is. Leave llm_device out"
-        )
-    if several and cfg.evaluator is not None:
-        raise ValueError("an evaluator of your own is not run here: leave it out, and read evaluations.jsonl")
-    if not several and cfg.use_cached_activations:
-        raise ValueError(
-            "use_cached_activations=True leaves the model out, and the layer is a part of it: set it to False"
-        )
-    if override_model is None and cfg.model_class_name != "HookedTransformer":
-        raise ValueError(
-            f'model_class_name="{cfg.model_class_name}" has no blocks that are known here: pass '
-            "override_model=TransformerBridge.boot_transformers(name)"
-        )
-    for name, sae in (cfg.saes if several else {"sae": cfg.sae}).items():
-        _require_transcoder(name, sae)
+    _require_usable(cfg, own_model=override_model is not None, resume=resume, overwrite=overwrite)
     cfg = copy.deepcopy(cfg)
     if cfg.checkpoint_path is not None and RANDOM_NAME.fullmatch(Path(cfg.checkpoint_path).name):
         cfg.checkpoint_path = str(Path(cfg.checkpoint_path).parent)
-    last = _place_is_free(cfg, resume=resume, overwrite=overwrite)
-    cfg.resume_from_checkpoint = cfg.resume_from_checkpoint or (None if last is None else str(last))
+    last = _checkpoint_to_resume(cfg, resume=resume, overwrite=overwrite)
+    cfg.resume_from_checkpoint = cfg.resume_from_checkpoint or last
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Dataset is not tokenized")
         torch.manual_seed(derived_seed(cfg.seed, "weights"))
@@ -124,23 +99,46 @@ def faithful_runner(
     return runner
 
 
-def _require_transcoder(name: str, sae: Any) -> None:
-    if not isinstance(sae, TrainingTranscoderConfig):
-        ours = type(sae).__name__.replace("TrainingSAEConfig", "TrainingTranscoderConfig")
-        raise ValueError(f"{name}={type(sae).__name__} makes an SAE: use faithfulness_plugin's {ours}")
+def _require_usable(cfg: RunnerConfig, *, own_model: bool, resume: bool, overwrite: bool) -> None:
+    """Raise ValueError for settings with which no transcoder can be trained."""
+    several = isinstance(cfg, MultiSAETrainingRunnerConfig)
+    if torch.device(cfg.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device="{cfg.device}": torch sees no CUDA device here; use device="cpu"')
+    if overwrite and (resume or cfg.resume_from_checkpoint):
+        raise ValueError("overwrite begins anew, resume goes on: choose one of them")
+    if cfg.llm_device != cfg.device:
+        raise ValueError(
+            f'llm_device="{cfg.llm_device}" is not device="{cfg.device}": a transcoder learns from its layer, whose '
+            "weights have to be where it is. Leave llm_device out"
+        )
+    if several and cfg.evaluator is not None:
+        raise ValueError("an evaluator of your own is not run here: leave it out, and read evaluations.jsonl")
+    if not several and cfg.use_cached_activations:
+        raise ValueError(
+            "use_cached_activations=True leaves the model out, and the layer is a part of it: set it to False"
+        )
+    if not own_model and cfg.model_class_name != "HookedTransformer":
+        raise ValueError(
+            f'model_class_name="{cfg.model_class_name}" has no blocks that are known here: pass '
+            "override_model=TransformerBridge.boot_transformers(name)"
+        )
+    for name, sae in (cfg.saes if several else {"sae": cfg.sae}).items():
+        if not isinstance(sae, TrainingTranscoderConfig):
+            ours = type(sae).__name__.replace("TrainingSAEConfig", "TrainingTranscoderConfig")
+            raise ValueError(f"{name}={type(sae).__name__} makes an SAE: use faithfulness_plugin's {ours}")
 
 
-def _place_is_free(cfg: RunnerConfig, *, resume: bool, overwrite: bool) -> Path | None:
-    """The checkpoint to go on from, if any. Raises FileExistsError for what would be overwritten."""
-    there = [] if cfg.checkpoint_path is None else checkpoints(Path(cfg.checkpoint_path))
-    resumable = [path for path in there if (path / ROWS_FILENAME).exists()]
+def _checkpoint_to_resume(cfg: RunnerConfig, *, resume: bool, overwrite: bool) -> str | None:
+    """Return the newest checkpoint, if it is asked for. Raises FileExistsError for what would be overwritten."""
+    there = checkpoints(cfg.checkpoint_path)
     if resume:
+        resumable = [path for path in there if (path / ROWS_FILENAME).exists()]
         if there and not resumable:
             raise FileExistsError(
-                f"{cfg.checkpoint_path} holds checkpoints, of which none can be gone on from: pass overwrite=True to "
+                f"{cfg.checkpoint_path} holds checkpoints, of which none can be resumed: pass overwrite=True to "
                 "begin anew, or choose another checkpoint_path"
             )
-        return resumable[-1] if resumable else None
+        return str(resumable[-1]) if resumable else None
     if there and not overwrite:
         raise FileExistsError(
             f"{cfg.checkpoint_path} holds checkpoints already: pass resume=True to go on from the last, overwrite=True "
@@ -155,58 +153,34 @@ def _place_is_free(cfg: RunnerConfig, *, resume: bool, overwrite: bool) -> Path 
 
 
 def _remove_run(cfg: RunnerConfig) -> None:
-    """An earlier run's checkpoints, which no later resume may take up, and what it exported under other names."""
+    """Remove an earlier run's checkpoints, which no later resume may take up, and its exports under other names."""
     output = None if cfg.output_path is None else Path(cfg.output_path)
-    if output is not None and (output / RUNNER_CFG_FILENAME).exists():
-        for path in output.iterdir():
-            if (path / SAE_WEIGHTS_FILENAME).exists():
-                shutil.rmtree(path)
-    for path in [] if cfg.checkpoint_path is None else checkpoints(Path(cfg.checkpoint_path)):
-        if (path / SETTINGS_FILENAME).exists():
-            shutil.rmtree(path)
+    exports = output.iterdir() if output is not None and (output / RUNNER_CFG_FILENAME).exists() else ()
+    earlier = [path for path in exports if (path / SAE_WEIGHTS_FILENAME).exists()]
+    for path in (*earlier, *(c for c in checkpoints(cfg.checkpoint_path) if (c / SETTINGS_FILENAME).exists())):
+        shutil.rmtree(path)
 
 
-class FaithfulRunner(LanguageModelSAETrainingRunner):
-    """One transcoder. Made by `faithful_runner`."""
+class _Matched:
+    """What the two runners of SAELens have in common here."""
 
     matched: MatchedRun
 
-    @override
     def run(self) -> Any:
-        """Trains, evaluates, exports; returns the transcoder in `eval` mode."""
-        transcoder = super().run()
+        """Train, evaluate and export; return the transcoder, or several by name, in `eval` mode."""
+        trained = super().run()  # pyright: ignore[reportAttributeAccessIssue]  SAELens's runner
         self.matched.write_cards()
-        return transcoder
+        return trained
 
-    @override
     def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
         return self.matched.fit(trainer)
 
-    @override
-    def save_checkpoint(self, checkpoint_path: Path | None) -> None:
-        super().save_checkpoint(checkpoint_path)
-        if checkpoint_path is not None:
-            self.matched.note_settings(checkpoint_path)
+    _run_with_interruption_handling = run_trainer_with_interruption_handling
 
 
-class FaithfulMultiRunner(MultiSAETrainingRunner):
-    """Several transcoders, from one pass over the model. Made by `faithful_runner`."""
+class FaithfulRunner(_Matched, LanguageModelSAETrainingRunner):
+    """One transcoder, made by `faithful_runner`."""
 
-    matched: MatchedRun
 
-    @override
-    def run(self) -> dict[str, Any]:
-        """Trains, evaluates, exports; returns the transcoders by name, in `eval` mode."""
-        transcoders = super().run()
-        self.matched.write_cards()
-        return transcoders
-
-    @override
-    def _run_with_interruption_handling(self, trainer: Any) -> dict[str, Any]:
-        return self.matched.fit(trainer)
-
-    @override
-    def _save_runner_checkpoint_files(self, checkpoint_path: Path | None) -> None:
-        super()._save_runner_checkpoint_files(checkpoint_path)
-        if checkpoint_path is not None:
-            self.matched.note_settings(checkpoint_path)
+class FaithfulMultiRunner(_Matched, MultiSAETrainingRunner):
+    """Several transcoders, from one pass over the model, made by `faithful_runner`."""

@@ -121,16 +121,15 @@ def scale_of(norm: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _scaled(mlp: MlpWeights, norm: Any) -> MlpWeights:
-    """Return the MLP's weights for inputs before the norm's scale."""
+    """Return the MLP's weights for inputs before the norm's scale: (x * w + b) W + c = x (w * W) + (b W + c)."""
     w, b = getattr(norm, "w", None), getattr(norm, "b", None)
 
-    def affine(W: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        if W is None:
-            return None, None
-        shift = None if b is None else b @ W
-        bias = shift if bias is None else bias if shift is None else bias + shift
-        return (W if w is None else w[:, None] * W), bias
+    def scaled(W: Tensor) -> Tensor:
+        return W if w is None else w[:, None] * W
 
-    (W_in, b_in), (W_gate, b_gate) = affine(mlp.W_in, mlp.b_in), affine(mlp.W_gate, mlp.b_gate)
-    assert W_in is not None
-    return mlp._replace(W_in=W_in, b_in=b_in, W_gate=W_gate, b_gate=b_gate)
+    def shifted(W: Tensor, bias: Tensor | None) -> Tensor | None:
+        return bias if b is None else b @ W if bias is None else b @ W + bias
+
+    gate = mlp.W_gate
+    mlp = mlp._replace(W_in=scaled(mlp.W_in), b_in=shifted(mlp.W_in, mlp.b_in))
+    return mlp if gate is None else mlp._replace(W_gate=scaled(gate), b_gate=shifted(gate, mlp.b_gate))

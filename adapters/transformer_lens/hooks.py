@@ -16,7 +16,7 @@ from faithfulness_plugin.adapters.transformer_lens.find_mlp import mlp_in, scale
 from faithfulness_plugin.adapters.transformer_lens.names import find_tensor
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.hooks import Hook, Hooks, Suspect, Tokens
+from faithfulness_plugin.layers.hooks import Function, Hook, Hooks, Tokens
 
 NOT_A_ROW = re.compile(
     r"\.attn\.(?!hook_out)|_input$|_attn_in$|hook_mlp_in$|hook_scale$|experts|router|\.hook_sae_|\.hook_(q|k|v|z)$"
@@ -94,20 +94,20 @@ class TransformerLensHooks(Hooks):
     def mlp(self, block: int | str) -> HookedLayer:
         return mlp_in(self.model, int(block))
 
-    def suspects(self, hook_in: str, hook_out: str) -> list[Suspect]:
-        found = []
+    def suspects(self, hook_in: str, hook_out: str) -> Mapping[str, Callable[[Function], Function]]:
+        found: dict[str, Callable[[Function], Function]] = {}
         if hook_in.endswith(".hook_normalized"):
             scaled = scale_of(self.model.get_submodule(hook_in.removesuffix(".hook_normalized")))
             cause = (
                 f"the norm's scale is applied after {hook_in}. Use mlp_layer, or f(x * w + b) with the norm's w and b"
             )
-            found.append(Suspect(cause, lambda f: lambda x: f(scaled(x))))
+            found[cause] = lambda f: lambda x: f(scaled(x))
         if hook_out.endswith(".hook_mlp_out"):
             block = self.model.get_submodule(hook_out.removesuffix(".hook_mlp_out"))
             for name in ("ln2_post", "ln2"):
                 if (norm := getattr(block, name, None)) is not None:
                     cause = f"the model applies a norm ({name}) between the layer and {hook_out}. Use mlp_layer"
-                    found.append(Suspect(cause, lambda f, norm=norm: lambda x: norm.forward(f(x)[None])[0]))
+                    found[cause] = lambda f, norm=norm: lambda x: norm.forward(f(x)[None])[0]
         return found
 
     def _find(self, *names: str) -> dict[str, str | Place]:

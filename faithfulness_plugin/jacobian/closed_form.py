@@ -1,6 +1,5 @@
 """The transcoder's directional derivatives J_t v and J_t^T u, with a graph, so that they can be trained on."""
 
-from functools import singledispatch
 from typing import Any
 
 from jaxtyping import Float
@@ -10,7 +9,6 @@ from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_regi
 from faithfulness_plugin.layers.derivatives import forward_jvp, mismatch_explained, reverse_vjp
 
 
-@singledispatch
 def transcoder_jvp(
     transcoder: nn.Module,
     x: Float[Tensor, "*batch d_in"],
@@ -41,14 +39,13 @@ def transcoder_jvp(
         ValueError: v does not fit x; a gate or a bandwidth for a module that has no closed form; a module that can be
             differentiated neither forward nor twice in reverse.
     """
-    region = _region(transcoder, x, gate, gate_bandwidth)
+    region = region_at(transcoder, x, gate, gate_bandwidth)
     if region is not None:
         return region.output(), region.jvp(v)
     with mismatch_explained(transcoder, x):
         return forward_jvp(transcoder, x, v)
 
 
-@singledispatch
 def transcoder_vjp(
     transcoder: nn.Module,
     x: Float[Tensor, "*batch d_in"],
@@ -62,27 +59,15 @@ def transcoder_vjp(
     Args:
         u: [..., d_out], or [n_probes, ..., d_out].
     """
-    region = _region(transcoder, x, gate, gate_bandwidth)
+    region = region_at(transcoder, x, gate, gate_bandwidth)
     if region is not None:
         return region.output(), region.vjp(u)
     with mismatch_explained(transcoder, x):
         return reverse_vjp(transcoder, x, u)
 
 
-def product_only(
-    method: Any, transcoder: nn.Module, x: Tensor, v: Tensor, *, gate: Any = None, gate_bandwidth: float | None = None
-) -> Tensor:
-    """What `transcoder_jvp` or `transcoder_vjp` (the method) returns second, without computing t(x) where the closed
-    form can do without it."""
-    own = method.dispatch(type(transcoder)) is not method.dispatch(object)
-    region = None if own else _region(transcoder, x, gate, gate_bandwidth)
-    if region is not None:
-        return region.jvp(v) if method is transcoder_jvp else region.vjp(v)
-    options = {"gate": gate, "gate_bandwidth": gate_bandwidth}
-    return method(transcoder, x, v, **{name: value for name, value in options.items() if value is not None})[1]
-
-
-def _region(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float | None) -> LinearRegion | None:
+def region_at(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float | None) -> LinearRegion | None:
+    """The transcoder's `linear_region` at x, or None. Raises ValueError where an option needs one that is not known."""
     if isinstance(gate, LinearRegion):
         return region_of_activations(gate, x, gate.weights, gate_bandwidth)
     region = linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)

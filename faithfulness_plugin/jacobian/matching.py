@@ -5,57 +5,25 @@ E_v ||J_t(x) v - J_f(x) v||^2, C. Olah, "A Toy Model of Mechanistic (Un)Faithful
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.closed_form import product_only, transcoder_jvp, transcoder_vjp
-from faithfulness_plugin.jacobian.exact import EXACT_PROBES
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
-from faithfulness_plugin.jacobian.packed_rows import LayerSays
-from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES, Probe, gaussian
-from faithfulness_plugin.jacobian.secant import layer_secant, transcoder_secant
-from faithfulness_plugin.layers.derivatives import Layer, layer_jvp, layer_output, layer_vjp
+from faithfulness_plugin.jacobian.probes import gaussian
+from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.seeds import derived_seed
-
-
-class JacobianTargets(NamedTuple):
-    """The layer's side of one comparison: all that the loss needs once the layer is gone."""
-
-    x: Float[Tensor, "*batch d_in"]
-    """Where the Jacobians are compared, [..., d_in] (jittered, if so configured)."""
-    v: Float[Tensor, "n_probes *batch d_probe"]
-    """The probes, [n_probes, ..., d_in]; for "vjp" [n_probes, ..., d_out]."""
-    Jv: Float[Tensor, "n_probes *batch d_product"]
-    """The layer's derivative along them, [n_probes, ..., d_out]; for "vjp" J^T u, [n_probes, ..., d_in]."""
-    step: Float[Tensor, ""]
-    """The secant's step (unused by the others)."""
-    scale: Float[Tensor, ""]
-    """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1."""
-    y: Float[Tensor, "*batch d_out"]
-    """f(x), which came with the derivative."""
-
-    def to(self, dtype: torch.dtype) -> "JacobianTargets":
-        """Every tensor in this dtype."""
-        return JacobianTargets(*(tensor.to(dtype) for tensor in self))
-
-    def trainable(self) -> "JacobianTargets":
-        """Themselves, or copies where they were made in inference mode, which no backward pass could save."""
-        if torch.is_inference_mode_enabled():
-            return self
-        return JacobianTargets(*(tensor.clone() if tensor.is_inference() else tensor for tensor in self))
 
 
 class JacobianMatching:
     """loss = matching(transcoder, layer, x): how differently transcoder and layer move, a scalar with a gradient.
 
-    The mean over rows and probes of ||J_t v - J_f v||^2, times the scale of `JacobianMatchingConfig.normalize`.
-    Isotropic probes make the mean an unbiased estimate of ||J_t - J_f||_F^2, of either side: E_v ||A v||^2 =
-    E_u ||A^T u||^2. The estimator "exact" is that mean itself, as a sum over d_in fixed probes (data probes: over the
-    columns of a square root of their second moment).
+    The mean over rows and probes of ||J_t v - J_f v||^2 (see `estimators` for what each of them compares), times the
+    scale of `JacobianMatchingConfig.normalize`.
 
     Args:
         config: a `JacobianMatchingConfig`, its dict, or its fields as keywords. As a keyword, `probe` may also be
@@ -68,15 +36,9 @@ class JacobianMatching:
         if config is not None and options:
             raise ValueError("pass either a config or its fields, not both")
         self.config = as_config(options if config is None else config)
-        if own_probe is not None and self.config.estimator not in ("jvp", "secant"):
-            raise ValueError(
-                f'estimator="{self.config.estimator}" draws its own directions: name one of {tuple(PROBES)} as probe, '
-                'or use estimator="jvp" or "secant"'
-            )
-        self._probe: Probe = own_probe or PROBES[self.config.probe]
-        self._isotropic = self._probe in ISOTROPIC.values()
+        self.estimator = self.config.build_estimator(own_probe)
         self._generator: torch.Generator | None = None
-        self._told = False
+        self._warned = False
         self.across: Any = None
         """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
 
@@ -91,8 +53,8 @@ class JacobianMatching:
         x: Float[Tensor, "*batch d_in"],
         *,
         y: Float[Tensor, "*batch d_out"] | None = None,
-    ) -> JacobianTargets:
-        """Draws probes and asks the layer for its derivative along them. Can be cached (`DerivativeStore`).
+    ) -> LayerResponse:
+        """Draw probes and ask the layer for its derivative along them. Can be cached (`DerivativeStore`).
 
         Args:
             layer: row-wise, [..., d_in] -> [..., d_out].
@@ -104,35 +66,48 @@ class JacobianMatching:
                 differentiated as the estimator needs it.
         """
         self._require_variance(x)
+        self._warn_if_exact_costs_less(x.shape[-1])
         if x.is_inference():
             x = x.clone()  # or the student's backward pass could not save it
-        generator = self.generator(x.device)
+        generator, jittered = self.generator(x.device), self.config.jitter > 0
         rms = _mean(_wide(x).square()).sqrt()
         rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)
-        clean = x
-        if self.config.jitter > 0:
-            x = x + self.config.jitter * rms * gaussian(x, 1, generator)[0]
-        step = self.config.radius * (rms if self._isotropic else torch.ones_like(rms))
-        y_here, v, Jv = self._products(layer, x, y, step, generator)
-        if y is None and self.config.normalize:
-            y = layer_output(layer, clean) if self.config.jitter > 0 else y_here
-        return JacobianTargets(x, v, Jv, step, self._scale(y_here if y is None else y, Jv), y_here)
+        at = x + self.config.jitter * rms * gaussian(x, 1, generator)[0] if jittered else x
+        rows = at
+        if self.estimator.pulls_back:
+            rows = layer_output(layer, at) if y is None else y
+        v = self.estimator.draw(rows, generator)
+        step = torch.ones_like(rms) * self.estimator.step(rms)
+        y_there, Jv = self.estimator.layer_products(layer, at, v, step, y=None if jittered else y)
+        if y is None:
+            y = layer_output(layer, x) if jittered and self.config.normalize else y_there
+        return LayerResponse(at, y_there, v, Jv, step, self._scale(y, Jv))
 
     @torch.no_grad()
-    def targets_of(self, says: LayerSays) -> JacobianTargets:
-        """The same of what the layer said before. Raises ValueError where it was asked for no derivative, or as
-        `targets` for a single row."""
-        x, y, v, Jv, step = says
+    def targets_of(self, response: LayerResponse) -> LayerResponse:
+        """Build targets from stored layer responses. Raises ValueError where they hold no derivative, or as `targets`
+        for a single row."""
+        x, y, v, Jv, step, _ = response
         if v is None or Jv is None:
             raise ValueError("these rows bring no derivatives: read them from the store with the matching's config")
         self._require_variance(x)
-        return JacobianTargets(x, v, Jv, _wide(x.new_ones(())) * step, self._scale(y, Jv), y)
+        return LayerResponse(x, y, v, Jv, _wide(x.new_ones(())) * step, self._scale(y, Jv))
 
     def _require_variance(self, x: Tensor) -> None:
         if self.config.normalize and x[..., 0].numel() == 1 and self.across is None:
             raise ValueError(
                 f"the unit needs the variance over rows, and x has shape {list(x.shape)}: pass a batch of two rows "
                 "or more, or normalize=False"
+            )
+
+    def _warn_if_exact_costs_less(self, d_in: int) -> None:
+        random_derivatives = not (self.estimator.fixed_probes or self.estimator.finite_step)
+        if random_derivatives and self.config.n_probes >= d_in and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f'{self.config.n_probes} probes cost as much as the {d_in} of estimator="exact", which has no '
+                "variance: use that",
+                stacklevel=3,
             )
 
     def _scale(self, y: Tensor, Jv: Tensor) -> Tensor:
@@ -152,32 +127,10 @@ class JacobianMatching:
         torch.distributed.all_reduce(values, group=self.across)
         return values / torch.distributed.get_world_size(self.across)
 
-    def _products(
-        self, layer: Layer, x: Tensor, y: Tensor | None, step: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(f(x), the probes, the layer's derivative along them)."""
-        estimator, n_probes = self.config.estimator, self.config.n_probes
-        if estimator in ("jvp", "vjp") and n_probes >= x.shape[-1] and not self._told:
-            self._told = True
-            warnings.warn(
-                f'{n_probes} probes cost as much as the {x.shape[-1]} of estimator="exact", which has no variance: '
-                "use that",
-                stacklevel=3,
-            )
-        if estimator == "exact":
-            v = EXACT_PROBES[self.config.probe](x)
-        elif estimator == "vjp":
-            v = self._probe(y if y is not None else layer_output(layer, x), n_probes, generator)
-        else:
-            v = self._probe(x, n_probes, generator)
-        known = y if self.config.jitter == 0 else None
-        y_here, Jv = layer_products(self.config, layer, x, v, step, y=known)
-        return y_here, v, Jv
-
     def from_targets(
         self,
         transcoder: nn.Module,
-        targets: JacobianTargets,
+        targets: LayerResponse,
         *,
         gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
     ) -> Float[Tensor, ""]:
@@ -191,19 +144,14 @@ class JacobianMatching:
             ValueError: transcoder and targets differ in width, device or (for a class that does not cast by itself)
                 dtype; a Jacobian without a gradient to the transcoder's parameters.
         """
-        targets = targets.trainable()
-        x, v, _, step, *_ = targets
+        x, _, v, of_layer, step, scale = targets.trainable()
+        if v is None or of_layer is None or scale is None:
+            raise ValueError("these are no targets: make them by `targets`, or of a stored response by `targets_of`")
         _check_fits(transcoder, x)
-        options = {} if self.config.gate_bandwidth is None else {"gate_bandwidth": self.config.gate_bandwidth}
-        if self.config.estimator == "secant":
-            Jv = transcoder_secant(transcoder, x, v, step, central=self.config.central, gate=gate)[1]
-        elif self.config.estimator == "vjp":
-            Jv = product_only(transcoder_vjp, transcoder, x, v, gate=gate, **options)
-        else:
-            Jv = product_only(transcoder_jvp, transcoder, x, v, gate=gate, **options)
-        if Jv.shape != targets.Jv.shape:
+        Jv = self.estimator.transcoder_products(transcoder, x, v, step, gate=gate)
+        if Jv.shape != of_layer.shape:
             raise ValueError(
-                f"the transcoder's output has d_out={Jv.shape[-1]} and the layer's has {targets.Jv.shape[-1]}: "
+                f"the transcoder's output has d_out={Jv.shape[-1]} and the layer's has {of_layer.shape[-1]}: "
                 "give the transcoder the layer's d_out"
             )
         if torch.is_grad_enabled() and not Jv.requires_grad and any(p.requires_grad for p in transcoder.parameters()):
@@ -211,16 +159,17 @@ class JacobianMatching:
                 f"the Jacobian of {type(transcoder).__name__} has no gradient to its parameters, so matching could not "
                 "train it: take .detach(), torch.no_grad() and non-differentiable activations out of its forward pass"
             )
-        return self._mean_energy(Jv - targets.Jv) * targets.scale
+        return self._mean_energy(Jv - of_layer) * scale
 
     def _mean_energy(self, Jv: Tensor) -> Tensor:
         """||Jv||^2, a mean over rows and a mean over random, or a sum over fixed probes."""
         energy = _mean(_wide(Jv).square().sum(-1))
-        return energy * len(Jv) if self.config.estimator == "exact" else energy
+        return energy * len(Jv) if self.estimator.fixed_probes else energy
 
-    def relative_error(self, loss: Float[Tensor, ""], targets: JacobianTargets) -> Float[Tensor, ""]:
+    def relative_error(self, loss: Float[Tensor, ""], targets: LayerResponse) -> Float[Tensor, ""]:
         """A loss of `from_targets` as a fraction of what losing the whole Jacobian would cost."""
-        return loss / (targets.scale * self._mean_energy(targets.Jv))
+        scale, Jv = cast(Tensor, targets.scale), cast(Tensor, targets.Jv)
+        return loss / (scale * self._mean_energy(Jv))
 
     def state_dict(self) -> dict[str, Any]:
         """The random generator's state, so that a resumed run draws the same probes."""
@@ -238,24 +187,6 @@ class JacobianMatching:
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device).manual_seed(derived_seed(self.config.seed, "probes"))
         return self._generator
-
-
-def layer_products(
-    config: JacobianMatchingConfig,
-    layer: Layer,
-    x: Float[Tensor, "*batch d_in"],
-    v: Float[Tensor, "n_probes *batch d_probe"],
-    step: Float[Tensor, ""] | float,
-    *,
-    y: Float[Tensor, "*batch d_out"] | None = None,
-) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "n_probes *batch d_product"]]:
-    """(f(x), what the estimator compares along the probes): J_f v, J_f^T v, or the secant's quotient. No graph.
-
-    `y`: f(x), where it is known; derivatives bring it by themselves.
-    """
-    if config.estimator == "secant":
-        return layer_secant(layer, x, v, step, central=config.central, y=y)
-    return layer_vjp(layer, x, v) if config.estimator == "vjp" else layer_jvp(layer, x, v)
 
 
 def _check_fits(transcoder: nn.Module, x: Tensor) -> None:

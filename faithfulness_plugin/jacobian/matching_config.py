@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from math import inf
 from typing import Any
 
-from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES
-
-ESTIMATORS = ("jvp", "vjp", "secant", "exact")
+from faithfulness_plugin.jacobian.estimators import ESTIMATORS, Estimator
+from faithfulness_plugin.jacobian.probes import Probe
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,8 @@ class JacobianMatchingConfig:
     """Seeds the probes and the jitter."""
 
     def __post_init__(self) -> None:
-        _require(self.estimator in ESTIMATORS, f"estimator={self.estimator!r} is unknown: choose one of {ESTIMATORS}")
-        _require(self.probe in PROBES, f"probe={self.probe!r} is unknown: choose one of {tuple(PROBES)}")
         _require(
-            self.estimator != "vjp" or self.probe in ISOTROPIC,
-            f'estimator="vjp" draws directions of the output, and probe={self.probe!r} are directions of the input: '
-            f'choose one of {tuple(ISOTROPIC)}, or estimator="jvp"',
+            self.estimator in ESTIMATORS, f"estimator={self.estimator!r} is unknown: choose one of {tuple(ESTIMATORS)}"
         )
         _require(
             _is_whole(self.n_probes) and self.n_probes >= 1,
@@ -61,23 +56,30 @@ class JacobianMatchingConfig:
         for name in ("central", "normalize"):
             _require(isinstance(getattr(self, name), bool), f"{name}={getattr(self, name)!r}: choose True or False")
         _require(_is_whole(self.seed) and self.seed >= 0, f"seed={self.seed!r}: a whole number from 0 on is needed")
-        if self.gate_bandwidth is not None:
-            _require(
-                _is_number(self.gate_bandwidth) and 0 < self.gate_bandwidth < inf,
-                f"gate_bandwidth={self.gate_bandwidth}: a width is positive and finite; None for constant gates",
-            )
-            _require(self.estimator != "secant", "the secant trains its gates by itself: leave gate_bandwidth out")
+        _require(
+            self.gate_bandwidth is None or (_is_number(self.gate_bandwidth) and 0 < self.gate_bandwidth < inf),
+            f"gate_bandwidth={self.gate_bandwidth}: a width is positive and finite; None for constant gates",
+        )
+        self.build_estimator()
+
+    def build_estimator(self, probe: Probe | None = None) -> Estimator:
+        """Build the estimator with the fields that it reads, or with a probe of the caller's own. Raises ValueError for
+        fields that do not go with it."""
+        cls = ESTIMATORS[self.estimator]
+        options = {field.name: getattr(self, field.name) for field in fields(cls)}
+        return cls(**options if probe is None else {**options, "probe": probe})
 
     @property
     def at_inputs(self) -> bool:
         """Whether the layer's output at the inputs comes with its derivative."""
-        return self.jitter == 0 and self.estimator != "vjp"
+        return self.jitter == 0 and not ESTIMATORS[self.estimator].pulls_back
 
     @property
     def of_layer(self) -> dict[str, Any]:
         """The fields that decide what is asked of the layer; the others are the student's, the loss's or a seed."""
-        names = ["estimator", "probe", "n_probes", *(["radius", "central"] if self.estimator == "secant" else [])]
-        return {name: getattr(self, name) for name in [*names, "jitter"]}
+        options = asdict(self.build_estimator())
+        del options["gate_bandwidth"]
+        return {"estimator": self.estimator, **options, "jitter": self.jitter}
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

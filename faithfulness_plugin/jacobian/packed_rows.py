@@ -1,27 +1,13 @@
 """Rows that bring with them what the layer says of them, so that a transcoder can learn where the layer is not."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
-
-
-class LayerSays(NamedTuple):
-    """What was asked of a layer, and what it answered."""
-
-    x: Float[Tensor, "rows d_in"]
-    y: Float[Tensor, "rows d_out"]
-    """f(x)."""
-    v: Float[Tensor, "n_probes rows d_probe"] | None = None
-    """The probes; None where no derivative was asked for."""
-    Jv: Float[Tensor, "n_probes rows d_product"] | None = None
-    """The layer's product along them (J^T u for the estimator "vjp", a difference quotient for "secant")."""
-    step: float = 1.0
-    """The secant's step."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +22,25 @@ class PackedRows:
     product: JacobianMatchingConfig | None = None
     """Along which probes, and by which estimator; None for rows [x | y]."""
     step: float = 1.0
-    """The secant's."""
+    """The length of the secant's step."""
 
     @property
     def widths(self) -> list[int]:
-        """Of the parts, probes one by one."""
+        """The widths of the parts, probes one by one."""
         if self.product is None:
             return [self.d_in, self.d_out]
-        probe, answer = (self.d_out, self.d_in) if self.product.estimator == "vjp" else (self.d_in, self.d_out)
+        probe, product = self.product.build_estimator().widths(self.d_in, self.d_out)
         n = self.product.n_probes
-        return [self.d_in, self.d_out, *[probe] * n, *[answer] * n]
+        return [self.d_in, self.d_out, *[probe] * n, *[product] * n]
 
-    def pack(self, says: LayerSays) -> Float[Tensor, "rows width"]:
-        """One row each."""
-        parts = [says.x, says.y]
-        if says.v is not None and says.Jv is not None:
-            parts += [*says.v, *says.Jv]
+    def pack(self, response: LayerResponse) -> Float[Tensor, "rows width"]:
+        """Concatenate the parts, one row each."""
+        x, y, v, Jv, *_ = response
+        parts = [x, y] if v is None or Jv is None else [x, y, *v, *Jv]
         return torch.cat(parts, dim=-1)
 
-    def unpack(self, rows: Float[Tensor, "rows width"]) -> LayerSays:
-        """The parts. Raises ValueError for rows of another width."""
+    def unpack(self, rows: Float[Tensor, "rows width"]) -> LayerResponse:
+        """Split rows into their parts. Raises ValueError for rows of another width."""
         if rows.shape[-1] != sum(self.widths):
             raise ValueError(
                 f"the rows are {rows.shape[-1]} wide and x, f(x), probes and products make {sum(self.widths)}: take "
@@ -63,6 +48,6 @@ class PackedRows:
             )
         x, y, *rest = rows.split(self.widths, dim=-1)
         if not rest:
-            return LayerSays(x, y)
+            return LayerResponse(x, y)
         n = len(rest) // 2
-        return LayerSays(x, y, torch.stack(rest[:n]), torch.stack(rest[n:]), self.step)
+        return LayerResponse(x, y, torch.stack(rest[:n]), torch.stack(rest[n:]), self.step)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.nearest import nearest
@@ -19,7 +20,7 @@ MIXED = 0.5
 Architecture = Literal["topk", "batch_topk", "standard", "jumprelu"]
 
 
-class TrainConfigError(ValueError):
+class TrainConfigError(UsageError):
     """Settings that cannot be used; the message says what to do."""
 
 

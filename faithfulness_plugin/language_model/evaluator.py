@@ -1,6 +1,6 @@
 """How faithful a transcoder is inside its language model: on held-out prompts, by itself and spliced in."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -77,14 +77,14 @@ class TranscoderEvaluator:
         self._clean = 0.0
 
     def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> Entries:
-        """SAELens's signature; the prompts are the evaluator's own."""
+        """Take SAELens's arguments; the prompts are the evaluator's own."""
         del data_provider, activation_scaler
         (name,) = self.layers
         return self.evaluate({name: sae})[name]
 
     @torch.no_grad()
     def evaluate(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
-        """The entries of each, by name, as the functions that they export (`eval` mode)."""
+        """Return the entries of each by name, as the function that it exports (`eval` mode)."""
         modes = {name: transcoder.training for name, transcoder in transcoders.items()}
         for transcoder in transcoders.values():
             transcoder.eval()
@@ -111,19 +111,25 @@ class TranscoderEvaluator:
         }
 
     def _look_once(self) -> None:
-        """The rows at every input hook, and the cross-entropies that no transcoder changes."""
+        """Keep the rows at every input hook, and the cross-entropies that no transcoder changes."""
         if self._rows:
             return
         seen: dict[Place, list[Tensor]] = {place: [] for place in self.kept}
         clean, zero = 0.0, dict.fromkeys(self.kept, 0.0)
+
+        def keep_rows(name: str, kept: Mapping[Place, Tensor]) -> Hook:
+            def look(x: Tensor) -> None:
+                for place, rows in seen.items():
+                    if place[0] == name:
+                        rows.append(x[kept[place]])
+
+            return look
+
         for tokens, kept in self._batches():
-            at: dict[str, list[Hook]] = {}
-            for place, rows in seen.items():
-                at.setdefault(place[0], []).append(_keep_rows(rows, kept[place]))
-            logits = self.hooks.run(tokens, {name: _all_of(looks) for name, looks in at.items()})
+            logits = self.hooks.run(tokens, {place[0]: keep_rows(place[0], kept) for place in seen})
             clean += cross_entropy(logits, tokens).double().sum().item()
-            for place in self.kept:
-                zeroed = self.hooks.run(tokens, {place[1]: _write_zeros(kept[place])})
+            for place, mask in kept.items():
+                zeroed = self.hooks.run(tokens, {place[1]: _write_zeros(mask)})
                 zero[place] += cross_entropy(zeroed, tokens).double().sum().item()
         n = self._n_predicted
         self._clean, self._zero = clean / n, {place: total / n for place, total in zero.items()}
@@ -131,7 +137,7 @@ class TranscoderEvaluator:
 
     @torch.no_grad()
     def concentration(self) -> dict[str, VarianceConcentration]:
-        """By transcoder's name, whether a few of the rows make most of the variance that "fvu" divides by."""
+        """Return by transcoder's name whether a few of the rows make most of the variance that "fvu" divides by."""
         with self.lock:
             self._look_once()
             of = {_place(y): variance_concentration(y(self._rows[_place(y)])) for y in self.layers.values()}
@@ -139,31 +145,28 @@ class TranscoderEvaluator:
 
     @torch.no_grad()
     def spliced(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
-        """The entries of each in the layer's place alone: "ce" and following. In the mode that the transcoder is in."""
+        """Return the entries of each in the layer's place alone: "ce" and following. In the transcoder's own mode."""
         with self.lock:
             self._look_once()
-            return self._in_place(transcoders)
-
-    def _in_place(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
-        ce, kl = dict.fromkeys(transcoders, 0.0), dict.fromkeys(transcoders, 0.0)
-        for tokens, kept in self._batches():
-            logits = self.hooks.run(tokens, {})
-            for name, transcoder in transcoders.items():
-                layer = self.layers[name]
-                changed = self.hooks.run(tokens, self._splice(layer, transcoder, kept[_place(layer)]))
-                ce[name] += cross_entropy(changed, tokens).double().sum().item()
-                kl[name] += kl_divergence(logits, changed)[:, :-1].sum().item()
-        return {name: self._entries(name, ce[name], kl[name]) for name in transcoders}
-
-    def _entries(self, name: str, ce: float, kl: float) -> Entries:
-        zero, spliced = self._zero[_place(self.layers[name])], ce / self._n_predicted
-        return {
-            "ce": spliced,
-            "ce_clean": self._clean,
-            "ce_zero": zero,
-            "ce_recovered": ce_recovered(zero, spliced, self._clean),
-            "kl": kl / self._n_predicted,
-        }
+            ce, kl = dict.fromkeys(transcoders, 0.0), dict.fromkeys(transcoders, 0.0)
+            for tokens, kept in self._batches():
+                logits = self.hooks.run(tokens, {})
+                for name, transcoder in transcoders.items():
+                    layer = self.layers[name]
+                    changed = self.hooks.run(tokens, _splice(layer, transcoder, kept[_place(layer)]))
+                    ce[name] += cross_entropy(changed, tokens).double().sum().item()
+                    kl[name] += kl_divergence(logits, changed)[:, :-1].sum().item()
+        found: dict[str, Entries] = {}
+        for name in transcoders:
+            zero, own = self._zero[_place(self.layers[name])], ce[name] / self._n_predicted
+            found[name] = {
+                "ce": own,
+                "ce_clean": self._clean,
+                "ce_zero": zero,
+                "ce_recovered": ce_recovered(zero, own, self._clean),
+                "kl": kl[name] / self._n_predicted,
+            }
+        return found
 
     @property
     def _n_predicted(self) -> int:
@@ -174,33 +177,22 @@ class TranscoderEvaluator:
             part = slice(start, start + self.batch_size)
             yield self.tokens[part], {place: kept.mask[part] for place, kept in self.kept.items()}
 
-    def _splice(self, layer: HookedLayer, transcoder: Any, kept: Bool[Tensor, "batch pos"]) -> dict[str, Hook]:
-        """t(x) in place of f(x), at the tokens that it was trained for."""
-        written: list[Float[Tensor, "batch pos d_out"]] = []
-
-        def read(x: Tensor) -> None:
-            written.append(transcoder(x))
-
-        def write(y: Tensor) -> Tensor:
-            return torch.where(kept[..., None], written.pop().to(y.dtype), y)
-
-        return read_and_write(layer, read, write)
-
 
 def _place(layer: HookedLayer) -> Place:
     return layer.hook_in, layer.hook_out
 
 
-def _all_of(looks: Sequence[Hook]) -> Hook:
-    def look(x: Tensor) -> None:
-        for each in looks:
-            each(x)
+def _splice(layer: HookedLayer, transcoder: Any, kept: Bool[Tensor, "batch pos"]) -> dict[str, Hook]:
+    """Return hooks that put t(x) in the place of f(x), at the tokens that the transcoder was trained for."""
+    written: list[Float[Tensor, "batch pos d_out"]] = []
 
-    return look
+    def read(x: Tensor) -> None:
+        written.append(transcoder(x))
 
+    def write(y: Tensor) -> Tensor:
+        return torch.where(kept[..., None], written.pop().to(y.dtype), y)
 
-def _keep_rows(rows: list[Tensor], kept: Bool[Tensor, "batch pos"]) -> Hook:
-    return lambda x: rows.append(x[kept])
+    return read_and_write(layer, read, write)
 
 
 def _write_zeros(kept: Bool[Tensor, "batch pos"]) -> Hook:

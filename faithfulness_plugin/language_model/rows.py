@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import say
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration
 from faithfulness_plugin.results.schema import Record
@@ -46,9 +47,9 @@ EVERY_ROW = RowSettings()
 
 
 def require_rows(rows: RowSettings, context_size: int) -> None:
-    """Raises ValueError where no position of a prompt counts."""
+    """Raises UsageError where no position of a prompt counts."""
     if rows.skip_first >= context_size - 1:
-        raise ValueError(
+        raise UsageError(
             f"rows: skip_first={rows.skip_first} leaves too little of {context_size} positions: skip fewer, or raise "
             "context_size"
         )

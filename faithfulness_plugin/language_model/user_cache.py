@@ -8,20 +8,23 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from faithfulness_plugin.errors import UsageError
+
 CACHE_VARIABLE = "FAITHFULNESS_CACHE"
 SOURCE_FILENAME = "source.json"
 INSTALL = "run `make examples`, or pip install 'faithfulness-plugin[examples]'"
+ATTEMPTS = 5
+"""How often a folder is put in its place: other processes may put and remove theirs between two of our steps."""
 
 
 def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:
-    """The folder of that name in the user's cache, with the files that `make` wrote into it.
+    """Return the folder of that name in the user's cache, with the files that `make` wrote into it.
 
-    It is made in a folder beside and then renamed, and never seen half done; of several processes that make it at
-    once, one's work stays. Its source.json holds `source` and the files' sizes: a folder of another source, or whose
-    files are not all there, is made again.
+    It is made in a folder beside and then renamed, so that it is never seen half done; of several processes that make
+    it at once, one's work stays. Its source.json holds `source` and the files' sizes: a folder of another source, or
+    whose files are not all there, is made again.
 
-    Raises:
-        ValueError: the cache cannot be written; whatever `make` raises.
+    Raises UsageError where the cache cannot be written, and whatever `make` raises.
     """
     base = cache()
     final = base / name
@@ -37,27 +40,34 @@ def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]
             for file in files:  # safetensors leaves its own to their owner, and a cache may be shared
                 (unfinished / file).chmod(0o644)
             (unfinished / SOURCE_FILENAME).write_text(json.dumps({**source, "files": files}, indent=1), "utf-8")
-            _put(unfinished, final, source, Path(beside))
+            for attempt in range(ATTEMPTS):
+                with suppress(OSError):
+                    os.rename(unfinished, final)
+                if _complete(final, source):
+                    return final
+                with suppress(FileNotFoundError):  # another process removed it
+                    os.rename(final, Path(beside) / f"before_{attempt}")
+            os.rename(unfinished, final)
     except OSError as error:
         if error.errno is None:  # not the system's: a library's own
             raise
-        raise ValueError(unwritable(error.strerror)) from error
+        raise UsageError(unwritable(error.strerror)) from error
     return final
 
 
 def cache() -> Path:
-    """FAITHFULNESS_CACHE, or else the user's cache folder of this platform."""
+    """Return FAITHFULNESS_CACHE, or else the user's cache folder of this platform."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser().absolute()
     if find_spec("platformdirs") is None:
-        raise ValueError(f"platformdirs is not installed: {INSTALL}; or set {CACHE_VARIABLE} to a folder")
+        raise UsageError(f"platformdirs is not installed: {INSTALL}; or set {CACHE_VARIABLE} to a folder")
     from platformdirs import user_cache_path
 
     return user_cache_path("faithfulness-plugin")
 
 
 def unwritable(reason: str | None) -> str:
-    """What to say where the cache cannot be written."""
+    """Return what to say where the cache cannot be written."""
     return (
         f"the cache {cache()} cannot be written ({reason}): free some space, or set {CACHE_VARIABLE} to another folder"
     )
@@ -70,19 +80,3 @@ def _complete(final: Path, source: Mapping[str, str]) -> bool:
         return there == source and all((final / name).stat().st_size == size for name, size in files.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # whatever is wrong with it
         return False
-
-
-def _put(unfinished: Path, final: Path, source: Mapping[str, str], beside: Path) -> None:
-    """Renames it, unless another process was first; what stands there and is not complete goes aside."""
-    attempts = 5  # others may put and take away between two of our steps
-    for attempt in range(attempts):
-        try:
-            os.rename(unfinished, final)
-            return
-        except OSError:
-            if _complete(final, source):
-                return
-            if attempt == attempts - 1:
-                raise
-        with suppress(FileNotFoundError):  # another took it away
-            os.rename(final, beside / f"before_{attempt}")

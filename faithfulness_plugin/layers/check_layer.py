@@ -62,9 +62,7 @@ def check_layer(
     """
     hooks.require(hook_in)
     hooks.require(hook_out)
-    if tokens is None:
-        tokens = hooks.random_tokens()
-        _require_run(hooks, hook_in, tokens)
+    tokens = hooks.random_tokens() if tokens is None else tokens
     truth = inject(hooks, hook_in, hook_out, tokens)
     if not all(carried.isfinite().all() for carried in truth):
         raise LayerError(f"the model carries NaN or Inf from {hook_in} to {hook_out}: check its weights and its dtype")
@@ -113,7 +111,15 @@ def _activation(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tokens) -> Te
         if hook_in in passed:
             raise Reached
 
-    hooks.visit(tokens, {hook_in: at_input, hook_out: at_output})
+    try:
+        hooks.visit(tokens, {hook_in: at_input, hook_out: at_output})
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a model raises that needs other inputs
+        raise LayerError(
+            f"the model does not run on inputs {list(tokens.shape)} ({' '.join(str(error).split())}): take the part of "
+            "it that the layer is in, or a function of your own"
+        ) from error
     for name in (hook_in, hook_out):
         if name not in passed:
             raise LayerError(f"a run of the model does not pass {name}: choose hooks of the same forward pass")
@@ -148,24 +154,6 @@ def _run_between(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tokens, put_
     return seen[0]
 
 
-def _require_run(hooks: Hooks, hook_in: str, tokens: Tokens) -> None:
-    """Raise LayerError where the model cannot be run on these inputs as far as `hook_in`."""
-
-    def stop(activation: Tensor) -> None:
-        raise Reached
-
-    try:
-        with torch.no_grad():
-            hooks.visit(tokens, {hook_in: stop})
-    except LayerError:
-        raise
-    except Exception as error:
-        raise LayerError(
-            f"the model does not run on random inputs {list(tokens.shape)} ({' '.join(str(error).split())}): take the "
-            "part of it that the layer is in, or a function of your own"
-        ) from error
-
-
 @torch.no_grad()
 def _likely_cause(
     hooks: Hooks,
@@ -185,19 +173,15 @@ def _likely_cause(
             "attention lies between them, or a convolution or a recurrence, so that what one token puts out depends on "
             "other tokens. Choose hooks around an MLP"
         )
-    for suspect in hooks.suspects(hook_in, hook_out):
-        if _agrees(suspect.correct(layer), truth):
-            return suspect.cause
+    for cause, corrected in hooks.suspects(hook_in, hook_out).items():
+        if _agrees(corrected(layer), truth):
+            return cause
     other_context = hooks.random_tokens(len(tokens), tokens.shape[1], seed=2)
     if not same_rows(_run_between(hooks, hook_in, hook_out, other_context, truth.x), truth.y):
         return (
             f"{hook_out} depends on more than {hook_in} (the residual stream passes by, as it seems, or a router's "
             "choice). Choose hooks around one MLP, before its output is added to anything"
         )
-    try:
-        layer(truth.x)
-    except Exception as error:
-        return f"another function stands there; this one fails on such rows ({' '.join(repr(error).split())})"
     return "another function stands there. Use mlp_layer(model, block), or layer_between(model, hook_in, hook_out)"
 
 

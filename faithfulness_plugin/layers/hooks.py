@@ -4,7 +4,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +17,8 @@ from faithfulness_plugin.nearest import nearest
 Hook = Callable[[Tensor], Tensor | None]
 """Sees an activation [batch, pos, d]; returns its replacement, or None to leave it."""
 
+Function = Callable[[Tensor], Tensor]
+
 Tokens = Int[Tensor, "batch pos"] | Float[Tensor, "batch *shape"]
 """What a model is run on: tokens, or the pictures or the sound that it reads."""
 
@@ -28,14 +29,6 @@ class NoLogits(UsageError):
 
 class Reached(Exception):
     """The last hook has been seen: the rest of the forward pass is not needed."""
-
-
-class Suspect(NamedTuple):
-    """A frequent mistake, to try where a layer does not agree with the model."""
-
-    cause: str
-    correct: Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]]
-    """Returns the layer without the mistake."""
 
 
 class Hooks(ABC):
@@ -87,10 +80,10 @@ class Hooks(ABC):
         del hook_out
         return None
 
-    def suspects(self, hook_in: str, hook_out: str) -> list[Suspect]:
-        """List frequent mistakes about the layer between these two hooks."""
+    def suspects(self, hook_in: str, hook_out: str) -> Mapping[str, Callable[[Function], Function]]:
+        """Return frequent mistakes about the layer between these two hooks: the cause, and the layer without it."""
         del hook_in, hook_out
-        return []
+        return {}
 
     def run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
         """Return the logits [batch, pos, n_vocab] with hooks in place, and remove the hooks. A run of the same model in

@@ -1,16 +1,29 @@
 """Find the tensors of a model that a transcoder reads and writes, by how well it maps one to the other."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Bool
 from torch import Tensor
 
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.language_model.config import ModelSource, TextSource, make_config
+from faithfulness_plugin.language_model.model import load_model, model_title
+from faithfulness_plugin.language_model.named_model import choose_model
+from faithfulness_plugin.language_model.rows import RowSettings, require_rows, say_rows
+from faithfulness_plugin.language_model.text import cut_prompts
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
 from faithfulness_plugin.layers.hooks import Hooks, Tokens
-from faithfulness_plugin.layers.replaced_layer import Pair, pair_of
-from faithfulness_plugin.measure.ranked_pairs import CLEARLY, Ranking, near_the_mlp, ranked_pairs, what_to_pass
+from faithfulness_plugin.layers.replaced_layer import pair_of
+from faithfulness_plugin.measure.ranked_pairs import CLEARLY, Ranking, ranked_pairs, what_to_pass
+from faithfulness_plugin.messages import say
+from faithfulness_plugin.results.markdown import markdown_table
+
+SHOWN = 12
+NEAR_THE_MLP = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in", "mlp.hook_out", "hook_mlp_out")
+"""The tensors of a block that a search through all blocks looks at."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class HookCandidates(Ranking):
     """Whether the pair that is compared was asked for."""
 
     def verdict(self) -> str:
-        """One sentence: is the declared pair the best one, and what to pass where it is not."""
+        """Return one sentence: is the declared pair the best one, and what to pass where it is not."""
         best, compared = self.best, self.compared
         pass_this = what_to_pass(best, of_autoencoder=self.of_autoencoder)
         there = f"{best.hook_in[0]} to {best.hook_out[0]} (FVU {best.fvu:.3g})"
@@ -53,6 +66,49 @@ class HookCandidates(Ranking):
         how = "clearly not the best one" if self.clearly_another else "not the best one"
         return f"{called} (FVU {compared.fvu:.3g}) is {how}: that is {there}. {pass_this}"
 
+    def table(self) -> str:
+        """Return the best pairs, and the declared one, as a Markdown table."""
+        rows = []
+        for place, pair in enumerate(self.pairs):
+            if place < SHOWN or pair.compared:
+                marks = ["declared"] * pair.compared + ["autoencoder's"] * pair.autoencoder
+                numbers = [f"{pair.fvu:.3g}", f"{pair.l0:.1f}", f"{pair.norm_in:.3g}", f"{pair.norm_out:.3g}"]
+                names = [_together(pair.hook_in), _together(pair.hook_out)]
+                rows.append([str(place + 1), *names, *numbers, ", ".join(marks)])
+        l0 = "L0" if self.declared_l0 is None else f"L0 (declared: {self.declared_l0:.1f})"
+        table = markdown_table(["", "reads", "writes", "FVU", l0, "norm read", "norm written", ""], rows)
+        left = len(self.pairs) - len(rows)
+        return table + (f"\n{left} more pairs, with higher FVU, are left out (--json has all).\n" if left else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all pairs and the verdict, for JSON."""
+        pairs = [
+            {
+                "hook_in": list(pair.hook_in),
+                "hook_out": list(pair.hook_out),
+                "fvu": pair.fvu,
+                "l0": pair.l0,
+                "norm_in": pair.norm_in,
+                "norm_out": pair.norm_out,
+                "rows_for_half": None if pair.spread is None else pair.spread.rows_for_half,
+                "declared": pair.compared,
+                "autoencoder": pair.autoencoder,
+            }
+            for pair in self.pairs
+        ]
+        return {
+            "declared": self.declared,
+            "declared_l0": self.declared_l0,
+            "rows": self.n_rows,
+            "clearly_another": self.clearly_another,
+            "verdict": self.verdict(),
+            "pairs": pairs,
+        }
+
+
+def _together(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} (also {', '.join(names[1:])})"
+
 
 def hook_candidates(
     model: Any,
@@ -65,7 +121,7 @@ def hook_candidates(
     kept: Bool[Tensor, "batch pos"] | None = None,
     norms_above: float | None = None,
 ) -> HookCandidates:
-    """Measures a transcoder at every pair of tensors around a block, in one run of the model over a few prompts.
+    """Measure a transcoder at every pair of tensors around a block, in one run of the model over a few prompts.
 
     FVU = ||t(x) - y||^2 / ||y - E y||^2 for each tensor x as wide as the transcoder's input and each y as wide as its
     output that the model passes later; x = y is what an autoencoder is trained on. Equal tensors are one, under all of
@@ -81,29 +137,28 @@ def hook_candidates(
         norms_above: leaves out rows whose norm is above this factor times the median at any of the tensors that are
             compared. Attention sinks are such rows, and an FVU that counts them says little of the others.
 
-    Raises ValueError for a block or hook that there is not, or where no tensors have the transcoder's widths.
+    Raises UsageError for a missing block or hook, or where no tensors have the transcoder's widths.
     """
     hooks, declared = hooks_of(model), declared_hooks(transcoder)
-    pair: Pair | None = None
+    compared: tuple[str, str] | None = None
     unknown: str | None = None
     asked = {"hook_in": hook_in, "hook_out": hook_out}
-    for name in asked.values():
-        if name is not None:
-            hooks.require(name)
+    for name in filter(None, asked.values()):
+        hooks.require(name)
     if any((*asked.values(), declared.hook_in)) or declared.block is not None or layer is not None:
         try:
-            pair = pair_of(hooks, [transcoder], layer=layer, **asked, anyway=True)
+            compared = pair_of(hooks, [transcoder], layer=layer, **asked, anyway=True)[:2]
         except ValueError as error:
             if layer is not None and declared.block not in (None, layer):
                 raise
             unknown = str(error).rstrip(".")
             unknown = unknown[:1].upper() + unknown[1:]
-    block = next((b for b in (layer, block_of(pair.hook_in) if pair else None, declared.block) if b is not None), None)
-    if block is not None:
-        blocks = [hooks.block_tensors(block)]
+    read_in = block_of(compared[0]) if compared else None
+    block = next((b for b in (layer, read_in, declared.block) if b is not None), None)
+    if block is None:
+        blocks = [[name for name in names if name.endswith(NEAR_THE_MLP)] for names in _every_block(hooks)]
     else:
-        blocks = [list(near_the_mlp(names)) for names in _every_block(hooks)]
-    compared = None if pair is None else (pair.hook_in, pair.hook_out)
+        blocks = [hooks.block_tensors(block)]
     if compared is not None:
         blocks[0] = [*dict.fromkeys([*blocks[0], *(name for name in compared if block_of(name) == block)])]
     found = ranked_pairs(hooks, transcoder, tokens, blocks, compared=compared, kept=kept, norms_above=norms_above)
@@ -121,7 +176,7 @@ def hook_candidates(
 
 
 def _every_block(hooks: Hooks) -> list[list[str]]:
-    """The tensors of all blocks; of those that have an MLP, in a model that mixes them with others."""
+    """Return the tensors of all blocks; of those that have an MLP, in a model that mixes them with others."""
     found: list[list[str]] = []
     while True:
         try:
@@ -130,3 +185,50 @@ def _every_block(hooks: Hooks) -> list[list[str]]:
             if "there is no block" in str(error):
                 return found
             found.append([])
+
+
+def candidates_on_text(
+    path: str,
+    transcoder: Any,
+    *,
+    model: str | None = None,
+    model_anyway: bool = False,
+    files: Sequence[str] = (),
+    prompts: int = 4,
+    context_size: int = 64,
+    rows: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    **asked: Any,
+) -> HookCandidates:
+    """Load a transcoder's model, and measure the transcoder on prompts of a text: what `faithfulness hooks` does.
+
+    Args:
+        path: where the transcoder comes from, for messages.
+        model: its name or folder; by default what the transcoder's file names.
+        files: the text's; the examples' text by default.
+        rows: which rows count, as `RowSettings` takes it.
+        asked: `layer`, `hook_in` and `hook_out` of `hook_candidates`.
+
+    Raises UsageError as `hook_candidates` does, or where no row is left.
+    """
+    settings = make_config(dict(rows or {}), "rows", RowSettings)
+    require_rows(settings, context_size)
+    chosen = choose_model({path: transcoder}, model, anyway=model_anyway)
+    if chosen.note is not None:
+        say(chosen.note)
+    source = ModelSource(name=chosen.name)
+    say(f"loading {model_title(source)}")
+    loaded = load_model(source, device, plain=True)
+    hooks, text = hooks_of(loaded), TextSource(files=list(files))
+    tokens = cut_prompts(text, loaded.tokenizer, context_size, 0, prompts, least=1, hooks=hooks)
+    rule = settings.left_out(loaded.tokenizer)
+    kept = rule.places(tokens)
+    counts = rule.counts(kept)
+    if not counts.rows:
+        raise UsageError(f"no row is left to look at ({counts}): leave out less, or give longer prompts")
+    on_device = tokens.to(hooks.device)
+    found = hook_candidates(hooks, transcoder, on_device, kept=kept, norms_above=settings.norms_above, **asked)
+    say_rows("rows", replace(counts, norms=counts.rows - found.n_rows), None)
+    for pair in dict.fromkeys(pair for pair in (found.compared, found.best) if pair is not None):
+        say_rows(f"rows at {pair.hook_out[0]}", None, pair.spread)
+    return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isnan
 from typing import Any
 
@@ -9,15 +10,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
-from faithfulness_plugin.layers.hooks import Hooks, Tokens
+from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens, same_values
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
 
 CLEARLY = 0.5
 """A pair is clearly not the one that a transcoder was trained on where its FVU is above this, the best pair's below it,
 and less than half of it."""
-AS_EQUAL = 1e-6
-"""Tensors that differ by less, relative to their size, are one tensor under several names."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,26 @@ def what_to_pass(pair: RankedPair, *, of_autoencoder: bool) -> str:
     return f"Pass --hook-in {pair.hook_in[0]} --hook-out {pair.hook_out[0]} --hooks-anyway to measure it there"
 
 
+@dataclass(frozen=True, eq=False)
+class _Carried:
+    """One tensor of the model, under all of its names."""
+
+    names: tuple[str, ...]
+    rows: Float[Tensor, "rows d"]
+
+    @cached_property
+    def variance(self) -> Float[Tensor, ""]:
+        return (self.rows.double() - self.rows.double().mean(0)).square().sum()
+
+    @cached_property
+    def norm(self) -> float:
+        return self.rows.double().norm(dim=-1).mean().item()
+
+    @cached_property
+    def spread(self) -> VarianceConcentration:
+        return variance_concentration(self.rows)
+
+
 @torch.no_grad()
 def ranked_pairs(
     hooks: Hooks,
@@ -106,7 +126,7 @@ def ranked_pairs(
     kept: Bool[Tensor, "batch pos"] | None = None,
     norms_above: float | None = None,
 ) -> Ranking:
-    """Runs the model once, and the transcoder once on every distinct tensor that is as wide as its input.
+    """Run the model once, and the transcoder once on every distinct tensor that is as wide as its input.
 
     Args:
         tokens: [batch, pos], a few prompts.
@@ -116,53 +136,39 @@ def ranked_pairs(
         norms_above: leaves out rows whose norm is above this factor times the median at any tensor that is as wide as
             the transcoder's input or output: so all pairs share their rows.
 
-    Raises ValueError where no tensors have the transcoder's widths, no row is left, or they hold NaN or Inf.
+    Raises UsageError where no tensors have the transcoder's widths, no row is left, or they hold NaN or Inf.
     """
-    named = {name for names in blocks for name in names} | set(compared or ())
-    passed: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def look(activation: Tensor) -> None:
-            if name not in passed and activation.ndim == 3:
-                rows = activation if kept is None else activation[kept.to(activation.device)]
-                passed[name] = rows.flatten(0, -2).clone()
-
-        return look
-
-    hooks.visit(tokens, {name: keep(name) for name in sorted(named)})
     d_in, d_out = transcoder.W_enc.shape[0], transcoder.W_dec.shape[1]
-    passed = _finite_and_usual({n: x for n, x in passed.items() if x.shape[1] in (d_in, d_out)}, norms_above)
-    groups = [_grouped({n: passed[n] for n in passed if n in names}) for names in blocks]
-    if compared is not None and all(name in passed for name in compared):
-        groups.append(_grouped({name: passed[name] for name in passed if name in compared}))
-    measured: dict[int, tuple[Tensor, float]] = {}
-    spreads: dict[int, VarianceConcentration] = {}
-    found: list[RankedPair] = []
-    for last, group in enumerate(groups):
-        alone = compared is not None and last == len(blocks)  # the declared pair, across blocks or in the wrong order
-        if alone and any(pair.compared for pair in found):
-            continue
-        for i, (names_in, x) in enumerate(group):
-            if x.shape[1] != d_in:
-                continue
-            t, l0 = measured.get(id(x)) or measured.setdefault(id(x), _of(transcoder, x))
-            for names_out, y in group if alone else group[i:]:
-                is_compared = compared is not None and compared[0] in names_in and compared[1] in names_out
-                variance = (y.double() - y.double().mean(0)).square().sum()
-                if y.shape[1] != d_out or not variance > 0 or (alone and not is_compared):
-                    continue
-                fvu = ((t - y.double()).square().sum() / variance).item()
-                norms = (rows.double().norm(dim=-1).mean().item() for rows in (x, y))
-                spread = spreads.get(id(y)) or spreads.setdefault(id(y), variance_concentration(y))
-                found.append(RankedPair(names_in, names_out, fvu, l0, *norms, compared=is_compared, spread=spread))
+
+    def measured(x: _Carried, written: Sequence[_Carried]) -> Iterator[RankedPair]:
+        if x.rows.shape[1] != d_in:
+            return
+        inputs = x.rows.to(transcoder.W_enc)
+        t = transcoder(inputs).to(x.rows.device).double()
+        l0 = (transcoder.encode(inputs) > 0).sum(-1).double().mean().item()
+        for y in written:
+            if y.rows.shape[1] == d_out and y.variance > 0:
+                fvu = ((t - y.rows.double()).square().sum() / y.variance).item()
+                declared = compared is not None and compared[0] in x.names and compared[1] in y.names
+                yield RankedPair(x.names, y.names, fvu, l0, x.norm, y.norm, compared=declared, spread=y.spread)
+
+    passed = _passed(hooks, tokens, {name for names in blocks for name in names} | {*(compared or ())}, kept)
+    passed = {name: rows for name, rows in passed.items() if rows.shape[1] in (d_in, d_out)}
+    passed = _finite_and_usual(passed, norms_above)
+    groups = [_distinct({name: passed[name] for name in passed if name in names}) for names in blocks]
+    found = [pair for group in groups for i, x in enumerate(group) for pair in measured(x, group[i:])]
+    if compared is not None and not any(pair.compared for pair in found) and passed.keys() >= {*compared}:
+        # the declared pair, across blocks or in the wrong order
+        ends = _distinct({name: passed[name] for name in passed if name in compared})
+        read, written = (next(end for end in ends if name in end.names) for name in compared)
+        found += measured(read, [written])
     if not found:
-        raise ValueError(
+        raise UsageError(
             f"no two tensors there are {d_in} and {d_out} wide, as the transcoder is: is it one of this model?"
         )
     n_rows = len(next(iter(passed.values())))
-    of_autoencoder = declared_hooks(transcoder).autoencoder
     ranked = sorted(found, key=lambda pair: (isnan(pair.fvu), pair.fvu))
-    return Ranking(tuple(ranked), n_rows, of_autoencoder)
+    return Ranking(tuple(ranked), n_rows, declared_hooks(transcoder).autoencoder)
 
 
 def mismatch_warning(
@@ -191,48 +197,48 @@ def mismatch_warning(
         return None
 
 
-def _of(transcoder: Any, x: Float[Tensor, "rows d_in"]) -> tuple[Tensor, float]:
-    """t(x), and its features that are active on a row."""
-    rows = x.to(transcoder.W_enc)
-    return transcoder(rows).to(x.device).double(), (transcoder.encode(rows) > 0).sum(-1).double().mean().item()
+def _passed(
+    hooks: Hooks, tokens: Tokens, names: set[str], kept: Bool[Tensor, "batch pos"] | None
+) -> dict[str, Float[Tensor, "rows d"]]:
+    """Return the rows at each tensor, in the order in which the model passes them."""
+    passed: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Hook:
+        def look(activation: Tensor) -> None:
+            if name not in passed and activation.ndim == 3:
+                rows = activation if kept is None else activation[kept.to(activation.device)]
+                passed[name] = rows.flatten(0, -2).clone()
+
+        return look
+
+    hooks.visit(tokens, {name: keep(name) for name in sorted(names)})
+    return passed
 
 
 def _finite_and_usual(passed: dict[str, Tensor], norms_above: float | None) -> dict[str, Tensor]:
-    """The rows whose norms are usual at all of these tensors."""
+    """Return the rows whose norms are usual at all of these tensors."""
     for name, rows in passed.items():
         if not rows.isfinite().all():
-            raise ValueError(f"there is NaN or Inf at {name} of the model: check the model and its dtype")
+            raise UsageError(f"there is NaN or Inf at {name} of the model: check the model and its dtype")
     if not passed or norms_above is None:
         return passed
     norms = torch.stack([rows.double().norm(dim=-1) for rows in passed.values()])
     usual = (norms <= norms_above * norms.median(-1, keepdim=True).values).all(0)
     if not usual.any():
-        raise ValueError(f"no row is left whose norm is usual at every tensor (norms_above={norms_above}): raise it")
+        raise UsageError(f"no row is left whose norm is usual at every tensor (norms_above={norms_above}): raise it")
     return {name: rows[usual] for name, rows in passed.items()}
 
 
-def _grouped(passed: dict[str, Tensor]) -> list[tuple[tuple[str, ...], Tensor]]:
-    """Distinct tensors with all their names, in the order in which the model passes them."""
+def _distinct(passed: dict[str, Tensor]) -> list[_Carried]:
+    """Return distinct tensors with all their names, the shortest first, in the order in which the model passes them."""
     groups: list[tuple[list[str], Tensor]] = []
     for name, rows in passed.items():
-        same = next((names for names, other in groups if _as_equal(rows, other)), None)
+        same = next((names for names, other in groups if same_values(rows, other)), None)
         if same is None:
             groups.append(([name], rows))
         else:
             same.append(name)
     return [
-        (tuple(sorted(names, key=lambda name: (block_of(name) is None, len(name), name))), x) for names, x in groups
+        _Carried(tuple(sorted(names, key=lambda name: (block_of(name) is None, len(name), name))), rows)
+        for names, rows in groups
     ]
-
-
-def _as_equal(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    one, other = one.double(), other.double()
-    return bool((one - other).norm() <= AS_EQUAL * other.norm())
-
-
-def near_the_mlp(names: Sequence[str]) -> Iterator[str]:
-    """Return those of a block's tensors that stand around its MLP, for a search through all blocks."""
-    ends = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in", "mlp.hook_out", "hook_mlp_out")
-    yield from (name for name in names if name.endswith(ends))

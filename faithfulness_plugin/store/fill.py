@@ -1,4 +1,4 @@
-"""Filling stores of derivatives from a language model: one run of the model for all layers."""
+"""Fill stores of derivatives from a language model, with one run of the model for all layers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
 from faithfulness_plugin.store.left_out import LeftOut
@@ -23,7 +24,7 @@ class Filling:
     repeated: Int[Tensor, "1 pos"] | None = None
     """A prompt whose rows are put among those of every shard, again and again; None for none."""
     share: float = 0.0
-    """Of the rows of a shard that are the repeated prompt's."""
+    """The share of a shard's rows that are the repeated prompt's."""
 
 
 @torch.no_grad()
@@ -37,7 +38,7 @@ def fill(
     batch_size: int = 8,
     on_shard: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Makes the shards that stores lack: those that were never made, were lost, or are damaged.
+    """Make the shards that stores lack: those that were never made, were lost, or are damaged.
 
     Shard i holds the rows of prompts i * prompts_per_shard and following, the same whenever it is made.
 
@@ -50,39 +51,48 @@ def fill(
         on_shard: called with the number of every shard that was made, once for all stores.
 
     Raises:
-        ValueError: the prompts make another number of shards than a store has; a share outside [0, 1), or a repeated
+        UsageError: the prompts make another number of shards than a store has; a share outside [0, 1), or a repeated
             prompt of excluded tokens only; prompts that the model cannot be run on.
-        StoreError: somebody else writes; a store that cannot be written.
+        StoreError: another process writes to a store, or it cannot be written.
     """
     hooks.require_tokens(tokens)
     n_shards = -(-len(tokens) // prompts_per_shard)
     for filling in fillings:
         if filling.store.index.n_shards != n_shards:
-            raise ValueError(
+            raise UsageError(
                 f"{len(tokens)} prompts make {n_shards} shards of {prompts_per_shard}, and {filling.store.folder} has "
                 f"{filling.store.index.n_shards}: pass the prompts that it was made for"
             )
         if not 0 <= filling.share < 1:
-            raise ValueError(f"share={filling.share}: a part of the rows, from 0 to below 1")
-    with _writing(fillings):
-        missing = [set(filling.store.missing()) for filling in fillings]
-        rules = [_fitted(hooks, f, tokens[:prompts_per_shard], exclude, batch_size) for f in fillings]
-        names = {filling.layer.hook_in for filling, lacks in zip(fillings, missing, strict=True) if lacks}
-        repeated = {
-            i: _normal(rules[i], f, rows_at(hooks, {f.layer.hook_in}, f.repeated, exclude, batch_size))
-            for i, f in enumerate(fillings)
-            if missing[i] and f.repeated is not None
-        }
-        if not all(map(len, repeated.values())):
-            raise ValueError("all tokens of the repeated prompt are excluded: choose another prompt")
-        for number in sorted(set().union(*missing)):
+            raise UsageError(f"share={filling.share}: a part of the rows, from 0 to below 1")
+
+    def rows_of(layers: Sequence[HookedLayer], prompts: Tensor) -> Mapping[str, Tensor]:
+        return rows_at(hooks, {layer.hook_in for layer in layers}, prompts, exclude, batch_size)
+
+    with ExitStack() as stack:
+        for filling in fillings:
+            stack.enter_context(filling.store.writing())
+        lacking: list[tuple[Filling, set[int], LeftOut, Tensor | None]] = []
+        for filling in fillings:
+            if not (missing := set(filling.store.missing())):
+                continue
+            layer, rule, repeated = filling.layer, LeftOut.of(exclude), None
+            if rule.norms_above is not None:
+                x = rows_of([layer], tokens[:prompts_per_shard])[layer.hook_in]
+                rule = rule.fitted(x, layer(x))
+            if filling.repeated is not None:
+                repeated = _usual(rule, layer, rows_of([layer], filling.repeated))
+                if not len(repeated):
+                    raise UsageError("all tokens of the repeated prompt are excluded: choose another prompt")
+            lacking.append((filling, missing, rule, repeated))
+        for number in sorted(set[int]().union(*(missing for _, missing, _, _ in lacking))):
             prompts = tokens[number * prompts_per_shard : (number + 1) * prompts_per_shard]
-            rows = rows_at(hooks, names, prompts, exclude, batch_size)
-            for i, filling in enumerate(fillings):
-                if number in missing[i]:
-                    x = _normal(rules[i], filling, rows)
-                    if i in repeated:
-                        x = torch.cat([x, _again(repeated[i], len(x), filling.share)])
+            rows = rows_of([filling.layer for filling, _, _, _ in lacking], prompts)
+            for filling, missing, rule, repeated in lacking:
+                if number in missing:
+                    x = _usual(rule, filling.layer, rows)
+                    if repeated is not None:
+                        x = torch.cat([x, _again(repeated, len(x), filling.share)])
                     filling.store.fill_shard(number, x, filling.layer)
             on_shard(number)
 
@@ -90,14 +100,14 @@ def fill(
 def rows_at(
     hooks: Hooks, names: set[str], tokens: Tokens, exclude: Tensor | LeftOut | None, batch_size: int = 8
 ) -> Mapping[str, Float[Tensor, "rows d"]]:
-    """What some hooks carry, but for excluded tokens and positions; the model is stopped at the last of them. Norms are
-    not asked, as they take a layer: see `kept_rows`.
+    """Return what some hooks carry, without excluded tokens and positions; the model is stopped at the last of them.
+    Norms are not looked at, as they take a layer: see `kept_rows`.
 
     Args:
         tokens: [prompts, pos], or the pictures or the sound that the model reads, of which all rows are kept.
 
     Raises:
-        ValueError: a run of the model does not pass a hook, or what it carries there is not one row a token.
+        UsageError: a run of the model does not pass a hook, or what it carries there is not one row a token.
     """
     mask = None if tokens.is_floating_point() else LeftOut.of(exclude).places(tokens)
     return rows_kept(hooks, names, tokens, mask, batch_size)
@@ -110,9 +120,9 @@ def rows_kept(
     mask: Bool[Tensor, "prompts pos"] | None,
     batch_size: int = 8,
 ) -> Mapping[str, Float[Tensor, "rows d"]]:
-    """What some hooks carry at the tokens where the mask is True, or at all; the model is stopped at the last of them.
+    """Return what some hooks carry at the tokens where the mask is True, or at all; the model is stopped at the last.
 
-    Raises ValueError as `rows_at`.
+    Raises UsageError as `rows_at`.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     batches = tokens.to(hooks.device).split(batch_size)
@@ -121,31 +131,20 @@ def rows_kept(
         left = set(names)
         hooks.visit(prompts, {name: _read(name, found[name], kept, left) for name in names})
         if left:
-            raise ValueError(f"a run of the model does not pass {min(left)}: choose hooks of the same forward pass")
+            raise UsageError(f"a run of the model does not pass {min(left)}: choose hooks of the same forward pass")
     return {name: torch.cat(rows) for name, rows in found.items()}
 
 
-def _fitted(
-    hooks: Hooks, filling: Filling, first: Int[Tensor, "prompts pos"], exclude: Tensor | LeftOut | None, batch_size: int
-) -> LeftOut:
-    """The rule with its limits of norms, where it has any, fitted to a layer's rows at these prompts."""
-    rule, layer = LeftOut.of(exclude), filling.layer
-    if rule.norms_above is None:
-        return rule
-    x = rows_at(hooks, {layer.hook_in}, first, rule, batch_size)[layer.hook_in]
-    return rule.fitted(x, layer(x))
-
-
-def _normal(rule: LeftOut, filling: Filling, rows: Mapping[str, Tensor]) -> Float[Tensor, "rows d_in"]:
-    """The rows of a store's layer without those of extreme norm."""
-    x = rows[filling.layer.hook_in]
-    return x if rule.norms_above is None else x[rule.within(x, filling.layer(x))]
+def _usual(rule: LeftOut, layer: HookedLayer, rows: Mapping[str, Tensor]) -> Float[Tensor, "rows d_in"]:
+    """Return a layer's rows without those of extreme norm."""
+    x = rows[layer.hook_in]
+    return x if rule.norms_above is None else x[rule.within(x, layer(x))]
 
 
 def _read(name: str, rows: list[Tensor], kept: Bool[Tensor, "batch pos"] | None, left: set[str]) -> Hook:
     def read(activation: Tensor) -> None:
         if kept is not None and activation.shape[:2] != kept.shape:
-            raise ValueError(
+            raise UsageError(
                 f"{name} carries {list(activation.shape)} for tokens {list(kept.shape)}, not one row a token: pass "
                 "what the model reads there in their place, or choose another hook"
             )
@@ -158,13 +157,6 @@ def _read(name: str, rows: list[Tensor], kept: Bool[Tensor, "batch pos"] | None,
 
 
 def _again(rows: Tensor, n_others: int, share: float) -> Tensor:
-    """The rows over and over, as many as make this share beside the others."""
+    """Repeat the rows until they make this share beside the others."""
     n = round(n_others * share / (1 - share))
     return rows.repeat(-(-n // len(rows)), 1)[:n]
-
-
-def _writing(fillings: Sequence[Filling]) -> ExitStack:
-    with ExitStack() as stack:
-        for filling in fillings:
-            stack.enter_context(filling.store.writing())
-        return stack.pop_all()

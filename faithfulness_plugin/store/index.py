@@ -8,8 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from faithfulness_plugin.differences import without_size
+from faithfulness_plugin.jacobian.estimators import ESTIMATORS
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
-from faithfulness_plugin.jacobian.probes import ISOTROPIC
 
 INDEX_FILENAME = "index.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -26,7 +26,7 @@ class _Record(BaseModel):
 class Product(_Record):
     """One kind of derivative that is kept: the layer's side of a `JacobianMatchingConfig`."""
 
-    estimator: Literal["jvp", "vjp", "secant"]
+    estimator: str
     probe: str
     n_probes: int
     radius: float | None = Field(description="the secant's alone")
@@ -36,20 +36,16 @@ class Product(_Record):
     def of(cls, config: JacobianMatchingConfig | Mapping[str, Any]) -> "Product":
         """What a matching of this config asks of the layer. Raises StoreError for what no store can keep."""
         config = as_config(config)
-        if config.estimator == "exact":
-            raise StoreError('estimator="exact" has as many products a row as the layer has inputs: keep "jvp"')
+        if ESTIMATORS[config.estimator].fixed_probes:
+            raise StoreError(
+                f'estimator="{config.estimator}" has as many products a row as the layer has inputs: keep "jvp"'
+            )
         if config.jitter > 0:
             raise StoreError(
                 f"jitter={config.jitter}: derivatives are kept at the rows themselves, so leave jitter out"
             )
-        secant = config.estimator == "secant"
-        return cls(
-            estimator=config.estimator,  # pyright: ignore[reportArgumentType]  not "exact"
-            probe=config.probe,
-            n_probes=config.n_probes,
-            radius=config.radius if secant else None,
-            central=config.central if secant else None,
-        )
+        asked = config.of_layer
+        return cls(**{name: asked.get(name) for name in cls.model_fields})
 
     @property
     def config(self) -> JacobianMatchingConfig:
@@ -60,22 +56,18 @@ class Product(_Record):
     @property
     def v_name(self) -> str:
         """Of the probes' tensor: products along the same probes share it."""
-        space = "u" if self.estimator == "vjp" else "v"
+        space = "u" if ESTIMATORS[self.estimator].pulls_back else "v"
         return f"{space}.{self.probe}.{self.n_probes}"
 
     @property
     def Jv_name(self) -> str:
         """Of the products' tensor."""
-        secant = f".{self.radius!r}{'.central' * bool(self.central)}" if self.estimator == "secant" else ""
+        secant = "" if self.radius is None else f".{self.radius!r}{'.central' * bool(self.central)}"
         return f"{self.estimator}.{self.probe}.{self.n_probes}{secant}"
-
-    def step(self, rms: float) -> float:
-        """The secant's: a multiple of the rows' rms coordinate (isotropic probes), or a fraction of v."""
-        return (self.radius or 1.0) * (rms if self.probe in ISOTROPIC else 1.0)
 
     def __str__(self) -> str:
         several = f" x {self.n_probes}" if self.n_probes > 1 else ""
-        how = f" {'central ' * bool(self.central)}radius {self.radius}" if self.estimator == "secant" else ""
+        how = "" if self.radius is None else f" {'central ' * bool(self.central)}radius {self.radius}"
         return f"{self.estimator} {self.probe}{several}{how}"
 
 
@@ -140,9 +132,12 @@ class Index(_Record):
     @property
     def row_bytes(self) -> int:
         """On disk."""
-        probes = {of.v_name: of.n_probes * (self.d_out if of.estimator == "vjp" else self.d_in) for of in self.products}
-        products = [of.n_probes * (self.d_in if of.estimator == "vjp" else self.d_out) for of in self.products]
-        return (self.d_in + self.d_out + sum(probes.values()) + sum(products)) * DTYPES[self.dtype].itemsize
+        probes, products = {}, 0
+        for product in self.products:
+            probe_width, product_width = ESTIMATORS[product.estimator].widths(self.d_in, self.d_out)
+            probes[product.v_name] = product.n_probes * probe_width
+            products += product.n_probes * product_width
+        return (self.d_in + self.d_out + sum(probes.values()) + products) * DTYPES[self.dtype].itemsize
 
 
 def told(products: Sequence[Product]) -> str:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.store.fill import rows_kept
@@ -32,27 +33,23 @@ def kept_rows(
     *,
     batch_size: int = 8,
 ) -> KeptRows:
-    """Applies the rule to prompts. The model is run on them only where norms are asked for.
+    """Apply the rule to prompts. The model is run on them only where norms are asked for.
 
     Args:
         exclude: token ids, or a `LeftOut`. Its factor of norms is fitted to these prompts, unless it was fitted before.
         batch_size: prompts that the model is run on at a time.
 
-    Raises:
-        ValueError: no row is left; prompts that the model cannot be run on (see `Hooks.require_tokens`).
+    Raises UsageError where no row is left, or for prompts that the model cannot be run on (see `Hooks.require_tokens`).
     """
     hooks.require_tokens(tokens)
     rule = LeftOut.of(exclude)
-    mask = rule.places(tokens)
-    first = min(rule.skip_first, tokens.shape[1]) * len(tokens)
-    special = tokens.numel() - first - int(mask.sum())
+    mask = by_token = rule.places(tokens)
     if rule.norms_above is not None and mask.any():
         carried = rows_kept(hooks, {layer.hook_in, layer.hook_out}, tokens, mask, batch_size)
         x, y = carried[layer.hook_in], carried[layer.hook_out]
         rule = rule.fitted(x, y)
         mask = mask.masked_scatter(mask, rule.within(x, y).to(mask.device))
-    norms = tokens.numel() - first - special - int(mask.sum())
-    counts = LeftOutCounts(tokens.numel(), first, special, norms)
+    counts = rule.counts(by_token, n_norms=int(by_token.sum() - mask.sum()))
     if not counts.rows:
-        raise ValueError(f"no row is left to look at ({counts}): leave out less, or give longer prompts")
+        raise UsageError(f"no row is left to look at ({counts}): leave out less, or give longer prompts")
     return KeptRows(mask, counts, rule)

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
-from faithfulness_plugin.jacobian.packed_rows import LayerSays, PackedRows
+from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.store.index import StoreError
 from faithfulness_plugin.store.store import DerivativeStore
@@ -60,7 +61,7 @@ class StoredRows(Iterator[Tensor]):
         self.rank, self.processes = rank, processes
         self._product = None if product is None else store.product(product)
         kept = None if self._product is None else self._product.config
-        step = 1.0 if self._product is None else self._product.step(index.rms or 1.0)
+        step = 1.0 if kept is None else kept.build_estimator().step(index.rms or 1.0)
         self.layer = PackedRows(index.d_in, index.d_out, kept, step)
         self.batch = 0
         """How many were served."""
@@ -111,7 +112,7 @@ class StoredRows(Iterator[Tensor]):
         part = {name: tensor[rows] for name, tensor in self._in_memory.items()}
         if self._product is not None:
             part |= {name: part[name].movedim(1, 0) for name in ("v", "Jv")}
-        return self.layer.pack(LayerSays(part["x"], part["y"], part.get("v"), part.get("Jv")))
+        return self.layer.pack(LayerResponse(part["x"], part["y"], part.get("v"), part.get("Jv")))
 
     def _generator(self, use: str) -> torch.Generator:
         return torch.Generator().manual_seed(derived_seed(self.seed, f"stored rows, {use}"))

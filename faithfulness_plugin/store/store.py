@@ -20,9 +20,7 @@ from torch import Tensor
 
 from faithfulness_plugin.atomic import write_text
 from faithfulness_plugin.differences import differences
-from faithfulness_plugin.jacobian.matching import layer_products
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
-from faithfulness_plugin.jacobian.probes import PROBES
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.store.index import DTYPES, INDEX_FILENAME, Index, Product, Shard, StoreError, told
@@ -218,15 +216,14 @@ class DerivativeStore:
             raise StoreError(f"the layer puts out shape {list(y.shape)}, not [{len(x)}, {index.d_out}]")
         tensors: dict[str, Tensor] = {"x": x, "y": y}
         for product in index.products:
+            estimator = product.config.build_estimator()
             if product.v_name not in tensors:  # products along the same probes share them
                 seed = derived_seed(index.seed, f"{product.v_name}, shard {number}")
                 generator = torch.Generator(x.device).manual_seed(seed)
-                v = PROBES[product.probe](y if product.estimator == "vjp" else x, product.n_probes, generator)
-                tensors[product.v_name] = v.movedim(0, 1)
+                tensors[product.v_name] = estimator.draw(y if estimator.pulls_back else x, generator).movedim(0, 1)
             chunks = zip(x.split(CHUNK), tensors[product.v_name].split(CHUNK), strict=True)
-            products = [
-                layer_products(product.config, layer, rows, v.movedim(1, 0), product.step(rms))[1] for rows, v in chunks
-            ]
+            step = estimator.step(rms)
+            products = [estimator.layer_products(layer, rows, v.movedim(1, 0), step)[1] for rows, v in chunks]
             tensors[product.Jv_name] = torch.cat(products, dim=1).movedim(0, 1)
         return {name: tensor.to("cpu", DTYPES[index.dtype]).contiguous() for name, tensor in tensors.items()}
 

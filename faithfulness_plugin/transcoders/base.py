@@ -17,6 +17,7 @@ from sae_lens.saes.sae import (
 from torch import Tensor, nn
 from typing_extensions import override
 
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import (
     DenseRegion,
     LinearRegion,
@@ -25,7 +26,7 @@ from faithfulness_plugin.jacobian.linear_region import (
     linear_region,
     region_of_activations,
 )
-from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianTargets
+from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
@@ -207,7 +208,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         self.check_finite(step_input, output)
         return output
 
-    def _ask(self, batch: Tensor, matched: bool) -> tuple[Tensor, Tensor, JacobianTargets | None]:
+    def _ask(self, batch: Tensor, matched: bool) -> tuple[Tensor, Tensor, LayerResponse | None]:
         """(x, f(x), and what its Jacobian is matched to, if it is)."""
         layer = self.given_layer
         if isinstance(layer, PackedRows):

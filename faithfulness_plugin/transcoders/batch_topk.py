@@ -12,8 +12,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures
+from faithfulness_plugin.jacobian.estimators.secant import row_function
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
-from faithfulness_plugin.jacobian.secant import row_function
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.transcoders.config import register_once
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig

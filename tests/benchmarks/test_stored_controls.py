@@ -7,9 +7,10 @@ import torch
 from sae_lens.saes.sae import TrainStepInput
 
 from faithfulness_plugin.benchmarks.methods.controls import NoiseAugmentedTranscoderConfig
+from faithfulness_plugin.jacobian.estimators.secant import layer_secant
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
-from faithfulness_plugin.jacobian.packed_rows import LayerSays, PackedRows
-from faithfulness_plugin.jacobian.secant import layer_secant
+from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 
@@ -44,7 +45,7 @@ def test_the_outputs_beside_the_rows_are_the_layers(mlp, kind, probe):
     rows = PackedRows(5, 4, product, step=0.3)
     y, Jv = layer_secant(mlp, x, v[None], 0.3)
     transcoder = made(kind).set_layer(rows)
-    found = step(transcoder, rows.pack(LayerSays(x, y, v[None], Jv))).losses["augmentation_loss"]
+    found = step(transcoder, rows.pack(LayerResponse(x, y, v[None], Jv))).losses["augmentation_loss"]
     moved = x + 0.3 * v
     torch.testing.assert_close(found, 2 * (transcoder(moved) - mlp(moved)).square().sum(-1).mean())
     found.backward()
@@ -69,6 +70,6 @@ def test_rows_that_bring_something_else_are_refused(mlp, product, message):
     x, v = torch.randn(2, 8, 5, dtype=torch.float64)
     config = None if product is None else JacobianMatchingConfig(**product)
     rows, y = PackedRows(5, 4, config), mlp(x).detach()
-    says = LayerSays(x, y) if product is None else LayerSays(x, y, v[None], y[None])
+    says = LayerResponse(x, y) if product is None else LayerResponse(x, y, v[None], y[None])
     with pytest.raises(ValueError, match=message):
         step(made("interpolation").set_layer(rows), rows.pack(says))

@@ -139,17 +139,3 @@ def test_options_that_need_a_closed_form_are_refused_without_one(option):
     for method in (transcoder_jvp, transcoder_vjp):
         with pytest.raises(ValueError, match=f"DenseRelu has no closed form that takes a {next(iter(option))}"):
             method(DenseRelu(5, 12, 4), x, x[:, :5] if method is transcoder_jvp else x[:, :4], **option)
-
-
-@pytest.mark.exact("one multiplication, by a whole number")
-def test_a_class_of_ones_own_can_register():
-    class Double(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return 2 * x
-
-    @transcoder_jvp.register
-    def _(transcoder: Double, x: torch.Tensor, v: torch.Tensor, *, gate: torch.Tensor | None = None):
-        return 2 * x, 3 * v  # wrong on purpose, to be told apart
-
-    x = torch.ones(1, 2)
-    assert torch.equal(transcoder_jvp(Double(), x, x)[1], 3 * x)

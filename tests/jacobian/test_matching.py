@@ -4,7 +4,7 @@ import torch
 from oracles import ARCHITECTURES, DenseRelu, frobenius_error, jacobian_by_rows, jacobians_of_batch
 
 from faithfulness_plugin import AbsNetwork, JacobianMatching
-from faithfulness_plugin.jacobian.matching_config import ESTIMATORS
+from faithfulness_plugin.jacobian.estimators import ESTIMATORS
 from faithfulness_plugin.jacobian.probes import DATA, ISOTROPIC, PROBES
 
 

@@ -12,10 +12,10 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
 from faithfulness_plugin import JacobianMatching, layer_jvp, train_transcoder
-from faithfulness_plugin.jacobian.matching import JacobianTargets
+from faithfulness_plugin.jacobian.estimators.secant import layer_secant
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
-from faithfulness_plugin.jacobian.packed_rows import LayerSays, PackedRows
-from faithfulness_plugin.jacobian.secant import layer_secant
+from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.layers.derivatives import Layer, layer_vjp
 from faithfulness_plugin.layers.rank_one import RankOneSum
 from faithfulness_plugin.store import DerivativeStore, StoredRows
@@ -32,10 +32,10 @@ CONFIGS: list[dict[str, Any]] = [
 VJP: dict[str, Any] = {"estimator": "vjp", "probe": "sphere", "n_probes": 2}
 
 
-def says(d_in: int, d_out: int, n: int, vjp: bool, rows: int = 3) -> LayerSays:
+def says(d_in: int, d_out: int, n: int, vjp: bool, rows: int = 3) -> LayerResponse:
     probe, answer = (d_out, d_in) if vjp else (d_in, d_out)
     shapes = [(rows, d_in), (rows, d_out), (n, rows, probe), (n, rows, answer)]
-    return LayerSays(*(torch.randn(shape, dtype=torch.float64) for shape in shapes), step=0.25)
+    return LayerResponse(*(torch.randn(shape, dtype=torch.float64) for shape in shapes), step=0.25)
 
 
 @given(d_in=st.integers(1, 5), d_out=st.integers(1, 5), n=st.integers(1, 4), vjp=st.booleans())
@@ -51,8 +51,8 @@ def test_what_is_packed_is_unpacked(d_in, d_out, n, vjp):
 @pytest.mark.exact("copies of the same numbers")
 def test_rows_without_derivatives_are_inputs_and_outputs():
     layout, (x, y, *_) = PackedRows(5, 4), says(5, 4, 1, False)
-    assert torch.equal(layout.pack(LayerSays(x, y)), torch.cat([x, y], dim=-1))
-    found = layout.unpack(layout.pack(LayerSays(x, y)))
+    assert torch.equal(layout.pack(LayerResponse(x, y)), torch.cat([x, y], dim=-1))
+    found = layout.unpack(layout.pack(LayerResponse(x, y)))
     assert (found.v, found.Jv) == (None, None)
     with pytest.raises(ValueError, match="bring no derivatives: read them from the store"):
         JacobianMatching().targets_of(found)
@@ -67,7 +67,7 @@ def test_targets_of_what_was_said_are_those_of_the_layer_asked(mlp):
     for config in ({}, {"probe": "pair", "n_probes": 3}, {"estimator": "vjp"}, {"estimator": "secant"}):
         matching, x = JacobianMatching(config), torch.randn(8, 5, dtype=torch.float64)
         asked = matching.targets(mlp, x)
-        again = matching.targets_of(LayerSays(x, mlp(x).detach(), asked.v, asked.Jv, asked.step.item()))
+        again = matching.targets_of(LayerResponse(x, mlp(x).detach(), asked.v, asked.Jv, asked.step.item()))
         for there, here in zip(asked, again, strict=True):
             torch.testing.assert_close(here, there, check_dtype=False)
     with pytest.raises(ValueError, match="pass a batch of two rows or more"):
@@ -152,7 +152,7 @@ def test_training_on_stored_rows_is_a_plain_loop_that_calls_the_layer(stored, ml
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-2)
     matching, full = JacobianMatching(config), as_config(config)
     for batch in islice(rows_of(stored, config), 30):
-        x, _, v, _, step = rows.layer.unpack(batch)
+        x, _, v, _, step, _ = rows.layer.unpack(batch)
         assert v is not None
         if full.estimator == "secant":
             y, Jv = layer_secant(mlp, x, v, step, central=full.central)
@@ -160,7 +160,7 @@ def test_training_on_stored_rows_is_a_plain_loop_that_calls_the_layer(stored, ml
             y, Jv = (layer_vjp if full.estimator == "vjp" else layer_jvp)(mlp, x, v)
         unit = (y - y.mean(0)).square().sum(-1).mean() / Jv.square().sum(-1).mean()
         scale = unit if full.normalize else torch.tensor(1.0)
-        targets = JacobianTargets(x, v, Jv, torch.tensor(step, dtype=x.dtype), scale, y)
+        targets = LayerResponse(x, y, v, Jv, torch.tensor(step, dtype=x.dtype), scale)
         loss = (plain(x) - y).square().sum(-1).mean() + 0.7 * matching.from_targets(plain, targets)
         optimizer.zero_grad()
         loss.backward()
@@ -234,7 +234,7 @@ def test_the_layer_itself_is_not_at_hand(stored):
 
 def test_the_derivatives_of_stored_rows_are_the_layers(stored, mlp):
     rows = rows_of(stored, {})
-    x, _, v, Jv, _ = rows.layer.unpack(next(rows))
+    x, _, v, Jv, *_ = rows.layer.unpack(next(rows))
     assert v is not None
     assert Jv is not None
     J = torch.stack([jacobian_by_rows(mlp, row) for row in x])

@@ -2,7 +2,7 @@ import torch
 from oracles import DenseRelu
 
 from faithfulness_plugin import layer_jvp, transcoder_jvp
-from faithfulness_plugin.jacobian.secant import layer_secant, transcoder_secant
+from faithfulness_plugin.jacobian.estimators.secant import layer_secant, transcoder_secant
 
 
 def test_the_layers_secant_tends_to_its_derivative(mlp):

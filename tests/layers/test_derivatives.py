@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import ARCHITECTURES, DenseRelu, central_difference, jacobian_by_rows, random_transcoder
 
 from faithfulness_plugin import AbsNetwork, JacobianMatching, layer_jvp, layer_vjp, transcoder_jvp
-from faithfulness_plugin.jacobian.matching_config import ESTIMATORS
+from faithfulness_plugin.jacobian.estimators import ESTIMATORS
 from faithfulness_plugin.layers.derivatives import double_vjp
 
 
@@ -172,7 +172,7 @@ def test_matching_works_inside_a_forward_hook_of_the_layer_itself(mlp, estimator
     "estimators", [["jvp"], pytest.param([name for name in ESTIMATORS if name != "jvp"], marks=pytest.mark.slow)]
 )
 def test_a_compiled_training_step_is_the_plain_one(estimators):
-    script = Path(__file__).with_name("compiled_step.py")
+    script = Path(__file__).parents[1] / "compiled_step.py"  # beside the oracles that it imports
     done = subprocess.run([sys.executable, "-W", "ignore", script, *estimators], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(estimators) * len(ARCHITECTURES)

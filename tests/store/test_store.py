@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from oracles import central_difference, jacobian_by_rows
 from safetensors import SafetensorError
 
+from faithfulness_plugin.jacobian.estimators.secant import layer_secant
 from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES
-from faithfulness_plugin.jacobian.secant import layer_secant
 from faithfulness_plugin.layers.derivatives import layer_jvp, layer_vjp
 from faithfulness_plugin.store import DerivativeStore, StoreError, store
 from faithfulness_plugin.store.index import DTYPES, Product

@@ -7,7 +7,7 @@ from sae_lens.saes.sae import TrainStepInput
 from sae_lens.saes.transcoder import JumpReLUSkipTranscoder, JumpReLUTranscoder
 
 from faithfulness_plugin import BatchTopKTrainingTranscoderConfig, JacobianMatching
-from faithfulness_plugin.jacobian.secant import row_function, transcoder_secant
+from faithfulness_plugin.jacobian.estimators.secant import row_function, transcoder_secant
 from faithfulness_plugin.transcoders.batch_topk import largest
 
 

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
+from faithfulness_plugin.jacobian.estimators.secant import layer_secant
 from faithfulness_plugin.jacobian.exact import EXACT_PROBES
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES, difference, gaussian
-from faithfulness_plugin.jacobian.secant import layer_secant
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp, layer_output, layer_vjp
 from faithfulness_plugin.toy.inputs import AbsDraw, abs_rows
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.benchmarks.timing.speed.schema import Size
 from faithfulness_plugin.jacobian.gram import JacobianGram
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
-from faithfulness_plugin.jacobian.matching import JacobianMatching, JacobianTargets
+from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.layers.derivatives import Layer, double_vjp, forward_jvp, layer_jvp
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
@@ -44,11 +45,11 @@ class SwiGLU(nn.Module):
 class KnownTargets(JacobianMatching):
     """Matching against targets that are there already."""
 
-    def __init__(self, known: JacobianTargets) -> None:
+    def __init__(self, known: LayerResponse) -> None:
         super().__init__()
         self._known = known
 
-    def targets(self, layer: Layer, x: Tensor, *, y: Tensor | None = None) -> JacobianTargets:
+    def targets(self, layer: Layer, x: Tensor, *, y: Tensor | None = None) -> LayerResponse:
         """The known ones, at x itself."""
         return self._known._replace(x=x)
 
@@ -125,7 +126,7 @@ def _step(sae: TrainingSAE[Any], x: Tensor) -> Arm:
     return step
 
 
-def _by_product(transcoder: TrainingTranscoder[Any], x: Tensor, y: Tensor, known: JacobianTargets, method: Any) -> Arm:
+def _by_product(transcoder: TrainingTranscoder[Any], x: Tensor, y: Tensor, known: LayerResponse, method: Any) -> Arm:
     """The same step with t(x) and J_t v from one call of a general method of differentiation."""
 
     def step() -> None:

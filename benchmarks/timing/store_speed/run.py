@@ -17,8 +17,7 @@ from torch import Tensor
 from faithfulness_plugin import train_transcoder
 from faithfulness_plugin.benchmarks.timing.store_speed.schema import StoreSpeedConfig, StoreSpeedResult, Together
 from faithfulness_plugin.benchmarks.timing.store_speed.worker import PROBES, transcoder_for
-from faithfulness_plugin.jacobian.matching import layer_products
-from faithfulness_plugin.jacobian.packed_rows import LayerSays
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.language_model.config import TrainConfigError
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.stores import Wanted, filled_stores
@@ -155,8 +154,8 @@ class _Asked(Iterator[Tensor]):
         says, product = self.layer.unpack(next(self.rows)), self.layer.product
         assert product is not None
         assert says.v is not None
-        y, Jv = layer_products(product, self.live, says.x, says.v, says.step)
-        return self.layer.pack(LayerSays(says.x, y, says.v, Jv))
+        y, Jv = product.build_estimator().layer_products(self.live, says.x, says.v, says.step)
+        return self.layer.pack(LayerResponse(says.x, y, says.v, Jv))
 
 
 def _together(c: StoreSpeedConfig, folder: Path, processes: int, threads: int) -> Together:

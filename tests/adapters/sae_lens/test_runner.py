@@ -19,7 +19,7 @@ from tiny_models import D_MODEL, N_VOCAB, hooked, native_bridge
 
 from faithfulness_plugin import TopKTrainingTranscoderConfig
 from faithfulness_plugin.adapters.sae_lens import faithful_runner
-from faithfulness_plugin.adapters.sae_lens.steps import checkpoints
+from faithfulness_plugin.adapters.sae_lens.checkpointed_batches import checkpoints
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME
 from faithfulness_plugin.adapters.transformer_lens import attach
 from faithfulness_plugin.layers.any_model import layer_between, mlp_layer

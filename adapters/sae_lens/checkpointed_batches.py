@@ -1,4 +1,4 @@
-"""What happens between two training steps: evaluation, checkpoints, interruption."""
+"""A trainer's batches, between which a run is evaluated, saved, and interrupted."""
 
 import shutil
 import signal
@@ -13,18 +13,19 @@ from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME, Resumable
 SIGTERM_EXIT = 128 + signal.SIGTERM
 
 
-class Steps(Iterator[Any]):
+class CheckpointedBatches(Iterator[Any]):
     """Stands before a trainer's data. SAELens's `fit` asks for a batch at the start of every step, when everything of
-    the step before is done: here, and nowhere else, a run can be saved so that it goes on as if it had not been
+    the step before is done: here, and nowhere else, a run can be saved so that it resumes as if it had not been
     stopped.
 
     Args:
         trainer: SAELens's SAETrainer or MultiSAETrainer; its `data_provider` and `checkpoint_thresholds` are taken
             over.
         store: what the batches come from.
-        folder: for checkpoints, one subfolder for each, called by the number of tokens; None for none.
+        folder: for checkpoints, one subfolder for each, named by the number of tokens; None for none.
         evaluate: called with the number of finished steps.
         evaluate_every: steps between two evaluations; the first is before the first step.
+        note: called with every new checkpoint's folder, to add to SAELens's own files.
     """
 
     def __init__(
@@ -33,10 +34,11 @@ class Steps(Iterator[Any]):
         store: ResumableStore,
         *,
         folder: Path | None,
-        evaluate: Callable[[int], None] | None,
+        evaluate: Callable[[int], None],
         evaluate_every: int | None,
+        note: Callable[[Path], None],
     ) -> None:
-        self.trainer, self.store, self.folder = trainer, store, folder
+        self.trainer, self.store, self.folder, self.note = trainer, store, folder, note
         for unfinished in [] if folder is None else folder.glob("unfinished_*"):
             shutil.rmtree(unfinished)  # of a run that was killed
         self.evaluate, self.evaluate_every = evaluate, evaluate_every
@@ -45,58 +47,54 @@ class Steps(Iterator[Any]):
         begun = trainer.n_training_samples
         self.thresholds = [tokens for tokens in trainer.checkpoint_thresholds if tokens >= begun]
         trainer.checkpoint_thresholds = []
-        self._stop: int | None = None
-        self._can_stop = False
+        self._signal: int | None = None
+        self._evaluating = False
 
     def __next__(self) -> Any:
-        self._between()
+        trainer, done = self.trainer, self.trainer.n_training_steps
+        if self._signal is None and self.evaluate_every and done % self.evaluate_every == 0:
+            self._evaluate(done)
+        self.end_if_interrupted()
+        if self.thresholds and trainer.n_training_samples > self.thresholds[0]:
+            self.save()
+            self.thresholds = [tokens for tokens in self.thresholds if tokens >= trainer.n_training_samples]
         try:
             batch = next(self.source)
         except TextEndedError:
-            self.save()  # to go on from with more text, or the same once more
+            self.save()  # to resume from with more text, or the same once more
             raise
         self.store.taken()
         return batch
 
-    def _between(self) -> None:
-        trainer, done = self.trainer, self.trainer.n_training_steps
-        if self._stop is None and self.evaluate_every and done % self.evaluate_every == 0:
-            self._evaluate(done)
-        self.end_if_told()
-        if self.thresholds and trainer.n_training_samples > self.thresholds[0]:
+    def end_if_interrupted(self) -> None:
+        """Raise KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM, once the run is saved."""
+        if self._signal is not None:
             self.save()
-            self.thresholds = [tokens for tokens in self.thresholds if tokens >= trainer.n_training_samples]
-
-    def end_if_told(self) -> None:
-        """Raises KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM, once the run is saved."""
-        if self._stop is not None:
-            self.save()
-            raise KeyboardInterrupt if self._stop == signal.SIGINT else SystemExit(SIGTERM_EXIT)
+            raise KeyboardInterrupt if self._signal == signal.SIGINT else SystemExit(SIGTERM_EXIT)
 
     def _evaluate(self, done: int) -> None:
-        """Nothing is lost where it is cut short."""
-        if self.evaluate is None:
-            return
-        self._can_stop = True
+        """Evaluate; an interruption cuts it short, and nothing is lost."""
+        self._evaluating = True
         try:
             self.evaluate(done)
         except KeyboardInterrupt:
-            if self._stop is None:
+            if self._signal is None:
                 raise
         finally:
-            self._can_stop = False
+            self._evaluating = False
 
     def save(self) -> None:
-        """A checkpoint: written beside its final name and then renamed. Of those before, the weights are kept, and the
-        rows, which only a resume needs, go."""
+        """Write a checkpoint beside its final name and rename it. Earlier ones keep their weights; their rows, which
+        only a resume needs, go."""
         if self.folder is None:
             return
         done = self.trainer.n_training_samples
         unfinished, final = self.folder / f"unfinished_{done}", self.folder / str(done)
         if (final / ROWS_FILENAME).exists():
-            return  # gone on from there, and not a step further
+            return  # resumed from there, and not a step further
         shutil.rmtree(unfinished, ignore_errors=True)
         self.trainer.save_checkpoint(checkpoint_name=unfinished.name)
+        self.note(unfinished)
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
         for other in checkpoints(self.folder):
@@ -105,15 +103,15 @@ class Steps(Iterator[Any]):
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run before its next step, with a checkpoint; a second one ends it at once."""
+        """Let Ctrl-C and SIGTERM end the run before its next step, with a checkpoint; a second one ends it at once."""
         if threading.current_thread() is not threading.main_thread():
             yield  # signals arrive elsewhere
             return
 
         def on_signal(number: int, frame: Any) -> None:
             del frame
-            again, self._stop = self._stop is not None, number
-            if again or self._can_stop:
+            again, self._signal = self._signal is not None, number
+            if again or self._evaluating:
                 raise KeyboardInterrupt
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -124,7 +122,7 @@ class Steps(Iterator[Any]):
                 signal.signal(number, handler)
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The finished ones, by tokens seen."""
-    found = [path for path in folder.glob("*") if path.name.isdigit() and path.is_dir()] if folder.exists() else []
+def checkpoints(folder: str | Path | None) -> list[Path]:
+    """Return the finished checkpoints in a folder, by tokens seen."""
+    found = [] if folder is None else [path for path in Path(folder).glob("*") if path.name.isdigit() and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name))

@@ -1,14 +1,53 @@
 """The derivative over a finite step: what a function does on the way from x to x + step v."""
 
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
+from faithfulness_plugin.jacobian.estimators.base import Estimator
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region
 from faithfulness_plugin.layers.derivatives import Layer, bare, each_probe, mismatch_explained
+
+
+@dataclass(frozen=True)
+class Secant(Estimator):
+    """Mean of ||(t(x + step v) - t(x)) / step - (f(x + step v) - f(x)) / step||^2, or of the central quotients.
+
+    It compares where the gates change, at a finite distance, so that it trains b_enc and thresholds by itself.
+    """
+
+    name = "secant"
+    finite_step = True
+
+    radius: float = 0.5
+    central: bool = False
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gate_bandwidth is not None:
+            raise ValueError("the secant trains its gates by itself: leave gate_bandwidth out")
+
+    @override
+    def step(self, rms: Any) -> Any:
+        return self.radius * rms if self.isotropic else self.radius
+
+    @override
+    def layer_products(
+        self, layer: Layer, x: Tensor, v: Tensor, step: Tensor | float, *, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return layer_secant(layer, x, v, step, central=self.central, y=y)
+
+    @override
+    def transcoder_products(
+        self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
+    ) -> Tensor:
+        return transcoder_secant(transcoder, x, v, step, central=self.central, gate=gate)[1]
 
 
 @torch.no_grad()

@@ -1,0 +1,31 @@
+"""Products J v: the estimator of least cost."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from faithfulness_plugin.jacobian.closed_form import region_at, transcoder_jvp
+from faithfulness_plugin.jacobian.estimators.base import Estimator
+from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
+
+
+@dataclass(frozen=True)
+class Jvp(Estimator):
+    """Mean of ||J_t v - J_f v||^2. With E[v v^T] = I it is an unbiased estimate of ||J_t - J_f||_F^2 (Hutchinson)."""
+
+    name = "jvp"
+
+    @override
+    def layer_products(
+        self, layer: Layer, x: Tensor, v: Tensor, step: Tensor | float, *, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return layer_jvp(layer, x, v)
+
+    @override
+    def transcoder_products(
+        self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
+    ) -> Tensor:
+        region = region_at(transcoder, x, gate, self.gate_bandwidth)
+        return transcoder_jvp(transcoder, x, v)[1] if region is None else region.jvp(v)

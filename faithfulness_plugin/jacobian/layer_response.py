@@ -1,0 +1,34 @@
+"""What a layer was asked and what it answered: one record, live or read back from a store."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class LayerResponse(NamedTuple):
+    """The layer's side of a comparison: all that the loss needs once the layer is gone."""
+
+    x: Float[Tensor, "*batch d_in"]
+    """Where the Jacobians are compared (jittered, if so configured)."""
+    y: Float[Tensor, "*batch d_out"]
+    """f(x), which came with the derivative."""
+    v: Float[Tensor, "n_probes *batch d_probe"] | None = None
+    """The probes: directions of the input, or of the output where the estimator pulls back. None for f(x) alone."""
+    Jv: Float[Tensor, "n_probes *batch d_product"] | None = None
+    """The layer's product along them: J v, J^T u, or a difference quotient, as the estimator has it."""
+    step: Float[Tensor, ""] | float = 1.0
+    """The length of the secant's step (unused by the other estimators)."""
+    scale: Float[Tensor, ""] | None = None
+    """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1. None where no loss asked for it."""
+
+    def to(self, dtype: torch.dtype) -> "LayerResponse":
+        """Every tensor in this dtype."""
+        return LayerResponse(*(part.to(dtype) if isinstance(part, Tensor) else part for part in self))
+
+    def trainable(self) -> "LayerResponse":
+        """Itself, or copies where it was made in inference mode, which no backward pass could save."""
+        if torch.is_inference_mode_enabled():
+            return self
+        return LayerResponse(*(p.clone() if isinstance(p, Tensor) and p.is_inference() else p for p in self))
