@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from faithfulness_plugin.benchmarks.note.scan.settings import Settings
-from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble, training_transcoder
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
+from faithfulness_plugin.benchmarks.note.trainer.weights import training_transcoder
 from faithfulness_plugin.benchmarks.timing.ensemble_speed.schema import (
     Compared,
     EnsembleSpeedConfig,
