@@ -1,6 +1,7 @@
-"""The methods that come with the benchmark: five architectures, with and without skip, five objectives."""
+"""The methods that come with the benchmark: five architectures, with and without skip, five terms."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -22,55 +23,59 @@ N_FEATURES, BATCH_SIZE = 64, 256
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """A config, and the field that sparsity is swept by."""
+class Sweep:
+    """A transcoder's config, and the field that its sparsity is swept by."""
 
     config: type[Any]
     swept: str
     strengths: tuple[float, ...]
-    fixed: tuple[tuple[str, Any], ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     secant_coefficient: float = 1.0
-    """Of steps in all directions at once, which a transcoder that keeps to a few features cannot follow."""
+    """Weight of secants in all directions at once, which a transcoder that keeps to a few features cannot follow."""
 
 
-ARCHITECTURES = {
-    "relu_l1": Architecture(
+SWEEPS = {
+    "relu_l1": Sweep(
         StandardTrainingTranscoderConfig,
         "sparsity_coefficient",
         (0.01, 0.05, 0.2, 0.8, 3.0),
-        (("sparsity", "l1"),),
-        10.0,
+        {"sparsity": "l1"},
+        secant_coefficient=10.0,
     ),
-    "relu_tanh": Architecture(
-        StandardTrainingTranscoderConfig, "sparsity_coefficient", (0.01, 0.05, 0.2, 0.6, 2.0), (), 10.0
+    "relu_tanh": Sweep(
+        StandardTrainingTranscoderConfig,
+        "sparsity_coefficient",
+        (0.01, 0.05, 0.2, 0.6, 2.0),
+        secant_coefficient=10.0,
     ),
-    "topk": Architecture(TopKTrainingTranscoderConfig, "k", (1.0, 2.0, 3.0, 4.0)),
-    "batch_topk": Architecture(BatchTopKTrainingTranscoderConfig, "k", (1.2, 1.6, 2.2, 3.2)),
-    "jumprelu": Architecture(
+    "topk": Sweep(TopKTrainingTranscoderConfig, "k", (1.0, 2.0, 3.0, 4.0)),
+    "batch_topk": Sweep(BatchTopKTrainingTranscoderConfig, "k", (1.2, 1.6, 2.2, 3.2)),
+    "jumprelu": Sweep(
         JumpReLUTrainingTranscoderConfig,
         "l0_coefficient",
         (0.001, 0.005, 0.025, 0.12),
-        (("jumprelu_bandwidth", 0.1), ("jumprelu_init_threshold", 0.05)),
+        {"jumprelu_bandwidth": 0.1, "jumprelu_init_threshold": 0.05},
     ),
 }
+"""By the name of the architecture."""
 
 
 @dataclass(frozen=True)
-class Objective:
+class Term:
     """What is asked for beside the outputs at the rows."""
 
-    jacobian: tuple[tuple[str, Any], ...] = ()
+    jacobian: Mapping[str, Any] = field(default_factory=dict)
     coefficient: float | None = 0.0
-    """Of the Jacobian term; None: the architecture's own for secants."""
+    """Weight of the Jacobian term; None for the sweep's own for secants."""
     augmentation: Augmentation | None = None
 
 
-OBJECTIVES = {
-    "none": Objective(),
-    "jvp": Objective((("estimator", "jvp"), ("jitter", 0.5)), 10.0),
-    "secant": Objective((("estimator", "secant"), ("radius", 0.5)), None),
-    "data": Objective((("estimator", "secant"), ("probe", "difference"), ("radius", 0.5)), 10.0),
-    "augmentation": Objective(augmentation=Augmentation("noise", coefficient=1.0, scale=0.5)),
+TERMS = {
+    "none": Term(),
+    "jvp": Term({"estimator": "jvp", "jitter": 0.5}, 10.0),
+    "secant": Term({"estimator": "secant", "radius": 0.5}, None),
+    "data": Term({"estimator": "secant", "probe": "difference", "radius": 0.5}, 10.0),
+    "augmentation": Term(augmentation=Augmentation("noise", coefficient=1.0, scale=0.5)),
 }
 
 
@@ -80,22 +85,23 @@ class Baseline:
     Jacobian term is warmed up over the first eighth."""
 
     architecture: str
-    objective: str = "none"
+    term: str = "none"
     skip: bool = False
     n_steps: int = 2000
 
     @property
     def name(self) -> str:
-        """As on the command line: architecture, "skip" with one, objective."""
-        return "-".join([self.architecture, *(["skip"] if self.skip else []), self.objective])
+        """The name on the command line: architecture, "skip" with one, term."""
+        return "-".join([self.architecture, *(["skip"] if self.skip else []), self.term])
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        return ARCHITECTURES[self.architecture].strengths
+        """The sweep's values."""
+        return SWEEPS[self.architecture].strengths
 
     @property
     def schedule(self) -> dict[str, Any]:
-        """Of training."""
+        """Arguments of `train_transcoder` and `train_ensemble`."""
         return {
             "n_steps": self.n_steps,
             "lr": 3e-3,
@@ -105,50 +111,48 @@ class Baseline:
         }
 
     def config(self, d_in: int, d_out: int, *, seed: int, strength: float) -> ToyConfig:
-        """Of the transcoder."""
-        architecture, objective = ARCHITECTURES[self.architecture], OBJECTIVES[self.objective]
-        own = architecture.secant_coefficient
-        return architecture.config(
+        """Return the transcoder's config."""
+        sweep, term = SWEEPS[self.architecture], TERMS[self.term]
+        return sweep.config(
             d_in=d_in,
             d_out=d_out,
             d_sae=N_FEATURES,
             skip=self.skip,
-            jacobian={**dict(objective.jacobian), "seed": seed},
-            jacobian_coefficient=own if objective.coefficient is None else objective.coefficient,
+            jacobian={**term.jacobian, "seed": seed},
+            jacobian_coefficient=sweep.secant_coefficient if term.coefficient is None else term.coefficient,
             jacobian_warm_up_steps=self.n_steps // 8,
-            **dict(architecture.fixed),
-            **{architecture.swept: int(strength) if getattr(architecture.config, "whole_k", False) else strength},
+            **sweep.fixed,
+            **{sweep.swept: int(strength) if getattr(sweep.config, "whole_k", False) else strength},
         )
 
     def member(self, rows: RowSource, d_out: int, *, seed: int, strength: float) -> ToyMember:
-        """What an ensemble trains in `train`'s place."""
+        """Return the member of an ensemble that becomes the transcoder that `train` returns."""
         return ToyMember(
             transcoder=self.config(rows.d_in, d_out, seed=seed, strength=strength),
             seed=seed,
             batch_size=BATCH_SIZE,
             rows=rows,
-            augmentation=OBJECTIVES[self.objective].augmentation,
+            augmentation=TERMS[self.term].augmentation,
         )
 
     def settings(self) -> dict[str, Any]:
-        """All that it is made of, JSON-safe, but the strength, the seed and the widths."""
+        """Return everything that the method consists of but strength, seed and widths, for JSON."""
         config = self.config(1, 1, seed=0, strength=1.0).to_dict()
-        objective = OBJECTIVES[self.objective]
-        left_out = {"metadata", "d_in", "d_out", "device", ARCHITECTURES[self.architecture].swept}
+        for name in ("metadata", "d_in", "d_out", "device", SWEEPS[self.architecture].swept):
+            config.pop(name, None)
+        augmentation = TERMS[self.term].augmentation
         return {
-            **{name: value for name, value in config.items() if name not in left_out},
+            **config,
             **self.schedule,
             "architecture": self.architecture,
             "batch_size": BATCH_SIZE,
-            "augmentation": asdict(objective.augmentation) if objective.augmentation else None,
+            "augmentation": None if augmentation is None else asdict(augmentation),
         }
 
     def train(self, layer: Layer, inputs: Any, *, seed: int, strength: float) -> TrainingTranscoder[Any]:
-        """One transcoder, by `train_transcoder`: step by step what a member of an ensemble is."""
-        config, augmentation = (
-            self.config(inputs.d_in, inputs.d_out, seed=seed, strength=strength),
-            OBJECTIVES[self.objective].augmentation,
-        )
+        """Train one transcoder by `train_transcoder`, step by step as the member of an ensemble."""
+        config = self.config(inputs.d_in, inputs.d_out, seed=seed, strength=strength)
+        augmentation = TERMS[self.term].augmentation
         torch.manual_seed(derived_seed(seed, "weights"))
         transcoder = training_transcoder(config if augmentation is None else augmented(config, augmentation))
         return train_transcoder(transcoder, layer, inputs, progress=False, **self.schedule).transcoder

@@ -76,75 +76,39 @@ class NoiseAugmentation(TrainingTranscoder[Any]):
         return moved, self.target(moved)
 
 
-@dataclass(kw_only=True)
-class NoiseAugmentedTranscoderConfig(NoiseAugmentationConfig, StandardTrainingTranscoderConfig):
-    """Config of `NoiseAugmentedTranscoder`."""
-
-    @override
-    @classmethod
-    def architecture(cls) -> str:
-        return "faithful_noise_augmented_transcoder"
+CONTROLS: dict[type, tuple[Any, Any]] = {}
+"""The control's config and training class, by the config of the architecture without it."""
 
 
-class NoiseAugmentedTranscoder(NoiseAugmentation, StandardTrainingTranscoder):
-    """The control with the architecture `StandardTrainingTranscoder`."""
+def _control(name: str, config_class: type[TrainingTranscoderConfig], transcoder_class: type) -> tuple[Any, Any]:
+    """Make and register the control with an architecture, config and training class. Pickle finds them in this module
+    by their names."""
+    plain = config_class.architecture().replace("standard_", "")
+    architecture = plain.replace("faithful_", "faithful_noise_augmented_")
+    shared = {"__module__": __name__, "__doc__": f"The control with the architecture of `{transcoder_class.__name__}`."}
+    named = {**shared, "architecture": classmethod(lambda cls: architecture)}
+    config = dataclass(kw_only=True)(type(f"{name}Config", (NoiseAugmentationConfig, config_class), named))
+    transcoder = type(name, (NoiseAugmentation, transcoder_class), shared)
+    register_once(architecture, transcoder, config)
+    CONTROLS[config_class] = config, transcoder
+    return config, transcoder
 
 
-@dataclass(kw_only=True)
-class NoiseAugmentedTopKTranscoderConfig(NoiseAugmentationConfig, TopKTrainingTranscoderConfig):
-    """Config of `NoiseAugmentedTopKTranscoder`."""
-
-    @override
-    @classmethod
-    def architecture(cls) -> str:
-        return "faithful_noise_augmented_topk_transcoder"
-
-
-class NoiseAugmentedTopKTranscoder(NoiseAugmentation, TopKTrainingTranscoder):
-    """The control with the architecture `TopKTrainingTranscoder`."""
-
-
-@dataclass(kw_only=True)
-class NoiseAugmentedBatchTopKTranscoderConfig(NoiseAugmentationConfig, BatchTopKTrainingTranscoderConfig):
-    """Config of `NoiseAugmentedBatchTopKTranscoder`."""
-
-    @override
-    @classmethod
-    def architecture(cls) -> str:
-        return "faithful_noise_augmented_batch_topk_transcoder"
-
-
-class NoiseAugmentedBatchTopKTranscoder(NoiseAugmentation, BatchTopKTrainingTranscoder):
-    """The control with the architecture `BatchTopKTrainingTranscoder`."""
-
-
-@dataclass(kw_only=True)
-class NoiseAugmentedJumpReLUTranscoderConfig(NoiseAugmentationConfig, JumpReLUTrainingTranscoderConfig):
-    """Config of `NoiseAugmentedJumpReLUTranscoder`."""
-
-    @override
-    @classmethod
-    def architecture(cls) -> str:
-        return "faithful_noise_augmented_jumprelu_transcoder"
-
-
-class NoiseAugmentedJumpReLUTranscoder(NoiseAugmentation, JumpReLUTrainingTranscoder):
-    """The control with the architecture `JumpReLUTrainingTranscoder`."""
-
-
-AUGMENTED: dict[type, tuple[type, type]] = {
-    StandardTrainingTranscoderConfig: (NoiseAugmentedTranscoderConfig, NoiseAugmentedTranscoder),
-    TopKTrainingTranscoderConfig: (NoiseAugmentedTopKTranscoderConfig, NoiseAugmentedTopKTranscoder),
-    BatchTopKTrainingTranscoderConfig: (NoiseAugmentedBatchTopKTranscoderConfig, NoiseAugmentedBatchTopKTranscoder),
-    JumpReLUTrainingTranscoderConfig: (NoiseAugmentedJumpReLUTranscoderConfig, NoiseAugmentedJumpReLUTranscoder),
-}
-"""Of each architecture's config the control's config and class."""
-
-for config_class, transcoder_class in AUGMENTED.values():
-    register_once(config_class.architecture(), transcoder_class, config_class)  # pyright: ignore
+NoiseAugmentedTranscoderConfig, NoiseAugmentedTranscoder = _control(
+    "NoiseAugmentedTranscoder", StandardTrainingTranscoderConfig, StandardTrainingTranscoder
+)
+NoiseAugmentedTopKTranscoderConfig, NoiseAugmentedTopKTranscoder = _control(
+    "NoiseAugmentedTopKTranscoder", TopKTrainingTranscoderConfig, TopKTrainingTranscoder
+)
+NoiseAugmentedBatchTopKTranscoderConfig, NoiseAugmentedBatchTopKTranscoder = _control(
+    "NoiseAugmentedBatchTopKTranscoder", BatchTopKTrainingTranscoderConfig, BatchTopKTrainingTranscoder
+)
+NoiseAugmentedJumpReLUTranscoderConfig, NoiseAugmentedJumpReLUTranscoder = _control(
+    "NoiseAugmentedJumpReLUTranscoder", JumpReLUTrainingTranscoderConfig, JumpReLUTrainingTranscoder
+)
 
 
 def augmented(config: TrainingTranscoderConfig, augmentation: Augmentation) -> TrainingTranscoderConfig:
-    """The control's config with the same fields."""
+    """Return the control's config with the same fields."""
     fields = {f"augmentation_{name}": value for name, value in asdict(augmentation).items()}
-    return AUGMENTED[type(config)][0](**vars(config), **fields)
+    return CONTROLS[type(config)][0](**vars(config), **fields)

@@ -1,4 +1,4 @@
-"""The typed result of `faithfulness bench run`."""
+"""What a run of the benchmark is given, and what it writes."""
 
 from functools import cached_property
 from typing import Any, Literal
@@ -7,17 +7,16 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.suite.scores import Scores
-from faithfulness_plugin.differences import differences
 from faithfulness_plugin.results.schema import Record, Result
 
 SUITE_VERSION = 1
-"""Of tasks, scores and baselines: numbers of different versions cannot be compared."""
+"""Version of tasks, scores and baselines: numbers of different versions cannot be compared."""
 SEEDS = (11, 23, 37, 41, 59, 67, 73, 89, 97, 103, 109, 127, 139, 149, 151, 163, 179, 181, 193, 199)
-"""Frozen: a run takes the first so many."""
+"""Frozen: a run with n seeds takes the first n."""
 
 
 class Trial(Record):
-    """One transcoder (one a hop) to be trained and scored."""
+    """One transcoder (for a task of several hops, one a hop) to be trained and scored."""
 
     task: str
     method: str
@@ -26,12 +25,12 @@ class Trial(Record):
 
     @property
     def key(self) -> tuple[str, str, float, int]:
-        """What it is told from others by."""
+        """Identifies the trial in a result."""
         return self.task, self.method, self.strength, self.seed
 
 
 class TrialRecord(Trial):
-    """What became of it."""
+    """The outcome of a trial."""
 
     scores: Scores | None = None
     failed: str | None = Field(default=None, description="why there are no scores")
@@ -46,14 +45,14 @@ class MethodSpec(Record):
     source: str = Field(description='"baseline", or the digest of the file in which an outside method stands')
     settings: dict[str, Any] = Field(default_factory=dict, description="of a baseline, all of them")
 
-    def changed(self, now: "MethodSpec") -> str:
-        """What is different in another method of this name; "" for nothing."""
-        each = [{**m.settings, "strengths": m.strengths, "source": m.source} for m in (self, now)]
-        return differences(*each)
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return {**self.settings, "strengths": self.strengths, "source": self.source}
 
 
 class SuiteSpec(Record):
-    """All that decides a run's numbers."""
+    """Everything that decides a run's numbers."""
 
     suite_version: int = SUITE_VERSION
     tasks: list[str] = Field(min_length=1)
@@ -63,15 +62,15 @@ class SuiteSpec(Record):
     time_limit: float = Field(gt=0, description="seconds that one trial of an outside method may take")
 
     @model_validator(mode="after")
-    def _once(self) -> "SuiteSpec":
+    def _no_duplicates(self) -> "SuiteSpec":
         for name, values in (("tasks", self.tasks), ("methods", [m.name for m in self.methods]), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
-                raise ValueError(f"{name}: one is there twice")
+                raise ValueError(f"{name}: one is given twice")
         return self
 
     @property
     def trials(self) -> list[Trial]:
-        """All, task by task and method by method, the seed changing fastest."""
+        """All trials, task by task and method by method, the seed changing fastest."""
         return [
             Trial(task=task, method=method.name, strength=strength, seed=seed)
             for task in self.tasks
@@ -82,7 +81,7 @@ class SuiteSpec(Record):
 
 
 class SuiteResult(Result):
-    """A whole run, or as much of it as was done, in the spec's order."""
+    """A whole run, or as much of it as is done, in the spec's order."""
 
     benchmark: Literal["faithfulness"] = "faithfulness"
     schema_version: Literal[1] = 1
@@ -95,23 +94,21 @@ class SuiteResult(Result):
     def settings(self) -> dict[str, Any]:
         return self.spec.model_dump()
 
-    def missing(self) -> list[Trial]:
-        """What has not been run yet."""
-        done = {record.key for record in self.trials}
-        return [trial for trial in self.spec.trials if trial.key not in done]
+    def scored(self, task: str, method: str, seed: int | None = None) -> list[TrialRecord]:
+        """Return the trials of a task and a method (and a seed, where it is given) that have scores, by strength."""
+        return [trial for trial in self._scored.get((task, method), []) if seed in (None, trial.seed)]
 
-    def of(self, task: str, method: str, seed: int | None = None) -> list[TrialRecord]:
-        """Those of a task and a method that have scores, by strength; of one seed, where it is given."""
-        return [t for t in self._scored.get((task, method), []) if seed in (None, t.seed)]
-
-    def with_trials(self, trials: list[TrialRecord], *, complete: bool) -> "SuiteResult":
-        """The same of these trials."""
-        return SuiteResult(**{**dict(self), "trials": trials, "complete": complete})  # a copy would keep the index
+    def with_trials(self, trials: list[TrialRecord]) -> "SuiteResult":
+        """Return the result of the same spec with these trials, in the spec's order."""
+        order = {trial.key: n for n, trial in enumerate(self.spec.trials)}
+        trials = sorted(trials, key=lambda trial: order[trial.key])
+        complete = len(trials) == len(order)
+        return SuiteResult(**{**dict(self), "trials": trials, "complete": complete})  # model_copy would keep the cache
 
     @cached_property
     def _scored(self) -> dict[tuple[str, str], list[TrialRecord]]:
         found: dict[tuple[str, str], list[TrialRecord]] = {}
-        for record in sorted(self.trials, key=lambda t: t.strength):
-            if record.scores is not None:
-                found.setdefault((record.task, record.method), []).append(record)
+        for trial in sorted(self.trials, key=lambda t: t.strength):
+            if trial.scores is not None:
+                found.setdefault((trial.task, trial.method), []).append(trial)
         return found

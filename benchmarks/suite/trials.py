@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from faithfulness_plugin.benchmarks.methods.registry import baseline
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
-from faithfulness_plugin.benchmarks.note.trainer.program import Program
 from faithfulness_plugin.benchmarks.suite.schema import Trial, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import score
 from faithfulness_plugin.benchmarks.tasks.registry import task
@@ -18,24 +17,17 @@ from faithfulness_plugin.transcoders.base import NonFiniteError
 
 @torch_threads(1)
 def run_together(trials: Sequence[Trial], n_steps: int) -> list[TrialRecord]:
-    """Trains and scores trials of one task and one shipped method, with one thread.
+    """Train and score trials of one task and one shipped method, with one thread.
 
-    Where one of them diverges, all are trained again, each alone, so that it costs the others nothing but time."""
-    method, of = baseline(trials[0].method, n_steps), task(trials[0].task)
+    Where one of them diverges, each is trained again alone, so that it costs the others nothing but time."""
+    method = baseline(trials[0].method, n_steps)
     start = perf_counter()
     try:
-        ensembles = [
-            train_ensemble(
-                [
-                    method.member(hop.rows, hop.layer.W_out.shape[1], seed=trial.seed, strength=trial.strength)
-                    for trial in trials
-                ],
-                hop.layer,
-                progress=False,
-                **method.schedule,
-            )
-            for hop in of.hops
-        ]
+        ensembles = []
+        for hop in task(trials[0].task).hops:
+            d_out = hop.layer.W_out.shape[1]
+            members = [method.member(hop.rows, d_out, seed=t.seed, strength=t.strength) for t in trials]
+            ensembles.append(train_ensemble(members, hop.layer, progress=False, **method.schedule))
     except NonFiniteError as error:
         if len(trials) == 1:
             return [TrialRecord(**trials[0].model_dump(), failed=one_line(error), seconds=perf_counter() - start)]
@@ -45,7 +37,8 @@ def run_together(trials: Sequence[Trial], n_steps: int) -> list[TrialRecord]:
 
 
 def scored(trial: Trial, transcoders: Sequence[object], seconds: float) -> TrialRecord:
-    """The record of a trial whose transcoders took so long to train. One that cannot be scored is told in it."""
+    """Return the record of a trial whose transcoders took that long to train, with the reason where they cannot be
+    scored."""
     start = perf_counter()
     try:
         scores, failed = score(task(trial.task), transcoders), None
@@ -55,14 +48,3 @@ def scored(trial: Trial, transcoders: Sequence[object], seconds: float) -> Trial
     except Exception as error:  # an outside transcoder may raise anything
         scores, failed = None, f"{type(error).__name__}: {one_line(error)}"
     return TrialRecord(**trial.model_dump(), scores=scores, failed=failed, seconds=seconds + perf_counter() - start)
-
-
-def cost(trials: Sequence[Trial], n_steps: int) -> int:
-    """Floating-point operations of their training: enough to say how much is left."""
-    first = trials[0]
-    method = baseline(first.method, n_steps)
-    members = [
-        method.member(hop.rows, hop.layer.W_out.shape[1], seed=first.seed, strength=first.strength)
-        for hop in task(first.task).hops
-    ]
-    return len(trials) * n_steps * sum(Program.of(member).flops for member in members)

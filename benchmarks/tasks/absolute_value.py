@@ -11,7 +11,6 @@ def absolute_value() -> Task:
     """C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", Transformer Circuits, 2025."""
     rows = LatentRows(D, D, points=(point(D, 0, 1, 2, share=0.05),))
     return Task(
-        "absolute_value",
         "Absolute value, one repeated point",
         "y_i = |x_i|, by ReLU(x_i) + ReLU(-x_i). One row in twenty is the point of three ones, which a single feature "
         "could serve in place of three.",

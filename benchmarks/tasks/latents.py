@@ -1,7 +1,7 @@
 """Rows made of independent latents, some of them replaced by repeated points."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ class RepeatedPoint:
 
 
 def point(n: int, *active: int, share: float, value: float = 1.0) -> RepeatedPoint:
-    """The point whose latents of these numbers are `value`, and the others 0."""
+    """Return the point whose `active` latents, of n, are `value`, and the others 0."""
     return RepeatedPoint(tuple(value if i in active else 0.0 for i in range(n)), share)
 
 
@@ -37,13 +37,19 @@ class LatentRows:
     density: float = 0.1
     points: tuple[RepeatedPoint, ...] = ()
 
-    @property
+    @cached_property
     def directions(self) -> Float[Tensor, "n d_in"]:
         """u_i."""
-        return _directions(self.frame, self.n, self.d_in)
+        return FRAMES[self.frame](self.n, self.d_in)
+
+    @cached_property
+    def point_rows(self) -> Float[Tensor, "n_points d_in"]:
+        """x of the points."""
+        latents = torch.tensor([repeated.latents for repeated in self.points]).reshape(len(self.points), self.n)
+        return latents if self.frame == "coordinates" else latents @ self.directions
 
     def latents(self, n_rows: int, generator: torch.Generator) -> Float[Tensor, "n_rows n"]:
-        """s of independent rows."""
+        """Draw s of independent rows."""
         shape = (n_rows, self.n)
         s = self.values(torch.rand(shape, generator=generator, device=generator.device))
         s = s * (torch.rand(shape, generator=generator, device=generator.device) < self.density)
@@ -56,16 +62,16 @@ class LatentRows:
         return s
 
     def values(self, uniform: Float[Tensor, "n_rows n"]) -> Float[Tensor, "n_rows n"]:
-        """What latents are where they are not 0, from U(0, 1)."""
+        """Map U(0, 1) to the latents' values where they are not 0."""
         return uniform * 2 - 1
 
     def draw(self, n_rows: int, generator: torch.Generator) -> Float[Tensor, "n_rows d_in"]:
-        """Independent rows."""
+        """Draw independent rows."""
         return self.rows_of(self.latents(n_rows, generator))
 
     def rows_of(self, latents: Float[Tensor, "n_rows n"]) -> Float[Tensor, "n_rows d_in"]:
-        """x of latents. Rows at a point are copies of one row: products of several sizes are rounded each in their own
-        way, and differently by every kind of processor."""
+        """Return x of latents. Rows at a point are copies of one row: a matrix product rounds each row in its own way,
+        and differently on every kind of processor."""
         if self.frame == "coordinates":
             return latents
         rows = latents @ self.directions.to(latents)
@@ -74,31 +80,15 @@ class LatentRows:
             rows = torch.where(here, row.to(rows), rows)
         return rows
 
-    @property
-    def point_rows(self) -> Float[Tensor, "n_points d_in"]:
-        """x of the points."""
-        return _point_rows(self.frame, self.n, self.d_in, self.points)
-
     def without_points(self, density: float | None = None) -> "LatentRows":
-        """The same without points; of another density, where it is given."""
+        """Return the rows without points, and of another density where it is given."""
         return replace(self, points=(), density=self.density if density is None else density)
 
 
 @dataclass(frozen=True)
 class BitRows(LatentRows):
-    """The same with latents that are 1 or 0."""
+    """Rows whose latents are 1 or 0."""
 
     @override
     def values(self, uniform: Tensor) -> Tensor:
         return torch.ones_like(uniform)
-
-
-@lru_cache(maxsize=16)
-def _directions(frame: str, n: int, d_in: int) -> Tensor:
-    return FRAMES[frame](n, d_in)
-
-
-@lru_cache(maxsize=16)
-def _point_rows(frame: str, n: int, d_in: int, points: tuple[RepeatedPoint, ...]) -> Tensor:
-    latents = torch.tensor([repeated.latents for repeated in points]).reshape(len(points), n)
-    return latents if frame == "coordinates" else latents @ _directions(frame, n, d_in)

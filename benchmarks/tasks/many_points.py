@@ -17,7 +17,6 @@ def many_points() -> Task:
     )
     rows = LatentRows(D, D, points=points)
     return Task(
-        "many_points",
         "Absolute value, several repeated points",
         "y_i = |x_i|. Four points of three to five ones (one of them of minus ones, sharing a coordinate with another) "
         "of 1 to 4 % of the rows each.",

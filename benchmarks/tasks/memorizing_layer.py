@@ -14,7 +14,6 @@ def memorizing_layer() -> Task:
     rows = LatentRows(D, D, points=(point(D, 0, 1, 2, share=0.05),))
     p = torch.tensor(rows.points[0].latents)
     return Task(
-        "memorizing_layer",
         "A layer that memorises the point",
         "y = |x| + p ReLU(2 p.x - 2 p.p + 1): one neuron of the layer fires around the repeated point only. A faithful "
         "transcoder keeps it, and the three others at the point beside it.",

@@ -17,7 +17,6 @@ def pairwise_max() -> Task:
     reads, writes = torch.cat([first - second, second, -second]), torch.cat([out, out, -out])
     rows = LatentRows(n, n, points=(point(n, 0, 2, 4, share=0.05),))
     return Task(
-        "pairwise_max",
         "Pairwise maximum",
         "y_i = max(x_2i, x_2i+1), by ReLU(x_2i - x_2i+1) + ReLU(x_2i+1) - ReLU(-x_2i+1). One repeated point at which "
         "three pairs are active. Other neurons compute the same (and a skip connection takes the linear part): "

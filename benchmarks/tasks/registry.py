@@ -12,6 +12,7 @@ from faithfulness_plugin.benchmarks.tasks.shuffled_layer import shuffled_layer
 from faithfulness_plugin.benchmarks.tasks.superposition import superposition
 from faithfulness_plugin.benchmarks.tasks.task import Task
 from faithfulness_plugin.benchmarks.tasks.two_hops import two_hops
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.nearest import nearest
 
 TASKS: dict[str, Callable[[], Task]] = {
@@ -31,7 +32,7 @@ TASKS: dict[str, Callable[[], Task]] = {
 
 @cache
 def task(name: str) -> Task:
-    """The task of this name, made once. Raises ValueError, naming the nearest, for one that does not exist."""
+    """Return the task of this name, made once. Raises UsageError, with the closest match, for an unknown one."""
     if name not in TASKS:
-        raise ValueError(f"there is no task {name!r}: {nearest(name, list(TASKS))}")
+        raise UsageError(f"there is no task {name!r}: {nearest(name, list(TASKS))}")
     return TASKS[name]()

@@ -13,7 +13,6 @@ def rotated() -> Task:
     rows = LatentRows(D, D, "rotation", points=(point(D, 0, 1, 2, share=0.05),))
     network, U = AbsNetwork(D), rows.directions
     return Task(
-        "rotated",
         "Absolute value through a rotation",
         "y = |x U^T| U for a fixed random rotation U, on rows that are sparse in U's directions; one repeated point of "
         "three of them.",

@@ -9,10 +9,9 @@ D = 16
 
 
 def shuffled_layer() -> Task:
-    """The control of the ruler itself."""
+    """The control of the scoring rule itself."""
     rows = LatentRows(D, D, points=(point(D, 0, 1, 2, share=0.05),))
     return Task(
-        "shuffled_layer",
         "Shuffled layer (control)",
         "|x|'s neurons, each writing where another one should. Circuits of |x| are looked for: there are few, and "
         "every method should find as few as the layer has itself.",

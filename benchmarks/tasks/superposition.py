@@ -15,7 +15,6 @@ def superposition() -> Task:
     U = rows.directions
     bias = torch.full((2 * N,), -DEAD_ZONE)
     return Task(
-        "superposition",
         "Absolute value in superposition",
         "24 latents in 16 dimensions, directions u_i overlapping by a quarter at most: y = sum_i u_i (ReLU(u_i.x - "
         "1/4) + ReLU(-u_i.x - 1/4)), 48 neurons. One repeated point of three latents.",

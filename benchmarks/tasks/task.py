@@ -1,4 +1,4 @@
-"""What a task is: layers whose mechanism is known, the rows on which methods learn them, and what it is to keep it."""
+"""A task: layers whose mechanism is known, the rows on which methods learn them, and what a headline asks for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,9 +23,9 @@ KeepsWhat = Literal["circuits", "memory", "nothing"]
 
 @dataclass(frozen=True, eq=False)
 class Mechanism:
-    """One layer, and all that it is measured with.
+    """One layer, and everything that transcoders of it are measured with.
 
-    Rows for measuring are drawn from a seed of their own; methods never see it."""
+    Rows for measuring are drawn from a seed of their own, which methods never see."""
 
     layer: ReluNetwork
     """Its neurons are the ideal circuits."""
@@ -35,10 +35,10 @@ class Mechanism:
     """Unit directions that the circuits write to: the basis in which memorization is told from them."""
     counted: Callable[[Tensor], Tensor] = field(default=lambda s: s != 0)
     """Latents [rows, n] -> [rows, n]: along which of the rows' directions Jacobians are compared. At a kink the layer
-    has none."""
+    has no derivative."""
     shifted_density: float = 0.2
     sought: ReluNetwork | None = None
-    """Whose neurons are looked for in the transcoder, where they are not the layer's own."""
+    """The network whose neurons are looked for in the transcoder, where they are not the layer's own."""
 
     @cached_property
     def clean(self) -> Float[Tensor, "rows d_in"]:
@@ -47,6 +47,7 @@ class Mechanism:
 
     @cached_property
     def clean_latents(self) -> Float[Tensor, "rows n"]:
+        """The latents of the clean rows."""
         return self.rows.without_points().latents(N_ROWS, _generator("clean"))
 
     @cached_property
@@ -66,12 +67,12 @@ class Mechanism:
 
     @cached_property
     def differentiable(self) -> Bool[Tensor, "rows n"]:
-        """Of the clean rows that Jacobians are compared at, the directions along which they are."""
+        """The directions along which Jacobians are compared, at the first clean rows."""
         return self.counted(self.clean_latents[:N_JACOBIAN])
 
     @cached_property
     def circuits(self) -> list[Circuit]:
-        """Those that are looked for and occur in the rows."""
+        """The circuits that are looked for and occur in the rows."""
         network = self.layer if self.sought is None else self.sought
         return [circuit for circuit in network.circuits() if circuit.activation(self.repeated).any()]
 
@@ -83,10 +84,8 @@ class Mechanism:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A named problem: one layer, or several that a computation runs through."""
+    """A problem: one layer, or several that a computation runs through. The function that makes it has its name."""
 
-    name: str
-    """As in its file's name and on the command line."""
     title: str
     summary: str
     """What the layer computes, what shortcut its data offer, and what keeping the mechanism means."""

@@ -41,7 +41,6 @@ def two_hops() -> Task:
     out = torch.eye(ANDS // 2)
     exclusive_or = ReluNetwork(torch.cat([left - right, right - left]).T, torch.cat([out, out]))
     return Task(
-        "two_hops",
         "Two-hop Boolean circuit",
         "Sixteen bits; a_i = 2 ReLU(x_2i + x_2i+1 - 3/2) says that both bits of a pair are set, and y_j = |a_2j - "
         "a_2j+1| that one of two conjunctions is. One repeated point with three conjunctions and three outputs on. A "

@@ -1,54 +1,66 @@
 """One page about a finished transcoder, beside its references."""
 
-from pathlib import Path
-
-from matplotlib.figure import Figure
-
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.declared_hooks import block_of
+from faithfulness_plugin.measure.compare import KIND
 from faithfulness_plugin.measure.held_out_schema import Directions
 from faithfulness_plugin.measure.report import layer_of, over_prompts, scores
 from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind
-from faithfulness_plugin.nearest import nearest
-from faithfulness_plugin.results.card_page import CardError, page_figure, write_page
+from faithfulness_plugin.results.arms import arms_of_card
+from faithfulness_plugin.results.card import Card
 from faithfulness_plugin.results.curves import Curve, Panel
 from faithfulness_plugin.results.schema import fingerprint
 from faithfulness_plugin.results.tables import Table
 
 
-def write_card(result: ArtifactResult, name: str, against: str, path: Path) -> None:
-    """Writes the page in the format that the file's name ends in, all or nothing.
+def card(result: ArtifactResult, name: str = "", against: str = "") -> Card:
+    """Return a transcoder's card: errors of responses, of Jacobians, of effects downstream; deletion curves.
 
     Args:
-        name: a transcoder; may be empty where the result has one only.
+        name: may be empty where the result has one transcoder only.
         against: another transcoder of the result, drawn beside it; or empty.
 
     Raises:
-        CardError: no such transcoder, one that is not measured yet, or no such format.
-        ResultError: the file cannot be written.
+        UsageError: no such transcoder, or one that is not measured yet.
     """
-    names = list(result.config.transcoders)
-    if not name and len(names) > 1:
-        raise CardError(f"the result holds {len(names)} transcoders: pass --method, such as {names[0]}")
-    name = name or names[0]
-    for of in (name, *([against] if against else [])):
-        if of not in names:
-            raise CardError(f"the result has no transcoder {of!r}: {nearest(of, names, n=3)}")
+    names = arms_of_card(KIND, name, against, list(result.config.transcoders))
+    for of in names:
         if any(result.of(of, role) is None for role in ROLES):
-            raise CardError(f"{of} is not measured yet: run `faithfulness bench artifact` again, it goes on")
-    write_page(
-        path,
-        _title(result, name),
-        lambda with_table: card_figure(result, name, against, with_table=with_table),
-        card_table(result, name, against),
+            raise UsageError(f"{of} is not measured yet: run `faithfulness bench artifact` again, it resumes")
+    arms = _arms(result, *names)
+    return Card(
+        title=f"Faithfulness card: {names[0]}, in the place of a layer of {result.model}",
         described="Responses, Jacobian errors, effects downstream and deletion curves",
+        panels=[
+            _responses(result, arms, "isotropic", "Steps in random directions", "step, in rms coordinates"),
+            _responses(result, arms, "difference", "Steps towards another token", "share of the way"),
+            Panel(
+                "Jacobian, in the layer's first directions",
+                {arm: Curve(of.top, of.top_error) for arm, of in arms.items()},
+                "singular directions of the layer's Jacobian",
+                "relative error",
+                xscale="log",
+            ),
+            _effects(arms, "input", "Downstream: the layer's input changed"),
+            _effects(arms, "feature", "Downstream: a feature taken away"),
+            Panel(
+                "Deletion, less that of random features",
+                {arm: Curve(of.deletion.sizes, of.deletion.excess) for arm, of in arms.items() if of.deletion},
+                "features deleted",
+                "share of the answer",
+                xscale="log",
+            ),
+        ],
+        n_columns=3,
+        table=_table(result, arms),
+        first_widths=(0.3,),
         source=fingerprint(result),
     )
 
 
-def card_table(result: ArtifactResult, name: str, against: str = "") -> Table:
-    """Score by score, what the transcoder has, its references, and the other transcoder."""
-    arms, layer = _arms(result, name, against), layer_of(result)
-    columns = [scores(result, of) for of in arms.values()]
+def _table(result: ArtifactResult, arms: dict[str, ArtifactNumbers]) -> Table:
+    """Return score by score what the transcoder has, its references, and the other transcoder."""
+    layer, columns = layer_of(result), [scores(result, of) for of in arms.values()]
     rows = [[score, *(column[score] for column in columns)] for score in columns[0]]
     caption = (
         f"{result.model}, {layer.hook_in} to {layer.hook_out}; {result.config.held_out_prompts} held-out prompts, 95 % "
@@ -57,36 +69,9 @@ def card_table(result: ArtifactResult, name: str, against: str = "") -> Table:
     return Table(["score", *arms], rows, caption)
 
 
-def card_figure(result: ArtifactResult, name: str, against: str = "", *, with_table: bool = True) -> Figure:
-    """Errors of responses, of Jacobians, of effects downstream; deletion curves; and below them the table."""
-    arms = _arms(result, name, against)
-    panels = [
-        _responses(result, arms, "isotropic", "Steps in random directions", "step, in rms coordinates"),
-        _responses(result, arms, "difference", "Steps towards another token", "share of the way"),
-        Panel(
-            "Jacobian, in the layer's first directions",
-            {arm: Curve(of.top, of.top_error) for arm, of in arms.items()},
-            "singular directions of the layer's Jacobian",
-            "relative error",
-            xscale="log",
-        ),
-        _effects(arms, "input", "Downstream: the layer's input changed"),
-        _effects(arms, "feature", "Downstream: a feature taken away"),
-        Panel(
-            "Deletion, less that of random features",
-            {arm: Curve(of.deletion.sizes, of.deletion.excess) for arm, of in arms.items() if of.deletion},
-            "features deleted",
-            "share of the answer",
-            xscale="log",
-        ),
-    ]
-    table = card_table(result, name, against) if with_table else None
-    return page_figure(_title(result, name), panels, 3, table, [0.3, *[0.7 / len(arms)] * len(arms)])
-
-
-def _arms(result: ArtifactResult, name: str, against: str) -> dict[str, ArtifactNumbers]:
+def _arms(result: ArtifactResult, name: str, against: str = "") -> dict[str, ArtifactNumbers]:
     found = {name if role == "transcoder" else role: result.of(name, role) for role in ROLES}
-    if against and against != name:
+    if against:
         found[against] = result.of(against)
     return {arm: of for arm, of in found.items() if of is not None}
 
@@ -111,7 +96,3 @@ def _effects(arms: dict[str, ArtifactNumbers], kind: ChangeKind, title: str) -> 
         there = [(block_of(s.stage) or 0, s.error) for s in of.effects[kind] if s.error is not None]
         curves[arm] = Curve([block for block, _ in there], [error for _, error in there])
     return Panel(title, curves, "after block", "relative error of the effect")
-
-
-def _title(result: ArtifactResult, name: str) -> str:
-    return f"Faithfulness card: {name}, in the place of a layer of {result.model}"

@@ -1,65 +1,58 @@
-"""Measuring finished transcoders again, from what stands in a result, and saying whether the numbers agree."""
+"""Measure finished transcoders again, from what stands in a result."""
 
-import tempfile
-from collections.abc import Callable, Iterator
-from math import isfinite, isinf
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
+from typing_extensions import override
+
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.measure.config import ArtifactConfig
+from faithfulness_plugin.measure.report import overview
 from faithfulness_plugin.measure.run import complete, read_artifacts
-from faithfulness_plugin.measure.schema import ArtifactNumbers, ArtifactResult
-from faithfulness_plugin.results.agreement import TOLERANCE, Agreement, notes
-from faithfulness_plugin.results.schema import Environment
+from faithfulness_plugin.measure.schema import ROLES, ArtifactResult
+from faithfulness_plugin.results.agreement import Rerun
+from faithfulness_plugin.results.experiment import Experiment, Running
 
 
-def rerun(
-    result: ArtifactResult,
-    *,
-    tolerance: float = TOLERANCE,
-    note: Callable[[str], None] = lambda _: None,
-    on_measured: Callable[[ArtifactNumbers], None] = lambda _: None,
-) -> Agreement:
-    """Measures all again in a folder that is removed, and compares every number, relative to its size.
+class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
+    """Finished transcoders measured against their layer."""
 
-    Raises ValueError where a transcoder is not there, or is not what it was."""
-    artifacts = read_artifacts(result.config)
-    for artifact in artifacts:
+    summary = "Measure finished transcoders against their layer."
+    parts = "measurements"
+    config_class = ArtifactConfig
+
+    @override
+    def fresh(self, config: ArtifactConfig) -> ArtifactResult:
+        raise NotImplementedError("`measure.run.open_result` makes it")
+
+    @override
+    def progress(self, result: ArtifactResult) -> tuple[int, int]:
+        return len(result.measured), len(result.config.transcoders) * len(ROLES)
+
+    @override
+    def run(self, result: ArtifactResult, running: Running) -> Iterator[tuple[ArtifactResult, str]]:
+        yield complete(result, read_artifacts(result.config), running.out, note=running.note), "measured"
+
+    @override
+    def tables(self, result: ArtifactResult) -> str:
+        return overview(result).render("markdown")
+
+
+def rerun_of(result: ArtifactResult, n: int | None = None) -> Rerun[ArtifactResult]:
+    """Return the rerun of all measurements of a result, which compares numbers relative to their size.
+
+    Raises:
+        UsageError: a number is given, or a transcoder is not what it was.
+    """
+    if n is not None:
+        raise UsageError("--trials is for results of methods: of artifacts, all is measured again")
+    for artifact in read_artifacts(result.config):
         before = result.of(artifact.name)
         if before is not None and before.digest != artifact.digest:
-            raise ValueError(f"{artifact.name} is not what it was when the result was made: bring it back")
-    here = Environment.here(result.config.device, packages=("transformers",))
-    fresh = result.model_copy(update={"complete": False, "environment": here, "layer": None, "measured": []})
-    with tempfile.TemporaryDirectory() as folder:
-        now = complete(fresh, artifacts, Path(folder), note=note, on_measured=on_measured)
-    disagree, largest = list[str](), 0.0
-    for then in result.measured:
-        again = now.of(then.name, then.role)
-        assert again is not None  # of the same config
-        sizes = dict(_changes(then.model_dump(), again.model_dump()))
-        place = max(sizes, key=lambda p: sizes[p])
-        largest = max(largest, *(size for size in sizes.values() if isfinite(size)))
-        if isinf(sizes[place]):
-            disagree.append(f"{then.name}, {then.role}: {place} is not what it was, or no number any more")
-        elif sizes[place] > tolerance:
-            disagree.append(f"{then.name}, {then.role}: {place} differs by {sizes[place]:.3g} of its size")
-    return Agreement(
-        what="measurements",
-        n=len(result.measured),
-        disagree=disagree,
-        largest=largest,
-        notes=notes(result.environment, here),
-    )
+            raise UsageError(f"{artifact.name} is not what it was when the result was made: bring it back")
+    partial = result.model_copy(update={"complete": False, "layer": None, "measured": []})
+    return Rerun(Measurement(), result, partial, _numbers, relative=True)
 
 
-def _changes(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, float]]:
-    """Every number's place, and how far it is from what it was; infinitely for what is no number and changed."""
-    if isinstance(then, dict) and isinstance(now, dict) and then.keys() == now.keys():
-        for key in then:
-            yield from _changes(then[key], now[key], f"{place}.{key}".lstrip("."))
-    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
-        for i, (one, other) in enumerate(zip(then, now, strict=True)):
-            yield from _changes(one, other, f"{place}[{i}]")
-    elif isinstance(then, int | float) and isinstance(now, int | float):
-        yield place, abs(then - now) / max(abs(then), abs(now), 1e-30) if then != now else 0.0
-    else:
-        yield place, 0.0 if then == now else float("inf")
+def _numbers(result: ArtifactResult) -> dict[str, Any]:
+    return {f"{of.name}, {of.role}": of.model_dump() for of in result.measured}

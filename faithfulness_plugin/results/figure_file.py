@@ -9,17 +9,20 @@ from faithfulness_plugin.results.schema import ResultError
 
 
 def save_figure(figure: Figure, path: Path, source: str, dpi: int = 150) -> None:
-    """Write a PNG beside its final name and rename it. The same figure gives the same bytes.
+    """Write an image beside its final name, in the format of its suffix, and rename it. The same figure gives the same
+    PNG, byte by byte.
 
     Args:
-        source: what it was made from; stands in the PNG's "Source" field.
+        source: what it was made from; stands in a PNG's "Source" field.
 
     Raises:
         ResultError: the file cannot be written.
     """
+    metadata = {"Software": None, "Source": source} if path.suffix == ".png" else None
     unfinished = path.with_name(f".{path.name}")
     try:
-        figure.savefig(unfinished, format="png", dpi=dpi, metadata={"Software": None, "Source": source})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(unfinished, format=path.suffix[1:], dpi=dpi, metadata=metadata)
         os.replace(unfinished, path)
     except OSError as error:
         raise ResultError(f"{path} cannot be written ({error.strerror}): move it away") from error

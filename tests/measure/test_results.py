@@ -7,8 +7,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from faithfulness_plugin.cli.app import app
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.measure import rerun as rerun_module
-from faithfulness_plugin.measure.card import card_figure, card_table, write_card
+from faithfulness_plugin.measure.card import card
 from faithfulness_plugin.measure.compare import comparison
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.measure.held_out_schema import DIRECTIONS, Directions, LayerRecord
@@ -21,8 +22,7 @@ from faithfulness_plugin.measure.schema import (
     EffectRecord,
     Role,
 )
-from faithfulness_plugin.results.card_page import CardError
-from faithfulness_plugin.results.schema import CompareError, Environment, Interval, fingerprint
+from faithfulness_plugin.results.schema import Environment, Interval, fingerprint
 
 PROMPTS = 6
 ERROR = {"transcoder": 0.2, "shuffled decoder": 1.5, "mean ablation": 1.0}
@@ -68,13 +68,13 @@ def result(factors: dict[str, float], **changed) -> ArtifactResult:
 
 def test_the_card_draws_the_transcoder_its_references_and_the_other_one():
     found = result({"plain": 1.0, "matched": 0.5})
-    figure = card_figure(found, "matched", "plain")
-    panels = [ax for sub in figure.subfigs for ax in sub.axes if ax.get_title()]
+    drawn = card(found, "matched", "plain")
+    panels = [ax for sub in drawn.figure().subfigs for ax in sub.axes if ax.get_title()]
     assert len(panels) == 6
     for ax, ys in zip(panels[:5], [(0.1, 0.75, 0.5, 0.2)] * 5, strict=True):
         assert [np.asarray(line.get_ydata())[0] for line in ax.lines] == pytest.approx(ys)
     assert len(panels[5].lines) == 3  # the mean has no features to delete
-    table = card_table(found, "matched", "plain")
+    table = drawn.table
     assert table.header == ["score", "matched", "shuffled decoder", "mean ablation", "plain"]
     fvu = {row[0]: row[1:] for row in table.rows}["FVU"]
     assert [cell.mean for cell in fvu if isinstance(cell, Interval)] == pytest.approx([0.1, 0.75, 0.5, 0.2])
@@ -83,7 +83,7 @@ def test_the_card_draws_the_transcoder_its_references_and_the_other_one():
 @pytest.mark.parametrize("kind", ["png", "html"])
 def test_the_card_is_written_as_its_name_says(tmp_path, kind):
     found, path = result({"plain": 1.0}), tmp_path / "deeper" / f"card.{kind}"
-    write_card(found, "", "", path)
+    card(found).write(path)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     if kind == "png":
         with Image.open(path) as image:
@@ -93,7 +93,7 @@ def test_the_card_is_written_as_its_name_says(tmp_path, kind):
         assert "CE recovered" in path.read_text()
 
 
-def test_what_has_no_card_says_why(tmp_path):
+def test_what_has_no_card_says_why():
     found = result({"plain": 1.0, "matched": 0.5})
     partial = found.model_copy(update={"measured": found.measured[:2], "complete": False})
     for of, names, match in (
@@ -102,8 +102,8 @@ def test_what_has_no_card_says_why(tmp_path):
         (found, ("plain", "mathced"), r"no transcoder 'mathced'.*matched"),
         (partial, ("plain", ""), "plain is not measured yet"),
     ):
-        with pytest.raises(CardError, match=match):
-            write_card(of, *names, tmp_path / "card.png")
+        with pytest.raises(UsageError, match=match):
+            card(of, *names)
 
 
 def test_differences_are_paired_by_prompt():
@@ -129,12 +129,12 @@ def test_what_cannot_be_compared_says_why():
         ([result({"a": 1.0}, layer=None, measured=[])], "plain", "holds no measurement"),
         ([], "plian", "no transcoder 'plian'"),
     ):
-        with pytest.raises(CompareError, match=match):
+        with pytest.raises(UsageError, match=match):
             comparison([plain, *others], against)
     changed = [numbers("plain", "transcoder").model_copy(update={"digest": "sha256:other"})]
-    with pytest.raises(CompareError, match="hold a transcoder plain, and not the same one"):
+    with pytest.raises(UsageError, match="hold a transcoder plain, with different settings"):
         comparison([plain, result({"plain": 1.0}, measured=changed)], "plain")
-    with pytest.raises(CompareError, match=r"no score 'fvu'.*FVU"):
+    with pytest.raises(UsageError, match=r"no score 'fvu'.*FVU"):
         comparison([plain], "plain", scores=["fvu"])
 
 
@@ -147,18 +147,22 @@ def test_a_rerun_tells_every_number_that_is_not_what_it_was(monkeypatch):
         assert not fresh.measured
         return fresh.model_copy(update={"measured": [found.measured[0], now, found.measured[2]]})
 
+    def agreement(**how):
+        again = rerun_module.rerun_of(found)
+        ((measured, _),) = again.run(n_jobs=1)
+        return again.agreement(measured, **how)
+
     monkeypatch.setattr(rerun_module, "complete", complete)
-    agreement = rerun_module.rerun(found)
-    assert (agreement.n, agreement.notes) == (3, [])
-    assert agreement.disagree == ["plain, shuffled decoder: kl differs by 0.000999 of its size"]
-    assert rerun_module.rerun(found, tolerance=0.01).disagree == []
+    assert (agreement().n, agreement().notes) == (3, [])
+    assert agreement().disagree == ["plain, shuffled decoder: kl 0.1 before, 0.1001 now"]
+    assert agreement().largest == pytest.approx(0.0001 / 0.1001)  # relative to its size
+    assert agreement(tolerance=0.01).disagree == []
     now = found.measured[1].model_copy(update={"ce_recovered": None})  # undefined in this version
-    agreement = rerun_module.rerun(found)
-    assert agreement.disagree == ["plain, shuffled decoder: ce_recovered is not what it was, or no number any more"]
-    assert agreement.largest == 0
+    assert agreement().disagree == ["plain, shuffled decoder: ce_recovered 0.9 before, None now"]
+    assert agreement().largest == 0
     monkeypatch.setattr(rerun_module, "read_artifacts", lambda config: [Artifact("plain", None, "sha256:new")])
-    with pytest.raises(ValueError, match="plain is not what it was"):
-        rerun_module.rerun(found)
+    with pytest.raises(UsageError, match="plain is not what it was"):
+        rerun_module.rerun_of(found)
 
 
 def test_commands_take_results_of_both_kinds(tmp_path):

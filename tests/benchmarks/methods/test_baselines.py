@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faithfulness_plugin.benchmarks.methods.baselines import ARCHITECTURES, OBJECTIVES, Baseline
+from faithfulness_plugin.benchmarks.methods.baselines import SWEEPS, TERMS, Baseline
 from faithfulness_plugin.benchmarks.methods.method import Method
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
@@ -11,8 +11,8 @@ from faithfulness_plugin.benchmarks.suite.outside import LayerInputs
 from faithfulness_plugin.benchmarks.tasks.registry import task
 
 
-def test_five_architectures_with_and_without_skip_by_five_objectives():
-    assert len(BASELINES) == len(ARCHITECTURES) * 2 * len(OBJECTIVES) == 50
+def test_five_architectures_with_and_without_skip_by_five_terms():
+    assert len(BASELINES) == len(SWEEPS) * 2 * len(TERMS) == 50
     assert all(isinstance(baseline, Method) for baseline in BASELINES.values())
     assert all(name == baseline.name for name, baseline in BASELINES.items())
 

@@ -14,7 +14,6 @@ def test_each_seeds_sweep_is_read_where_it_passes_the_layers_l0():
     assert (of.reached, of.n, of.failed) == (3, 3, 0)
     assert of.scores["headline"].mean == pytest.approx(0.8 + (11 + 23 + 37) / 3000)
     assert of.scores["headline"].low is not None
-    assert of.nearest_l0 is None
 
 
 def test_between_two_strengths_all_scores_are_interpolated_alike():
@@ -31,7 +30,7 @@ def test_a_sweep_that_comes_near_reaches_it_and_one_that_does_not_is_told_with_i
     assert at["l0"] == pytest.approx(2.05)
     far = at_layer_l0(small_suite.result({"a": lambda seed, s: scores(3.0 + s, s)}), "rotated", "a")
     assert (far.reached, far.scores) == (0, {})
-    assert (far.nearest_l0, far.nearest_headline) == pytest.approx((3.1, 0.1))
+    assert far.nearest == pytest.approx((3.1, 0.1))
 
 
 def test_where_fewer_than_half_of_the_seeds_reach_it_no_interval_is_given():
@@ -46,4 +45,4 @@ def test_failed_trials_are_counted_and_left_out():
     of = at_layer_l0(result, "rotated", "a")
     assert (of.n, of.reached, of.failed) == (2, 2, 3)
     nothing = at_layer_l0(small_suite.result({"a": lambda seed, s: "no luck"}), "rotated", "a")
-    assert (nothing.n, nothing.nearest_l0, nothing.nearest_headline) == (0, None, None)
+    assert (nothing.n, nothing.nearest) == (0, None)

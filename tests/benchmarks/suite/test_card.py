@@ -4,9 +4,9 @@ import small_suite
 from PIL import Image
 from small_suite import scores
 
-from faithfulness_plugin.benchmarks.suite.card import card_figure, card_table, write_card
+from faithfulness_plugin.benchmarks.suite.card import card
 from faithfulness_plugin.benchmarks.suite.report import failures, headlines, task_table
-from faithfulness_plugin.results.card_page import CardError
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.schema import fingerprint
 
 METHODS = {
@@ -17,7 +17,7 @@ METHODS = {
 
 
 def test_the_card_draws_both_methods_at_every_task_beside_the_layers_l0():
-    figure = card_figure(small_suite.result(METHODS), "a", "b")
+    figure = card(small_suite.result(METHODS), "a", "b").figure()
     panels = [ax for sub in figure.subfigs for ax in sub.axes if ax.get_title()]
     assert [ax.get_title() for ax in panels] == [
         "Absolute value, one repeated point",
@@ -32,11 +32,11 @@ def test_the_card_draws_both_methods_at_every_task_beside_the_layers_l0():
 
 def test_the_table_tells_what_is_not_reached_and_what_failed():
     result = small_suite.result(METHODS)
-    text = card_table(result, "b").render("markdown")
+    text = card(result, "b").table.render("markdown")
     assert "not reached (0.250 at L0 4.10)" in text
     assert "0 of 0, 9 trials failed" in task_table(result, "rotated").render("markdown")
     assert headlines(result).render("markdown").count("not reached") == 2
-    assert list(failures(result)) == [
+    assert failures(result.trials) == [
         f"broken at {name}: 9 trials failed: RuntimeError: no luck" for name in ("absolute_value", "rotated")
     ]
 
@@ -45,7 +45,7 @@ def test_the_table_tells_what_is_not_reached_and_what_failed():
 def test_it_is_written_as_its_name_says(tmp_path, kind):
     result = small_suite.result(METHODS)
     path = tmp_path / "deeper" / f"card.{kind}"
-    write_card(result, "a", "b", path)
+    card(result, "a", "b").write(path)
     assert [p.name for p in path.parent.iterdir()] == [f"card.{kind}"]
     if kind == "png":
         with Image.open(path) as image:
@@ -65,6 +65,6 @@ def test_what_cannot_be_drawn_says_why(tmp_path):
         ("no trial of broken has scores: broken at absolute_value: 9 trials failed", "broken", "", "card.png"),
         ("let its name end in .png", "a", "", "card.bmp"),
     ):
-        with pytest.raises(CardError, match=match):
-            write_card(result, method, against, tmp_path / name)
+        with pytest.raises(UsageError, match=match):
+            card(result, method, against).write(tmp_path / name)
     assert not list(tmp_path.iterdir())

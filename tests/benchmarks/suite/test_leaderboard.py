@@ -59,7 +59,7 @@ def test_the_html_needs_no_other_file(page):
 def test_partial_results_and_single_seeds_are_refused(tmp_path):
     whole = small_suite.result(METHODS)
     for match, result in (
-        ("is partial", whole.with_trials(whole.trials[:-1], complete=False)),
+        ("is partial", whole.with_trials(whole.trials[:-1])),
         ("has one seed", small_suite.result(METHODS, seeds=[11])),
     ):
         with pytest.raises(ResultError, match=match):

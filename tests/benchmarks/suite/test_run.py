@@ -5,18 +5,12 @@ import hashlib
 import pytest
 
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES, MethodError, outside
-from faithfulness_plugin.benchmarks.suite.rerun import rerun, sample
-from faithfulness_plugin.benchmarks.suite.run import (
-    complete,
-    make_spec,
-    merged,
-    method_spec,
-    open_result,
-    part_cost,
-    parts,
-)
+from faithfulness_plugin.benchmarks.suite.experiment import FaithfulnessSuite, groups
+from faithfulness_plugin.benchmarks.suite.rerun import rerun_of
 from faithfulness_plugin.benchmarks.suite.schema import SEEDS, SuiteResult
-from faithfulness_plugin.benchmarks.suite.sizes import SIZES
+from faithfulness_plugin.benchmarks.suite.spec import SIZES, make_spec, method_spec
+from faithfulness_plugin.results.agreement import Agreement
+from faithfulness_plugin.results.experiment import Running, complete
 from faithfulness_plugin.results.schema import ResultError, read_result
 
 TINY = {"tasks": ["absolute_value", "two_hops"], "methods": ["topk-none", "relu_tanh-jvp"], "n_seeds": 2, "n_steps": 25}
@@ -24,8 +18,13 @@ TINY = {"tasks": ["absolute_value", "two_hops"], "methods": ["topk-none", "relu_
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory) -> SuiteResult:
-    out = tmp_path_factory.mktemp("whole")
-    return complete(open_result(out, make_spec("quick", **TINY)), out, n_jobs=1)
+    return complete(FaithfulnessSuite(), make_spec("quick", **TINY), tmp_path_factory.mktemp("whole"))
+
+
+def agreement(result: SuiteResult, n: int) -> Agreement:
+    again = rerun_of(result, n)
+    *_, (now, _) = again.run(n_jobs=1)
+    return again.agreement(now)
 
 
 def test_every_trial_is_there_in_order_and_the_file_holds_it(result, tmp_path):
@@ -41,41 +40,33 @@ def test_every_trial_is_there_in_order_and_the_file_holds_it(result, tmp_path):
 
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_stopped_it_goes_on_and_ends_the_same(result, tmp_path):
-    spec = make_spec("quick", **TINY)
-
-    def stop(records):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        complete(open_result(tmp_path, spec), tmp_path, n_jobs=1, on_part=stop)
-    there = open_result(tmp_path, spec)
-    assert 0 < len(there.trials) < len(spec.trials)
-    resumed = complete(there, tmp_path, n_jobs=1)
+    suite, spec = FaithfulnessSuite(), make_spec("quick", **TINY)
+    part, line = next(suite.run(suite.fresh(spec), Running(tmp_path)))
+    assert line.startswith("absolute_value, topk-none: 8 trials, headline up to")
+    assert suite.progress(part) == (8, 36)
+    (tmp_path / "result.json").write_text(part.model_dump_json())
+    resumed = complete(suite, spec, tmp_path)
+    assert resumed.trials[:8] == part.trials
     assert [r.scores for r in resumed.trials] == [r.scores for r in result.trials]
     with pytest.raises(ResultError, match="other settings"):
-        open_result(tmp_path, make_spec("quick", **{**TINY, "n_steps": 26}))
+        complete(suite, make_spec("quick", **{**TINY, "n_steps": 26}), tmp_path)
 
 
-def test_parts_are_of_one_task_and_one_method_and_cost_in_proportion():
-    spec = make_spec("quick", **TINY)
-    of = parts(spec.trials)
-    assert [len(part) for part in of] == [8, 10, 8, 10]
-    assert part_cost(of[0], 50) == 2 * part_cost(of[0], 25)
-    assert part_cost(of[0][:4], 25) == part_cost(of[0], 25) / 2
+def test_groups_are_of_one_task_and_one_method():
+    assert [len(group) for group in groups(make_spec("quick", **TINY).trials)] == [8, 10, 8, 10]
     outside_ones = make_spec("quick", **{**TINY, "methods": ["outside_methods:method"]})
-    assert [len(part) for part in parts(outside_ones.trials)] == [2] * 4  # one strength's, for cores to share
+    assert [len(group) for group in groups(outside_ones.trials)] == [2] * 4  # one strength's, for cores to share
 
 
 def test_a_rerun_agrees_and_a_changed_number_is_found(result):
-    chosen = sample(result, 4)
-    assert len({trial.key for trial in chosen}) == 4
-    agreement = rerun(result, chosen, n_jobs=1)
-    assert (agreement.n, agreement.disagree) == (4, [])
-    assert agreement.largest <= 1e-6
+    assert len(rerun_of(result, 4).partial.trials) == 32
+    found = agreement(result, 4)
+    assert (found.n, found.disagree) == (4, [])
+    assert found.largest <= 1e-6
     first = result.trials[0]
     assert first.scores is not None
     wrong = first.model_copy(update={"scores": first.scores.model_copy(update={"fvu": first.scores.fvu + 0.5})})
-    found = rerun(result.model_copy(update={"trials": [wrong, *result.trials[1:]]}), chosen[:1], n_jobs=1)
+    found = agreement(result.with_trials([wrong, *result.trials[1:]]), 1)
     assert len(found.disagree) == 1
     assert "fvu" in found.disagree[0]
     assert found.largest == pytest.approx(0.5)
@@ -85,13 +76,13 @@ def test_a_method_that_is_not_what_it_was_is_not_run_again(result):
     methods = [m.model_copy(update={"settings": {**m.settings, "lr": 1.0}}) for m in result.spec.methods]
     changed = result.model_copy(update={"spec": result.spec.model_copy(update={"methods": methods})})
     with pytest.raises(MethodError, match=r"topk-none is not what it was .*lr 1.0, not 0.003"):
-        rerun(changed, sample(changed, 2), n_jobs=1)
+        rerun_of(changed, 2)
 
 
 def test_a_result_of_another_version_is_not_run_again(result):
     other = result.model_copy(update={"spec": result.spec.model_copy(update={"suite_version": 2})})
     with pytest.raises(ResultError, match="version 2 of the benchmark, and this is version 1"):
-        rerun(other, sample(other, 1), n_jobs=1)
+        rerun_of(other, 1)
 
 
 def test_outside_methods_run_beside_the_shipped_ones(tmp_path):
@@ -99,7 +90,7 @@ def test_outside_methods_run_beside_the_shipped_ones(tmp_path):
         "quick", tasks=["absolute_value"], methods=["outside_methods:method"], n_seeds=1, n_steps=25, time_limit=60.0
     )
     assert spec.methods[0].source.startswith("sha256:")
-    result = complete(open_result(tmp_path, spec), tmp_path, n_jobs=1)
+    result = complete(FaithfulnessSuite(), spec, tmp_path)
     assert [record.failed for record in result.trials] == [None, None]
 
 
@@ -140,8 +131,7 @@ def test_the_sizes_grow_and_patterns_stand_for_methods():
     assert names == [name for name in BASELINES if name.startswith("topk-")]
 
 
-def test_records_are_put_in_the_specs_order(result):
-    empty = result.model_copy(update={"trials": [], "complete": False})
-    half = merged(empty, result.trials[::-2])
+def test_trials_are_put_in_the_specs_order(result):
+    half = result.with_trials(result.trials[::-2])
     assert not half.complete
-    assert merged(half, [r for r in result.trials if r not in half.trials]) == result
+    assert half.with_trials([*half.trials, *(t for t in result.trials if t not in half.trials)]) == result

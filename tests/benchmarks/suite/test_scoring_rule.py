@@ -1,4 +1,4 @@
-"""The ruler itself: what is known to be perfect, a shortcut, or chance, scores so."""
+"""The scoring rule itself: what is known to be perfect, a shortcut, or chance, scores so."""
 
 from copy import deepcopy
 from typing import Any

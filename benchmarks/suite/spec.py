@@ -1,0 +1,92 @@
+"""The spec of a run: a named size, with what the user chose in place of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from faithfulness_plugin.benchmarks.methods.registry import (
+    BASELINES,
+    baseline,
+    checked_strengths,
+    chosen,
+    is_outside,
+    outside,
+    source_digest,
+)
+from faithfulness_plugin.benchmarks.suite.schema import SEEDS, MethodSpec, SuiteSpec
+from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
+from faithfulness_plugin.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """How much of the product of tasks and methods a run takes, where nothing else is chosen."""
+
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    n_seeds: int
+    n_steps: int
+    note: str
+
+
+SIZES = {
+    "quick": RunSize(
+        ("absolute_value", "memorizing_layer", "shuffled_layer"),
+        ("relu_tanh-none", "relu_tanh-jvp", "relu_tanh-secant", "relu_tanh-augmentation", "topk-none", "topk-jvp"),
+        2,
+        800,
+        "a look only: too short for its numbers to be quoted",
+    ),
+    "standard": RunSize(
+        tuple(TASKS),
+        tuple(name for name, b in BASELINES.items() if not b.skip or b.term in ("none", "jvp", "secant")),
+        5,
+        2000,
+        "all tasks; skip connections without matching, with jvp and with secant",
+    ),
+    "full": RunSize(tuple(TASKS), tuple(BASELINES), 10, 4000, "every method on every task, longer and with more seeds"),
+}
+
+
+def make_spec(
+    size: str,
+    *,
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    n_seeds: int | None = None,
+    n_steps: int | None = None,
+    time_limit: float = 600.0,
+) -> SuiteSpec:
+    """Return the spec of a size, with the choices that are given in place of its own.
+
+    Raises:
+        UsageError: there is no such size, task or method, or not so many seeds.
+        ValidationError: a number is out of range.
+    """
+    if size not in SIZES:
+        raise UsageError(f"--size {size}: choose from {', '.join(SIZES)}")
+    chosen_size = SIZES[size]
+    n_seeds = chosen_size.n_seeds if n_seeds is None else n_seeds
+    n_steps = chosen_size.n_steps if n_steps is None else n_steps
+    if not 1 <= n_seeds <= len(SEEDS):
+        raise UsageError(f"--seeds {n_seeds}: the frozen list has {len(SEEDS)} of them, choose 1 to {len(SEEDS)}")
+    names = list(dict.fromkeys(tasks or chosen_size.tasks))
+    for name in names:
+        task(name)
+    return SuiteSpec(
+        tasks=names,
+        methods=[method_spec(name, n_steps) for name in chosen(methods or chosen_size.methods)],
+        seeds=list(SEEDS[:n_seeds]),
+        n_steps=n_steps,
+        time_limit=time_limit,
+    )
+
+
+def method_spec(name: str, n_steps: int) -> MethodSpec:
+    """Return a method with everything that decides what it does. Raises MethodError for one that does not exist."""
+    if is_outside(name):
+        method = outside(name)
+        return MethodSpec(
+            name=name, strengths=checked_strengths(name, method.strengths), source=source_digest(name, method)
+        )
+    method = baseline(name, n_steps)
+    return MethodSpec(name=name, strengths=list(method.strengths), source="baseline", settings=method.settings())
