@@ -30,7 +30,7 @@ from faithfulness_plugin.jacobian.layer_response import LayerResponse
 
 
 class Objective:
-    """Called with weights, coefficients and a batch, it overwrites the gradients.
+    """Losses and their gradients, which a call with weights, coefficients and a batch overwrites.
 
     Buffers are made once and used at every step: n * (rows a step) * d_sae numbers, three times, are all the memory
     that it needs beside the weights.
@@ -77,7 +77,7 @@ class Objective:
     def __call__(
         self, weights: StackedWeights, coefficients: Coefficients, batch: Batch, gradients: StackedWeights, log: bool
     ) -> dict[str, Float[Tensor, " n"]]:
-        """The losses by name and the L0 of each member, where they are to be logged; else nothing."""
+        """Return the losses by name and the L0 of each member, where they are to be logged; else nothing."""
         if gradients.threshold is not None:
             gradients.threshold.zero_()
         near = self._forward(weights, batch)
@@ -106,7 +106,7 @@ class Objective:
         return losses
 
     def _forward(self, weights: StackedWeights, batch: Batch) -> Tensor | None:
-        """Fills x, acts and out; returns the slopes of straight-through gates, if there are any."""
+        """Fill x, acts and out; return the slopes of straight-through gates, if there are any."""
         self._x[:, self._rows["x"]] = batch.x
         if response := batch.response:
             for name, sign in (("plus", 1), ("minus", -1)):
@@ -139,7 +139,7 @@ class Objective:
         return self._rows.get("gate", self._rows["x"])
 
     def _values(self, coefficients: Coefficients, batch: Batch, log: bool) -> dict[str, Tensor]:
-        """The terms that depend on outputs alone, and their gradient to the outputs."""
+        """Return the terms that depend on outputs alone; fill their gradient to the outputs."""
         losses = {}
         error = self._out[:, self._rows["x"]] - batch.y
         torch.mul(error, 2 / self._batch, out=self._g_out[:, self._rows["x"]])
@@ -158,7 +158,7 @@ class Objective:
     def _quotients(
         self, secant: Secant, coefficients: Coefficients, response: LayerResponse, log: bool
     ) -> dict[str, Tensor]:
-        """The Jacobian term by quotients (t(x + step v) - t(x)) / step, or central ones."""
+        """Return the Jacobian term by quotients (t(x + step v) - t(x)) / step, or central ones."""
         assert response.Jv is not None
         n, n_probes, batch, d_out = response.Jv.shape
 
@@ -189,7 +189,7 @@ class Objective:
         near: Tensor | None,
         log: bool,
     ) -> dict[str, Tensor]:
-        """The Jacobian term by products J v = W_dec (gate * (W_enc v)), or J^T u with the matrices' parts exchanged."""
+        """Return the Jacobian term by products J v = W_dec (gate * (W_enc v)), or J^T u with the matrices exchanged."""
         assert response.v is not None
         assert response.Jv is not None
         pulled = estimator.pulls_back
@@ -221,7 +221,7 @@ class Objective:
         return losses
 
     def _gated(self, values: Tensor) -> Tensor:
-        """In place: 0 where a row's feature is not active, of each probe."""
+        """Set to 0, in place, where a row's feature is not active, for each probe."""
         acts = self._acts[:, self._gate_rows]
         for each in values.view(len(values), -1, *acts.shape[1:]).unbind(1):
             torch.ops.aten.threshold_backward.grad_input(each, acts, 0, grad_input=each)
@@ -234,7 +234,7 @@ class Objective:
     def _masking(
         self, weights: StackedWeights, coefficients: Coefficients, gradients: StackedWeights, log: bool
     ) -> dict[str, Tensor]:
-        """Slopes of active features: sum_i share_i ||W_enc^i|| ||W_dec^i||."""
+        """Return the slopes of active features: sum_i share_i ||W_enc^i|| ||W_dec^i||."""
         share = (self._acts[:, self._rows["x"]] > 0).sum(1) * (coefficients.masking[:, None] / self._batch)
         of_enc, of_dec = weights.W_enc.norm(dim=1), weights.W_dec.norm(dim=2)
         for gradient, weight, factor in (
@@ -245,7 +245,7 @@ class Objective:
         return {"gradient_masking_loss": (share * of_enc * of_dec).sum(1)} if log else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What it learned beside the weights."""
+        """Return what was learned beside the weights."""
         return {
             "learned": self.gate.learned(),
             "since_fired": None if self._dead is None else self._dead.since_fired,
