@@ -15,7 +15,7 @@ class Crossing:
     before: int
     share: float
 
-    def read(self, values: Sequence[float], *, log: bool = False) -> float:
+    def read(self, values: Sequence[int | float], *, log: bool = False) -> float:
         """Interpolate another number of the same runs, or its logarithm, linearly."""
         y = np.asarray(values[self.before : self.before + 2], dtype=float)
         y = np.log(np.maximum(y, LEAST)) if log else y
@@ -23,7 +23,7 @@ class Crossing:
         return float(np.exp(value) if log else value)
 
 
-def crossing(x: Sequence[float], target: float, fvu: Sequence[float]) -> Crossing | None:
+def crossing(x: Sequence[int | float], target: float, fvu: Sequence[float]) -> Crossing | None:
     """Find where x passes the target along the curve, or None where it does not.
 
     Of several such places the one with the lowest FVU is returned, which a user would choose.
