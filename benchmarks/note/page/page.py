@@ -11,10 +11,10 @@ from faithfulness_plugin.benchmarks.note.scan.presets import preset
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
 from faithfulness_plugin.benchmarks.note.scan.spec import ScanSpec
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.results.figure_file import save_figure
 from faithfulness_plugin.results.html_page import anchor, self_contained
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.panels import save_figure
-from faithfulness_plugin.results.result_file import RESULT_FILENAME
+from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 from faithfulness_plugin.results.schema import ResultError, fingerprint, read_result, write_text
 
 TITLE = "A toy model of mechanistic (un)faithfulness, with numbers"
@@ -43,7 +43,6 @@ def write_page(results: Path, out: Path) -> list[Path]:
     """
     found = _read(results)
     sections = [section(name, result) for name, result in found.items()]
-    paths = [path for s in sections for path in _write_figures(s, fingerprint(found[s.name]), out)]
     text = TEMPLATES.get_template("page.md").render(
         title=TITLE,
         sections=sections,
@@ -51,6 +50,7 @@ def write_page(results: Path, out: Path) -> list[Path]:
         settings={name: _settings(r.spec) for name, r in found.items() if isinstance(r, ScanResult)},
     )
     write_text(out / "report.md", text)
+    paths = [path for s in sections for path in _write_figures(s, fingerprint(found[s.name]), out)]
     images = {path.name: path.read_bytes() for path in paths}
     write_text(out / "report.html", self_contained(TITLE, text, images))
     return [out / "report.md", out / "report.html", *paths]
@@ -120,15 +120,9 @@ def _settings(spec: ScanSpec) -> str:
 
 
 def _write_figures(section: Section, source: str, out: Path) -> list[Path]:
-    paths = []
     for name, figure in section.figures.items():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            save_figure(figure, out / name, source=source, dpi=110)
-        except OSError as error:
-            raise ResultError(f"{out / name} cannot be written ({error.strerror}): choose another --out") from error
-        paths.append(out / name)
-    return paths
+        save_figure(figure, out / name, source=source, dpi=110)
+    return [out / name for name in section.figures]
 
 
 TEMPLATES.filters["anchor"] = anchor
