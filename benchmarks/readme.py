@@ -11,7 +11,7 @@ from faithfulness_plugin.benchmarks.note.absolute_value import report as absolut
 from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.note.page.page import verdicts, write_page
-from faithfulness_plugin.benchmarks.real_layers import report as real_layers
+from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.tables import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.suite import report as suite
@@ -110,7 +110,7 @@ def main() -> None:
             write_report(AbsoluteValue(), read_result(path, AbsoluteValueResult), path.parent)
     write_report(Speed(), read_result(SPEED, SpeedResult), SPEED.parent)
     write_report(Ensemble(), read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
-    real_layers.write_report(read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
+    write_report(RealLayers(), read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
     write_page(TOY, TOY)
     paths = sorted(FAITHFULNESS.glob(f"*/{RESULT_FILENAME}"), key=lambda path: path.parent.name != "standard")
     write_leaderboard([read_result(path, SuiteResult) for path in paths], FAITHFULNESS)
