@@ -13,6 +13,7 @@ from faithfulness_plugin.inspection.hooked_reading import acts_at, rows_of
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins, RowSample
 from faithfulness_plugin.jacobian.active import dot_active, sum_active
+from faithfulness_plugin.jacobian.linear_region import add_skip
 from faithfulness_plugin.jacobian.masking import known_region
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 
@@ -122,4 +123,4 @@ def _jvp(transcoder: Any, x: Tensor, v: Tensor) -> Tensor:
     region = known_region(transcoder, x, gate=acts_at(transcoder, x))
     active, (W_enc, W_dec, *_) = region.active(), region.weights
     through = sum_active(dot_active(v.contiguous(), active, W_enc.T.contiguous()), active, W_dec.contiguous())
-    return region.weights.add_skip(through, v)
+    return add_skip(through, v, region.weights.W_skip)
