@@ -168,9 +168,9 @@ artifacts: $(EXAMPLES)  ## the benchmark's track of artifacts on transcoders of 
 INSPECTION := benchmarks/results/inspection
 
 inspection: $(EXAMPLES) chromium  ## the inspection's own benchmark, into benchmarks/results/inspection (keep the machine quiet)
-	$(BIN)/faithfulness bench inspection toy --out $(INSPECTION)/toy
+	$(BIN)/faithfulness experiment inspection-toy --jobs -1 --out $(INSPECTION)/toy
 	$(BIN)/faithfulness bench language-model benchmarks/inspection/passage.yaml --out out/passage --stores out/stores_passage
-	$(BIN)/faithfulness bench inspection passage out/passage --out $(INSPECTION)/passage $(ARGS)
+	$(BIN)/faithfulness experiment inspection-passage --transcoders out/passage --out $(INSPECTION)/passage $(ARGS)
 	$(BIN)/python -m faithfulness_plugin.benchmarks.inspection.screenshots out/passage --out $(INSPECTION)
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files

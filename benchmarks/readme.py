@@ -4,8 +4,9 @@ from pathlib import Path
 
 from faithfulness_plugin.benchmarks.compatibility import report as compatibility
 from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
-from faithfulness_plugin.benchmarks.inspection import report as inspection
-from faithfulness_plugin.benchmarks.inspection.schema import PassageResult, ToyScoresResult
+from faithfulness_plugin.benchmarks.inspection.cost import cost_table
+from faithfulness_plugin.benchmarks.inspection.passage import PassageResult, passage_table
+from faithfulness_plugin.benchmarks.inspection.toy import ToyScoresResult, toy_table
 from faithfulness_plugin.benchmarks.note.absolute_value import report as absolute_value
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.note.page.page import verdicts, write_page
@@ -72,9 +73,9 @@ def measured() -> dict[str, str]:
         "store-speed table": store_speed.table(read_result(STORE_SPEED, StoreSpeedResult)),
         "artifact scores": artifact.overview(artifacts).render("markdown"),
         "artifact differences": in_pairs(artifacts, _matched_and_not(artifacts)).render("markdown"),
-        "inspection toy": inspection.toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),
-        "inspection passage": inspection.passage_table(passages),
-        "inspection cost": inspection.cost_table(passages),
+        "inspection toy": toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),
+        "inspection passage": passage_table(passages),
+        "inspection cost": cost_table(passages.measured, passages.processor),
         "benchmark tasks": suite.tasks_table().render("markdown"),
         "benchmark scores": suite.scores_table().render("markdown"),
     }

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.huggingface.routers import converting_routers, left_as_they_are
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.layer_weights import LayerWeights
 from faithfulness_plugin.layers.mlp_weights import MlpWeights, bare_module, mlp_weights, weights_of_pair
 from faithfulness_plugin.layers.normed_mlp import normed_mlp
@@ -37,8 +38,8 @@ class Mlp:
 
 
 def mlp_of(block: nn.Module) -> Mlp | None:
-    """The MLP of a block, where it has one: a module that is called like one or is of a class that is called like one,
-    in the block or in the last of its sublayers (T5), or two linear layers with an activation between them."""
+    """Return the MLP of a block, if it has one: a module whose name or class is an MLP's, in the block or in the last
+    of its sublayers (T5), or two linear layers with an activation between them."""
     for path, module in _candidates(block):
         if _takes_rows(module):
             return Mlp(path, path, _call(module), lambda module=module: mlp_weights(bare_module(module)))
@@ -63,7 +64,7 @@ def _candidates(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _takes_rows(module: nn.Module) -> bool:
-    """Whether it can be called with its input alone."""
+    """Return whether a module can be called with its input alone."""
     parameters = inspect.signature(bare_module(module).forward).parameters.values()
     needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return len(needed) == 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
@@ -94,7 +95,7 @@ def _through(first: nn.Module, act: Callable[[Tensor], Tensor] | None, last: nn.
 
 
 def _call(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What a module computes, past the hooks on it, in its own dtype."""
+    """Return what a module computes, past the hooks on it, in its own dtype."""
     # a bridge computes from weights of its own once it has processed them
     plain = module if getattr(module, "_use_processed_weights", False) else bare_module(module)
     routers = converting_routers(plain)
@@ -122,28 +123,28 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], str | None]) -> tuple[str, Mlp]:
-    """The name of a block and its MLP.
+    """Return the name of a block and its MLP.
 
     Args:
         block: its number in a list of blocks that have MLPs, or its name.
         entered: chooses among several such lists, by name: the one that a run of the model enters first.
 
     Raises:
-        ValueError: there is no such block, or it has no MLP; the message says which have one.
+        UsageError: there is no such block, or it has no MLP; the message says which have one.
     """
     if isinstance(block, str):
         named = dict(model.named_modules()).get(block)
         if named is None:
-            raise ValueError(f"the model has no module {block}: name one of its blocks")
+            raise UsageError(f"the model has no module {block}: name one of its blocks")
         if (mlp := mlp_of(named)) is None:
-            raise ValueError(f"{block} ({kind_of(named)}) has no MLP in it: name the block around an MLP")
+            raise UsageError(f"{block} ({kind_of(named)}) has no MLP in it: name the block around an MLP")
         return block, mlp
     lists = {name: list(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     with_mlps = {name: blocks for name, blocks in lists.items() if any(map(mlp_of, blocks))}
     outer = [name for name in with_mlps if not any(name.startswith(other + ".") for other in with_mlps)]
     if not outer:
         kind = next((f" (block 0 is a {kind_of(blocks[0])})" for blocks in lists.values() if blocks), "")
-        raise ValueError(
+        raise UsageError(
             f"no block of {type(model).__name__} has an MLP{kind}, neither by its name ({', '.join(MLP_NAMES)}) nor "
             "by its class: name two modules in layer_between(model, hook_in, hook_out)"
         )
@@ -151,16 +152,16 @@ def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], st
     blocks = with_mlps[chosen]
     if not 0 <= block < len(blocks):
         more = f" in {chosen}, and others in {', '.join(sorted(set(outer) - {chosen}))}" if len(outer) > 1 else ""
-        raise ValueError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}{more}")
+        raise UsageError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}{more}")
     if (mlp := mlp_of(blocks[block])) is None:
         others = [number for number, other in enumerate(blocks) if mlp_of(other)]
-        raise ValueError(no_mlp(block, blocks[block], others))
+        raise UsageError(no_mlp(block, blocks[block], others))
     return f"{chosen}.{block}", mlp
 
 
 def weights_up_to(model: nn.Module, name: str) -> LayerWeights | None:
-    """The weights of the MLP that the module `name` ends, or that it is the norm after, as far as names tell: a guess,
-    which `checked_mlp_weights` holds against the layer."""
+    """Guess by names the weights of the MLP that the module `name` ends, or that it is the norm after;
+    `checked_mlp_weights` compares them with the layer."""
     modules, path = dict(model.named_modules()), name.split(".")
     for length in range(len(path) - 1, 0, -1):
         block = ".".join(path[:length])
@@ -173,7 +174,7 @@ def weights_up_to(model: nn.Module, name: str) -> LayerWeights | None:
 
 
 def no_mlp(number: int, block: nn.Module, others: list[int]) -> str:
-    """The message for a block without an MLP, where other blocks may have one."""
+    """Return the message for a block without an MLP, where other blocks may have one."""
     few = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
     choose = f"choose {'block' if len(others) == 1 else 'one of blocks'} {few}" if others else ""
     choose = choose or "nor has any other: use layer_between(model, hook_in, hook_out)"
@@ -181,7 +182,7 @@ def no_mlp(number: int, block: nn.Module, others: list[int]) -> str:
 
 
 def kind_of(block: nn.Module) -> str:
-    """The class of a block, and of what it is made of, norms and hooks left out."""
+    """Return the class of a block and the classes of its parts, without norms and hooks."""
     parts = [type(bare_module(child)).__name__ for child in bare_module(block).children()]
     parts = [part for part in parts if "Norm" not in part and part != "HookPoint"]
     return type(bare_module(block)).__name__ + (f" of {', '.join(parts)}" if parts else "")

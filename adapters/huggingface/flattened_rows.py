@@ -7,7 +7,7 @@ from faithfulness_plugin.layers.hooks import Hook
 
 
 def by_position(name: str, hook: Hook, n_prompts: int, length: int | None) -> Hook:
-    """The hook for a module that may carry rows without a position dimension: OPT flattens [batch, pos, d] to
+    """Return the hook for a module that may carry rows without a position dimension: OPT flattens [batch, pos, d] to
     [batch * pos, d] around its MLPs, other models around shared experts and routers, and poolers keep one row a prompt.
     The hook sees [batch, pos, d] and returns that; the module gets back rows in its own shape.
 

@@ -117,7 +117,7 @@ class HuggingFaceHooks(Hooks):
         return [f"blocks.{block}.{name}" for name in self._block(block).places]
 
     def block_tensors(self, block: int) -> list[str]:
-        """TransformerLens's names, and the modules of the block that carry one row a position."""
+        """Return TransformerLens's names, and the modules of the block that carry one row a position."""
         return [*self.block_names(block), *self._block(block).modules()]
 
     def mlp(self, block: int | str) -> HookedLayer:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from faithfulness_plugin.errors import UsageError
+
 TOKENS, PICTURES, FEATURES, VALUES = "input_ids", "pixel_values", "input_features", "input_values"
 DECODER_LENGTH = 8
 
 
 def fills_masks(architecture: str | None) -> bool:
-    """Whether a class of models predicts masked tokens (BERT), not the next one."""
+    """Return whether a class of models predicts masked tokens (BERT), not the next one."""
     return architecture in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
 
 
@@ -41,30 +43,30 @@ class ModelInputs:
 
     @property
     def n_vocab(self) -> int:
-        """How many tokens there are. Raises ValueError for a model that reads none."""
+        """The size of the vocabulary. Raises UsageError for a model that reads no tokens."""
         config = getattr(self.model, "config", None)
         n = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
         if self.main != TOKENS and not self.has_decoder:
-            raise ValueError(f"{type(self.model).__name__} reads {self.main}, no tokens")
+            raise UsageError(f"{type(self.model).__name__} reads {self.main}, no tokens")
         if n is None:
-            raise ValueError(f"the configuration of {type(self.model).__name__} does not say its vocab_size")
+            raise UsageError(f"the configuration of {type(self.model).__name__} does not say its vocab_size")
         return n
 
     def made_up(self, n: int, length: int, generator: torch.Generator) -> Tensor:
-        """n random main inputs; of `length` tokens, where it reads tokens."""
+        """Draw n random main inputs; of `length` tokens, where the model reads tokens."""
         if self.main == TOKENS:
             return torch.randint(self.n_vocab, (n, length), generator=generator)
         return torch.randn(n, *self.shape, generator=generator, dtype=self._dtype)
 
     def blank(self, n: int) -> Tensor:
-        """n main inputs of zeros; of one token, where it reads tokens."""
+        """Return n main inputs of zeros; of one token, where the model reads tokens."""
         if self.main == TOKENS:
             return torch.zeros(n, 1, dtype=torch.long)
         return torch.zeros(n, *self.shape, dtype=self._dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one main input that is no tokens. Raises ValueError where the configuration does not say it."""
+        """The shape of one main input that is no tokens. Raises UsageError where the configuration does not say it."""
         config = self.model.config
         if self.main == PICTURES:
             config = getattr(config, "vision_config", getattr(config, "encoder", config))
@@ -79,13 +81,13 @@ class ModelInputs:
             return config.max_length, bins
         if self.main == VALUES and hasattr(config, "conv_stride"):
             return (16 * math.prod(config.conv_stride),)
-        raise ValueError(
+        raise UsageError(
             f"{type(self.model).__name__} reads {self.main} of a shape that its configuration does not say: take the "
             "part of the model that the layer is in, if that reads tokens or pictures"
         )
 
     def arguments(self, given: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """The first argument and the others. Raises ValueError for tokens that the model does not read."""
+        """Return the first argument and the others. Raises UsageError for inputs that the model does not read."""
         model, main, more = self.model, given, {}
         generator = torch.Generator().manual_seed(0)
         tokens = not given.is_floating_point()
@@ -93,13 +95,13 @@ class ModelInputs:
             more["decoder_input_ids"] = given if tokens else self._tokens(len(given), generator)
         if tokens and self.main != TOKENS:
             if not self.has_decoder:
-                raise ValueError(f"{type(model).__name__} reads {self.main}: pass those in the place of tokens")
+                raise UsageError(f"{type(model).__name__} reads {self.main}: pass those in the place of tokens")
             main = self.made_up(len(given), 0, generator)
         if self.compares:
             pictures = ModelInputs(model.vision_model).made_up(len(given), 0, generator) if tokens else given
             main, more[PICTURES] = (given if tokens else self._tokens(len(given), generator)), pictures
         elif not tokens and self.main == TOKENS:
-            raise ValueError(f"{type(model).__name__} reads tokens: pass whole numbers [batch, pos]")
+            raise UsageError(f"{type(model).__name__} reads tokens: pass whole numbers [batch, pos]")
         device = next(model.parameters()).device
         options = {"use_cache": False, "return_dict": True}
         more |= {name: value for name, value in options.items() if self._accepts_any or name in self._parameters}

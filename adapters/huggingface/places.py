@@ -38,7 +38,7 @@ class Place:
     view: View | None = None
 
     def register(self, hook: Callable[[Tensor], Tensor | None], *, first: bool = False) -> RemovableHandle:
-        """Places a hook, which sees the activation and returns what takes its place, or None.
+        """Place a hook, which sees the activation and returns what takes its place, or None.
 
         Args:
             first: the hook runs before those that are registered already.
@@ -90,18 +90,19 @@ def whole_name(name: str, modules: Sequence[str]) -> str | None:
 
 
 def _first(module: nn.Module, named: dict[str, Any]) -> str | None:
-    """The name of a module's first argument, where all are passed by name."""
+    """Return the name of a module's first argument, where all are passed by name."""
     parameters = inspect.signature(module.forward).parameters
     return next((parameter for parameter in (*parameters, *named) if parameter in named), None)
 
 
 def scaled_output(module: nn.Module, scale: float) -> Place:
-    """`scale` times what the module puts out."""
+    """Return the place of `scale` times what the module puts out."""
     return Place(module, "output", View(lambda _, y: y * scale, lambda shown: shown / scale))
 
 
 def before_the_scale(norm: nn.Module, x: Float[Tensor, "*rows d"], y: Float[Tensor, "*rows d"]) -> Place | None:
-    """What a norm puts out before its own scale and shift: (x - mean) / sqrt(variance + epsilon), or without the mean.
+    """Find what a norm puts out before its own scale and shift: (x - mean) / sqrt(variance + epsilon), or without the
+    mean.
 
     Args:
         norm: any norm; which one it is is seen from what it makes of x.

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def n_positions(config: Any) -> int | None:
-    """The longest prompt that a model was made for, as its configuration says it: `max_position_embeddings`, by
+    """Return the longest prompt that a model was made for by its configuration: `max_position_embeddings`, by
     whichever name (`n_positions`). None where there is no limit: ALiBi, relative positions, state-space models.
 
     Rotary models have the limit too: they run beyond it, at angles that they never saw in training. Where their scaling

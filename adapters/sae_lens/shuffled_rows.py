@@ -10,13 +10,13 @@ from torch import Tensor
 class ShuffledRows(Iterator[Tensor]):
     """Batches drawn from a buffer that is refilled from a stream.
 
-    As SAELens's mixing buffer: of `capacity` rows in random order all but the share `mix_fraction` are served, and
-    replaced by new ones, before the order is drawn anew; with 0 the stream's own order is kept. Unlike there, the
+    Like SAELens's mixing buffer, it serves all but the share `mix_fraction` of its `capacity` rows in random order and
+    replaces them by new ones before it draws the next order; with 0 the stream's own order is kept. Unlike there, the
     buffer is filled in place (memory: `capacity` rows, and what the stream yields at a time), and all of the state can
     be saved.
 
     Args:
-        source: yields [rows, width], any number of rows; its own place is its owner's business.
+        source: yields [rows, width], any number of rows; its place in the stream is not saved here.
         generator: draws the orders, on the CPU.
 
     Raises ValueError for a capacity below the batch size, or a share outside [0, 1].
@@ -77,7 +77,7 @@ class ShuffledRows(Iterator[Tensor]):
             self.empty = self.empty[n:] if n < len(self.empty) else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All but the source's place, as tensors."""
+        """Return the state without the source's place, as tensors."""
         state = {
             "order": self.order,
             "position": torch.tensor(self.position),

@@ -22,7 +22,7 @@ ROWS_FILENAME = "activation_rows.safetensors"
 
 
 class TextEndedError(ValueError):
-    """The text was not to be repeated, and is at its end."""
+    """The text ended, and must not be repeated."""
 
 
 class ResumableStore(ActivationsStore):
@@ -42,7 +42,7 @@ class ResumableStore(ActivationsStore):
     _rows: ShuffledRows | None = None
 
     def prepare(self, *, seed: int, n_held_out: int, repeat: bool = True) -> None:
-        """Before the first batch.
+        """Set up what SAELens's constructors do not know, before the first batch.
 
         Args:
             seed: of the order of the rows.
@@ -58,7 +58,7 @@ class ResumableStore(ActivationsStore):
 
     @cached_property
     def first_prompts(self) -> Int[Tensor, "prompts pos"]:
-        """The prompts that are held out, and one more. Raises ValueError for a text that has not so many."""
+        """The prompts that are held out, and one more. Raises ValueError for a text with fewer prompts."""
         processed = self.n_dataset_processed
         prompts = list(islice(super()._iterate_tokenized_sequences(), self.n_held_out + 1))
         self.n_dataset_processed = processed
@@ -71,7 +71,7 @@ class ResumableStore(ActivationsStore):
         return torch.stack(prompts)
 
     def held_out_tokens(self) -> Int[Tensor, "prompts pos"]:
-        """The prompts that are not trained on, on the model's device. Raises as `first_prompts`."""
+        """Return the prompts that are not trained on, on the model's device. Raises ValueError as `first_prompts`."""
         return self.first_prompts[: self.n_held_out].to(next(self.model.parameters()).device)
 
     @override
@@ -96,24 +96,25 @@ class ResumableStore(ActivationsStore):
 
     @override
     def get_data_loader(self) -> Iterator[Tensor]:
-        rows = self._iterate_filtered_activations()
-        if (within := self.within) is None:
-            return self._batches(rows)
-        return self._batches(x[within({self.hook_name: x}).to(x.device)] for x in rows)
+        rows = ({self.hook_name: x} for x in self._iterate_filtered_activations())
+        return (batch[self.hook_name] for batch in self._shuffled(rows, {self.hook_name: self.d_in}))
 
     @override
     def get_multi_hook_data_loader(self) -> Iterator[dict[str, Tensor]]:
-        names, d_ins = self._hook_names, self._hook_d_ins
-        assert names is not None
-        assert d_ins is not None
-        widths = [d_ins[name] for name in names]
-        by_hook: Iterator[dict[str, Tensor]] = self._iterate_filtered_multi_hook_activations()
-        if (within := self.within) is not None:
-            masked = ((rows, within(rows)) for rows in by_hook)
-            by_hook = ({name: x[kept.to(x.device)] for name, x in rows.items()} for rows, kept in masked)
-        # side by side: one shuffle for all hooks
-        packed = (torch.cat([rows[name] for name in names], dim=-1) for rows in by_hook)
-        return (dict(zip(names, batch.split(widths, dim=-1), strict=True)) for batch in self._batches(packed))
+        assert self._hook_d_ins is not None
+        widths = {name: self._hook_d_ins[name] for name in self._hook_names or ()}
+        return self._shuffled(self._iterate_filtered_multi_hook_activations(), widths)
+
+    def _shuffled(self, by_hook: Iterator[dict[str, Tensor]], widths: Mapping[str, int]) -> Iterator[dict[str, Tensor]]:
+        """Yield batches by hook, from rows that stand side by side, so that one shuffle serves all hooks."""
+
+        def packed() -> Iterator[Tensor]:
+            for rows in by_hook:
+                x = torch.cat([rows[name] for name in widths], dim=-1)
+                yield x if self.within is None else x[self.within(rows).to(x.device)]
+
+        for batch in self._batches(packed()):
+            yield dict(zip(widths, batch.split(list(widths.values()), dim=-1), strict=True))
 
     def _batches(self, source: Iterator[Float[Tensor, "rows width"]]) -> Iterator[Tensor]:
         rows = self._rows = ShuffledRows(
@@ -132,7 +133,7 @@ class ResumableStore(ActivationsStore):
             yield batch
 
     def taken(self) -> None:
-        """The consumer has the oldest of the batches that were made."""
+        """Note that the consumer has the oldest of the batches that were made."""
         self._on_the_way.popleft()
 
     @override
@@ -151,7 +152,8 @@ class ResumableStore(ActivationsStore):
 
     @override
     def load_from_checkpoint(self, checkpoint_path: str | Path) -> None:
-        """Done once: SAELens asks for it when its prefetching thread has begun already, so it is called before."""
+        """Restore the state once: SAELens calls this when its prefetching thread has begun already, so it is called
+        before."""
         if self._restored_from == str(checkpoint_path):
             return
         self._restored_from = str(checkpoint_path)

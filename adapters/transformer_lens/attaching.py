@@ -104,7 +104,7 @@ def _added(
 
 
 def _masks_tokens(model: Any) -> bool:
-    """Whether it can leave tokens to the layer: a HookedSAETransformer, and no bridge."""
+    """Return whether a model can leave tokens to the layer: a HookedSAETransformer can, a bridge cannot."""
     return hasattr(model, "_token_masks")
 
 

@@ -32,11 +32,7 @@ def mlp_in(model: Any, block: int) -> HookedLayer:
     if (mlp := _own_mlp(here)) is None:
         others = [number for number, other in enumerate(blocks) if _own_mlp(other) is not None]
         raise UsageError(no_mlp(block, here, others))
-    if not isinstance(mlp, Mlp):
-        return _of_hooked(model, here, prefix)
-    if getattr(getattr(here, "mlp", None), "name", None) is not None:
-        return _of_bridge(here, prefix)
-    return _of_parts(here, prefix, mlp)
+    return _of_bridge(here, prefix, mlp) if isinstance(mlp, Mlp) else _of_hooked(model, here, prefix)
 
 
 def _own_mlp(block: Any) -> Any:
@@ -45,36 +41,22 @@ def _own_mlp(block: Any) -> Any:
     return getattr(block, "mlp", None) if inner is None else mlp_of(inner)
 
 
-def _of_bridge(block: Any, prefix: str) -> HookedLayer:
-    mlp = block.mlp
-    processed = getattr(mlp, "_use_processed_weights", False)
-
-    def function(x: Tensor) -> Tensor:
-        # with weights that the bridge has processed, it computes by itself; the module's are the old ones
-        x = x.to(next(mlp.parameters()).dtype)
-        y = mlp(x) if processed else mlp.original_component.forward(x)
-        return y[0] if isinstance(y, tuple) else y
-
-    def weights() -> LayerWeights | None:
-        return mlp_weights(mlp.original_component)
-
-    ends = prefix + "mlp.hook_in", prefix + "mlp.hook_out"
-    return HookedLayer(*ends, function, weights=weights, runs_model=processed)
-
-
-def _of_parts(block: Any, prefix: str, mlp: Mlp) -> HookedLayer:
-    """The MLP of a bridge whose block has it under another name (Granite's shared_mlp, Nemotron-H's mixer) or as two
-    projections (OPT)."""
+def _of_bridge(block: Any, prefix: str, mlp: Mlp) -> HookedLayer:
+    """Return the MLP of a bridge's block, which may have it under another name (Granite's shared_mlp, Nemotron-H's
+    mixer) or as two projections (OPT)."""
     parts = block.named_modules(remove_duplicate=False)
-    own = {getattr(part, "name", None): key for key, part in parts if "original_component" not in key}
+    own = {getattr(part, "name", None): (key, part) for key, part in parts if "original_component" not in key}
     ends = [next((own[n] for n in (name, f"{name}.dense") if n in own), None) for name in (mlp.first, mlp.last)]
-    if None in ends:
+    if ends[0] is None or ends[1] is None:
         raise UsageError(
             f"the bridge has no hooks at {mlp.first}, the MLP of this block: use mlp_layer of adapters.huggingface on "
             "the Hugging Face model itself"
         )
-    hook_in, hook_out = f"{prefix}{ends[0]}.hook_in", f"{prefix}{ends[1]}.hook_out"
-    return HookedLayer(hook_in, hook_out, mlp.function, weights=mlp.weights, runs_model=True)
+    (first, module), (last, _) = ends
+    # with weights that it has processed, a bridge computes by itself, hooks included
+    runs_model = first != last or getattr(module, "_use_processed_weights", False)
+    hook_in, hook_out = f"{prefix}{first}.hook_in", f"{prefix}{last}.hook_out"
+    return HookedLayer(hook_in, hook_out, mlp.function, weights=mlp.weights, runs_model=runs_model)
 
 
 def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:

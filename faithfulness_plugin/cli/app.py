@@ -52,8 +52,9 @@ BENCH = {
     "adapter": Entry(f"{CLI}.adapter:adapter", "adapters' overhead", "faithfulness bench adapter sparsify"),
     "store": Entry(f"{CLI}.store:store", "training from stores", "faithfulness bench store --rounds 5"),
     "language-model": Entry(f"{CLI}.language_model:language_model", "real layers", "faithfulness bench language-model"),
-    "inspection": Entry(f"{CLI}.inspection:inspection", "the datapoint score", ""),
 }
+RENAMED = {"inspection": "experiment inspection-toy` or `faithfulness experiment inspection-passage"}
+"""Commands that were among the benchmark's."""
 
 COMMANDS = {
     "reproduce": Entry(
@@ -113,7 +114,7 @@ class Commands(LazyGroup):
             fail(one_line(error), 1)
 
 
-bench = group(LazyGroup, BENCH, "The faithfulness benchmark of methods.")
+bench = group(LazyGroup, BENCH, "The faithfulness benchmark of methods.", RENAMED)
 app = group(Commands, COMMANDS, "Mechanistic faithfulness of transcoders: train, measure, inspect, and compare.")
 
 

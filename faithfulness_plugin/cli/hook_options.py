@@ -28,7 +28,7 @@ WeightsDtype = Annotated[
 
 
 def weights_dtype(given: str) -> "torch.dtype | None":
-    """What `load_transcoder` is to convert weights to."""
+    """Return what `load_transcoder` converts weights to."""
     import torch
 
     return torch.float32 if given == "float32" else None

@@ -26,7 +26,7 @@ ExcludeNormsAbove = Annotated[
 def row_settings(
     skip_first: int | None, special_tokens: bool | None, exclude_norms_above: float | None
 ) -> dict[str, Any]:
-    """What these options come to as the setting `rows`: those that were given, also as 0, which is refused or overrides
-    what a file of settings says."""
+    """Return the setting `rows` of these options: those that were given, also as 0, which is refused or overrides what
+    a file of settings says."""
     given = {"skip_first": skip_first, "special_tokens": special_tokens, "norms_above": exclude_norms_above}
     return {name: value for name, value in given.items() if value is not None}

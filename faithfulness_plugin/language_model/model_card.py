@@ -23,7 +23,7 @@ METRICS = {
 
 
 def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None) -> Path:
-    """README.md in the folder of an export: what it replaces, how it was trained, how it did on held-out prompts."""
+    """Write README.md in the folder of an export: what it replaces, how it was trained, its held-out metrics."""
     cfg, metadata = transcoder.cfg, transcoder.cfg.metadata
     data = ModelCardData(library_name="saelens", tags=["transcoder", "sparse-autoencoder", "jacobian-matching"])
     inference = cfg.get_inference_sae_cfg_dict()["architecture"]

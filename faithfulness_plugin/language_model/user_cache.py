@@ -13,8 +13,6 @@ from faithfulness_plugin.errors import UsageError
 CACHE_VARIABLE = "FAITHFULNESS_CACHE"
 SOURCE_FILENAME = "source.json"
 INSTALL = "run `make examples`, or pip install 'faithfulness-plugin[examples]'"
-ATTEMPTS = 5
-"""How often a folder is put in its place: other processes may put and remove theirs between two of our steps."""
 
 
 def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:
@@ -40,14 +38,14 @@ def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]
             for file in files:  # safetensors leaves its own to their owner, and a cache may be shared
                 (unfinished / file).chmod(0o644)
             (unfinished / SOURCE_FILENAME).write_text(json.dumps({**source, "files": files}, indent=1), "utf-8")
-            for attempt in range(ATTEMPTS):
-                with suppress(OSError):
-                    os.rename(unfinished, final)
-                if _complete(final, source):
-                    return final
-                with suppress(FileNotFoundError):  # another process removed it
-                    os.rename(final, Path(beside) / f"before_{attempt}")
-            os.rename(unfinished, final)
+            if not _complete(final, source):
+                with suppress(FileNotFoundError):
+                    os.rename(final, Path(beside) / "before")
+            try:
+                os.rename(unfinished, final)
+            except OSError:  # another process was first
+                if not _complete(final, source):
+                    raise
     except OSError as error:
         if error.errno is None:  # not the system's: a library's own
             raise

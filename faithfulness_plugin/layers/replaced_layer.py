@@ -72,16 +72,17 @@ def layer_of(
     transcoders: Sequence[Any],
     *,
     block: int | None = None,
-    hook_in: str | None = None,
-    hook_out: str | None = None,
-    anyway: bool = False,
+    **asked: Any,
 ) -> HookedLayer:
     """Return the layer between the tensors that `pair_of` names, checked against the model.
+
+    Args:
+        block, asked: as `layer`, `hook_in`, `hook_out` and `anyway` of `pair_of`.
 
     Raises UsageError as `pair_of` and `layer_at_pair` do.
     """
     hooks = hooks_of(model)
-    pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
+    pair = pair_of(hooks, transcoders, layer=block, **asked)
     return layer_at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders))
 
 
@@ -146,7 +147,7 @@ def _declared_pair(hooks: Hooks, declared: Declared, layer: int | None, *, overr
 
 
 def _at_mlp(hooks: Hooks, read: str) -> Pair:
-    """The pair of a transcoder whose file names only one tensor, next to an MLP: the MLP's output is what it writes."""
+    """Complete a file that names only one tensor, next to an MLP: the transcoder writes the MLP's output."""
     match = AT_AN_MLP.fullmatch(read)
     if match is None:
         raise UsageError(f"the transcoders say that they read at {read}, and not where they write")

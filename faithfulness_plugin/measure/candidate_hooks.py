@@ -82,14 +82,10 @@ class HookCandidates(Ranking):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all pairs and the verdict, for JSON."""
+        same_names = ("hook_in", "hook_out", "fvu", "l0", "norm_in", "norm_out")
         pairs = [
-            {
-                "hook_in": list(pair.hook_in),
-                "hook_out": list(pair.hook_out),
-                "fvu": pair.fvu,
-                "l0": pair.l0,
-                "norm_in": pair.norm_in,
-                "norm_out": pair.norm_out,
+            {name: getattr(pair, name) for name in same_names}
+            | {
                 "rows_for_half": None if pair.spread is None else pair.spread.rows_for_half,
                 "declared": pair.compared,
                 "autoencoder": pair.autoencoder,
@@ -164,9 +160,7 @@ def hook_candidates(
     found = ranked_pairs(hooks, transcoder, tokens, blocks, compared=compared, kept=kept, norms_above=norms_above)
     l0 = getattr(transcoder.cfg.metadata, "l0", None)
     return HookCandidates(
-        found.pairs,
-        found.n_rows,
-        found.of_autoencoder,
+        **vars(found),
         declared=compared,
         declared_l0=None if l0 is None else float(l0),
         unknown=unknown,

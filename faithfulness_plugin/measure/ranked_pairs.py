@@ -74,7 +74,8 @@ class Ranking:
         return declared is not None and best.fvu < CLEARLY < declared.fvu and best.fvu < declared.fvu / 2
 
     def warning(self) -> str | None:
-        """One line for a declared pair that is clearly not the best, and what to pass instead; None for any other."""
+        """Return one line for a declared pair that is clearly not the best, with what to pass instead; None
+        otherwise."""
         if not self.clearly_another:
             return None
         declared, best = self.compared, self.best
@@ -87,7 +88,7 @@ class Ranking:
 
 
 def what_to_pass(pair: RankedPair, *, of_autoencoder: bool) -> str:
-    """The options that choose a pair, for what was read as an autoencoder or not."""
+    """Return the options that choose a pair, for what was read as an autoencoder or not."""
     if pair.autoencoder and of_autoencoder:
         return f"Pass --hook-in {pair.hook_in[0]} --hooks-anyway to measure it there"
     if pair.autoencoder:
@@ -179,8 +180,8 @@ def mismatch_warning(
     kept: Bool[Tensor, "batch pos"] | None = None,
     n_prompts: int = 4,
 ) -> str | None:
-    """One line where a transcoder is clearly not one of the layer that it is measured at; None where it may be, or
-    where the tensors of the layer's block cannot be compared.
+    """Return one line where a transcoder is clearly not one of the layer that it is measured at; None where it may be,
+    or where the tensors of the layer's block cannot be compared.
 
     Args:
         layer: with `hook_in` and `hook_out`.
