@@ -1,4 +1,4 @@
-"""The control of Jacobian matching: outputs matched beside the rows, for each architecture."""
+"""The control of Jacobian matching, for each architecture: outputs matched at other points, and no derivative."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -26,7 +26,7 @@ class NoiseAugmentationConfig(TrainingTranscoderConfig):
     augmentation_kind: Literal["noise", "interpolation"] = "noise"
     """"noise": at x + noise. "interpolation": at x + scale * (another row of the batch - x)."""
     augmentation_coefficient: float = 1.0
-    """Weight of the outputs there, beside 1 for those at the inputs themselves."""
+    """Weight of the outputs there; those at the inputs themselves have weight 1."""
     augmentation_scale: float = 0.5
     """The standard deviation of noise, a multiple of the batch's rms coordinate, as `jitter` is; how far an
     interpolation goes to the other row."""
@@ -44,14 +44,14 @@ class NoiseAugmentation(TrainingTranscoder[Any]):
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         output = super().training_forward_pass(step_input)
-        moved, y = self._beside(step_input.sae_in)
+        moved, y = self._other_points(step_input.sae_in)
         mse = self.mse_loss_fn(self(moved), y).sum(-1).mean()
         output.losses["augmentation_loss"] = step_input.coefficients["augmentation"] * mse
         output.loss = torch.stack(list(output.losses.values())).sum()
         self.check_finite(step_input, output)
         return output
 
-    def _beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _other_points(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return other points, and the layer's outputs there."""
         layer, noise, scale = self.given_layer, self.cfg.augmentation_kind == "noise", self.cfg.augmentation_scale
         if not isinstance(layer, PackedRows):
@@ -62,7 +62,7 @@ class NoiseAugmentation(TrainingTranscoder[Any]):
                 moved = x + scale * difference(x, 1, generator)[0]
             return moved, self.target(moved)
         product, (x, y, v, Jv, *_) = layer.product, layer.unpack(x)
-        # a step to one side: its product tells the output at its end
+        # the product of a step to one side gives the output at its end
         if product is None or v is None or Jv is None or not product.build_estimator().finite_step or product.central:
             raise ValueError("augmentation needs outputs beside the rows: read them from the store with a secant")
         probes = ISOTROPIC if noise else ("difference",)

@@ -31,7 +31,7 @@ def write_leaderboard(results: Sequence[SuiteResult], out: Path) -> list[Path]:
     """Write leaderboard.md, leaderboard.html and the figure into `out`; return their paths.
 
     Args:
-        results: the first one holds the shipped methods; tables of the others stand beside its own.
+        results: the first one holds the shipped methods; tables of the others are added.
 
     Raises:
         ResultError: a result is partial, or has one seed; `out` cannot be written.
@@ -88,7 +88,7 @@ def headline_gains(result: SuiteResult, term: str) -> Gains:
     found = methods_of([result])
     rivals = {name: f"{_architecture(name)}-{term}" for name in found if _term(name) in TERMS and _term(name) != term}
     return {
-        name: {of: difference(of, found[name], found[rival]).scores.get("headline") for of in result.spec.tasks}
+        name: {of: difference(found, of, name, rival).scores.get("headline") for of in result.spec.tasks}
         for name, rival in rivals.items()
         if rival in found
     }

@@ -26,7 +26,7 @@ def card(result: ArtifactResult, name: str = "", against: str = "") -> Card:
     names = arms_of_card(KIND, name, against, list(result.config.transcoders))
     for of in names:
         if any(result.of(of, role) is None for role in ROLES):
-            raise UsageError(f"{of} is not measured yet: run `faithfulness bench artifact` again, it resumes")
+            raise UsageError(f"{of} is not measured yet: run `faithfulness measure` again, it resumes")
     arms = _arms(result, *names)
     return Card(
         title=f"Faithfulness card: {names[0]}, in the place of a layer of {result.model}",
