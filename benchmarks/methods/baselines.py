@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from faithfulness_plugin.benchmarks.methods.controls import augmented
-from faithfulness_plugin.benchmarks.note.trainer.ensemble import training_transcoder
 from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyConfig, ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.rows import RowSource
+from faithfulness_plugin.benchmarks.note.trainer.weights import training_transcoder
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.training.train import train_transcoder

@@ -42,18 +42,13 @@ BENCH = {
         "a page from results",
         "faithfulness bench leaderboard out/bench/standard --out out/leaderboard",
     ),
-    "artifact": Entry(
-        f"{CLI}.artifact:artifact",
-        "measure finished transcoders against their real layer",
-        "faithfulness bench artifact --transcoder out/train/transcoders/block10 --layer 10",
-    ),
-    "speed": Entry(f"{CLI}.speed:speed", "step times", "faithfulness bench speed --size toy --rounds 5"),
-    "ensemble": Entry(f"{CLI}.ensemble:ensemble", "the ensemble's speed", "faithfulness bench ensemble --models 16"),
-    "adapter": Entry(f"{CLI}.adapter:adapter", "adapters' overhead", "faithfulness bench adapter sparsify"),
-    "store": Entry(f"{CLI}.store:store", "training from stores", "faithfulness bench store --rounds 5"),
-    "language-model": Entry(f"{CLI}.language_model:language_model", "real layers", "faithfulness bench language-model"),
 }
-RENAMED = {"inspection": "experiment inspection-toy` or `faithfulness experiment inspection-passage"}
+RENAMED = {
+    "artifact": "measure PATH...",
+    "language-model": "experiment real-layers",
+    **{name: f"experiment {name}" for name in ("speed", "ensemble", "store", "adapter")},
+    "inspection": "experiment inspection-toy` or `faithfulness experiment inspection-passage",
+}
 """Commands that were among the benchmark's."""
 
 COMMANDS = {
@@ -66,6 +61,11 @@ COMMANDS = {
         f"{CLI}.train:train",
         "transcoders of a language model's MLPs, from a file of settings",
         "faithfulness train settings.yaml --tokens 100000 --out out/mine",
+    ),
+    "measure": Entry(
+        f"{CLI}.measure:measure",
+        "is my transcoder faithful? Finished ones against their real layer",
+        "faithfulness measure out/train/transcoders/block10_coefficient0.2 --prompts 16",
     ),
     "hooks": Entry(
         f"{CLI}.hooks:hooks",
