@@ -97,16 +97,6 @@ def difference_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in_an
     return torch.cat([pair_probes(x), (rows.sum(0) / max(1, len(rows)) - x)[None]])
 
 
-EXACT_PROBES = {
-    "rademacher": unit_probes,
-    "gaussian": unit_probes,
-    "sphere": unit_probes,
-    "pair": pair_probes,
-    "difference": difference_probes,
-}
-"""For each kind of random probe, the fixed ones whose sum is its mean: a value without variance."""
-
-
 def covariance_root(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in d_in"]:
     """Compute R with R R^T = the rows' covariance: J R is a Jacobian in the data's directions."""
     rows = x.reshape(-1, x.shape[-1])
