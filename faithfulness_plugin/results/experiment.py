@@ -34,7 +34,7 @@ class Running:
     options: Any = field(default_factory=NoOptions)
     """An instance of the experiment's `options_class`."""
     resumes: bool = False
-    """Whether a partial result was found. Where it is False, checkpoints in `out` are of another run."""
+    """Whether a partial result was found, even without a part. If not, checkpoints in `out` are of another run."""
     note: Callable[[str], None] = lambda _: None
     """Receives a line about what is being done."""
     failures: list[str] = field(default_factory=list)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from faithfulness_plugin.benchmarks.note.absolute_value.conditions import CONDITIONS, conditions
+from faithfulness_plugin.benchmarks.note.absolute_value.arms import ARMS, arms_of
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import (
+    AbsoluteValueConfig,
     AbsoluteValueResult,
-    ConditionSummary,
-    ExperimentConfig,
-    RunMetrics,
+    ArmSummary,
 )
+from faithfulness_plugin.benchmarks.note.toy_problem import RunMetrics
 from faithfulness_plugin.benchmarks.readme import LANGUAGE_MODEL, REAL_LAYERS, RESULT, RESULTS, SPEED, STORE_SPEED
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
     Group,
@@ -32,9 +32,9 @@ MATCHED = ("jacobian", "jacobian_kink", "secant")
 @pytest.fixture(scope="module")
 def runs() -> dict[str, list[RunMetrics]]:
     result = read_result(RESULT, AbsoluteValueResult)
-    assert result.config == ExperimentConfig()  # five seeds of the default setting ...
-    assert tuple(result.conditions) == CONDITIONS  # ... in today's conditions
-    return {c.name: [r.metrics for r in result.runs if r.condition == c.name] for c in CONDITIONS}
+    assert result.config == AbsoluteValueConfig()  # ten seeds of the default setting ...
+    assert tuple(result.conditions) == ARMS  # ... in today's arms
+    return {arm.name: [r.metrics for r in result.runs if r.condition == arm.name] for arm in ARMS}
 
 
 def mean(values: list[float]) -> float:
@@ -58,9 +58,9 @@ def test_matching_removes_it_in_every_seed_at_no_cost(runs, name):
     assert gaps[name] <= gaps["repetition"]
 
 
-def architecture(name: str) -> dict[str, ConditionSummary]:
+def architecture(name: str) -> dict[str, ArmSummary]:
     result = read_result(RESULTS / "architectures" / name / "result.json", AbsoluteValueResult)
-    assert tuple(result.conditions) == conditions(result.config.architecture)
+    assert tuple(result.conditions) == arms_of(result.config.architecture)
     assert len(result.config.seeds) == 5
     return {summary.condition: summary for summary in result.summary}
 
