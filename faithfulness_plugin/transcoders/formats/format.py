@@ -1,4 +1,4 @@
-"""What a format of transcoder files is: how it is recognised, and the function that its tensors stand for."""
+"""A format of transcoder files: how it is recognised, and the function that its tensors stand for."""
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
@@ -33,14 +33,14 @@ class Likeness(IntEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """What the caller of `load_transcoder` asked for."""
+    """The options that `load_transcoder` was given."""
 
     layer: int | None = None
     """The part of a set of several layers."""
     device: str = "cpu"
-    """Where the weights go."""
+    """The device of the weights."""
     dtype: torch.dtype | None = torch.float32
-    """What the weights are converted to; None keeps the file's."""
+    """The dtype that weights are converted to; None keeps the file's."""
     autoencoder: bool = False
     """Read an autoencoder as the map from its tensor to the same tensor; without it an autoencoder is refused."""
 
@@ -69,7 +69,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the settings and the weights of one transcoder stand, or would stand."""
+    """The files of one transcoder, whether or not they exist."""
 
     folder: Path
     config: Path | None
@@ -86,7 +86,7 @@ class Function:
 
     tensors: Tensors
     title: str | None = None
-    """What messages call it, where it is not the format's title."""
+    """Its name in messages, where that is not the format's title."""
     centre: str | None = None
     """The tensor that the encoder subtracts from its input first."""
     rectified: bool = False
@@ -96,13 +96,13 @@ class Function:
     in_float64: bool = False
     """Whether `fold` computes in float64."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What else `transcoder_of` takes: k, rank_by_norm, keep_negative."""
+    """Further arguments of `transcoder_of`: k, rank_by_norm, keep_negative."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What SAELens's metadata are to say: hook_name, model_name, ..."""
+    """Values of SAELens's metadata: hook_name, model_name, ..."""
     autoencoder: str | None = None
     """The tensor that an autoencoder reads and writes; None for a transcoder."""
     transcoder: str | None = None
-    """How the file says that this is a transcoder, where it does."""
+    """The setting that says that this is a transcoder, where there is one."""
 
     def transcoder_of(
         self, found: Any, *, title: str, source: str, sizes: Sizes, where: Where, file: Where, request: Request
@@ -150,7 +150,7 @@ class Format:
     title: ClassVar[str]
     """The format's name in messages, with its article: "a sparsify folder"."""
     source: ClassVar[str]
-    """What the metadata of a transcoder say of where it came from."""
+    """The value of `source` in the metadata of a transcoder."""
     writes: ClassVar[str]
     """The files that its library writes: "cfg.json and sae.safetensors"."""
     configs: ClassVar[tuple[str, ...]] = ()
@@ -211,9 +211,9 @@ class Format:
         if files.weights.exists():
             named = self.by_name and any(files.weights.match(name) for name in (*self.weights, *self.checkpoints))
             return Likeness.CERTAIN if own else Likeness.WEIGHTS if named else Likeness.NONE
+        config = files.config
         # every model on the hub has a config.json
-        alone = self.by_name and files.config is not None and files.config.exists()
-        alone = alone and files.config.name != "config.json"
+        alone = self.by_name and config is not None and config.exists() and config.name != "config.json"
         return Likeness.SETTINGS if own or alone else Likeness.NONE
 
     def read(self, path: Path, request: Request) -> Transcoder:

@@ -28,7 +28,7 @@ STOCK: dict[tuple[bool, bool], tuple[Any, Any]] = {
     (True, False): (JumpReLUTranscoderConfig, JumpReLUTranscoder),
     (True, True): (JumpReLUSkipTranscoderConfig, JumpReLUSkipTranscoder),
 }
-"""By whether there are thresholds, and a skip connection."""
+"""The classes, by whether there are thresholds and a skip connection."""
 
 
 def transcoder_of(

@@ -97,7 +97,8 @@ class SAELens(Format):
         name = _architecture(config, where)
         if "jacobian" in config and name in SAE_TRAINING_CLASS_REGISTRY:
             # a checkpoint of training of this package's transcoders: what `save_inference_model` would export
-            training = _loaded_by_sae_lens(TrainingSAE, SAE_TRAINING_CLASS_REGISTRY[name][1], config, found, files)
+            config_class = SAE_TRAINING_CLASS_REGISTRY[name][1]
+            training = _loaded_by_sae_lens(TrainingSAE, config_class, config, found, files, device="cpu")
             with TemporaryDirectory() as finished:
                 training.save_inference_model(finished)
                 return self.read(Path(finished), request)

@@ -99,7 +99,7 @@ class Tensors:
     whole: tuple[str, ...] = ()
     """Tensors that hold whole numbers, such as k. All others hold real ones in floating point."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """What the parts of a transcoder are called here: {"W_enc": "encoder.weight"}; SAELens's names need no entry."""
+    """The names here of the parts of a transcoder: {"W_enc": "encoder.weight"}; SAELens's names need no entry."""
 
     @property
     def shapes(self) -> dict[str, str]:
