@@ -14,7 +14,6 @@ from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.parts import centred, transcoder_of
 from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors, require_keys
-from faithfulness_plugin.transcoders.formats.shapes import Sizes
 
 Weights = Mapping[str, Tensor]
 
@@ -104,44 +103,6 @@ class Function:
     transcoder: str | None = None
     """The setting that says that this is a transcoder, where there is one."""
 
-    def transcoder_of(
-        self, found: Any, *, title: str, source: str, sizes: Sizes, where: Where, file: Where, request: Request
-    ) -> Transcoder:
-        """Check the tensors of a file, and build the transcoder that they are.
-
-        Args:
-            where: what messages call the settings.
-            file: what messages call the tensors.
-
-        Raises:
-            FormatError: tensors that are missing, unknown or do not fit; an autoencoder that was not asked for.
-        """
-        if self.autoencoder is not None:
-            request.require_autoencoder(where, self.autoencoder)
-        elif self.transcoder is not None:
-            request.require_transcoder(where, self.transcoder)
-        weights = self.tensors.check(
-            self.title or title,
-            file,
-            found,
-            sizes=sizes,
-            device=request.device,
-            dtype=torch.float64 if self.in_float64 else request.dtype,
-        )
-        parts: dict[str, Any] = self.tensors.parts(weights)
-        if self.fold is not None:
-            parts |= self.fold(weights, parts)
-        if self.centre is not None:
-            parts["b_enc"] = centred(parts["b_enc"], parts["W_enc"], weights[self.centre])
-        if self.rectified:
-            parts["threshold"] = parts["threshold"].clamp_min(0).to(parts["b_enc"]).expand(len(parts["b_enc"]))
-        if self.in_float64:
-            dtype = request.dtype or found[next(iter(self.tensors.needs))].dtype
-            parts = {name: part.to(dtype) if isinstance(part, Tensor) else part for name, part in parts.items()}
-        autoencoder = {} if self.autoencoder is None else {"autoencoder": True}
-        metadata = {"source": source, **self.metadata, **autoencoder}
-        return transcoder_of(**parts, **self.arguments, metadata=metadata, where=file)
-
 
 class Format:
     """One library's way to keep transcoders in files. A subclass says in its attributes which files, settings and
@@ -227,16 +188,46 @@ class Format:
         config, found = self.opened(files)
         require_keys(self.title, files.weights, found)
         function = self.function(config, found, files)
-        where = files.config or files.weights
-        return function.transcoder_of(
+        return self.build(function, config, found, files.config or files.weights, files.weights, request)
+
+    def build(
+        self, function: Function, config: Mapping[str, Any], found: Any, where: Where, file: Where, request: Request
+    ) -> Transcoder:
+        """Check the tensors of a file, and build the transcoder that they are.
+
+        Args:
+            where: what messages call the settings.
+            file: what messages call the tensors.
+
+        Raises:
+            FormatError: tensors that are missing, unknown or do not fit; an autoencoder that was not asked for.
+        """
+        if function.autoencoder is not None:
+            request.require_autoencoder(where, function.autoencoder)
+        elif function.transcoder is not None:
+            request.require_transcoder(where, function.transcoder)
+        weights = function.tensors.check(
+            function.title or self.title,
+            file,
             found,
-            title=self.title,
-            source=self.source,
-            sizes=self.settings.stated_sizes(config, where.name),
-            where=where,
-            file=files.weights,
-            request=request,
+            sizes=self.settings.stated_sizes(config, where),
+            device=request.device,
+            dtype=torch.float64 if function.in_float64 else request.dtype,
         )
+        parts: dict[str, Any] = function.tensors.parts(weights)
+        if function.fold is not None:
+            parts |= function.fold(weights, parts)
+        if function.centre is not None:
+            parts["b_enc"] = centred(parts["b_enc"], parts["W_enc"], weights[function.centre])
+        if function.rectified:
+            parts["threshold"] = parts["threshold"].clamp_min(0).to(parts["b_enc"]).expand(len(parts["b_enc"]))
+        if function.in_float64:
+            dtype = request.dtype or found[next(iter(function.tensors.needs))].dtype
+            parts = {name: part.to(dtype) if isinstance(part, Tensor) else part for name, part in parts.items()}
+        metadata = {"source": self.source, **function.metadata}
+        if function.autoencoder is not None:
+            metadata["autoencoder"] = True
+        return transcoder_of(**parts, **function.arguments, metadata=metadata, where=file)
 
     def opened(self, files: Files) -> tuple[Mapping[str, Any], Any]:
         """Return the settings, checked, and what the file of weights holds. Raises FormatError."""
