@@ -59,7 +59,7 @@ class JacobianGram:
 
     @torch.no_grad()
     def products(self, region: LinearRegion, x: Float[Tensor, "rows d_in"]) -> JacobianProducts:
-        """At rows x, with the transcoder's linear region there."""
+        """Compute the products at rows x, with the transcoder's linear region there."""
         active, terms = region.active(), self._mlp.jacobian(x.to(self._mlp.W_in.dtype))
         h = terms.h.to(self._layer.dtype)
         ones = h.new_ones(len(active.features))
@@ -81,7 +81,7 @@ class JacobianGram:
         return JacobianProducts(transcoder, layer, inner, (transcoder - 2 * inner + layer).clamp_min(0))
 
     def _transcoder_norms(self, active: ActiveFeatures) -> Float[Tensor, " rows"]:
-        """||sum_s W_dec[s] (x) W_enc[:, s]||^2 of the active features of each row."""
+        """Compute ||sum_s W_dec[s] (x) W_enc[:, s]||^2 over the active features of each row."""
         norms = self._features.new_zeros(active.n_rows)
         for rows, _, products in rank_one_products(active, self._features, self._W_dec):
             norms[rows] = products.sum((-1, -2))
@@ -91,9 +91,12 @@ class JacobianGram:
 def rank_one_products(
     active: ActiveFeatures, reads: Float[Tensor, "d_sae d_in"], writes: Float[Tensor, "d_sae d_out"]
 ) -> Iterator[tuple[Int[Tensor, " some"], Int[Tensor, "some k"], Float[Tensor, "some k k"]]]:
-    """Of the active features s, r of each row, <writes_s (x) reads_s, writes_r (x) reads_r>: (rows, their features, the
-    products), rows of like counts together, padded to k by features whose products are 0. Rows without active features
-    are left out."""
+    """Compute <writes_s (x) reads_s, writes_r (x) reads_r> of the active features s, r of each row.
+
+    Yields:
+        Rows of like counts together, their features, and the products, padded to k by features whose products are 0.
+        Rows without active features are left out.
+    """
     counts = active.offsets.diff()
     order = counts.argsort(stable=True)
     start = int((counts == 0).sum())
@@ -112,3 +115,24 @@ def rank_one_products(
         d_in, d_out = reads[features], writes[features] * real[..., None]
         yield rows, features, (d_in @ d_in.mT) * (d_out @ d_out.mT)
         start += len(rows)
+
+
+@torch.no_grad()
+def jacobian_by_feature(region: LinearRegion) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, ""]]:
+    """Sum <g_i W_dec^i (x) W_enc^i, J_t> over rows, for each feature i, and ||J_t||_F^2.
+
+    With the skip connection's part <W_skip, J_t> the former add up to the latter. A feature's part is negative where
+    it takes back what others do.
+    """
+    W_enc, W_dec, _, W_skip = region.weights
+    wide = torch.promote_types(W_enc.dtype, torch.float32)
+    reads, writes = W_enc.T.to(wide).contiguous(), W_dec.to(wide)
+    active = region.active()
+    parts = reads.new_zeros(active.d_sae)
+    for _, features, products in rank_one_products(active, reads, writes):
+        parts.index_add_(0, features.flatten(), products.sum(-1).flatten())
+    if W_skip is None:
+        return parts, parts.sum()
+    skip = W_skip.to(wide)
+    with_skip = ((writes @ skip) * reads).sum(-1) * active.features.bincount(minlength=active.d_sae)
+    return parts + with_skip, parts.sum() + 2 * with_skip.sum() + active.n_rows * skip.square().sum()

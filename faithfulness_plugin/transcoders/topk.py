@@ -100,11 +100,11 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return pays if wanted is None else wanted
 
     def score(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """What features are ranked by."""
+        """Compute what features are ranked by."""
         return ranking_score(hidden_pre, self)
 
     def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
-        """The features that stay."""
+        """Select the features that stay."""
         return ActiveFeatures.same_count(score.topk(self.cfg.k, sorted=False).indices, self.cfg.d_sae)
 
     @override
@@ -114,7 +114,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return self._encode(x, lambda score: self.activation_fn(score) > 0)
 
     def _encode(self, x: Tensor, keep: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """(activations, pre-activations), the features staying that `keep` picks by their scores [..., d_sae]."""
+        """Encode with the features that `keep` picks by their scores [..., d_sae]: (activations, pre-activations)."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
         return self.hook_sae_acts_post(hidden_pre.relu() * keep(self.score(hidden_pre))), hidden_pre
 
@@ -129,7 +129,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def selected_region(
         self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]
     ) -> DenseRegion | SparseRegion:
-        """The region of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
+        """Build the region of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
         if self._multiplies_active_only():
             return self._sparse_region(x, select)
 
@@ -141,7 +141,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre)
 
     def _multiplies_active_only(self) -> bool:
-        """Hooks on the activations may edit them, and so see all of them."""
+        """Whether a training step multiplies active features only: hooks on the activations may edit all of them."""
         return self.sparse and not (_hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post))
 
     def _sparse_region(self, x: Tensor, select: Callable[[Tensor], ActiveFeatures]) -> SparseRegion:
@@ -157,7 +157,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def pre_activations(
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
     ) -> Float[Tensor, " entries"]:
-        """W_enc x + b_enc of some features only, taken from `hidden_pre` and given its gradient."""
+        """Compute W_enc x + b_enc of some features only: taken from `hidden_pre`, and given its gradient."""
         bias = self.b_enc.index_select(0, entries.features)
         known = hidden_pre.detach()[entries.rows, entries.features] - bias.detach()
         return dot_active(rows, entries, self.W_enc.T.contiguous(), known) + bias
@@ -169,7 +169,8 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return straight_through(feature_acts, score, threshold, bandwidth)
 
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
-        """Half-way between the last feature that stays and the first that does not, at least 0; [rows, 1]."""
+        """Compute thresholds [rows, 1]: half-way between the last feature that stays and the first that does not, at
+        least 0."""
         if self.cfg.k == self.cfg.d_sae:
             return score.new_zeros(len(score), 1)
         ranked = score.topk(self.cfg.k + 1, sorted=True).values
@@ -213,7 +214,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
 
 def _feature_by_feature(W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "d_in d_sae"]:
-    """The same matrix, each feature's weights side by side in memory: what `SparseRegion` reads."""
+    """Lay the matrix out with each feature's weights side by side in memory, as `SparseRegion` reads it."""
     return W_enc.T.contiguous().T
 
 
@@ -221,4 +222,4 @@ def _hooked(point: nn.Module) -> bool:
     return bool(point._forward_hooks or point._backward_hooks)
 
 
-register_once(TopKTrainingTranscoderConfig.architecture(), TopKTrainingTranscoder, TopKTrainingTranscoderConfig)
+register_once(TopKTrainingTranscoder, TopKTrainingTranscoderConfig)
