@@ -62,7 +62,7 @@ SWEEPS = {
 
 @dataclass(frozen=True)
 class Term:
-    """What is asked for beside the outputs at the rows."""
+    """What is matched in addition to the outputs at the rows."""
 
     jacobian: Mapping[str, Any] = field(default_factory=dict)
     coefficient: float | None = 0.0
