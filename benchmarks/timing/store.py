@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin import TopKTrainingTranscoderConfig, train_transcoder
-from faithfulness_plugin.benchmarks.timing.harness import Note, ratio_range, threads_field
+from faithfulness_plugin.benchmarks.timing.harness import MeasurementResult, Note, ratio_range, threads_field
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
@@ -30,7 +30,7 @@ from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.schema import Environment, Record, Result, processor
+from faithfulness_plugin.results.schema import Environment, Record, processor
 from faithfulness_plugin.results.threads import torch_threads
 from faithfulness_plugin.results.timing import in_turn
 from faithfulness_plugin.store import DerivativeStore, StoredRows
@@ -85,7 +85,7 @@ class Together(Record):
         return f"{processes} of {self.threads} thread{'s' * (self.threads > 1)}"
 
 
-class StoreSpeedResult(Result):
+class StoreSpeedResult(MeasurementResult):
     """One measurement."""
 
     schema_version: Literal[1] = 1
@@ -102,11 +102,6 @@ class StoreSpeedResult(Result):
         "at the same rows and probes: the largest, relative to the largest weight",
     )
     together: list[Together] = Field(default_factory=list)
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
 
 
 class StoreSpeed(Experiment[StoreSpeedConfig, StoreSpeedResult]):
