@@ -13,8 +13,7 @@ from faithfulness_plugin.inspection.hooked_reading import acts_at, rows_of
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins, RowSample
 from faithfulness_plugin.jacobian.active import dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_region import add_skip
-from faithfulness_plugin.jacobian.masking import known_region
+from faithfulness_plugin.jacobian.linear_region import add_skip, known_region
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 
 BINS = 24

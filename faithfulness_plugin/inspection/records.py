@@ -16,8 +16,8 @@ from faithfulness_plugin.inspection.hooked_reading import acts_and_output, requi
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.inspection.top_rows import TopRows
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
-from faithfulness_plugin.jacobian.by_feature import jacobian_by_feature
-from faithfulness_plugin.jacobian.masking import known_region
+from faithfulness_plugin.jacobian.gram import jacobian_by_feature
+from faithfulness_plugin.jacobian.linear_region import known_region
 from faithfulness_plugin.metrics.circuit_projection import Circuit, live_circuits, norms_and_cosines
 
 JACOBIAN_ROWS = 16_384

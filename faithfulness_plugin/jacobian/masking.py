@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region
+from faithfulness_plugin.jacobian.linear_region import known_region
 
 
 def gradient_masking_penalty(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
@@ -18,16 +18,3 @@ def gradient_masking_penalty(transcoder: nn.Module, x: Float[Tensor, "*batch d_i
         ValueError: a module whose features are not known (see `linear_region`).
     """
     return known_region(transcoder, x).masking()
-
-
-def known_region(
-    transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], *, gate: Float[Tensor, "*batch d_sae"] | None = None
-) -> LinearRegion:
-    """Return the transcoder's `linear_region` at x. Raises ValueError for a class that has none."""
-    region = linear_region(transcoder, x, gate=gate)
-    if region is None:
-        raise ValueError(
-            f"the features of {type(transcoder).__name__} are not known: register its linear region "
-            "(faithfulness_plugin.jacobian.linear_region)"
-        )
-    return region

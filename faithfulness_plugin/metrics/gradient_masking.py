@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.masking import known_region
+from faithfulness_plugin.jacobian.linear_region import known_region
 from faithfulness_plugin.metrics.result import MetricResult
 
 
