@@ -89,7 +89,7 @@ test-browser: $(INSTALLED) chromium  ## the inspection page in a headless Chromi
 
 adapter-overhead: $(LIBRARIES:%=$(ADAPTERS)/%/.installed) $(EXAMPLES)  ## what the term costs within other libraries' trainers (keep quiet)
 	for library in sparsify dictionary_learning; do \
-	  $(ADAPTERS)/$$library/bin/python -m faithfulness_plugin bench adapter $$library --overwrite \
+	  $(ADAPTERS)/$$library/bin/python -m faithfulness_plugin experiment adapter --library $$library --overwrite \
 	    --out benchmarks/results/adapter_overhead/$$library $(ARGS) || exit 1; \
 	done
 
@@ -112,7 +112,7 @@ real-layers: $(EXAMPLES)  ## does matching make them more faithful? The experime
 	$(BIN)/faithfulness bench language-model --out benchmarks/results/real_layers --stores out/stores $(ARGS)
 
 store-speed: $(EXAMPLES)  ## training from a store beside training from the model (keep the machine quiet)
-	$(BIN)/faithfulness bench store --overwrite --out benchmarks/results/store_speed $(ARGS)
+	$(BIN)/faithfulness experiment store --overwrite --out benchmarks/results/store_speed $(ARGS)
 
 # other widths, numbers of ones, penalties and seeds, with the same coefficients; a few minutes each
 BEYOND := benchmarks/results/beyond
@@ -146,10 +146,10 @@ experiments: $(INSTALLED)  ## all presets of `faithfulness scan` and the results
 	$(BIN)/faithfulness report --results $(TOY)
 
 speed: $(INSTALLED)  ## step times and memory on this machine, into benchmarks/results/speed (keep the machine quiet)
-	$(BIN)/faithfulness bench speed --overwrite --out benchmarks/results/speed $(ARGS)
+	$(BIN)/faithfulness experiment speed --overwrite --out benchmarks/results/speed $(ARGS)
 
 ensemble-speed: $(INSTALLED)  ## the toy ensemble beside a loop, into benchmarks/results/ensemble_speed (likewise)
-	$(BIN)/faithfulness bench ensemble --overwrite --out benchmarks/results/ensemble_speed $(ARGS)
+	$(BIN)/faithfulness experiment ensemble --overwrite --out benchmarks/results/ensemble_speed $(ARGS)
 
 benchmark: $(INSTALLED)  ## the faithfulness benchmark at its standard size and its leaderboard; about an hour on 2 cores
 	$(BIN)/faithfulness bench run --out benchmarks/results/faithfulness/standard $(ARGS)
@@ -168,9 +168,9 @@ artifacts: $(EXAMPLES)  ## the benchmark's track of artifacts on transcoders of 
 INSPECTION := benchmarks/results/inspection
 
 inspection: $(EXAMPLES) chromium  ## the inspection's own benchmark, into benchmarks/results/inspection (keep the machine quiet)
-	$(BIN)/faithfulness bench inspection toy --out $(INSPECTION)/toy
+	$(BIN)/faithfulness experiment inspection-toy --jobs -1 --out $(INSPECTION)/toy
 	$(BIN)/faithfulness bench language-model benchmarks/inspection/passage.yaml --out out/passage --stores out/stores_passage
-	$(BIN)/faithfulness bench inspection passage out/passage --out $(INSPECTION)/passage $(ARGS)
+	$(BIN)/faithfulness experiment inspection-passage --transcoders out/passage --out $(INSPECTION)/passage $(ARGS)
 	$(BIN)/python -m faithfulness_plugin.benchmarks.inspection.screenshots out/passage --out $(INSPECTION)
 
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files

@@ -1,24 +1,19 @@
 """Jacobian matching for EleutherAI's sparsify (eai-sparsify 1.3): in its own Trainer, which stays as it is."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.adapters.matching import CHECKED_ROWS, agree, matching_config
 from faithfulness_plugin.adapters.needs import needs
-from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
-from faithfulness_plugin.jacobian.linear_region import (
-    LinearRegion,
-    SparseRegion,
-    Weights,
-    linear_region,
-    region_of_activations,
-)
+from faithfulness_plugin.adapters.regions import register_regions, topk_region
+from faithfulness_plugin.jacobian.active import ActiveFeatures
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, SparseRegion, Weights
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
@@ -29,14 +24,11 @@ with needs("eai-sparsify>=1.3,<2"):
     from sparsify import SparseCoder, Trainer
     from sparsify.sparse_coder import ForwardOutput
 
-CHECKED_ROWS, CHECKED_TO = 4, 0.05
-"""The layer is held against this many rows before it is trusted, up to this relative error (models run in bfloat16)."""
-
 
 def match_jacobians(
     trainer: Trainer, coefficient: float = 0.5, config: JacobianMatchingConfig | None = None, **options: Any
 ) -> "MatchedTrainer":
-    """Adds coefficient * E_v ||(J_t - J_f) v||^2 / E_v ||J_f v||^2 to the loss of every transcoder of a trainer.
+    """Add coefficient * E_v ||(J_t - J_f) v||^2 / E_v ||J_f v||^2 to the loss of every transcoder of a trainer.
 
     One call before `trainer.fit()`, or a `with` around it. The unit is FVU: a coefficient of 1 says that losing the
     whole Jacobian costs as much as losing the whole output. The logged FVU, and `save_best`, which goes by it, stay
@@ -50,38 +42,36 @@ def match_jacobians(
         config: what is matched, or its fields as `options`: estimator, probe, radius, ...
 
     Returns:
-        What was added: `remove()` undoes it, `relative_errors` tells of the last step.
+        What was added: `remove()` undoes it, `relative_errors` are those of the last step.
 
     Raises:
-        ValueError: autoencoders; a trainer that is matched already; hookpoints within others; a coefficient below 0 or
-            without end; a gate_bandwidth; a config and options. On the first batch: hookpoints that are no function of
+        ValueError: autoencoders; a trainer that is matched already; hookpoints within others; a negative or non-finite
+            coefficient; a gate_bandwidth; a config and options. On the first batch: hookpoints that are no function of
             their input row by row (a whole block, with its attention).
     """
-    if config is not None and options:
-        raise ValueError("pass either a config or its fields, not both")
-    return MatchedTrainer(trainer, coefficient, JacobianMatchingConfig(**options) if config is None else config)
+    config = matching_config(
+        coefficient,
+        config,
+        options,
+        "these transcoders keep the largest features and have no threshold that it could train; leave it out, or use "
+        'estimator="secant", which trains the choice',
+    )
+    return MatchedTrainer(trainer, coefficient, config)
 
 
 class MatchedTrainer:
-    """What `match_jacobians` has added to a trainer; a context manager that takes it off again at its end."""
+    """The terms that `match_jacobians` has added to a trainer; a context manager that removes them at its end."""
 
     relative_errors: dict[str, Float[Tensor, ""]]
-    """By transcoder, of its last batch: what losing the whole Jacobian would cost is 1."""
+    """The error of each transcoder on its last batch; losing the whole Jacobian would be 1."""
 
     def __init__(self, trainer: Trainer, coefficient: float, config: JacobianMatchingConfig) -> None:
-        if not 0 <= coefficient < math.inf:
-            raise ValueError(f"coefficient={coefficient}: choose 0 (off) or a finite number above it")
         if not trainer.cfg.sae.transcode:
             raise ValueError(
                 "this trainer's sparse coders reconstruct their own input: SparseCoderConfig(transcode=True) makes "
                 "transcoders of them"
             )
-        if config.gate_bandwidth is not None:
-            raise ValueError(
-                f"gate_bandwidth={config.gate_bandwidth}: these transcoders keep the largest features and have no "
-                'threshold that it could train; leave it out, or use estimator="secant", which trains the choice'
-            )
-        if any(_matched_already(coder) for coder in trainer.saes.values()):
+        if any(isinstance(hook, _Term) for coder in trainer.saes.values() for hook in coder._forward_hooks.values()):
             raise ValueError("this trainer is matched already: call remove() on what match_jacobians returned first")
         modules = {name: _module_at(trainer, name) for name in trainer.saes}
         _require_apart(trainer)
@@ -103,7 +93,7 @@ class MatchedTrainer:
         ]
 
     def remove(self) -> None:
-        """Leaves the trainer as it was."""
+        """Leave the trainer as it was."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -115,7 +105,7 @@ class MatchedTrainer:
         self.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        """The probes' random generators: beside sparsify's checkpoint, so that a resumed run draws the same."""
+        """Return the probes' random generators: beside sparsify's checkpoint, so that a resumed run draws the same."""
         return {name: matching.state_dict() for name, matching in self._matching.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -132,7 +122,7 @@ class MatchedTrainer:
         total_variance: Float[Tensor, ""] | None,
         out: ForwardOutput,
     ) -> ForwardOutput:
-        """What the transcoder has put out, with the term's gradient on it and all values as they were."""
+        """Return the transcoder's output with the term's gradient on it and all values as they were."""
         matching, here, known = self._matching[name], x.detach(), y.detach() if self._layers_run else None
         if name in self._unchecked:
             _require_function(name, layer, here, known)
@@ -153,7 +143,7 @@ class MatchedTrainer:
 
 
 class _Term:
-    """The forward hook of one transcoder. Within the module that DDP wraps, so that DDP sees its gradients."""
+    """The forward hook of one transcoder, within the module that DDP wraps, so that DDP sees its gradients."""
 
     def __init__(self, owner: MatchedTrainer, name: str, module: nn.Module) -> None:
         self.owner, self.name, self.layer = owner, name, partial(_first_output, module)
@@ -180,7 +170,7 @@ class _WithGradientOf(torch.autograd.Function):
 
 
 def _first_output(module: nn.Module, x: Tensor) -> Tensor:
-    """By its forward: the trainer's own hook is on the module."""
+    """Call the module's forward, for the trainer's own hook is on the module."""
     y = module.forward(x)
     return y[0] if isinstance(y, tuple) else y
 
@@ -191,12 +181,8 @@ def _module_at(trainer: Trainer, name: str) -> nn.Module:
     return trainer.model.base_model.get_submodule(hookpoint)
 
 
-def _matched_already(coder: SparseCoder) -> bool:
-    return any(isinstance(hook, _Term) for hook in coder._forward_hooks.values())
-
-
 def _require_apart(trainer: Trainer) -> None:
-    """Of all hookpoints: with `distribute_modules` this process has the transcoders of some of them."""
+    """Raise ValueError for hookpoints within others, also those whose transcoders other processes have."""
     modules = {point: trainer.model.base_model.get_submodule(point) for point in trainer.cfg.hookpoints}
     for outer, module in modules.items():
         within = set(module.modules()) - {module}
@@ -209,17 +195,17 @@ def _require_apart(trainer: Trainer) -> None:
 
 
 def _require_function(name: str, layer: Layer, x: Tensor, y: Tensor | None) -> None:
-    """Raises ValueError where a row of the output is no function of that row of the input.
+    """Raise ValueError where a row of the output is no function of that row of the input.
 
-    The last rows by themselves are held against y, which the model made of all of them, or, where it has not run the
-    layer, against what that makes of a sequence of rows: attention would show in either.
+    The output of the last rows by themselves is compared with y, which the model made of all of them, or, where it has
+    not run the layer, with the output of a sequence of rows: attention would show in either.
     """
     n = min(CHECKED_ROWS, len(x) // 2)
     why = "its output has other values"
     try:
         found = layer_output(layer, x[-n:])
         wanted = (layer_output(layer, x[-2 * n :][None])[0] if y is None else y)[-n:]
-        if found.shape == wanted.shape and (found - wanted).norm() <= CHECKED_TO * wanted.norm():
+        if agree(found, wanted):
             return
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
@@ -230,19 +216,21 @@ def _require_function(name: str, layer: Layer, x: Tensor, y: Tensor | None) -> N
 
 
 def _region_of_output(coder: SparseCoder, x: Float[Tensor, "rows d_in"], out: ForwardOutput) -> LinearRegion:
-    """Of a forward pass already made at x, as a function of this transcoder's weights alone."""
+    """The region of a forward pass already made at x, as a function of this transcoder's weights alone."""
     behind_another, x = x.requires_grad, x.detach()
     indices, acts = out.latent_indices, out.latent_acts
     if coder.cfg.multi_topk:  # then the pass returns the 4 k largest
         if coder.cfg.activation == "groupmax":  # of which those that it kept are not the largest
-            return cast(LinearRegion, linear_region(coder, x))
+            return _encoded(coder, x)
         kept = acts.topk(coder.cfg.k, sorted=False).indices
         indices, acts = indices.gather(-1, kept), acts.gather(-1, kept)
-    entries = ActiveFeatures.same_count(indices, coder.num_latents)
     # without their graph, with that of the transcoders before, or rounded by autocast, they are made again
-    again = coder.cfg.multi_topk or behind_another or acts.dtype != coder.dtype
-    values = _acts(coder, x, entries) if again else _passing(acts).flatten()
-    return SparseRegion(x, _weights(coder), values, entries)
+    if coder.cfg.multi_topk or behind_another or acts.dtype != coder.dtype:
+        return topk_region(x, _weights(coder), coder.encoder, _centred(coder, x), indices)
+    # sparsify's encoder gives activations that are 0 a gradient all the same
+    passing = acts * (acts > 0)
+    entries = ActiveFeatures.same_count(indices, coder.num_latents)
+    return SparseRegion(x, _weights(coder), passing.flatten(), entries)
 
 
 def _weights(coder: SparseCoder) -> Weights:
@@ -251,26 +239,14 @@ def _weights(coder: SparseCoder) -> Weights:
     return Weights(coder.encoder.weight.T, coder.W_dec, coder.b_dec, coder.W_skip)
 
 
-@linear_region.register
-def _sparse_coder_region(
-    coder: SparseCoder, x: Tensor, *, gate: Tensor | LinearRegion | None = None, gate_bandwidth: float | None = None
-) -> LinearRegion:
+@register_regions(SparseCoder, weights=_weights)
+def _encoded(coder: SparseCoder, x: Tensor) -> LinearRegion:
     """t(x) = W_dec TopK(ReLU(W_enc x + b_enc)) + b_dec (+ W_skip x); "groupmax" keeps the largest of k groups."""
-    if gate is not None or gate_bandwidth is not None:
-        return region_of_activations(gate if gate is not None else x, x, _weights(coder), gate_bandwidth)
     rows = x.reshape(-1, x.shape[-1]).to(coder.dtype)
     with torch.no_grad():
         indices = coder.encode(rows).top_indices
-    entries = ActiveFeatures.same_count(indices, coder.num_latents)
-    return SparseRegion(x, _weights(coder), _acts(coder, rows, entries), entries)
+    return topk_region(x, _weights(coder), coder.encoder, _centred(coder, rows), indices)
 
 
-def _acts(coder: SparseCoder, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures) -> Float[Tensor, " entries"]:
-    """The activations of some features only, with a gradient of their size."""
-    at = rows if coder.cfg.transcode else rows - coder.b_dec
-    return torch.relu(dot_active(at, entries, coder.encoder.weight) + coder.encoder.bias[entries.features])
-
-
-def _passing(acts: Tensor) -> Tensor:
-    """Activations; those that are 0 without the gradient that sparsify's encoder gives them all the same."""
-    return acts * (acts > 0)
+def _centred(coder: SparseCoder, rows: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_in"]:
+    return rows if coder.cfg.transcode else rows - coder.b_dec

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from faithfulness_plugin.benchmarks.compatibility import report as compatibility
-from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
-from faithfulness_plugin.benchmarks.inspection import report as inspection
-from faithfulness_plugin.benchmarks.inspection.schema import PassageResult, ToyScoresResult
+from faithfulness_plugin.benchmarks import compatibility
+from faithfulness_plugin.benchmarks.compatibility import DISTRIBUTIONS, CompatibilityResult
+from faithfulness_plugin.benchmarks.inspection.cost import cost_table
+from faithfulness_plugin.benchmarks.inspection.passage import PassageResult, passage_table
+from faithfulness_plugin.benchmarks.inspection.toy import ToyScoresResult, toy_table
 from faithfulness_plugin.benchmarks.note.absolute_value import report as absolute_value
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.note.page.page import verdicts, write_page
@@ -15,19 +16,17 @@ from faithfulness_plugin.benchmarks.real_layers.tables import overview as real_l
 from faithfulness_plugin.benchmarks.suite import report as suite
 from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
-from faithfulness_plugin.benchmarks.timing.adapter_overhead import report as adapter_overhead
-from faithfulness_plugin.benchmarks.timing.adapter_overhead.schema import OverheadResult
-from faithfulness_plugin.benchmarks.timing.ensemble_speed import report as ensemble_speed
-from faithfulness_plugin.benchmarks.timing.ensemble_speed.schema import EnsembleSpeedResult
-from faithfulness_plugin.benchmarks.timing.speed import report as speed
-from faithfulness_plugin.benchmarks.timing.speed.schema import SpeedResult
-from faithfulness_plugin.benchmarks.timing.store_speed import report as store_speed
-from faithfulness_plugin.benchmarks.timing.store_speed.schema import StoreSpeedResult
+from faithfulness_plugin.benchmarks.timing import adapter
+from faithfulness_plugin.benchmarks.timing.adapter import OverheadResult
+from faithfulness_plugin.benchmarks.timing.ensemble import Ensemble, EnsembleSpeedResult
+from faithfulness_plugin.benchmarks.timing.speed import Speed, SpeedResult, ratio_table
+from faithfulness_plugin.benchmarks.timing.store import StoreSpeed, StoreSpeedResult
 from faithfulness_plugin.language_model import report as language_model
 from faithfulness_plugin.language_model.result import TrainResult
 from faithfulness_plugin.measure import report as artifact
 from faithfulness_plugin.measure.compare import in_pairs
 from faithfulness_plugin.measure.schema import ArtifactResult
+from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.result_file import RESULT_FILENAME
 from faithfulness_plugin.results.schema import read_result, write_text
 
@@ -57,24 +56,24 @@ def measured() -> dict[str, str]:
         "absolute-value table": absolute_value.tables(read_result(RESULT, AbsoluteValueResult)),
         "beyond table": absolute_value.beyond_table(_all("beyond")),
         "architectures table": absolute_value.beyond_table(_all("architectures")),
-        "speed ratios": speed.ratio_table(speeds),
-        "speed table": speed.tables(speeds),
-        "ensemble speed table": ensemble_speed.table(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult)),
+        "speed ratios": ratio_table(speeds),
+        "speed table": Speed().tables(speeds),
+        "ensemble speed table": Ensemble().tables(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult)),
         "verdicts": verdicts(TOY),
         "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
         "real-layers table": real_layers_overview(read_result(REAL_LAYERS, RealLayersResult)),
         "compatibility table": compatibility.table(
             [read_result(COMPATIBILITY / f"{library}.json", CompatibilityResult) for library in DISTRIBUTIONS]
         ),
-        "adapter-overhead table": adapter_overhead.table(
+        "adapter-overhead table": adapter.table(
             [read_result(path, OverheadResult) for path in sorted(ADAPTER_OVERHEAD.glob(f"*/{RESULT_FILENAME}"))]
         ),
-        "store-speed table": store_speed.table(read_result(STORE_SPEED, StoreSpeedResult)),
+        "store-speed table": StoreSpeed().tables(read_result(STORE_SPEED, StoreSpeedResult)),
         "artifact scores": artifact.overview(artifacts).render("markdown"),
         "artifact differences": in_pairs(artifacts, _matched_and_not(artifacts)).render("markdown"),
-        "inspection toy": inspection.toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),
-        "inspection passage": inspection.passage_table(passages),
-        "inspection cost": inspection.cost_table(passages),
+        "inspection toy": toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),
+        "inspection passage": passage_table(passages),
+        "inspection cost": cost_table(passages.measured, passages.processor),
         "benchmark tasks": suite.tasks_table().render("markdown"),
         "benchmark scores": suite.scores_table().render("markdown"),
     }
@@ -108,8 +107,8 @@ def main() -> None:
     for folder in ("absolute_value", "beyond", "architectures"):
         for path in (RESULTS / folder).rglob(RESULT_FILENAME):
             absolute_value.write_report(read_result(path, AbsoluteValueResult), path.parent)
-    speed.write_report(read_result(SPEED, SpeedResult), SPEED.parent)
-    ensemble_speed.write_report(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
+    write_report(Speed(), read_result(SPEED, SpeedResult), SPEED.parent)
+    write_report(Ensemble(), read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
     real_layers.write_report(read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
     write_page(TOY, TOY)
     paths = sorted(FAITHFULNESS.glob(f"*/{RESULT_FILENAME}"), key=lambda path: path.parent.name != "standard")

@@ -1,18 +1,61 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+UNFINISHED = ".unfinished."
+"""What names begin with until the content is whole; a writer that was killed leaves such names behind."""
 
-def write_text(path: Path, text: str) -> None:
-    """Writes into a file beside, which then takes the name. Raises OSError where the folder cannot be written."""
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a file beside `path` to be written, which takes its name when the block ends without an error.
+
+    Raises OSError where the folder cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{UNFINISHED}{path.stem}.", suffix=path.suffix)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        yield Path(name)
         os.chmod(name, 0o644)
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` to be filled, which takes its name when the block ends without an error.
+
+    A folder that stands there goes once the new one is whole. One writer at a time: what an earlier one left
+    unfinished is removed. Raises OSError where the folder around it cannot be written.
+    """
+    unfinished, before = (path.parent / f"{UNFINISHED}{path.name}{end}" for end in ("", ".before"))
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        if path.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            os.replace(path, before)
+        try:
+            os.replace(unfinished, path)
+        except OSError:
+            if before.exists():
+                os.replace(before, path)
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(before, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file by `new_file`. Raises OSError where the folder cannot be written."""
+    with new_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

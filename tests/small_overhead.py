@@ -7,8 +7,8 @@ import torch
 import transformers as hf
 
 from faithfulness_plugin.adapters.examples import offline
-from faithfulness_plugin.benchmarks.timing.adapter_overhead import run
-from faithfulness_plugin.benchmarks.timing.adapter_overhead.schema import BLOCK, TOKENS, OverheadConfig
+from faithfulness_plugin.benchmarks.timing.adapter import BLOCK, TOKENS, AdapterOverhead, OverheadConfig
+from faithfulness_plugin.results.experiment import complete
 
 SMALL: dict[str, Any] = {"d": 16, "d_mlp": 32, "d_sae": 64, "k": 4, "rows": 2 * TOKENS, "n_steps": 2, "rounds": 2}
 N_TOKENS = 50
@@ -35,11 +35,9 @@ def check_overhead(library: Any, tmp_path: Any, monkeypatch: Any) -> None:
     """Both measurements of all arms, and a second start that finds them."""
     monkeypatch.setattr(offline, "hugging_face_model_and_prompts", model_and_prompts)
     config = OverheadConfig(library=library, threads=1, **SMALL)
-    result = run.measure(run.open_result(tmp_path, config, (), overwrite=False), tmp_path, lambda _: None)
+    result = complete(AdapterOverhead(), config, tmp_path)
     for timings in (result.step, result.loop):
         assert timings is not None
         assert len(timings.matched) == 2
         assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in (timings.alone, *timings.matched.values()))
-    again = run.open_result(tmp_path, config, (), overwrite=False)
-    assert again.complete
-    assert (again.step, again.loop) == (result.step, result.loop)
+    assert complete(AdapterOverhead(), config, tmp_path) == result

@@ -11,7 +11,7 @@ from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
 from faithfulness_plugin.benchmarks.note.absolute_value.report import write_report
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.readme import PAGES, RESULT, RESULTS, SPEED, filled_in, measured
-from faithfulness_plugin.benchmarks.timing.speed.schema import SpeedResult
+from faithfulness_plugin.benchmarks.timing.speed import SpeedResult
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.results.schema import fingerprint, read_result
 

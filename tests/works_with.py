@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
+from faithfulness_plugin.benchmarks.compatibility import DISTRIBUTIONS, CompatibilityResult
 from faithfulness_plugin.results.schema import Environment, write_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "compatibility"

@@ -1,7 +1,6 @@
 """A folder with a transcoder for every layer of a model, as circuit-tracer keeps them in its cache."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from faithfulness_plugin.transcoders.address import fetched, is_hub_path, layers_at
-from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, THRESHOLD, CircuitTracer
+from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, KIND, THRESHOLD, CircuitTracer
 from faithfulness_plugin.transcoders.formats.errors import FormatError
+from faithfulness_plugin.transcoders.formats.files import peek_settings
 from faithfulness_plugin.transcoders.formats.schema import require_finite
 from faithfulness_plugin.transcoders.load import load_transcoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
@@ -33,7 +33,7 @@ def export_transcoder_set(
     scan: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes config.yaml and a layer_N.safetensors for every transcoder.
+    """Write config.yaml and a layer_N.safetensors for every transcoder.
 
     circuit-tracer loads the folder CACHE/NAME/SET with `ReplacementModel.from_pretrained(model, "NAME/SET")` where the
     environment variable CIRCUIT_TRACER_CACHE_DIR says CACHE. There features are ReLU or JumpReLU: of those, and of
@@ -62,7 +62,7 @@ def export_transcoder_set(
     _require_a_set(finished)
     config = {
         "model_name": model_name,
-        "model_kind": "transcoder_set",
+        "model_kind": KIND,
         "feature_input_hook": feature_input_hook or _hook(finished, "hook_name", "feature_input_hook"),
         "feature_output_hook": feature_output_hook or _hook(finished, "hook_name_out", "feature_output_hook"),
         **({} if scan is None else {"scan": scan}),
@@ -74,15 +74,20 @@ def export_transcoder_set(
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+            made, before = Path(beside, "made"), Path(beside, "before")
+            made.mkdir()
             for layer, transcoder in finished.items():
-                save_file(_weights(transcoder), unfinished / f"layer_{layer}.safetensors")
-            (unfinished / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-            unfinished.chmod(0o755)
-            _put_in_place(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+                save_file(_weights(transcoder), made / f"layer_{layer}.safetensors")
+            (made / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+            if folder.exists():
+                os.replace(folder, before)
+            try:
+                os.replace(made, folder)
+            except OSError:
+                if before.exists():
+                    os.replace(before, folder)
+                raise
     except OSError as error:
         raise ValueError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
     return folder
@@ -92,33 +97,13 @@ def _is_a_set(folder: Path) -> bool:
     """Whether all that it holds is of a set."""
     if not folder.is_dir() or not all(p.name == CONFIG or p.match("layer_*.safetensors") for p in folder.iterdir()):
         return False
-    try:
-        config = yaml.safe_load((folder / CONFIG).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    return isinstance(config, dict) and config.get("model_kind") == "transcoder_set"
-
-
-def _put_in_place(unfinished: Path, folder: Path) -> None:
-    """Under its name; what stood there goes only once the new set stands."""
-    if not folder.exists():
-        os.replace(unfinished, folder)
-        return
-    before = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")) / "before"
-    os.replace(folder, before)
-    try:
-        os.replace(unfinished, folder)
-    except OSError:
-        os.replace(before, folder)
-        raise
-    finally:
-        shutil.rmtree(before.parent, ignore_errors=True)
+    return peek_settings(folder / CONFIG).get("model_kind") == KIND
 
 
 def load_transcoder_set(
     source: Path | str, device: str = "cpu", *, dtype: torch.dtype | None = torch.float32
 ) -> dict[int, Transcoder]:
-    """Loads the transcoders of a set, by layer, as SAELens inference classes.
+    """Load the transcoders of a set, by layer, as SAELens inference classes.
 
     Args:
         source: the folder of a set, or its address, `hf://owner/repo`.
@@ -137,7 +122,7 @@ def load_transcoder_set(
 
 
 def _finished(transcoder: Any) -> Any:
-    """Of a training class, what it exports."""
+    """The transcoder, or what a training class exports."""
     if not isinstance(transcoder, TrainingSAE):
         return transcoder
     with tempfile.TemporaryDirectory() as folder:
@@ -191,7 +176,7 @@ def _hook(transcoders: Mapping[int, Any], said: str, option: str) -> str:
 
 
 def _weights(transcoder: Any) -> dict[str, Tensor]:
-    """In circuit-tracer's names and shapes: its W_enc is [d_sae, d_in]."""
+    """The weights in circuit-tracer's names and shapes: its W_enc is [d_sae, d_in]."""
     parts = {
         "W_enc": transcoder.W_enc.T,
         "b_enc": transcoder.b_enc,

@@ -7,16 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.needs import needs
-from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
+from faithfulness_plugin.adapters.regions import register_regions, topk_region
 from faithfulness_plugin.jacobian.estimators.secant import row_function
-from faithfulness_plugin.jacobian.linear_region import (
-    DenseRegion,
-    LinearRegion,
-    SparseRegion,
-    Weights,
-    linear_region,
-    region_of_activations,
-)
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, SparseRegion, Weights
 from faithfulness_plugin.layers.derivatives import Layer
 
 with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):
@@ -27,61 +20,46 @@ with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learn
 
 
 def weights_of(ae: Any) -> Weights:
-    """In SAELens's names, of any of the dictionaries."""
+    """Return the weights of any of the dictionaries by SAELens's names."""
     if isinstance(ae, JumpReluAutoEncoder):
         return Weights.of(ae)
-    if isinstance(ae, AutoEncoderNew):
-        b_dec = ae.decoder.bias
-    else:
-        b_dec = ae.decoder_bias if isinstance(ae, GatedAutoEncoder) else getattr(ae, "b_dec", getattr(ae, "bias", None))
-    W_enc = ae.encoder.weight.T
+    W_enc, W_dec = ae.encoder.weight.T, ae.decoder.weight.T
     if isinstance(ae, GatedAutoEncoder):
-        W_enc = W_enc * ae.r_mag.exp()
-    return Weights(W_enc, ae.decoder.weight.T, b_dec)
+        return Weights(W_enc * ae.r_mag.exp(), W_dec, ae.decoder_bias)
+    if isinstance(ae, AutoEncoder):
+        return Weights(W_enc, W_dec, ae.bias)
+    return Weights(W_enc, W_dec, ae.decoder.bias if isinstance(ae, AutoEncoderNew) else ae.b_dec)
 
 
 class BatchRegion(SparseRegion):
-    """Of features that were chosen among a batch of rows, not by the learned threshold."""
+    """The region of features that were chosen among a batch of rows, not by the learned threshold."""
 
 
 @dataclass(frozen=True)
 class JumpReluRegion(DenseRegion):
-    """Of activations with a gradient to the thresholds, as their trainer has them."""
+    """The region of activations with a gradient to the thresholds, as their trainer has them."""
 
     bandwidth: float = 0.0
 
 
 def jump_relu(ae: JumpReluAutoEncoder, x: Tensor, bandwidth: float) -> Tensor:
+    """Encode as the trainer of JumpReLU does, with a gradient to the thresholds."""
     acts: Any = JumpReLUFunction.apply(x @ ae.W_enc + ae.b_enc, ae.threshold, bandwidth)
     return acts
 
 
-def _dictionary_region(
-    ae: Any, x: Tensor, *, gate: Tensor | LinearRegion | None = None, gate_bandwidth: float | None = None
-) -> LinearRegion:
-    """Every one of them is linear in its active features."""
-    if gate is None and gate_bandwidth is None:
-        return DenseRegion(x, weights_of(ae), ae.encode(x.to(next(ae.parameters()).dtype)))
-    return region_of_activations(x if gate is None else gate, x, weights_of(ae), gate_bandwidth)
+@register_regions(AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder, BatchTopKSAE, weights=weights_of)
+def _encoded(ae: Any, x: Tensor) -> LinearRegion:
+    return DenseRegion(x, weights_of(ae), ae.encode(x.to(next(ae.parameters()).dtype)))
 
 
-for dictionary in (AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder, BatchTopKSAE):
-    linear_region.register(dictionary, _dictionary_region)
-
-
-@linear_region.register
-def topk_region(
-    ae: AutoEncoderTopK, x: Tensor, *, gate: Tensor | LinearRegion | None = None, gate_bandwidth: float | None = None
-) -> LinearRegion:
-    """Of k features a row, with a gradient of their size."""
-    if gate is not None or gate_bandwidth is not None:
-        return region_of_activations(x if gate is None else gate, x, weights_of(ae), gate_bandwidth)
-    rows = x.reshape(-1, x.shape[-1]).to(ae.b_dec.dtype)
+@register_regions(AutoEncoderTopK, weights=weights_of)
+def encoded_topk(ae: AutoEncoderTopK, x: Tensor) -> LinearRegion:
+    """Return the region of k features a row, whose activations have a gradient."""
+    centred = x.reshape(-1, x.shape[-1]).to(ae.b_dec.dtype) - ae.b_dec
     with torch.no_grad():
-        indices = ae.encoder(rows - ae.b_dec).topk(int(ae.k), dim=-1, sorted=False).indices
-    entries = ActiveFeatures.same_count(indices, ae.dict_size)
-    values = dot_active(rows - ae.b_dec, entries, ae.encoder.weight) + ae.encoder.bias[entries.features]
-    return SparseRegion(x, weights_of(ae), values.relu(), entries)
+        indices = ae.encoder(centred).topk(int(ae.k), dim=-1, sorted=False).indices
+    return topk_region(x, weights_of(ae), ae.encoder, centred, indices)
 
 
 @row_function.register

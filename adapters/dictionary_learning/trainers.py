@@ -3,7 +3,6 @@
 The library yields pairs of a layer's input and output, and none of its trainers uses them. Here they do.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -16,10 +15,11 @@ from typing_extensions import override
 from faithfulness_plugin.adapters.dictionary_learning.regions import (
     BatchRegion,
     JumpReluRegion,
+    encoded_topk,
     jump_relu,
-    topk_region,
     weights_of,
 )
+from faithfulness_plugin.adapters.matching import CHECKED_ROWS, agree, matching_config
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, SparseRegion
@@ -35,8 +35,6 @@ with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learn
     from dictionary_learning.trainers.top_k import TopKTrainer, geometric_median
 
 TRAINER = TypeVar("TRAINER", bound=type)
-CHECKED_ROWS, CHECKED_TO = 4, 0.05
-"""The layer is held against this many pairs before it is trusted, up to this relative error."""
 
 
 def matched_trainer(
@@ -46,7 +44,7 @@ def matched_trainer(
     config: JacobianMatchingConfig | None = None,
     **options: Any,
 ) -> TRAINER:
-    """The trainer class, reading pairs (x, y) and matching the layer's Jacobian, for `trainSAE`'s configs.
+    """Return the trainer class, reading pairs (x, y) and matching the layer's Jacobian, for `trainSAE`'s configs.
 
     Its loss is the trainer's own, of y against the dictionary's function of x, plus coefficient times the matching
     loss, in the same unit: E||y - t(x)||^2. What it saves, the library loads as ever. TopK kinds start with encoder
@@ -61,35 +59,32 @@ def matched_trainer(
 
     Raises:
         ValueError: another trainer, one that is matched already, or a loss of your own in place of JumpReLU's; a
-            coefficient below 0 or without end; a gate_bandwidth; a config and options. From the new class: neurons
+            negative or non-finite coefficient; a gate_bandwidth; a config and options. From the new class: neurons
             that are resampled, pairs that are none, or not of this layer, a loss that does not encode.
     """
     if not (isinstance(trainer, type) and issubclass(trainer, tuple(BASES))):
         raise ValueError(f"{trainer!r}: choose from {', '.join(base.__name__ for base in BASES)}, or inherit from one")
     if issubclass(trainer, MatchedTrainer):
         raise ValueError(f"{trainer.__name__} is matched already: pass the library's class, with all that is to match")
-    if not 0 <= coefficient < math.inf:
-        raise ValueError(f"coefficient={coefficient}: choose 0 (off) or a finite number above it")
     if issubclass(trainer, JumpReluTrainer) and trainer.loss is not JumpReluTrainer.loss:
         raise ValueError(
             f"{trainer.__name__} has a loss of its own, and JumpReluTrainer's encodes by itself, so that it cannot be "
             "given a layer's inputs: inherit from the matched class, and extend its own_loss(x, y, step, logging)"
         )
-    if config is not None and options:
-        raise ValueError("pass either a config or its fields, not both")
-    config = JacobianMatchingConfig(**options) if config is None else config
-    if config.gate_bandwidth is not None:
-        raise ValueError(
-            f"gate_bandwidth={config.gate_bandwidth}: this library's activations have no gates with such a gradient; "
-            'leave it out, or use estimator="secant", which also trains biases and thresholds'
-        )
+    config = matching_config(
+        coefficient,
+        config,
+        options,
+        "this library's activations have no gates with such a gradient; leave it out, or use "
+        'estimator="secant", which also trains biases and thresholds',
+    )
     mixin = next(mixin for base, mixin in BASES.items() if issubclass(trainer, base))
     settings = {"_matched": (layer, coefficient, config), "__doc__": trainer.__doc__}
     return type(f"Matched{trainer.__name__}", (mixin, trainer), settings)  # pyright: ignore[reportReturnType]
 
 
 class LossLog(NamedTuple):
-    """What trainers return for logs."""
+    """The fields that the library's trainers return for logs."""
 
     x: Tensor
     x_hat: Tensor
@@ -98,7 +93,7 @@ class LossLog(NamedTuple):
 
 
 class MatchedTrainer:
-    """What a trainer of any kind gets: pairs instead of rows, and the term."""
+    """Mixed into a trainer of any kind: it reads pairs instead of rows, and adds the term."""
 
     _matched: tuple[Layer, float, JacobianMatchingConfig]
     ae: Any
@@ -113,7 +108,7 @@ class MatchedTrainer:
         self._checked = False
 
     def update(self, step: int, act: Float[Tensor, "batch 2 d"]) -> Any:
-        """One step on pairs."""
+        """Take one step on pairs."""
         self._inputs, y = _pairs(act.to(self.device))
         try:
             if step == 0:
@@ -123,7 +118,7 @@ class MatchedTrainer:
             self._inputs = None
 
     def loss(self, act: Tensor, step: Any = None, logging: bool = False, **more: Any) -> Any:
-        """Of pairs, or within `update` of their second half; as the trainer returns it, with x standing for y."""
+        """Return the loss of pairs, or within `update` of their second half, as the trainer does, with y for its x."""
         x, y = _pairs(act) if self._inputs is None else (self._inputs, act)
         with self.reading(x) as encoded:
             found = self.own_loss(x, y, step, logging, **more)
@@ -142,33 +137,33 @@ class MatchedTrainer:
         if not logging:
             return found + coefficient * loss
         relative = self._matching.relative_error(loss, targets).item()
-        told = {"loss": found.losses["loss"] + coefficient * loss.item(), "jacobian_relative_error": relative}
-        return found._replace(losses={**found.losses, **told})
+        term = {"loss": found.losses["loss"] + coefficient * loss.item(), "jacobian_relative_error": relative}
+        return found._replace(losses={**found.losses, **term})
 
     def own_loss(self, x: Tensor, y: Tensor, step: Any, logging: bool, **more: Any) -> Any:
-        """The trainer's loss of y, while its dictionary encodes x."""
+        """Return the trainer's loss of y, while its dictionary encodes x."""
         return super().loss(y, step=step, logging=logging, **more)  # pyright: ignore[reportAttributeAccessIssue]
 
     def centre(self, x: Tensor, y: Tensor) -> None:
-        """What is prepared on the first batch."""
+        """Prepare the encoder on the first batch."""
 
     def region_of_pass(self, x: Tensor, encoded: Any) -> LinearRegion:
-        """Of what the loss has encoded at x; encoded again where autocast has rounded it."""
+        """Return the region of what the loss has encoded at x, encoded again where autocast has rounded it."""
         dtype = next(self.ae.parameters()).dtype
         acts = encoded[0] if isinstance(encoded, tuple) else encoded
         return self.region(x, encoded) if acts.dtype == dtype else self.region_at(x.to(dtype))
 
     def region(self, x: Tensor, encoded: Any) -> LinearRegion:
-        """Of what the dictionary has encoded at x."""
+        """Return the region of what the dictionary has encoded at x."""
         return DenseRegion(x, weights_of(self.ae), encoded[0] if isinstance(encoded, tuple) else encoded)
 
     def region_at(self, x: Tensor) -> LinearRegion:
-        """Encoded as the loss does."""
+        """Encode x as the loss does."""
         return self.region(x, self.ae.encode(x))
 
     @contextmanager
     def reading(self, x: Tensor) -> Iterator[list[Any]]:
-        """The dictionary encodes x, whatever it is given; what it returned is kept."""
+        """Make the dictionary encode x, whatever it is given, and keep what it returns."""
         encode, kept = self.ae.encode, []
 
         def encode_inputs(_: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -183,7 +178,7 @@ class MatchedTrainer:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The trainer's, with what is matched."""
+        """The trainer's settings, with what is matched."""
         _, coefficient, config = self._matched
         own = super().config  # pyright: ignore[reportAttributeAccessIssue]
         return {**own, "jacobian": config.to_dict(), "jacobian_coefficient": coefficient}
@@ -206,7 +201,7 @@ class MatchedTopK(MatchedTrainer):
 
     @override
     def region_at(self, x: Tensor) -> LinearRegion:
-        return topk_region(self.ae, x)
+        return encoded_topk(self.ae, x)
 
 
 class MatchedBatchTopK(MatchedTopK):
@@ -275,7 +270,7 @@ BASES: dict[type, type[MatchedTrainer]] = {
     BatchTopKTrainer: MatchedBatchTopK,
     JumpReluTrainer: MatchedJumpRelu,
 }
-"""What each trainer is mixed with."""
+"""The class that each trainer is mixed with."""
 
 
 def _pairs(act: Tensor) -> tuple[Tensor, Tensor]:
@@ -290,8 +285,7 @@ def _pairs(act: Tensor) -> tuple[Tensor, Tensor]:
 
 def _require_pairs_of(layer: Layer, x: Tensor, y: Tensor) -> None:
     x, y = x[:CHECKED_ROWS], y[:CHECKED_ROWS]
-    found = layer_output(layer, x)
-    if found.shape != y.shape or not (found - y).norm() <= CHECKED_TO * y.norm():
+    if not agree(layer_output(layer, x), y):
         raise ValueError(
             "the second half of the pairs is not layer(the first): pass the layer that they were taken from, and leave "
             "normalize_activations of trainSAE off"

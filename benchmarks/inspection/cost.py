@@ -10,9 +10,11 @@ from shutil import which
 from typing import Any
 
 import torch
+from pydantic import Field
 
-from faithfulness_plugin.benchmarks.inspection.schema import Measured, PassageConfig
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
+from faithfulness_plugin.results.markdown import markdown_table
+from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.transcoders.load import load_transcoder
 
 KIB, GIB, MEGABYTE = 1024, 2**30, 1e6
@@ -20,27 +22,49 @@ BROWSER = ("chromium", "chromium-browser", "google-chrome")
 WITHOUT_NETWORK = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
-def measured(folder: Path, trained: RealLayersResult, config: PassageConfig) -> Measured:
-    """The command in a process of its own, on a transcoder of a result, then its page in a browser.
+class InspectionCost(Record):
+    """What the page of one transcoder of a real layer costs."""
 
-    Raises RuntimeError with what the command says, where it fails."""
+    d_sae: int
+    tokens: int
+    threads: int
+    seconds: float = Field(description="of the whole command, start and loading the model included")
+    memory: float = Field(description="GiB asked for")
+    peak: float = Field(description="GiB of the process, model and transcoder included")
+    page_megabytes: float
+    load: float | None = Field(description="seconds from opening the page until it answers; None without a browser")
+    table: float | None = Field(description="seconds from the click on Features to rows and a feature's details")
+    sort: float | None = Field(description="seconds from the click on a column's title to the new order")
+
+
+def inspection_cost(folder: Path, config: RealLayersConfig, tokens: int, memory: float) -> InspectionCost:
+    """Measure the command in a process of its own, on a transcoder of a result, then its page in a browser.
+
+    Args:
+        folder: the transcoder's.
+        config: what it was trained on.
+        tokens: how many are inspected.
+        memory: GiB, as --memory.
+
+    Raises RuntimeError with what the command says, where it fails.
+    """
     with tempfile.TemporaryDirectory() as out:
         page = Path(out) / "page.html"
         command = [sys.executable, "-m", "faithfulness_plugin", "inspect", str(folder), "--out", str(page)]
-        command += ["--tokens", str(config.cost_tokens), "--memory", str(config.memory)]
-        command += ["--model", trained.config.model.name, "--context-size", str(trained.config.context_size)]
-        command += [f"--text={file}" for file in trained.config.text.files]
+        command += ["--tokens", str(tokens), "--memory", str(memory)]
+        command += ["--model", config.model.name, "--context-size", str(config.context_size)]
+        command += [f"--text={file}" for file in config.text.files]
         begun = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True)
         seconds = time.perf_counter() - begun
         if done.returncode:
             raise RuntimeError(f"faithfulness inspect failed: {done.stderr.strip().splitlines()[-1]}")
-        return Measured(
+        return InspectionCost(
             d_sae=len(load_transcoder(folder).W_dec),
-            tokens=config.cost_tokens,
+            tokens=tokens,
             threads=torch.get_num_threads(),
             seconds=seconds,
-            memory=config.memory,
+            memory=memory,
             peak=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * KIB / GIB,
             page_megabytes=page.stat().st_size / MEGABYTE,
             **dict(zip(("load", "table", "sort"), opened(page), strict=True)),
@@ -77,3 +101,26 @@ def opened(page: Path) -> tuple[float | None, float | None, float | None]:
 def installed_browser() -> str | None:
     """The first Chromium on PATH."""
     return next((path for name in BROWSER if (path := which(name))), None)
+
+
+def cost_table(cost: InspectionCost | None, processor: str) -> str:
+    """Return a table of what inspecting one transcoder costs; "" where it was not measured."""
+    if cost is None:
+        return ""
+    rows = {
+        "the whole command": f"{cost.seconds:.0f} s",
+        "peak memory (model and transcoder included)": f"{cost.peak:.1f} GiB (--memory {cost.memory:g})",
+        "page": f"{cost.page_megabytes:.1f} MB",
+        "page opened, until it answers": _seconds(cost.load),
+        "table and a feature's details": _seconds(cost.table),
+        "sorting": _seconds(cost.sort),
+    }
+    caption = (
+        f"{cost.d_sae:,} features, {cost.tokens:,} tokens, {cost.threads} thread{'s' * (cost.threads > 1)} of "
+        f"{processor}; Chromium, headless."
+    )
+    return f"{markdown_table(['what', 'measured'], [list(row) for row in rows.items()])}\n\n{caption}\n"
+
+
+def _seconds(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2f} s"

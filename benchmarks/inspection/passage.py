@@ -1,71 +1,131 @@
-"""Scores features of a real layer's transcoders where a passage was repeated in training, and where it was not."""
+"""Does the datapoint score find the features of a passage that was repeated in the training of a real layer's?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
+from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.inspection.cost import measured
-from faithfulness_plugin.benchmarks.inspection.schema import PassageConfig, PassageResult, PassageScored
-from faithfulness_plugin.benchmarks.inspection.subjects import Subject, text_subject
-from faithfulness_plugin.benchmarks.inspection.toy import area_under_curve
+from faithfulness_plugin.benchmarks.inspection.area_under_curve import area_under_curve
+from faithfulness_plugin.benchmarks.inspection.cost import InspectionCost, cost_table, inspection_cost
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
 from faithfulness_plugin.inspection.records import feature_records
+from faithfulness_plugin.inspection.subjects import text_subject
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
-from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
-from faithfulness_plugin.results.schema import Environment, ResultError, processor, read_result, write_text
+from faithfulness_plugin.results.experiment import Experiment, Running
+from faithfulness_plugin.results.intervals import FEW, RANGE, interval
+from faithfulness_plugin.results.markdown import interval_text, markdown_table
+from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
+from faithfulness_plugin.results.schema import Environment, Record, Result, ResultError, processor, read_result
 from faithfulness_plugin.transcoders.load import load_transcoder
 
 
-def open_passage(out: Path, config: PassageConfig, *, overwrite: bool = False) -> PassageResult:
-    """The result that stands in `out`, to be completed, or an empty one.
+class PassageConfig(Record):
+    """Where transcoders come from, and what they are inspected on."""
 
-    Raises ResultError as `begin_or_go_on`, and for transcoders that were not trained with a repeated passage."""
-    trained = _trained(config)
-    if trained.config.passage is None or not any(of.repeated for of in trained.trained):
-        raise ResultError(f"{config.transcoders} holds no transcoder that was trained with a repeated passage")
-    fresh = PassageResult(
-        complete=False,
-        environment=Environment.here(packages=("transformers", "plotly", "itables")),
-        model=trained.model,
-        processor=processor(),
-        config=config,
-        scored=[],
-        measured=None,
+    transcoders: str = Field(description="folder of an experiment on real layers with a repeated passage")
+    tokens: int = Field(default=20_000, ge=1000, description="tokens of text, for the score")
+    share: float = Field(default=0.05, gt=0, lt=1, description="of the rows that are the passage's")
+    cost_tokens: int = Field(default=100_000, ge=1000, description="tokens of text, for what inspecting costs")
+    memory: float = Field(default=2.0, gt=0, description="GiB, as --memory")
+
+
+class PassageScored(Record):
+    """One transcoder of a real layer on text in which a passage is repeated."""
+
+    name: str
+    matched: str = Field(description="what it was matched with; none for no term")
+    repeated: bool = Field(description="whether the passage was repeated in its training")
+    seed: int
+    fvu: float
+    own: int = Field(description="the passage's own features: firing there, and on 0.1 % of other rows at most")
+    live: int = Field(description="features that fire on the sample")
+    flagged: int
+    auc: float | None = Field(description="of the score for own features among live ones; None where there are none")
+    auc_concentration: float | None = Field(description="of the concentration alone")
+    own_in_first: int | None = Field(description="of as many first features by score as there are own ones")
+    largest: float = Field(description="the largest score of an own feature, or of any where there is none")
+    share: float = Field(description="of the passage's output that its own features carry")
+
+
+class PassageResult(Result):
+    """The score on a real layer with a repeated passage, and what inspecting costs."""
+
+    benchmark: Literal["inspection-passage"] = "inspection-passage"
+    schema_version: Literal[1] = 1
+    model: str
+    processor: str
+    config: PassageConfig
+    scored: list[PassageScored]
+    measured: InspectionCost | None
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {"model": self.model, **self.config.model_dump()}
+
+
+class PassageScores(Experiment[PassageConfig, PassageResult]):
+    """The first part is what inspecting one transcoder costs; the others are the transcoders."""
+
+    summary = (
+        "Score the features of a real layer's transcoders, some of which were trained on a repeated passage. First "
+        "measures what `faithfulness inspect` costs on one of them, and its page in a Chromium where there is one "
+        "(keep the machine quiet meanwhile)."
     )
-    return begin_or_go_on(out, fresh, overwrite=overwrite)
+    parts = "parts"
+    config_class = PassageConfig
 
+    @override
+    def fresh(self, config: PassageConfig) -> PassageResult:
+        """Return the empty result. Raises ResultError for transcoders of which none was trained on a passage."""
+        trained = trained_transcoders(config.transcoders)
+        if trained.config.passage is None or not any(of.repeated for of in trained.trained):
+            raise ResultError(f"{config.transcoders} holds no transcoder that was trained with a repeated passage")
+        return PassageResult(
+            complete=False,
+            environment=Environment.here(packages=("transformers", "plotly", "itables")),
+            model=trained.model,
+            processor=processor(),
+            config=config,
+            scored=[],
+            measured=None,
+        )
 
-def complete_passage(
-    result: PassageResult,
-    out: Path,
-    *,
-    note: Callable[[str], None] = lambda _: None,
-    on_scored: Callable[[PassageScored], None] = lambda _: None,
-) -> PassageResult:
-    """Measures what is missing; the file in `out` holds what is done."""
-    config, trained = result.config, _trained(result.config)
-    folder = Path(config.transcoders) / TRANSCODERS
-    done = {of.name for of in result.scored}
-    missing = [of for of in trained.trained if of.run.folder not in done]
-    if result.measured is None:
-        note("looking at one of them, as a user would")
-        cost = measured(folder / trained.trained[0].run.folder, trained, config)
-        result = result.model_copy(update={"measured": cost})
-        write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
-    if missing:
-        passage = Passage(trained, config, note)
+    @override
+    def progress(self, result: PassageResult) -> tuple[int, int]:
+        total = 1 + len(trained_transcoders(result.config.transcoders).trained)
+        return len(result.scored) + (result.measured is not None), total
+
+    @override
+    def run(self, result: PassageResult, running: Running) -> Iterator[tuple[PassageResult, str]]:
+        config, trained = result.config, trained_transcoders(result.config.transcoders)
+        folder = Path(config.transcoders) / TRANSCODERS
+        if result.measured is None:
+            running.note("inspecting one of them, as a user would")
+            first = folder / trained.trained[0].run.folder
+            cost = inspection_cost(first, trained.config, config.cost_tokens, config.memory)
+            result = result.model_copy(update={"measured": cost})
+            yield result, "what inspecting costs"
+        done = {of.name for of in result.scored}
+        missing = [of for of in trained.trained if of.run.folder not in done]
+        passage = Passage(trained, config, running.note) if missing else None
         for of in missing:
+            assert passage is not None
             scored = passage.score(load_transcoder(folder / of.run.folder).eval(), of)
             result = result.model_copy(update={"scored": [*result.scored, scored], "complete": of is missing[-1]})
-            write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
-            on_scored(scored)
-    return result
+            yield result, f"{scored.name}: AUC {scored.auc}"
+
+    @override
+    def tables(self, result: PassageResult) -> str:
+        return f"{passage_table(result)}\n{cost_table(result.measured, result.processor)}"
 
 
 class Passage:
@@ -73,65 +133,107 @@ class Passage:
 
     def __init__(self, trained: RealLayersResult, config: PassageConfig, note: Callable[[str], None]) -> None:
         assert trained.config.passage is not None
-        self.text, (self.block, *_) = trained.config.passage.text, trained.config.passage.blocks
+        self.text, (block, *_) = trained.config.passage.text, trained.config.passage.blocks
         self.context_size = trained.config.context_size
         self.n_passages = 0
-        self.subject: Subject = text_subject(
+        self.subject = text_subject(
             trained.config.model,
             trained.config.text,
-            [],
-            block=self.block,
+            block=block,
             n_tokens=config.tokens,
             context_size=self.context_size,
             seed=trained.config.seed,
-            device="cpu",
             memory=config.memory,
             rows=trained.config.rows,
             more=lambda tokenizer: self._prompts(tokenizer, config),
             note=note,
         )
-        sample = self.subject.sample
-        assert sample.origins is not None
-        self.at_passage = sample.origins.prompt >= len(sample.origins.tokens) - self.n_passages
+        origins = self.subject.sample.origins
+        assert origins is not None
+        self.at_passage = origins.prompt >= len(origins.tokens) - self.n_passages
 
     def _prompts(self, tokenizer: Any, config: PassageConfig) -> Tensor:
-        """The passage alone in a prompt, as it was trained on, again and again; filled up with tokens that are left
-        out."""
+        """Return the passage alone in a prompt, as it was trained on, again and again, and filled up with tokens that
+        are left out."""
         ids = tokenizer(self.text, add_special_tokens=False)["input_ids"]
         special = get_special_token_ids(tokenizer)
         n_rows = sum(token not in special for token in ids)
         self.n_passages = max(2, round(config.tokens * config.share / (1 - config.share) / n_rows))
-        whole = [tokenizer.bos_token_id, *ids]
-        prompt = [*whole, *[tokenizer.bos_token_id] * (self.context_size - len(whole))]
+        prompt = [tokenizer.bos_token_id, *ids]
+        prompt += [tokenizer.bos_token_id] * (self.context_size - len(prompt))
         return torch.tensor([prompt]).repeat(self.n_passages, 1)
 
-    def score(self, transcoder: Any, of: Any) -> PassageScored:
-        """One transcoder's features."""
+    def score(self, transcoder: Any, of: Trained) -> PassageScored:
+        """Score the features of one transcoder."""
         sample = self.subject.sample
         records = feature_records(transcoder, sample)
         once = sample.x[self.at_passage][: int(self.at_passage.sum()) // self.n_passages]
         truth = passage_memorization(transcoder, self.subject.layer, once, sample.x[~self.at_passage])
         own = np.zeros(records.d_sae, dtype=bool)
-        pairs = zip(truth.features, truth.rate_elsewhere, strict=True)
-        own[[feature for feature, rate in pairs if rate <= RARE]] = True
-        live, score = ~records.dead, records.datapoint.score
-        first = np.argsort(-score, kind="stable")[: int(own.sum())]
+        own[np.array(truth.features, dtype=int)[np.array(truth.rate_elsewhere) <= RARE]] = True
+        live, score, n_own = ~records.dead, records.datapoint.score, int(own.sum())
+        first = np.argsort(-score, kind="stable")[:n_own]
         return PassageScored(
             name=of.run.folder,
             matched=of.arm.name,
             repeated=of.repeated,
             seed=of.seed,
             fvu=records.fvu,
-            own=int(own.sum()),
+            own=n_own,
             live=int(live.sum()),
             flagged=int(records.flagged.sum()),
             auc=area_under_curve(score[live], own[live]),
             auc_concentration=area_under_curve(records.datapoint.concentration[live], own[live]),
-            own_in_first=int(own[first].sum()) if own.any() else None,
-            largest=float(score[own].max() if own.any() else score.max()),
+            own_in_first=int(own[first].sum()) if n_own else None,
+            largest=float(score[own].max() if n_own else score.max()),
             share=truth.share,
         )
 
 
-def _trained(config: PassageConfig) -> RealLayersResult:
-    return read_result(Path(config.transcoders) / RESULT_FILENAME, RealLayersResult)
+@cache
+def trained_transcoders(folder: str) -> RealLayersResult:
+    """Read the result beside the transcoders. Raises ResultError as `read_result`."""
+    return read_result(Path(folder) / RESULT_FILENAME, RealLayersResult)
+
+
+def passage_table(result: PassageResult) -> str:
+    """Return a table with the transcoders of an arm a row, means over seeds."""
+    arms = dict.fromkeys((of.repeated, of.matched) for of in result.scored)
+    rows = []
+    for repeated, matched in arms:
+        of = [each for each in result.scored if (each.repeated, each.matched) == (repeated, matched)]
+        rows.append(
+            [
+                f"{'passage repeated' if repeated else 'not repeated'}, {matched}",
+                _mean([each.own for each in of], 1),
+                _mean([each.share for each in of], 3),
+                _mean([each.auc for each in of], 3),
+                _mean([each.auc_concentration for each in of], 3),
+                _mean([None if each.own_in_first is None else each.own_in_first / each.own for each in of], 2),
+                _mean([each.largest for each in of], 3),
+                _mean([each.flagged for each in of], 1),
+            ]
+        )
+    header = [
+        "transcoder",
+        "own features",
+        "share of the output",
+        "AUC, score",
+        "AUC, concentration",
+        "own among as many first",
+        "largest score of one",
+        "flagged",
+    ]
+    seeds = len({of.seed for of in result.scored})
+    few, partial = f", {RANGE}" if seeds < FEW else "", "" if result.complete else "PARTIAL. "
+    caption = (
+        f"{partial}{result.model}; {result.config.tokens:,} tokens of text and the passage as "
+        f"{100 * result.config.share:g} % of the rows; {seeds} seeds, mean ± 95 % interval (Student's t){few}. Own "
+        "features fire at the passage and on 0.1 % of other rows at most; AUC: over the features that fire."
+    )
+    return f"{markdown_table(header, rows)}\n\n{caption}\n"
+
+
+def _mean(values: Sequence[float | None], digits: int) -> str:
+    known = [value for value in values if value is not None]
+    return interval_text(interval(known), digits) if known else "—"

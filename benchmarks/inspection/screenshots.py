@@ -5,59 +5,44 @@ python -m faithfulness_plugin.benchmarks.inspection.screenshots out/passage --ou
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from faithfulness_plugin.benchmarks.inspection.cost import WITHOUT_NETWORK, installed_browser
-from faithfulness_plugin.benchmarks.inspection.passage import Passage
-from faithfulness_plugin.benchmarks.inspection.schema import CONDITIONS, Condition, PassageConfig
-from faithfulness_plugin.benchmarks.inspection.subjects import toy_subject
-from faithfulness_plugin.benchmarks.inspection.toy import trained_toys
+from faithfulness_plugin.benchmarks.inspection.passage import Passage, PassageConfig, trained_transcoders
+from faithfulness_plugin.benchmarks.inspection.toy import ARMS, Arm, trained_toys
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
+from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.page import write_page
-from faithfulness_plugin.results.result_file import RESULT_FILENAME
-from faithfulness_plugin.results.schema import read_result
+from faithfulness_plugin.inspection.subjects import toy_subject
 from faithfulness_plugin.transcoders.load import load_transcoder
 
-TOYS: dict[str, Condition] = {"no term": "repetition", "Jacobian matched": "repetition + Jacobian"}
+TOYS: dict[str, Arm] = {"no term": "repetition", "Jacobian matched": "repetition + Jacobian"}
 SEED, STEPS = 1000, 4000
 SIZE = {"width": 1500, "height": 1000}
 
 
 def toys() -> list[Inspection]:
-    """|x| with a repeated point: without a term, and with the Jacobian matched."""
+    """Inspect |x| with a repeated point: without a term, and with the Jacobian matched."""
     subject = toy_subject(16, density=0.1, repeat_frac=0.05, n_ones=3, n_rows=8192, seed=SEED)
-    return [
-        inspect_transcoder(
-            trained_toys(CONDITIONS[condition], [SEED], STEPS).transcoder(0),
-            subject.layer,
-            subject.sample,
-            name=name,
-            layer_name="y = |x|",
-            circuits=subject.circuits,
-            kinks=True,
-        )
-        for name, condition in TOYS.items()
-    ]
+    subject = replace(subject, name="y = |x|")
+    trained = {name: trained_toys(ARMS[arm], [SEED], STEPS).transcoder(0) for name, arm in TOYS.items()}
+    return [subject.inspect(transcoder, name=name) for name, transcoder in trained.items()]
 
 
-def text(transcoders: Path) -> tuple[Inspection, Any]:
-    """The first transcoder of a result that was trained with the passage, on text that holds it; and how its tokens
-    read."""
-    trained = read_result(transcoders / RESULT_FILENAME, RealLayersResult)
+def text(transcoders: str) -> tuple[Inspection, Any]:
+    """Inspect the first transcoder of a result that was trained with the passage, on text that holds it; return how its
+    tokens read as well."""
+    trained = trained_transcoders(transcoders)
     folder = next(of.run.folder for of in trained.trained if of.repeated)
-    subject = Passage(trained, PassageConfig(transcoders=str(transcoders)), print).subject
-    transcoder = load_transcoder(transcoders / TRANSCODERS / folder)
-    made = inspect_transcoder(
-        transcoder, subject.layer, subject.sample, name="passage repeated", layer_name=subject.name
-    )
-    return made, subject.token_text
+    subject = Passage(trained, PassageConfig(transcoders=transcoders), print).subject
+    transcoder = load_transcoder(Path(transcoders) / TRANSCODERS / folder)
+    return subject.inspect(transcoder, name="passage repeated"), subject.token_text
 
 
 def taken(page: Path, into: Path, select: str | None = None) -> None:
-    """The table and the first feature by datapoint score; of what it is told to choose for the Jacobian."""
+    """Take a picture of the table and the first feature by datapoint score, with the selected row's Jacobian."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -79,9 +64,9 @@ def taken(page: Path, into: Path, select: str | None = None) -> None:
 
 
 def main() -> None:
-    """Writes both."""
+    """Write both."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("transcoders", type=Path, help="folder of a `bench language-model` run with a passage")
+    options.add_argument("transcoders", help="folder of an experiment on real layers with a passage")
     options.add_argument("--out", type=Path, default=Path("benchmarks/results/inspection"))
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,87 +1,142 @@
-"""Scores the features of many toy transcoders, where it is known which of them serve the repeated point."""
+"""Does the datapoint score find the features that serve a repeated point? On toys, where it is known which do."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import rankdata
+from pydantic import Field
+from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.inspection.schema import (
-    CONDITIONS,
-    Condition,
-    Scored,
-    ToyScoresConfig,
-    ToyScoresResult,
-)
+from faithfulness_plugin.benchmarks.inspection.area_under_curve import area_under_curve
 from faithfulness_plugin.benchmarks.note.scan.settings import Settings
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import EnsembleResult, train_ensemble
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED
 from faithfulness_plugin.inspection.records import feature_records
-from faithfulness_plugin.inspection.sample import row_sample
+from faithfulness_plugin.inspection.subjects import toy_subject
 from faithfulness_plugin.metrics.memorization import memorization_by_feature
-from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
-from faithfulness_plugin.results.schema import Environment, write_text
+from faithfulness_plugin.results.experiment import Experiment, Running
+from faithfulness_plugin.results.intervals import share
+from faithfulness_plugin.results.markdown import markdown_table, share_text
+from faithfulness_plugin.results.schema import Environment, Record, Result
 from faithfulness_plugin.results.threads import torch_threads
 from faithfulness_plugin.results.workers import each_done
-from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.inputs import AbsInputs
 
 AT_A_TIME = 15  # transcoders of one ensemble: what an interrupt costs at most
 WARM_UP, DECAY = 0.025, 0.3  # of the steps, as `faithfulness scan` trains
+Arm = Literal["baseline", "repetition", "repetition, penalty 0.1", "repetition + Jacobian", "repetition + secant"]
+ARMS: dict[Arm, dict[str, Any]] = {
+    "baseline": {"repeat_frac": 0.0},
+    "repetition": {},
+    "repetition, penalty 0.1": {"sparsity_coefficient": 0.1},
+    "repetition + Jacobian": {"jacobian_coefficient": 10.0, "jitter": 0.5},
+    "repetition + secant": {"jacobian_coefficient": 10.0, "estimator": "secant"},
+}
+"""What differs from the default of `faithfulness reproduce`."""
 
 
-def open_toy(out: Path, config: ToyScoresConfig, *, overwrite: bool = False) -> ToyScoresResult:
-    """The result that stands in `out`, to be completed, or an empty one. Raises ResultError as `begin_or_go_on`."""
-    fresh = ToyScoresResult(complete=False, environment=Environment.here(), config=config, flag=FLAGGED, scored=[])
-    return begin_or_go_on(out, fresh, overwrite=overwrite)
+class ToyScoresConfig(Record):
+    """What is scored, and on how many rows."""
+
+    n_seeds: int = Field(default=60, ge=1, description="transcoders of each arm")
+    seed: int = Field(default=1000, ge=0, lt=2**61, description="the first seed; of weights, data and probes")
+    n_steps: int = Field(default=4000, ge=1, description="optimizer steps")
+    n_rows: int = Field(default=8192, ge=256, description="rows that the features are inspected on")
+    truth: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="datapoint features are those whose own m_i is above this part of the maximum",
+    )
 
 
-def complete_toy(
-    result: ToyScoresResult, out: Path, *, n_jobs: int, on_done: Callable[[list[Scored]], None] = lambda _: None
-) -> ToyScoresResult:
-    """Trains and scores what is missing, on `n_jobs` cores; the file in `out` holds what is done."""
-    done = {(of.condition, of.seed) for of in result.scored}
-    seeds = range(result.config.seed, result.config.seed + result.config.n_seeds)
-    missing = [(condition, [s for s in seeds if (condition, s) not in done]) for condition in CONDITIONS]
-    jobs = [
-        (result.config, condition, left[start : start + AT_A_TIME])
-        for condition, left in missing
-        for start in range(0, len(left), AT_A_TIME)
-    ]
-    order = list(CONDITIONS)
-    for number, scored in enumerate(each_done(score_toys, jobs, n_jobs=n_jobs)):
-        everything = sorted([*result.scored, *scored], key=lambda of: (order.index(of.condition), of.seed))
-        result = result.model_copy(update={"scored": everything, "complete": number == len(jobs) - 1})
-        write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
-        on_done(scored)
-    return result
+class Scored(Record):
+    """One transcoder on rows drawn as it was trained on, of a seed of their own."""
+
+    condition: Arm
+    seed: int
+    fvu: float
+    l0: float
+    true: list[int] = Field(description="datapoint features, by m_i at p")
+    flagged: list[int] = Field(description="features whose score reaches the mark")
+    first: int | None = Field(description="the feature with the largest score; None where all are 0")
+    scores: dict[int, float] = Field(description="of every feature that fires, rounded to 4 decimals")
+
+
+class ToyScoresResult(Result):
+    """The score on transcoders of |x|, where datapoint features are known."""
+
+    benchmark: Literal["inspection-toy"] = "inspection-toy"
+    schema_version: Literal[1] = 1
+    config: ToyScoresConfig
+    flag: float = Field(description="the score from which on a feature is flagged")
+    scored: list[Scored]
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {**self.config.model_dump(), "flag": self.flag}
+
+
+class ToyScores(Experiment[ToyScoresConfig, ToyScoresResult]):
+    """One part for each transcoder; ensembles of an arm are trained together."""
+
+    summary = "Score the features of toy transcoders, where it is known which of them serve the repeated point."
+    parts = "transcoders"
+    config_class = ToyScoresConfig
+
+    @override
+    def fresh(self, config: ToyScoresConfig) -> ToyScoresResult:
+        return ToyScoresResult(complete=False, environment=Environment.here(), config=config, flag=FLAGGED, scored=[])
+
+    @override
+    def progress(self, result: ToyScoresResult) -> tuple[int, int]:
+        return len(result.scored), len(ARMS) * result.config.n_seeds
+
+    @override
+    def run(self, result: ToyScoresResult, running: Running) -> Iterator[tuple[ToyScoresResult, str]]:
+        config, order, found = result.config, list(ARMS), list(result.scored)
+        done = {(of.condition, of.seed) for of in found}
+        seeds = range(config.seed, config.seed + config.n_seeds)
+        missing = {arm: [seed for seed in seeds if (arm, seed) not in done] for arm in ARMS}
+        jobs = [
+            (config, arm, left[start : start + AT_A_TIME])
+            for arm, left in missing.items()
+            for start in range(0, len(left), AT_A_TIME)
+        ]
+        for scored in each_done(score_toys, jobs, n_jobs=running.n_jobs, backend=running.backend):
+            found = sorted([*found, *scored], key=lambda of: (order.index(of.condition), of.seed))
+            complete = len(found) == len(ARMS) * config.n_seeds
+            yield result.model_copy(update={"scored": found, "complete": complete}), scored[0].condition
+
+    @override
+    def tables(self, result: ToyScoresResult) -> str:
+        return toy_table(result)
 
 
 @torch_threads(1)
-def score_toys(config: ToyScoresConfig, condition: Condition, seeds: list[int]) -> list[Scored]:
-    """One ensemble, trained and looked at."""
-    trained, layer = trained_toys(CONDITIONS[condition], seeds, config.n_steps), AbsNetwork(Settings().d_in)
-    found = []
+def score_toys(config: ToyScoresConfig, arm: Arm, seeds: list[int]) -> list[Scored]:
+    """Train one ensemble of an arm, and score the features of its transcoders."""
+    trained, found = trained_toys(ARMS[arm], seeds, config.n_steps), []
     for i, seed in enumerate(seeds):
-        settings = Settings(**CONDITIONS[condition], seed=seed)
-        transcoder = trained.transcoder(i)
-        rows = AbsInputs(
+        settings, transcoder = Settings(**ARMS[arm], seed=seed), trained.transcoder(i)
+        subject = toy_subject(
             settings.d_in,
-            settings.density,
-            settings.repeat_frac,
-            settings.n_ones,
-            config.n_rows,
-            derived_seed(settings.seed, "rows to look at"),
+            density=settings.density,
+            repeat_frac=settings.repeat_frac,
+            n_ones=settings.n_ones,
+            n_rows=config.n_rows,
+            seed=seed,
         )
-        records = feature_records(transcoder, row_sample(layer, next(rows)))
-        m_i, maximum = memorization_by_feature(transcoder, rows.point, layer=layer)
+        records = feature_records(transcoder, subject.sample)
+        point = AbsInputs(settings.d_in, n_ones=settings.n_ones).point
+        m_i, maximum = memorization_by_feature(transcoder, point, layer=subject.layer)
         score = records.datapoint.score
         found.append(
             Scored(
-                condition=condition,
-                seed=settings.seed,
+                condition=arm,
+                seed=seed,
                 fvu=records.fvu,
                 l0=records.l0,
                 true=(m_i > config.truth * maximum).nonzero().flatten().tolist(),
@@ -93,11 +148,11 @@ def score_toys(config: ToyScoresConfig, condition: Condition, seeds: list[int]) 
     return found
 
 
-def trained_toys(condition: Mapping[str, Any], seeds: Sequence[int], n_steps: int) -> EnsembleResult:
-    """Transcoders of |x|, one a seed."""
-    each = [Settings(**condition, n_steps=n_steps, seed=seed) for seed in seeds]
+def trained_toys(settings: Mapping[str, Any], seeds: Sequence[int], n_steps: int) -> EnsembleResult:
+    """Train transcoders of |x|, one a seed."""
+    each = [Settings(**settings, n_steps=n_steps, seed=seed) for seed in seeds]
     return train_ensemble(
-        [settings.member() for settings in each],
+        [of.member() for of in each],
         AbsNetwork(each[0].d_in),
         n_steps=n_steps,
         lr=each[0].lr,
@@ -107,10 +162,48 @@ def trained_toys(condition: Mapping[str, Any], seeds: Sequence[int], n_steps: in
     )
 
 
-def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    """Under the ROC curve: the probability that a positive has a larger score than another one, ties by half. None
-    where there is none of either."""
-    n, others = int(positive.sum()), int((~positive).sum())
-    if not n or not others:
-        return None
-    return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * others))
+def toy_table(result: ToyScoresResult) -> str:
+    """Return a table with one arm a row, and what the score is worth over all of them."""
+    header = [
+        "condition",
+        "seeds with a datapoint feature",
+        "of these: ranked first",
+        "flagged",
+        "of all: nothing else flagged",
+        "least score of one",
+        "largest of another feature",
+    ]
+    by_arm = {arm: [each for each in result.scored if each.condition == arm] for arm in ARMS}
+    c, partial = result.config, "" if result.complete else f"PARTIAL: {len(result.scored)} transcoders. "
+    caption = (
+        f"{partial}y = |x|, d_in 16, d_sae 64, {c.n_seeds} seeds a condition, {c.n_steps:,} steps; features looked at "
+        f"on {c.n_rows:,} rows of another seed. A datapoint feature: its m_i at p is above {c.truth:g} of the maximum. "
+        f"Flagged: a score of {result.flag:g} or more. Shares with 95 % Wilson intervals. Area under the ROC curve "
+        f"over the features of all seeds: {area_over_all(result.scored):.4f}."
+    )
+    rows = [_row(arm, of) for arm, of in by_arm.items() if of]
+    return f"{markdown_table(header, rows)}\n\n{caption}\n"
+
+
+def _row(arm: str, of: list[Scored]) -> list[str]:
+    having = [each for each in of if each.true]
+    least, first, found = "—", "—", "—"
+    if having:
+        least = f"{min(each.scores[f] for each in having for f in each.true):.2f}"
+        first = _share([each.first in each.true for each in having])
+        found = _share([set(each.true) <= set(each.flagged) for each in having])
+    nothing_else = _share([set(each.flagged) <= set(each.true) for each in of])
+    others = [score for each in of for feature, score in each.scores.items() if feature not in each.true]
+    return [arm, f"{len(having)} of {len(of)}", first, found, nothing_else, least, f"{max(others):.2f}"]
+
+
+def _share(which: list[bool]) -> str:
+    return share_text(share(sum(which), len(which)))
+
+
+def area_over_all(scored: Sequence[Scored]) -> float:
+    """Return the area under the curve over the live features of all transcoders together; NaN where there is none."""
+    pairs = [(score, feature in of.true) for of in scored for feature, score in of.scores.items()]
+    scores, true = np.array(pairs, dtype=float).T
+    area = area_under_curve(scores, true == 1)
+    return float("nan") if area is None else area

@@ -89,7 +89,7 @@ def _control(name: str, config_class: type[TrainingTranscoderConfig], transcoder
     named = {**shared, "architecture": classmethod(lambda cls: architecture)}
     config = dataclass(kw_only=True)(type(f"{name}Config", (NoiseAugmentationConfig, config_class), named))
     transcoder = type(name, (NoiseAugmentation, transcoder_class), shared)
-    register_once(architecture, transcoder, config)
+    register_once(transcoder, config)
     CONTROLS[config_class] = config, transcoder
     return config, transcoder
 

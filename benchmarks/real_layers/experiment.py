@@ -19,7 +19,7 @@ from faithfulness_plugin.measure.held_out import HeldOut
 from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on, require_versions
 from faithfulness_plugin.results.schema import Environment, read_result, write_text
 from faithfulness_plugin.store import DerivativeStore, StoredRows
-from faithfulness_plugin.training.train import latest_checkpoint, train_transcoder
+from faithfulness_plugin.training import latest_checkpoint, train_transcoder
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"

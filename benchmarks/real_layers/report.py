@@ -17,7 +17,7 @@ from faithfulness_plugin.benchmarks.real_layers.drawings import (
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
 from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, tables
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
-from faithfulness_plugin.results.panels import save_figure
+from faithfulness_plugin.results.figure_file import save_figure
 from faithfulness_plugin.results.schema import ResultError, fingerprint, write_text
 
 

@@ -1,4 +1,4 @@
-"""What the measurements of this package share: spreads over rounds, and the peak memory of a fresh process.
+"""What the measurements of this package share: how one runs, spreads over rounds, the cost of a fresh process.
 
 The loop that runs arms in turn is `faithfulness_plugin.results.timing.in_turn`, which `faithfulness train` uses too.
 """
@@ -7,17 +7,76 @@ import atexit
 import runpy
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from typing_extensions import override
 
-from faithfulness_plugin.results.schema import Record
+from faithfulness_plugin.results.experiment import T_CONFIG, T_RESULT, Experiment, Running
+from faithfulness_plugin.results.schema import Environment, Record, processor
+from faithfulness_plugin.results.threads import torch_threads
 from faithfulness_plugin.results.timing import peak_memory, seconds
 
 MIB = 2**20
+
+
+Note = Callable[[str], None]
+
+
+class Part(NamedTuple):
+    """A part of a measurement, after which the result is written."""
+
+    label: str
+    field: str
+    """What it measures: a field of the result, None until then; or a list, to which it adds a value."""
+    measure: Callable[[Note], Any]
+
+
+class Measurement(Experiment[T_CONFIG, T_RESULT]):
+    """An experiment whose parts run one after the other, with the number of threads that its config says."""
+
+    parts = "parts"
+    result_class: ClassVar[type[Any]]
+
+    @abstractmethod
+    def plan(self, config: T_CONFIG) -> list[Part]:
+        """Return all parts in their order."""
+
+    def environment(self, config: T_CONFIG) -> Environment:
+        """Return what the numbers are made with."""
+        return Environment.here()
+
+    @override
+    def fresh(self, config: T_CONFIG) -> T_RESULT:
+        environment = self.environment(config)
+        return self.result_class(complete=False, environment=environment, processor=processor(), config=config)
+
+    @override
+    def progress(self, result: Any) -> tuple[int, int]:
+        plan = self.plan(result.config)
+        values = [getattr(result, field) for field in {part.field for part in plan}]
+        return sum(len(value) if isinstance(value, list) else value is not None for value in values), len(plan)
+
+    @override
+    def run(self, result: Any, running: Running) -> Iterator[tuple[T_RESULT, str]]:
+        done, total = self.progress(result)
+        for n, part in enumerate(self.plan(result.config)[done:], start=done + 1):
+            with torch_threads(result.config.threads):
+                value = part.measure(lambda text, label=part.label: running.note(f"{label}: {text}"))
+            before = getattr(result, part.field)
+            values = [*before, value] if isinstance(before, list) else value
+            result = result.model_copy(update={part.field: values, "complete": n == total})
+            yield result, part.label
+
+
+def threads_field(more: str = "") -> Any:
+    """Return the field of a config that says with how many threads torch computes; `more` ends its description."""
+    description = f"CPU threads of torch{more} [default: torch's own]"
+    return Field(default_factory=torch.get_num_threads, ge=1, description=description)
 
 
 class Quartiles(Record):
@@ -47,18 +106,6 @@ def ratio_range(numerators: Sequence[float], denominators: Sequence[float], digi
     """Return the median of the paired ratios (least to largest)."""
     ratios = paired(numerators, denominators)
     return Quartiles(median=float(np.median(ratios)), low=min(ratios), high=max(ratios)).text(digits)
-
-
-class SwiGLU(nn.Module):
-    """A gated MLP under Hugging Face's names, as language models have it."""
-
-    def __init__(self, d: int, d_mlp: int) -> None:
-        super().__init__()
-        self.gate_proj, self.up_proj = nn.Linear(d, d_mlp, bias=False), nn.Linear(d, d_mlp, bias=False)
-        self.down_proj, self.act_fn = nn.Linear(d_mlp, d, bias=False), nn.SiLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
 
 
 class ProcessCost(NamedTuple):

@@ -47,13 +47,13 @@ BENCH = {
         "measure finished transcoders against their real layer",
         "faithfulness bench artifact --transcoder out/train/transcoders/block10 --layer 10",
     ),
-    "speed": Entry(f"{CLI}.speed:speed", "step times", "faithfulness bench speed --size toy --rounds 5"),
-    "ensemble": Entry(f"{CLI}.ensemble:ensemble", "the ensemble's speed", "faithfulness bench ensemble --models 16"),
-    "adapter": Entry(f"{CLI}.adapter:adapter", "adapters' overhead", "faithfulness bench adapter sparsify"),
-    "store": Entry(f"{CLI}.store:store", "training from stores", "faithfulness bench store --rounds 5"),
     "language-model": Entry(f"{CLI}.language_model:language_model", "real layers", "faithfulness bench language-model"),
-    "inspection": Entry(f"{CLI}.inspection:inspection", "the datapoint score", ""),
 }
+RENAMED = {
+    **{name: f"experiment {name}" for name in ("speed", "ensemble", "store", "adapter")},
+    "inspection": "experiment inspection-toy` or `faithfulness experiment inspection-passage",
+}
+"""Commands that were among the benchmark's."""
 
 COMMANDS = {
     "reproduce": Entry(
@@ -113,7 +113,7 @@ class Commands(LazyGroup):
             fail(one_line(error), 1)
 
 
-bench = group(LazyGroup, BENCH, "The faithfulness benchmark of methods.")
+bench = group(LazyGroup, BENCH, "The faithfulness benchmark of methods.", RENAMED)
 app = group(Commands, COMMANDS, "Mechanistic faithfulness of transcoders: train, measure, inspect, and compare.")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -98,7 +98,8 @@ def _type(field: FieldInfo) -> Any:
 def _option_type(annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _option_type(arguments[0])
+        names = (part.json_schema_input_type for part in arguments[1:] if isinstance(part, BeforeValidator))
+        return _option_type(next(names, arguments[0]))
     if origin is Literal:
         return str  # the config itself says which there are
     if origin in (Union, types.UnionType):

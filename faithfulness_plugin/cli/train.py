@@ -69,7 +69,7 @@ def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
     from faithfulness_plugin.results.result_file import RESULT_FILENAME
     from faithfulness_plugin.results.schema import ResultError, read_result
     from faithfulness_plugin.store import StoreError
-    from faithfulness_plugin.training.processes import ToldByFirst, lost_another
+    from faithfulness_plugin.training.processes import AbortedByRankZero, lost_another
 
     result, problem = None, None
     if processes.first:
@@ -89,7 +89,7 @@ def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
             result = complete(result, out, say, begin_anew=overwrite)
         else:
             result = complete_from_stores(result, out, stores, say, processes, begin_anew=overwrite)
-    except ToldByFirst:
+    except AbortedByRankZero:
         raise typer.Exit(2) from None
     except (TrainConfigError, StoreError) as error:
         fail(str(error), 2, all_processes=alone)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from faithfulness_plugin.inspection.records import FeatureRecords, activations_at, rows_of
 from faithfulness_plugin.inspection.sample import Origins, RowSample
 from faithfulness_plugin.jacobian.active import dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_region import linear_region
+from faithfulness_plugin.jacobian.linear_region import add_skip, linear_region
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 
 BINS = 24
@@ -134,4 +134,4 @@ def _jvp(transcoder: Any, x: Tensor, v: Tensor) -> Tensor:
     assert region is not None  # or there were no records
     active, (W_enc, W_dec, *_) = region.active(), region.weights
     through = sum_active(dot_active(v.contiguous(), active, W_enc.T.contiguous()), active, W_dec.contiguous())
-    return region.weights.add_skip(through, v)
+    return add_skip(through, v, region.weights.W_skip)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.details import AFTER, BEFORE
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.records import FeatureRecords
@@ -25,6 +26,12 @@ NUMBERS = (
     "masking",
 )
 KINDS = (".parquet", ".jsonl")
+
+
+def require_kind(path: Path) -> None:
+    """Raise UsageError unless records can be written under this name."""
+    if path.suffix not in KINDS:
+        raise UsageError(f"{path}: choose a name for the records that ends in {' or '.join(KINDS)}")
 
 
 def feature_table(records: FeatureRecords) -> pd.DataFrame:
@@ -58,11 +65,10 @@ def write_records(
         directions: W_enc^i and W_dec^i as well.
 
     Raises:
-        ValueError: a path of another kind.
+        UsageError: a path of another kind.
         OSError: it cannot be written.
     """
-    if path.suffix not in KINDS:
-        raise ValueError(f"{path}: records are written as {' or '.join(KINDS)}; choose a name that ends so")
+    require_kind(path)
     table = pd.concat([_whole_table(of, token_text, directions) for of in inspections], ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:

@@ -10,6 +10,7 @@ from faithfulness_plugin.inspection.records import FeatureRecords, feature_recor
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
+from faithfulness_plugin.results.markdown import markdown_table
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,25 @@ def inspect_transcoder(
         overview=overview(transcoder, layer, sample, records, circuits=circuits, kinks=kinks),
         layer_name=layer_name,
     )
+
+
+def scores_table(inspections: Sequence[Inspection]) -> str:
+    """Return the scores of transcoders as a table in Markdown, one a row."""
+    rows = []
+    for of in inspections:
+        r, j = of.records, of.overview.jacobian
+        first = int(r.datapoint.score.argmax())
+        rows.append(
+            [
+                of.name,
+                f"{r.fvu:.3f}",
+                f"{r.l0:.2f}",
+                f"{int(r.dead.sum())} of {r.d_sae}",
+                f"{j.relative_error:.3f}",
+                f"{j.relative_error_data:.3f}",
+                f"{int(r.flagged.sum())}",
+                f"{first} ({r.datapoint.score[first]:.2f})",
+            ]
+        )
+    header = ["transcoder", "FVU", "L0", "dead", "J error", "J error, data", "flagged", "first by datapoint score"]
+    return markdown_table(header, rows)

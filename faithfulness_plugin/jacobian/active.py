@@ -28,14 +28,14 @@ class ActiveFeatures:
 
     @classmethod
     def same_count(cls, features: Int[Tensor, "n_rows k"], d_sae: int) -> "ActiveFeatures":
-        """k features in every row."""
+        """Make the index of k features in every row."""
         n_rows, k = features.shape
         offsets = torch.arange(n_rows + 1, device=features.device) * k
         return cls(features.reshape(-1), offsets, d_sae)
 
     @classmethod
     def of_flat(cls, positions: Int[Tensor, " entries"], n_rows: int, d_sae: int) -> "ActiveFeatures":
-        """From positions in the flattened matrix, in ascending order."""
+        """Make the index from positions in the flattened matrix, in ascending order."""
         return cls(positions % d_sae, _offsets(positions // d_sae, n_rows), d_sae)
 
     @property
@@ -44,7 +44,7 @@ class ActiveFeatures:
 
     @property
     def positions(self) -> Int[Tensor, " entries"]:
-        """Of each entry in the flattened matrix."""
+        """The position of each entry in the flattened matrix."""
         return self.rows * self.d_sae + self.features
 
     @property
@@ -53,12 +53,12 @@ class ActiveFeatures:
         return _rows(self.features, self.offsets)
 
     def dense(self, values: Float[Tensor, " entries"]) -> Float[Tensor, "n_rows d_sae"]:
-        """The matrix itself."""
+        """Build the matrix itself."""
         zeros = values.new_zeros(self.n_rows * self.d_sae)
         return zeros.index_put((self.positions,), values).view(self.n_rows, self.d_sae)
 
     def coo(self, values: Float[Tensor, " entries"]) -> Tensor:
-        """The matrix in torch's sparse layout [n_rows, d_sae]."""
+        """Build the matrix in torch's sparse layout [n_rows, d_sae]."""
         index = torch.stack([self.rows, self.features])
         return torch.sparse_coo_tensor(index, values, (self.n_rows, self.d_sae), check_invariants=False)
 
@@ -66,7 +66,7 @@ class ActiveFeatures:
 def sum_active(
     values: Float[Tensor, " entries"], active: ActiveFeatures, W: Float[Tensor, "d_sae d"]
 ) -> Float[Tensor, "n_rows d"]:
-    """out[n] = sum over the active features i of row n of values_i W[i]: a decoder over active features."""
+    """Compute out[n] = sum over the active features i of row n of values_i W[i]: a decoder over active features."""
     return _SumActive.apply(values.to(W.dtype), W, active.features, active.offsets)  # pyright: ignore[reportReturnType]
 
 
@@ -76,7 +76,7 @@ def dot_active(
     W: Float[Tensor, "d_sae d"],
     known: Float[Tensor, " entries"] | None = None,
 ) -> Float[Tensor, " entries"]:
-    """values_i = <x[n], W[i]> for the active features i of each row n: an encoder over active features.
+    """Compute values_i = <x[n], W[i]> for the active features i of each row n: an encoder over active features.
 
     Args:
         known: the result, where it is known already: then this only gives it its gradient.
@@ -125,13 +125,13 @@ def _bag(values: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor
 
 
 def _dots(x: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:
-    """<x[n], W[i]> an entry. To torch that is the gradient of a bag's weights, a kernel without a public name."""
+    """Compute <x[n], W[i]> per entry: to torch the gradient of a bag's weights, a kernel without a public name."""
     rows = _rows(features, offsets)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(x, W, features, offsets[:-1], rows, SUM_MODE, -1)
 
 
 def _by_feature(values: Tensor, features: Tensor, offsets: Tensor, x: Tensor, d_sae: int) -> Tensor:
-    """sum over the rows n where feature i is active of values_ni x[n]: the same bag, read feature by feature."""
+    """Sum values_ni x[n] over the rows n where feature i is active: the same bag, read feature by feature."""
     order = features.argsort(stable=True)
     rows = _rows(features, offsets)
     return _bag(values[order], rows[order], _offsets(features[order], d_sae), x)
@@ -143,5 +143,5 @@ def _rows(features: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _offsets(ascending: Tensor, n: int) -> Tensor:
-    """Where each of 0 ... n begins in a sorted list."""
+    """Find where each of 0 ... n begins in a sorted list."""
     return torch.searchsorted(ascending, torch.arange(n + 1, device=ascending.device))

@@ -10,11 +10,11 @@ ADAPTERS = {
     "dictionary_learning": "faithfulness_plugin.adapters.dictionary_learning",
     "circuit_tracer": "faithfulness_plugin.adapters.circuit_tracer.regions",
 }
-"""By the package that a class, or one that it inherits from, is defined in."""
+"""The adapter of each library, by the package in which a class, or one that it inherits from, is defined."""
 
 
 def adapter_imported(cls: type) -> bool:
-    """Imports the adapter for a class, or for what it inherits from. Returns whether one was imported now. A package
+    """Import the adapter for a class, or for what it inherits from, and return whether one was imported now. A package
     that only shares its name with the library, or is of another version, has none: a warning says so, once."""
     roots = dict.fromkeys(base.__module__.partition(".")[0] for base in cls.__mro__)
     wanted = [root for root in roots if root in ADAPTERS and ADAPTERS[root] not in sys.modules]

@@ -1,4 +1,4 @@
-"""What each feature has of a transcoder's Jacobian."""
+"""The part of each feature in a transcoder's Jacobian."""
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from faithfulness_plugin.jacobian.linear_region import LinearRegion
 
 @torch.no_grad()
 def jacobian_by_feature(region: LinearRegion) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, ""]]:
-    """sum over rows of <g_i W_dec^i (x) W_enc^i, J_t>, for each feature i, and the sum of ||J_t||_F^2.
+    """Sum <g_i W_dec^i (x) W_enc^i, J_t> over rows, for each feature i, and ||J_t||_F^2.
 
     With the skip connection's part <W_skip, J_t> the former add up to the latter. A feature's part is negative where
     it takes back what others do.

@@ -17,7 +17,7 @@ def transcoder_jvp(
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
     gate_bandwidth: float | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """The transcoder's output and its derivative along v, (t(x), J_t(x) v), with gradients to its parameters.
+    """Compute the transcoder's output and its derivative along v, (t(x), J_t(x) v), with gradients to its parameters.
 
     Classes that `linear_region` knows (this package's and SAELens's inference transcoders) use the closed form
     J_t v = W_dec (1[active] * (W_enc v)) + W_skip v, with one gate for all probes; any other module goes through
@@ -54,7 +54,7 @@ def transcoder_vjp(
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
     gate_bandwidth: float | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:
-    """(t(x), J_t(x)^T u), as `transcoder_jvp`: in closed form W_enc^T (1[active] * (W_dec^T u)) + W_skip^T u.
+    """Compute (t(x), J_t(x)^T u), as `transcoder_jvp`: in closed form W_enc^T (1[active] * (W_dec^T u)) + W_skip^T u.
 
     Args:
         u: [..., d_out], or [n_probes, ..., d_out].
@@ -67,7 +67,7 @@ def transcoder_vjp(
 
 
 def region_at(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float | None) -> LinearRegion | None:
-    """The transcoder's `linear_region` at x, or None. Raises ValueError where an option needs one that is not known."""
+    """Find the transcoder's `linear_region` at x, or None. Raises ValueError for an option that needs one."""
     if isinstance(gate, LinearRegion):
         return region_of_activations(gate, x, gate.weights, gate_bandwidth)
     region = linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)

@@ -1,4 +1,4 @@
-"""Whole Jacobians, one column a probe: for small widths, and as the truth that estimates are held against."""
+"""Whole Jacobians, one column per probe: for small widths, and as the truth that estimates are compared with."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 
 
 def layer_jacobian(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out d_in"]:
-    """J_f(x) by d_in forward-mode products, without a graph. At a kink it takes torch's convention (|x|: 0)."""
+    """Compute J_f(x) by d_in forward-mode products, without a graph. At a kink it takes torch's convention (|x|: 0)."""
     return layer_jvp(layer, x, unit_probes(x))[1].movedim(0, -1)
 
 
 def transcoder_jacobian(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out d_in"]:
-    """J_t(x), columns by `transcoder_jvp`, with a graph."""
+    """Compute J_t(x), columns by `transcoder_jvp`, with a graph."""
     return transcoder_jvp(transcoder, x, unit_probes(x))[1].movedim(0, -1)
 
 
@@ -35,7 +35,7 @@ class JacobianProducts:
     """||J_t - J_f||_F^2."""
 
     def along_with(self, other: "JacobianProducts") -> "JacobianProducts":
-        """Of both sets of directions together."""
+        """Add the products along another set of directions."""
         return JacobianProducts(
             self.transcoder + other.transcoder,
             self.layer + other.layer,
@@ -59,8 +59,9 @@ class JacobianProducts:
 def products_along(
     transcoder: nn.Module, layer: Layer, x: Float[Tensor, "rows d_in"], probes: Float[Tensor, "n rows d_in"]
 ) -> JacobianProducts:
-    """Both Jacobians' products at rows x, by one forward-mode pass of the layer a probe: of the Jacobians themselves
-    along `unit_probes`, in the data's directions along `pair_probes`. Works for any layer and any transcoder.
+    """Compute both Jacobians' products at rows x, by one forward-mode pass of the layer per probe. Along `unit_probes`
+    they are those of the Jacobians themselves, along `pair_probes` those in the data's directions. Works for any layer
+    and any transcoder.
 
     Raises:
         ValueError: transcoder and layer differ in d_out.
@@ -82,20 +83,20 @@ def products_along(
 
 
 def unit_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in *batch d_in"]:
-    """Probe i is the unit vector e_i on every row: sum_i v_i v_i^T = I, so that sum_i ||A v_i||^2 = ||A||_F^2."""
+    """Make the unit vectors e_i probes of every row: sum_i v_i v_i^T = I, so that sum_i ||A v_i||^2 = ||A||_F^2."""
     return _on_every_row(torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), x)
 
 
 def pair_probes(
     x: Float[Tensor, "*batch d_in"], among: Float[Tensor, "*rows d_in"] | None = None
 ) -> Float[Tensor, "d_in *batch d_in"]:
-    """d_in probes with sum_i v_i v_i^T = the covariance of the batch, what random pair probes have on average; or of
-    the rows that it is `among`."""
+    """Make d_in probes with sum_i v_i v_i^T = the covariance of the batch, which random pair probes have on average; or
+    of the rows that it is `among`."""
     return _on_every_row(covariance_root(x if among is None else among).T, x)
 
 
 def difference_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in_and_1 *batch d_in"]:
-    """d_in + 1 probes with sum_i v_i v_i^T = Cov + (mean - x)(mean - x)^T, what random difference probes have on
+    """Make d_in + 1 probes with sum_i v_i v_i^T = Cov + (mean - x)(mean - x)^T, which random difference probes have on
     average."""
     rows = x.reshape(-1, x.shape[-1])
     return torch.cat([pair_probes(x), (rows.sum(0) / max(1, len(rows)) - x)[None]])
@@ -112,7 +113,7 @@ EXACT_PROBES = {
 
 
 def covariance_root(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in d_in"]:
-    """R with R R^T = the rows' covariance: J R is a Jacobian in the data's directions."""
+    """Compute R with R R^T = the rows' covariance: J R is a Jacobian in the data's directions."""
     rows = x.reshape(-1, x.shape[-1])
     wide = rows.to(torch.promote_types(rows.dtype, torch.float32))  # eigh knows no half precision
     n_rows = max(1, len(rows))
@@ -122,6 +123,6 @@ def covariance_root(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in d_in
 
 
 def _on_every_row(probes: Tensor, x: Tensor) -> Tensor:
-    """[n, d_in] -> [n, ..., d_in]."""
+    """Expand [n, d_in] to [n, ..., d_in]."""
     n, d_in = probes.shape
     return probes.reshape(n, *(1,) * (x.ndim - 1), d_in).expand(n, *x.shape)

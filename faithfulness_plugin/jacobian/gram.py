@@ -59,7 +59,7 @@ class JacobianGram:
 
     @torch.no_grad()
     def products(self, region: LinearRegion, x: Float[Tensor, "rows d_in"]) -> JacobianProducts:
-        """At rows x, with the transcoder's linear region there."""
+        """Compute the products at rows x, with the transcoder's linear region there."""
         active, terms = region.active(), self._mlp.jacobian(x.to(self._mlp.W_in.dtype))
         h = terms.h.to(self._layer.dtype)
         ones = h.new_ones(len(active.features))
@@ -81,7 +81,7 @@ class JacobianGram:
         return JacobianProducts(transcoder, layer, inner, (transcoder - 2 * inner + layer).clamp_min(0))
 
     def _transcoder_norms(self, active: ActiveFeatures) -> Float[Tensor, " rows"]:
-        """||sum_s W_dec[s] (x) W_enc[:, s]||^2 of the active features of each row."""
+        """Compute ||sum_s W_dec[s] (x) W_enc[:, s]||^2 over the active features of each row."""
         norms = self._features.new_zeros(active.n_rows)
         for rows, _, products in rank_one_products(active, self._features, self._W_dec):
             norms[rows] = products.sum((-1, -2))
@@ -91,9 +91,12 @@ class JacobianGram:
 def rank_one_products(
     active: ActiveFeatures, reads: Float[Tensor, "d_sae d_in"], writes: Float[Tensor, "d_sae d_out"]
 ) -> Iterator[tuple[Int[Tensor, " some"], Int[Tensor, "some k"], Float[Tensor, "some k k"]]]:
-    """Of the active features s, r of each row, <writes_s (x) reads_s, writes_r (x) reads_r>: (rows, their features, the
-    products), rows of like counts together, padded to k by features whose products are 0. Rows without active features
-    are left out."""
+    """Compute <writes_s (x) reads_s, writes_r (x) reads_r> of the active features s, r of each row.
+
+    Yields:
+        Rows of like counts together, their features, and the products, padded to k by features whose products are 0.
+        Rows without active features are left out.
+    """
     counts = active.offsets.diff()
     order = counts.argsort(stable=True)
     start = int((counts == 0).sum())

@@ -16,7 +16,7 @@ from faithfulness_plugin.layers.derivatives import check_probe_shape
 
 
 class Weights(NamedTuple):
-    """SAELens's names and shapes."""
+    """A transcoder's weights, by SAELens's names and in its shapes."""
 
     W_enc: Float[Tensor, "d_in d_sae"]
     W_dec: Float[Tensor, "d_sae d_out"]
@@ -25,18 +25,14 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, module: Any) -> "Weights":
-        """The weights of a module that has them under these names."""
+        """Read the weights of a module that has them under these names."""
         return cls(module.W_enc, module.W_dec, module.b_dec, getattr(module, "W_skip", None))
-
-    def add_skip(self, y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"]) -> Tensor:
-        """y + W_skip x, or y where there is no skip connection."""
-        return add_skip(y, x, self.W_skip)
 
 
 def add_skip(
     y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], W_skip: Float[Tensor, "d_out d_in"] | None
 ) -> Float[Tensor, "*batch d_out"]:
-    """y + W_skip x, or y where there is no skip connection."""
+    """Add W_skip x to y where there is a skip connection."""
     return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T
 
 
@@ -60,39 +56,39 @@ class LinearRegion(ABC):
     @property
     @abstractmethod
     def feature_acts(self) -> Tensor:
-        """a(x), [..., d_sae], or its rows in torch's sparse layout."""
+        """The activations a(x), [..., d_sae], or their rows in torch's sparse layout."""
 
     @abstractmethod
     def decode(self) -> Float[Tensor, "*batch d_out"]:
-        """W_dec a(x) + b_dec."""
+        """Compute W_dec a(x) + b_dec."""
 
     @abstractmethod
     def through(
         self, v: Float[Tensor, "*probes_batch d"], reads: Float[Tensor, "d_sae d"], writes: Float[Tensor, "d_sae e"]
     ) -> Float[Tensor, "*probes_batch e"]:
-        """sum_i g_i <reads_i, v> writes_i."""
+        """Compute sum_i g_i <reads_i, v> writes_i."""
 
     @abstractmethod
     def sum_of_active(self, values: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
-        """sum_i 1[a_i > 0] values_i, over all rows."""
+        """Sum 1[a_i > 0] values_i over features and rows."""
 
     @abstractmethod
     def active(self) -> ActiveFeatures:
-        """Which features are active, rows flattened."""
+        """Index the active features, rows flattened."""
 
     def output(self) -> Float[Tensor, "*batch d_out"]:
-        """t(x) = W_dec a(x) + b_dec + W_skip x."""
-        return self.weights.add_skip(self.decode(), self.x)
+        """Compute t(x) = W_dec a(x) + b_dec + W_skip x."""
+        return add_skip(self.decode(), self.x, self.weights.W_skip)
 
     def jvp(self, v: Float[Tensor, "*probes_batch d_in"]) -> Float[Tensor, "*probes_batch d_out"]:
-        """J_t v = W_dec (g * (W_enc v)) + W_skip v. Raises ValueError for v that does not fit x."""
+        """Compute J_t v = W_dec (g * (W_enc v)) + W_skip v. Raises ValueError for v that does not fit x."""
         check_probe_shape(self.x.shape, v)
-        W_enc, W_dec, *_ = self.weights
+        W_enc, W_dec, _, W_skip = self.weights
         v = v.to(W_enc.dtype)
-        return self.weights.add_skip(self.through(v, W_enc.T, W_dec), v)
+        return add_skip(self.through(v, W_enc.T, W_dec), v, W_skip)
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
-        """J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u. Raises ValueError as `jvp`, for the output's shape."""
+        """Compute J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u. Raises ValueError for u that does not fit t(x)."""
         W_enc, W_dec, _, W_skip = self.weights
         check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)
         u = u.to(W_enc.dtype)
@@ -100,7 +96,7 @@ class LinearRegion(ABC):
         return JTu if W_skip is None else JTu + u @ W_skip
 
     def masking(self) -> Float[Tensor, ""]:
-        """Mean over rows of sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i||."""
+        """Average sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i|| over rows."""
         slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)
         return self.sum_of_active(slopes) / max(1, self.x[..., 0].numel())
 
@@ -111,18 +107,18 @@ class DenseRegion(LinearRegion):
 
     acts: Float[Tensor, "*batch d_sae"]
     hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
-    """The pre-activations, where they are at hand."""
+    """The pre-activations, where they are known."""
     straight_through: Float[Tensor, "*batch d_sae"] | None = None
     """Gates that have a gradient; None for constants, 1[a > 0]."""
 
     @property
     def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
-        """[..., d_sae]."""
+        """The active features, [..., d_sae]."""
         return self.acts > 0
 
     @property
     def gate(self) -> Bool[Tensor, "*batch d_sae"] | Float[Tensor, "*batch d_sae"]:
-        """[..., d_sae]."""
+        """The gates, [..., d_sae]."""
         return self.is_active if self.straight_through is None else self.straight_through
 
     @property
@@ -174,7 +170,7 @@ class SparseRegion(LinearRegion):
     values: Float[Tensor, " entries"]
     """a_i of each entry; entries that are 0 are not active."""
     entries: ActiveFeatures
-    """Of the rows of x, flattened."""
+    """The index of the rows of x, flattened."""
     hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
     """The pre-activations, without a graph."""
 
@@ -220,7 +216,7 @@ def linear_region(
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
     gate_bandwidth: float | None = None,
 ) -> LinearRegion | None:
-    """The transcoder's linear region at x, or None for a class that is not known here.
+    """Find the transcoder's linear region at x, or None for a class that is not known here.
 
     The one thing that the closed forms need to know of an architecture. A class of your own joins them all (products,
     exact Jacobians, gradient masking) with `linear_region.register(MyTranscoder, my_function)`.
@@ -241,7 +237,7 @@ def linear_region(
 def region_of_activations(
     gate: Tensor | LinearRegion, x: Tensor, weights: Weights, gate_bandwidth: float | None
 ) -> LinearRegion:
-    """The region that a forward pass already made at x has left: itself, or made of its activations. Raises ValueError
+    """Return the region of a forward pass already made at x, or build it from the pass's activations. Raises ValueError
     where a bandwidth asks for more than activations."""
     if gate_bandwidth is not None and not (isinstance(gate, LinearRegion) and gate.trains_gates):
         raise ValueError(

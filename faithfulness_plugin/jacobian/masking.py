@@ -7,7 +7,7 @@ from faithfulness_plugin.jacobian.linear_region import linear_region
 
 
 def gradient_masking_penalty(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
-    """Mean over rows of sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i||: how much Jacobian is written by active features,
+    """Average sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i|| over rows: how much Jacobian is written by active features,
     whatever they are worth. A transcoder can match a Jacobian with features that write nothing else, so matching alone
     rewards them; this makes each one cost its slope.
 

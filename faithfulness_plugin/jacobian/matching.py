@@ -43,7 +43,7 @@ class JacobianMatching:
         """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
 
     def __call__(self, transcoder: nn.Module, layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
-        """The loss at x [..., d_in] for any module and any callable layer, both row-wise."""
+        """Compute the loss at x [..., d_in] for any module and any callable layer, both row-wise."""
         return self.from_targets(transcoder, self.targets(layer, x))
 
     @torch.no_grad()
@@ -111,7 +111,7 @@ class JacobianMatching:
             )
 
     def _scale(self, y: Tensor, Jv: Tensor) -> Tensor:
-        """E||f - E f||^2 / E||J_f v||^2 with `normalize`, else 1."""
+        """Compute E||f - E f||^2 / E||J_f v||^2 with `normalize`, else 1."""
         if not self.config.normalize:
             return _wide(y.new_ones(()))
         y = _wide(y)
@@ -121,7 +121,7 @@ class JacobianMatching:
         return torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
 
     def _over_processes(self, values: Tensor) -> Tensor:
-        """Their mean over the processes that share a batch in equal parts."""
+        """Average values over the processes that share a batch in equal parts."""
         if self.across is None:
             return values
         torch.distributed.all_reduce(values, group=self.across)
@@ -134,7 +134,7 @@ class JacobianMatching:
         *,
         gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss against targets made before.
+        """Compute the loss against targets made before.
 
         Args:
             gate: the feature activations [..., d_sae] of a forward pass already made at `targets.x` (so: without
@@ -162,12 +162,12 @@ class JacobianMatching:
         return self._mean_energy(Jv - of_layer) * scale
 
     def _mean_energy(self, Jv: Tensor) -> Tensor:
-        """||Jv||^2, a mean over rows and a mean over random, or a sum over fixed probes."""
+        """Average ||Jv||^2 over rows and over random probes, or sum it over fixed ones."""
         energy = _mean(_wide(Jv).square().sum(-1))
         return energy * len(Jv) if self.estimator.fixed_probes else energy
 
     def relative_error(self, loss: Float[Tensor, ""], targets: LayerResponse) -> Float[Tensor, ""]:
-        """A loss of `from_targets` as a fraction of what losing the whole Jacobian would cost."""
+        """Express a loss of `from_targets` as a fraction of what losing the whole Jacobian would cost."""
         scale, Jv = cast(Tensor, targets.scale), cast(Tensor, targets.Jv)
         return loss / (scale * self._mean_energy(Jv))
 
@@ -183,14 +183,14 @@ class JacobianMatching:
             self.generator(torch.device(state["device"])).set_state(state["generator"].cpu())
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """The generator lives where the inputs are; it starts at the seed on first use."""
+        """Return the generator on the device of the inputs; it starts at the seed on first use."""
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device).manual_seed(derived_seed(self.config.seed, "probes"))
         return self._generator
 
 
 def _check_fits(transcoder: nn.Module, x: Tensor) -> None:
-    """Raises ValueError for weights on another device than the inputs."""
+    """Raise ValueError for weights on another device than the inputs."""
     for name, weight in transcoder.named_parameters():
         if weight.device != x.device:
             raise ValueError(
@@ -199,12 +199,12 @@ def _check_fits(transcoder: nn.Module, x: Tensor) -> None:
 
 
 def _wide(values: Tensor) -> Tensor:
-    """In single precision at least: sums of half-precision squares lose too much."""
+    """Cast to single precision at least: sums of half-precision squares lose too much."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _mean(values: Tensor) -> Tensor:
-    """0 for nothing at all: a batch may have no rows."""
+    """Average values, with 0 for none: a batch may have no rows."""
     return values.sum() / max(1, values.numel())
 
 

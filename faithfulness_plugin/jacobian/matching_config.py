@@ -1,4 +1,4 @@
-"""What Jacobian matching can be asked to do."""
+"""The settings of Jacobian matching."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -38,28 +38,27 @@ class JacobianMatchingConfig:
     """Seeds the probes and the jitter."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.estimator in ESTIMATORS, f"estimator={self.estimator!r} is unknown: choose one of {tuple(ESTIMATORS)}"
-        )
-        _require(
-            _is_whole(self.n_probes) and self.n_probes >= 1,
-            f"n_probes={self.n_probes}: a whole number of probes, at least one, is needed",
-        )
-        _require(
-            _is_number(self.radius) and 0 < self.radius < inf,
-            f"radius={self.radius}: the secant's step must be positive and finite",
-        )
-        _require(
-            _is_number(self.jitter) and 0 <= self.jitter < inf,
-            f"jitter={self.jitter}: a standard deviation is not negative, and finite",
-        )
-        for name in ("central", "normalize"):
-            _require(isinstance(getattr(self, name), bool), f"{name}={getattr(self, name)!r}: choose True or False")
-        _require(_is_whole(self.seed) and self.seed >= 0, f"seed={self.seed!r}: a whole number from 0 on is needed")
-        _require(
-            self.gate_bandwidth is None or (_is_number(self.gate_bandwidth) and 0 < self.gate_bandwidth < inf),
-            f"gate_bandwidth={self.gate_bandwidth}: a width is positive and finite; None for constant gates",
-        )
+        names, width = tuple(ESTIMATORS), self.gate_bandwidth
+        for holds, message in (
+            (self.estimator in names, f"estimator={self.estimator!r} is unknown: choose one of {names}"),
+            (
+                _is_whole(self.n_probes, 1),
+                f"n_probes={self.n_probes}: a whole number of probes, at least one, is needed",
+            ),
+            (_is_positive(self.radius), f"radius={self.radius}: the secant's step must be positive and finite"),
+            (
+                _is_positive(self.jitter, or_zero=True),
+                f"jitter={self.jitter}: a standard deviation is not negative, and finite",
+            ),
+            (isinstance(self.central, bool), f"central={self.central!r}: choose True or False"),
+            (isinstance(self.normalize, bool), f"normalize={self.normalize!r}: choose True or False"),
+            (_is_whole(self.seed, 0), f"seed={self.seed!r}: a whole number from 0 on is needed"),
+            (
+                width is None or _is_positive(width),
+                f"gate_bandwidth={width}: a width is positive and finite; None for constant gates",
+            ),
+        ):
+            _require(holds, message)
         self.build_estimator()
 
     def build_estimator(self, probe: Probe | None = None) -> Estimator:
@@ -82,11 +81,12 @@ class JacobianMatchingConfig:
         return {"estimator": self.estimator, **options, "jitter": self.jitter}
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as JSON takes them."""
         return asdict(self)
 
 
 def as_config(config: JacobianMatchingConfig | Mapping[str, Any]) -> JacobianMatchingConfig:
-    """The config itself, or one made of a dict. Raises ValueError for a field that does not exist."""
+    """Return the config itself, or one made of a dict. Raises ValueError for a field that does not exist."""
     if isinstance(config, JacobianMatchingConfig):
         return config
     _require(isinstance(config, Mapping), f"jacobian={config!r}: pass a JacobianMatchingConfig or a dict of its fields")
@@ -96,12 +96,13 @@ def as_config(config: JacobianMatchingConfig | Mapping[str, Any]) -> JacobianMat
     return JacobianMatchingConfig(**config)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_positive(value: Any, or_zero: bool = False) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and (0 < value < inf or (or_zero and value == 0))
 
 
 def _require(condition: bool, message: str) -> None:

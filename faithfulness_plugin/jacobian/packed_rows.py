@@ -20,7 +20,7 @@ class PackedRows:
     d_in: int
     d_out: int
     product: JacobianMatchingConfig | None = None
-    """Along which probes, and by which estimator; None for rows [x | y]."""
+    """The probes and the estimator; None for rows [x | y]."""
     step: float = 1.0
     """The length of the secant's step."""
 

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.layers.comparison import random_signs
+
 Probe = Callable[[Tensor, int, torch.Generator | None], Tensor]
 """(x [..., d_in], n_probes, generator) -> v [n_probes, ..., d_in]"""
 
@@ -19,8 +21,7 @@ def rademacher(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
     """Independent signs, +1 or -1. The least variance of the isotropic kinds."""
-    signs = torch.randint(0, 2, (n_probes, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
-    return signs.mul_(2).sub_(1)
+    return random_signs(x, (n_probes, *x.shape), generator)
 
 
 def gaussian(

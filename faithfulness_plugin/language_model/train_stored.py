@@ -21,7 +21,7 @@ from faithfulness_plugin.results.schema import write_text
 from faithfulness_plugin.results.timing import peak_memory
 from faithfulness_plugin.store import DerivativeStore, StoredRows, StoreError
 from faithfulness_plugin.store.rows import require_shares
-from faithfulness_plugin.training.processes import Processes, ToldByFirst
+from faithfulness_plugin.training.processes import AbortedByRankZero, Processes
 from faithfulness_plugin.training.train import train_transcoder
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
@@ -62,7 +62,7 @@ def complete_from_stores(
         except (TrainConfigError, StoreError) as error:
             problem = error
     if processes.from_first(problem is not None):
-        raise problem if problem is not None else ToldByFirst
+        raise problem if problem is not None else AbortedByRankZero
     if processes.first:
         for arm in config.arms() if begin_anew else ():
             shutil.rmtree(out / CHECKPOINTS / arm.name, ignore_errors=True)

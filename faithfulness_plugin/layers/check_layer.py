@@ -8,11 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.jacobian.probes import rademacher
+from faithfulness_plugin.layers.comparison import random_signs, same_rows
 from faithfulness_plugin.layers.derivatives import forward_jvp, layer_jvp
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks, Reached, Tokens
-from faithfulness_plugin.layers.mlp_weights import same_rows
 
 
 class LayerError(UsageError):
@@ -82,7 +81,7 @@ def inject(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tokens, *, positio
     x = _activation(hooks, hook_in, hook_out, tokens)
     v = torch.zeros_like(x)
     generator = torch.Generator(x.device).manual_seed(1)
-    v[:, positions] = x.square().mean().sqrt() * rademacher(x[:, positions], 1, generator)[0]
+    v[:, positions] = x.square().mean().sqrt() * random_signs(x, x[:, positions].shape, generator)
     try:
         y, Jv = forward_jvp(lambda put_in: _run_between(hooks, hook_in, hook_out, tokens, put_in), x, v)
     except LayerError:

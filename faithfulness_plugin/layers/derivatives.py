@@ -23,20 +23,20 @@ NO_FORWARD_MODE = ("forward AD", "forward mode AD", "jvp")
 
 
 def never_compiled(function: FUNCTION) -> FUNCTION:
-    """Left out of `torch.compile`: a compiled forward-mode product that failed would leave its level open."""
+    """Leave a function out of `torch.compile`: a compiled forward-mode product that fails leaves its level open."""
     return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]  it keeps the signature
 
 
 def bare(function: Layer) -> Layer:
-    """What a module computes, past `torch.compile`'s wrapper and the hooks on the module itself."""
+    """Return what a module computes, past `torch.compile`'s wrapper and the hooks on the module itself."""
     module = getattr(function, "_orig_mod", function)
     return module.forward if isinstance(module, nn.Module) else module
 
 
 @contextmanager
 def mismatch_explained(function: Layer, x: Tensor) -> Iterator[None]:
-    """Turns torch's error about operands on different devices or of different dtypes into a ValueError that says what
-    to bring together: the weights of a module by name, of another callable as well as it can."""
+    """Turn torch's error about operands on different devices or of different dtypes into a ValueError that says what to
+    bring together, with the name of a module's weight."""
     try:
         yield
     except RuntimeError as error:
@@ -57,7 +57,7 @@ def mismatch_explained(function: Layer, x: Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def layer_output(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-    """f(x), without a graph. Raises ValueError for a layer on another device or of another dtype."""
+    """Compute f(x), without a graph. Raises ValueError for a layer on another device or of another dtype."""
     with mismatch_explained(layer, x):
         return bare(layer)(x)
 
@@ -67,7 +67,7 @@ def layer_output(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor,
 def layer_jvp(
     layer: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """The layer's output and its derivative along v: (f(x), J_f(x) v).
+    """Compute the layer's output and its derivative along v: (f(x), J_f(x) v).
 
     One forward-mode pass a probe; exact, no graph is kept, the layer's parameters get no gradient. A layer with an
     operation that has no forward-mode rule is differentiated twice in reverse instead: equal, and slower.
@@ -93,7 +93,7 @@ def layer_jvp(
 def layer_vjp(
     layer: Layer, x: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*probes_batch d_out"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:
-    """The layer's output and its derivative pulled back along u: (f(x), J_f(x)^T u). No graph is kept.
+    """Compute the layer's output and its derivative pulled back along u: (f(x), J_f(x)^T u). No graph is kept.
 
     Args:
         u: one output direction a row, [..., d_out], or several, [n_probes, ..., d_out].
@@ -109,36 +109,35 @@ def layer_vjp(
 def forward_jvp(
     function: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """(function(x), J v) by forward-mode AD, shapes as in `layer_jvp`; with a graph where gradients are on."""
+    """Compute (function(x), J v) by forward-mode AD, shapes as in `layer_jvp`; with a graph where gradients are on."""
     function, probes = bare(function), [probe.to(x.dtype) for probe in each_probe(x, v)]
     try:
         with FORWARD_AD_LOCK:
             pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]
-        y, products = pairs[0][0], [Jv for _, Jv in pairs]
     except (NotImplementedError, RuntimeError) as error:
         if not any(sign in str(error) for sign in NO_FORWARD_MODE):
             raise
-        y, products = _double_vjp(function, x, probes, because=error)
-    return y, products[0] if v.ndim == x.ndim else torch.stack(products)
+        return double_vjp(function, x, v, because=error)
+    products = [Jv for _, Jv in pairs]
+    return pairs[0][0], products[0] if v.ndim == x.ndim else torch.stack(products)
 
 
 @never_compiled
 def double_vjp(
-    function: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
+    function: Layer,
+    x: Float[Tensor, "*batch d_in"],
+    v: Float[Tensor, "*probes_batch d_in"],
+    *,
+    because: Exception | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """(function(x), J v) by two passes in reverse: J^T u is linear in u, and its own transposed product along v is
-    J v. For functions without forward-mode rules; no global state. Shapes and graph as in `forward_jvp`."""
-    y, products = _double_vjp(bare(function), x, [probe.to(x.dtype) for probe in each_probe(x, v)])
-    return y, products[0] if v.ndim == x.ndim else torch.stack(products)
+    """Compute (function(x), J v) by two passes in reverse: J^T u is linear in u, and its own transposed product along v
+    is J v. For functions without forward-mode rules; no global state. Shapes and graph as in `forward_jvp`.
 
-
-def _double_vjp(
-    function: Layer, x: Tensor, probes: list[Tensor], because: Exception | None = None
-) -> tuple[Tensor, list[Tensor]]:
-    keep = torch.is_grad_enabled()
+    Raises ValueError, with the reason `because` of which forward mode failed, where reverse mode fails as well."""
+    keep, probes = torch.is_grad_enabled(), [probe.to(x.dtype) for probe in each_probe(x, v)]
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            y, point = _at_leaf(function, x)
+            y, point = _at_leaf(bare(function), x)
             u = torch.zeros_like(y, requires_grad=True)
             (pulled,) = torch.autograd.grad(y, point, u, create_graph=True)
             products = _each_grad(pulled, u, probes, keep)
@@ -148,14 +147,14 @@ def _double_vjp(
             "the derivative along v can be had neither forward nor twice in reverse, because an operation of the "
             f'function does not support it ({reason}): use estimator="secant", which needs no derivative, or "vjp"'
         ) from error
-    return (y, products) if keep else (y.detach(), products)
+    return y if keep else y.detach(), products[0] if v.ndim == x.ndim else torch.stack(products)
 
 
 @never_compiled
 def reverse_vjp(
     function: Layer, x: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*probes_batch d_out"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:
-    """(function(x), J^T u) by reverse-mode AD, shapes as in `layer_vjp`; with a graph where gradients are on."""
+    """Compute (function(x), J^T u) in reverse mode, shapes as in `layer_vjp`; with a graph where gradients are on."""
     keep = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         y, point = _at_leaf(bare(function), x)
@@ -166,7 +165,7 @@ def reverse_vjp(
 
 
 def _each_grad(of: Tensor, by: Tensor, probes: list[Tensor], keep: bool) -> list[Tensor]:
-    """The gradient of each <of, probe>, with a graph where it is kept; else the last one frees it."""
+    """Differentiate each <of, probe>; keep the graph, or let the last one free it."""
     last = len(probes) - 1
     return [
         torch.autograd.grad(of, by, probe, create_graph=keep, retain_graph=keep or i < last)[0]
@@ -175,7 +174,7 @@ def _each_grad(of: Tensor, by: Tensor, probes: list[Tensor], keep: bool) -> list
 
 
 def _at_leaf(function: Layer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """function(x), and the leaf x that it can be differentiated by."""
+    """Compute function(x) at a leaf by which it can be differentiated; return both."""
     point = (x.clone() if x.is_inference() else x).detach().requires_grad_()
     y = function(point)
     if not y.requires_grad:
@@ -192,15 +191,14 @@ def _normal(x: Tensor) -> Tensor:
 
 
 def each_probe(x: Float[Tensor, "*batch d"], v: Float[Tensor, "*probes_batch d"]) -> list[Tensor]:
-    """The probes one by one, each of x's shape: a function of [batch, d_in] need not take more dimensions.
-
-    Raises ValueError as `check_probe_shape` does."""
+    """List the probes, each of x's shape: a function of [batch, d_in] need not take more dimensions. Raises
+    ValueError as `check_probe_shape`."""
     check_probe_shape(x.shape, v)
     return [v] if v.ndim == x.ndim else list(v)
 
 
 def check_probe_shape(rows: torch.Size, v: Tensor) -> None:
-    """Raises ValueError unless v is [..., d] or [n_probes, ..., d] for rows of shape [..., d]."""
+    """Raise ValueError unless v is [..., d] or [n_probes, ..., d] for rows of shape [..., d]."""
     several = v.ndim == len(rows) + 1 and v.shape[1:] == rows and v.shape[0] > 0
     if v.shape != rows and not several:
         raise ValueError(

@@ -1,61 +1,29 @@
-"""What a layer computes in terms of its weights, where it is an MLP with one hidden layer, gated or not."""
+"""Find the weights of a layer that is an MLP with one hidden layer, and check that they are all that it computes."""
 
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.probes import rademacher
-from faithfulness_plugin.layers.derivatives import Layer, bare, forward_jvp, layer_jvp
-from faithfulness_plugin.layers.layer_weights import LayerWeights
-from faithfulness_plugin.layers.rank_one import RankOneSum
+from faithfulness_plugin.layers.comparison import random_signs, same_rows
+from faithfulness_plugin.layers.derivatives import Layer, bare, layer_jvp
+from faithfulness_plugin.layers.layer_weights import LayerWeights, MlpWeights, NormedMlp
 
-
-class MlpWeights(NamedTuple):
-    """y = act(x W_in + b_in) W_out + b_out, or gated (SwiGLU, GEGLU): y = (act(x W_gate + b_gate) * (x W_in + b_in))
-    W_out + b_out. Absent biases are None."""
-
-    W_in: Float[Tensor, "d_in d_mlp"]
-    W_out: Float[Tensor, "d_mlp d_out"]
-    act: Callable[[Tensor], Tensor]
-    """Elementwise."""
-    b_in: Float[Tensor, " d_mlp"] | None = None
-    b_out: Float[Tensor, " d_out"] | None = None
-    W_gate: Float[Tensor, "d_in d_mlp"] | None = None
-    b_gate: Float[Tensor, " d_mlp"] | None = None
-
-    def output(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """f(x)."""
-        linear = _affine(x, self.W_in, self.b_in)
-        hidden = self.act(linear) if self.W_gate is None else self.act(_affine(x, self.W_gate, self.b_gate)) * linear
-        return _affine(hidden, self.W_out, self.b_out)
-
-    @torch.no_grad()
-    def jacobian(self, x: Float[Tensor, "rows d_in"]) -> RankOneSum:
-        """J_f at each row, as a sum of d_mlp rank-one terms, or of 2 d_mlp where gated:
-        sum_m act'(z_m) W_out[m] (x) W_in[:, m], or with g the gate's input and z the other's
-        sum_m act'(g_m) z_m W_out[m] (x) W_gate[:, m] + act(g_m) W_out[m] (x) W_in[:, m]."""
-        linear = _affine(x, self.W_in, self.b_in)
-        gate = linear if self.W_gate is None else _affine(x, self.W_gate, self.b_gate)
-        act, slope = forward_jvp(self.act, gate, torch.ones_like(gate))
-        if self.W_gate is None:
-            return RankOneSum(slope, self.W_in, self.W_out)
-        weights = torch.cat([slope * linear, act], dim=-1)
-        return RankOneSum(weights, torch.cat([self.W_gate, self.W_in], dim=1), torch.cat([self.W_out, self.W_out]))
+EPS_NAMES = ("eps", "variance_epsilon")
 
 
 def checked_mlp_weights(layer: Layer, x: Float[Tensor, "rows d_in"]) -> LayerWeights | None:
-    """The layer's weights, if `mlp_weights` finds any and they give f(x) and J_f v on each of these rows; else None.
+    """Return the layer's weights if `mlp_weights` finds any that give f(x) and J_f v on each of these rows, else None.
 
-    A norm inside the layer before the MLP, an activation that is not elementwise, a row that is treated in a way of its
-    own: all of that shows there."""
+    That shows a norm inside the layer before the MLP, an activation that is not elementwise, a row that is treated in a
+    way of its own."""
     weights = mlp_weights(layer)
     if weights is None or weights.W_in.dtype != x.dtype or weights.W_in.shape[0] != x.shape[-1]:
         return None
-    v = rademacher(x, 1, torch.Generator(x.device).manual_seed(0))[0]
+    v = random_signs(x, x.shape, torch.Generator(x.device).manual_seed(0))
     y, Jv = layer_jvp(layer, x, v)
     with torch.no_grad():
         same = same_rows(weights.output(x), y) and same_rows(weights.jacobian(x).jvp(v), Jv)
@@ -64,7 +32,7 @@ def checked_mlp_weights(layer: Layer, x: Float[Tensor, "rows d_in"]) -> LayerWei
 
 @singledispatch
 def mlp_weights(layer: Any) -> LayerWeights | None:
-    """The weights of a layer that is an MLP with one hidden layer, or None.
+    """Find the weights of a layer that is an MLP with one hidden layer, or None.
 
     Recognised: nn.Sequential(Linear, activation, Linear), and modules with the weights' names of TransformerLens (W_in,
     W_out, act_fn, W_gate) or of Hugging Face (`HUGGING_FACE`: up_proj and down_proj with a gate_proj or without, fused
@@ -127,7 +95,7 @@ def _of_hugging_face(module: Any) -> MlpWeights | None:
 
 
 def weights_of_pair(first: Any, act: Callable[[Tensor], Tensor] | None, last: Any) -> MlpWeights | None:
-    """The weights of an MLP whose two linear layers are in two modules: fc1 and fc2 of OPT's blocks, with their
+    """Read the weights of an MLP whose two linear layers are in two modules: fc1 and fc2 of OPT's blocks, with their
     activation; or a module of the first one and its activation (BERT's intermediate) and the second one."""
     first, last = bare_module(first), bare_module(last)
     if not hasattr(first, "weight"):
@@ -137,7 +105,7 @@ def weights_of_pair(first: Any, act: Callable[[Tensor], Tensor] | None, last: An
 
 
 def bare_module(module: Any) -> Any:
-    """A module past what a TransformerBridge puts around it."""
+    """Return a module past what a TransformerBridge puts around it."""
     return getattr(module, "original_component", module)
 
 
@@ -153,21 +121,28 @@ def _of_linears(up: Any, act: Callable[[Tensor], Tensor], down: Any, gate: Any |
 
 
 def _matrix(linear: Any) -> Tensor:
-    """[d_in, d_out]. GPT-2's Conv1D (which has an `nf`) holds it so, nn.Linear transposed."""
+    """Read the matrix as [d_in, d_out]. GPT-2's Conv1D (which has an `nf`) holds it so, nn.Linear transposed."""
     return linear.weight if hasattr(linear, "nf") else linear.weight.T
 
 
-def _affine(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
-    return x @ W if b is None else x @ W + b
+@torch.no_grad()
+def normed_mlp(mlp: MlpWeights, norm: Callable[[Tensor], Tensor]) -> NormedMlp | None:
+    """Join an MLP and the norm after it, where that is an RMSNorm or a LayerNorm with an `eps`; else None, as for other
+    norms, or a guess that `checked_mlp_weights` sees through.
 
-
-def same_rows(ours: Float[Tensor, "*batch d"], theirs: Tensor) -> bool:
-    """Whether they are equal row by row, up to rounding: half of the digits of the row, or of a typical one where that
-    is larger. (Not of the rms: one row of a language model can be a thousand times the others.)"""
-    if ours.shape != theirs.shape or not theirs.dtype.is_floating_point:
-        return False
-    eps, ours, theirs = torch.finfo(theirs.dtype).eps, ours.double(), theirs.double()
-    errors, norms = (ours - theirs).norm(dim=-1), theirs.norm(dim=-1)
-    size = norms.maximum(norms.median()) if norms.numel() else norms
-    size = torch.where(size > 0, size, norms.square().mean().sqrt())
-    return bool((errors <= eps**0.5 * size).all())
+    Scale and shift are read off what the norm makes of known rows, since classes differ in how they keep them: w,
+    1 + w, or none.
+    """
+    eps, d = next((getattr(norm, name) for name in EPS_NAMES if hasattr(norm, name)), None), mlp.W_out.shape[1]
+    if not isinstance(eps, float) or d < 2:
+        return None
+    call = getattr(norm, "forward", norm)
+    # rows [1, d] of mean 0 without a 0, so that both kinds of norm treat them alike
+    row = mlp.W_out.new_ones(1, d)
+    row[0, 1::2] = -1
+    if d % 2:
+        row[0, -3:] = row.new_tensor([1, 1, -2])
+    shift = call(torch.zeros_like(row))[0]
+    scale = (call(row)[0] - shift) * (row.square().mean() + eps).sqrt() / row[0]
+    level = call(torch.ones_like(row))[0] - shift  # 0 after a LayerNorm
+    return NormedMlp(mlp, scale, shift, eps, centred=bool(level.norm() < 1e-3 * scale.norm()))

@@ -1,15 +1,13 @@
-"""What figures share: colours and styles of arms, panels in a grid, axes without clutter, and saving a figure."""
+"""What figures share: colours and styles of arms, panels in a grid, axes without clutter, and one legend."""
 
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.container import Container
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import FigureBase
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, told apart by the colour-blind
 STYLES = (  # their other colours, too, of different lightness, each with a dash and a marker of its own
@@ -67,17 +65,3 @@ def legend_below(
     """Add one legend for all panels, below them."""
     options |= {"ncols": max(1, min(columns, len(handles))), "fontsize": 9, "frameon": False}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", **options)
-
-
-def save_figure(figure: Figure, path: Path, source: str, dpi: int = 150) -> None:
-    """Write a PNG beside its final name and rename it. The same figure gives the same bytes.
-
-    Args:
-        source: the fingerprint of what it was made from, for the PNG's "Source" field.
-    """
-    unfinished = path.with_name(f".{path.name}")
-    try:
-        figure.savefig(unfinished, format="png", dpi=dpi, metadata={"Software": None, "Source": source})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -50,7 +50,7 @@ def in_turn(
         slow: arms that are measured in the first `slow_rounds` rounds only, and never for warm-up.
         seed: of the orders.
         before_round: makes what the arms of a round share.
-        note: is called with what runs next.
+        note: is called with the number of each round as it begins.
 
     Returns:
         The measurements of each arm, round by round.
@@ -59,9 +59,9 @@ def in_turn(
     measured: dict[T_ARM, list[T_MEASURED]] = {name: [] for name in arms}
     for n in range(-warm_up, rounds):
         names = [name for name in arms if name not in slow or 0 <= n < slow_rounds]
+        note(f"round {n + 1} of {rounds}" if n >= 0 else "warming up")
         before_round()
         for name in order.sample(names, len(names)):
-            note(f"round {n + 1} of {rounds}, {name}" if n >= 0 else f"warming up, {name}")
             value = arms[name]()
             if n >= 0:
                 measured[name].append(value)

@@ -1,4 +1,4 @@
-"""What a store of derivatives says of itself."""
+"""The index of a store of derivatives: where its rows come from, which products it keeps, which shards are there."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from faithfulness_plugin.differences import without_size
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.estimators import ESTIMATORS
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 
@@ -15,7 +16,7 @@ INDEX_FILENAME = "index.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
-class StoreError(ValueError):
+class StoreError(UsageError):
     """A store that cannot be used; the message says which, why, and what to do."""
 
 
@@ -34,7 +35,7 @@ class Product(_Record):
 
     @classmethod
     def of(cls, config: JacobianMatchingConfig | Mapping[str, Any]) -> "Product":
-        """What a matching of this config asks of the layer. Raises StoreError for what no store can keep."""
+        """Build what a matching of this config asks of the layer. Raises StoreError for what no store can keep."""
         config = as_config(config)
         if ESTIMATORS[config.estimator].fixed_probes:
             raise StoreError(
@@ -49,19 +50,18 @@ class Product(_Record):
 
     @property
     def config(self) -> JacobianMatchingConfig:
-        """By which the layer is asked."""
-        given = {name: value for name, value in self.model_dump().items() if value is not None}
-        return JacobianMatchingConfig(**given)
+        """The config whose estimator asks the layer."""
+        return JacobianMatchingConfig(**self.model_dump(exclude_none=True))
 
     @property
     def v_name(self) -> str:
-        """Of the probes' tensor: products along the same probes share it."""
+        """The name of the probes' tensor: products along the same probes share it."""
         space = "u" if ESTIMATORS[self.estimator].pulls_back else "v"
         return f"{space}.{self.probe}.{self.n_probes}"
 
     @property
     def Jv_name(self) -> str:
-        """Of the products' tensor."""
+        """The name of the products' tensor."""
         secant = "" if self.radius is None else f".{self.radius!r}{'.central' * bool(self.central)}"
         return f"{self.estimator}.{self.probe}.{self.n_probes}{secant}"
 
@@ -98,7 +98,7 @@ class Index(_Record):
 
     @property
     def n_rows(self) -> int:
-        """Of the shards that are there."""
+        """The number of rows in the shards that are there."""
         return sum(shard.rows for shard in self.shards.values())
 
     @property
@@ -108,7 +108,7 @@ class Index(_Record):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """By name, what two stores must share to be one, beside their source."""
+        """What two stores must share to be one, besides their source, by name."""
         return self.model_dump(include={"d_in", "d_out", "dtype", "seed", "n_shards"})
 
     @property
@@ -125,13 +125,13 @@ class Index(_Record):
 
     @property
     def sized(self) -> dict[str, str]:
-        """What of the source the fingerprint leaves out: texts that end in a computed size, which `differences`
-        compares as numbers."""
+        """The part of the source that the fingerprint leaves out: texts that end in a computed size, which
+        `differences` compares as numbers."""
         return {name: text for name, text in self.source.items() if text != without_size(text)}
 
     @property
     def row_bytes(self) -> int:
-        """On disk."""
+        """Bytes on disk per row."""
         probes, products = {}, 0
         for product in self.products:
             probe_width, product_width = ESTIMATORS[product.estimator].widths(self.d_in, self.d_out)
@@ -140,6 +140,6 @@ class Index(_Record):
         return (self.d_in + self.d_out + sum(probes.values()) + products) * DTYPES[self.dtype].itemsize
 
 
-def told(products: Sequence[Product]) -> str:
-    """Their names."""
+def names(products: Sequence[Product]) -> str:
+    """Join the names of products for a message."""
     return ", ".join(map(str, products)) or "none"

@@ -19,19 +19,20 @@ from faithfulness_plugin.store.store import DerivativeStore
 class StoredRows(Iterator[Tensor]):
     """Endless batches of packed rows [batch_size / processes, width], for `train_transcoder(t, rows.layer, rows)`.
 
-    The rows of an epoch: shards in random order, `window` of them in memory at a time, their rows mixed. Epoch follows
-    on epoch, and batches are cut from that one stream, so that its n-th batch is known from n: a run that is resumed,
-    on any number of processes, goes on in it. Process `rank` of `processes` gets its share of every batch.
+    An epoch takes the shards in random order, `window` of them in memory at a time with their rows mixed. Batches are
+    cut from the stream of epoch after epoch, so that the n-th batch is known from n: a resumed run continues in it, on
+    any number of processes. Process `rank` of `processes` gets its share of every batch.
 
     Args:
-        store: full.
+        store: a full store.
         product: which derivatives come with the rows; None for x and f(x) alone.
-        batch_size: rows a step, of all processes together.
-        seed: of the order.
-        window: shards in memory.
+        batch_size: rows per step, of all processes together.
+        seed: seeds the order.
+        window: the number of shards in memory.
 
-    Raises StoreError for a store that is not full or a product that it does not keep, a batch that is larger than the
-    store, or that cannot be shared out equally, a rank that no process has.
+    Raises:
+        StoreError: a store that is not full or does not keep the product; a batch that is larger than the store or
+            cannot be shared equally; a rank that no process has.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class StoredRows(Iterator[Tensor]):
         step = 1.0 if kept is None else kept.build_estimator().step(index.rms or 1.0)
         self.layer = PackedRows(index.d_in, index.d_out, kept, step)
         self.batch = 0
-        """How many were served."""
+        """How many batches were served."""
         self._epoch: int | None = None
         self._at: tuple[int, int] | None = None
         self._in_memory: dict[str, Tensor] = {}
@@ -77,7 +78,7 @@ class StoredRows(Iterator[Tensor]):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _stream(self, begin: int, end: int) -> list[Tensor]:
-        """Rows of the endless stream."""
+        """Read rows of the endless stream."""
         parts = []
         while begin < end:
             epoch, place = divmod(begin, self.store.index.n_rows)
@@ -90,7 +91,7 @@ class StoredRows(Iterator[Tensor]):
         return parts
 
     def _order(self, epoch: int) -> None:
-        """Which shards make each window of an epoch, and where the windows end."""
+        """Decide which shards make each window of an epoch, and where the windows end."""
         if self._epoch == epoch:
             return
         index = self.store.index
@@ -118,11 +119,11 @@ class StoredRows(Iterator[Tensor]):
         return torch.Generator().manual_seed(derived_seed(self.seed, f"stored rows, {use}"))
 
     def state_dict(self) -> dict[str, int | str]:
-        """The place in the stream: on any number of processes."""
+        """The place in the stream, for any number of processes."""
         return {"batch": self.batch, **self._stream_settings}
 
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:
-        """Raises StoreError for a place in another stream."""
+        """Continue from a place. Raises StoreError for a place in another stream."""
         if state.get("store") == self.store.index.fingerprint_with_sizes:  # as version 0.8 wrote it
             state = {**state, "store": self.store.index.fingerprint, **self.store.index.sized}
         if changed := differences(state, self._stream_settings):
@@ -138,7 +139,7 @@ class StoredRows(Iterator[Tensor]):
 
 
 def require_shares(batch_size: int, processes: int) -> None:
-    """Raises StoreError where so many processes cannot share a batch in equal parts."""
+    """Raise StoreError where the processes cannot share a batch in equal parts."""
     if processes > batch_size:
         raise StoreError(
             f"{processes} processes share batches of {batch_size} rows: start fewer of them, or raise batch_size"

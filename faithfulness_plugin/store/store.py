@@ -2,9 +2,7 @@
 
 import errno
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,29 +16,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from faithfulness_plugin.atomic import write_text
+from faithfulness_plugin.atomic import UNFINISHED, new_file, write_text
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.seeds import derived_seed
-from faithfulness_plugin.store.index import DTYPES, INDEX_FILENAME, Index, Product, Shard, StoreError, told
+from faithfulness_plugin.store.index import DTYPES, INDEX_FILENAME, Index, Product, Shard, StoreError, names
 
 LOCK_FILENAME = ".writer.lock"
 CHUNK = 1024  # rows that the layer is asked about at a time
 
 
 class DerivativeStore:
-    """Rows x, f(x), probes v and products Jv in a folder: `index.json` and one safetensors file a shard.
+    """Rows x, f(x), probes v and products Jv in a folder: `index.json` and one safetensors file per shard.
 
-    Made by `create` or `open`. A shard is filled by `fill_shard` within `writing`, in any order, and the same again if
-    it is lost: its probes are seeded by its number.
+    Make one by `create` or `open`. `fill_shard` fills a shard within `writing`, in any order; one that was lost comes
+    out the same again, because its probes are seeded by its number.
     """
 
     def __init__(self, folder: Path, index: Index) -> None:
         self.folder, self.index = folder, index
         self._writes = False
         self._whole: dict[int, tuple[int, int]] = {}
-        """Shards that were found whole, with the file's size and time then."""
+        """The shards that were found whole, with the size and time that their files had."""
 
     @classmethod
     def create(
@@ -55,14 +53,16 @@ class DerivativeStore:
         dtype: str = "float32",
         seed: int = 0,
     ) -> "DerivativeStore":
-        """An empty store, or the one that stands there with the same settings, full or not; it may keep more products.
+        """Create an empty store, or open the one that stands there with the same settings; it may keep more products.
 
         Args:
-            source: what tells this model, layer and text from others, by name.
+            folder: where it stands, or will stand.
+            source: what identifies this model, layer and text, by name.
+            d_in, d_out: the widths of the layer's rows.
             products: which derivatives are kept; none for x and f(x) alone.
             n_shards: how many shards make it full.
-            dtype: of the numbers on disk.
-            seed: of the probes.
+            dtype: the dtype of the numbers on disk.
+            seed: seeds the probes.
 
         Raises:
             StoreError: a store with other settings (which, the message says), another folder with something in it, an
@@ -87,7 +87,7 @@ class DerivativeStore:
             there, here = store.index.source, {**dict.fromkeys(store.index.source, "none"), **wanted.source}
             changes = [differences(there, here), differences(store.index.settings, wanted.settings)]
             if lacks := [product for product in wanted.products if product not in store.index.products]:
-                changes.append(f"derivatives {told(store.index.products)}, and not {told(lacks)}")
+                changes.append(f"derivatives {names(store.index.products)}, and not {names(lacks)}")
             if changed := "; ".join(filter(None, changes)):
                 raise StoreError(
                     f"{folder} is a store of something else ({changed}): use that, or choose another folder"
@@ -101,7 +101,7 @@ class DerivativeStore:
 
     @classmethod
     def open(cls, folder: Path | str) -> "DerivativeStore":
-        """The store in a folder. Raises StoreError where there is none, or its index cannot be read."""
+        """Open the store in a folder. Raises StoreError where there is none, or its index cannot be read."""
         path = Path(folder) / INDEX_FILENAME
         try:
             return cls(Path(folder), Index.model_validate_json(path.read_bytes()))
@@ -114,29 +114,29 @@ class DerivativeStore:
             where = ".".join(map(str, first["loc"])) or "the file"
             raise StoreError(
                 f"{path} is corrupt, or of another version ({where}: {first['msg']}): move the store away, and fill it "
-                "anew"
+                "again"
             ) from error
 
     def require(self, **source: str) -> None:
-        """Raises StoreError where the store was made from something else, with what differs."""
+        """Raise StoreError, with what differs, where the store was made from something else."""
         if changed := differences(self.index.source, source):
             raise StoreError(
                 f"{self.folder} was made from something else ({changed}): choose another store, or fill one"
             )
 
     def product(self, config: JacobianMatchingConfig | Mapping[str, Any]) -> Product:
-        """The derivatives that a matching of this config needs. Raises StoreError where they are not kept."""
+        """Return the derivatives that a matching of this config needs. Raises StoreError where they are not kept."""
         wanted = Product.of(config)
         if wanted not in self.index.products:
             raise StoreError(
-                f"{self.folder} keeps no derivatives for {wanted}, but for {told(self.index.products)}: match one of "
+                f"{self.folder} keeps no derivatives for {wanted}, but for {names(self.index.products)}: match one of "
                 "those, or fill another store"
             )
         return wanted
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Nobody else writes meanwhile. Raises StoreError where somebody does."""
+        """Lock the store for writing. Raises StoreError where another process holds it, or it cannot be written."""
         try:
             lock = FileLock(self.folder / LOCK_FILENAME)
             lock.acquire(timeout=0)
@@ -146,8 +146,8 @@ class DerivativeStore:
             raise StoreError(f"{self.folder} cannot be written ({error.strerror}): choose another folder") from error
         try:
             self.index = type(self).open(self.folder).index  # what that process may have done meanwhile
-            for unfinished in [*self.folder.glob(".unfinished.*"), *self.folder.glob(f".{INDEX_FILENAME}.*")]:
-                unfinished.unlink()  # of a writer that was killed
+            for left in self.folder.glob(f"{UNFINISHED}*"):  # by a writer that was killed
+                left.unlink()
             self._writes = True
             yield
         finally:
@@ -155,11 +155,11 @@ class DerivativeStore:
             lock.release()
 
     def missing(self) -> list[int]:
-        """Numbers of the shards that are not there, or not as they were written: every file is read and checked."""
+        """List the shards that are not there, or not as they were written: every file is read and checked."""
         return [number for number in range(self.index.n_shards) if self.fault(number) is not None]
 
     def fault(self, number: int) -> str | None:
-        """What is wrong with a shard, or None. A file is read and checked once, and again when it has changed."""
+        """Say what is wrong with a shard, or None. A file is read and checked once, and again when it has changed."""
         shard = self.index.shards.get(number)
         if shard is None:
             return "it was not filled yet"
@@ -180,7 +180,7 @@ class DerivativeStore:
 
     @torch.no_grad()
     def fill_shard(self, number: int, x: Float[Tensor, "rows d_in"], layer: Layer) -> None:
-        """Asks the layer for f(x) and its derivatives at rows x, and writes them; within `writing`.
+        """Ask the layer for f(x) and its derivatives at rows x, and write them; within `writing`.
 
         Probes along the data (pair, difference) stay within the shard.
 
@@ -199,7 +199,7 @@ class DerivativeStore:
             rms = x.double().square().mean().sqrt().item() or 1.0
         if x.ndim != 2 or x.shape[-1] != self.index.d_in or len(x) < 2:
             raise StoreError(f"shard {number}: rows of shape {list(x.shape)}; pass two or more, {self.index.d_in} wide")
-        tensors = self._answers(number, x, layer, rms)
+        tensors = self._responses(number, x, layer, rms)
         culprit = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
         if culprit is not None:
             raise StoreError(
@@ -209,7 +209,7 @@ class DerivativeStore:
         shards = {**self.index.shards, number: shard}
         self._write_index(self.index.model_copy(update={"rms": rms, "shards": dict(sorted(shards.items()))}))
 
-    def _answers(self, number: int, x: Tensor, layer: Layer, rms: float) -> dict[str, Tensor]:
+    def _responses(self, number: int, x: Tensor, layer: Layer, rms: float) -> dict[str, Tensor]:
         index = self.index
         y = torch.cat([layer_output(layer, rows) for rows in x.split(CHUNK)])
         if y.shape != (len(x), index.d_out):
@@ -228,8 +228,8 @@ class DerivativeStore:
         return {name: tensor.to("cpu", DTYPES[index.dtype]).contiguous() for name, tensor in tensors.items()}
 
     def read_shard(self, number: int, product: Product | None) -> dict[str, Tensor]:
-        """Its "x" and "y", and "v" and "Jv" of a product: [rows, (n_probes,) d]. Raises StoreError, naming the shard,
-        where it is not as it was written."""
+        """Read a shard's "x" and "y", and "v" and "Jv" of a product, [rows, (n_probes,) d]. Raises StoreError, with the
+        shard's number, where it is not as it was written."""
         if (fault := self.fault(number)) is not None:
             raise StoreError(
                 f"{self.folder}: shard {number} cannot be trained on: {fault}. Fill the store again: only what is "
@@ -240,26 +240,19 @@ class DerivativeStore:
             return {name: file.get_tensor(stored) for name, stored in names.items()}
 
     def _write_shard(self, number: int, tensors: dict[str, Tensor]) -> Shard:
-        """Beside its name first, then renamed."""
         final = self.folder / f"rows-{number:05}.safetensors"
-        needed = sum(tensor.nbytes for tensor in tensors.values())
-        unfinished = None
         try:
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".unfinished.")
-            os.close(handle)
-            unfinished = Path(name)
-            save_file(tensors, unfinished)
-            unfinished.chmod(0o644)
-            shard = Shard(
-                file=final.name, rows=len(tensors["x"]), sha256=_sha256(unfinished), n_bytes=unfinished.stat().st_size
-            )
-            os.replace(unfinished, final)
+            with new_file(final) as unfinished:
+                save_file(tensors, unfinished)
+                return Shard(
+                    file=final.name,
+                    rows=len(tensors["x"]),
+                    sha256=_sha256(unfinished),
+                    n_bytes=unfinished.stat().st_size,
+                )
         except (OSError, SafetensorError) as error:
+            needed = sum(tensor.nbytes for tensor in tensors.values())
             raise StoreError(self._not_written(number, needed, error)) from error
-        finally:
-            if unfinished is not None:
-                unfinished.unlink(missing_ok=True)
-        return shard
 
     def _not_written(self, number: int, needed: int, error: Exception) -> str:
         free = shutil.disk_usage(self.folder).free

@@ -1,4 +1,4 @@
-"""SAELens's trainer in several processes: each takes its share of a batch, and all take the step of the whole one."""
+"""SAELens's trainer in several processes: each takes its share of a batch, and all take the whole batch's step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 
 class DistributedTrainer(SAETrainer[Any, Any]):
-    """Its step is that of one process with the batches of all of them.
+    """A trainer whose step is that of one process with the batches of all of them.
 
-    Gradients are averaged by DistributedDataParallel; the transcoder's whole training step, Jacobian term included, is
-    the wrapped forward pass (a derivative taken around a wrapped module would fail). What depends on the batch beyond
-    that is shared as well: the Jacobian term's unit, and which features fired. BatchTopK ranks within each process.
+    DistributedDataParallel averages gradients; the transcoder's whole training step, Jacobian term included, is the
+    wrapped forward pass (a derivative taken around a wrapped module would fail). The processes also share what else
+    depends on the batch: the Jacobian term's unit, and which features fired. BatchTopK ranks within each process.
 
     `train_batch_size_samples` of the config counts the rows of all processes.
     """
@@ -62,7 +62,7 @@ class _Step(nn.Module):
 
 @contextmanager
 def _stepping(transcoder: Any, together: nn.Module) -> Iterator[None]:
-    """SAELens's trainer calls the transcoder's own step: meanwhile that is the wrapped one."""
+    """Put the wrapped step in the place of the transcoder's own, which SAELens's trainer calls."""
     object.__setattr__(transcoder, "training_forward_pass", together)  # past nn.Module, or it would be a submodule
     try:
         yield

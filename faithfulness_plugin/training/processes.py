@@ -14,7 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 TIMEOUT = timedelta(minutes=5)
 """How long one process waits for the others to join."""
 LONG = timedelta(hours=12)
-"""How long it waits later on, for one that lives: the first may fill a store, or evaluate."""
+"""How long it waits for them later on: the first may fill a store, or evaluate."""
 
 
 class ProcessError(RuntimeError):
@@ -30,7 +30,7 @@ class Processes:
 
     @classmethod
     def here(cls) -> "Processes":
-        """As torch.distributed knows them; alone where it was not started."""
+        """Ask torch.distributed; one process alone where it was not started."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
@@ -41,51 +41,54 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """The one that writes, evaluates and speaks."""
+        """Whether this one writes, evaluates and prints."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         if self.several:
             distributed.barrier()
 
     def mean(self, values: Tensor) -> Tensor:
-        """Over the processes."""
+        """Average over the processes."""
         return self.sum(values) / self.size
 
     def sum(self, values: Tensor) -> Tensor:
-        """Over the processes."""
-        values = values.clone()
-        if self.several:
-            distributed.all_reduce(values)
-        return values
+        """Sum over the processes."""
+        return self._reduced(values, "SUM")
 
     def least(self, values: Tensor) -> Tensor:
-        """Over the processes, number by number."""
+        """Take the minimum over the processes, number by number."""
+        return self._reduced(values, "MIN")
+
+    def _reduced(self, values: Tensor, operation: str) -> Tensor:
         values = values.clone()
         if self.several:
-            distributed.all_reduce(values, op=distributed.ReduceOp.MIN)
+            distributed.all_reduce(values, op=getattr(distributed.ReduceOp, operation))
         return values
 
     def from_first(self, value: Any) -> Any:
-        """What the first process has."""
+        """Return the value that the first process has."""
         values = [value]
         if self.several:
             distributed.broadcast_object_list(values, src=0)
         return values[0]
 
 
-class ToldByFirst(Exception):
-    """Another process ends because of what the first has to say."""
+class AbortedByRankZero(Exception):
+    """The first process ended the run; it has said why."""
 
 
 @contextmanager
 def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
-    """The processes that torchrun started (RANK and WORLD_SIZE are set), joined; alone without torchrun.
+    """Join the processes that torchrun started (RANK and WORLD_SIZE are set); one alone without torchrun.
 
-    By NCCL for "cuda", one device a process, else by gloo.
+    Args:
+        device: "cuda" joins them by NCCL, with a device for each process; others by gloo.
+        timeout: how long to wait for all of them.
 
-    Raises ProcessError where not all of them come within the timeout, or one is lost on the way.
+    Raises:
+        ProcessError: not all of them come within the timeout, or one is lost on the way.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ or Processes.here().several:
         yield Processes.here()
@@ -118,7 +121,7 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
 
 
 def lost_another(error: BaseException) -> bool:
-    """Whether it is about another process rather than about this one's work."""
+    """Whether an error is about another process rather than about this one's work."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return False
     words = ("Connection closed by peer", "Connection reset by peer", "Timed out", "gloo", "NCCL", "Broken pipe")

@@ -1,10 +1,10 @@
-"""Addresses on the Hugging Face hub, hf://owner/repo/path, and the files that a transcoder needs of what stands there.
+"""Addresses on the Hugging Face hub, hf://owner/repo/path, and the files that a transcoder needs of what is there.
 
 huggingface_hub fetches them: its cache, progress, resumption, tokens and offline mode (HF_HUB_OFFLINE=1) apply.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class HubPath:
 
     @classmethod
     def of(cls, address: str | Path) -> "HubPath":
-        """Reads hf://owner/repo, hf://owner/repo/path or hf://owner/repo@revision/path. Raises FormatError for other
+        """Parse hf://owner/repo, hf://owner/repo/path or hf://owner/repo@revision/path. Raises FormatError for other
         text."""
         text = re.sub("^hf:/+", "", str(address)).strip("/")
         match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@(refs/\w+/[^/]+|[^/]+))?(?:/(.+))?", text)
@@ -68,9 +68,7 @@ def is_hub_path(source: str | Path) -> bool:
 
 
 def fetched(address: str | Path, *, layer: int | None = None) -> Path:
-    """The folder or file at an address, fetched into the hub's cache.
-
-    No more is fetched than one transcoder needs: of a folder, its weights and settings; of a set, the layer asked for.
+    """Fetch what a transcoder needs into the hub's cache, and return its folder or file there.
 
     Args:
         address: hf://owner/repo/path or hf://owner/repo@revision/path.
@@ -85,47 +83,42 @@ def fetched(address: str | Path, *, layer: int | None = None) -> Path:
 
 
 def fetched_files(address: str | Path, *, layer: int | None = None) -> list[Path]:
-    """The files that `fetched` fetches, in the order of their names. Raises FormatError as it does."""
+    """Fetch as `fetched` does, and return the files, in the order of their names."""
     root, names = _fetched(HubPath.of(address), layer)
     return [root / name for name in sorted(names)]
 
 
 def layers_at(address: str | Path) -> list[int]:
-    """The layers of the set at an address, by the names of its files. Raises FormatError where the hub, and its cache,
-    have nothing there."""
+    """Return the layers of the set at an address, by the names of its files. Raises FormatError as `fetched`."""
     of = HubPath.of(address)
-    names = [n.rpartition("/") for n in _contents(of).names]
-    files = [name for folder, _, name in names if folder == of.path]
-    return sorted({int(match[1]) for n in files for pattern in LAYER if (match := pattern.fullmatch(n))})
+    names = [name.rpartition("/") for name in _contents(of).names]
+    return sorted(_by_layer([name for folder, _, name in names if folder == of.path]))
+
+
+def _by_layer(names: list[str]) -> dict[int, str]:
+    return {int(match[1]): name for name in names for pattern in LAYER if (match := pattern.fullmatch(name))}
 
 
 @contextmanager
 def fetching(of: HubPath) -> Iterator[None]:
-    """Says in one line what went wrong between here and the hub. Raises FormatError."""
+    """Turn whatever goes wrong between here and the hub into one line. Raises FormatError."""
     from huggingface_hub import errors
 
     try:
         yield
-    except errors.GatedRepoError as error:
-        raise FormatError(
-            f"{of}: access to {of.repo} is not granted: accept its terms on https://huggingface.co/{of.repo}, and log "
-            "in (hf auth login)"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FormatError(f"{of}: {of.repo} has no revision {of.revision}: pass a branch, a tag or a commit") from error
-    except errors.RepositoryNotFoundError as error:
-        raise FormatError(
-            f"{of}: the hub has no repository {of.repo} that can be read from here: check owner and name; for a "
-            "private one log in first (hf auth login)"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise FormatError(f"{of}: the hub cannot be reached, and not all of it is in its cache: {_ONLINE}") from error
-    except errors.EntryNotFoundError as error:
-        raise FormatError(f"{of}: {_said(error)}") from error
-    except errors.HFValidationError as error:
-        raise FormatError(f"{of} is no address: {_said(error)}") from error
-    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:  # pyright: ignore[reportPrivateImportUsage]
-        raise FormatError(f"{of} could not be fetched ({_said(error)}): try again, which resumes") from error
+    except (errors.HTTPError, errors.EntryNotFoundError, errors.HFValidationError, OSError) as error:  # pyright: ignore[reportPrivateImportUsage]
+        messages = {
+            errors.GatedRepoError: f": access to {of.repo} is not granted: accept its terms on "
+            f"https://huggingface.co/{of.repo}, and log in (hf auth login)",
+            errors.RevisionNotFoundError: f": {of.repo} has no revision {of.revision}: pass a branch, tag or commit",
+            errors.RepositoryNotFoundError: f": the hub has no repository {of.repo} that can be read from here: check "
+            "owner and name; for a private one log in first (hf auth login)",
+            errors.LocalEntryNotFoundError: f": the hub cannot be reached, and its cache lacks some of it: {_ONLINE}",
+            errors.HFValidationError: f" is no address: {_first_line(error)}",
+        }
+        otherwise = f" could not be fetched ({_first_line(error)}): try again, which resumes"
+        message = next((text for kind, text in messages.items() if isinstance(error, kind)), otherwise)
+        raise FormatError(f"{of}{message}") from error
 
 
 def is_reachable(of: HubPath) -> bool:
@@ -154,29 +147,28 @@ def _contents(of: HubPath) -> _Contents:
     import huggingface_hub as hub
     from huggingface_hub import constants, errors
 
-    permanent = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
     with fetching(of):
         try:
             revision = of.revision or constants.DEFAULT_REVISION
             info = hub.HfApi().model_info(of.repo, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             names = [file.rfilename for file in info.siblings or []]
             return _Contents(names or [*hub.HfApi().list_repo_files(of.repo, revision=revision)])  # as mirrors have it
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+            raise
         except (errors.HTTPError, OSError) as error:  # pyright: ignore[reportPrivateImportUsage]
-            if isinstance(error, permanent):
-                raise
-            offline, said = isinstance(error, errors.OfflineModeIsEnabled), _said(error)
-    reason = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({said})"
+            offline = isinstance(error, errors.OfflineModeIsEnabled)
+            reason = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({_first_line(error)})"
     try:
         # no patterns: where this is, whether or not all of the repository is there
-        cached = hub.snapshot_download(of.repo, revision=of.revision, allow_patterns=[], local_files_only=True)
+        root = Path(hub.snapshot_download(of.repo, revision=of.revision, allow_patterns=[], local_files_only=True))
     except errors.LocalEntryNotFoundError as error:
         raise FormatError(f"{of}: {reason}, and nothing of {of.repo} is in its cache: {_ONLINE}") from error
-    root = Path(cached)
     return _Contents([str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()], root, reason)
 
 
 def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -> list[str]:
-    """Select the files of a repository that the transcoder at an address needs.
+    """Select the files of a repository that the transcoder at an address needs: its weights, of a set the layer asked
+    for, and its settings.
 
     Args:
         names: of all files of the repository, or of those in the hub's cache.
@@ -193,58 +185,56 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
             of.path,
             *(n for n in names if n.rpartition("/")[0] in beside and n.endswith(SETTINGS) and n != of.path),
         ]
-    inside = {
-        n.removeprefix(f"{of.path}/" if of.path else ""): n
-        for n in names
-        if n.startswith(f"{of.path}/" * bool(of.path))
-    }
-    if not inside:
-        if reason:
-            raise FormatError(f"{of}: {reason}, and it is not in its cache: {_ONLINE}")
+    prefix = f"{of.path}/" * bool(of.path)
+    inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    if not inside and not reason:
         known = sorted({n for name in names if name.endswith(WEIGHTS) for n in (name, name.rpartition("/")[0])} - {""})
         raise FormatError(
-            f"{of} does not exist: " + nearest(of.path, known, n=3, otherwise=_listed(known, "it holds "))
+            f"{of} does not exist: {nearest(of.path, known, n=3, otherwise=f'it holds {_listed(known)}')}"
         )
-    settings = [n for n in inside if "/" not in n and n.endswith(SETTINGS)]
-    weights = [n for n in inside if "/" not in n and n.endswith(WEIGHTS)] or [n for n in inside if n == IN_FOLDER]
-    layers = {int(match[1]): n for n in weights for pattern in LAYER if (match := pattern.fullmatch(n))}
+    settings = [name for name in inside if "/" not in name and name.endswith(SETTINGS)]
+    weights = [name for name in inside if "/" not in name and name.endswith(WEIGHTS)]
+    weights = _one_transcoder(of, weights or [name for name in inside if name == IN_FOLDER], layer)
+    folders = sorted(
+        {name.rpartition("/")[0].removesuffix("/checkpoints") for name in inside if name.endswith(WEIGHTS)}
+    )
+    if not weights and folders:
+        raise FormatError(
+            f"{of} holds {len(folders)} transcoders: {_listed(folders)}: pass one of them, as {of / folders[0]}"
+        )
+    if reason and not weights and "config.yaml" not in settings:  # which may list weights that are elsewhere
+        lacks = "its weights are" if inside else "it is"
+        raise FormatError(f"{of}: {reason}, and {lacks} not in its cache: {_ONLINE}")
+    if not weights and not settings:
+        raise FormatError(f"{of} holds no transcoder: it has {_listed(sorted(inside))}")
+    return [f"{prefix}{name}" for name in (*settings, *weights)]
+
+
+def _one_transcoder(of: HubPath, weights: list[str], layer: int | None) -> list[str]:
+    """The file of the layer asked for, or the one of several files of weights that a format knows by its name."""
+    from faithfulness_plugin.transcoders.formats.registry import makes_folder
+
+    layers = _by_layer(weights)
     if len(layers) > 1:
         if layer not in layers:
             there = ", ".join(map(str, sorted(layers)))
             asked = "" if layer is None else f"no layer {layer}, but "
             raise FormatError(f"{of} is a set with {asked}the layers {there}: pass layer=, one of them")
-        weights = [layers[layer]]
-    elif len(weights) > 1:
-        weights = _one_transcoder(of, weights)
-    if not weights and (folders := sorted({n.rpartition("/")[0] for n in inside if n.endswith(WEIGHTS)})):
-        folders = [n.removesuffix("/checkpoints") for n in folders]
-        raise FormatError(
-            f"{of} holds {len(folders)} transcoders: {_listed(folders)}: pass one of them, as {of / folders[0]}"
-        )
-    if reason and not weights and "config.yaml" not in settings:  # which may list weights that are elsewhere
-        raise FormatError(f"{of}: {reason}, and its weights are not in its cache: {_ONLINE}")
-    if not weights and not settings:
-        raise FormatError(f"{of} holds no transcoder: it has {_listed(sorted(inside))}")
-    return [inside[n] for n in (*settings, *weights)]
-
-
-def _one_transcoder(of: HubPath, weights: list[str]) -> list[str]:
-    """Return the one of several files of weights in a folder that a format knows by its name."""
-    from faithfulness_plugin.transcoders.formats.registry import makes_folder
-
-    if any(CROSS_LAYER.fullmatch(n) for n in weights):
+        return [layers[layer]]
+    if any(CROSS_LAYER.fullmatch(name) for name in weights):
         raise FormatError(
             f"{of} is a cross-layer transcoder ({_listed(sorted(weights), most=2)}): each of its layers writes to all "
             "later ones, and there is no one layer whose Jacobian it has"
         )
-    if known := [n for n in weights if makes_folder(n)][:1]:
-        return known
-    raise FormatError(f"{of} holds {len(weights)} files of weights: {_listed(sorted(weights))}: pass one of them")
+    known = weights if len(weights) < 2 else [name for name in weights if makes_folder(name)][:1]
+    if weights and not known:
+        raise FormatError(f"{of} holds {len(weights)} files of weights: {_listed(sorted(weights))}: pass one of them")
+    return known
 
 
-def _listed(names: list[str], before: str = "", most: int = 6) -> str:
-    return before + ", ".join(names[:most]) + ", ..." * (len(names) > most)
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -23,6 +23,7 @@ from faithfulness_plugin.jacobian.linear_region import (
     LinearRegion,
     SparseRegion,
     Weights,
+    add_skip,
     linear_region,
     region_of_activations,
 )
@@ -70,14 +71,23 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         self.set_layer(None)
 
     def set_layer(self: T_TRANSCODER, layer: Layer | PackedRows | None) -> T_TRANSCODER:
-        """Sets the function to be replaced, row-wise [batch, d_in] -> [batch, d_out], on the transcoder's device. A
-        layer that knows its hooks (`mlp_layer`) also says where the transcoder writes: metadata.hook_name_out.
+        """Set the function to be replaced, row-wise [batch, d_in] -> [batch, d_out], on the transcoder's device.
 
-        `PackedRows` (the `layer` of stored rows): training is then on rows that bring its answers. Raises ValueError
-        where they bring other derivatives than the transcoder matches.
+        A layer that knows its hooks (`mlp_layer`) also says where the transcoder writes: metadata.hook_name_out. With
+        `PackedRows` (the `layer` of stored rows) training is on rows that bring the layer's responses.
+
+        Raises:
+            TypeError: the layer is not callable.
+            ValueError: the rows bring other derivatives than the transcoder matches.
         """
         if isinstance(layer, PackedRows):
-            self._require_same_derivatives(layer)
+            wanted = self.matching.config.of_layer
+            brought = None if layer.product is None else layer.product.of_layer
+            if self.cfg.jacobian_coefficient > 0 and brought != wanted:
+                raise ValueError(
+                    f"the rows bring derivatives for {brought} and the transcoder matches {wanted}: read the rows with "
+                    "the transcoder's own config (product=transcoder.cfg.jacobian)"
+                )
         elif layer is not None and not callable(layer):
             raise TypeError(f"the layer must be callable, not {type(layer).__name__}")
         # past nn.Module.__setattr__, or a layer that is a module would be trained and saved
@@ -85,17 +95,6 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         if (hook_out := getattr(layer, "hook_out", None)) is not None and isinstance(hook_out, str):
             self.cfg.metadata.hook_name_out = hook_out
         return self
-
-    def _require_same_derivatives(self, rows: PackedRows) -> None:
-        if self.cfg.jacobian_coefficient == 0:
-            return
-        wanted = self.matching.config.of_layer
-        brought = None if rows.product is None else rows.product.of_layer
-        if brought != wanted:
-            raise ValueError(
-                f"the rows bring derivatives for {brought} and the transcoder matches {wanted}: read the rows with the "
-                "transcoder's own config (product=transcoder.cfg.jacobian)"
-            )
 
     def __deepcopy__(self: T_TRANSCODER, memo: dict[int, Any]) -> T_TRANSCODER:
         """A copy on the same layer, which may be a part of a large model and is not the transcoder's own."""
@@ -107,15 +106,14 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
     @property
     def layer(self) -> Layer:
-        """The layer being replaced. Raises ValueError where none is set, or rows that bring its answers."""
-        layer = self.given_layer
-        if isinstance(layer, PackedRows):
+        """The layer being replaced. Raises ValueError where none is set, or rows that bring its responses."""
+        if isinstance(self.given_layer, PackedRows):
             raise ValueError("the layer itself is not at hand: the transcoder was set to learn from stored rows")
-        return layer
+        return self.given_layer
 
     @property
     def given_layer(self) -> Layer | PackedRows:
-        """The same, or the layout of the rows that bring its answers. Raises ValueError where none is set."""
+        """What `set_layer` was given: the layer, or the layout of rows. Raises ValueError where none is set."""
         layer: Layer | PackedRows | None = vars(self)["_layer"]
         if layer is None:
             raise ValueError("no layer is set: call transcoder.set_layer(layer) before training")
@@ -123,32 +121,27 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
     @override
     def initialize_weights(self) -> None:
-        """Both matrices uniform in +-1/sqrt(fan-in) and untied, biases and skip 0: at this scale the trainer's gradient
-        clip (norm 1) does not hold features back."""
-        cfg = self.cfg
-        W_enc = self._uniform(cfg.d_in, cfg.d_sae, fan_in=cfg.d_in)
-        W_dec = self._uniform(cfg.d_sae, cfg.d_out, fan_in=cfg.d_sae)
+        """Draw both matrices uniformly in +-1/sqrt(fan-in), untied; set biases and skip to 0. At this scale the
+        trainer's gradient clip (norm 1) does not hold features back."""
+        cfg, options = self.cfg, {"dtype": self.dtype, "device": self.device}
+        W_enc = torch.empty(cfg.d_in, cfg.d_sae, **options).uniform_(-(cfg.d_in**-0.5), cfg.d_in**-0.5)
+        W_dec = torch.empty(cfg.d_sae, cfg.d_out, **options).uniform_(-(cfg.d_sae**-0.5), cfg.d_sae**-0.5)
         if cfg.decoder_init_norm is not None:
             W_dec *= cfg.decoder_init_norm / W_dec.norm(dim=-1, keepdim=True)
         self.W_enc, self.W_dec = nn.Parameter(W_enc), nn.Parameter(W_dec)
-        self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae, dtype=self.dtype, device=self.device))
-        self.b_dec = nn.Parameter(torch.zeros(cfg.d_out, dtype=self.dtype, device=self.device))
+        self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae, **options))
+        self.b_dec = nn.Parameter(torch.zeros(cfg.d_out, **options))
         if cfg.skip:
-            self.W_skip = nn.Parameter(torch.zeros(cfg.d_out, cfg.d_in, dtype=self.dtype, device=self.device))
-
-    def _uniform(self, *shape: int, fan_in: int) -> Tensor:
-        bound = fan_in**-0.5
-        return torch.empty(*shape, dtype=self.dtype, device=self.device).uniform_(-bound, bound)
+            self.W_skip = nn.Parameter(torch.zeros(cfg.d_out, cfg.d_in, **options))
 
     @override
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """t(x). Error terms are the attached model's business (`add_sae(..., use_error_term=True)`): here f(x) is not
-        known."""
+        """Compute t(x). Error terms are added by the attached model (`add_sae(..., use_error_term=True)`)."""
         return self.hook_sae_output(self.decode(self.encode(x)))
 
     @override
     def process_sae_in(self, sae_in: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
-        """Casts to the transcoder's dtype, fires hook_sae_input. Raises ValueError for rows that are not d_in wide."""
+        """Cast to the transcoder's dtype and fire hook_sae_input. Raises ValueError for rows that are not d_in wide."""
         self._require_width(sae_in)
         return self.hook_sae_input(sae_in.to(self.dtype))
 
@@ -163,12 +156,13 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
     def straight_through_gate(
         self, feature_acts: Float[Tensor, "*batch d_sae"], hidden_pre: Float[Tensor, "*batch d_sae"], bandwidth: float
     ) -> Float[Tensor, "*batch d_sae"]:
-        """1[a > 0] forward, and backward the step at the architecture's threshold, smoothed over `bandwidth`."""
+        """Make gates 1[a > 0] whose gradient is that of a step at the architecture's threshold, smoothed over
+        `bandwidth`."""
 
     def encode_to_region(
         self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
     ) -> DenseRegion | SparseRegion:
-        """One encoding of x, for outputs and derivatives alike, with its `hidden_pre`."""
+        """Encode x once, for outputs and derivatives alike, with its `hidden_pre`."""
         feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
         gate = None
         if gate_bandwidth is not None:
@@ -177,13 +171,14 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """One step's losses, by name. `sae_in` of the output is the target f(x), as SAELens's logging wants it."""
+        """Compute a step's losses by name. The output's `sae_in` is the target f(x), as SAELens's logging wants it."""
         batch = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
         matched = self.cfg.jacobian_coefficient > 0
         x, y, targets = self._ask(batch, matched)
+        y = self.as_target(x, y)
         region = self.encode_to_region(x, self.matching.config.gate_bandwidth if matched else None)
         hidden_pre = cast(Tensor, region.hidden_pre)
-        sae_out = region.weights.add_skip(self.hook_sae_recons(region.decode()), x)
+        sae_out = add_skip(self.hook_sae_recons(region.decode()), x, region.weights.W_skip)
         losses = {"mse_loss": mean_over_rows(self.mse_loss_fn(sae_out, y))}
         aux_input = TranscoderStepInput(**{**vars(step_input), "sae_in": y}, x=x)
         losses |= cast(dict[str, Tensor], self.calculate_aux_loss(aux_input, region.feature_acts, hidden_pre, sae_out))
@@ -209,23 +204,21 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         return output
 
     def _ask(self, batch: Tensor, matched: bool) -> tuple[Tensor, Tensor, LayerResponse | None]:
-        """(x, f(x), and what its Jacobian is matched to, if it is)."""
+        """Return x, f(x), and what the Jacobian is matched to, if it is."""
         layer = self.given_layer
         if isinstance(layer, PackedRows):
-            says = layer.unpack(batch)
-            return says.x, self.as_target(says.x, says.y), self.matching.targets_of(says) if matched else None
+            response = layer.unpack(batch)
+            return response.x, response.y, self.matching.targets_of(response) if matched else None
         self._require_width(batch)
-        if not matched:
-            return batch, self.target(batch), None
-        if self.matching.config.at_inputs:  # one pass of the layer for f(x) and its derivative
+        if matched and self.matching.config.at_inputs:  # one pass of the layer for f(x) and its derivative
             targets = self.matching.targets(layer, batch)
-            return batch, self.as_target(batch, targets.y), targets
+            return batch, targets.y, targets
         y = self.target(batch)
-        return batch, y, self.matching.targets(layer, batch, y=y)
+        return batch, y, self.matching.targets(layer, batch, y=y) if matched else None
 
     @override
     def save_model(self, path: str | Path) -> tuple[Path, Path]:
-        """As SAELens's, and the state of the probes' random generator, so that a resumed run draws the same ones."""
+        """Write what SAELens writes, and the probes' random generator, so that a resumed run draws the same ones."""
         written = super().save_model(path)
         if state := self.matching.state_dict():
             torch.save(state, Path(path) / MATCHING_FILENAME)
@@ -243,7 +236,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
     @override
     def load_weights_from_checkpoint(self, checkpoint_path: Path | str) -> None:
-        """As SAELens's, and the probes' state where the checkpoint has it."""
+        """Load what SAELens loads, and the probes' random generator where the checkpoint has it."""
         super().load_weights_from_checkpoint(checkpoint_path)
         state = Path(checkpoint_path) / MATCHING_FILENAME
         if state.exists():
@@ -261,14 +254,12 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
     @torch.no_grad()
     def target(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """f(x), computed in x's dtype (the layer's own) and then cast to the transcoder's.
-
-        Raises ValueError where no layer is set, or as `as_target`."""
+        """Compute f(x) in x's dtype (the layer's own), cast to the transcoder's. Raises ValueError where no layer is
+        set, or as `as_target`."""
         return self.as_target(x, layer_output(self.layer, x))
 
     def as_target(self, x: Float[Tensor, "*batch d_in"], y: Tensor) -> Float[Tensor, "*batch d_out"]:
-        """The layer's output y at x in the transcoder's dtype. Raises ValueError for another shape than [...,
-        d_out]."""
+        """Cast the layer's output y at x to the transcoder's dtype. Raises ValueError unless it is [..., d_out]."""
         wanted = (*x.shape[:-1], self.cfg.d_out)
         if tuple(y.shape) != wanted:
             raise ValueError(
@@ -278,7 +269,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         return y.to(self.dtype)
 
     def check_finite(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
-        """Raises NonFiniteError, naming step and tensor, where the inputs or the loss hold NaN or Inf."""
+        """Raise NonFiniteError, naming step and tensor, where the inputs or the loss hold NaN or Inf."""
         x = step_input.sae_in
         if torch.isfinite(output.loss) & torch.isfinite(x).all():
             return

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from sae_lens.saes.batchtopk_sae import BatchTopK
 from sae_lens.saes.sae import SAEConfig, TrainStepInput, TrainStepOutput
-from sae_lens.saes.transcoder import JumpReLUSkipTranscoderConfig, JumpReLUTranscoderConfig
 from torch import Tensor
 from typing_extensions import override
 
@@ -45,7 +44,7 @@ class BatchTopKTrainingTranscoderConfig(TopKTrainingTranscoderConfig):
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
-        return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
+        return self.jumprelu_config_class()
 
 
 class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
@@ -155,8 +154,8 @@ def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, r
 
 
 def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
-    """Positions of the `count` largest, in no order. `topk` over the whole of a large batch is slow on a CPU: it runs
-    over those above a bound guessed from a sample, and over all of them where the guess was too high."""
+    """Find the positions of the `count` largest, in no order. `topk` over a large batch is slow on a CPU: it runs over
+    those above a bound guessed from a sample, and over all of them where the guess was too high."""
     sample = values[:: SAMPLE + 1]  # not in step with d_sae
     rank = int(1.3 * count * len(sample) / max(1, len(values))) + 16
     if rank < len(sample):
@@ -166,6 +165,4 @@ def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
     return values.topk(count, sorted=False).indices
 
 
-register_once(
-    BatchTopKTrainingTranscoderConfig.architecture(), BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
-)
+register_once(BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig)

@@ -7,7 +7,12 @@ from typing import Any
 
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY, register_sae_training_class
 from sae_lens.saes.sae import SAEConfig, TrainingSAEConfig
-from sae_lens.saes.transcoder import SkipTranscoderConfig, TranscoderConfig
+from sae_lens.saes.transcoder import (
+    JumpReLUSkipTranscoderConfig,
+    JumpReLUTranscoderConfig,
+    SkipTranscoderConfig,
+    TranscoderConfig,
+)
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
@@ -64,6 +69,10 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
     def get_inference_config_class(self) -> type[SAEConfig]:
         return SkipTranscoderConfig if self.skip else TranscoderConfig
 
+    def jumprelu_config_class(self) -> type[SAEConfig]:
+        """The config class of the stock JumpReLU transcoder, for architectures that are exported as one."""
+        return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
+
     @override
     def get_training_architecture_details(self) -> dict[str, Any]:
         details = super().get_training_architecture_details()
@@ -71,12 +80,12 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
 
 
 def require_non_negative(config: TrainingTranscoderConfig, name: str) -> None:
-    """Raises ValueError for a field that is negative, infinite or NaN."""
+    """Raise ValueError for a field that is negative, infinite or NaN."""
     if not 0 <= getattr(config, name) < inf:
         raise ValueError(f"{name}={getattr(config, name)} must be finite and not negative")
 
 
-def register_once(architecture: str, sae_class: type, config_class: type) -> None:
-    """Registers a training class with SAELens, which refuses a name twice (a module may be imported again)."""
-    if architecture not in SAE_TRAINING_CLASS_REGISTRY:
-        register_sae_training_class(architecture, sae_class, config_class)
+def register_once(sae_class: type, config_class: type[TrainingSAEConfig]) -> None:
+    """Register a training class with SAELens, which refuses a name twice (a module may be imported again)."""
+    if config_class.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
+        register_sae_training_class(config_class.architecture(), sae_class, config_class)

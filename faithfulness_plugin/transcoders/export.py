@@ -1,7 +1,5 @@
 """Finished transcoders in the architectures that SAELens has."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from sae_lens.saes.transcoder import (
@@ -17,23 +15,17 @@ from faithfulness_plugin.transcoders.formats.schema import require_finite
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 
-STOCK: dict[bool, tuple[Any, Any]] = {
-    False: (JumpReLUTranscoderConfig, JumpReLUTranscoder),
-    True: (JumpReLUSkipTranscoderConfig, JumpReLUSkipTranscoder),
-}
-"""Without and with a skip connection."""
-
 
 @torch.no_grad()
 def topk_to_jumprelu(
     transcoder: TopKTrainingTranscoder | TopKTranscoder, x: Float[Tensor, "rows d_in"]
 ) -> JumpReLUTranscoder:
-    """A TopK transcoder as SAELens's stock JumpReLU transcoder, which loads without this package.
+    """Convert a TopK transcoder to SAELens's stock JumpReLU transcoder, which loads without this package.
 
-    An approximation: TopK keeps k features of every row, JumpReLU those above a threshold. The threshold is chosen so
-    that on the given rows as many features are active in all as with TopK, but for ties (in what TopK ranks by, a_i or
-    a_i ||W_dec^i||). Rows then have fewer or more than k, and outputs differ. Measure the two on rows of your own, with
-    `metrics.reconstruction`.
+    It is an approximation: TopK keeps k features of every row, JumpReLU those above a threshold. The threshold is
+    chosen so that on the given rows as many features are active in all as with TopK, except for ties in what TopK ranks
+    by (a_i or a_i ||W_dec^i||). Rows then have fewer or more than k, and outputs differ. Measure the two on rows of
+    your own, with `metrics.reconstruction`.
 
     Args:
         x: [rows, d_in], inputs of the kind that it will see; some thousands.
@@ -62,8 +54,9 @@ def topk_to_jumprelu(
     ranked = score.flatten().sort(descending=True).values[count - 1 : count + 1]
     threshold = ranked.mean().clamp_min(0) if len(ranked) == 2 else torch.zeros_like(ranked[0])
 
-    cfg, skip = transcoder.cfg, transcoder.cfg.skip
-    config_class, transcoder_class = STOCK[skip]
+    cfg, config_class, transcoder_class = transcoder.cfg, JumpReLUTranscoderConfig, JumpReLUTranscoder
+    if cfg.skip:
+        config_class, transcoder_class = JumpReLUSkipTranscoderConfig, JumpReLUSkipTranscoder
     config = config_class(
         d_in=cfg.d_in,
         d_out=cfg.d_out,
@@ -73,7 +66,7 @@ def topk_to_jumprelu(
         apply_b_dec_to_input=False,
         metadata=cfg.metadata,
     )
-    converted = transcoder_class(config)
+    converted = transcoder_class(config)  # pyright: ignore[reportArgumentType]  of the same pair
     weights = {name: value.contiguous() for name, value in transcoder.state_dict().items()}
     thresholds = threshold / transcoder.score(torch.ones_like(transcoder.b_enc))
     converted.load_state_dict({**weights, "threshold": thresholds})

@@ -11,8 +11,8 @@ def straight_through(
     threshold: Tensor,
     bandwidth: float,
 ) -> Float[Tensor, "*batch d_sae"]:
-    """1[a > 0] forward; backward as SAELens's `Step`: d/dz = 1/bandwidth where |z - threshold| < bandwidth / 2, else 0,
-    and d/dthreshold = -d/dz.
+    """Make gates 1[a > 0] with the gradient of SAELens's `Step`: d/dz = 1/bandwidth where |z - threshold| < bandwidth
+    / 2, else 0, and d/dthreshold = -d/dz.
 
     Args:
         z: what is compared with the threshold.

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from sae_lens.saes.jumprelu_sae import JumpReLU, JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
 from sae_lens.saes.sae import SAEConfig, TrainCoefficientConfig, TrainStepInput, TrainStepOutput
-from sae_lens.saes.transcoder import JumpReLUSkipTranscoderConfig, JumpReLUTranscoderConfig
 from torch import Tensor
 from typing_extensions import override
 
@@ -39,7 +38,7 @@ class JumpReLUTrainingTranscoderConfig(TrainingTranscoderConfig, JumpReLUTrainin
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
-        return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
+        return self.jumprelu_config_class()
 
 
 class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  our config is also SAELens's
@@ -100,6 +99,4 @@ class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  o
         state_dict["threshold"] = state_dict["threshold"].clamp(min=0.0).to(self.dtype)
 
 
-register_once(
-    JumpReLUTrainingTranscoderConfig.architecture(), JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
-)
+register_once(JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig)

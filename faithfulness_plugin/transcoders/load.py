@@ -5,13 +5,17 @@ from pathlib import Path
 
 import torch
 from sae_lens.saes.sae import SAEMetadata
-from sae_lens.saes.transcoder import Transcoder
+from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 
 from faithfulness_plugin.transcoders.address import fetched, is_hub_path
 from faithfulness_plugin.transcoders.formats import registry
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.format import Request
 from faithfulness_plugin.transcoders.releases import is_release, near_releases, read_release
+
+SIDES = ("hf_hook_name", "hook_name")
+"""The metadata that say what is read; with _out, what is written. The names in the model itself come
+first: those that SAELens translated may be wrong."""
 
 
 def load_transcoder(
@@ -22,7 +26,7 @@ def load_transcoder(
     dtype: torch.dtype | None = torch.float32,
     autoencoder: bool = False,
 ) -> Transcoder:
-    """Loads a transcoder that any of the known libraries has written (docs/adapters.md lists them).
+    """Load a transcoder that any of the known libraries has written (docs/adapters.md lists them).
 
     It needs none of those libraries but SAELens, and computes what the library that wrote it computes there: an encoder
     that subtracts a bias gets it folded into its own, a gate becomes the JumpReLU that it is. Tensors and settings that
@@ -53,13 +57,14 @@ def load_transcoder(
     request = Request(layer, device, dtype, autoencoder)
     path = Path(source)
     try:
-        if is_hub_path(source):
-            path = fetched(source, layer=layer)
-        elif is_release(source):
-            return _as_asked(read_release(source, request), path, request)
-        elif not path.exists() and (near := near_releases(source)):
-            raise FormatError(f"{source} does not exist, and SAELens's list has no such release: {near}")
-        return _as_asked(registry.read(path, request), path, request)
+        if not is_hub_path(source) and is_release(source):
+            transcoder = read_release(source, request)
+        else:
+            path = fetched(source, layer=layer) if is_hub_path(source) else path
+            if not path.exists() and (near := near_releases(source)):
+                raise FormatError(f"{source} does not exist, and SAELens's list has no such release: {near}")
+            transcoder = registry.read(path, request)
+        _require_as_asked(transcoder.cfg, path, request)
     except OSError as error:
         raise FormatError(f"{error.filename or path} cannot be read ({error.strerror}): check the path") from error
     except FormatError as error:
@@ -70,54 +75,42 @@ def load_transcoder(
         raise FormatError(
             f"{path}: what stands there makes no transcoder ({type(error).__name__}: {said}): fetch or train it again"
         ) from error
+    return transcoder
 
 
-def _as_asked(transcoder: Transcoder, path: Path, request: Request) -> Transcoder:
-    """The transcoder, where its metadata do not contradict what was asked for.
+def _require_as_asked(cfg: TranscoderConfig, path: Path, request: Request) -> None:
+    """Hold the metadata against what was asked for; those of an autoencoder then say that it writes what it reads.
 
     Raises:
-        FormatError: it is of another layer; it reads what it writes, and no autoencoder was asked for; or one was, and
-            it reads another tensor than it writes.
+        FormatError: metadata of another kind than they should be; it is of another layer; it reads what it writes, and
+            no autoencoder was asked for; or one was, and it reads another tensor than it writes.
     """
-    metadata = transcoder.cfg.metadata
-    _require_readable(path, metadata)
+    metadata = cfg.metadata
+    pairs = [(metadata[side], metadata[f"{side}_out"]) for side in SIDES]
+    for name in ("model_name", *SIDES, *(f"{side}_out" for side in SIDES)):
+        if not isinstance(metadata[name], str | None):
+            raise FormatError(
+                f"{path} says {name}: {metadata[name]!r}, and a name is needed: correct it, or take it out"
+            )
+    if isinstance(metadata.l0, bool) or not isinstance(metadata.l0, int | float | None):
+        raise FormatError(f"{path} says l0: {metadata.l0!r}, and a number is needed: correct it, or take it out")
     said = _layer_of(metadata)
     if request.layer is not None and said is not None and request.layer != said:
         raise FormatError(
             f"{path} is of layer {said}, and layer={request.layer} was asked for: leave layer out, or pass another path"
         )
-    reads, writes = next(
-        (
-            (metadata[side], metadata[f"{side}_out"])
-            for side in ("hf_hook_name", "hook_name")
-            if metadata[side] is not None and metadata[f"{side}_out"] is not None
-        ),
-        (None, None),
-    )
+    reads, writes = next((pair for pair in pairs if None not in pair), (None, None))
     if metadata.autoencoder or (reads is not None and reads == writes):
         request.require_autoencoder(path, reads or metadata.hookpoint)
-    elif request.autoencoder and reads is not None:
+    elif reads is not None:
         request.require_transcoder(path, f"it reads {reads} and writes {writes}")
+    if request.autoencoder and cfg.d_in != cfg.d_out:
+        request.require_transcoder(path, f"it reads {cfg.d_in} and writes {cfg.d_out}")
     if request.autoencoder:
-        if transcoder.cfg.d_in != transcoder.cfg.d_out:
-            request.require_transcoder(path, f"it reads {transcoder.cfg.d_in} and writes {transcoder.cfg.d_out}")
         metadata.autoencoder = True
-        for side in ("hook_name", "hf_hook_name"):
-            if metadata[side] is not None:
-                metadata[f"{side}_out"] = metadata[side]
-    return transcoder
-
-
-def _require_readable(path: Path, metadata: SAEMetadata) -> None:
-    """Raises FormatError for metadata that are read here, and are of another kind than they should be."""
-    for name in ("model_name", *(f"{hook}{out}" for hook in ("hook_name", "hf_hook_name") for out in ("", "_out"))):
-        if not isinstance(metadata[name], str | None):
-            raise FormatError(
-                f"{path} says {name}: {metadata[name]!r}, and a name is needed: correct it, or take it out"
-            )
-    l0 = metadata.l0
-    if l0 is not None and (isinstance(l0, bool) or not isinstance(l0, int | float)):
-        raise FormatError(f"{path} says l0: {l0!r}, and a number is needed: correct it, or take it out")
+        for side, (read, _) in zip(SIDES, pairs, strict=True):
+            if read is not None:
+                metadata[f"{side}_out"] = read
 
 
 def _layer_of(metadata: SAEMetadata) -> int | None:
@@ -130,7 +123,7 @@ def _layer_of(metadata: SAEMetadata) -> int | None:
 
 
 def _require_usable(device: str, dtype: torch.dtype | None) -> None:
-    """Raises ValueError for a device or dtype that cannot hold weights."""
+    """Raise ValueError for a device or dtype that cannot hold weights."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype {dtype!r} holds no weights: pass torch.float32, another floating type, or None")
     try:

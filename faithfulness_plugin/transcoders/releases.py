@@ -58,7 +58,7 @@ def is_release(source: str | Path) -> bool:
 
 
 def release_of(source: str | Path) -> Release:
-    """The entry RELEASE/ID. Raises FormatError, with near names, where SAELens's list does not have it."""
+    """Return the entry RELEASE/ID. Raises FormatError, with near names, where SAELens's list does not have it."""
     name, _, sae_id = str(source).strip("/").partition("/")
     listed = get_pretrained_saes_directory()
     if name not in listed:
@@ -72,16 +72,15 @@ def release_of(source: str | Path) -> Release:
 
 
 def near_releases(source: str | Path) -> str:
-    """ "did you mean RELEASE?" where a path that does not exist resembles a release; else nothing."""
+    """Return "did you mean RELEASE?" where a path that does not exist resembles a release, and else nothing."""
     name = str(source).partition("/")[0]
     if not re.fullmatch(r"[a-zA-Z0-9][\w.-]{3,}", name):
         return ""
-    near = nearest(name, [*get_pretrained_saes_directory()], n=3, otherwise=" ")
-    return near.strip()
+    return nearest(name, [*get_pretrained_saes_directory()], n=3, otherwise=" ").strip()
 
 
 def read_release(source: str | Path, request: Request) -> Transcoder:
-    """Reads the transcoder, or the autoencoder where that was asked for, that SAELens's list has under RELEASE/ID.
+    """Read the transcoder, or the autoencoder where that was asked for, that SAELens's list has under RELEASE/ID.
 
     SAELens's loaders give float32, also for dtype=None.
 

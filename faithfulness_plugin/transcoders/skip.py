@@ -24,7 +24,7 @@ class SkipInDecode:
         return self.remember(super().encode(x), x)  # pyright: ignore[reportAttributeAccessIssue]  of the SAE beside
 
     def remember(self, feature_acts: Tensor, x: Tensor) -> Tensor:
-        """The activations, which `decode` will know as those of x."""
+        """Return the activations, which `decode` will know as those of x."""
         if getattr(self, "W_skip", None) is not None:
             _INPUTS[feature_acts] = (self, x)
         return feature_acts
@@ -36,37 +36,43 @@ class SkipInDecode:
 
 
 def _input_of(transcoder: Any, feature_acts: Tensor) -> Tensor | None:
-    """What `encode` was given, for the very activations that it returned."""
+    """Return what `encode` was given, for the very activations that it returned."""
     made = _INPUTS.get(feature_acts)
     return made[1] if made is not None and made[0] is transcoder else None
 
 
 def output_of(transcoder: Any, x: Float[Tensor, "*batch d_in"], feature_acts: Float[Tensor, "*batch d_sae"]) -> Tensor:
-    """t(x) of activations at hand, with the skip connection of any transcoder that has one (SAELens's name: W_skip)."""
+    """Compute t(x) from its activations, with the skip connection of any transcoder that has one (`W_skip`)."""
     recons = transcoder.decode(feature_acts)
     if isinstance(transcoder, SkipInDecode) and _input_of(transcoder, feature_acts) is not None:
         return recons
     return add_skip(recons, x, getattr(transcoder, "W_skip", None))
 
 
-class _Attachable(SkipInDecode):
-    def forward(self, x: Tensor) -> Tensor:
+class Attachable(SkipInDecode):
+    """An inference transcoder that keeps its skip connection wherever it is called."""
+
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """Compute t(x)."""
         return self.decode(self.encode(x))
 
-    def forward_with_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_with_activations(
+        self, x: Float[Tensor, "*batch d_in"]
+    ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*batch d_sae"]]:
+        """Compute t(x) and the activations."""
         feature_acts = self.encode(x)
         return self.decode(feature_acts), feature_acts
 
 
 def attachable(transcoder: Any) -> Any:
-    """The transcoder, or where `add_sae` would drop its skip connection, one on the same weights that keeps it.
+    """Return the transcoder, or where `add_sae` would drop its skip connection, one on the same weights that keeps it.
 
-    So for SAELens's own SkipTranscoder and JumpReLUSkipTranscoder, which `SAE.load_from_disk` makes of exported
-    folders; this package's classes, and those without a skip connection, are returned as they are.
+    That is the case for SAELens's own SkipTranscoder and JumpReLUSkipTranscoder, which `SAE.load_from_disk` makes of
+    exported folders. This package's classes, and those without a skip connection, are returned as they are.
     """
     if getattr(transcoder, "W_skip", None) is None or isinstance(transcoder, SkipInDecode):
         return transcoder
     stock = type(transcoder)
-    kept = object.__new__(type(f"Attachable{stock.__name__}", (_Attachable, stock), {}))
+    kept = object.__new__(type(f"Attachable{stock.__name__}", (Attachable, stock), {}))
     kept.__dict__.update(transcoder.__dict__)  # parameters and hook points are shared
     return kept

@@ -6,13 +6,8 @@ from faithfulness_plugin.transcoders.address import HubPath, fetched_files, is_h
 from faithfulness_plugin.transcoders.releases import is_release, release_of
 
 
-def is_address(source: str | Path) -> bool:
-    """Whether this is hf://owner/repo/path or RELEASE/ID, and no folder or file here."""
-    return is_hub_path(source) or is_release(source)
-
-
 def short_name(source: str | Path) -> str:
-    """The last part of a path or address, without the name of a file that all transcoders of a format have."""
+    """Return the last part of a path or address, without the name of a file that all transcoders of a format have."""
     if is_hub_path(source):
         of = HubPath.of(source)
         path = PurePosixPath(of.repo, of.path)
@@ -21,7 +16,7 @@ def short_name(source: str | Path) -> str:
 
 
 def files_of(source: str | Path, *, layer: int | None = None) -> list[Path]:
-    """The files that a transcoder is read from, in order. Those of an address are fetched.
+    """Return the files that a transcoder is read from, in order. Those of an address are fetched.
 
     Args:
         layer: which layer of a set at an address.
@@ -38,7 +33,7 @@ def files_of(source: str | Path, *, layer: int | None = None) -> list[Path]:
 
 
 def named(text: str) -> tuple[str, str]:
-    """(the name, the source) of NAME=SOURCE; a source without a name gets its short name.
+    """Split NAME=SOURCE into name and source; a source without a name gets its short name.
 
     A source may have "=" in it: what exists, begins with hf://, or has a "/" before its "=" is no NAME=SOURCE.
     """

@@ -79,6 +79,4 @@ class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderCo
         return {"sparsity_loss": step_input.coefficients["sparsity"] * mean_over_rows(weighted)}
 
 
-register_once(
-    StandardTrainingTranscoderConfig.architecture(), StandardTrainingTranscoder, StandardTrainingTranscoderConfig
-)
+register_once(StandardTrainingTranscoder, StandardTrainingTranscoderConfig)

@@ -20,7 +20,7 @@ from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 def _stock_region(
     transcoder: Transcoder, x: Tensor, *, gate: Tensor | LinearRegion | None = None, gate_bandwidth: float | None = None
 ) -> LinearRegion | None:
-    """Of Transcoder, SkipTranscoder, JumpReLUTranscoder, JumpReLUSkipTranscoder and TopKTranscoder."""
+    """Find the region of a Transcoder, SkipTranscoder, JumpReLUTranscoder, JumpReLUSkipTranscoder or TopKTranscoder."""
     if transcoder.cfg.normalize_activations != "none" or transcoder.cfg.reshape_activations != "none":
         return None  # what happens before the encoder is not linear: autograd
     weights = Weights.of(transcoder)

@@ -114,7 +114,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return self._encode(x, lambda score: self.activation_fn(score) > 0)
 
     def _encode(self, x: Tensor, keep: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """(activations, pre-activations), the features staying that `keep` picks by their scores [..., d_sae]."""
+        """Encode with the features that `keep` picks by their scores [..., d_sae]: (activations, pre-activations)."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
         return self.hook_sae_acts_post(hidden_pre.relu() * keep(self.score(hidden_pre))), hidden_pre
 
@@ -157,7 +157,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def pre_activations(
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
     ) -> Float[Tensor, " entries"]:
-        """W_enc x + b_enc of some features only, taken from `hidden_pre` and given its gradient."""
+        """Compute W_enc x + b_enc of some features only: taken from `hidden_pre`, and given its gradient."""
         bias = self.b_enc.index_select(0, entries.features)
         known = hidden_pre.detach()[entries.rows, entries.features] - bias.detach()
         return dot_active(rows, entries, self.W_enc.T.contiguous(), known) + bias
@@ -213,7 +213,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
 
 def _feature_by_feature(W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "d_in d_sae"]:
-    """The same matrix, each feature's weights side by side in memory: what `SparseRegion` reads."""
+    """Lay the matrix out with each feature's weights side by side in memory, as `SparseRegion` reads it."""
     return W_enc.T.contiguous().T
 
 
@@ -221,4 +221,4 @@ def _hooked(point: nn.Module) -> bool:
     return bool(point._forward_hooks or point._backward_hooks)
 
 
-register_once(TopKTrainingTranscoderConfig.architecture(), TopKTrainingTranscoder, TopKTrainingTranscoderConfig)
+register_once(TopKTrainingTranscoder, TopKTrainingTranscoderConfig)

@@ -10,7 +10,7 @@ from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 from torch import Tensor, nn, zeros
 from typing_extensions import override
 
-from faithfulness_plugin.transcoders.skip import SkipInDecode
+from faithfulness_plugin.transcoders.skip import Attachable
 
 
 @dataclass
@@ -38,7 +38,7 @@ class TopKTranscoderConfig(TranscoderConfig):
         return {**super().to_dict(), **{name: getattr(self, name) for name in names}}
 
 
-class TopKTranscoder(SkipInDecode, Transcoder):
+class TopKTranscoder(Attachable, Transcoder):
     """t(x) = W_dec TopK(W_enc x + b_enc) + b_dec (+ W_skip x), for inference: what `TopKTrainingTranscoder` exports.
 
     With `shift`, post_enc is added to the features that stay, after they were chosen.
@@ -62,7 +62,7 @@ class TopKTranscoder(SkipInDecode, Transcoder):
 
     @override
     def encode(self, x: Tensor) -> Tensor:
-        """[..., d_in] -> [..., d_sae]."""
+        """Compute the activations, [..., d_in] -> [..., d_sae]."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
         gate = self.kept(self.score(hidden_pre))
         acts = hidden_pre + self.post_enc if self.cfg.shift else hidden_pre
@@ -75,23 +75,12 @@ class TopKTranscoder(SkipInDecode, Transcoder):
         return self.activation_fn(score) > 0
 
     def score(self, hidden_pre: Tensor) -> Tensor:
-        """What features are ranked by, [..., d_sae]."""
+        """Compute what features are ranked by, [..., d_sae]."""
         return ranking_score(hidden_pre, self)
 
     @override
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., d_in] -> [..., d_out]."""
-        return self.forward_with_activations(x)[0]
-
-    @override
-    def forward_with_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(t(x) [..., d_out], the activations [..., d_sae])."""
-        feature_acts = self.encode(x)
-        return self.decode(feature_acts), feature_acts
-
-    @override
     def fold_W_dec_norm(self) -> None:
-        """Raises NotImplementedError where features are ranked by their activations alone."""
+        """Fold decoder norms. Raises NotImplementedError where features are ranked by their activations alone."""
         require_ranking_by_norm(self.cfg)
         norms = self.fold_and_get_W_dec_norm()
         if self.cfg.shift:
@@ -104,15 +93,15 @@ class TopKTranscoder(SkipInDecode, Transcoder):
 
 
 def ranking_score(hidden_pre: Tensor, transcoder: Any) -> Tensor:
-    """z_i ||W_dec^i|| of pre-activations z [..., d_sae], or z itself without `rescale_acts_by_decoder_norm`. To rank
-    by: no gradient goes to W_dec."""
+    """Compute z_i ||W_dec^i|| of pre-activations z [..., d_sae], or z itself without `rescale_acts_by_decoder_norm`. It
+    is for ranking: no gradient goes to W_dec."""
     if not transcoder.cfg.rescale_acts_by_decoder_norm:
         return hidden_pre
     return hidden_pre * transcoder.W_dec.detach().norm(dim=-1)
 
 
 def require_ranking_by_norm(config: Any) -> None:
-    """Raises NotImplementedError where folding decoder norms would change which features are the largest."""
+    """Raise NotImplementedError where folding decoder norms would change which features are the largest."""
     if not config.rescale_acts_by_decoder_norm:
         raise NotImplementedError(
             "folding decoder norms changes which features are the largest: "

@@ -21,8 +21,8 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.benchmarks.timing.speed.schema import SpeedResult
-from faithfulness_plugin.benchmarks.timing.store_speed.schema import StoreSpeedResult
+from faithfulness_plugin.benchmarks.timing.speed import SpeedResult
+from faithfulness_plugin.benchmarks.timing.store import StoreSpeedResult
 from faithfulness_plugin.language_model.result import Trained, TrainResult
 from faithfulness_plugin.results.schema import read_result
 

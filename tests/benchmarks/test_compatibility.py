@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from faithfulness_plugin.benchmarks.compatibility.report import table
-from faithfulness_plugin.benchmarks.compatibility.schema import DISTRIBUTIONS, CompatibilityResult
+from faithfulness_plugin.benchmarks.compatibility import DISTRIBUTIONS, CompatibilityResult, table
 from faithfulness_plugin.benchmarks.readme import RESULTS
 from faithfulness_plugin.results.schema import read_result
 

@@ -17,7 +17,7 @@ from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.layers.derivatives import Layer, layer_vjp
-from faithfulness_plugin.layers.rank_one import RankOneSum
+from faithfulness_plugin.layers.layer_weights import RankOneSum
 from faithfulness_plugin.store import DerivativeStore, StoredRows
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 

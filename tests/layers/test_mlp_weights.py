@@ -7,7 +7,9 @@ from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
 
 from faithfulness_plugin import AbsNetwork
-from faithfulness_plugin.layers.mlp_weights import MlpWeights, checked_mlp_weights, mlp_weights, same_rows
+from faithfulness_plugin.layers.comparison import same_rows
+from faithfulness_plugin.layers.layer_weights import MlpWeights
+from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights, mlp_weights
 
 
 def sequential(act: nn.Module | None = None) -> nn.Sequential:

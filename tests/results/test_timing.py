@@ -9,12 +9,10 @@ def test_every_arm_runs_once_a_round_in_seeded_orders_of_their_own():
     called: list[str] = []
     arms = {name: lambda name=name: called.append(name) or len(called) for name in "abcd"}
     measured = in_turn(arms, 3, seed=1, note=called.append)
-    notes, names = called[::2], called[1::2]
-    rounds = [names[i : i + 4] for i in range(0, 16, 4)]
+    assert called[::5] == ["warming up", "round 1 of 3", "round 2 of 3", "round 3 of 3"]
+    rounds = [called[i + 1 : i + 5] for i in range(0, 20, 5)]
     assert all(sorted(order) == list("abcd") for order in rounds)
     assert len({tuple(order) for order in rounds}) > 1
-    assert notes[0] == f"warming up, {names[0]}"
-    assert notes[4] == f"round 1 of 3, {names[4]}"
     assert {len(values) for values in measured.values()} == {3}
     first = list(called)
     called.clear()
@@ -38,12 +36,12 @@ def test_a_call_is_timed():
     assert seconds(lambda: time.sleep(0.05)) == pytest.approx(0.05, abs=0.04)
 
 
-def test_the_peak_is_in_bytes_and_never_falls():
+def test_the_peak_is_in_bytes_and_stays_when_memory_is_freed():
     before = peak_memory()
     assert 10e6 < before < 100e9
     big = bytearray(200_000_000)
     big[::4096] = b"x" * len(big[::4096])
     after = peak_memory()
     del big
-    assert after >= before
-    assert peak_memory() == after
+    assert after > before
+    assert peak_memory() == pytest.approx(after, rel=0.02)

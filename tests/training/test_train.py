@@ -272,8 +272,8 @@ def test_weights_that_just_broke_are_not_saved(tmp_path):
 def test_a_half_written_checkpoint_does_not_count(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(new(), Interrupted(inputs(), 25), checkpoint=tmp_path, checkpoint_every=20)
-    (tmp_path / "unfinished_40").mkdir()
-    (tmp_path / "unfinished_40" / "sae_weights.safetensors").write_text("half")
+    (tmp_path / ".unfinished.step_40").mkdir()
+    (tmp_path / ".unfinished.step_40" / "sae_weights.safetensors").write_text("half")
     result = train(new(), checkpoint=tmp_path, checkpoint_every=20, resume=True)
     assert same(weights(result.transcoder), weights(train(new()).transcoder))
     assert [path.name for path in tmp_path.iterdir()] == ["step_60"]

@@ -17,7 +17,8 @@ from faithfulness_plugin import load_transcoder
 from faithfulness_plugin.adapters.circuit_tracer import load_transcoder_set
 from faithfulness_plugin.transcoders.address import HubPath, fetched, fetched_files, needed
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.source import files_of, is_address, named, short_name
+from faithfulness_plugin.transcoders.releases import is_release
+from faithfulness_plugin.transcoders.source import files_of, named, short_name
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 
@@ -260,11 +261,11 @@ def test_names_of_sources(tmp_path, monkeypatch):
     assert short_name("hf://owner/repo") == "repo"
     release = f"gemma-scope-2b-pt-transcoders/{FOLDER}"
     assert named(release) == ("average_l0_54", release)
-    assert is_address(release)
+    assert is_release(release)
     (tmp_path / "gemma-scope-2b-pt-transcoders").mkdir()
-    assert is_address(release)  # a folder of that name has no such folder in it
+    assert is_release(release)  # a folder of that name has no such folder in it
     (tmp_path / release).mkdir(parents=True)
-    assert not is_address(release)
+    assert not is_release(release)
 
 
 def test_the_settings_of_a_cached_folder_do_not_come_from_elsewhere(hub):

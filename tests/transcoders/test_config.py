@@ -38,4 +38,4 @@ def test_a_checkpoint_loads_as_it_was(tmp_path, architecture, skip):
 
 def test_a_name_is_registered_once():
     transcoder_class, config_class, _ = ARCHITECTURES["topk"]
-    register_once(config_class.architecture(), transcoder_class, config_class)  # SAELens would refuse it
+    register_once(transcoder_class, config_class)  # SAELens would refuse it

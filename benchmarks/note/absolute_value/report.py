@@ -10,8 +10,8 @@ from faithfulness_plugin.benchmarks.figures.circuit_projection import Projection
 from faithfulness_plugin.benchmarks.figures.jacobian_at_point import jacobian_at_point
 from faithfulness_plugin.benchmarks.figures.memorization_by_condition import memorization_by_condition
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult, ConditionSummary, Run
+from faithfulness_plugin.results.figure_file import save_figure
 from faithfulness_plugin.results.markdown import interval_text, markdown_table, share_text
-from faithfulness_plugin.results.panels import save_figure
 from faithfulness_plugin.results.schema import ResultError, fingerprint, write_text
 
 TABLE_FILENAME = "table.md"

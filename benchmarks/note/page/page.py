@@ -24,9 +24,9 @@ from faithfulness_plugin.benchmarks.note.scan.presets import preset_fields
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
 from faithfulness_plugin.benchmarks.note.scan.spec import ScanSpec, make_spec
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.results.figure_file import save_figure
 from faithfulness_plugin.results.html_page import anchor, self_contained
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.panels import save_figure
 from faithfulness_plugin.results.result_file import RESULT_FILENAME
 from faithfulness_plugin.results.schema import Result, ResultError, fingerprint, read_result, write_text
 

@@ -60,7 +60,7 @@ def layer_secant(
     central: bool = False,
     y: Float[Tensor, "*batch d_out"] | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """(f(x), (f(x + step v) - f(x)) / step), or central: (f(x), (f(x + step v) - f(x - step v)) / (2 step)).
+    """Compute (f(x), (f(x + step v) - f(x)) / step), or central: (f(x), (f(x + step v) - f(x - step v)) / (2 step)).
 
     Both tend to (f(x), J_f v) as step goes to 0. One step for all rows, or one a row. No graph is kept. Shapes as in
     `layer_jvp`. Needs no derivative of the layer, and sees its kinks at their true weight.
@@ -81,9 +81,9 @@ def transcoder_secant(
     central: bool = False,
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """(t(x), and the same quotient of t) with a graph. Features that switch on the way count, so that, unlike Jv, it
-    also trains b_enc and thresholds. `gate`: the feature activations at x, or their `linear_region`, for classes that
-    it knows.
+    """Compute t(x) and the same quotient of t, with a graph. Features that switch on the way count, so that, unlike
+    Jv, it also trains b_enc and thresholds. `gate`: the feature activations at x, or their `linear_region`, for classes
+    that it knows.
 
     Where a row's features depend on the batch (BatchTopK), the threshold that this batch set at x also holds on the
     way: see `row_function`.
@@ -97,8 +97,8 @@ def transcoder_secant(
 
 @singledispatch
 def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], region: LinearRegion | None) -> Layer:
-    """The function that the transcoder applies to each row, whatever the other rows are: the transcoder itself where it
-    is row-wise, computed through its `linear_region` where that is known.
+    """Return the function that the transcoder applies to each row, whatever the other rows are: the transcoder itself
+    where it is row-wise, computed through its `linear_region` where that is known.
 
     A class whose rows compete for features registers the function that its batch x, with its region, had settled on.
     """

@@ -14,7 +14,7 @@ from typing_extensions import override
 from faithfulness_plugin.transcoders.address import fetched
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in
-from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Likeness, Request, Weights
+from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Likeness, Request
 from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors
 
 CONFIG = "config.yaml"
@@ -76,7 +76,11 @@ class CircuitTracer(Format):
             asked = "" if layer is None else f"no layer {layer}, but "
             listed = ", ".join(map(str, parts))
             raise FormatError(f"{folder} is {self.title} with {asked}the layers {listed}: pass layer=, one of them")
-        return self._read_layer(folder, parts[layer], layer, replace(request, layer=None))
+        file = parts[layer] if isinstance(parts[layer], Path) else fetched(_address(str(parts[layer])))
+        request, files = replace(request, layer=None), Files(folder, folder / CONFIG, Path(file), layer)
+        names = peek_names(files.weights)
+        is_own = files.weights.suffix == ".safetensors" and (not names or names & {*TENSORS.needs})
+        return self.read_files(files, request) if is_own else self._read_another_format(files, request)
 
     def parts_of(self, folder: Path) -> dict[int, Path | str]:
         """Return the files and addresses of a set, by layer: those that config.yaml lists, or those in the folder.
@@ -101,40 +105,42 @@ class CircuitTracer(Format):
     def _config(self, folder: Path) -> Mapping[str, Any]:
         return self.settings.check(self.title, folder / CONFIG, settings_in(self.title, folder / CONFIG))
 
-    def _read_layer(self, folder: Path, part: Path | str, layer: int, request: Request) -> Transcoder:
-        config, where = self._config(folder), folder / CONFIG
-        metadata = _metadata(config, where, layer)
-        file = part if isinstance(part, Path) else fetched(_address(part))
-        names = peek_names(file)
-        if file.suffix == ".safetensors" and (not names or names & {*TENSORS.needs}):
-            return self.read_files(Files(folder, where, file, layer), request)
-        return _of_another_format(file, where, config, metadata, request)
+    def _read_another_format(self, files: Files, request: Request) -> Transcoder:
+        """Read a listed file in a format of its own (Gemma Scope's); where it reads and writes is what the set says."""
+        from faithfulness_plugin.transcoders.formats import registry  # which has this format, too
+
+        config = self._config(files.folder)
+        metadata = _metadata(config, files)
+        if (activation := config.get("activation")) not in (None, "jumprelu"):
+            raise FormatError(
+                f"{files.config} says activation: {activation}, which {files.weights} is not read with: take it out"
+            )
+        transcoder = registry.read(files.weights, request)
+        for name, value in {"hf_hook_name": None, "hf_hook_name_out": None, **metadata}.items():
+            transcoder.cfg.metadata[name] = value
+        return transcoder
 
     @override
     def function(self, config: Mapping[str, Any], found: Mapping[str, Any], files: Files) -> Function:
-        assert files.config is not None
-        assert files.layer is not None
-
-        def fold(weights: Weights, parts: dict[str, Tensor]) -> dict[str, int | None]:
-            return {"k": _k(files, config, weights)}
-
         return Function(
             TENSORS,
             title=f"a layer of {self.title}",
-            fold=fold,
+            fold=lambda weights, _: {"k": _k(files, config, weights)},
             arguments={"keep_negative": True},
-            metadata=_metadata(config, files.config, files.layer),
+            metadata=_metadata(config, files),
         )
 
 
-def _metadata(config: Mapping[str, Any], where: Path, layer: int) -> dict[str, Any]:
+def _metadata(config: Mapping[str, Any], files: Files) -> dict[str, Any]:
     for name in ("feature_input_hook", "feature_output_hook"):
         if not isinstance(config[name], str):
-            raise FormatError(f"{where} says {name}: {config[name]!r}, and the name of a tensor in a block is needed")
+            raise FormatError(
+                f"{files.config} says {name}: {config[name]!r}, and the name of a tensor in a block is needed"
+            )
     return {
         "model_name": config.get("model_name"),
-        "hook_name": f"blocks.{layer}.{config['feature_input_hook']}",
-        "hook_name_out": f"blocks.{layer}.{config['feature_output_hook']}",
+        "hook_name": f"blocks.{files.layer}.{config['feature_input_hook']}",
+        "hook_name_out": f"blocks.{files.layer}.{config['feature_output_hook']}",
     }
 
 
@@ -167,17 +173,3 @@ def _k(files: Files, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     if said is not None and said != k:
         raise FormatError(f"{where} says k: {said}, and the tensor k of {file} is {k}: one is wrong")
     return k
-
-
-def _of_another_format(
-    file: Path, where: Path, config: Mapping[str, Any], metadata: Mapping[str, Any], request: Request
-) -> Transcoder:
-    """A listed file in a format of its own (Gemma Scope's); where it reads and writes is what the set says."""
-    from faithfulness_plugin.transcoders.formats import registry  # which has this format, too
-
-    if (activation := config.get("activation")) not in (None, "jumprelu"):
-        raise FormatError(f"{where} says activation: {activation}, which {file} is not read with: take it out")
-    transcoder = registry.read(file, request)
-    for name, value in {"hf_hook_name": None, "hf_hook_name_out": None, **metadata}.items():
-        transcoder.cfg.metadata[name] = value
-    return transcoder

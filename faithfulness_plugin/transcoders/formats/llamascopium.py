@@ -9,19 +9,25 @@ from typing_extensions import override
 
 from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
 from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Weights
+from faithfulness_plugin.transcoders.formats.parts import centred
 from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors
 
 NORM = "dataset_average_activation_norm"
 THRESHOLD = "activation_function.log_jumprelu_threshold"
 OLD = {
-    "names": {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight", "b_dec": "decoder.bias"},
-    "shapes": {"W_enc": "d_sae d_in", "b_enc": "d_sae", "W_dec": "d_out d_sae", "b_dec": "d_out"},
+    "W_enc": ("encoder.weight", "d_sae d_in"),
+    "b_enc": ("encoder.bias", "d_sae"),
+    "W_dec": ("decoder.weight", "d_out d_sae"),
+    "b_dec": ("decoder.bias", "d_out"),
 }
-"""The layout of 2024."""
+"""The tensors of 2024, and their shapes."""
 NEW = {
-    "names": {"W_enc": "W_E", "b_enc": "b_E", "W_dec": "W_D", "b_dec": "b_D"},
-    "shapes": {"W_enc": "d_in d_sae", "b_enc": "d_sae", "W_dec": "d_sae d_out", "b_dec": "d_out"},
+    "W_enc": ("W_E", "d_in d_sae"),
+    "b_enc": ("b_E", "d_sae"),
+    "W_dec": ("W_D", "d_sae d_out"),
+    "b_dec": ("b_D", "d_out"),
 }
+"""The tensors since."""
 
 
 class Llamascopium(Format):
@@ -77,16 +83,36 @@ class Llamascopium(Format):
             raise FormatError(
                 f"{where} says sae_type: {kind!r}, which is no map of one layer's input to its output; sae is"
             )
+        if (norm := config["norm_activation"]) not in ("inference", "none", "dataset-wise"):
+            raise FormatError(
+                f"{where} says norm_activation: {norm}: each row is scaled by its own norm, which no SAELens class "
+                "does; dataset-wise and inference are read"
+            )
         activation = _activation(config, where)
         hook, written = config["hook_point_in"], config["hook_point_out"]
+        by_norm = activation != "relu" and _flag(config, "sparsity_include_decoder_norm", where)
 
         def fold(weights: Weights, parts: dict[str, Tensor]) -> dict[str, Tensor]:
-            return _folded(config, where, weights, parts)
+            scaled = norm == "dataset-wise"
+            s_in, s_out = (_scale(config, end, where, weights) if scaled else 1.0 for end in ("in", "out"))
+            parts.setdefault("b_dec", parts["W_dec"].new_zeros(config["d_model"]))
+            thresholds = {}
+            if activation == "jumprelu":
+                norms = parts["W_dec"].norm(dim=1) if by_norm else torch.ones_like(parts["b_enc"])
+                if (stated := config.get("jump_relu_threshold")) is None:
+                    thresholds = {"threshold": weights[THRESHOLD].exp() / norms}
+                else:
+                    thresholds = {"threshold": stated * s_out / norms if by_norm else stated * s_in * norms}
+            subtracts = "decoder.bias" in weights or "apply_decoder_bias_to_pre_encoder" in config
+            if subtracts and _flag(config, "apply_decoder_bias_to_pre_encoder", where):
+                parts["b_enc"] = centred(parts["b_enc"], parts["W_enc"], parts["b_dec"])  # from inputs that are scaled
+            scales = {"W_enc": s_in, "W_dec": 1 / s_out, "b_dec": 1 / s_out}
+            return {name: parts[name] * scale for name, scale in scales.items()} | thresholds
 
-        topk = {"k": config.get("top_k"), "rank_by_norm": _by_norm(config, where)} if activation == "topk" else {}
+        topk = {"k": config.get("top_k"), "rank_by_norm": by_norm} if activation == "topk" else {}
         model = "meta-llama/Llama-3.1-8B" if "Llama3_1-8B-Base" in files.folder.absolute().as_posix() else None
         return Function(
-            _tensors("encoder.weight" in found, config, activation),
+            _tensors(OLD if "encoder.weight" in found else NEW, config, activation),
             fold=fold,
             in_float64=True,
             arguments=topk,
@@ -95,15 +121,11 @@ class Llamascopium(Format):
         )
 
 
-def _setting(config: Mapping[str, Any], name: str, where: Where) -> bool:
+def _flag(config: Mapping[str, Any], name: str, where: Where) -> bool:
     """A setting that decides the function, and whose absence means different things in the library's versions."""
     if not isinstance(config.get(name), bool):
         raise FormatError(f"{where} lacks {name}: true or false, which the function depends on: fetch the whole file")
     return config[name]
-
-
-def _by_norm(config: Mapping[str, Any], where: Where) -> bool:
-    return _setting(config, "sparsity_include_decoder_norm", where)
 
 
 def _activation(config: Mapping[str, Any], where: Where) -> str:
@@ -120,61 +142,26 @@ def _activation(config: Mapping[str, Any], where: Where) -> str:
     return activation
 
 
-def _tensors(old: bool, config: Mapping[str, Any], activation: str) -> Tensors:
-    layout = OLD if old else NEW
-    needs = {layout["names"][part]: shape for part, shape in layout["shapes"].items()}
-    reads = {}
-    bias = layout["names"]["b_dec"]
+def _tensors(layout: Mapping[str, tuple[str, str]], config: Mapping[str, Any], activation: str) -> Tensors:
+    needs = dict(layout.values())
     if config.get("use_decoder_bias", True) is not True:
-        del needs[bias]
+        del needs[layout["b_dec"][0]]
     if activation == "jumprelu" and config.get("jump_relu_threshold") is None:
         needs[THRESHOLD] = "d_sae"
-    norms = {f"{NORM}.{hook}": "" for hook in (config["hook_point_in"], config["hook_point_out"])}
-    if config["norm_activation"] == "dataset-wise":
-        reads = norms
     # the library writes the norms in any case, without values where nothing was normalised by them
-    return Tensors(needs, reads, harmless=tuple(norms), names=layout["names"])
+    norms = {f"{NORM}.{hook}": "" for hook in (config["hook_point_in"], config["hook_point_out"])}
+    reads = norms if config["norm_activation"] == "dataset-wise" else {}
+    return Tensors(needs, reads, harmless=tuple(norms), names={part: name for part, (name, _) in layout.items()})
 
 
-def _scales(config: Mapping[str, Any], where: Where, weights: Mapping[str, Tensor]) -> tuple[float, float]:
-    """What inputs are multiplied by, and outputs divided by."""
-    if (norm := config["norm_activation"]) in ("inference", "none"):
-        return 1.0, 1.0
-    if norm != "dataset-wise":
+def _scale(config: Mapping[str, Any], end: str, where: Where, weights: Weights) -> float:
+    """What inputs are multiplied by, or outputs divided by, so that their average norm is sqrt(d_model)."""
+    hook, stated = config[f"hook_point_{end}"], config.get(NORM) or {}
+    name = f"{NORM}.{hook}"
+    value = weights[name].item() if name in weights else stated.get(end, stated.get(hook))
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise FormatError(
-            f"{where} says norm_activation: {norm}: each row is scaled by its own norm, which no SAELens class does; "
-            "dataset-wise and inference are read"
+            f"{where} says norm_activation: dataset-wise, and the average norm at {hook} ({NORM}) is {value!r}: a "
+            "positive number is needed"
         )
-    stated = config.get(NORM) or {}
-    found = []
-    for end in ("in", "out"):
-        hook = config[f"hook_point_{end}"]
-        value = weights[f"{NORM}.{hook}"].item() if f"{NORM}.{hook}" in weights else stated.get(end, stated.get(hook))
-        if not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise FormatError(
-                f"{where} says norm_activation: dataset-wise, and the average norm at {hook} ({NORM}) is {value!r}: a "
-                "positive number is needed"
-            )
-        found.append(config["d_model"] ** 0.5 / value)
-    return found[0], found[1]
-
-
-def _folded(
-    config: Mapping[str, Any], where: Where, weights: Mapping[str, Tensor], parts: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """W_enc, b_enc, W_dec, b_dec and threshold for raw inputs and outputs."""
-    s_in, s_out = _scales(config, where, weights)
-    W_enc, b_enc, W_dec = (parts[name] for name in ("W_enc", "b_enc", "W_dec"))
-    b_dec = parts.get("b_dec", W_dec.new_zeros(W_dec.shape[1]))
-    subtracts = "decoder.bias" in weights or "apply_decoder_bias_to_pre_encoder" in config
-    if subtracts and _setting(config, "apply_decoder_bias_to_pre_encoder", where):
-        b_enc = b_enc - b_dec @ W_enc  # from inputs that are scaled
-    folded = {"W_enc": W_enc * s_in, "b_enc": b_enc, "W_dec": W_dec / s_out, "b_dec": b_dec / s_out}
-    if _activation(config, where) == "jumprelu":
-        by_norm = _by_norm(config, where)
-        norms = W_dec.norm(dim=1) if by_norm else torch.ones_like(b_enc)
-        if (stated := config.get("jump_relu_threshold")) is None:
-            folded["threshold"] = weights[THRESHOLD].exp() / norms
-        else:
-            folded["threshold"] = stated * s_out / norms if by_norm else stated * s_in * norms
-    return folded
+    return config["d_model"] ** 0.5 / value

@@ -11,7 +11,7 @@ from faithfulness_plugin.benchmarks.figures.circuit_projection import (
 )
 from faithfulness_plugin.benchmarks.figures.jacobian_at_point import jacobian_at_point
 from faithfulness_plugin.benchmarks.figures.memorization_by_condition import memorization_by_condition
-from faithfulness_plugin.results.panels import save_figure
+from faithfulness_plugin.results.figure_file import save_figure
 
 TITLES = ["baseline", "repetition", "repetition + Jacobian", "repetition + Jacobian at the kink", "repetition + secant"]
 

@@ -7,17 +7,21 @@ from command_line import fails
 from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.inspection import passage
-from faithfulness_plugin.benchmarks.inspection.cost import measured
-from faithfulness_plugin.benchmarks.inspection.passage import Passage, complete_passage, open_passage
-from faithfulness_plugin.benchmarks.inspection.report import cost_table, passage_table
-from faithfulness_plugin.benchmarks.inspection.schema import Measured, PassageConfig
+from faithfulness_plugin.benchmarks.inspection.cost import InspectionCost, inspection_cost
+from faithfulness_plugin.benchmarks.inspection.passage import (
+    Passage,
+    PassageConfig,
+    PassageScores,
+    trained_transcoders,
+)
 from faithfulness_plugin.benchmarks.real_layers import experiment
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.language_model.config import make_config
+from faithfulness_plugin.results.experiment import complete, open_result
 
 pytestmark = pytest.mark.usefixtures("as_installed")
-COST = Measured(
+COST = InspectionCost(
     d_sae=24, tokens=300, threads=1, seconds=9, memory=2, peak=1.5, page_megabytes=6, load=0.5, table=0.25, sort=None
 )
 
@@ -46,7 +50,7 @@ def config(trained) -> PassageConfig:
 
 
 def test_the_passage_is_its_share_of_the_rows_and_its_rows_are_copies(config):
-    of = Passage(passage._trained(config), config, lambda _: None)
+    of = Passage(trained_transcoders(config.transcoders), config, lambda _: None)
     sample, here = of.subject.sample, of.at_passage
     assert here.float().mean().item() == pytest.approx(0.2, abs=0.01)
     assert len(set(sample.groups[here].tolist())) == 4  # its words
@@ -57,48 +61,57 @@ def test_the_passage_is_its_share_of_the_rows_and_its_rows_are_copies(config):
     assert [of.subject.token_text(t) for t in first[1:5]] == ["ba", "ce", "fi", "go"]
 
 
-def test_each_transcoder_is_scored_once_and_an_interrupted_run_goes_on(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(passage, "measured", lambda *_: COST)
+def test_each_transcoder_is_scored_once_and_an_interrupted_run_is_resumed(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(passage, "inspection_cost", lambda *_: COST)
+    score, seen = Passage.score, []
 
-    def stopped(of):
-        raise KeyboardInterrupt
+    def stopped(self, transcoder, of):
+        seen.append(of)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return score(self, transcoder, of)
 
-    with pytest.raises(KeyboardInterrupt):
-        complete_passage(open_passage(tmp_path, config), tmp_path, on_scored=stopped)
-    begun = open_passage(tmp_path, config)
-    assert (len(begun.scored), begun.complete, begun.measured) == (1, False, COST)
-    result = complete_passage(begun, tmp_path)
+    with monkeypatch.context() as context:
+        context.setattr(Passage, "score", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            complete(PassageScores(), config, tmp_path)
+    begun = open_result(PassageScores(), config, tmp_path, overwrite=False)
+    assert (PassageScores().progress(begun), begun.complete, begun.measured) == ((2, 3), False, COST)
+    result = complete(PassageScores(), config, tmp_path)
     assert result.complete
     assert [of.repeated for of in result.scored] == [False, True]
     for of in result.scored:
         assert 0 <= of.own <= of.live <= 24
         assert (of.auc is None) == (of.own == 0 or of.own == of.live)
-    table = passage_table(result)
-    assert "| passage repeated, no term |" in table
-    assert "| not repeated, no term |" in table
-    assert "| sorting | — |" in cost_table(result)
-    assert "| the whole command | 9 s |" in cost_table(result)
-    again = CliRunner().invoke(
-        app,
-        ["bench", "inspection", "passage", config.transcoders, "--out", str(tmp_path), "--tokens", "1500",
-         "--cost-tokens", "1000"],
-    )  # fmt: skip
+    tables = PassageScores().tables(result)
+    assert "| passage repeated, no term |" in tables
+    assert "| not repeated, no term |" in tables
+    assert "| sorting | — |" in tables
+    assert "| the whole command | 9 s |" in tables
+    again = call(config.transcoders, "--out", str(tmp_path), "--tokens", "1500", "--cost-tokens", "1000")
     fails(again, 2, "holds a result with other settings")  # its share is another
 
 
 @pytest.mark.slow
 def test_what_looking_costs_is_measured_on_the_command_itself(config):
-    trained = passage._trained(config)
+    trained = trained_transcoders(config.transcoders)
     folder = Path(config.transcoders) / experiment.TRANSCODERS / trained.trained[0].run.folder
-    of = measured(folder, trained, config)
+    of = inspection_cost(folder, trained.config, config.cost_tokens, config.memory)
     assert (of.d_sae, of.tokens) == (24, 1000)
     assert 0 < of.page_megabytes < 15
     assert of.peak > 0.1
 
 
+def call(transcoders, *arguments):
+    return CliRunner().invoke(app, ["experiment", "inspection-passage", "--transcoders", str(transcoders), *arguments])
+
+
 def test_results_without_a_repeated_passage_are_refused(tmp_path):
-    fails(CliRunner().invoke(app, ["bench", "inspection", "passage", str(tmp_path)]), 2, "result.json")
+    fails(call(tmp_path), 2, "result.json")
     made_up = real_layers.result_of([real_layers.arm_record(real_layers.Arm())])
     (tmp_path / "result.json").write_text(made_up.model_dump_json())
-    done = CliRunner().invoke(app, ["bench", "inspection", "passage", str(tmp_path), "--out", str(tmp_path / "out")])
-    fails(done, 2, "holds no transcoder that was trained with a repeated passage")
+    fails(
+        call(tmp_path, "--out", str(tmp_path / "out")),
+        2,
+        "holds no transcoder that was trained with a repeated passage",
+    )

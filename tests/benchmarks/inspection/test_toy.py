@@ -6,11 +6,20 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.inspection import toy
-from faithfulness_plugin.benchmarks.inspection.report import curve, toy_table
-from faithfulness_plugin.benchmarks.inspection.schema import CONDITIONS, Scored, ToyScoresConfig, ToyScoresResult
-from faithfulness_plugin.benchmarks.inspection.toy import area_under_curve, complete_toy, open_toy, score_toys
+from faithfulness_plugin.benchmarks.inspection.area_under_curve import area_under_curve
+from faithfulness_plugin.benchmarks.inspection.toy import (
+    ARMS,
+    Scored,
+    ToyScores,
+    ToyScoresConfig,
+    ToyScoresResult,
+    area_over_all,
+    score_toys,
+    toy_table,
+)
 from faithfulness_plugin.cli.app import app
-from faithfulness_plugin.results.schema import Environment, read_result
+from faithfulness_plugin.results.experiment import complete, open_result
+from faithfulness_plugin.results.schema import Environment
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 SMALL = ToyScoresConfig(n_seeds=2, n_steps=40, n_rows=256)
@@ -25,24 +34,27 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order(pairs):
 
 
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")
-def test_every_condition_is_trained_and_scored_and_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+def test_every_arm_is_trained_and_scored_and_an_interrupted_run_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(toy, "AT_A_TIME", 1)
-    whole = complete_toy(open_toy(tmp_path / "whole", SMALL), tmp_path / "whole", n_jobs=1)
+    whole = complete(ToyScores(), SMALL, tmp_path / "whole")
     assert whole.complete
-    assert [(of.condition, of.seed) for of in whole.scored] == [(c, s) for c in CONDITIONS for s in (1000, 1001)]
+    assert [(of.condition, of.seed) for of in whole.scored] == [(c, s) for c in ARMS for s in (1000, 1001)]
     assert all(of.scores and set(of.flagged) <= set(of.scores) for of in whole.scored)
 
-    def stopped(of):
-        if of[0].condition == "repetition":
+    def stopped(config, arm, seeds):
+        if (arm, seeds) == ("repetition", [1001]):
             raise KeyboardInterrupt
+        return score_toys(config, arm, seeds)
 
     out = tmp_path / "parts"
-    with pytest.raises(KeyboardInterrupt):
-        complete_toy(open_toy(out, SMALL), out, n_jobs=1, on_done=stopped)
-    begun = open_toy(out, SMALL)
-    assert (len(begun.scored), begun.complete) == (3, False)
-    assert complete_toy(begun, out, n_jobs=1).scored == whole.scored
-    assert read_result(out / "result.json", ToyScoresResult).scored == whole.scored
+    with monkeypatch.context() as context:
+        context.setattr(toy, "score_toys", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            complete(ToyScores(), SMALL, out)
+    begun = open_result(ToyScores(), SMALL, out, overwrite=False)
+    assert (ToyScores().progress(begun), begun.complete) == ((3, 10), False)
+    assert "PARTIAL: 3 transcoders" in ToyScores().tables(begun)
+    assert complete(ToyScores(), SMALL, out).scored == whole.scored
 
 
 @pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone")
@@ -75,14 +87,14 @@ def test_the_table_counts_what_was_ranked_flagged_and_missed():
     assert "| 2 of 2 | 1 of 2 [" in lines["repetition"]
     assert lines["repetition"].endswith("| 0.40 | 0.45 |")
     others = [0.1, 0.2, 0.1, 0.6, 0.1, 0.45]
-    assert curve(result.scored) == np.mean([p > o for p in (0.9, 0.4) for o in others])
+    assert area_over_all(result.scored) == np.mean([p > o for p in (0.9, 0.4) for o in others])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--seeds", "0"], "--seeds: "), (["--jobs", "0"], "--jobs 0"), (["--seed", "-1"], "--seed")],
+    [(["--n-seeds", "0"], "--n-seeds: "), (["--jobs", "0"], "--jobs 0"), (["--seed", "-1"], "--seed")],
 )
 def test_bad_arguments_are_told_in_a_line(tmp_path, arguments, message):
-    result = CliRunner().invoke(app, ["bench", "inspection", "toy", "--out", str(tmp_path / "out"), *arguments])
+    result = CliRunner().invoke(app, ["experiment", "inspection-toy", "--out", str(tmp_path / "out"), *arguments])
     fails(result, 2, message)
     assert not (tmp_path / "out").exists()

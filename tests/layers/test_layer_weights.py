@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from faithfulness_plugin.jacobian.exact import covariance_root
 from faithfulness_plugin.jacobian.gram import JacobianGram
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
-from faithfulness_plugin.layers.mlp_weights import MlpWeights, checked_mlp_weights, mlp_weights
-from faithfulness_plugin.layers.normed_mlp import NormedMlp, normed_mlp
+from faithfulness_plugin.layers.layer_weights import MlpWeights, NormedMlp
+from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights, mlp_weights, normed_mlp
 from faithfulness_plugin.metrics.jacobian_error import jacobian_error
 
 

@@ -1,4 +1,4 @@
-"""What transcoders are looked at on: a language model's layer on text, the toy's, or anybody's on rows of a file."""
+"""The layer and the rows that transcoders are inspected on: a language model's on text, the toy's, or a user's own."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
 from faithfulness_plugin.inspection.text import text_sample
 from faithfulness_plugin.inspection.token_text import TokenText
@@ -33,10 +35,6 @@ FEW = 4
 """Prompts on which the tensors of the block are compared."""
 
 
-class SubjectError(ValueError):
-    """A layer or rows that cannot be had; the message says what to do."""
-
-
 @dataclass(frozen=True)
 class Subject:
     """A layer and a sample of it."""
@@ -47,14 +45,27 @@ class Subject:
     circuits: Sequence[Circuit] = ()
     kinks: bool = False
     notices: Sequence[str] = ()
-    """On the tensors that are looked at, where they look wrong."""
+    """Warnings about tensors that look wrong."""
     token_text: Callable[[int], str] | None = field(default=None, repr=False)
+
+    def inspect(self, transcoder: Any, *, name: str, on_rows: Callable[[int], None] = lambda _: None) -> Inspection:
+        """Inspect a transcoder of this layer by `inspect_transcoder`."""
+        return inspect_transcoder(
+            transcoder,
+            self.layer,
+            self.sample,
+            name=name,
+            layer_name=self.name,
+            circuits=self.circuits,
+            kinks=self.kinks,
+            on_rows=on_rows,
+        )
 
 
 def toy_subject(
     d_in: int, *, density: float, repeat_frac: float, n_ones: int, n_rows: int, seed: int, memory: float = MEMORY
 ) -> Subject:
-    """y = |x| on rows drawn as its transcoders are trained on, of another seed."""
+    """Return y = |x| on rows drawn as its transcoders are trained on, of another seed."""
     inputs = AbsInputs(d_in, density, repeat_frac, n_ones, n_rows, derived_seed(seed, "rows to look at"))
     layer, circuits = AbsNetwork(d_in), abs_circuits(d_in)
     if repeat_frac:
@@ -63,15 +74,15 @@ def toy_subject(
 
 
 def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: float = MEMORY) -> Subject:
-    """A layer of anybody's (module:name), on rows [n, d_in] of a .npy file. Raises SubjectError."""
+    """Return a user's layer (module:name) on rows [n, d_in] of a .npy file. Raises UsageError where there is none."""
     try:
         layer = imported(reference)
     except ValueError as error:
-        raise SubjectError(f"--layer {error}") from error
+        raise UsageError(f"--layer {error}") from error
     try:
         x = torch.from_numpy(np.load(rows, allow_pickle=False)[:n_rows]).float()
     except (OSError, TypeError, ValueError) as error:
-        raise SubjectError(f"--rows {rows} cannot be read ({one_line(error)}): give [n, d_in] as .npy") from error
+        raise UsageError(f"--rows {rows} cannot be read ({one_line(error)}): give [n, d_in] as .npy") from error
     circuits = layer.circuits() if hasattr(layer, "circuits") else ()
     return Subject(layer, row_sample(layer, x, memory=memory, seed=seed), reference, circuits)
 
@@ -79,44 +90,45 @@ def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: 
 def text_subject(
     model_source: ModelSource,
     text: TextSource,
-    transcoders: Sequence[Any],
+    transcoders: Sequence[Any] = (),
     *,
     model_named: str | None = None,
-    block: int | None,
+    block: int | None = None,
     hook_in: str | None = None,
     hook_out: str | None = None,
     hooks_anyway: bool = False,
     n_tokens: int,
     context_size: int,
     seed: int,
-    device: str,
+    device: str = "cpu",
     memory: float = MEMORY,
     rows: RowSettings = EVERY_ROW,
     more: Callable[[Any], Tensor] | None = None,
     note: Callable[[str], None] = lambda _: None,
     on_prompts: Callable[[int], None] = lambda _: None,
 ) -> Subject:
-    """A layer of a language model, on about so many tokens of text.
+    """Return the layer of a language model that the transcoders replace, on about `n_tokens` tokens of text.
 
     Args:
-        model_named: by the transcoders' metadata, where another model is looked at on purpose.
+        model_named: the model of the transcoders' metadata, where another one is used on purpose.
+        block, hook_in, hook_out, hooks_anyway: which layer, where the metadata do not say it (see `pair_of`).
         rows: which of them count.
         more: from the tokenizer, prompts [n, context_size] to be read as well.
+        note: receives a line about what is being done.
+        on_prompts: receives the number of prompts that were read.
 
-    Raises SubjectError for a layer that there is not, TrainConfigError for a model or a text that cannot be had, or for
-    prompts that do not fit the model.
+    Raises UsageError where there is no such layer, model or text, or where prompts do not fit the model.
     """
     note(f"loading {model_title(model_source)}")
     model = load_model(model_source, device, plain=True)
     hooks = hooks_of(model)
-    autoencoder = any(declared_hooks(transcoder).autoencoder for transcoder in transcoders)
     try:
         pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway)
-        layer = layer_at_pair(hooks, pair, autoencoder=autoencoder)
+        layer = layer_at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders))
     except NamesNoLayer as error:
-        raise SubjectError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
+        raise UsageError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
     except ValueError as error:
-        raise SubjectError(str(error)) from error
+        raise UsageError(str(error)) from error
     note("cutting the text into prompts")
     wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
     tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
@@ -125,13 +137,12 @@ def text_subject(
     note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
     exclude = rows.left_out(model.tokenizer)
     sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
-    title = model_title(model_source) + ("" if model_named is None else f" (the transcoder names {model_named})")
-    name = f"{title}, {layer.hook_in} to {layer.hook_out}"
-    if pair.declared is not None:
-        name += f" (the transcoder says {' to '.join(pair.declared)})"
     assert sample.origins is not None
     kept = sample.origins.row_at[:FEW] >= 0
     warnings = [mismatch_warning(hooks, t, tokens[:FEW].to(hooks.device), layer, kept) for t in transcoders]
     notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
+    name = model_title(model_source) + (f" (the transcoder names {model_named})" if model_named else "")
+    name += f", {layer.hook_in} to {layer.hook_out}"
+    name += f" (the transcoder says {' to '.join(pair.declared)})" if pair.declared else ""
     name += "".join(f". Warning: {notice}" for notice in notices)
     return Subject(layer, sample, name, notices=notices, token_text=TokenText(model.tokenizer))

@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 import tiny_hub
-import yaml
+from command_line import fails, settings_file
 from typer.testing import CliRunner
 
-from faithfulness_plugin.benchmarks.timing.store_speed import run
-from faithfulness_plugin.benchmarks.timing.store_speed.schema import StoreSpeedResult
+from faithfulness_plugin.benchmarks.timing import store
+from faithfulness_plugin.benchmarks.timing.store import StoreSpeedResult
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.results.schema import read_result
 
@@ -19,22 +19,15 @@ def settings(tmp_path_factory) -> Any:
     hub = tiny_hub.write_hub(folder)
     small = {"model": hub["model"], "text": hub["text"], "block": 1, "d_sae": 24, "k": 4, "prompts": 16}
     small |= {"prompts_per_shard": 8, "context_size": 16, "prompts_per_pass": 4, "batch_size": 32, "n_steps": 4}
-    small |= {"together_batch_size": 32, "together_steps": 4}
-
-    def write(**changed: Any) -> str:
-        path = folder / "mine.yaml"
-        path.write_text(yaml.safe_dump({**small, **changed}))
-        return str(path)
-
-    return write
+    return settings_file(folder / "mine.yaml", {**small, "together_batch_size": 32, "together_steps": 4})
 
 
-def bench(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["bench", "store", *arguments])
+def measure(settings: str, *arguments: str) -> Any:
+    return CliRunner().invoke(app, ["experiment", "store", "--settings", settings, *arguments])
 
 
 def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
-    done = bench(settings(), "--out", str(tmp_path), "--rounds", "2", "--threads", "1")
+    done = measure(settings(), "--out", str(tmp_path), "--rounds", "2", "--threads", "1")
     assert done.exit_code == 0, done.output
     result = read_result(tmp_path / "result.json", StoreSpeedResult)
     assert result.difference is not None
@@ -45,8 +38,8 @@ def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
     assert len(result.from_store) == len(result.from_model) == 2
     assert min(*result.from_store, *result.from_model, one.rows_per_second, two.rows_per_second) > 0
     assert "| store / model, paired |" in done.stdout
-    monkeypatch.setattr(run, "load_model", lambda *_: pytest.fail("shown again, not run again"))
-    again = bench(settings(), "--out", str(tmp_path), "--rounds", "2", "--threads", "1")
+    monkeypatch.setattr(store, "load_model", lambda *_: pytest.fail("shown again, not run again"))
+    again = measure(settings(), "--out", str(tmp_path), "--rounds", "2", "--threads", "1")
     assert (again.exit_code, again.stdout) == (0, done.stdout)
 
 
@@ -60,8 +53,5 @@ def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
     ],
 )
 def test_what_a_user_can_get_wrong(settings, tmp_path, changed, arguments, message):
-    done = bench(settings(**changed), "--out", str(tmp_path / "out"), *arguments)
-    assert done.exit_code == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    fails(measure(settings(**changed), "--out", str(tmp_path / "out"), *arguments), 2, message)
     assert not (tmp_path / "out").exists()

@@ -5,17 +5,16 @@
 import contextlib
 import io
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from faithfulness_plugin.benchmarks.timing.adapter_overhead.schema import BLOCK, COEFFICIENT, TOKENS, OverheadConfig
+from faithfulness_plugin.benchmarks.timing.adapter import BLOCK, COEFFICIENT, TOKENS, OverheadConfig, Train
+from faithfulness_plugin.results.timing import seconds
 
 
-def step(c: OverheadConfig) -> Callable[[dict[str, Any] | None], float]:
-    """On a random model of one block."""
+def step(c: OverheadConfig) -> Train:
+    """Train on a random model of one block."""
     import transformers as hf
 
     torch.manual_seed(0)
@@ -29,20 +28,18 @@ def step(c: OverheadConfig) -> Callable[[dict[str, Any] | None], float]:
         vocab_size=1000,
     )
     prompts = torch.randint(0, 1000, (c.n_steps * (c.rows // TOKENS), TOKENS))
-    return _fit(c, hf.LlamaModel(config).eval(), prompts.tolist(), "layers.0.mlp")
+    return _train(c, hf.LlamaModel(config).eval(), prompts.tolist(), "layers.0.mlp")
 
 
-def loop(c: OverheadConfig) -> Callable[[dict[str, Any] | None], float]:
-    """On the examples' model and text."""
+def loop(c: OverheadConfig) -> Train:
+    """Train on the examples' model and text."""
     from faithfulness_plugin.adapters.examples.offline import hugging_face_model_and_prompts
 
     model, _, prompts = hugging_face_model_and_prompts(TOKENS, c.n_steps * (c.rows // TOKENS))
-    return _fit(c, model, prompts, f"layers.{BLOCK}.mlp")
+    return _train(c, model, prompts, f"layers.{BLOCK}.mlp")
 
 
-def _fit(
-    c: OverheadConfig, model: Any, prompts: list[list[int]], hookpoint: str
-) -> Callable[[dict[str, Any] | None], float]:
+def _train(c: OverheadConfig, model: Any, prompts: list[list[int]], hookpoint: str) -> Train:
     from datasets import Dataset
     from sparsify import SparseCoderConfig, TrainConfig, Trainer
 
@@ -50,7 +47,7 @@ def _fit(
 
     dataset = Dataset.from_dict({"input_ids": prompts}).with_format("torch")
 
-    def run(options: dict[str, Any] | None) -> float:
+    def train(options: dict[str, Any] | None) -> float:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             config = TrainConfig(
                 SparseCoderConfig(num_latents=c.d_sae, k=c.k, transcode=True),
@@ -63,8 +60,6 @@ def _fit(
             trainer.save = lambda: None  # writing is not what is timed
             if options is not None:
                 match_jacobians(trainer, COEFFICIENT, **options)
-            begun = time.perf_counter()
-            trainer.fit()
-            return (time.perf_counter() - begun) / c.n_steps
+            return seconds(trainer.fit) / c.n_steps
 
-    return run
+    return train

@@ -1,10 +1,12 @@
-"""What `make test-adapters` writes for each library."""
+"""Which versions of other libraries the adapters were tested with, and what works: from `make test-adapters`."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
+from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Result
 
 DISTRIBUTIONS = {
@@ -27,3 +29,14 @@ class CompatibilityResult(Result):
     @override
     def settings(self) -> dict[str, Any]:
         return {"library": self.library}
+
+
+def table(results: Sequence[CompatibilityResult]) -> str:
+    """Return a row a library."""
+    rows = []
+    for result in results:
+        packages = result.environment.packages
+        own, *others = (f"{name} {packages[name]}" for name in DISTRIBUTIONS[result.library])
+        beside = ", ".join([f"torch {packages['torch']}", *others])
+        rows.append([own, beside, "; ".join(result.works), f"{result.n_tests}"])
+    return markdown_table(["library", "with", "works", "tests"], rows)

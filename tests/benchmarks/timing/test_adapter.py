@@ -1,9 +1,15 @@
+import importlib.util
+
 import pytest
+from command_line import fails
+from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.readme import RESULTS
-from faithfulness_plugin.benchmarks.timing.adapter_overhead.report import table
-from faithfulness_plugin.benchmarks.timing.adapter_overhead.schema import OverheadConfig, OverheadResult, Timings
+from faithfulness_plugin.benchmarks.timing.adapter import OverheadConfig, OverheadResult, Timings, table
+from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.results.schema import Environment, read_result
+
+INSTALLED = importlib.util.find_spec("sparsify") is not None
 
 
 def test_ratios_are_of_rounds_not_of_medians():
@@ -33,3 +39,25 @@ def test_in_the_committed_loops_the_term_costs_less_than_half_of_the_library(lib
     assert result.loop is not None
     for matched in result.loop.matched.values():
         assert all(a < 1.5 * b for a, b in zip(matched, result.loop.alone, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--library: Field required"),
+        (["--library", "dictionaries"], "--library: Input should be 'sparsify' or 'dictionary_learning'"),
+        (["--library", "sparsify", "--rounds", "0"], "--rounds"),
+        (["--library", "sparsify", "--threads", "0"], "--threads"),
+        *([] if INSTALLED else [(["--library", "sparsify"], "pip install 'eai-sparsify")]),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line_and_writes_nothing(tmp_path, arguments, message):
+    fails(CliRunner().invoke(app, ["experiment", "adapter", "--out", str(tmp_path / "out"), *arguments]), 2, message)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["speed", "ensemble", "store", "adapter"])
+def test_the_old_command_says_the_new_one(name):
+    done = CliRunner().invoke(app, ["bench", name])
+    assert done.exit_code == 2
+    assert f"is now `faithfulness experiment {name}`" in done.stderr

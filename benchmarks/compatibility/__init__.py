@@ -1,1 +1,0 @@
-"""Which versions of other libraries the adapters were tested with, and what works."""

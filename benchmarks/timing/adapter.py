@@ -1,0 +1,134 @@
+"""What the term costs within the trainers of other libraries, beside those alone."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from faithfulness_plugin.benchmarks.compatibility import DISTRIBUTIONS
+from faithfulness_plugin.benchmarks.timing.harness import Measurement, Note, Part, ratio_range, threads_field
+from faithfulness_plugin.results.markdown import markdown_table
+from faithfulness_plugin.results.schema import Environment, Record, Result
+from faithfulness_plugin.results.timing import in_turn
+
+COEFFICIENT = 0.5
+TOKENS = 128
+"""Of each prompt."""
+BLOCK = 10
+"""Of the examples' model, whose MLP is replaced."""
+ALONE = "alone"
+TERMS: dict[str, dict[str, Any]] = {
+    "jvp, difference": {"probe": "difference"},
+    "secant, pair": {"estimator": "secant", "probe": "pair"},
+}
+
+
+class OverheadConfig(Record):
+    """One layer, one TopK transcoder, and how often it is trained."""
+
+    library: Literal["sparsify", "dictionary_learning"] = Field(
+        description="sparsify or dictionary_learning, installed beside this package"
+    )
+    d: int = Field(default=576, ge=2, description="width of the layer's inputs and outputs")
+    d_mlp: int = Field(default=1536, ge=1, description="hidden width of its SwiGLU layer")
+    d_sae: int = Field(default=4608, ge=1, description="features")
+    k: int = Field(default=32, ge=1, description="features active a row")
+    rows: int = Field(default=1024, ge=2, description="a step")
+    n_steps: int = Field(default=4, ge=1, description="of each arm in each round")
+    rounds: int = Field(default=5, ge=1, description="every arm once a round, in turns")
+    threads: int = threads_field()
+
+
+class Timings(Record):
+    """Seconds a step, round by round."""
+
+    alone: list[float] = Field(description="the library's trainer")
+    matched: dict[str, list[float]] = Field(description="with the term, by estimator and probe")
+
+
+class OverheadResult(Result):
+    """What a step takes."""
+
+    schema_version: Literal[1] = 1
+    config: OverheadConfig
+    processor: str
+    step: Timings | None = Field(default=None, description="next to no model: rows at hand, or a model of one block")
+    loop: Timings | None = Field(default=None, description="with the run of the examples' model, as users train")
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
+
+class AdapterOverhead(Measurement[OverheadConfig, OverheadResult]):
+    """Two parts: the whole loop, and the step alone."""
+
+    summary = (
+        "Time another library's trainer with and without the Jacobian term, in turn in one process. Some minutes; keep "
+        "the machine quiet meanwhile."
+    )
+    config_class, result_class = OverheadConfig, OverheadResult
+
+    @override
+    def environment(self, config: OverheadConfig) -> Environment:
+        return Environment.here(packages=DISTRIBUTIONS[config.library])
+
+    @override
+    def plan(self, config: OverheadConfig) -> list[Part]:
+        return [
+            Part("whole loop", "loop", partial(time_terms, "loop", config)),
+            Part("step alone", "step", partial(time_terms, "step", config)),
+        ]
+
+    @override
+    def tables(self, result: OverheadResult) -> str:
+        return table([result])
+
+
+Train = Callable[[dict[str, Any] | None], float]
+"""Seconds a step of a trainer that matches with these options, or, with None, not at all."""
+
+
+def time_terms(what: Literal["step", "loop"], config: OverheadConfig, note: Note) -> Timings:
+    """Train with the library alone and with each term, in turn, in all rounds after one that does not count.
+
+    Raises:
+        ImportError: the library is missing; the message says what to install.
+    """
+    import_module(f"faithfulness_plugin.adapters.{config.library}")
+    library = import_module(f"faithfulness_plugin.benchmarks.timing.{config.library}")
+    train: Train = getattr(library, what)(config)
+    arms = {name: partial(train, options) for name, options in {ALONE: None, **TERMS}.items()}
+    measured = in_turn(arms, config.rounds, note=note)
+    return Timings(alone=measured[ALONE], matched={name: measured[name] for name in TERMS})
+
+
+def table(results: Sequence[OverheadResult]) -> str:
+    """Return a row a library and term: medians over rounds, with the least and the largest of the paired ratios."""
+    rows = []
+    for result in results:
+        measured = [timings for timings in (result.step, result.loop) if timings is not None]
+        library = result.config.library
+        rows.append([library, ALONE, *(cell for t in measured for cell in (_milliseconds(t.alone), "1"))])
+        for name in measured[0].matched:
+            pairs = [(t.matched[name], t.alone) for t in measured]
+            cells = (cell for pair in pairs for cell in (_milliseconds(pair[0]), ratio_range(*pair, 2)))
+            rows.append([library, name, *cells])
+    c = results[0].config
+    where = (
+        f"TopK k {c.k} of {c.d_sae} features, {c.rows} rows a step, a SwiGLU layer of {c.d} x {c.d_mlp}; {c.rounds} "
+        f"rounds of {c.n_steps} steps in turns, {c.threads} threads ({results[0].processor}). The step alone is on "
+        "rows at hand (for sparsify, which always runs a model: on one of a single block); the whole loop has the run "
+        "of the examples' model in it, as users train."
+    )
+    header = ["library", "term", "step alone, ms", "beside the library", "whole loop, ms", "beside the library"]
+    return where + "\n\n" + markdown_table(header, rows)
+
+
+def _milliseconds(taken: Sequence[float]) -> str:
+    return f"{1e3 * statistics.median(taken):.0f}"

@@ -1,1 +1,0 @@
-"""`faithfulness bench ensemble`: the toy ensemble beside a loop of train_transcoder."""

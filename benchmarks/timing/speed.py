@@ -1,0 +1,273 @@
+"""What matching costs: step times and peak memory of its ways, beside SAELens's own steps."""
+
+import json
+import statistics
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field
+from typing_extensions import override
+
+from faithfulness_plugin.benchmarks.timing.harness import (
+    Measurement,
+    Note,
+    Part,
+    Quartiles,
+    fresh_process,
+    paired,
+    threads_field,
+)
+from faithfulness_plugin.benchmarks.timing.steps import SLOW, Size, steps
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.results.markdown import markdown_table
+from faithfulness_plugin.results.schema import Environment, Record, Result
+from faithfulness_plugin.results.timing import in_turn, seconds
+
+SIZES = {
+    size.name: size
+    for size in (
+        Size(name="toy", d=32, d_mlp=64, d_sae=64, k=4, batch=256),
+        Size(name="between", d=256, d_mlp=768, d_sae=2_048, k=16, batch=512),
+        Size(name="small-lm", d=576, d_mlp=1_536, d_sae=9_216, k=32, batch=1_024),
+        Size(name="large", d=2_048, d_mlp=8_192, d_sae=65_536, k=64, batch=8_192, slow_arms=False),
+    )
+}
+"""`small-lm` has the widths of SmolLM2-135M; `large` is for a GPU."""
+CPU_SIZES = ("toy", "between", "small-lm")
+
+MEMORY_ARMS = ("topk", "topk matched", "standard", "standard matched", "SAELens topk", "SAELens topk sparse")
+RATIOS = {
+    "TopK step: matched / unmatched": ("topk matched", "topk"),
+    "TopK step: matched / SAELens's unmatched": ("topk matched", "SAELens topk"),
+    "TopK step: matched / SAELens's unmatched, sparse mode": ("topk matched", "SAELens topk sparse"),
+    "TopK step: torch.func.jvp / closed form": ("topk by torch.func.jvp", "topk matched"),
+    "TopK step: double vjp / closed form": ("topk by double vjp", "topk matched"),
+    "TopK step: a pass per coordinate / closed form": ("topk, a pass per coordinate", "topk matched"),
+    "BatchTopK step: matched / unmatched": ("batch topk matched", "batch topk"),
+    "Standard step: matched / unmatched": ("standard matched", "standard"),
+    "Standard step: matched / SAELens's unmatched": ("standard matched", "SAELens standard"),
+    "exact cosine, a row: vmap(jacrev) / Gram": ("exact cosine by vmap(jacrev)", "exact cosine by Gram"),
+    "layer: Jv and f / f": ("layer's Jv", "layer"),
+}
+MEMORY_RATIOS = {
+    "peak memory, TopK: matched / unmatched": ("topk matched", "topk"),
+    "peak memory, Standard: matched / unmatched": ("standard matched", "standard"),
+}
+
+
+def _size_by_name(value: Any) -> Any:
+    if isinstance(value, str) and value not in SIZES:
+        raise ValueError(f"{value}: choose from {', '.join(SIZES)}")
+    return SIZES[value] if isinstance(value, str) else value
+
+
+class SpeedConfig(Record):
+    """What is timed, and how often."""
+
+    sizes: tuple[Annotated[Size, BeforeValidator(_size_by_name, json_schema_input_type=str)], ...] = Field(
+        default_factory=lambda: tuple(SIZES[name] for name in CPU_SIZES),
+        min_length=1,
+        description=f"{', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
+    )
+    rounds: int = Field(default=7, ge=1, description="every arm is run once a round, in an order of its own each round")
+    slow_rounds: int = Field(default=2, ge=1, description="of these, rounds that also run the arms that take seconds")
+    coordinates: int = Field(
+        default=16, ge=1, description="output coordinates timed of one backward pass per coordinate"
+    )
+    jacobian_rows: int = Field(
+        default=16, ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**62, description="of weights, data and the order of the arms")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu or cuda")
+    threads: int = threads_field()
+
+
+class Timing(Record):
+    """One arm at one size."""
+
+    arm: str
+    seconds: list[float] = Field(
+        description="of each round; of a step (a forward and a backward pass), of an exact cosine a row"
+    )
+    median: float
+
+
+class Ratio(Record):
+    """Two arms, paired by round."""
+
+    name: str
+    numerator: str
+    denominator: str
+    median: float = Field(description="over rounds of time / time; of memory: of the peaks")
+    low: float = Field(description="lower quartile")
+    high: float = Field(description="upper quartile")
+
+    @property
+    def text(self) -> str:
+        """Return the median, with quartiles where there are several rounds."""
+        digits = 2 if self.median < 10 else 0
+        if self.low == self.high:
+            return f"{self.median:,.{digits}f}"
+        return Quartiles(median=self.median, low=self.low, high=self.high).text(digits)
+
+
+class Memory(Record):
+    """Peak memory of a fresh process that makes a few steps of one arm."""
+
+    arm: str
+    mebibytes: float = Field(description="CPU: the process's resident memory; GPU: what torch had allocated there")
+
+
+class SizeResult(Record):
+    """Everything at one size."""
+
+    size: str
+    timings: list[Timing]
+    ratios: list[Ratio]
+    memory: list[Memory]
+
+
+class SpeedResult(Result):
+    """All sizes, or as many as were run."""
+
+    benchmark: Literal["speed"] = "speed"
+    schema_version: Literal[1] = 1
+    config: SpeedConfig
+    processor: str
+    sizes: list[SizeResult] = Field(default_factory=list)
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {**self.config.model_dump(), "processor": self.processor, "device": self.environment.device}
+
+
+class Speed(Measurement[SpeedConfig, SpeedResult]):
+    """One part for each size."""
+
+    summary = (
+        "Time a matched training step beside other ways to make it, and take their peak memory: without the Jacobian "
+        "term, with it, by torch.func.jvp, by double vjp, by a pass per coordinate, and SAELens's own steps. Keep the "
+        "machine quiet meanwhile."
+    )
+    parts = "sizes"
+    config_class, result_class = SpeedConfig, SpeedResult
+
+    @override
+    def environment(self, config: SpeedConfig) -> Environment:
+        if config.device == "cpu":
+            return Environment.here()
+        if not torch.cuda.is_available():
+            raise UsageError("--device cuda: torch sees no CUDA device here; leave it out to measure on the CPU")
+        return Environment.here(torch.cuda.get_device_name())
+
+    @override
+    def plan(self, config: SpeedConfig) -> list[Part]:
+        return [Part(size.name, "sizes", partial(measure, size, config)) for size in config.sizes]
+
+    @override
+    def tables(self, result: SpeedResult) -> str:
+        """Return ratios, times and peak memory, one column a size, with a caption."""
+        c = result.config
+        sizes = {size.name: size for size in c.sizes}
+        shapes = "; ".join(
+            f"{s.name}: d {s.d:,}, d_sae {s.d_sae:,}, k {s.k}, batch {s.batch:,}, SwiGLU layer {s.d_mlp:,}"
+            for s in (sizes[of.size] for of in result.sizes)
+        )
+        where = (
+            f"{c.threads} thread{'s' * (c.threads > 1)} of {result.processor}"
+            if c.device == "cpu"
+            else result.environment.device
+        )
+        unfinished = "" if result.complete else f" PARTIAL: {len(result.sizes)} of {len(c.sizes)} sizes."
+        caption = (
+            f"{shapes}. On {where}, torch {result.environment.packages['torch']}.{unfinished} A step is "
+            "`training_forward_pass` and its backward pass, f(x) and J_f v known beforehand (their cost: the rows of "
+            f"the layer). Ratios are medians over {c.rounds} rounds of one process, each pairing the two arms, with "
+            f"quartiles; the arms that take seconds ran in {min(c.slow_rounds, c.rounds)}. A pass per coordinate: "
+            f"{c.coordinates} coordinates timed, extrapolated to d. Exact cosines: a row, by vmap(jacrev) of "
+            f"{c.jacobian_rows} rows, by Gram of the batch with its matrices made beforehand. Memory: peak of a fresh "
+            "process after three steps, libraries included.\n"
+        )
+        times = _table(
+            "milliseconds", [{t.arm: _milliseconds(t.median) for t in of.timings} for of in result.sizes], result
+        )
+        peaks = [{peak.arm: f"{peak.mebibytes:,.0f}" for peak in of.memory} for of in result.sizes]
+        return "\n\n".join([ratio_table(result), times, _table("peak memory, MiB", peaks, result), caption])
+
+
+def measure(size: Size, config: SpeedConfig, note: Note) -> SizeResult:
+    """Take all timings, ratios and peaks of one size."""
+    times = _times(size, config, note)
+    peaks: dict[str, list[float]] = {}
+    note("peak memory")
+    for arm in MEMORY_ARMS:
+        request = {"size": size.model_dump(), "threads": config.threads, "only": arm, **_options(config)}
+        peaks[arm] = [fresh_process(steps.__module__, json.dumps(request)).mebibytes]
+    return SizeResult(
+        size=size.name,
+        timings=[Timing(arm=arm, seconds=taken, median=statistics.median(taken)) for arm, taken in times.items()],
+        ratios=[*_ratios(RATIOS, times), *_ratios(MEMORY_RATIOS, peaks)],
+        memory=[Memory(arm=arm, mebibytes=peak) for arm, (peak,) in peaks.items()],
+    )
+
+
+def _options(config: SpeedConfig) -> dict[str, Any]:
+    fields = config.model_dump(include={"device", "seed", "coordinates"})
+    return {**fields, "rows": config.jacobian_rows}
+
+
+def _times(size: Size, config: SpeedConfig, note: Note) -> dict[str, list[float]]:
+    """Time the arms; of exact cosines, a row.
+
+    The arm that makes a pass per coordinate ran for some of them alone. It is extrapolated to all: its cost beyond the
+    same step for none of them is proportional to their number.
+    """
+    arms = {name: partial(seconds, step, config.device) for name, step in steps(size, **_options(config)).items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about sparse tensors that SAELens makes
+        times = in_turn(arms, config.rounds, slow=SLOW, slow_rounds=config.slow_rounds, seed=config.seed, note=note)
+    for name, rows in (("exact cosine by Gram", size.batch), ("exact cosine by vmap(jacrev)", config.jacobian_rows)):
+        if name in times:
+            times[name] = [t / min(size.batch, rows) for t in times[name]]
+    if (name := "topk, a pass per coordinate") in times:
+        base, share = (
+            statistics.median(times["topk, a pass for no coordinate"]),
+            min(size.d, config.coordinates) / size.d,
+        )
+        times[name] = [base + max(0.0, t - base) / share for t in times[name]]
+    return times
+
+
+def _ratios(pairs: Mapping[str, tuple[str, str]], values: Mapping[str, list[float]]) -> list[Ratio]:
+    """Pair the arms that were run."""
+    return [
+        Ratio(
+            name=name,
+            numerator=numerator,
+            denominator=denominator,
+            **Quartiles.of(paired(values[numerator], values[denominator])).model_dump(),
+        )
+        for name, (numerator, denominator) in pairs.items()
+        if {numerator, denominator} <= set(values)
+    ]
+
+
+def ratio_table(result: SpeedResult) -> str:
+    """Return medians with quartiles."""
+    return _table("ratio", [{ratio.name: ratio.text for ratio in of.ratios} for of in result.sizes], result)
+
+
+def _table(title: str, cells: list[dict[str, str]], result: SpeedResult) -> str:
+    """Lay out one column a size; what was not run there stays empty."""
+    names = dict.fromkeys(name for column in cells for name in column)
+    rows = [[name, *(column.get(name, "") for column in cells)] for name in names]
+    return markdown_table([title, *(of.size for of in result.sizes)], rows)
+
+
+def _milliseconds(value: float) -> str:
+    value *= 1e3
+    return f"{value:.2f}" if value < 1 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

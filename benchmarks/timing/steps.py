@@ -1,0 +1,221 @@
+"""The ways to make one training step, each a function without arguments.
+
+A step is `training_forward_pass` and its backward pass. The layer's part (f(x) and J_f v) is computed beforehand for
+every arm alike, and is an arm of its own.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import Field
+from sae_lens import StandardTrainingSAEConfig, TopKTrainingSAEConfig
+from sae_lens.registry import get_sae_training_class
+from sae_lens.saes.sae import TrainStepInput
+from torch import Tensor, nn
+
+from faithfulness_plugin.jacobian.gram import JacobianGram
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
+from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
+from faithfulness_plugin.jacobian.matching import JacobianMatching
+from faithfulness_plugin.layers.derivatives import Layer, double_vjp, forward_jvp, layer_jvp
+from faithfulness_plugin.layers.mlp_weights import mlp_weights
+from faithfulness_plugin.results.schema import Record
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoderConfig
+
+Step = Callable[[], Any]
+
+SLOW = ("topk, a pass per coordinate", "exact cosine by vmap(jacrev)")
+MEMORY_STEPS = 3
+
+
+class Size(Record):
+    """One transcoder, one SwiGLU layer, one batch."""
+
+    name: str
+    d: int = Field(ge=2, description="width of the layer's inputs and outputs")
+    d_mlp: int = Field(ge=1, description="hidden width of the SwiGLU layer")
+    d_sae: int = Field(ge=1, description="features")
+    k: int = Field(ge=1, description="features active per row (TopK)")
+    batch: int = Field(ge=2, description="rows a step")
+    slow_arms: bool = Field(default=True, description="whether the arms that take seconds fit into memory, and are run")
+
+
+class SwiGLU(nn.Module):
+    """A gated MLP under Hugging Face's names, as language models have it."""
+
+    def __init__(self, d: int, d_mlp: int) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = nn.Linear(d, d_mlp, bias=False), nn.Linear(d, d_mlp, bias=False)
+        self.down_proj, self.act_fn = nn.Linear(d_mlp, d, bias=False), nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+class KnownTargets(JacobianMatching):
+    """Matching against targets that were computed beforehand."""
+
+    def __init__(self, known: LayerResponse) -> None:
+        super().__init__()
+        self._known = known
+
+    def targets(self, layer: Layer, x: Tensor, *, y: Tensor | None = None) -> LayerResponse:
+        """Return the known ones, at x itself."""
+        return self._known._replace(x=x)
+
+
+def steps(
+    size: Size, device: str, seed: int, *, coordinates: int, rows: int, only: str | None = None
+) -> dict[str, Step]:
+    """Return every arm of this size by name, or only one.
+
+    Args:
+        coordinates: output coordinates of the step that makes a backward pass for each.
+        rows: of the exact Jacobians by `torch.vmap(torch.func.jacrev(f))`.
+    """
+    torch.manual_seed(seed)
+    layer = SwiGLU(size.d, size.d_mlp).to(device)
+    x = torch.randn(size.batch, size.d, device=device)
+    known = JacobianMatching(seed=seed).targets(layer, x)
+    assert known.v is not None
+    v = known.v[0]
+    common: dict[str, Any] = {"d_in": size.d, "d_sae": size.d_sae, "device": device}
+
+    def ours(config: type[Any], coefficient: float, **fields: Any) -> Step:
+        transcoder = _untrained(config(**common, **fields, jacobian_coefficient=coefficient))
+        transcoder.set_layer(lambda _: known.y)
+        transcoder.matching = KnownTargets(known)
+        return _step(transcoder, x)
+
+    def theirs(config: type[Any], **fields: Any) -> Step:
+        return _step(_untrained(config(**common, **fields)), x)
+
+    def topk() -> TrainingTranscoder[Any]:
+        return _untrained(TopKTrainingTranscoderConfig(**common, k=size.k))
+
+    factories: dict[str, Callable[[], Step]] = {
+        "layer": lambda: lambda: layer(x),
+        "layer's Jv": lambda: lambda: layer_jvp(layer, x, v),
+        "topk": lambda: ours(TopKTrainingTranscoderConfig, 0.0, k=size.k),
+        "topk matched": lambda: ours(TopKTrainingTranscoderConfig, 1.0, k=size.k),
+        "batch topk": lambda: ours(BatchTopKTrainingTranscoderConfig, 0.0, k=float(size.k)),
+        "batch topk matched": lambda: ours(BatchTopKTrainingTranscoderConfig, 1.0, k=float(size.k)),
+        "standard": lambda: ours(StandardTrainingTranscoderConfig, 0.0),
+        "standard matched": lambda: ours(StandardTrainingTranscoderConfig, 1.0),
+        "SAELens topk": lambda: theirs(TopKTrainingSAEConfig, k=size.k),
+        # with its default ranking by decoder norm SAELens's sparse mode has no backward pass under torch 2.13
+        "SAELens topk sparse": lambda: theirs(
+            TopKTrainingSAEConfig, k=size.k, use_sparse_activations=True, rescale_acts_by_decoder_norm=False
+        ),
+        "SAELens standard": lambda: theirs(StandardTrainingSAEConfig),
+        "topk by torch.func.jvp": lambda: _by_product(topk(), known, forward_jvp),
+        "topk by double vjp": lambda: _by_product(topk(), known, double_vjp),
+        "topk, a pass for no coordinate": lambda: _by_coordinate(topk(), known, 0),
+        "topk, a pass per coordinate": lambda: _by_coordinate(topk(), known, coordinates),
+        "exact cosine by Gram": lambda: _gram_cosine(topk(), layer, x),
+        "exact cosine by vmap(jacrev)": lambda: _jacrev_cosine(topk(), layer, x[:rows]),
+        "Gram's set-up": lambda: _gram_set_up(topk(), layer),
+    }
+    left_out = () if size.slow_arms else SLOW
+    return {name: make() for name, make in factories.items() if only in (None, name) and name not in left_out}
+
+
+def _untrained(config: Any) -> Any:
+    return get_sae_training_class(config.architecture())[0](config)
+
+
+def _step(sae: Any, x: Tensor) -> Step:
+    inputs = TrainStepInput(
+        sae_in=x,
+        coefficients=dict.fromkeys(sae.get_coefficients(), 1.0),
+        dead_neuron_mask=None,
+        n_training_steps=0,
+        is_logging_step=False,
+    )
+
+    def step() -> None:
+        sae.zero_grad()
+        sae.training_forward_pass(inputs).loss.backward()
+
+    return step
+
+
+def _by_product(transcoder: TrainingTranscoder[Any], known: LayerResponse, method: Any) -> Step:
+    """Make the step with t(x) and J_t v from one call of a general method of differentiation."""
+    assert known.v is not None
+    assert known.Jv is not None
+    v, wanted = known.v[0], known.Jv[0]
+
+    def step() -> None:
+        transcoder.zero_grad()
+        t, Jv = method(transcoder, known.x, v)
+        error = (Jv - wanted).square().sum(-1).mean() * known.scale
+        ((t - known.y).square().sum(-1).mean() + error).backward()
+
+    return step
+
+
+def _by_coordinate(transcoder: TrainingTranscoder[Any], known: LayerResponse, coordinates: int) -> Step:
+    """Make the Jacobian's first rows in a step, each by a backward pass that can be differentiated."""
+
+    def step() -> None:
+        transcoder.zero_grad()
+        point = known.x.clone().requires_grad_()
+        t = transcoder(point)
+        loss = (t - known.y).square().sum(-1).mean()
+        for i in range(coordinates):
+            (row,) = torch.autograd.grad(t[:, i].sum(), point, create_graph=True)
+            loss = loss + row.square().sum(-1).mean()
+        loss.backward()
+
+    return step
+
+
+def _gram_cosine(transcoder: TrainingTranscoder[Any], layer: SwiGLU, x: Tensor) -> Step:
+    """Compute the cosine of whole Jacobians at each row, with the Gram matrices made beforehand."""
+    gram = _gram_set_up(transcoder, layer)()
+
+    def cosine() -> None:
+        region = linear_region(transcoder, x)
+        assert region is not None
+        gram.products(region, x).cosine.cpu()
+
+    return cosine
+
+
+def _gram_set_up(transcoder: TrainingTranscoder[Any], layer: SwiGLU) -> Callable[[], JacobianGram]:
+    weights = mlp_weights(layer)
+    assert weights is not None
+    return lambda: JacobianGram(Weights.of(transcoder), weights)
+
+
+def _jacrev_cosine(transcoder: TrainingTranscoder[Any], layer: SwiGLU, x: Tensor) -> Step:
+    """Compute the same by a backward pass per output, as is common."""
+
+    def cosine() -> None:
+        with torch.no_grad():
+            J_t, J_f = (torch.vmap(torch.func.jacrev(f))(x).flatten(1) for f in (transcoder, layer))
+            torch.cosine_similarity(J_t, J_f).cpu()
+
+    return cosine
+
+
+def _a_few_steps(request: dict[str, Any]) -> None:
+    """Make steps of one arm in this process, whose peak memory is measured."""
+    torch.set_num_threads(request.pop("threads"))
+    size = Size(**request.pop("size"))
+    step = steps(size, **request)[request["only"]]
+    if request["device"] == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # not what making the targets took
+    for _ in range(MEMORY_STEPS):
+        step()
+
+
+if __name__ == "__main__":
+    _a_few_steps(json.loads(sys.argv[1]))

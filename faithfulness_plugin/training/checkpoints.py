@@ -1,0 +1,149 @@
+"""Checkpoints of a training run: written whole, of one run's settings, and read back to where they were written."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from sae_lens.training.sae_trainer import SAETrainer
+
+from faithfulness_plugin.atomic import new_folder
+from faithfulness_plugin.differences import differences
+from faithfulness_plugin.training.processes import Processes
+from faithfulness_plugin.transcoders.base import NonFiniteError
+
+STATE_FILENAME = "faithful_state.pt"
+History = list[dict[str, int | float]]
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Data whose position can be saved, so that a resumed run sees the batches that it would have seen."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The `step_N` of the highest N, or None where there is none."""
+    steps = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
+    return max(steps, key=lambda path: int(path.name[5:]), default=None)
+
+
+class Checkpoints:
+    """The folder in which a run keeps its newest checkpoint, `step_N`. The first of several processes writes.
+
+    Args:
+        folder: None for a run without checkpoints.
+        settings: what a resumed run must share with the one that wrote the checkpoint, by name.
+        processes: this one among those that train together.
+    """
+
+    def __init__(self, folder: Path | str | None, settings: dict[str, Any], processes: Processes) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.settings, self.processes = settings, processes
+        self.last: Path | None = None
+        """The newest checkpoint."""
+
+    def open(self, resume: bool) -> None:
+        """Find the newest checkpoint, and see now rather than after hours of training that one can be written.
+
+        Raises:
+            ValueError: a folder that cannot be written, or that the processes do not share.
+            FileExistsError: there is a checkpoint, and the run does not resume it.
+        """
+        folder, processes = self.folder, self.processes
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                self.last = latest_checkpoint(folder)
+        except OSError as error:
+            raise ValueError(f"{folder} cannot hold checkpoints ({error.strerror}): choose another folder") from error
+        found = self.last and self.last.name
+        if found and not resume:
+            raise FileExistsError(f"{folder} holds {found} already: pass resume=True to go on, or another folder")
+        if (first := processes.from_first(found)) != found:
+            raise ValueError(
+                f"process {processes.rank} finds {found} in {folder}, and the first one {first}: give all processes "
+                "one folder for checkpoints, on a disk that they share"
+            )
+
+    def save(self, trainer: SAETrainer[Any, Any], inputs: Any, history: History) -> None:
+        """Write a checkpoint whole, and then remove the one before.
+
+        Raises:
+            NonFiniteError: the weights contain NaN or Inf; the checkpoint before stays.
+            ValueError: inputs whose state cannot be read back.
+        """
+        if self.folder is None:
+            return
+        final = self.folder / f"step_{trainer.n_training_steps}"
+        if self.processes.first:
+            self._write(final, trainer, inputs, history)
+            if self.last is not None and self.last != final:
+                shutil.rmtree(self.last)
+        self.last = final
+        self.processes.wait()
+
+    def _write(self, final: Path, trainer: SAETrainer[Any, Any], inputs: Any, history: History) -> None:
+        if not all(torch.isfinite(weight).all() for weight in trainer.sae.parameters()):
+            raise NonFiniteError(
+                f"step {trainer.n_training_steps}: the weights contain NaN or Inf; the last checkpoint is as it was"
+            )
+        state = {
+            "inputs": inputs.state_dict() if isinstance(inputs, Stateful) else None,
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "history": history,
+            "settings": self.settings,
+        }
+        with new_folder(final) as unfinished:
+            trainer.save_checkpoint(unfinished.name, base_path=final.parent)
+            torch.save(state, unfinished / STATE_FILENAME)
+            try:
+                torch.load(unfinished / STATE_FILENAME, weights_only=True)
+            except UnpicklingError as error:  # better now than at the resume
+                raise ValueError(
+                    "the inputs' state_dict cannot be read back safely: make it of tensors, numbers, strings, lists "
+                    "and dicts"
+                ) from error
+
+    def load(self, trainer: SAETrainer[Any, Any], inputs: Any) -> History:
+        """Put trainer and inputs where the newest checkpoint was written; return the history up to there.
+
+        Raises:
+            ValueError: a corrupt checkpoint, one of other settings, inputs whose position is not known.
+        """
+        path = self.last
+        if path is None:
+            return []
+        try:
+            state = torch.load(path / STATE_FILENAME, map_location="cpu", weights_only=True)
+            settings, history = state["settings"], state["history"]
+        except Exception as error:  # whatever a torn file makes the readers raise
+            raise ValueError(_corrupt(path, error)) from error
+        if changed := differences(settings, self.settings):
+            raise ValueError(f"{path} was made with other settings ({changed}): use those, or choose another folder")
+        if not isinstance(inputs, Stateful) or state["inputs"] is None:
+            raise ValueError(
+                "the inputs' position is not known, so a resumed run would see other batches than the uninterrupted "
+                "one: give them state_dict and load_state_dict, or train without resume"
+            )
+        inputs.load_state_dict(state["inputs"])
+        try:
+            trainer.sae.load_weights_from_checkpoint(path)
+            trainer.load_trainer_state(path)
+        except Exception as error:
+            raise ValueError(_corrupt(path, error)) from error
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        return history
+
+
+def _corrupt(path: Path, error: Exception) -> str:
+    return f"{path} cannot be read ({type(error).__name__}), it may be corrupt: choose another folder, or move it away"

@@ -1,0 +1,16 @@
+"""The training transcoders by the name of their architecture in settings and commands."""
+
+from typing import Any
+
+from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
+
+ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
+    "standard": (StandardTrainingTranscoderConfig, StandardTrainingTranscoder),
+    "topk": (TopKTrainingTranscoderConfig, TopKTrainingTranscoder),
+    "batch_topk": (BatchTopKTrainingTranscoderConfig, BatchTopKTrainingTranscoder),
+    "jumprelu": (JumpReLUTrainingTranscoderConfig, JumpReLUTrainingTranscoder),
+}
+"""name: (config class, transcoder class)"""
