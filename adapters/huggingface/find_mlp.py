@@ -155,7 +155,9 @@ def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], st
     return f"{chosen}.{block}", numbered_mlp(blocks, block, mlp_of, more)
 
 
-def numbered_mlp(blocks: Sequence[nn.Module], number: int, find: Callable[[Any], T | None], more: str = "") -> T:
+def numbered_mlp(
+    blocks: Sequence[nn.Module] | nn.ModuleList, number: int, find: Callable[[Any], T | None], more: str = ""
+) -> T:
     """Return what `find` finds in a block. Raises UsageError for a missing block, with `more` about where the blocks
     are, and for a block without an MLP, with those that have one."""
     if not 0 <= number < len(blocks):
