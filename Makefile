@@ -109,7 +109,7 @@ language-model: $(EXAMPLES)  ## the same over five seeds, into benchmarks/result
 	$(BIN)/faithfulness train --seeds 5 --out benchmarks/results/language_model $(ARGS)
 
 real-layers: $(EXAMPLES)  ## does matching make them more faithful? The experiment's CPU size, half an hour on 2 cores
-	$(BIN)/faithfulness bench language-model --out benchmarks/results/real_layers --stores out/stores $(ARGS)
+	$(BIN)/faithfulness experiment real-layers --out benchmarks/results/real_layers --stores out/stores $(ARGS)
 
 store-speed: $(EXAMPLES)  ## training from a store beside training from the model (keep the machine quiet)
 	$(BIN)/faithfulness experiment store --overwrite --out benchmarks/results/store_speed $(ARGS)
@@ -161,15 +161,15 @@ TRAINED := out/train/transcoders/block10_coefficient
 
 artifacts: $(EXAMPLES)  ## the benchmark's track of artifacts on transcoders of the offline model, into benchmarks/results/artifacts
 	$(BIN)/faithfulness train --seeds $(words $(SEEDS)) --out out/train
-	$(BIN)/faithfulness bench artifact --out benchmarks/results/artifacts $(ARGS) \
-	  $(foreach s,$(SEEDS),--transcoder none_seed$(s)=$(TRAINED)0_seed$(s) --transcoder jvp_seed$(s)=$(TRAINED)0.2_seed$(s))
+	$(BIN)/faithfulness measure --out benchmarks/results/artifacts $(ARGS) \
+	  $(foreach s,$(SEEDS),none_seed$(s)=$(TRAINED)0_seed$(s) jvp_seed$(s)=$(TRAINED)0.2_seed$(s))
 
 # what the datapoint score is worth, what looking costs, and the README's pictures of the page
 INSPECTION := benchmarks/results/inspection
 
 inspection: $(EXAMPLES) chromium  ## the inspection's own benchmark, into benchmarks/results/inspection (keep the machine quiet)
 	$(BIN)/faithfulness experiment inspection-toy --jobs -1 --out $(INSPECTION)/toy
-	$(BIN)/faithfulness bench language-model benchmarks/inspection/passage.yaml --out out/passage --stores out/stores_passage
+	$(BIN)/faithfulness experiment real-layers --settings benchmarks/inspection/passage.yaml --out out/passage --stores out/stores_passage
 	$(BIN)/faithfulness experiment inspection-passage --transcoders out/passage --out $(INSPECTION)/passage $(ARGS)
 	$(BIN)/python -m faithfulness_plugin.benchmarks.inspection.screenshots out/passage --out $(INSPECTION)
 

@@ -1,4 +1,4 @@
-"""What to install where a library is missing."""
+"""Say what to install where a library is missing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

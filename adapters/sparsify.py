@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -62,9 +61,6 @@ def match_jacobians(
 class MatchedTrainer:
     """The terms that `match_jacobians` has added to a trainer; a context manager that removes them at its end."""
 
-    relative_errors: dict[str, Float[Tensor, ""]]
-    """The error of each transcoder on its last batch; losing the whole Jacobian would be 1."""
-
     def __init__(self, trainer: Trainer, coefficient: float, config: JacobianMatchingConfig) -> None:
         if not trainer.cfg.sae.transcode:
             raise ValueError(
@@ -73,24 +69,18 @@ class MatchedTrainer:
             )
         if any(isinstance(hook, _Term) for coder in trainer.saes.values() for hook in coder._forward_hooks.values()):
             raise ValueError("this trainer is matched already: call remove() on what match_jacobians returned first")
-        modules = {name: _module_at(trainer, name) for name in trainer.saes}
         _require_apart(trainer)
-        self.coefficient = coefficient
-        self.relative_errors = {}
-        self._end_to_end = trainer.cfg.loss_fn != "fvu"
-        self._layers_run = trainer.cfg.loss_fn != "ce"  # there it puts identities in their places
-        self._steps = trainer.cfg.grad_acc_steps
-        rank = Processes.here().rank
-        self._matching = {
-            name: JacobianMatching(replace(config, seed=derived_seed(config.seed, f"{name}, process {rank}")))
-            for name in modules
-        }
-        self._unchecked = set(modules)
+        self._terms = {name: _Term(trainer, name, coefficient, config) for name in trainer.saes}
         self._hooks = [
-            coder.register_forward_hook(_Term(self, name, modules[name]), with_kwargs=True)
-            for name, coder in trainer.saes.items()
+            trainer.saes[name].register_forward_hook(term, with_kwargs=True)
+            for name, term in self._terms.items()
             if coefficient > 0
         ]
+
+    @property
+    def relative_errors(self) -> dict[str, Float[Tensor, ""]]:
+        """The error of each transcoder on its last batch; losing the whole Jacobian would be 1."""
+        return {name: term.error for name, term in self._terms.items() if term.error is not None}
 
     def remove(self) -> None:
         """Leave the trainer as it was."""
@@ -106,54 +96,53 @@ class MatchedTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the probes' random generators: beside sparsify's checkpoint, so that a resumed run draws the same."""
-        return {name: matching.state_dict() for name, matching in self._matching.items()}
+        return {name: term.matching.state_dict() for name, term in self._terms.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, matching in self._matching.items():
-            matching.load_state_dict(state[name])
-
-    def add_to(
-        self,
-        name: str,
-        layer: Layer,
-        coder: SparseCoder,
-        x: Float[Tensor, "rows d_in"],
-        y: Float[Tensor, "rows d_out"],
-        total_variance: Float[Tensor, ""] | None,
-        out: ForwardOutput,
-    ) -> ForwardOutput:
-        """Return the transcoder's output with the term's gradient on it and all values as they were."""
-        matching, here, known = self._matching[name], x.detach(), y.detach() if self._layers_run else None
-        if name in self._unchecked:
-            _require_function(name, layer, here, known)
-            self._unchecked.discard(name)
-        targets = matching.targets(layer, here, y=known).to(coder.dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            gate = _region_of_output(coder, x.to(coder.dtype), out) if matching.config.jitter == 0 else None
-            loss = matching.from_targets(coder, targets, gate=gate)
-        relative = matching.relative_error(loss, targets)
-        self.relative_errors[name] = relative.detach()
-        if self._end_to_end:
-            term = self.coefficient * relative / self._steps  # as the trainer divides its own loss
-            return out._replace(sae_out=_WithGradientOf.apply(out.sae_out, term))  # the only output that is used
-        if total_variance is None:
-            total_variance = (y - y.mean(0)).pow(2).sum()
-        term = self.coefficient * loss * len(x) / total_variance  # of a chunk: its share, as in its FVU
-        return out._replace(fvu=out.fvu + (term - term.detach()))
+        for name, term in self._terms.items():
+            term.matching.load_state_dict(state[name])
 
 
 class _Term:
     """The forward hook of one transcoder, within the module that DDP wraps, so that DDP sees its gradients."""
 
-    def __init__(self, owner: MatchedTrainer, name: str, module: nn.Module) -> None:
-        self.owner, self.name, self.layer = owner, name, partial(_first_output, module)
+    def __init__(self, trainer: Trainer, name: str, coefficient: float, config: JacobianMatchingConfig) -> None:
+        self.name, self.coefficient, self.cfg = name, coefficient, trainer.cfg
+        self.module = _module_at(trainer, name)
+        seed = derived_seed(config.seed, f"{name}, process {Processes.here().rank}")
+        self.matching = JacobianMatching(replace(config, seed=seed))
+        self.checked = False
+        self.error: Tensor | None = None
+
+    def layer(self, x: Tensor) -> Tensor:
+        """Call the module's forward, for the trainer's own hook is on the module."""
+        y = self.module.forward(x)
+        return y[0] if isinstance(y, tuple) else y
 
     def __call__(self, coder: SparseCoder, args: Any, kwargs: dict[str, Any], out: ForwardOutput) -> Any:
+        """Return the transcoder's output with the term's gradient on it and all values as they were."""
         given = dict(zip(("x", "y"), args, strict=False)) | kwargs
-        x, y = given["x"], given.get("y")
+        x, y, total_variance = given["x"], given.get("y"), given.get("total_variance")
         if y is None or len(x) < 2 or not torch.is_grad_enabled():  # the unit is a variance over rows
             return out
-        return self.owner.add_to(self.name, self.layer, coder, x, y, given.get("total_variance"), out)
+        # for loss_fn "ce" the trainer puts identities in the places of layers
+        here, known = x.detach(), None if self.cfg.loss_fn == "ce" else y.detach()
+        if not self.checked:
+            _require_function(self.name, self.layer, here, known)
+            self.checked = True
+        targets = self.matching.targets(self.layer, here, y=known).to(coder.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            gate = _region_of_output(coder, x.to(coder.dtype), out) if self.matching.config.jitter == 0 else None
+            loss = self.matching.from_targets(coder, targets, gate=gate)
+        relative = self.matching.relative_error(loss, targets)
+        self.error = relative.detach()
+        if self.cfg.loss_fn != "fvu":
+            term = self.coefficient * relative / self.cfg.grad_acc_steps  # as the trainer divides its own loss
+            return out._replace(sae_out=_WithGradientOf.apply(out.sae_out, term))  # the only output that is used
+        if total_variance is None:
+            total_variance = (y - y.mean(0)).pow(2).sum()
+        term = self.coefficient * loss * len(x) / total_variance  # of a chunk: its share, as in its FVU
+        return out._replace(fvu=out.fvu + (term - term.detach()))
 
 
 class _WithGradientOf(torch.autograd.Function):
@@ -167,12 +156,6 @@ class _WithGradientOf(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor]:
         return grad_outputs[0], torch.ones((), dtype=ctx.dtype, device=grad_outputs[0].device)
-
-
-def _first_output(module: nn.Module, x: Tensor) -> Tensor:
-    """Call the module's forward, for the trainer's own hook is on the module."""
-    y = module.forward(x)
-    return y[0] if isinstance(y, tuple) else y
 
 
 def _module_at(trainer: Trainer, name: str) -> nn.Module:

@@ -8,9 +8,10 @@ from faithfulness_plugin.benchmarks.inspection.cost import cost_table
 from faithfulness_plugin.benchmarks.inspection.passage import PassageResult, passage_table
 from faithfulness_plugin.benchmarks.inspection.toy import ToyScoresResult, toy_table
 from faithfulness_plugin.benchmarks.note.absolute_value import report as absolute_value
+from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.note.page.page import verdicts, write_page
-from faithfulness_plugin.benchmarks.real_layers import report as real_layers
+from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.tables import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.suite import report as suite
@@ -106,10 +107,10 @@ def main() -> None:
     """Rewrites table.md and the figures beside each committed result, and the tables in README.md and docs."""
     for folder in ("absolute_value", "beyond", "architectures"):
         for path in (RESULTS / folder).rglob(RESULT_FILENAME):
-            absolute_value.write_report(read_result(path, AbsoluteValueResult), path.parent)
+            write_report(AbsoluteValue(), read_result(path, AbsoluteValueResult), path.parent)
     write_report(Speed(), read_result(SPEED, SpeedResult), SPEED.parent)
     write_report(Ensemble(), read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
-    real_layers.write_report(read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
+    write_report(RealLayers(), read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
     write_page(TOY, TOY)
     paths = sorted(FAITHFULNESS.glob(f"*/{RESULT_FILENAME}"), key=lambda path: path.parent.name != "standard")
     write_leaderboard([read_result(path, SuiteResult) for path in paths], FAITHFULNESS)

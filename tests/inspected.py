@@ -52,10 +52,7 @@ def text(d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str
     transcoder.cfg.metadata.neuronpedia_id = neuronpedia
     kept = torch.ones(n_prompts, n_pos, dtype=torch.bool)
     kept[:, 0] = False
-    prompt, position = kept.nonzero(as_tuple=True)
-    row_at = torch.full(kept.shape, -1)
-    row_at[prompt, position] = torch.arange(len(prompt))
     tokens = torch.randint(len(HOSTILE), kept.shape)
-    x = torch.randn(len(prompt), d)
-    sample = finished_sample(x, layer(x), Origins(tokens, prompt, position, row_at))
+    x = torch.randn(int(kept.sum()), d)
+    sample = finished_sample(x, layer(x), Origins.of_kept(tokens, kept))
     return inspect_transcoder(transcoder, layer, sample, name="<i>hostile</i>", layer_name="<u>layer</u>")

@@ -34,7 +34,7 @@ class LocalHub:
     """Whether what it says of a repository includes the names of its files."""
     gated: set[str] = field(default_factory=set)
     head: dict[str, str] = field(default_factory=dict)
-    """What stands for the commit of a repository's main branch, where it changes."""
+    """The state of a repository's main branch, where it changes: its commit depends on it."""
     requests: list[str] = field(default_factory=list)
     """"METHOD path" of each, in order."""
 
@@ -49,17 +49,17 @@ class LocalHub:
         return hashlib.sha1(f"{repo} {self.head.get(repo, '')}".encode()).hexdigest()
 
     def connect(self, endpoint: str) -> None:
-        """Makes it the hub, for this test."""
+        """Make it the hub, for this test."""
         self.monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         self.monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
     def reconnect(self) -> None:
-        """After `disconnect`."""
+        """Undo `disconnect`."""
         self.connect(self.endpoint)
 
     def disconnect(self) -> None:
-        """As without a network."""
+        """Act as if there were no network."""
         self.connect(NOWHERE)
 
 
@@ -134,7 +134,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                     self.answer(200, content, headers)
 
         def folder(self, repo: str, revision: str) -> Path | None:
-            """That of a repository's branch or commit. Answers with an error where there is none."""
+            """Return the folder of a repository's branch or commit. Answer with an error where there is none."""
             if not (hub.root / repo).is_dir():
                 self.answer(401, headers={"X-Error-Code": "RepoNotFound"})
                 return None
@@ -160,7 +160,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
 
 
 def publish(hub: LocalHub, place: str, it: Published) -> Path:
-    """Writes a published transcoder into a folder of a repository, beside a README."""
+    """Write a published transcoder into a folder of a repository, beside a README."""
     folder = hub.root / place
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text("read me")

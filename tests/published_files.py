@@ -29,31 +29,31 @@ class Published:
     """One transcoder in one format."""
 
     tensors: Weights
-    """By their names in the file."""
+    """The tensors by their names in the file."""
     formula: Formula
     """(the tensors in float64, x [rows, d_in]) -> t(x) [rows, d_out]."""
     write: Callable[[Path, "Published"], Path]
-    """Writes it into an empty folder, and returns what is passed to load_transcoder."""
+    """Write it into an empty folder, and return what is passed to load_transcoder."""
     weights: str
     """The file of the weights, within the folder."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """What its settings file holds."""
+    """The contents of its settings file."""
     config: str | None = None
     """The settings file, within the folder; None for a format without one."""
     sections: tuple[tuple[str, ...], ...] = ((),)
-    """Where in the settings an unknown one is refused: () at the top, ("trainer",) in that section."""
+    """The sections of the settings in which an unknown one is refused: () is the top, ("trainer",) that section."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What load_transcoder is passed, too."""
+    """Options for load_transcoder."""
     d_in: int = D
     """The width of what it reads."""
 
     def with_tensor(self, name: str, tensor: Tensor | None) -> "Published":
-        """The same with another tensor, or without it."""
+        """Replace a tensor, or leave it out."""
         rest = {other: value for other, value in self.tensors.items() if other != name}
         return replace(self, tensors=rest if tensor is None else {**rest, name: tensor})
 
     def with_setting(self, section: tuple[str, ...], name: str, value: Any) -> "Published":
-        """The same with one more setting."""
+        """Add a setting, or replace it."""
         settings = json.loads(json.dumps(self.settings))
         inner = settings
         for key in section:
@@ -231,7 +231,7 @@ TRAINER = {
 
 
 def state_dict_and_json(folder: Path, it: Published) -> Path:
-    """As `trainSAE` leaves a trainer's folder."""
+    """Write a folder as `trainSAE` leaves it."""
     assert it.config is not None
     torch.save(it.tensors, folder / it.weights)
     (folder / it.config).write_text(json.dumps(it.settings))

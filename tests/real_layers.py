@@ -1,16 +1,18 @@
-"""Results of `faithfulness bench language-model`, made up."""
+"""Results of `faithfulness experiment real-layers`, made up."""
 
 from typing import Any
 
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
-from faithfulness_plugin.measure.held_out_schema import DIRECTIONS, LayerRecord, PassageRecord
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
+from faithfulness_plugin.measure.schema import DIRECTIONS, LayerRecord, PassageRecord
 from faithfulness_plugin.results.schema import Environment
 
 SMALL: dict[str, Any] = {
     "blocks": [1],
     "kinds": [{"sparsity": 4}],
+    "line": [],
+    "passage": None,
     "d_sae": 24,
     "stored_prompts": 12,
     "prompts_per_shard": 4,
@@ -36,7 +38,7 @@ def arm_record(
     floor: float = 0.2,
     cosine: float = 0.3,
     **more: Any,
-) -> Trained:
+) -> RunRecord:
     """A run; half of everything is wrong where nothing is said. `floor`: at every prompt."""
     n = len(error or jacobian or response or [0, 0])
     error, jacobian, response = (of or [0.5] * n for of in (error, jacobian, response))
@@ -54,7 +56,7 @@ def arm_record(
         "seconds": 10.0,
         **more,
     }
-    return Trained(
+    return RunRecord(
         arm=arm,
         error=error,
         jacobian_error=dict.fromkeys(DIRECTIONS, jacobian),
@@ -71,7 +73,7 @@ def passage_record(share: float) -> PassageRecord:
 
 
 def result_of(
-    trained: list[Trained],
+    trained: list[RunRecord],
     *,
     variance: list[float] | None = None,
     jacobian: list[float] | None = None,
@@ -100,6 +102,8 @@ def result_of(
         "blocks": blocks,
         "kinds": [Kind()],
         "arms": arms,
+        "line": [],
+        "passage": None,
         "stored_prompts": 9,
         "tokens": 600,
         "distances": DISTANCES,

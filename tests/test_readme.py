@@ -8,11 +8,12 @@ from torch import nn
 from typer.testing import CliRunner
 
 from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
-from faithfulness_plugin.benchmarks.note.absolute_value.report import write_report
+from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.readme import PAGES, RESULT, RESULTS, SPEED, filled_in, measured
 from faithfulness_plugin.benchmarks.timing.speed import SpeedResult
 from faithfulness_plugin.cli.app import app
+from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.schema import fingerprint, read_result
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
@@ -31,7 +32,7 @@ def test_the_tables_are_the_committed_results():
 
 def test_the_committed_table_and_figures_are_the_committed_results(tmp_path):
     result = read_result(RESULT, AbsoluteValueResult)
-    for path in write_report(result, tmp_path):
+    for path in write_report(AbsoluteValue(), result, tmp_path):
         committed = RESULT.parent / path.name
         if path.suffix == ".md":
             assert committed.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")

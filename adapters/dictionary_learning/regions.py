@@ -1,4 +1,4 @@
-"""What dictionary_learning's dictionaries (0.1) compute, in closed form: W_dec (g * (W_enc v)), of active features."""
+"""Closed forms of dictionary_learning's dictionaries (0.1): W_dec (g * (W_enc v)), of active features."""
 
 from dataclasses import dataclass
 from typing import Any

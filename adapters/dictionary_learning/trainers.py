@@ -80,7 +80,7 @@ def matched_trainer(
     )
     mixin = next(mixin for base, mixin in BASES.items() if issubclass(trainer, base))
     settings = {"_matched": (layer, coefficient, config), "__doc__": trainer.__doc__}
-    return type(f"Matched{trainer.__name__}", (mixin, trainer), settings)  # pyright: ignore[reportReturnType]
+    return type(f"Matched{trainer.__name__}", (mixin, trainer), settings)
 
 
 class LossLog(NamedTuple):
@@ -96,8 +96,6 @@ class MatchedTrainer:
     """Mixed into a trainer of any kind: it reads pairs instead of rows, and adds the term."""
 
     _matched: tuple[Layer, float, JacobianMatchingConfig]
-    ae: Any
-    device: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -113,7 +111,7 @@ class MatchedTrainer:
         try:
             if step == 0:
                 self.centre(self._inputs, y)
-            return super().update(step, y)  # pyright: ignore[reportAttributeAccessIssue]  of the trainer beside
+            return super().update(step, y)
         finally:
             self._inputs = None
 
@@ -142,7 +140,7 @@ class MatchedTrainer:
 
     def own_loss(self, x: Tensor, y: Tensor, step: Any, logging: bool, **more: Any) -> Any:
         """Return the trainer's loss of y, while its dictionary encodes x."""
-        return super().loss(y, step=step, logging=logging, **more)  # pyright: ignore[reportAttributeAccessIssue]
+        return super().loss(y, step=step, logging=logging, **more)
 
     def centre(self, x: Tensor, y: Tensor) -> None:
         """Prepare the encoder on the first batch."""
@@ -180,7 +178,7 @@ class MatchedTrainer:
     def config(self) -> dict[str, Any]:
         """The trainer's settings, with what is matched."""
         _, coefficient, config = self._matched
-        own = super().config  # pyright: ignore[reportAttributeAccessIssue]
+        own = super().config
         return {**own, "jacobian": config.to_dict(), "jacobian_coefficient": coefficient}
 
 
@@ -221,14 +219,6 @@ class MatchedBatchTopK(MatchedTopK):
 
 class MatchedJumpRelu(MatchedTrainer):
     """JumpReLU, whose trainer encodes by itself."""
-
-    sparsity_warmup_fn: Any
-    sparsity_coefficient: float
-    bandwidth: float
-    target_l0: float
-    num_tokens_since_fired: Tensor
-    dead_feature_threshold: int
-    dead_features: int
 
     @override
     @contextmanager

@@ -16,7 +16,7 @@ def model_and_prompts(context_size: int) -> tuple[Any, Any]:
 
 
 def hugging_face_model_and_prompts(context_size: int, n_prompts: int) -> tuple[Any, Any, list[list[int]]]:
-    """The same model as transformers has it, its tokenizer, and prompts as lists of token ids."""
+    """The model as transformers has it, its tokenizer, and prompts as lists of token ids."""
     config = TrainConfig(context_size=context_size)
     model, tokenizer = smollm2.load()
     return model, tokenizer, cut_prompts(config.text, tokenizer, context_size, config.seed, n_prompts).tolist()

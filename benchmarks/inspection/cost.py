@@ -1,8 +1,5 @@
 """What `faithfulness inspect` costs, and how long its page takes to answer."""
 
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,11 +10,12 @@ import torch
 from pydantic import Field
 
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
+from faithfulness_plugin.benchmarks.timing.harness import fresh_process
 from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.transcoders.load import load_transcoder
 
-KIB, GIB, MEGABYTE = 1024, 2**30, 1e6
+MIB_PER_GIB, MEGABYTE = 1024, 1e6
 BROWSER = ("chromium", "chromium-browser", "google-chrome")
 WITHOUT_NETWORK = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
@@ -46,34 +44,29 @@ def inspection_cost(folder: Path, config: RealLayersConfig, tokens: int, memory:
         tokens: how many are inspected.
         memory: GiB, as --memory.
 
-    Raises RuntimeError with what the command says, where it fails.
+    Raises:
+        RuntimeError: the command failed; the message is what it says.
     """
     with tempfile.TemporaryDirectory() as out:
         page = Path(out) / "page.html"
-        command = [sys.executable, "-m", "faithfulness_plugin", "inspect", str(folder), "--out", str(page)]
-        command += ["--tokens", str(tokens), "--memory", str(memory)]
-        command += ["--model", config.model.name, "--context-size", str(config.context_size)]
-        command += [f"--text={file}" for file in config.text.files]
-        begun = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True)
-        seconds = time.perf_counter() - begun
-        if done.returncode:
-            raise RuntimeError(f"faithfulness inspect failed: {done.stderr.strip().splitlines()[-1]}")
+        options = ["--tokens", str(tokens), "--memory", str(memory), "--model", config.model.name]
+        options += ["--context-size", str(config.context_size), *(f"--text={file}" for file in config.text.files)]
+        command = fresh_process("faithfulness_plugin", "inspect", str(folder), "--out", str(page), *options)
         return InspectionCost(
             d_sae=len(load_transcoder(folder).W_dec),
             tokens=tokens,
             threads=torch.get_num_threads(),
-            seconds=seconds,
+            seconds=command.seconds,
             memory=memory,
-            peak=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * KIB / GIB,
+            peak=command.mebibytes / MIB_PER_GIB,
             page_megabytes=page.stat().st_size / MEGABYTE,
             **dict(zip(("load", "table", "sort"), opened(page), strict=True)),
         )
 
 
 def opened(page: Path) -> tuple[float | None, float | None, float | None]:
-    """Seconds until the page answers, until its table and a feature stand there, and until the table is sorted anew;
-    None each without Playwright and a Chromium."""
+    """Return the seconds until the page answers, until its table and a feature are shown, and until the table is
+    sorted again; None each without Playwright and a Chromium."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -99,7 +92,7 @@ def opened(page: Path) -> tuple[float | None, float | None, float | None]:
 
 
 def installed_browser() -> str | None:
-    """The first Chromium on PATH."""
+    """Return the first Chromium on PATH."""
     return next((path for name in BROWSER if (path := which(name))), None)
 
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 from faithfulness_plugin.benchmarks.inspection.area_under_curve import area_under_curve
 from faithfulness_plugin.benchmarks.inspection.cost import InspectionCost, cost_table, inspection_cost
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
 from faithfulness_plugin.inspection.records import feature_records
 from faithfulness_plugin.inspection.subjects import text_subject
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
@@ -163,7 +163,7 @@ class Passage:
         prompt += [tokenizer.bos_token_id] * (self.context_size - len(prompt))
         return torch.tensor([prompt]).repeat(self.n_passages, 1)
 
-    def score(self, transcoder: Any, of: Trained) -> PassageScored:
+    def score(self, transcoder: Any, of: RunRecord) -> PassageScored:
         """Score the features of one transcoder."""
         sample = self.subject.sample
         records = feature_records(transcoder, sample)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from faithfulness_plugin.benchmarks.methods.controls import augmented
-from faithfulness_plugin.benchmarks.note.trainer.ensemble import training_transcoder
 from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyConfig, ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.rows import RowSource
+from faithfulness_plugin.benchmarks.note.trainer.weights import training_transcoder
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.training.train import train_transcoder
@@ -62,7 +62,7 @@ SWEEPS = {
 
 @dataclass(frozen=True)
 class Term:
-    """What is asked for beside the outputs at the rows."""
+    """What is matched in addition to the outputs at the rows."""
 
     jacobian: Mapping[str, Any] = field(default_factory=dict)
     coefficient: float | None = 0.0

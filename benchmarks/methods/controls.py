@@ -1,4 +1,4 @@
-"""Controls: what a method must be held against before its effect is called its own."""
+"""The control of Jacobian matching, for each architecture: outputs matched at other points, and no derivative."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,9 +18,6 @@ from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder,
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
 
-PLAIN = ("secant", False)
-"""The estimator, and whether it is central, of stored rows that bring outputs beside them."""
-
 
 @dataclass(kw_only=True)
 class NoiseAugmentationConfig(TrainingTranscoderConfig):
@@ -29,16 +26,16 @@ class NoiseAugmentationConfig(TrainingTranscoderConfig):
     augmentation_kind: Literal["noise", "interpolation"] = "noise"
     """"noise": at x + noise. "interpolation": at x + scale * (another row of the batch - x)."""
     augmentation_coefficient: float = 1.0
-    """Weight of the outputs there, beside 1 for those at the inputs themselves."""
+    """Weight of the outputs there; those at the inputs themselves have weight 1."""
     augmentation_scale: float = 0.5
-    """Of noise: its standard deviation, a multiple of the batch's rms coordinate, as `jitter` is. Of interpolation: how
-    far to the other row."""
+    """The standard deviation of noise, a multiple of the batch's rms coordinate, as `jitter` is; how far an
+    interpolation goes to the other row."""
 
 
 class NoiseAugmentation(TrainingTranscoder[Any]):
     """Matches the layer's outputs at other points as well: with noise at those that jittered Jacobian matching sees,
     with interpolation at those of a secant along differences; as many calls of the layer, but no derivative. What it
-    achieves, Jacobian matching cannot claim. Goes in front of an architecture's class."""
+    achieves is no merit of Jacobians. Stands in front of an architecture's class."""
 
     @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
@@ -47,33 +44,34 @@ class NoiseAugmentation(TrainingTranscoder[Any]):
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         output = super().training_forward_pass(step_input)
-        moved, y = self._beside(step_input.sae_in)
+        moved, y = self._other_points(step_input.sae_in)
         mse = self.mse_loss_fn(self(moved), y).sum(-1).mean()
         output.losses["augmentation_loss"] = step_input.coefficients["augmentation"] * mse
         output.loss = torch.stack(list(output.losses.values())).sum()
         self.check_finite(step_input, output)
         return output
 
-    def _beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(other points, the layer's outputs there)."""
-        layer, scale = self.given_layer, self.cfg.augmentation_scale
-        if isinstance(layer, PackedRows):  # a secant was asked for at such points
-            says, product = layer.unpack(x), layer.product
-            kinds = ISOTROPIC if self.cfg.augmentation_kind == "noise" else ("difference",)
-            if product is None or says.v is None or says.Jv is None or (product.estimator, product.central) != PLAIN:
-                raise ValueError("augmentation needs outputs beside the rows: read them from the store with a secant")
-            if product.probe not in kinds or product.radius != scale:
-                raise ValueError(
-                    f"the rows bring {product.probe} secants of radius {product.radius}, and the control takes "
-                    f"{' or '.join(kinds)} of {scale}: read the rows with those"
-                )
-            return says.x + layer.step * says.v[0], self.as_target(says.x, says.y + layer.step * says.Jv[0])
-        generator = self.matching.generator(x.device)
-        if self.cfg.augmentation_kind == "noise":
-            moved = x + scale * x.square().mean().sqrt() * gaussian(x, 1, generator)[0]
-        else:
-            moved = x + scale * difference(x, 1, generator)[0]
-        return moved, self.target(moved)
+    def _other_points(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return other points, and the layer's outputs there."""
+        layer, noise, scale = self.given_layer, self.cfg.augmentation_kind == "noise", self.cfg.augmentation_scale
+        if not isinstance(layer, PackedRows):
+            generator = self.matching.generator(x.device)
+            if noise:
+                moved = x + scale * x.square().mean().sqrt() * gaussian(x, 1, generator)[0]
+            else:
+                moved = x + scale * difference(x, 1, generator)[0]
+            return moved, self.target(moved)
+        product, (x, y, v, Jv, *_) = layer.product, layer.unpack(x)
+        # the product of a step to one side gives the output at its end
+        if product is None or v is None or Jv is None or not product.build_estimator().finite_step or product.central:
+            raise ValueError("augmentation needs outputs beside the rows: read them from the store with a secant")
+        probes = ISOTROPIC if noise else ("difference",)
+        if product.probe not in probes or product.radius != scale:
+            raise ValueError(
+                f"the rows bring {product.probe} secants of radius {product.radius}, and the control takes "
+                f"{' or '.join(probes)} of {scale}: read the rows with those"
+            )
+        return x + layer.step * v[0], self.as_target(x, y + layer.step * Jv[0])
 
 
 CONTROLS: dict[type, tuple[Any, Any]] = {}

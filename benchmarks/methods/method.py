@@ -1,4 +1,4 @@
-"""What the benchmark asks of a training method: ours, or anyone's."""
+"""The interface of a training method: a shipped one, or anyone's."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -14,17 +14,17 @@ class Method(Protocol):
 
     @property
     def strengths(self) -> Sequence[float]:
-        """From which sparsity is swept: a penalty's coefficients, or numbers of active features. Scores are read where
-        the sweep passes the layer's own L0, so it should."""
+        """The values of the sparsity sweep: a penalty's coefficients, or numbers of active features. Scores are read
+        where the sweep passes the layer's own L0, so it should."""
         ...
 
     def train(self, layer: Layer, inputs: Iterator[Tensor], *, seed: int, strength: float) -> Any:
-        """A transcoder of the layer.
+        """Train a transcoder of the layer.
 
         Args:
             layer: row-wise [batch, d_in] -> [batch, d_out]; differentiable, and as many calls as you like.
             inputs: endless batches [inputs.batch_size, d_in]; also says inputs.d_in and inputs.d_out.
-            seed: of all that is random: the same seed must give the same transcoder.
+            seed: seeds everything random: the same seed must give the same transcoder.
             strength: one of `strengths`.
 
         Returns:

@@ -86,7 +86,7 @@ def checked_strengths(name: str, strengths: object) -> list[float]:
 
 def source_digest(reference: str, method: Method) -> str:
     """Identify an outside method by the file that the reference names and, where that is another, the one in which
-    `train` stands: a rerun can tell that they have changed."""
+    `train` stands: a rerun finds out that they have changed."""
     files = [sys.modules[reference.partition(":")[0]].__file__ or ""]
     with suppress(TypeError):  # for a callable that is not written in Python
         files.append(inspect.getsourcefile(inspect.unwrap(method.train)) or files[0])

@@ -10,17 +10,20 @@ from pydantic import Field
 from torch import Tensor
 
 from faithfulness_plugin import metrics
+from faithfulness_plugin.benchmarks.note.superposition_layer import superposition_network
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
 from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
-from faithfulness_plugin.toy.control_layers import memorizing_network, shuffled_network, superposition_network
+from faithfulness_plugin.toy.control_layers import memorizing_network, shuffled_network
 from faithfulness_plugin.toy.inputs import AbsInputs
 from faithfulness_plugin.toy.relu_network import ReluNetwork
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 VALIDATION_SEED = 1_000_003
+EVALUATION_REPEAT = 0.05
+"""The share of the rows that are p where circuits are looked for, unless a scan says otherwise."""
 EMERGED = 0.1
 """m above this share of its maximum counts as memorization."""
 
@@ -58,10 +61,11 @@ class Projection(Record):
 
 @dataclass(frozen=True)
 class ToyProblem:
-    """One layer and the rows that transcoders of it are measured on, of a seed of their own.
+    """One layer and the rows that transcoders of it are measured on, which have a seed of their own.
 
-    Layers: see `toy.abs_network` and `toy.control_layers`. At the kinks of |x| there is no derivative: Jacobians of
-    "abs", "memorizing" and "shuffled" are compared over the columns with x != 0."""
+    At the kinks of |x| there is no derivative: Jacobians of "abs", "memorizing" and "shuffled" are compared over the
+    columns with x != 0.
+    """
 
     d_in: int
     density: float
@@ -88,17 +92,17 @@ class ToyProblem:
 
     @cached_property
     def clean(self) -> Tensor:
-        """[n_validation, d_in], without p."""
+        """Rows [n_validation, d_in] without p."""
         return next(self._inputs(0.0))
 
     @cached_property
     def repeated(self) -> Tensor:
-        """The same rows, with p in some."""
+        """The clean rows, some of them replaced by p."""
         return next(self._inputs(self.repeat_frac))
 
     @cached_property
     def circuits(self) -> list[Circuit]:
-        """The layer's own that occur in these rows; of |x| under their formulas."""
+        """The layer's own circuits that occur in these rows; those of |x| are called by their formulas."""
         own = abs_circuits(self.d_in) if self.layer_name == "abs" else self.layer.circuits()
         return [circuit for circuit in own if circuit.activation(self.repeated).any()]
 
@@ -106,7 +110,7 @@ class ToyProblem:
         return AbsInputs(self.d_in, self.density, repeat_frac, self.n_ones, self.n_validation, VALIDATION_SEED)
 
     def measure(self, transcoder: TrainingTranscoder[Any]) -> RunMetrics:
-        """All metrics that every experiment reports."""
+        """Return all metrics that every experiment reports."""
         rows = self.clean[: self.n_jacobian]
         columns = None if self.layer_name == "superposition" else rows != 0
         memorization = metrics.memorization(transcoder, self.point, layer=self.layer)
@@ -128,7 +132,7 @@ class ToyProblem:
         )
 
     def project(self, transcoder: TrainingTranscoder[Any]) -> Projection:
-        """The live features over the layer's circuits and p's."""
+        """Return the live features over the layer's circuits and p's."""
         circuits = [*self.circuits, datapoint_circuit(self.point)]
         projection = metrics.circuit_projection(transcoder, self.repeated, circuits)
         live = np.flatnonzero(projection.norms > LIVE_SHARE * projection.norms.max(initial=0.0))
@@ -139,10 +143,10 @@ class ToyProblem:
         )
 
     def best_match(self, transcoder: TrainingTranscoder[Any], circuits: Sequence[Circuit]) -> list[float]:
-        """Per circuit the largest cosine of a feature's contribution with it, on rows that hold p."""
+        """Return each circuit's largest cosine with a feature's contribution, on rows that hold p."""
         return [metrics.feature_recovery(transcoder, self.repeated, [circuit]).mean_cosine for circuit in circuits]
 
 
 def rounded(matrix: Tensor) -> list[Any]:
-    """As lists, to 4 decimals."""
+    """Return a matrix as lists, to 4 decimals."""
     return matrix.detach().double().numpy().round(4).tolist()

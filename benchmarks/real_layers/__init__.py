@@ -1,1 +1,1 @@
-"""Does Jacobian matching make transcoders of real MLPs more faithful? `faithfulness bench language-model`."""
+"""Does Jacobian matching make transcoders of real MLPs more faithful? `faithfulness experiment real-layers`."""

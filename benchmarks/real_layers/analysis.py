@@ -1,85 +1,63 @@
-"""What the runs say: errors relative to the layer, gains over no term, with intervals over held-out prompts."""
+"""Errors relative to the layer, and gains over no term, with intervals over held-out prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
-from faithfulness_plugin.measure.bootstrap import bootstrap, ratio
-from faithfulness_plugin.measure.held_out_schema import ByPrompt, Directions
+from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
+from faithfulness_plugin.measure.relative_errors import (
+    Parts,
+    RelativeError,
+    bootstrap,
+    fvu,
+    jacobian_error,
+    jacobian_floor,
+    over_prompts,
+    ratio,
+    response_error,
+)
+from faithfulness_plugin.measure.schema import Directions, LayerRecord
 from faithfulness_plugin.results.schema import Interval
 
-HALF_WAY = 0.5
-
-NONE = Arm()
-"""No term."""
-
-Parts = tuple[ByPrompt, ByPrompt]
-"""What a relative error divides by what, prompt by prompt."""
-Read = Callable[[RealLayersResult, Trained], Parts]
-
-
-def fvu(result: RealLayersResult, trained: Trained) -> Parts:
-    """||t - f||^2 by ||f - E f||^2."""
-    return trained.error, result.layer(trained.block).variance
-
-
-def jacobian_error(directions: Directions) -> Read:
-    """||(J_t - J_f) R||^2 by ||J_f R||^2."""
-    return lambda result, t: (t.jacobian_error[directions], result.layer(t.block).jacobian[directions])
-
-
-def jacobian_floor(directions: Directions) -> Read:
-    """What no transcoder with as many active features gets below, by ||J_f R||^2."""
-    return lambda result, t: (t.floor[directions], result.layer(t.block).jacobian[directions])
-
-
-def response_error(directions: Directions, distance: float = HALF_WAY) -> Read:
-    """||D_t - D_f||^2 by ||D_f||^2 of steps of that length."""
-
-    def read(result: RealLayersResult, trained: Trained) -> Parts:
-        at = result.config.distances.index(distance)
-        return trained.response_error[directions][at], result.layer(trained.block).response[directions][at]
-
-    return read
-
-
-def value(result: RealLayersResult, trained: Trained, read: Read) -> float:
-    """The relative error: a ratio of means."""
-    parts, whole = read(result, trained)
-    return sum(parts) / sum(whole)
-
-
-def over_prompts(result: RealLayersResult, of: Sequence[Trained], read: Read) -> Interval:
-    """The mean over seeds, with its 95 % interval over held-out prompts and seeds (bootstrap, prompts as a whole)."""
-    return bootstrap([np.array(read(result, t)) for t in of], lambda sums: ratio(sums).mean(-1))
+__all__ = ["Gain", "Group", "fvu", "gain", "groups", "jacobian_error", "jacobian_floor", "response_error", "value"]
 
 
 class Gain(NamedTuple):
     """What an arm changes against no term; the same prompts and seeds on both sides. Negative: less error."""
 
     change: Interval
-    """Of the error, as a part of what it was."""
+    """The change of the error, relative to the error without a term."""
     of_distance: Interval | None
-    """How much of the distance to the floor is gone, where there is a floor below the error without a term."""
+    """The share of the distance to the floor that is gone, where the floor is below the error without a term."""
+
+
+def value(result: RealLayersResult, run: RunRecord, error: RelativeError) -> float:
+    """Return a relative error, a ratio of means."""
+    parts, whole = _parts(result, run, error)
+    return sum(parts) / sum(whole)
 
 
 def gain(
     result: RealLayersResult,
-    arm: Sequence[Trained],
-    baseline: Sequence[Trained],
-    read: Read,
+    arm: Sequence[RunRecord],
+    baseline: Sequence[RunRecord],
+    error: RelativeError,
     floor: Directions | None = None,
 ) -> Gain:
-    """Of an arm over another, seed by seed (bootstrap over prompts and seeds, paired).
+    """Compare an arm with another seed by seed (bootstrap over prompts and seeds, paired).
 
     Args:
-        floor: directions whose floor (the baseline's) the distance is reckoned to.
+        floor: directions of the floor (the baseline's) that distances are taken to.
     """
-    least = read if floor is None else jacobian_floor(floor)
-    pairs = [np.array([*read(result, a), *read(result, b), *least(result, b)]) for a, b in _by_seed(arm, baseline)]
+    least = error if floor is None else jacobian_floor(floor)
+    of_seed = {run.seed: run for run in baseline}
+    pairs = []
+    for run in arm:
+        if (other := of_seed.get(run.seed)) is not None:
+            each = ((run, error), (other, error), (other, least))
+            pairs.append(np.array([part for of, read in each for part in _parts(result, of, read)]))
 
     def change(sums: np.ndarray) -> np.ndarray:
         ours, theirs = ratio(sums[..., :2]).mean(-1), ratio(sums[..., 2:4]).mean(-1)
@@ -93,49 +71,66 @@ def gain(
         distance = np.where(theirs > lowest, theirs - lowest, np.nan)
         return (theirs - ours) / distance
 
-    there_is = np.isfinite(of_distance(np.stack(pairs).sum(-1)[None])).all()
-    return Gain(bootstrap(pairs, change), bootstrap(pairs, of_distance) if there_is else None)
+    defined = np.isfinite(of_distance(np.stack(pairs).sum(-1)[None])).all()
+    return Gain(bootstrap(pairs, change), bootstrap(pairs, of_distance) if defined else None)
 
 
-def of_arm(result: RealLayersResult, block: int, kind: Kind, arm: Arm, *, repeated: bool = False) -> list[Trained]:
-    """Its runs, by seed."""
-    found = [t for t in result.trained if (t.block, t.kind, t.arm, t.repeated) == (block, kind, arm, repeated)]
-    return sorted(found, key=lambda t: t.seed)
+class Group(NamedTuple):
+    """The runs of one block and kind of transcoder."""
+
+    result: RealLayersResult
+    block: int
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """The name in tables."""
+        return f"{self.block}, {self.kind.name}"
+
+    @property
+    def layer(self) -> LayerRecord:
+        """The layer's record."""
+        return self.result.layer(self.block)
+
+    def runs(self, arm: Arm = NONE, *, repeated: bool = False) -> list[RunRecord]:
+        """Return the runs of an arm, by seed."""
+        of = (self.block, self.kind, arm, repeated)
+        found = [t for t in self.result.trained if (t.block, t.kind, t.arm, t.repeated) == of]
+        return sorted(found, key=lambda t: t.seed)
+
+    def arms(self, *, repeated: bool = False) -> list[Arm]:
+        """Return the arms that have runs, in the order of the settings."""
+        config = self.result.config
+        arms = [*config.arms, *(config.passage.arms if config.passage is not None else ())]
+        return [arm for arm in dict.fromkeys(arms) if self.runs(arm, repeated=repeated)]
+
+    def matched(self) -> list[Arm]:
+        """Return the arms beside no term that have runs."""
+        return [arm for arm in self.arms() if arm != NONE]
+
+    def error(self, arm: Arm, error: RelativeError, *, repeated: bool = False) -> Interval:
+        """Return the mean over seeds, with its 95 % interval over held-out prompts and seeds."""
+        return over_prompts([_parts(self.result, run, error) for run in self.runs(arm, repeated=repeated)])
+
+    def value(self, arm: Arm, error: RelativeError) -> float:
+        """Return the mean over seeds."""
+        return float(np.mean([value(self.result, run, error) for run in self.runs(arm)]))
+
+    def gain(self, arm: Arm, error: RelativeError, floor: Directions | None = None) -> Gain:
+        """Compare an arm with no term."""
+        return gain(self.result, self.runs(arm), self.runs(), error, floor)
+
+    def change(self, arm: Arm, error: RelativeError) -> Interval:
+        """Return what an arm changes against no term."""
+        return self.gain(arm, error).change
 
 
-def gain_in(
-    result: RealLayersResult, block: int, kind: Kind, arm: Arm, read: Read, floor: Directions | None = None
-) -> Gain:
-    """Of an arm over no term."""
-    return gain(result, of_arm(result, block, kind, arm), of_arm(result, block, kind, NONE), read, floor)
+def groups(result: RealLayersResult, kinds: Sequence[Kind] | None = None) -> list[Group]:
+    """Return the blocks and kinds of transcoder (or of these kinds) that have runs."""
+    kinds = [*result.config.kinds, *result.config.line] if kinds is None else kinds
+    found = [Group(result, block, kind) for block in result.config.blocks for kind in kinds]
+    return [group for group in found if group.runs()]
 
 
-def value_of(result: RealLayersResult, block: int, kind: Kind, arm: Arm, read: Read) -> float:
-    """The mean over seeds."""
-    return float(np.mean([value(result, t, read) for t in of_arm(result, block, kind, arm)]))
-
-
-def groups_of(result: RealLayersResult) -> list[tuple[int, Kind]]:
-    """The blocks and kinds of transcoder that have runs."""
-    return [
-        (block, kind)
-        for block in result.config.blocks
-        for kind in [*result.config.kinds, *result.config.line]
-        if of_arm(result, block, kind, NONE)
-    ]
-
-
-def arms_of(result: RealLayersResult, block: int, kind: Kind, *, repeated: bool = False) -> list[Arm]:
-    """The arms that have runs there, in the order of the settings."""
-    arms = [*result.config.arms, *(result.config.passage.arms if result.config.passage is not None else ())]
-    return [arm for arm in dict.fromkeys(arms) if of_arm(result, block, kind, arm, repeated=repeated)]
-
-
-def matched_arms(result: RealLayersResult, block: int, kind: Kind) -> list[Arm]:
-    """The arms beside no term."""
-    return [arm for arm in arms_of(result, block, kind) if arm != NONE]
-
-
-def _by_seed(arm: Sequence[Trained], baseline: Sequence[Trained]) -> list[tuple[Trained, Trained]]:
-    of_seed = {t.seed: t for t in baseline}
-    return [(t, of_seed[t.seed]) for t in arm if t.seed in of_seed]
+def _parts(result: RealLayersResult, run: RunRecord, error: RelativeError) -> Parts:
+    return error(run, result.layer(run.block), result.config.distances)

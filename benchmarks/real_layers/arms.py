@@ -9,55 +9,10 @@ from faithfulness_plugin.benchmarks.methods.controls import (
     NoiseAugmentedTopKTranscoderConfig,
     NoiseAugmentedTranscoderConfig,
 )
+from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.results.schema import Record
 
-HALF_WAY = 0.5
-"""How far secants and augmentation go: along a difference, half-way to another token; along isotropic and pair probes,
-the same multiple of the inputs' rms coordinate and of the pair."""
 PROBES = {"isotropic": "rademacher", "difference": "difference", "pair": "pair"}
-
-
-class Kind(Record):
-    """A kind of transcoder."""
-
-    architecture: Literal["topk", "relu"] = "topk"
-    sparsity: float = Field(default=32, gt=0, description="topk: k; relu: the coefficient of the tanh penalty")
-    skip: bool = False
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Kind":
-        if self.architecture == "topk" and self.sparsity != int(self.sparsity):
-            raise ValueError(f"topk keeps a whole number of features, not {self.sparsity:g}")
-        return self
-
-    @property
-    def name(self) -> str:
-        of = f"k {self.sparsity:g}" if self.architecture == "topk" else f"penalty {self.sparsity:g}"
-        return f"{self.architecture} {of}{' skip' * self.skip}"
-
-    def config(self, arm: "Arm", *, d_in: int, d_out: int, d_sae: int, device: str) -> Any:
-        """Of a transcoder that is trained as the arm says."""
-        augmented = arm.term == "augmentation"
-        if self.architecture == "topk":
-            plain, control = plugin.TopKTrainingTranscoderConfig, NoiseAugmentedTopKTranscoderConfig
-            own: dict[str, Any] = {"k": int(self.sparsity)}
-        else:
-            plain, control = plugin.StandardTrainingTranscoderConfig, NoiseAugmentedTranscoderConfig
-            own = {"sparsity_coefficient": self.sparsity}
-        if augmented:
-            kind = "noise" if arm.probe == "isotropic" else "interpolation"
-            own |= {"augmentation_kind": kind, "augmentation_coefficient": arm.coefficient}
-            own |= {"augmentation_scale": HALF_WAY}
-        return (control if augmented else plain)(
-            d_in=d_in,
-            d_out=d_out,
-            d_sae=d_sae,
-            skip=self.skip,
-            device=device,
-            jacobian=arm.jacobian,
-            jacobian_coefficient=0.0 if augmented else arm.coefficient,
-            **own,
-        )
 
 
 class Arm(Record):
@@ -80,24 +35,68 @@ class Arm(Record):
 
     @property
     def name(self) -> str:
-        """As it is called in tables."""
+        """The name in tables."""
         if self.term == "none":
             return "no term"
-        gates = " with gates" if self.gate_bandwidth is not None else ""
-        return f"{self.method}{gates} {self.coefficient:g}"
-
-    @property
-    def method(self) -> str:
-        """Its name without the coefficient."""
+        term = f"{self.term} {self.probe}"
         if self.term == "augmentation":
-            return "noise augmentation" if self.probe == "isotropic" else "interpolation augmentation"
-        return self.term if self.probe is None else f"{self.term} {self.probe}"
+            term = f"{'noise' if self.probe == 'isotropic' else 'interpolation'} augmentation"
+        gates = " with gates" if self.gate_bandwidth is not None else ""
+        return f"{term}{gates} {self.coefficient:g}"
 
     @property
     def jacobian(self) -> dict[str, Any] | None:
-        """What is asked of the layer, as a JacobianMatchingConfig's fields; augmentation needs a secant's outputs."""
+        """What is asked of the layer, as a JacobianMatchingConfig's fields; augmentation needs a secant's outputs.
+
+        Secants and augmentation go half the way along a difference, and along isotropic and pair probes the same
+        multiple of the inputs' rms coordinate and of the pair."""
         if self.probe is None:
             return None
         if self.term == "jvp":
             return {"probe": PROBES[self.probe], "gate_bandwidth": self.gate_bandwidth}
         return {"estimator": "secant", "probe": PROBES[self.probe], "radius": HALF_WAY}
+
+
+NONE = Arm()
+"""No term: the arm that the others are compared with."""
+
+
+class Kind(Record):
+    """A kind of transcoder."""
+
+    architecture: Literal["topk", "relu"] = "topk"
+    sparsity: float = Field(default=32, gt=0, description="topk: k; relu: the coefficient of the tanh penalty")
+    skip: bool = False
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Kind":
+        if self.architecture == "topk" and self.sparsity != int(self.sparsity):
+            raise ValueError(f"topk keeps a whole number of features, not {self.sparsity:g}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name in tables."""
+        of = f"k {self.sparsity:g}" if self.architecture == "topk" else f"penalty {self.sparsity:g}"
+        return f"{self.architecture} {of}{' skip' * self.skip}"
+
+    def config(self, arm: Arm, *, d_in: int, d_out: int, d_sae: int, device: str) -> Any:
+        """Return the config of a transcoder that is trained as the arm says."""
+        if self.architecture == "topk":
+            plain, control = plugin.TopKTrainingTranscoderConfig, NoiseAugmentedTopKTranscoderConfig
+            own: dict[str, Any] = {"k": int(self.sparsity)}
+        else:
+            plain, control = plugin.StandardTrainingTranscoderConfig, NoiseAugmentedTranscoderConfig
+            own = {"sparsity_coefficient": self.sparsity}
+        shared = {"d_in": d_in, "d_out": d_out, "d_sae": d_sae, "skip": self.skip, "device": device}
+        if arm.term != "augmentation":
+            return plain(**shared, jacobian=arm.jacobian, jacobian_coefficient=arm.coefficient, **own)
+        return control(
+            **shared,
+            jacobian=arm.jacobian,
+            jacobian_coefficient=0.0,
+            augmentation_kind="noise" if arm.probe == "isotropic" else "interpolation",
+            augmentation_coefficient=arm.coefficient,
+            augmentation_scale=HALF_WAY,
+            **own,
+        )

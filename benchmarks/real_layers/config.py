@@ -1,19 +1,20 @@
-"""What `faithfulness bench language-model` runs, and its sizes."""
+"""Settings of the experiment on real layers; by default, what two cores run in half an hour or so."""
 
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.measure.held_out_config import HeldOutConfig
+from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm, Kind
+from faithfulness_plugin.language_model.config import require_a_batch
+from faithfulness_plugin.measure.config import HeldOutConfig
 from faithfulness_plugin.results.schema import Record
 
 PASSAGE = "The committee agreed that seventeen copper lanterns should hang beneath the northern bridge until spring."
 
 
 class Run(NamedTuple):
-    """One transcoder."""
+    """One transcoder of the experiment."""
 
     block: int
     kind: Kind
@@ -24,11 +25,12 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name in progress lines."""
         return f"block {self.block}, {self.kind.name}, {self.arm.name}{', passage' * self.repeated}, seed {self.seed}"
 
     @property
     def folder(self) -> str:
-        """The name, as a path likes it."""
+        """The name of its folders."""
         return self.name.replace(", ", "_").replace(" ", "-")
 
 
@@ -41,30 +43,44 @@ class Passage(Record):
     arms: list[Arm]
 
 
+LIGHT, MODERATE, FULL = 0.2, 0.3, 0.5
+"""Coefficients. In a first look at block 10 jvp at the first and secants at the second left FVU about where it was."""
+ARMS = [
+    NONE,
+    Arm(term="jvp", probe="isotropic", coefficient=LIGHT),
+    Arm(term="jvp", probe="difference", coefficient=LIGHT),
+    Arm(term="jvp", probe="pair", coefficient=LIGHT),
+    Arm(term="secant", probe="difference", coefficient=MODERATE),
+    Arm(term="secant", probe="pair", coefficient=MODERATE),
+    Arm(term="augmentation", probe="difference", coefficient=FULL),
+]
+
+
 class RealLayersConfig(HeldOutConfig):
     """One experiment: every block, kind, arm and seed, and the repeated passage."""
 
-    blocks: list[int] = Field(min_length=1)
-    kinds: list[Kind] = Field(min_length=1)
-    arms: list[Arm] = Field(min_length=1)
+    blocks: list[int] = Field(default=[10, 24], min_length=1, description="whose MLPs are replaced")
+    kinds: list[Kind] = Field(default=[Kind()], min_length=1)
+    arms: list[Arm] = Field(default=ARMS, min_length=1)
     line: list[Kind] = Field(
-        default_factory=list, description="trained without a term alone: how errors go with FVU when nothing is matched"
+        default=[Kind(sparsity=16), Kind(sparsity=64)],
+        description="trained without a term alone: how errors go with FVU when nothing is matched",
     )
-    passage: Passage | None = None
-    seeds: int = Field(default=1, ge=1)
-    d_sae: int = Field(default=2304, ge=1)
-    stored_prompts: int = Field(ge=1, description="whose rows and derivatives are kept; an epoch")
+    passage: Passage | None = Passage(blocks=[10], arms=[NONE, ARMS[5]])
+    seeds: int = Field(default=1, ge=1, description="how many")
+    d_sae: int = Field(default=2304, ge=1, description="features of each transcoder")
+    stored_prompts: int = Field(default=1280, ge=1, description="whose rows and derivatives are kept; an epoch")
     prompts_per_shard: int = Field(default=64, ge=1)
     stored_dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float16"
-    tokens: int = Field(ge=1, description="that every transcoder is trained on")
-    batch_size: int = Field(default=512, ge=2)
+    tokens: int = Field(default=512_000, ge=1, description="that every transcoder is trained on")
+    batch_size: int = Field(default=512, ge=2, description="tokens a step")
     lr: float = Field(default=4e-3, gt=0)
-    lr_decay_share: float = Field(default=0.2, ge=0, le=1)
+    lr_decay_share: float = Field(default=0.2, ge=0, le=1, description="of the steps over which lr falls to 0")
 
     @field_validator("arms")
     @classmethod
     def _has_a_baseline(cls, arms: list[Arm]) -> list[Arm]:
-        if Arm() not in arms:
+        if NONE not in arms:
             raise ValueError("one arm has to be without a term: the others are compared with it")
         return arms
 
@@ -77,9 +93,8 @@ class RealLayersConfig(HeldOutConfig):
                 raise ValueError(f"{name}: a value stands there twice: leave one of them out")
         if self.passage is not None and not set(self.passage.blocks) <= set(self.blocks):
             raise ValueError("passage: its blocks have to be among the blocks (passage: null leaves it out)")
-        if self.tokens < self.batch_size:
-            raise ValueError(f"tokens={self.tokens} do not make one batch of {self.batch_size}: raise tokens")
-        for kind, arm in product(every_kind, self.arms):  # its own errors, now
+        require_a_batch(self.tokens, self.batch_size)
+        for kind, arm in product(every_kind, self.arms):  # raises its own errors
             kind.config(arm, d_in=1, d_out=1, d_sae=self.d_sae, device="cpu")
         return self
 
@@ -88,23 +103,18 @@ class RealLayersConfig(HeldOutConfig):
         """Optimizer steps of each transcoder."""
         return -(-self.tokens // self.batch_size)
 
-    @property
-    def n_shards(self) -> int:
-        """Of each store."""
-        return -(-self.stored_prompts // self.prompts_per_shard)
-
     def runs(self) -> list[Run]:
-        """In the order in which they are made: by seed, so that an interrupted experiment has whole ones."""
+        """Return all runs in their order: by seed, so that an interrupted experiment has whole ones."""
         found = []
         for seed in range(self.seed, self.seed + self.seeds):
             found += [Run(*of, seed, False) for of in product(self.blocks, self.kinds, self.arms)]
-            found += [Run(*of, seed, False) for of in product(self.blocks, self.line, [Arm()])]
+            found += [Run(*of, seed, False) for of in product(self.blocks, self.line, [NONE])]
             if self.passage is not None:
                 found += [Run(*of, seed, True) for of in product(self.passage.blocks, self.kinds, self.passage.arms)]
         return found
 
     def derivatives(self, *, repeated: bool) -> list[dict[str, Any]]:
-        """What a store has to keep for its runs, each once."""
+        """Return what a store has to keep for its runs, each once."""
         arms = self.passage.arms if repeated and self.passage is not None else self.arms
         asked = [{**arm.jacobian, "gate_bandwidth": None} for arm in arms if arm.jacobian is not None]
         return [of for i, of in enumerate(asked) if of not in asked[:i]]

@@ -1,6 +1,6 @@
 """The figures: error over FVU with the floor, response errors, who writes at the passage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,103 +8,97 @@ from matplotlib.figure import Figure
 from faithfulness_plugin.benchmarks.figures.error_against_fvu import Plane, Point, error_against_fvu
 from faithfulness_plugin.benchmarks.figures.passage_features import PassageFeatures, passage_features
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    NONE,
-    Read,
-    arms_of,
+    Group,
     fvu,
-    gain_in,
+    groups,
     jacobian_error,
     jacobian_floor,
-    of_arm,
     response_error,
-    value_of,
 )
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.measure.held_out_schema import Directions
+from faithfulness_plugin.measure.schema import Directions
 from faithfulness_plugin.metrics.passage_memorization import RARE
 from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
-from faithfulness_plugin.results.schema import Interval
+
+PAIR_ERROR = jacobian_error("data")
+STEPS: dict[Directions, tuple[str, str]] = {
+    "difference": ("towards another token", "part of the way"),
+    "data": ("along pairs of tokens", "part of the pair's difference / sqrt 2"),
+    "isotropic": ("isotropic", "step, in units of the rms coordinate"),
+}
+"""Titles and labels of panels over the step's length."""
 
 
-def plane_figure(result: RealLayersResult) -> Figure:
-    """Pair errors over FVU, a panel a block; of the first kind."""
-    kind, read = result.config.kinds[0], jacobian_error("data")
+def figures(result: RealLayersResult) -> Mapping[str, Figure]:
+    """Return the figures by file name."""
+    if not result.trained:
+        return {}
+    found = {
+        "error_against_fvu.png": _plane_figure(result),
+        "responses.png": _over_steps(result, _errors, "relative response error"),
+        "response_cosines.png": _over_steps(result, _cosines, "response cosine"),
+    }
+    if any(t.repeated for t in result.trained):
+        found["passage_features.png"] = _passage_figure(result)
+    return found
+
+
+def _plane_figure(result: RealLayersResult) -> Figure:
+    """Pair errors over FVU, a panel a block, for the first kind."""
     planes = []
-    for block in result.config.blocks:
-        points = {arm.name: _point(result, block, kind, arm, read) for arm in arms_of(result, block, kind)}
+    for group in groups(result, result.config.kinds[:1]):
+        points = {arm.name: _point(group, arm) for arm in group.arms()}
+        line = groups(result, [group.kind, *result.config.line])
         unmatched = [
-            (value_of(result, block, other, NONE, fvu), value_of(result, block, other, NONE, read), other.name)
-            for other in [kind, *result.config.line]
-            if of_arm(result, block, other, NONE)
+            (other.value(NONE, fvu), other.value(NONE, PAIR_ERROR), other.kind.name)
+            for other in line
+            if other.block == group.block
         ]
-        floor = value_of(result, block, kind, NONE, jacobian_floor("data"))
-        planes.append(Plane(f"block {block}, {kind.name}", points, unmatched, floor))
+        floor = group.value(NONE, jacobian_floor("data"))
+        planes.append(Plane(f"block {group.name}", points, unmatched, floor))
     return error_against_fvu(planes, "relative Jacobian error, pair directions")
 
 
-def _point(result: RealLayersResult, block: int, kind: Kind, arm: Arm, read: Read) -> Point:
-    """FVU and error, with the intervals of what they are changed by against no term."""
+def _point(group: Group, arm: Arm) -> Point:
+    """FVU and error, with the intervals of their changes against no term."""
     ends = []
-    for of in (fvu, read):
-        baseline = value_of(result, block, kind, NONE, of)
-        change = Interval(mean=0, low=0, high=0, n=0) if arm == NONE else gain_in(result, block, kind, arm, of).change
-        ends.append(tuple(baseline * (1 + end) for end in _ends(change)))
+    for error in (fvu, PAIR_ERROR):
+        baseline, change = group.value(NONE, error), (0.0, 0.0, 0.0)
+        if arm != NONE:
+            interval = group.change(arm, error)
+            change = (interval.mean, *interval.drawn)
+        ends.append(tuple(baseline * (1 + end) for end in change))
     return Point(*ends)
 
 
-def responses_figure(result: RealLayersResult) -> Figure:
-    """Errors over the step's length, a panel a block and kind of direction; of the first kind."""
-
-    def errors(block: int, kind: Kind, arm: Arm, directions: Directions) -> list[float]:
-        reads = [response_error(directions, d) for d in result.config.distances]
-        return [value_of(result, block, kind, arm, read) for read in reads]
-
-    return _over_steps(result, errors, "relative response error")
+def _errors(group: Group, arm: Arm, directions: Directions) -> list[float]:
+    return [group.value(arm, response_error(directions, d)) for d in group.result.config.distances]
 
 
-def cosines_figure(result: RealLayersResult) -> Figure:
-    """Cosines of the responses, likewise."""
-
-    def cosines(block: int, kind: Kind, arm: Arm, directions: Directions) -> list[float]:
-        each = [t.response_cosine[directions] for t in of_arm(result, block, kind, arm)]
-        return np.mean(each, axis=0).tolist()
-
-    return _over_steps(result, cosines, "response cosine")
+def _cosines(group: Group, arm: Arm, directions: Directions) -> list[float]:
+    return np.mean([t.response_cosine[directions] for t in group.runs(arm)], axis=0).tolist()
 
 
 def _over_steps(
-    result: RealLayersResult, values: Callable[[int, Kind, Arm, Directions], list[float]], ylabel: str
+    result: RealLayersResult, values: Callable[[Group, Arm, Directions], list[float]], ylabel: str
 ) -> Figure:
-    kind = result.config.kinds[0]
-    titles: dict[Directions, tuple[str, str]] = {
-        "difference": ("towards another token", "part of the way"),
-        "data": ("along pairs of tokens", "part of the pair's difference / sqrt 2"),
-        "isotropic": ("isotropic", "step, in units of the rms coordinate"),
-    }
+    """Curves over the step's length, a panel a block and kind of direction, for the first kind."""
     panels = []
-    for block in result.config.blocks:
-        for directions, (title, xlabel) in titles.items():
-            curves = {}
-            for arm in arms_of(result, block, kind):
-                curves[arm.name] = Curve(result.config.distances, values(block, kind, arm, directions))
-            panels.append(Panel(f"block {block}, {title}", curves, xlabel, ylabel))
+    for group in groups(result, result.config.kinds[:1]):
+        for directions, (title, xlabel) in STEPS.items():
+            curves = {arm.name: Curve(result.config.distances, values(group, arm, directions)) for arm in group.arms()}
+            panels.append(Panel(f"block {group.block}, {title}", curves, xlabel, ylabel))
     return curves_figure(panels, columns=3)
 
 
-def passage_figure(result: RealLayersResult) -> Figure:
+def _passage_figure(result: RealLayersResult) -> Figure:
     """The first seed's features at the passage, with and without repetition."""
     panels = {}
     for t in result.trained:
-        if t.passage is None or t.seed != result.config.seed:
+        if t.passage is None or t.seed != result.config.seed or t.kind != result.config.kinds[0]:
             continue
         if t.repeated or t.arm == NONE:
             title = f"block {t.block}, {t.arm.name}\n{'repeated' if t.repeated else 'not repeated'}"
-            if t.kind == result.config.kinds[0]:
-                p = t.passage
-                panels[title] = PassageFeatures(p.rate_elsewhere, p.carried, p.share)
+            panels[title] = PassageFeatures(t.passage.rate_elsewhere, t.passage.carried, t.passage.share)
     return passage_features(panels, RARE)
-
-
-def _ends(of: Interval) -> tuple[float, float, float]:
-    return of.mean, of.mean if of.low is None else of.low, of.mean if of.high is None else of.high

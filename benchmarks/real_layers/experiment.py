@@ -1,178 +1,181 @@
-"""All runs: stores filled once, then transcoder after transcoder, each written as it ends."""
+"""Does Jacobian matching make transcoders of a language model's MLPs more faithful, and along which directions?"""
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import Field
 
+from faithfulness_plugin.benchmarks.real_layers.analysis import fvu, jacobian_error, response_error, value
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
-from faithfulness_plugin.language_model.model import load_model, mlp_layers, model_title
-from faithfulness_plugin.language_model.stores import Wanted, filled_stores
-from faithfulness_plugin.language_model.text import cut_prompts
-from faithfulness_plugin.language_model.train_stored import note_origin
-from faithfulness_plugin.layers.any_model import hooks_of
+from faithfulness_plugin.benchmarks.real_layers.drawings import figures
+from faithfulness_plugin.benchmarks.real_layers.report import page
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
+from faithfulness_plugin.benchmarks.real_layers.tables import tables
+from faithfulness_plugin.differences import differences
+from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
+from faithfulness_plugin.language_model.model import model_title
+from faithfulness_plugin.language_model.train_stored import note_origin, train_on_store
 from faithfulness_plugin.measure.held_out import HeldOut
-from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on, require_versions
-from faithfulness_plugin.results.schema import Environment, read_result, write_text
-from faithfulness_plugin.store import DerivativeStore, StoredRows
-from faithfulness_plugin.training import latest_checkpoint, train_transcoder
+from faithfulness_plugin.results.experiment import Experiment, Running
+from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions
+from faithfulness_plugin.results.schema import Environment, Record, ResultError
+from faithfulness_plugin.training import latest_checkpoint
 from faithfulness_plugin.transcoders.seeded import made_with_seed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 CHECKPOINT_EVERY = 500  # steps
 
 
-def open_result(out: Path, config: RealLayersConfig, *, overwrite: bool) -> RealLayersResult:
-    """The result that stands in `out`, or a fresh one, not written yet. One that has fewer seeds, and all else alike,
-    goes on with more. Raises ResultError as `begin_or_go_on`."""
-    environment = Environment.here(config.device)
-    fresh = RealLayersResult(complete=False, environment=environment, model=model_title(config.model), config=config)
-    path = out / RESULT_FILENAME
-    if path.exists() and not overwrite:
-        there = read_result(path, RealLayersResult)
-        if there.config.seeds < config.seeds:
-            fewer = config.model_copy(update={"seeds": there.config.seeds})
-            fresh = fresh.model_copy(update={"config": fewer})
-            result = begin_or_go_on(out, fresh, overwrite=False, write=False)
-            require_versions(path, result, fresh)
+class RealLayersOptions(Record):
+    """What decides no number."""
+
+    stores: str | None = Field(
+        default=None, description="folder for stores of rows and derivatives [default: stores in --out]"
+    )
+
+
+class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
+    """Fills stores of rows and derivatives once, then trains and measures transcoder after transcoder from them."""
+
+    summary = (
+        "Does Jacobian matching make transcoders of a language model's MLPs more faithful, and along which directions? "
+        "Trains them with no term, with jvp and secant along isotropic, difference and pair probes, with augmentation, "
+        "and on a passage that is repeated; measures errors beside their floors, and the loss of the spliced model."
+    )
+    parts = "transcoders"
+    config_class = RealLayersConfig
+    options_class = RealLayersOptions
+    page_filename = "report.md"
+
+    def fresh(self, config: RealLayersConfig) -> RealLayersResult:
+        environment = Environment.here(config.device)
+        return RealLayersResult(complete=False, environment=environment, model=model_title(config.model), config=config)
+
+    def found(self, result: RealLayersResult, config: RealLayersConfig) -> RealLayersResult:
+        """A result with fewer seeds is resumed with more."""
+        if changed := differences({"seeds": result.config.seeds}, {"seeds": config.seeds}):
+            if result.config.seeds > config.seeds:
+                raise ResultError(
+                    f"the result has other settings ({changed}): choose another --out, or pass --overwrite"
+                )
+            require_versions(Path(RESULT_FILENAME), result, self.fresh(config))
             return result.model_copy(update={"config": config, "complete": False})
-    return begin_or_go_on(out, fresh, overwrite=overwrite, write=False)
-
-
-def complete(
-    result: RealLayersResult,
-    out: Path,
-    stores: Path,
-    *,
-    note: Callable[[str], None],
-    on_run: Callable[[Trained, RealLayersResult], None] = lambda trained, result: None,
-    begin_anew: bool = False,
-) -> RealLayersResult:
-    """Makes the runs that are missing; after each the file in `out` holds all that are done, and the transcoder is in
-    `out`/transcoders. A run that was interrupted goes on from its last checkpoint.
-
-    Args:
-        stores: folder for the stores of derivatives, which are filled first.
-        note: is told what is going on.
-        begin_anew: over whatever stands in `out`, once the model, the text and the stores are at hand.
-
-    Raises:
-        TrainConfigError: model, blocks or text are not to be had as configured.
-        StoreError: stores of something else, in use, or that cannot be written.
-    """
-    done = {trained.run for trained in result.trained}
-    missing = [run for run in result.config.runs() if run not in done]
-    if not missing:
         return result
-    bench = _Bench(result, stores, note)
-    result = result.model_copy(update={"rows": result.rows or bench.rows})
-    if begin_anew:
-        for folder in (out / CHECKPOINTS, out / TRANSCODERS):
-            shutil.rmtree(folder, ignore_errors=True)  # of the result that is replaced
-    write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
-    for run in missing:
-        note(f"training: {run.name}")
-        checkpoint = out / CHECKPOINTS / run.folder
-        transcoder, seconds = bench.train(run, checkpoint)
-        held_out = bench.held_out[run.block]
-        if all(layer.block != run.block for layer in result.layers):
-            result = result.model_copy(update={"layers": [*result.layers, held_out.record(transcoder)]})
-        trained = Trained(**run._asdict(), **dict(held_out.measure(transcoder)), seconds=seconds)
-        transcoder.save_inference_model(out / TRANSCODERS / run.folder)
-        update = {"trained": [*result.trained, trained], "complete": run is missing[-1]}
-        result = result.model_copy(update=update)
-        write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
-        shutil.rmtree(checkpoint)
-        on_run(trained, result)
-    return result
+
+    def progress(self, result: RealLayersResult) -> tuple[int, int]:
+        return len(result.trained), len(result.config.runs())
+
+    def run(self, result: RealLayersResult, running: Running) -> Iterator[tuple[RealLayersResult, str]]:
+        """Make the runs that are missing; each transcoder is in `out`/transcoders. An interrupted run resumes from its
+        last checkpoint.
+
+        Raises:
+            TrainConfigError: model, blocks or text cannot be had as configured.
+            StoreError: stores of something else, in use, or that cannot be written.
+        """
+        out, stores = running.out, running.options.stores
+        bench = _Bench(result.config, running.out / "stores" if stores is None else Path(stores), running)
+        result = result.model_copy(update={"rows": result.rows or bench.rows})
+        if not running.resumes:
+            for folder in (out / CHECKPOINTS, out / TRANSCODERS):
+                shutil.rmtree(folder, ignore_errors=True)  # of the result that is replaced
+        yield result, ""
+        done = {trained.run for trained in result.trained}
+        missing = [run for run in result.config.runs() if run not in done]
+        for run in missing:
+            running.note(f"training: {run.name}")
+            checkpoint = out / CHECKPOINTS / run.folder
+            transcoder, seconds = bench.train(run, checkpoint)
+            held_out = bench.held_out[run.block]
+            if all(layer.block != run.block for layer in result.layers):
+                result = result.model_copy(update={"layers": [*result.layers, held_out.layer_record(transcoder)]})
+            trained = RunRecord(**run._asdict(), **dict(held_out.measure(transcoder)), seconds=seconds)
+            transcoder.save_inference_model(out / TRANSCODERS / run.folder)
+            update = {"trained": [*result.trained, trained], "complete": run is missing[-1]}
+            result = result.model_copy(update=update)
+            yield result, line_of(trained, result)
+            shutil.rmtree(checkpoint)
+
+    def tables(self, result: RealLayersResult) -> str:
+        return tables(result)
+
+    def page(self, result: RealLayersResult) -> str:
+        return page(result)
+
+    def figures(self, result: RealLayersResult) -> "Mapping[str, Figure]":
+        return figures(result)
+
+
+def line_of(trained: RunRecord, result: RealLayersResult) -> str:
+    """Say a run in a line, as it ends."""
+    at = f", passage's own {trained.passage.share:.2f}" if trained.passage is not None else ""
+    pair, half = value(result, trained, jacobian_error("data")), value(result, trained, response_error("difference"))
+    return (
+        f"{trained.run.name}: FVU {value(result, trained, fvu):.4f}, Jacobian error {pair:.3f} (pairs), half-way "
+        f"{half:.3f}{at}"
+    )
 
 
 class _Bench:
     """Everything that the runs share: the model, its layers, full stores, held-out prompts."""
 
-    def __init__(self, result: RealLayersResult, folder: Path, note: Callable[[str], None]) -> None:
-        self.config, self.model_title = result.config, result.model
-        config = result.config
-        note(f"loading {result.model}")
-        model = load_model(config.model, config.device)
-        self.width = model.cfg.d_model
-        note("cutting the text into prompts")
-        n_prompts = config.held_out_prompts + config.stored_prompts
-        hooks, exclude = hooks_of(model), config.rows.left_out(model.tokenizer)
-        tokens = cut_prompts(config.text, model.tokenizer, config.context_size, config.seed, n_prompts, hooks=hooks)
+    def __init__(self, config: RealLayersConfig, stores: Path, running: Running) -> None:
+        self.config = config
+        source = LoadedModel(config, running.note)
+        self.width, self.title = source.model.cfg.d_model, source.title
+        tokens = source.prompts(config.held_out_prompts + config.stored_prompts)
         held_out, stored = tokens[: config.held_out_prompts], tokens[config.held_out_prompts :]
-        passage = None if config.passage is None else self._tokens(config.passage.text, model.tokenizer)
-        layers = mlp_layers(model, config.blocks)
+        layers, passage, at = source.mlps(config.blocks), None, config.passage
+        if at is not None:
+            ids = source.tokenizer(at.text, add_special_tokens=False)["input_ids"]
+            start = [] if source.tokenizer.bos_token_id is None else [source.tokenizer.bos_token_id]
+            passage = torch.tensor([[*start, *ids]])
+        plain = config.derivatives(repeated=False)
         wanted = {
-            (block, repeated): Wanted(
-                folder / f"block{block}{'_passage' * repeated}",
-                layer,
-                config.derivatives(repeated=repeated),
-                passage if repeated else None,
-                config.passage.share if repeated and config.passage is not None else 0.0,
-            )
-            for block, layer in layers.items()
-            for repeated in (False, True)
-            if not repeated or (config.passage is not None and block in config.passage.blocks)
+            (block, False): WantedStore(stores / f"block{block}", layer, plain) for block, layer in layers.items()
         }
-        note("checking the stores of derivatives, and filling what they lack")
-        self.stores: dict[tuple[int, bool], DerivativeStore] = dict(
-            zip(
-                wanted,
-                filled_stores(
-                    list(wanted.values()),
-                    hooks,
-                    stored,
-                    model=result.model,
-                    width=self.width,
-                    exclude=exclude,
-                    prompts_per_shard=config.prompts_per_shard,
-                    prompts_per_pass=config.prompts_per_pass,
-                    dtype=config.stored_dtype,
-                    seed=config.seed,
-                    on_shard=lambda number, of: note(f"filled shard {number + 1} of {of}"),
-                ),
-                strict=True,
-            )
+        for block in () if at is None else at.blocks:
+            products = config.derivatives(repeated=True)
+            folder = stores / f"block{block}_passage"
+            wanted[block, True] = WantedStore(folder, layers[block], products, passage, at.share)
+        filled = source.filled_stores(
+            list(wanted.values()), stored, prompts_per_shard=config.prompts_per_shard, dtype=config.stored_dtype
         )
-        measured_at = dict.fromkeys(config.passage.blocks if config.passage is not None else (), passage)
+        self.stores = dict(zip(wanted, filled, strict=True))
+        measured_at = dict.fromkeys(() if at is None else at.blocks, passage)
         self.held_out = {
-            block: HeldOut(hooks, layer, block, held_out, measured_at.get(block), config, exclude)
+            block: HeldOut(source.hooks, layer, held_out, config, source.exclude, measured_at.get(block))
             for block, layer in layers.items()
         }
-        self.rows = [of.said_rows() for of in self.held_out.values()]
-
-    def _tokens(self, text: str, tokenizer: Any) -> torch.Tensor:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        return torch.tensor([[*start, *ids]])
+        self.rows = [of.rows_record() for of in self.held_out.values()]
 
     def train(self, run: Run, checkpoint: Path) -> tuple[Any, float | None]:
-        """The transcoder of a run, and how many seconds its training takes (told by this call's part of it)."""
+        """Train the transcoder of a run.
+
+        Returns:
+            The transcoder, and the seconds that its training takes, estimated from this call's part of it.
+        """
         config, width = self.config, self.width
         cfg = run.kind.config(run.arm, d_in=width, d_out=width, d_sae=config.d_sae, device=config.device)
         transcoder = made_with_seed(cfg, run.seed)
-        rows = StoredRows(
-            self.stores[run.block, run.repeated], run.arm.jacobian, batch_size=config.batch_size, seed=run.seed
-        )
-        note_origin(transcoder, self.model_title, self.held_out[run.block].layer, config.text, config.rows)
+        note_origin(transcoder, self.title, self.held_out[run.block].layer, config)
         last = latest_checkpoint(checkpoint)
         left = config.n_steps - (0 if last is None else int(last.name.removeprefix("step_")))
         begun = time.perf_counter()
-        train_transcoder(
+        train_on_store(
             transcoder,
-            rows.layer,
-            rows,
-            n_steps=config.n_steps,
-            lr=config.lr,
-            lr_decay_steps=int(config.lr_decay_share * config.n_steps),
-            dead_feature_window=max(1, config.n_steps // 4),
+            self.stores[run.block, run.repeated],
+            run.arm.jacobian,
+            config,
+            seed=run.seed,
             checkpoint=checkpoint,
             checkpoint_every=CHECKPOINT_EVERY,
-            resume=True,
         )
         return transcoder, (time.perf_counter() - begun) * config.n_steps / left if left else None

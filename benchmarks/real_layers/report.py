@@ -1,28 +1,12 @@
 """The result page: verdicts, tables and figures, all from one result file."""
 
-from pathlib import Path
-
-from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    fvu,
-    jacobian_error,
-    response_error,
-    value,
-)
-from faithfulness_plugin.benchmarks.real_layers.drawings import (
-    cosines_figure,
-    passage_figure,
-    plane_figure,
-    responses_figure,
-)
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, Trained
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, tables
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
-from faithfulness_plugin.results.figure_file import save_figure
-from faithfulness_plugin.results.schema import ResultError, fingerprint, write_text
 
 
 def page(result: RealLayersResult) -> str:
-    """The whole page."""
+    """Return the whole page, as Markdown."""
     lines = [text for block in result.config.blocks if (text := beside_the_line(result, block))]
     parts = [
         "# Jacobian matching on the MLPs of a language model",
@@ -53,32 +37,3 @@ def page(result: RealLayersResult) -> str:
     if lines:
         parts += ["## Beside the line on which cosine goes with FVU", *lines]
     return "\n\n".join(parts) + "\n"
-
-
-def write_report(result: RealLayersResult, out: Path) -> list[Path]:
-    """Writes report.md and the figures into `out`; returns their paths. Raises ResultError where it cannot."""
-    figures = {
-        "error_against_fvu.png": plane_figure,
-        "responses.png": responses_figure,
-        "response_cosines.png": cosines_figure,
-    }
-    if any(t.repeated for t in result.trained):
-        figures["passage_features.png"] = passage_figure
-    for name, draw in figures.items():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            save_figure(draw(result), out / name, source=fingerprint(result))
-        except OSError as error:
-            raise ResultError(f"{out / name} cannot be written ({error.strerror}): choose another --out") from error
-    write_text(out / "report.md", page(result))
-    return [out / "report.md", *(out / name for name in figures)]
-
-
-def line_of(trained: Trained, result: RealLayersResult) -> str:
-    """A run in a line, as it ends."""
-    at = f", passage's own {trained.passage.share:.2f}" if trained.passage is not None else ""
-    pair, half = value(result, trained, jacobian_error("data")), value(result, trained, response_error("difference"))
-    return (
-        f"{trained.run.name}: FVU {value(result, trained, fvu):.4f}, Jacobian error {pair:.3f} (pairs), half-way "
-        f"{half:.3f}{at}"
-    )

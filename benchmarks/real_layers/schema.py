@@ -1,4 +1,4 @@
-"""What `faithfulness bench language-model` writes."""
+"""The result of the experiment on real layers."""
 
 from typing import Any, Literal
 
@@ -8,11 +8,11 @@ from typing_extensions import override
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
 from faithfulness_plugin.language_model.rows import RowsRecord
-from faithfulness_plugin.measure.held_out_schema import LayerRecord, Measured
+from faithfulness_plugin.measure.schema import HeldOutRecord, LayerRecord
 from faithfulness_plugin.results.schema import Result
 
 
-class Trained(Measured):
+class RunRecord(HeldOutRecord):
     """One transcoder of the experiment."""
 
     block: int
@@ -24,11 +24,12 @@ class Trained(Measured):
 
     @property
     def run(self) -> Run:
+        """The run that this is the record of."""
         return Run(self.block, self.kind, self.arm, self.seed, self.repeated)
 
 
 class RealLayersResult(Result):
-    """All of it."""
+    """All runs, or as many as were made."""
 
     schema_version: Literal[2] = 2
     model: str
@@ -39,13 +40,14 @@ class RealLayersResult(Result):
         description="which held-out rows count, layer by layer",
     )
     layers: list[LayerRecord] = Field(default_factory=list)
-    trained: list[Trained] = Field(default_factory=list)
+    trained: list[RunRecord] = Field(default_factory=list)
 
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return {**self.config.model_dump(mode="json"), "rows": self.config.rows.model_dump()}
+        """All but the number of seeds: more are added to those that are there."""
+        return {**self.config.model_dump(mode="json", exclude={"seeds"}), "rows": self.config.rows.model_dump()}
 
     def layer(self, block: int) -> LayerRecord:
-        """Of a block."""
+        """Return the record of a block's layer."""
         return next(layer for layer in self.layers if layer.block == block)

@@ -5,69 +5,61 @@ from collections.abc import Sequence
 import numpy as np
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    NONE,
-    Read,
+    Group,
     fvu,
     gain,
-    gain_in,
-    groups_of,
+    groups,
     jacobian_error,
-    matched_arms,
-    of_arm,
     response_error,
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+from faithfulness_plugin.measure.relative_errors import RelativeError
 from faithfulness_plugin.results.schema import Interval
 
 TOLERATED, SAME_L0 = 0.01, 0.05
 """By how much FVU may rise, and L0 differ."""
+ERRORS = {"the Jacobian error": jacobian_error("data"), "the half-way error": response_error("difference")}
 
 
-def verdict(result: RealLayersResult, block: int, kind: Kind) -> str:
-    """Which matched arms lower both errors (whole interval) at a mean FVU no more than 1 % worse and the same L0, which
-    of them have all of the FVU's interval below that, and in which errors they are ahead of augmentation."""
-    pair, half_way = jacobian_error("data"), response_error("difference")
-    arms = [a for a in matched_arms(result, block, kind) if a.term != "augmentation"]
-    controls = [a for a in matched_arms(result, block, kind) if a.term == "augmentation"]
-    l0 = np.mean([t.l0 for t in of_arm(result, block, kind, NONE)])
-
-    def change(arm: Arm, read: Read) -> Interval:
-        return gain_in(result, block, kind, arm, read).change
+def verdict(group: Group) -> str:
+    """Say which matched arms lower both errors (whole interval) at a mean FVU no more than 1 % worse and the same L0,
+    which of them have all of the FVU's interval below that, and in which errors they are ahead of augmentation."""
+    arms = [a for a in group.matched() if a.term != "augmentation"]
+    controls = [a for a in group.matched() if a.term == "augmentation"]
+    l0 = np.mean([t.l0 for t in group.runs()])
 
     def lowers_both(arm: Arm) -> bool:
-        same = abs(np.mean([t.l0 for t in of_arm(result, block, kind, arm)]) / l0 - 1) <= SAME_L0
-        cheap = change(arm, fvu).mean <= TOLERATED
-        return bool(same) and cheap and all(_below(0.0, change(arm, read)) for read in (pair, half_way))
+        same = abs(np.mean([t.l0 for t in group.runs(arm)]) / l0 - 1) <= SAME_L0
+        cheap = group.change(arm, fvu).mean <= TOLERATED
+        return bool(same) and cheap and all(_below(0.0, group.change(arm, error)) for error in ERRORS.values())
 
-    def beats_controls(arm: Arm, read: Read) -> bool:
-        of = of_arm(result, block, kind, arm)
-        return all(_below(0.0, gain(result, of, of_arm(result, block, kind, c), read).change) for c in controls)
+    def beats_controls(arm: Arm, error: RelativeError) -> bool:
+        runs = group.runs(arm)
+        return all(_below(0.0, gain(group.result, runs, group.runs(c), error).change) for c in controls)
 
     found = [arm for arm in arms if lowers_both(arm)]
-    told = f"Block {block}, {kind.name}: {_listed(found)}"
+    text = f"Block {group.name}: {_listed(found)}"
     if not found:
-        return f"{told}."
-    sure = _listed([arm for arm in found if _below(TOLERATED, change(arm, fvu))])
-    told += f"; with all of the FVU's interval below 1 %: {sure}"
+        return f"{text}."
+    sure = _listed([arm for arm in found if _below(TOLERATED, group.change(arm, fvu))])
+    text += f"; with all of the FVU's interval below 1 %: {sure}"
     if not controls:
-        return f"{told}."
-    errors = {"the Jacobian error": pair, "the half-way error": half_way}
-    ahead = [f"in {name} {_listed([a for a in found if beats_controls(a, read)])}" for name, read in errors.items()]
-    return f"{told}. Ahead of augmentation (paired interval): {'; '.join(ahead)}."
+        return f"{text}."
+    ahead = [f"in {name} {_listed([a for a in found if beats_controls(a, error)])}" for name, error in ERRORS.items()]
+    return f"{text}. Ahead of augmentation (paired interval): {'; '.join(ahead)}."
 
 
 def verdicts(result: RealLayersResult, kinds: Sequence[Kind] | None = None) -> str:
-    """Of every block and kind, with what they answer."""
+    """Return the verdict of every block and kind (or of these kinds), with the question that they answer."""
     seeds = result.config.seeds
-    of = f"{seeds} seeds and held-out prompts" if seeds > 1 else "held-out prompts"
+    over = f"{seeds} seeds and held-out prompts" if seeds > 1 else "held-out prompts"
     alone = "" if seeds > 1 else " One seed: the intervals leave out how trainings differ from each other."
-    told = (
-        f"Changes against no term on the same tokens, with 95 % intervals over {of}.{alone} Which arms lower both the "
-        "Jacobian error along pairs and the half-way error, at an FVU that is on average no more than 1 % worse?"
+    question = (
+        f"Changes against no term on the same tokens, with 95 % intervals over {over}.{alone} Which arms lower both "
+        "the Jacobian error along pairs and the half-way error, at an FVU that is on average no more than 1 % worse?"
     )
-    groups = [g for g in groups_of(result) if matched_arms(result, *g) and (kinds is None or g[1] in kinds)]
-    return told + "\n\n" + "\n".join(f"- {verdict(result, block, kind)}" for block, kind in groups)
+    return question + "\n\n" + "\n".join(f"- {verdict(g)}" for g in groups(result, kinds) if g.matched())
 
 
 def _listed(arms: Sequence[Arm]) -> str:

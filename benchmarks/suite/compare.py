@@ -1,6 +1,6 @@
 """Paired differences between methods, over the seeds that they share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import seed_scores
@@ -16,13 +16,6 @@ KIND = "method"
 DEFAULT_SCORES = ("headline", "jacobian_error", "fvu")
 
 
-class MethodOfResult(NamedTuple):
-    """A method in a result."""
-
-    result: SuiteResult
-    name: str
-
-
 class Difference(NamedTuple):
     """The paired difference between two methods."""
 
@@ -32,8 +25,8 @@ class Difference(NamedTuple):
     """Empty for fewer than two seeds."""
 
 
-def methods_of(results: Sequence[SuiteResult]) -> dict[str, MethodOfResult]:
-    """Return the methods of all results by name, the first result's first.
+def methods_of(results: Sequence[SuiteResult]) -> dict[str, SuiteResult]:
+    """Return the result of each method by the method's name, the first result's first.
 
     Raises:
         UsageError: results of different versions of the benchmark, without a common task, with fewer than two common
@@ -53,16 +46,18 @@ def methods_of(results: Sequence[SuiteResult]) -> dict[str, MethodOfResult]:
             )
         if len(set(spec.seeds) & set(first.seeds)) < 2:
             raise UsageError("the results have fewer than two seeds in common, and differences are paired by seed")
-    return arms_by_name(
-        KIND, ((m.name, m.decisive, MethodOfResult(result, m.name)) for result in results for m in result.spec.methods)
-    )
+    return arms_by_name(KIND, ((m.name, m.decisive, result) for result in results for m in result.spec.methods))
 
 
-def difference(task: str, method: MethodOfResult, against: MethodOfResult) -> Difference:
-    """Return the difference method - against at one task, at the layer's own L0."""
+def difference(results: Mapping[str, SuiteResult], task: str, method: str, against: str) -> Difference:
+    """Return the difference method - against at one task, at the layer's own L0.
+
+    Args:
+        results: by the names of the methods that they hold.
+    """
     pairs = []
-    for seed in method.result.spec.seeds:
-        ours, theirs = (seed_scores(of.result, task, of.name, seed) for of in (method, against))
+    for seed in results[method].spec.seeds:
+        ours, theirs = (seed_scores(results[name], task, name, seed) for name in (method, against))
         if ours is not None and theirs is not None:
             pairs.append((ours, theirs))
     scores = {}
@@ -95,7 +90,7 @@ def comparison(
     rows = []
     for task in tasks or common:
         for name in arms or [name for name in found if name != against]:
-            n, by_score = difference(task, found[name], found[against])
+            n, by_score = difference(found, task, name, against)
             rows.append([task, name, str(n), *(by_score.get(score) for score in scores)])
     caption = (
         f"Difference to {against} at the layer's own L0, paired by seed: mean and 95 % interval (Student's t) over the "

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from string import Template
 
 from matplotlib.figure import Figure
 
@@ -30,7 +31,7 @@ def write_leaderboard(results: Sequence[SuiteResult], out: Path) -> list[Path]:
     """Write leaderboard.md, leaderboard.html and the figure into `out`; return their paths.
 
     Args:
-        results: the first one holds the shipped methods; tables of the others stand beside its own.
+        results: the first one holds the shipped methods; tables of the others are added.
 
     Raises:
         ResultError: a result is partial, or has one seed; `out` cannot be written.
@@ -41,8 +42,8 @@ def write_leaderboard(results: Sequence[SuiteResult], out: Path) -> list[Path]:
             raise ResultError("a result is partial: run its command again, it resumes")
         if len(result.spec.seeds) < 2:
             raise ResultError("a result has one seed, and the page shows intervals: run it with 2 seeds or more")
-    n_methods, gains = len(methods_of(results)), headline_gains(results[0], NO_TERM)
-    text = page(results, n_methods, gains)
+    gains = headline_gains(results[0], NO_TERM)
+    text = page(results, gains)
     paths = [out / "leaderboard.md", out / "leaderboard.html", out / FIGURE]
     write_text(paths[0], text)
     save_figure(_figure(results[0], gains), paths[2], source=fingerprint(results[0]), dpi=110)
@@ -50,48 +51,36 @@ def write_leaderboard(results: Sequence[SuiteResult], out: Path) -> list[Path]:
     return paths
 
 
-def page(results: Sequence[SuiteResult], n_methods: int, gains: Gains) -> str:
+def page(results: Sequence[SuiteResult], gains: Gains) -> str:
     """Return the page in Markdown.
 
     Args:
-        gains: of the first result's methods, over those without a term."""
+        gains: of the first result's methods, over those without a term.
+    """
     first = results[0]
-    n_trials = sum(len(result.trials) for result in results)
-    minutes = sum(trial.seconds for result in results for trial in result.trials) / 60
-    control = {name: of for name, of in headline_gains(first, CONTROL).items() if _term(name) != NO_TERM}
-    parts = [
-        f"# {TITLE}",
-        f"Version {first.spec.suite_version} of the benchmark: {n_methods} methods at {len(first.spec.tasks)} tasks, "
-        f"{len(first.spec.seeds)} seeds from a frozen list, {n_trials:,} trials of {first.spec.n_steps:,} steps "
-        f"({minutes:.0f} minutes of one core in all). Scores are read at each layer's own L0, off every seed's own "
-        "sweep. What tasks and scores are, and how to add a method: [docs/benchmark.md](../../../docs/benchmark.md).",
-        "## Headlines",
-        *(headlines(result).render("markdown") for result in results),
-        "## What matching buys at matched L0",
-        "The headline of a method less that of the same architecture without a term, paired by seed.",
-        f"![Differences of the headline, task by task]({FIGURE})",
-        _gain_table(
-            gains,
-            first.spec.tasks,
-            f"headline, less that without a term: mean and 95 % interval of the paired differences, {RANGE}; a dash "
-            "where fewer than two seeds of both reach the layer's L0.",
-        ),
-        "## Where it does not help",
-        "\n".join(f"- **{task(name).title}.** {_no_help(name, gains)}." for name in _with_mechanism(first.spec.tasks)),
-        "## Which control comes close",
-        "The headline of a matched method less that of its augmentation control, which matches outputs at points "
-        "beside the rows and no derivative.",
-        _gain_table(
-            control,
-            first.spec.tasks,
-            f"Headline, less that of the control: mean and 95 % interval of the paired differences, {RANGE}.",
-        ),
-        "## Task by task",
-    ]
-    for name in first.spec.tasks:
-        parts += [f"### {task(name).title}", task(name).summary]
-        parts += [task_table(result, name).render("markdown") for result in results if name in result.spec.tasks]
-    return "\n\n".join(parts) + "\n"
+    tasks, control = first.spec.tasks, headline_gains(first, CONTROL)
+    sections = []
+    for name in tasks:
+        sections += [f"### {task(name).title}", task(name).summary]
+        sections += [task_table(result, name).render("markdown") for result in results if name in result.spec.tasks]
+    template = Template(Path(__file__).with_name("leaderboard.md").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=TITLE,
+        version=first.spec.suite_version,
+        n_methods=len(methods_of(results)),
+        n_tasks=len(tasks),
+        n_seeds=len(first.spec.seeds),
+        n_trials=f"{sum(len(result.trials) for result in results):,}",
+        n_steps=f"{first.spec.n_steps:,}",
+        minutes=f"{sum(trial.seconds for result in results for trial in result.trials) / 60:.0f}",
+        headlines="\n\n".join(headlines(result).render("markdown") for result in results),
+        figure=FIGURE,
+        range=RANGE,
+        gains=_rows(gains, tasks),
+        no_help="\n".join(f"- **{task(name).title}.** {_no_help(name, gains)}." for name in _with_mechanism(tasks)),
+        over_control=_rows({name: of for name, of in control.items() if _term(name) != NO_TERM}, tasks),
+        task_by_task="\n\n".join(sections),
+    )
 
 
 def headline_gains(result: SuiteResult, term: str) -> Gains:
@@ -99,7 +88,7 @@ def headline_gains(result: SuiteResult, term: str) -> Gains:
     found = methods_of([result])
     rivals = {name: f"{_architecture(name)}-{term}" for name in found if _term(name) in TERMS and _term(name) != term}
     return {
-        name: {of: difference(of, found[name], found[rival]).scores.get("headline") for of in result.spec.tasks}
+        name: {of: difference(found, of, name, rival).scores.get("headline") for of in result.spec.tasks}
         for name, rival in rivals.items()
         if rival in found
     }
@@ -117,8 +106,9 @@ def _with_mechanism(tasks: Iterable[str]) -> list[str]:
     return [name for name in tasks if task(name).keeps != "nothing"]
 
 
-def _gain_table(gains: Gains, tasks: Sequence[str], caption: str) -> str:
-    return Table(["method", *tasks], [[name, *of.values()] for name, of in gains.items()], caption).render("markdown")
+def _rows(gains: Gains, tasks: Sequence[str]) -> str:
+    table = Table(["method", *tasks], [[name, *of.values()] for name, of in gains.items()], caption="")
+    return table.render("markdown").strip()
 
 
 def _no_help(name: str, gains: Gains) -> str:

@@ -19,94 +19,90 @@ from torch import Tensor
 
 from faithfulness_plugin.benchmarks.note.trainer.rows import RowInputs
 from faithfulness_plugin.benchmarks.suite.schema import Trial, TrialRecord
+from faithfulness_plugin.messages import one_line
 
 START_LIMIT = 300.0
 """Seconds that a process may take to import what it needs."""
 
 
 class LayerInputs(RowInputs):
-    """What `Method.train` is given: endless batches, and the widths of the layer."""
+    """The `inputs` of `Method.train`: endless batches, and the widths of the layer."""
 
     def __init__(self, source: Any, d_out: int, batch_size: int, seed: int) -> None:
         super().__init__(source, batch_size, seed)
         self.d_in, self.d_out = source.d_in, d_out
 
 
-class OutsideWorker:
-    """Runs one outside method's trials, one at a time. A context manager: its process ends with it."""
+def run_outside(reference: str, trials: Sequence[Trial], time_limit: float) -> list[TrialRecord]:
+    """Run these trials of one method, one at a time. A method that raises, hangs, kills its process, or returns what
+    cannot be scored fails that trial; the next one gets a new process where it needs one."""
+    worker, records = None, []
+    try:
+        for trial in trials:
+            start = perf_counter()
+            try:
+                worker = worker or _Worker(reference)
+                records.append(worker.run(trial, time_limit))
+            except _WorkerStopped as error:
+                worker = None
+                records.append(TrialRecord(**trial.model_dump(), failed=str(error), seconds=perf_counter() - start))
+    finally:
+        if worker is not None:
+            worker.stop()
+    return records
 
-    def __init__(self, reference: str, time_limit: float) -> None:
-        self.reference, self.time_limit = reference, time_limit
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
 
-    def __enter__(self) -> "OutsideWorker":
-        return self
+class _WorkerStopped(Exception):
+    """The process was stopped, or ended by itself; the message says why."""
 
-    def __exit__(self, *_: object) -> None:
-        self._stop()
 
-    def run(self, trial: Trial) -> TrialRecord:
-        """The trial's record. A method that raises, hangs, kills its process, or returns what cannot be scored fails
-        this trial; the next one gets a new process where it is needed."""
-        if self._connection is None:
-            problem = self._start()
-            if problem is not None:
-                return TrialRecord(**trial.model_dump(), failed=problem, seconds=0.0)
-        assert self._connection is not None
-        assert self._process is not None
-        start = perf_counter()
-        try:
-            self._connection.send(trial.model_dump())
-            if self._connection.poll(self.time_limit):
-                return TrialRecord.model_validate(self._connection.recv())
-            failed = f"no transcoder after {self.time_limit:g} seconds (--time-limit)"
-        except (EOFError, OSError):
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(10)
-            failed = f"its process died (exit code {self._process.returncode})"
-        self._stop()
-        return TrialRecord(**trial.model_dump(), failed=failed, seconds=perf_counter() - start)
+class _Worker:
+    """A process that runs an outside method's trials. Raises _WorkerStopped where it does not start."""
 
-    def _start(self) -> str | None:
-        """Starts the process; what is wrong with it, if anything is."""
-        here, there = Pipe()
+    def __init__(self, reference: str) -> None:
+        self.connection, there = Pipe()
         # not by multiprocessing: a joblib worker cannot spawn by it, and a fork would copy the locks of threads
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import serve; serve({there.fileno()}, {self.reference!r})"],
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import serve; serve({there.fileno()}, {reference!r})"],
             pass_fds=[there.fileno()],
             stdout=sys.__stderr__.fileno() if sys.__stderr__ else None,  # what it prints is no part of the result
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,  # an interrupt is the parent's business, which then ends this process
         )
         there.close()
-        self._connection = here
+        problem = self._receive(START_LIMIT, f"its process did not start in {START_LIMIT:g} seconds")
+        if problem is not None:
+            self.stop()
+            raise _WorkerStopped(problem)
+
+    def run(self, trial: Trial, time_limit: float) -> TrialRecord:
+        """Return the trial's record. Raises _WorkerStopped where none comes in time."""
+        with suppress(OSError):  # where the process has died, nothing is received
+            self.connection.send(trial.model_dump())
+        late = f"no transcoder after {time_limit:g} seconds (--time-limit)"
+        return TrialRecord.model_validate(self._receive(time_limit, late))
+
+    def stop(self) -> None:
+        """End the process, and what it has started."""
+        self.connection.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _receive(self, limit: float, late: str) -> Any:
         try:
-            ready = here.recv() if here.poll(START_LIMIT) else f"its process did not start in {START_LIMIT:g} seconds"
-        except EOFError:
-            ready = "its process died while the method was imported"
-        if ready is not None:
-            self._stop()
-        return ready
-
-    def _stop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # and what it has started
-            self._process.wait()
-        self._process = self._connection = None
-
-
-def run_outside(reference: str, trials: Sequence[Trial], time_limit: float) -> list[TrialRecord]:
-    """The records of these trials of one method."""
-    with OutsideWorker(reference, time_limit) as worker:
-        return [worker.run(trial) for trial in trials]
+            if self.connection.poll(limit):
+                return self.connection.recv()
+        except (EOFError, OSError):
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+            late = f"its process died (exit code {self.process.returncode})"
+        self.stop()
+        raise _WorkerStopped(late)
 
 
 def serve(descriptor: int, reference: str) -> None:
-    """The process: trials in, records out, until the other end closes."""
+    """Be the process: receive trials and send records, until the other end closes."""
     from faithfulness_plugin.benchmarks.methods.registry import MethodError, outside
 
     Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
@@ -118,23 +114,21 @@ def serve(descriptor: int, reference: str) -> None:
         connection.send(str(error))
         return
     connection.send(None)
-    while True:
-        try:
+    with suppress(EOFError):
+        while True:
             trial = Trial.model_validate(connection.recv())
-        except EOFError:
-            return
-        connection.send(train_and_score(method, trial).model_dump())
+            connection.send(train_and_score(method, trial).model_dump())
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process, and what it has started, once its parent is gone: a method that hangs would stay."""
+    """End this process, and what it has started, once its parent is gone: a method that hangs would stay."""
     while os.getppid() == parent:
         sleep(1)
     os.killpg(0, signal.SIGKILL)
 
 
 def train_and_score(method: Any, trial: Trial) -> TrialRecord:
-    """One trial of any method, in this process. Failures are told in the record."""
+    """Run one trial of any method in this process. The record says what failed."""
     from faithfulness_plugin.benchmarks.methods.baselines import BATCH_SIZE
     from faithfulness_plugin.benchmarks.suite.trials import scored
     from faithfulness_plugin.benchmarks.tasks.registry import task
@@ -147,11 +141,11 @@ def train_and_score(method: Any, trial: Trial) -> TrialRecord:
             inputs = LayerInputs(hop.rows, hop.layer.W_out.shape[1], BATCH_SIZE, trial.seed)
             layer = deepcopy(hop.layer)  # what a method does to it is not what it is scored by
             transcoder = method.train(layer, inputs, seed=trial.seed, strength=trial.strength)
-            _require_fit(transcoder, hop.clean[:8], hop.layer.W_out.shape[1])
+            _require_fit(transcoder, hop.clean[:8], inputs.d_out)
             transcoders.append(transcoder)
     except Exception as error:  # a method may raise anything
         where = traceback.extract_tb(error.__traceback__)[-1]
-        message = str(error).splitlines()[0] if str(error) else ""
+        message = one_line(error) if str(error) else ""
         failed = f"{type(error).__name__}: {message} ({os.path.basename(where.filename)}, line {where.lineno})"
         return TrialRecord(**trial.model_dump(), failed=failed, seconds=perf_counter() - start)
     return scored(trial, transcoders, perf_counter() - start)
@@ -159,18 +153,20 @@ def train_and_score(method: Any, trial: Trial) -> TrialRecord:
 
 @torch.no_grad()
 def _require_fit(transcoder: Any, x: Tensor, d_out: int) -> None:
-    """Raises ValueError, saying what is missing, for what is no transcoder of this width, or has NaN or Inf."""
+    """Raise ValueError, saying what is missing, for what is no transcoder of this width, or has NaN or Inf."""
     for name in ("encode", "decode", "W_dec"):
         if not hasattr(transcoder, name):
             raise ValueError(f"`train` returned a {type(transcoder).__name__} without {name}: return a transcoder")
     getattr(transcoder, "eval", bool)()
-    acts, y = transcoder.encode(x), transcoder(x)
-    wanted = {"encode(x)": (acts, (len(x), len(transcoder.W_dec))), "transcoder(x)": (y, (len(x), d_out))}
-    wanted["W_dec"] = (transcoder.W_dec, (len(transcoder.W_dec), d_out))
-    for name, (tensor, shape) in wanted.items():
+    W_dec = transcoder.W_dec
+    for name, tensor, shape in (
+        ("encode(x)", transcoder.encode(x), [len(x), len(W_dec)]),
+        ("transcoder(x)", transcoder(x), [len(x), d_out]),
+        ("W_dec", W_dec, [len(W_dec), d_out]),
+    ):
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{name} is a {type(tensor).__name__}, not a tensor")
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} has shape {list(tensor.shape)}, not {list(shape)}")
+        if list(tensor.shape) != shape:
+            raise ValueError(f"{name} has shape {list(tensor.shape)}, not {shape}")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} has NaN or Inf")

@@ -1,6 +1,7 @@
-"""What a transcoder scores at a task. Definitions, units and directions stand in the fields' descriptions."""
+"""The scores of a transcoder at a task. Definitions, units and directions stand in the fields' descriptions."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ STEP = 0.5
 
 
 class Scores(Record):
-    """Of one transcoder (for a task of several hops: the mean over hops, but for the headline). Rows hold no points
-    unless said otherwise."""
+    """One transcoder's scores (for a task of several hops the mean over hops, but for the headline). Rows hold no
+    points unless said otherwise."""
 
     headline: float = Field(
         description="Share of the mechanism kept: 1 for the layer's own circuits, 0 for the shortcut; more is better. "
@@ -52,19 +53,16 @@ class Scores(Record):
 
 
 def score(task: Task, transcoders: Sequence[Any]) -> Scores:
-    """A task's scores of one transcoder a hop, in `eval` mode.
+    """Score one transcoder a hop, in `eval` mode.
 
     Raises ValueError where a transcoder's outputs do not fit the layer, or are not finite."""
     each = [_score_hop(hop, transcoder, task.keeps) for hop, transcoder in zip(task.hops, transcoders, strict=True)]
     means = {name: sum(getattr(s, name) for s in each) / len(each) for name in Scores.model_fields}
-    product = 1.0
-    for s in each:
-        product *= s.headline
-    return Scores(**{**means, "headline": product})
+    return Scores(**{**means, "headline": prod(s.headline for s in each)})
 
 
 def l0_of(task: Task) -> float:
-    """The layer's own, the mean over hops."""
+    """Return the layer's own effective L0, the mean over hops."""
     return sum(hop.l0 for hop in task.hops) / len(task.hops)
 
 
@@ -95,7 +93,7 @@ def _score_hop(hop: Mechanism, transcoder: Any, keeps: KeepsWhat) -> Scores:
 
 
 def mean_memorization(hop: Mechanism, transcoder: Any) -> float:
-    """m as a fraction of its maximum, mean over the points."""
+    """Return m as a fraction of its maximum, mean over the points."""
     each = [metrics.memorization(transcoder, p, layer=hop.layer, basis=hop.writes).fraction for p in hop.points]
     return sum(each) / len(each)
 
@@ -111,7 +109,7 @@ def _headline(hop: Mechanism, keeps: KeepsWhat, memorization: float, fvu: float,
 
 
 def _jacobian_error(hop: Mechanism, transcoder: Any, rows: Tensor) -> float:
-    """Over the directions that count, of each row."""
+    """Return the relative error over the directions that count at each row."""
     directions = hop.rows.directions.to(rows)
     counts = hop.differentiable[:, None]
     v = directions[:, None].expand(-1, *rows.shape)

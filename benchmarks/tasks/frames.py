@@ -31,4 +31,4 @@ def spikes_and_waves(n: int, d: int) -> Float[Tensor, "n d"]:
 FRAMES: dict[str, Callable[[int, int], Tensor]] = {
     function.__name__: function for function in (coordinates, rotation, spikes_and_waves)
 }
-"""By name."""
+"""The frames by name."""

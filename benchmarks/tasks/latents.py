@@ -17,7 +17,7 @@ class RepeatedPoint:
 
     latents: tuple[float, ...]
     share: float
-    """Of the rows."""
+    """Share of the rows."""
 
 
 def point(n: int, *active: int, share: float, value: float = 1.0) -> RepeatedPoint:

@@ -11,7 +11,7 @@ PAIRS = 8
 
 
 def pairwise_max() -> Task:
-    """Features for linear parts, beside those for what is not."""
+    """A transcoder needs features for the linear parts as well as for the kinks."""
     n = 2 * PAIRS
     first, second, out = torch.eye(n)[0::2], torch.eye(n)[1::2], torch.eye(PAIRS)
     reads, writes = torch.cat([first - second, second, -second]), torch.cat([out, out, -out])

@@ -1,4 +1,4 @@
-"""All tasks, by name. A new one is a file beside the others, and a line here."""
+"""All tasks, by name. A new one is a file in this folder and a line here."""
 
 from collections.abc import Callable
 from functools import cache

@@ -30,9 +30,9 @@ class Mechanism:
     layer: ReluNetwork
     """Its neurons are the ideal circuits."""
     rows: LatentRows
-    """What methods learn from, the repeated points among them."""
+    """The rows that methods learn from, with the repeated points."""
     writes: Float[Tensor, "n_writes d_out"]
-    """Unit directions that the circuits write to: the basis in which memorization is told from them."""
+    """Unit directions that the circuits write to: the basis that separates them from memorization."""
     counted: Callable[[Tensor], Tensor] = field(default=lambda s: s != 0)
     """Latents [rows, n] -> [rows, n]: along which of the rows' directions Jacobians are compared. At a kink the layer
     has no derivative."""

@@ -10,9 +10,16 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.compatibility import DISTRIBUTIONS
-from faithfulness_plugin.benchmarks.timing.harness import Measurement, Note, Part, ratio_range, threads_field
+from faithfulness_plugin.benchmarks.timing.harness import (
+    Measurement,
+    MeasurementResult,
+    Note,
+    Part,
+    ratio_range,
+    threads_field,
+)
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.schema import Environment, Record, Result
+from faithfulness_plugin.results.schema import Environment, Record
 from faithfulness_plugin.results.timing import in_turn
 
 COEFFICIENT = 0.5
@@ -50,7 +57,7 @@ class Timings(Record):
     matched: dict[str, list[float]] = Field(description="with the term, by estimator and probe")
 
 
-class OverheadResult(Result):
+class OverheadResult(MeasurementResult):
     """What a step takes."""
 
     schema_version: Literal[1] = 1
@@ -58,11 +65,6 @@ class OverheadResult(Result):
     processor: str
     step: Timings | None = Field(default=None, description="next to no model: rows at hand, or a model of one block")
     loop: Timings | None = Field(default=None, description="with the run of the examples' model, as users train")
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
 
 
 class AdapterOverhead(Measurement[OverheadConfig, OverheadResult]):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from faithfulness_plugin.benchmarks.timing.adapter import BLOCK, COEFFICIENT, TOKENS, OverheadConfig, Train
-from faithfulness_plugin.benchmarks.timing.steps import SwiGLU
+from faithfulness_plugin.benchmarks.timing.steps import swiglu
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.results.timing import seconds
 
@@ -21,7 +21,7 @@ Batches = Callable[[str], Iterator[Tensor]]
 def step(c: OverheadConfig) -> Train:
     """Train on pairs that are made beforehand."""
     torch.manual_seed(0)
-    layer = SwiGLU(c.d, c.d_mlp).requires_grad_(False)
+    layer = swiglu(c.d, c.d_mlp).requires_grad_(False)
     x = torch.randn(c.rows, c.d)
     pairs = torch.stack([x, layer(x)], dim=1)
     return _train(c, layer, lambda io: repeat(pairs[:, 1] if io == "out" else pairs))

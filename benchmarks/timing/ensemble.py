@@ -10,16 +10,24 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.note.scan.settings import Settings
-from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble, training_transcoder
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
-from faithfulness_plugin.benchmarks.timing.harness import Measurement, Note, Part, Quartiles, paired, threads_field
+from faithfulness_plugin.benchmarks.timing.harness import (
+    Measurement,
+    MeasurementResult,
+    Note,
+    Part,
+    Quartiles,
+    paired,
+    threads_field,
+)
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.schema import Record, Result
+from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.results.timing import in_turn, seconds
-from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.training.train import train_transcoder
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 UNMATCHED = "no Jacobian term"
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -67,7 +75,7 @@ class Line(Record):
     r_squared: float
 
 
-class EnsembleSpeedResult(Result):
+class EnsembleSpeedResult(MeasurementResult):
     """All objectives and lines, or as many as were measured."""
 
     benchmark: Literal["ensemble-speed"] = "ensemble-speed"
@@ -76,11 +84,6 @@ class EnsembleSpeedResult(Result):
     processor: str
     compared: list[Compared] = Field(default_factory=list)
     lines: list[Line] = Field(default_factory=list)
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return {**self.config.model_dump(), "processor": self.processor}
 
 
 class Ensemble(Measurement[EnsembleSpeedConfig, EnsembleSpeedResult]):
@@ -192,7 +195,6 @@ def _train_ensemble(members: Sequence[ToyMember], n_steps: int) -> None:
 
 def _train_loop(members: Sequence[ToyMember], n_steps: int) -> None:
     for member in members:
-        torch.manual_seed(derived_seed(member.seed, "weights"))
-        transcoder = training_transcoder(member.transcoder)
+        transcoder = made_with_seed(member.transcoder, member.seed)
         layer = AbsNetwork(member.transcoder.d_in)
         train_transcoder(transcoder, layer, member.inputs(), n_steps=n_steps, log_every=n_steps, progress=False)

@@ -17,7 +17,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.results.experiment import T_CONFIG, T_RESULT, Experiment, Running
-from faithfulness_plugin.results.schema import Environment, Record, processor
+from faithfulness_plugin.results.schema import Environment, Record, Result, processor
 from faithfulness_plugin.results.threads import torch_threads
 from faithfulness_plugin.results.timing import peak_memory, seconds
 
@@ -25,6 +25,16 @@ MIB = 2**20
 
 
 Note = Callable[[str], None]
+
+
+class MeasurementResult(Result):
+    """A result with the fields `config` and `processor`: times of another processor do not belong to it."""
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        of = self.model_dump(mode="json", include={"config", "processor"})
+        return {**of["config"], "processor": of["processor"], "device": self.environment.device}
 
 
 class Part(NamedTuple):

@@ -1,42 +1,29 @@
 """What matching costs: step times and peak memory of its ways, beside SAELens's own steps."""
 
-import json
 import statistics
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.timing.harness import (
     Measurement,
+    MeasurementResult,
     Note,
     Part,
     Quartiles,
     fresh_process,
     paired,
-    threads_field,
 )
-from faithfulness_plugin.benchmarks.timing.steps import SLOW, Size, steps
+from faithfulness_plugin.benchmarks.timing.steps import SLOW, Size, SpeedConfig, steps
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.schema import Environment, Record, Result
+from faithfulness_plugin.results.schema import Environment, Record
 from faithfulness_plugin.results.timing import in_turn, seconds
-
-SIZES = {
-    size.name: size
-    for size in (
-        Size(name="toy", d=32, d_mlp=64, d_sae=64, k=4, batch=256),
-        Size(name="between", d=256, d_mlp=768, d_sae=2_048, k=16, batch=512),
-        Size(name="small-lm", d=576, d_mlp=1_536, d_sae=9_216, k=32, batch=1_024),
-        Size(name="large", d=2_048, d_mlp=8_192, d_sae=65_536, k=64, batch=8_192, slow_arms=False),
-    )
-}
-"""`small-lm` has the widths of SmolLM2-135M; `large` is for a GPU."""
-CPU_SIZES = ("toy", "between", "small-lm")
 
 MEMORY_ARMS = ("topk", "topk matched", "standard", "standard matched", "SAELens topk", "SAELens topk sparse")
 RATIOS = {
@@ -56,33 +43,6 @@ MEMORY_RATIOS = {
     "peak memory, TopK: matched / unmatched": ("topk matched", "topk"),
     "peak memory, Standard: matched / unmatched": ("standard matched", "standard"),
 }
-
-
-def _size_by_name(value: Any) -> Any:
-    if isinstance(value, str) and value not in SIZES:
-        raise ValueError(f"{value}: choose from {', '.join(SIZES)}")
-    return SIZES[value] if isinstance(value, str) else value
-
-
-class SpeedConfig(Record):
-    """What is timed, and how often."""
-
-    sizes: tuple[Annotated[Size, BeforeValidator(_size_by_name, json_schema_input_type=str)], ...] = Field(
-        default_factory=lambda: tuple(SIZES[name] for name in CPU_SIZES),
-        min_length=1,
-        description=f"{', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
-    )
-    rounds: int = Field(default=7, ge=1, description="every arm is run once a round, in an order of its own each round")
-    slow_rounds: int = Field(default=2, ge=1, description="of these, rounds that also run the arms that take seconds")
-    coordinates: int = Field(
-        default=16, ge=1, description="output coordinates timed of one backward pass per coordinate"
-    )
-    jacobian_rows: int = Field(
-        default=16, ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch"
-    )
-    seed: int = Field(default=0, ge=0, lt=2**62, description="of weights, data and the order of the arms")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu or cuda")
-    threads: int = threads_field()
 
 
 class Timing(Record):
@@ -130,7 +90,7 @@ class SizeResult(Record):
     memory: list[Memory]
 
 
-class SpeedResult(Result):
+class SpeedResult(MeasurementResult):
     """All sizes, or as many as were run."""
 
     benchmark: Literal["speed"] = "speed"
@@ -138,11 +98,6 @@ class SpeedResult(Result):
     config: SpeedConfig
     processor: str
     sizes: list[SizeResult] = Field(default_factory=list)
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return {**self.config.model_dump(), "processor": self.processor, "device": self.environment.device}
 
 
 class Speed(Measurement[SpeedConfig, SpeedResult]):
@@ -205,8 +160,8 @@ def measure(size: Size, config: SpeedConfig, note: Note) -> SizeResult:
     peaks: dict[str, list[float]] = {}
     note("peak memory")
     for arm in MEMORY_ARMS:
-        request = {"size": size.model_dump(), "threads": config.threads, "only": arm, **_options(config)}
-        peaks[arm] = [fresh_process(steps.__module__, json.dumps(request)).mebibytes]
+        process = fresh_process(steps.__module__, arm, size.model_dump_json(), config.model_dump_json())
+        peaks[arm] = [process.mebibytes]
     return SizeResult(
         size=size.name,
         timings=[Timing(arm=arm, seconds=taken, median=statistics.median(taken)) for arm, taken in times.items()],
@@ -215,18 +170,13 @@ def measure(size: Size, config: SpeedConfig, note: Note) -> SizeResult:
     )
 
 
-def _options(config: SpeedConfig) -> dict[str, Any]:
-    fields = config.model_dump(include={"device", "seed", "coordinates"})
-    return {**fields, "rows": config.jacobian_rows}
-
-
 def _times(size: Size, config: SpeedConfig, note: Note) -> dict[str, list[float]]:
     """Time the arms; of exact cosines, a row.
 
     The arm that makes a pass per coordinate ran for some of them alone. It is extrapolated to all: its cost beyond the
     same step for none of them is proportional to their number.
     """
-    arms = {name: partial(seconds, step, config.device) for name, step in steps(size, **_options(config)).items()}
+    arms = {name: partial(seconds, step, config.device) for name, step in steps(size, config).items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about sparse tensors that SAELens makes
         times = in_turn(arms, config.rounds, slow=SLOW, slow_rounds=config.slow_rounds, seed=config.seed, note=note)
@@ -234,10 +184,8 @@ def _times(size: Size, config: SpeedConfig, note: Note) -> dict[str, list[float]
         if name in times:
             times[name] = [t / min(size.batch, rows) for t in times[name]]
     if (name := "topk, a pass per coordinate") in times:
-        base, share = (
-            statistics.median(times["topk, a pass for no coordinate"]),
-            min(size.d, config.coordinates) / size.d,
-        )
+        base = statistics.median(times["topk, a pass for no coordinate"])
+        share = min(size.d, config.coordinates) / size.d
         times[name] = [base + max(0.0, t - base) / share for t in times[name]]
     return times
 

@@ -4,18 +4,19 @@ A step is `training_forward_pass` and its backward pass. The layer's part (f(x) 
 every arm alike, and is an arm of its own.
 """
 
-import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from sae_lens import StandardTrainingSAEConfig, TopKTrainingSAEConfig
 from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaConfig, LlamaMLP
 
+from faithfulness_plugin.benchmarks.timing.harness import threads_field
 from faithfulness_plugin.jacobian.gram import JacobianGram
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
@@ -46,16 +47,49 @@ class Size(Record):
     slow_arms: bool = Field(default=True, description="whether the arms that take seconds fit into memory, and are run")
 
 
-class SwiGLU(nn.Module):
-    """A gated MLP under Hugging Face's names, as language models have it."""
+SIZES = {
+    size.name: size
+    for size in (
+        Size(name="toy", d=32, d_mlp=64, d_sae=64, k=4, batch=256),
+        Size(name="between", d=256, d_mlp=768, d_sae=2_048, k=16, batch=512),
+        Size(name="small-lm", d=576, d_mlp=1_536, d_sae=9_216, k=32, batch=1_024),
+        Size(name="large", d=2_048, d_mlp=8_192, d_sae=65_536, k=64, batch=8_192, slow_arms=False),
+    )
+}
+"""`small-lm` has the widths of SmolLM2-135M; `large` is for a GPU."""
+CPU_SIZES = ("toy", "between", "small-lm")
 
-    def __init__(self, d: int, d_mlp: int) -> None:
-        super().__init__()
-        self.gate_proj, self.up_proj = nn.Linear(d, d_mlp, bias=False), nn.Linear(d, d_mlp, bias=False)
-        self.down_proj, self.act_fn = nn.Linear(d_mlp, d, bias=False), nn.SiLU()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+def _size_by_name(value: Any) -> Any:
+    if isinstance(value, str) and value not in SIZES:
+        raise ValueError(f"{value}: choose from {', '.join(SIZES)}")
+    return SIZES[value] if isinstance(value, str) else value
+
+
+class SpeedConfig(Record):
+    """What is timed, and how often."""
+
+    sizes: tuple[Annotated[Size, BeforeValidator(_size_by_name, json_schema_input_type=str)], ...] = Field(
+        default_factory=lambda: tuple(SIZES[name] for name in CPU_SIZES),
+        min_length=1,
+        description=f"{', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
+    )
+    rounds: int = Field(default=7, ge=1, description="every arm is run once a round, in an order of its own each round")
+    slow_rounds: int = Field(default=2, ge=1, description="of these, rounds that also run the arms that take seconds")
+    coordinates: int = Field(
+        default=16, ge=1, description="output coordinates timed of one backward pass per coordinate"
+    )
+    jacobian_rows: int = Field(
+        default=16, ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**62, description="of weights, data and the order of the arms")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu or cuda")
+    threads: int = threads_field()
+
+
+def swiglu(d: int, d_mlp: int) -> nn.Module:
+    """Return a gated MLP as language models have it."""
+    return LlamaMLP(LlamaConfig(hidden_size=d, intermediate_size=d_mlp, num_attention_heads=1))
 
 
 class KnownTargets(JacobianMatching):
@@ -70,22 +104,15 @@ class KnownTargets(JacobianMatching):
         return self._known._replace(x=x)
 
 
-def steps(
-    size: Size, device: str, seed: int, *, coordinates: int, rows: int, only: str | None = None
-) -> dict[str, Step]:
-    """Return every arm of this size by name, or only one.
-
-    Args:
-        coordinates: output coordinates of the step that makes a backward pass for each.
-        rows: of the exact Jacobians by `torch.vmap(torch.func.jacrev(f))`.
-    """
-    torch.manual_seed(seed)
-    layer = SwiGLU(size.d, size.d_mlp).to(device)
-    x = torch.randn(size.batch, size.d, device=device)
-    known = JacobianMatching(seed=seed).targets(layer, x)
+def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step]:
+    """Return every arm of this size by name, or only one."""
+    torch.manual_seed(c.seed)
+    layer = swiglu(size.d, size.d_mlp).to(c.device)
+    x = torch.randn(size.batch, size.d, device=c.device)
+    known = JacobianMatching(seed=c.seed).targets(layer, x)
     assert known.v is not None
     v = known.v[0]
-    common: dict[str, Any] = {"d_in": size.d, "d_sae": size.d_sae, "device": device}
+    common: dict[str, Any] = {"d_in": size.d, "d_sae": size.d_sae, "device": c.device}
 
     def ours(config: type[Any], coefficient: float, **fields: Any) -> Step:
         transcoder = _untrained(config(**common, **fields, jacobian_coefficient=coefficient))
@@ -117,9 +144,9 @@ def steps(
         "topk by torch.func.jvp": lambda: _by_product(topk(), known, forward_jvp),
         "topk by double vjp": lambda: _by_product(topk(), known, double_vjp),
         "topk, a pass for no coordinate": lambda: _by_coordinate(topk(), known, 0),
-        "topk, a pass per coordinate": lambda: _by_coordinate(topk(), known, coordinates),
+        "topk, a pass per coordinate": lambda: _by_coordinate(topk(), known, c.coordinates),
         "exact cosine by Gram": lambda: _gram_cosine(topk(), layer, x),
-        "exact cosine by vmap(jacrev)": lambda: _jacrev_cosine(topk(), layer, x[:rows]),
+        "exact cosine by vmap(jacrev)": lambda: _jacrev_cosine(topk(), layer, x[: c.jacobian_rows]),
         "Gram's set-up": lambda: _gram_set_up(topk(), layer),
     }
     left_out = () if size.slow_arms else SLOW
@@ -177,7 +204,7 @@ def _by_coordinate(transcoder: TrainingTranscoder[Any], known: LayerResponse, co
     return step
 
 
-def _gram_cosine(transcoder: TrainingTranscoder[Any], layer: SwiGLU, x: Tensor) -> Step:
+def _gram_cosine(transcoder: TrainingTranscoder[Any], layer: nn.Module, x: Tensor) -> Step:
     """Compute the cosine of whole Jacobians at each row, with the Gram matrices made beforehand."""
     gram = _gram_set_up(transcoder, layer)()
 
@@ -189,13 +216,13 @@ def _gram_cosine(transcoder: TrainingTranscoder[Any], layer: SwiGLU, x: Tensor) 
     return cosine
 
 
-def _gram_set_up(transcoder: TrainingTranscoder[Any], layer: SwiGLU) -> Callable[[], JacobianGram]:
+def _gram_set_up(transcoder: TrainingTranscoder[Any], layer: nn.Module) -> Callable[[], JacobianGram]:
     weights = mlp_weights(layer)
     assert weights is not None
     return lambda: JacobianGram(Weights.of(transcoder), weights)
 
 
-def _jacrev_cosine(transcoder: TrainingTranscoder[Any], layer: SwiGLU, x: Tensor) -> Step:
+def _jacrev_cosine(transcoder: TrainingTranscoder[Any], layer: nn.Module, x: Tensor) -> Step:
     """Compute the same by a backward pass per output, as is common."""
 
     def cosine() -> None:
@@ -206,16 +233,15 @@ def _jacrev_cosine(transcoder: TrainingTranscoder[Any], layer: SwiGLU, x: Tensor
     return cosine
 
 
-def _a_few_steps(request: dict[str, Any]) -> None:
+def _a_few_steps(arm: str, size: Size, c: SpeedConfig) -> None:
     """Make steps of one arm in this process, whose peak memory is measured."""
-    torch.set_num_threads(request.pop("threads"))
-    size = Size(**request.pop("size"))
-    step = steps(size, **request)[request["only"]]
-    if request["device"] == "cuda":
+    torch.set_num_threads(c.threads)
+    step = steps(size, c, arm)[arm]
+    if c.device == "cuda":
         torch.cuda.reset_peak_memory_stats()  # not what making the targets took
     for _ in range(MEMORY_STEPS):
         step()
 
 
 if __name__ == "__main__":
-    _a_few_steps(json.loads(sys.argv[1]))
+    _a_few_steps(sys.argv[1], Size.model_validate_json(sys.argv[2]), SpeedConfig.model_validate_json(sys.argv[3]))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,19 +20,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin import TopKTrainingTranscoderConfig, train_transcoder
-from faithfulness_plugin.benchmarks.timing.harness import Note, ratio_range, threads_field
+from faithfulness_plugin.benchmarks.timing.harness import MeasurementResult, Note, ratio_range, threads_field
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
-from faithfulness_plugin.language_model.config import ModelSource, TextSource, TrainConfigError
-from faithfulness_plugin.language_model.model import load_model, model_title
-from faithfulness_plugin.language_model.rows import EVERY_ROW
-from faithfulness_plugin.language_model.stores import Wanted, filled_stores
-from faithfulness_plugin.language_model.text import cut_prompts
-from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
+from faithfulness_plugin.language_model.config import ModelSource, TextSource
+from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
+from faithfulness_plugin.language_model.model import model_title
+from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.schema import Environment, Record, Result, processor
+from faithfulness_plugin.results.schema import Environment, Record, processor
 from faithfulness_plugin.results.threads import torch_threads
 from faithfulness_plugin.results.timing import in_turn
 from faithfulness_plugin.store import DerivativeStore, StoredRows
@@ -66,6 +64,8 @@ class StoreSpeedConfig(Record):
     )
     together_steps: int = Field(default=12, ge=1)
     rounds: int = Field(default=3, ge=1, description="of both, in turns")
+    rows: ClassVar[RowSettings] = EVERY_ROW
+    device: ClassVar[str] = "cpu"
     threads: int = threads_field("; two processes have half of them each")
     seed: int = Field(default=0, description="of text, weights and order")
 
@@ -85,7 +85,7 @@ class Together(Record):
         return f"{processes} of {self.threads} thread{'s' * (self.threads > 1)}"
 
 
-class StoreSpeedResult(Result):
+class StoreSpeedResult(MeasurementResult):
     """One measurement."""
 
     schema_version: Literal[1] = 1
@@ -102,11 +102,6 @@ class StoreSpeedResult(Result):
         "at the same rows and probes: the largest, relative to the largest weight",
     )
     together: list[Together] = Field(default_factory=list)
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
 
 
 class StoreSpeed(Experiment[StoreSpeedConfig, StoreSpeedResult]):
@@ -178,28 +173,14 @@ def measure(c: StoreSpeedConfig, note: Note) -> dict[str, Any]:
 
 
 def _in_this_process(c: StoreSpeedConfig, folder: Path, note: Note) -> dict[str, Any]:
-    note(f"loading {model_title(c.model)}")
-    model = load_model(c.model, "cpu")
-    hooks, exclude = hooks_of(model), EVERY_ROW.left_out(model.tokenizer)
-    tokens = cut_prompts(c.text, model.tokenizer, c.context_size, c.seed, c.prompts, hooks=hooks)
-    try:
-        layer = mlp_layer(model, c.block)
-    except ValueError as error:
-        raise TrainConfigError(f"block: {error}") from error
-    note("filling a store")
+    source = LoadedModel(c, note)
+    tokens, (layer,) = source.prompts(c.prompts), source.mlps([c.block]).values()
     begun = time.perf_counter()
-    (store,) = filled_stores(
-        [Wanted(folder / STORE, layer, [PROBES])],
-        hooks,
+    (store,) = source.filled_stores(
+        [WantedStore(folder / STORE, layer, [PROBES])],
         tokens,
-        model=model_title(c.model),
-        width=model.cfg.d_model,
-        exclude=exclude,
         prompts_per_shard=c.prompts_per_shard,
-        prompts_per_pass=c.prompts_per_pass,
         dtype=c.model.dtype,
-        seed=c.seed,
-        on_shard=lambda number, of: None,
     )
     filling = store.index.n_rows / (time.perf_counter() - begun)
 
@@ -213,7 +194,7 @@ def _in_this_process(c: StoreSpeedConfig, folder: Path, note: Note) -> dict[str,
     rates = in_turn(
         {
             "from_store": lambda: train(packed, stored())[1],
-            "from_model": lambda: train(layer, _rows_of_model(c, hooks, layer, tokens, exclude))[1],
+            "from_model": lambda: train(layer, _rows_of_model(c, source.hooks, layer, tokens, source.exclude))[1],
         },
         c.rounds,
         warm_up=0,

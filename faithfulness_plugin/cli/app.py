@@ -42,14 +42,10 @@ BENCH = {
         "a page from results",
         "faithfulness bench leaderboard out/bench/standard --out out/leaderboard",
     ),
-    "artifact": Entry(
-        f"{CLI}.artifact:artifact",
-        "measure finished transcoders against their real layer",
-        "faithfulness bench artifact --transcoder out/train/transcoders/block10 --layer 10",
-    ),
-    "language-model": Entry(f"{CLI}.language_model:language_model", "real layers", "faithfulness bench language-model"),
 }
 RENAMED = {
+    "artifact": "measure PATH...",
+    "language-model": "experiment real-layers",
     **{name: f"experiment {name}" for name in ("speed", "ensemble", "store", "adapter")},
     "inspection": "experiment inspection-toy` or `faithfulness experiment inspection-passage",
 }
@@ -65,6 +61,11 @@ COMMANDS = {
         f"{CLI}.train:train",
         "transcoders of a language model's MLPs, from a file of settings",
         "faithfulness train settings.yaml --tokens 100000 --out out/mine",
+    ),
+    "measure": Entry(
+        f"{CLI}.measure:measure",
+        "is my transcoder faithful? Finished ones against their real layer",
+        "faithfulness measure out/train/transcoders/block10_coefficient0.2 --prompts 16",
     ),
     "hooks": Entry(
         f"{CLI}.hooks:hooks",

@@ -16,7 +16,7 @@ PACKAGES = {
 }
 """By the field `benchmark` of a result: the package whose modules `compare`, `card` and `rerun` know such results, and
 the result's class in its `schema`."""
-FILES = "of `faithfulness bench run` or `bench artifact`, or"
+FILES = "of `faithfulness bench run` or `faithfulness measure`, or"
 
 
 def compare(

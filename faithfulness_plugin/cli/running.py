@@ -48,7 +48,7 @@ def run_experiment(
         say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
     elif done:
         say(f"{path} holds {done} of {total} {experiment.parts}: resuming")
-    running = Running(out, n_jobs, backend, options or experiment.options_class(), resumes=done > 0)
+    running = Running(out, n_jobs, backend, options or experiment.options_class(), resumes=began)
     left = experiment.work_left(result)
     if not result.complete:
         try:

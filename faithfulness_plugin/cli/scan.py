@@ -1,17 +1,15 @@
 """The command `faithfulness scan`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 import yaml
 
-from faithfulness_plugin.cli.terminal import Lines, ask_for_yes, fail, show
-from faithfulness_plugin.messages import one_line, say
+from faithfulness_plugin.cli.terminal import ask_for_yes
+from faithfulness_plugin.errors import UsageError
 
-if TYPE_CHECKING:  # at run time the command that needs them imports them
-    from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Trained
-    from faithfulness_plugin.benchmarks.note.scan.shard import Failed, Shard
+if TYPE_CHECKING:  # at run time the command that needs it imports it
     from faithfulness_plugin.benchmarks.note.scan.spec import ScanSpec
 
 AUDIT = "audit"
@@ -41,58 +39,58 @@ def scan(
     """Train a grid of toy transcoders at once, and write one result.
 
     The grid comes from a YAML file, from a preset or from --vary, and can be changed by --set, --vary and --seeds.
-    Interrupted, it goes on where it stopped when called again; complete, it shows what is there.
+    Interrupted, it resumes when called again; complete, it shows what is there.
     """
     from faithfulness_plugin.benchmarks.note.scan import presets
-    from faithfulness_plugin.benchmarks.note.scan.spec import SpecError, make_spec, read_fields
 
     if preset == "list":
         print("\n".join(sorted([*presets.names(), AUDIT])))
         return
     if backend not in ("local", "ray"):
-        fail(f"--backend {backend}: choose local or ray", 2)
+        raise UsageError(f"--backend {backend}: choose local or ray")
     if jobs < 1 and jobs != -1:
-        fail(f"--jobs {jobs}: pass the number of parts at a time, or -1 for one per core", 2)
+        raise UsageError(f"--jobs {jobs}: pass the number of parts at a time, or -1 for one per core")
     if shard_size < 1:
-        fail(f"--shard-size {shard_size}: at least one transcoder at a time", 2)
-    if preset is not None and grid is not None:
-        fail("pass a YAML file or --preset, not both", 2)
+        raise UsageError(f"--shard-size {shard_size}: at least one transcoder at a time")
+    how: dict[str, Any] = {"n_jobs": jobs, "backend": backend, "overwrite": overwrite}
     if preset == AUDIT:
-        from faithfulness_plugin.cli.audit import run_audit
-
         if vary or settings:
-            fail("--preset audit has one configuration, that of the public reproduction: leave --vary and --set out", 2)
-        run_audit(seeds, seed, out, jobs, backend, yes, overwrite)
-    try:
-        fields: dict[str, Any] = {}
-        if preset is not None:
-            fields = presets.preset_fields(preset)
-        elif grid is not None:
-            fields = {"name": grid.stem, **read_fields(grid)}
-        elif not vary:
-            fail("there is nothing to scan: pass a YAML file, --preset or --vary SETTING=VALUE,VALUE", 2)
-        source = str(grid or preset or "the command")
-        if fields:
-            make_spec(fields, source)  # as it stands, before flags change it
-        _change(fields, vary or [], settings or [], seeds, seed)
-        spec = make_spec(fields, source)
-    except SpecError as error:
-        fail(str(error), 2)
-    again = "the same command" + " without --overwrite" * overwrite
-    _run(spec, out or Path("out/scan") / spec.name, jobs, backend, shard_size, yes, overwrite, again)
+            raise UsageError(
+                "--preset audit has one configuration, that of the public reproduction: leave --vary and --set out"
+            )
+        _run_audit(seeds, seed or 0, out or Path("out/scan/audit"), yes, how)
+    spec = _spec(grid, preset, vary or [], settings or [], seeds, seed)
+    _run_scan(spec, out or Path("out/scan") / spec.name, shard_size, yes, how)
 
 
-def _change(fields: dict[str, Any], vary: list[str], settings: list[str], seeds: int | None, seed: int | None) -> None:
-    """What the flags change in a file's fields: --set over base and arms alike, --vary in the grid."""
-    from faithfulness_plugin.benchmarks.note.scan.spec import NAMES, SpecError, unknown
+def _spec(
+    grid: Path | None, preset: str | None, vary: list[str], settings: list[str], seeds: int | None, seed: int | None
+) -> "ScanSpec":
+    """Make the scan of a file or a preset, changed by flags: --set over base and arms alike, --vary in the grid."""
+    from faithfulness_plugin.benchmarks.note.scan import presets
+    from faithfulness_plugin.benchmarks.note.scan.spec import NAMES, ScanSpec
+    from faithfulness_plugin.results.settings_file import make_config, read_settings, unknown_setting
 
+    if preset is not None and grid is not None:
+        raise UsageError("pass a YAML file or --preset, not both")
+    fields: dict[str, Any] = {}
+    if preset is not None:
+        fields = presets.preset_fields(preset)
+    elif grid is not None:
+        fields = read_settings(grid)
+    if not fields and not vary:
+        raise UsageError("there is nothing to scan: pass a YAML file, --preset or --vary SETTING=VALUE,VALUE")
+    if grid is not None:
+        fields = {"name": grid.stem, **fields}
+    source = str(grid or preset or "the command")
+    make_config(fields, source, ScanSpec)  # as it stands, before flags change it
     for option, given in (("--set", settings), ("--vary", vary)):
         for text in given:
             name, equals, value = text.partition("=")
             if not equals:
-                raise SpecError(f"{option} {text}: write SETTING=VALUE")
+                raise UsageError(f"{option} {text}: write SETTING=VALUE")
             if name not in NAMES:
-                raise SpecError(f"{option} {text}: {unknown(name, NAMES)}")
+                raise UsageError(f"{option} {text}: {unknown_setting(name, NAMES)}")
             for arm in fields.get("arms", {}).values():
                 arm.pop(name, None)
             if option == "--set":
@@ -101,97 +99,47 @@ def _change(fields: dict[str, Any], vary: list[str], settings: list[str], seeds:
             else:
                 values = [_value(part) for part in value.split(",") if part.strip()]
                 fields["grid"] = {**fields.get("grid", {}), name: values}
-    if seeds is not None:
-        fields["seeds"] = seeds
-    if seed is not None:
-        fields["first_seed"] = seed
+    changed = {"seeds": seeds, "first_seed": seed}
+    fields |= {name: value for name, value in changed.items() if value is not None}
+    return make_config(fields, source, ScanSpec)
 
 
 def _value(text: str) -> Any:
-    """As YAML reads it, and 1e-3 as the number that people mean."""
+    """Read a value as YAML does, and 1e-3 as the number that people mean."""
     try:
         return float(text) if "e" in text.lower() else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError):
         return text  # a word, or what the spec will name
 
 
-def _run(
-    spec: "ScanSpec", out: Path, jobs: int, backend: Any, shard_size: int, yes: bool, overwrite: bool, again: str
-) -> None:
+def _run_scan(spec: "ScanSpec", out: Path, shard_size: int, yes: bool, how: dict[str, Any]) -> NoReturn:
     from faithfulness_plugin.benchmarks.note.scan.estimate import seconds
-    from faithfulness_plugin.benchmarks.note.scan.run import complete, missing, open_result
-    from faithfulness_plugin.benchmarks.note.scan.shard import cost, shards
-    from faithfulness_plugin.results.result_file import RESULT_FILENAME
-    from faithfulness_plugin.results.schema import ResultError, read_result
+    from faithfulness_plugin.benchmarks.note.scan.experiment import Scan, ScanOptions, missing
+    from faithfulness_plugin.cli.running import run_experiment
+    from faithfulness_plugin.results.experiment import open_result
     from faithfulness_plugin.results.workers import n_workers
 
-    path = out / RESULT_FILENAME
-    try:
-        workers = n_workers(jobs, backend)
-        there = not overwrite and path.exists()
-        left = missing(open_result(out, spec)) if there else spec.points
-        parts = shards(spec, left, shard_size, workers)
-        if cost(spec, left) > WORTH_AN_ESTIMATE:
-            ask_for_yes(f"{len(left):,} transcoders", workers, lambda: seconds(spec, parts, workers), yes)
-        result = open_result(out, spec, overwrite=overwrite)
-    except (ResultError, ImportError, ConnectionError) as error:
-        fail(str(error).splitlines()[0], 2)
-    if result.complete:
-        say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
-    elif result.trained:
-        say(f"{path} holds {len(result.trained)} of {spec.n_points} transcoders: going on")
-    code, failed = 0, list["Failed"]()
-    try:
-        with Lines(spec.n_points, len(result.trained), "transcoders", cost=cost(spec, left) or None) as lines:
-
-            def on_shard(shard: "Shard") -> None:
-                failed.extend(shard.failed)
-                if shard.trained:
-                    points = [t.point for t in shard.trained]
-                    lines.show(_line(shard.trained), len(points), cost(spec, points))
-
-            def on_death(n: int) -> None:
-                say(f"a worker died; {n} parts are started again from their last checkpoints")
-
-            result = complete(
-                result,
-                out,
-                n_jobs=workers,
-                shard_size=shard_size,
-                backend=backend,
-                on_shard=on_shard,
-                on_death=on_death,
-            )
-    except KeyboardInterrupt:
-        code = 130
-    except (ValueError, RuntimeError, OSError) as error:
-        say(f"error: {one_line(error)}")
-        code = 1
-    if failed:
-        point = failed[0].point
-        where = ", ".join(
-            [point.arm, *(f"{name} {value}" for name, value in point.values.items()), f"seed {point.seed}"]
-        )
-        say(f"error: {len(failed)} of {spec.n_points} transcoders failed, the first ({where}): {failed[0].why}")
-        code = code or 1
-    if code:
-        try:
-            result = read_result(path, type(result))
-        except ResultError as error:
-            fail(str(error), 1)
-        say(f"stopped: {path} holds {len(result.trained)} of {spec.n_points} transcoders; {again} goes on from there")
-    show(_table(result))
-    say(f"written: {path}")
-    raise typer.Exit(code)
+    scan, workers = Scan(), n_workers(how["n_jobs"], how["backend"])
+    result = open_result(scan, spec, out, how["overwrite"])
+    if scan.work_left(result) > WORTH_AN_ESTIMATE:
+        left = missing(result)
+        ask_for_yes(f"{len(left):,} transcoders", workers, lambda: seconds(spec, left, shard_size, workers), yes)
+    run_experiment(scan, spec, out, options=ScanOptions(shard_size=shard_size), **how)
 
 
-def _line(trained: "list[Trained]") -> str:
-    m = sum(t.metrics.m_fraction for t in trained) / len(trained)
-    arms = ", ".join(dict.fromkeys(t.arm for t in trained))
-    return f"{arms}: {len(trained)} trained, mean m / max {m:.2f}"
+def _run_audit(n_seeds: int | None, seed: int, out: Path, yes: bool, how: dict[str, Any]) -> NoReturn:
+    from faithfulness_plugin.benchmarks.note.audit.experiment import Audit, seconds
+    from faithfulness_plugin.benchmarks.note.audit.schema import AuditConfig
+    from faithfulness_plugin.cli.options import made
+    from faithfulness_plugin.cli.running import run_experiment
+    from faithfulness_plugin.results.experiment import open_result
+    from faithfulness_plugin.results.workers import n_workers
 
-
-def _table(result: "ScanResult") -> str:
-    from faithfulness_plugin.benchmarks.note.scan.report import table
-
-    return table(result)
+    if n_seeds is not None and n_seeds < 1:
+        raise UsageError(f"--seeds {n_seeds}: at least one seed is needed")
+    config = made(AuditConfig, seeds=tuple(range(seed, seed + (10 if n_seeds is None else n_seeds))))
+    audit, workers = Audit(), n_workers(how["n_jobs"], how["backend"])
+    done, total = audit.progress(open_result(audit, config, out, how["overwrite"]))
+    if not done:
+        ask_for_yes(f"{total:,} runs", workers, lambda: seconds(config, workers), yes)
+    run_experiment(audit, config, out, **how)

@@ -1,17 +1,18 @@
 """The command `faithfulness train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from faithfulness_plugin.cli.rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.cli.terminal import fail, show
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line, say
 
 if TYPE_CHECKING:  # at run time the command imports them
     from faithfulness_plugin.language_model.config import TrainConfig
-    from faithfulness_plugin.training.processes import Processes
+    from faithfulness_plugin.language_model.train import Training
 
 
 def train(
@@ -36,72 +37,62 @@ def train(
     """Train transcoders of a language model's MLPs, with and without Jacobian matching, from a file of settings.
 
     Prints FVU, L0, Jacobian errors and the loss of the spliced model before and after, and where the time goes; writes
-    the transcoders as SAELens loads them, with model cards. Interrupted, the same command goes on from the last
+    the transcoders as SAELens loads them, with model cards. Interrupted, the same command resumes from the last
     checkpoint; complete, it shows what is there. With --stores the model runs once, and several processes can train
     together: torchrun --nproc-per-node 2 -m faithfulness_plugin train --stores out/stores
     """
-    from faithfulness_plugin.language_model.config import TrainConfigError, make_config, read_config
+    from faithfulness_plugin.language_model.config import TrainConfig, read_config
+    from faithfulness_plugin.results.settings_file import make_config
     from faithfulness_plugin.training.processes import ProcessError, joined
 
+    settings: dict[str, Any] = {} if config is None else read_config(config).model_dump(exclude_unset=True)
     flags = {"tokens": tokens, "device": device, "seed": seed, "seeds": seeds}
-    try:
-        settings = {} if config is None else read_config(config).model_dump(exclude_unset=True)
-        given = {name: value for name, value in flags.items() if value is not None}
-        rows = row_settings(skip_first, special_tokens, exclude_norms_above)
-        given |= {"rows": {**settings.get("rows", {}), **rows}} if rows else {}
-        wanted = make_config({**settings, **given}, str(config or "default settings"))
-    except TrainConfigError as error:
-        fail(str(error), 2)
+    settings |= {name: value for name, value in flags.items() if value is not None}
+    if rows := row_settings(skip_first, special_tokens, exclude_norms_above):
+        settings["rows"] = {**settings.get("rows", {}), **rows}
+    wanted = make_config(settings, str(config or "default settings"), TrainConfig)
     try:
         with joined(wanted.device) as processes:
             if processes.several and stores is None:
-                fail(f"{processes.size} processes train from stores of derivatives: pass --stores FOLDER", 2)
-            _train(wanted, out, stores, overwrite, processes)
+                raise UsageError(f"{processes.size} processes train from stores of derivatives: pass --stores FOLDER")
+            from faithfulness_plugin.language_model.train import Training
+
+            _train(Training(stores, processes), wanted, out, overwrite)
     except ProcessError as error:
-        fail(str(error), 1, all_processes=True)
+        fail(one_line(error), 1, all_processes=True)
 
 
-def _train(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: bool, processes: "Processes") -> None:
-    from faithfulness_plugin.language_model.config import TrainConfigError
-    from faithfulness_plugin.language_model.report import tables
-    from faithfulness_plugin.language_model.train import TRANSCODERS, complete, open_result
-    from faithfulness_plugin.language_model.train_stored import complete_from_stores
-    from faithfulness_plugin.results.result_file import RESULT_FILENAME
-    from faithfulness_plugin.results.schema import ResultError, read_result
-    from faithfulness_plugin.store import StoreError
+def _train(training: "Training", wanted: "TrainConfig", out: Path, overwrite: bool) -> None:
+    """Train in this process, one of several perhaps; of these the first writes and speaks, and the others speak of
+    what they meet by themselves alone."""
+    from faithfulness_plugin.language_model.train import TRANSCODERS
+    from faithfulness_plugin.results.experiment import Running, open_result, run_parts
+    from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
     from faithfulness_plugin.training.processes import AbortedByRankZero, lost_another
 
-    result, problem = None, None
-    if processes.first:
-        try:
-            result = open_result(out, wanted, from_stores=stores is not None, overwrite=overwrite)
-        except ResultError as error:
-            problem = str(error)
-    result, problem = processes.from_first((result, problem))
-    if problem is not None or result is None:
-        fail(str(problem), 2)
-    alone = not processes.first  # what another process meets by itself, it has to tell by itself
-    path = out / RESULT_FILENAME
-    if result.complete:
-        say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
+    processes, path, began = training.processes, out / RESULT_FILENAME, False
     try:
-        if stores is None:
-            result = complete(result, out, say, begin_anew=overwrite)
+        result = processes.first_does(lambda: open_result(training, wanted, out, overwrite))
+        result = processes.from_first(result)
+        assert result is not None
+        if result.complete:
+            say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
         else:
-            result = complete_from_stores(result, out, stores, say, processes, begin_anew=overwrite)
+            began = not overwrite and path.exists()
+            running = Running(out, resumes=began, note=say)
+            parts = run_parts(training, result, running) if processes.first else training.run(result, running)
+            for grown, _ in parts:
+                result, began = grown, True
     except AbortedByRankZero:
         raise typer.Exit(2) from None
-    except (TrainConfigError, StoreError) as error:
-        fail(str(error), 2, all_processes=alone)
     except KeyboardInterrupt:
-        begun = path.exists() and (there := read_result(path, type(result))).config == wanted and not there.complete
-        again = f"the same command{' without --overwrite' * overwrite} goes on from the last checkpoint"
-        say(f"stopped; {again}" if begun else "stopped; nothing has been begun, or replaced")
+        again = f"the same command{' without --overwrite' * overwrite} resumes from the last checkpoint"
+        say(f"stopped; {again}" if began else "stopped; nothing has been begun, or replaced")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, OSError) as error:
-        if lost_another(error):
+        if processes.first or lost_another(error):
             raise
-        fail(one_line(error), 1, all_processes=alone)
+        fail(one_line(error), 2 if isinstance(error, UsageError) else 1, all_processes=True)
     if processes.first:
-        show(tables(result))
+        show(training.tables(result))
     say(f"written: {path}, {out / TRANSCODERS}")

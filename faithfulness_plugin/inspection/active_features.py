@@ -28,14 +28,14 @@ class ActiveFeature:
 
 @torch.no_grad()
 def active_features(transcoder: SAE, x: Float[Tensor, " d_in"], most: int = 10) -> list[ActiveFeature]:
-    """The features with a_i(x) > 0, by the norm of what they add to the output, largest first.
+    """Return the features with a_i(x) > 0, by the norm of what they add to the output, largest first.
 
     Read through TransformerLens hooks, so that interventions on `hook_sae_acts_pre` and `hook_sae_acts_post` show.
 
     Args:
         transcoder: any SAELens SAE or transcoder with dense activations.
         x: one input, [d_in].
-        most: at most that many.
+        most: how many are returned at most.
 
     Raises:
         ValueError: x is not one row.

@@ -1,4 +1,4 @@
-"""How much each feature looks like one that serves a repeated row alone, told without knowing what the layer computes.
+"""How much each feature looks like one that serves a repeated row alone, without knowing what the layer computes.
 
 A feature of the layer's own mechanism fires on many different inputs. A datapoint feature fires on copies of one, and
 writes most of what the layer writes there. So, with a(n) a feature's activation at row n, g groups of near-duplicates,
@@ -14,73 +14,70 @@ layer that happens to be active at the repeated row as well has less of both.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
-
-from faithfulness_plugin.jacobian.active import ActiveFeatures
 
 FLAGGED = 0.5
 """Features with this score or more are flagged: at least that part of the output at a repeated row is their own, and
 two of their firings are more often copies than not."""
 LEAST_ROWS = 5
-"""Of a feature that fired less often the score is 0: there is too little to tell."""
+"""A feature that fired less often has the score 0: there is too little to tell."""
 
 
 @dataclass(frozen=True)
 class DatapointScores:
-    """Of every feature."""
+    """The score of every feature, and what it is made of."""
 
     score: Float[np.ndarray, " d_sae"]
     concentration: Float[np.ndarray, " d_sae"]
     alone: Float[np.ndarray, " d_sae"]
-    """Of the layer's output at its group, beyond the mean, the part that the feature writes; not cut to [0, 1]."""
+    """The part of the layer's output at its group, beyond the mean, that the feature writes; not cut to [0, 1]."""
     group: Int[np.ndarray, " d_sae"]
-    """Where it is most active, of the groups of several rows; -1 where it is active in none."""
+    """Where it is most active, among the groups of several rows; -1 where it is active in none."""
 
 
 class DatapointSums:
-    """What the scores are made of, gathered part by part of a sample."""
+    """Sums over rows of which the scores are made, gathered part by part of a sample.
+
+    Args:
+        groups: the group of near-duplicates of each row of the sample.
+    """
 
     def __init__(self, groups: Int[Tensor, " rows"], d_sae: int) -> None:
-        copies = groups.bincount()
-        self.repeated = (copies > 1).nonzero().flatten()  # a row alone has no copies to fire on
-        self.number = torch.full((len(copies),), -1)
-        self.number[self.repeated] = torch.arange(len(self.repeated))
-        self.groups, self.shape = groups, (d_sae, len(self.repeated))
-        self.total, self.squares = np.zeros(d_sae), np.zeros(d_sae)
+        of_row, copies = groups.numpy(), groups.bincount().numpy()
+        self.repeated = np.flatnonzero(copies > 1)  # a row alone has no copies to fire on
+        rows = np.flatnonzero(copies[of_row] > 1)
+        place = np.searchsorted(self.repeated, of_row[rows])
+        self.in_group = csr_array((np.ones(len(rows)), (rows, place)), shape=(len(groups), len(self.repeated)))
+        self.total, self.squares, self.along = (np.zeros(d_sae) for _ in range(3))
         self.n_active = np.zeros(d_sae, dtype=np.int64)
-        self.sums, self.own_squares, self.written = (csr_array(self.shape) for _ in range(3))
+        self.sums, self.own_squares, self.written = (csr_array((d_sae, len(self.repeated))) for _ in range(3))
         self.energy = np.zeros(len(self.repeated))
 
-    def add(
-        self,
-        active: ActiveFeatures,
-        values: Float[Tensor, " entries"],
-        along: Float[Tensor, " entries"],
-        energy: Float[Tensor, " some_rows"],
-        first_row: int,
-    ) -> None:
-        """Further rows: their activations, each a(n) <W_dec, u(n)>, and ||u(n)||^2 of every row."""
-        features, a = active.features.numpy(), values.double().numpy()
-        d_sae = self.shape[0]
-        self.total += np.bincount(features, a, d_sae)
-        self.squares += np.bincount(features, a * a, d_sae)
-        self.n_active += np.bincount(features, minlength=d_sae)
-        here = self.number[self.groups[first_row : first_row + active.n_rows]]
-        there = here >= 0
-        self.energy += np.bincount(here[there].numpy(), energy[there].double().numpy(), len(self.energy))
-        of = here[active.rows].numpy()
-        kept = of >= 0
-        at = (features[kept], of[kept])
-        for name, each in (("sums", a), ("own_squares", a * a), ("written", along.double().numpy())):
-            setattr(self, name, getattr(self, name) + csr_array((each[kept], at), shape=self.shape))
+    def add(self, acts: Any, along: Any, energy: Float[np.ndarray, " some_rows"], part: slice) -> None:
+        """Add the rows `part` of the sample.
+
+        Args:
+            acts: activations a(n), a sparse matrix [some_rows, d_sae].
+            along: a(n) <W_dec, u(n)>, likewise.
+            energy: ||u(n)||^2 of each row.
+        """
+        in_group, squares = self.in_group[part], acts.power(2)
+        self.total += acts.sum(0)
+        self.squares += squares.sum(0)
+        self.along += along.sum(0)
+        self.n_active += np.bincount(acts.indices, minlength=len(self.total))
+        self.sums = self.sums + acts.T @ in_group
+        self.own_squares = self.own_squares + squares.T @ in_group
+        self.written = self.written + along.T @ in_group
+        self.energy += in_group.T @ energy
 
     def scores(self) -> DatapointScores:
-        """Of all rows that were added."""
+        """Return the scores over all rows that were added."""
         pairs = self.total**2 - self.squares
         copies = self.sums.power(2).sum(1) - self.own_squares.sum(1)
         concentration = np.divide(copies, pairs, out=np.zeros_like(pairs), where=pairs > 1e-12 * self.total**2)

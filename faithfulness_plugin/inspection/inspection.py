@@ -1,4 +1,4 @@
-"""Everything about a transcoder's features on one sample: what pages and exports are made of."""
+"""Inspect a transcoder's features on one sample: everything that pages and exports are made of."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from faithfulness_plugin.results.markdown import markdown_table
 
 @dataclass(frozen=True)
 class Inspection:
-    """Of one transcoder."""
+    """What was found out about one transcoder on one sample."""
 
     name: str
     transcoder: Any = field(repr=False)
@@ -27,7 +27,7 @@ class Inspection:
 
     @property
     def neuronpedia(self) -> str | None:
-        """Where its features have pages of their own, if its metadata say so."""
+        """The address of its features' pages, if its metadata name one."""
         found = getattr(getattr(self.transcoder.cfg, "metadata", None), "neuronpedia_id", None)
         return f"https://www.neuronpedia.org/{found}" if isinstance(found, str) and found else None
 
@@ -44,7 +44,7 @@ def inspect_transcoder(
     top: int = 5,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Records, details and overview of a transcoder on a sample (`row_sample`, `text_sample`).
+    """Make records, details and the overview of a transcoder on a sample (`row_sample`, `text_sample`).
 
     Args:
         layer: what it replaces, as a function of rows.

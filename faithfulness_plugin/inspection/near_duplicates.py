@@ -10,14 +10,14 @@ from faithfulness_plugin.seeds import derived_seed
 
 RADIUS = 0.05
 ROUNDING = 1e-5  # of a row's norm: copies of a row that was computed twice are no further apart
-SKETCH = 32  # numbers that a row is told by
+SKETCH = 32  # numbers that stand for a row
 BLOCK = 1024
 PAIRS = 4096
 
 
 class RowSketches:
-    """Rows in few numbers, at distances that are right on average: a random projection where rows are wider than
-    `SKETCH`, else the rows themselves. What a sample of any length is compared by."""
+    """Few numbers for each row, at distances that are right on average: a random projection where rows are wider than
+    `SKETCH`, else the rows themselves."""
 
     def __init__(self, d_in: int, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(derived_seed(seed, "sketches of rows"))
@@ -25,13 +25,13 @@ class RowSketches:
         self.projection = torch.randn(d_in, SKETCH, generator=generator) / SKETCH**0.5 if wide else None
 
     def __call__(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows sketch"]:
-        """E ||sketch(x) - sketch(x')||^2 = ||x - x'||^2."""
+        """Return sketches with E ||sketch(x) - sketch(x')||^2 = ||x - x'||^2."""
         x = x.detach().cpu().float()
         return x if self.projection is None else x @ self.projection
 
 
 def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> Int[Tensor, " rows"]:
-    """The group of near-duplicates that each row belongs to, numbered from 0 by their first rows.
+    """Return the group of near-duplicates that each row belongs to, numbered from 0 by their first rows.
 
     A row joins the first group whose first row is within `radius` times the typical distance of two rows (the median of
     pairs drawn at random, which a few huge rows do not move); if there is none, it begins one. So no
@@ -63,7 +63,7 @@ def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> In
 
 
 def typical_distance(rows: Float[np.ndarray, "rows d"]) -> float:
-    """The median distance of two different rows, over pairs drawn at random (the same every time)."""
+    """Return the median distance of two different rows, over pairs drawn at random (the same every time)."""
     one, other = np.random.default_rng(0).integers(len(rows), size=(2, PAIRS))
     apart = np.linalg.norm(rows[one] - rows[other], axis=1)[one != other]
     return float(np.median(apart)) if len(apart) else 0.0

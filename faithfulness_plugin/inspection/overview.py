@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.inspection.records import FeatureRecords, activations_at
+from faithfulness_plugin.inspection.hooked_reading import acts_at
+from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.jacobian.exact import layer_jacobian
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.metrics.circuit_projection import Circuit, CircuitProjection, circuit_projection
+from faithfulness_plugin.metrics.circuit_projection import Circuit, CircuitProjection, circuit_projection, live_circuits
 from faithfulness_plugin.metrics.jacobian_error import JacobianError, jacobian_error
 from faithfulness_plugin.metrics.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 
@@ -35,18 +36,18 @@ class Examples:
     layer: Float[np.ndarray, "examples d_out d_in"]
     """J_f."""
     activations: Float[np.ndarray, "examples d_sae"]
-    """Of the transcoder: its gates are where they are above 0."""
+    """The transcoder's: its gates are where they are above 0."""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """Of one transcoder on a sample."""
+    """What a page shows first of one transcoder on a sample."""
 
     jacobian: JacobianError
     spectrum: JacobianSpectrum | None
-    """Of wide layers."""
+    """For wide layers."""
     examples: Examples | None
-    """Of small ones."""
+    """For small ones."""
     projection: CircuitProjection | None
     """Where the layer's circuits are known."""
 
@@ -61,19 +62,19 @@ def overview(
     circuits: Sequence[Circuit] = (),
     kinks: bool = False,
 ) -> Overview:
-    """Exact Jacobians at some rows of the sample.
+    """Compare exact Jacobians at some rows of the sample, and project the features on the circuits.
 
     Args:
         kinks: the layer has no derivative along coordinates that are 0 (as |x|): these columns are left out.
 
-    Raises ValueError as `jacobian_error`."""
+    Raises ValueError as `jacobian_error`.
+    """
     x = sample.x[sample.spread(JACOBIAN_ROWS)].to(transcoder.W_enc.device)
     columns: Bool[Tensor, "rows d_in"] | None = x != 0 if kinks else None
     among = sample.x[sample.spread(PROJECTED_ROWS)].to(x)
     small = max(len(transcoder.W_enc), transcoder.W_dec.shape[1]) <= SMALL
     projection = None
-    live = [circuit for circuit in circuits if circuit.activation(among).any()]
-    if live:
+    if live := [circuits[k] for k in live_circuits(circuits, among)]:
         with suppress(ValueError):  # circuits that these rows do not tell apart
             projection = circuit_projection(transcoder, among.to(transcoder.W_enc), live)
     return Overview(
@@ -85,14 +86,14 @@ def overview(
 
 
 def _examples(transcoder: Any, layer: Layer, sample: RowSample, records: FeatureRecords) -> Examples:
-    """The inputs with most of the output by their number, and those at which single features are most active."""
-    copies = sample.copies
-    first = torch.full((len(copies),), len(sample)).scatter_reduce(0, sample.groups, torch.arange(len(sample)), "amin")
+    """Choose the repeated inputs with most of the output, and those at which single features are most active."""
+    copies, n_rows = sample.copies, len(sample)
+    first = torch.full((len(copies),), n_rows).scatter_reduce(0, sample.groups, torch.arange(n_rows), "amin")
     output = (sample.y[first].double().cpu() - sample.mean.double().cpu()).square().sum(-1)
     repeated = (copies * output).argsort(descending=True, stable=True)[:8]
     of_features = records.top_rows[np.argsort(-records.written, kind="stable"), 0]
     wanted = [*first[repeated[copies[repeated] > 1]].tolist(), *of_features[of_features >= 0].tolist()]
     rows = np.array(list(dict.fromkeys(wanted))[:EXAMPLES] or [0])
     x = sample.x[torch.from_numpy(rows)].to(transcoder.W_enc.device)
-    acts = activations_at(transcoder, x.to(transcoder.W_enc))
+    acts = acts_at(transcoder, x.to(transcoder.W_enc))
     return Examples(rows, *(each.float().cpu().numpy() for each in (x, layer_jacobian(layer, x), acts)))

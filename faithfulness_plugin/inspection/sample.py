@@ -1,13 +1,12 @@
 """The rows on which features are looked at: what the layer reads and writes there, and which of them are alike."""
 
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
@@ -18,6 +17,7 @@ from faithfulness_plugin.store.left_out import LeftOutCounts
 
 GIB = 2**30
 MEMORY = 2.0
+AT_A_TIME = 4096  # rows
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,40 @@ class Origins:
     left_out: LeftOutCounts | None = None
     """How many were left out, and why, where that is known."""
 
+    @classmethod
+    def of_kept(
+        cls,
+        tokens: Int[Tensor, "prompts pos"],
+        kept: Bool[Tensor, "prompts pos"],
+        left_out: LeftOutCounts | None = None,
+    ) -> "Origins":
+        """Number the tokens that are kept, prompt after prompt."""
+        prompt, position = kept.nonzero(as_tuple=True)
+        row_at = torch.full(kept.shape, -1)
+        row_at[prompt, position] = torch.arange(len(prompt))
+        return cls(tokens, prompt, position, row_at, left_out)
+
+    def place(self, row: int) -> str:
+        """Say which prompt and position a row is from."""
+        return f" (prompt {int(self.prompt[row]):,}, position {int(self.position[row]):,})"
+
 
 @dataclass(frozen=True)
 class RowSample:
-    """Rows of a layer, in the order in which they were drawn."""
+    """Rows of a layer, in the order in which they were drawn, with what is the same for all transcoders."""
 
     x: Float[Tensor, "rows d_in"]
     """What the layer reads."""
     y: Float[Tensor, "rows d_out"]
     """What it writes."""
     mean: Float[Tensor, " d_out"]
-    """Of y."""
+    """E y."""
     variance: float
     """E||y - mean||^2."""
     groups: Int[Tensor, " rows"]
-    """Of near-duplicates (see `near_duplicates`)."""
+    """The group of near-duplicates that each row belongs to (see `near_duplicates`)."""
     origins: Origins | None = None
-    """Of a text's rows."""
+    """Where the rows come from, for those of a text."""
     memory: float = MEMORY
     """GiB that looking at the sample may take, about."""
 
@@ -56,22 +73,22 @@ class RowSample:
         return len(self.x)
 
     def chunks(self, d_sae: int) -> Iterator[slice]:
-        """Parts whose activations, of which a few copies are made, take an eighth of the memory at most."""
-        size = max(1, min(4096, int(self.memory * GIB / 8 / (4 * max(1, d_sae)) / 4)))
+        """Return parts whose activations, of which a few copies are made, take an eighth of the memory at most."""
+        size = max(1, min(AT_A_TIME, int(self.memory * GIB / 8 / (4 * max(1, d_sae)) / 4)))
         return (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
     def spread(self, n: int) -> Int[Tensor, " n_or_fewer"]:
-        """So many rows, evenly spread over all of them."""
+        """Return n rows, evenly spread over all of them."""
         return torch.linspace(0, len(self) - 1, min(n, len(self))).long()
 
     def concentration(self) -> VarianceConcentration | None:
-        """Whether a few rows make most of the output's variance; None where it is the same on all rows."""
+        """Measure whether a few rows make most of the output's variance; None where it is the same on all rows."""
         if not self.variance:
             return None
-        mean, energy = self.mean.double().cpu(), torch.zeros(len(self), dtype=torch.float64)
-        for start in range(0, len(self), 4096):
-            energy[start : start + 4096] = (self.y[start : start + 4096].double().cpu() - mean).square().sum(-1)
-        return concentration_of(energy)
+        mean = self.mean.double().cpu()
+        return concentration_of(
+            torch.cat([(y.double().cpu() - mean).square().sum(-1) for y in self.y.split(AT_A_TIME)])
+        )
 
     @property
     def copies(self) -> Int[Tensor, " groups"]:
@@ -80,7 +97,7 @@ class RowSample:
 
 
 def row_sample(layer: Layer, x: Float[Tensor, "rows d_in"], *, memory: float = MEMORY, seed: int = 0) -> RowSample:
-    """A sample of any layer at rows x.
+    """Sample any layer at rows x.
 
     What a layer with hooks (`AbsNetwork`) reads and writes is read through them, so that interventions on `hook_in` and
     `hook_out` show.
@@ -102,41 +119,34 @@ def row_sample(layer: Layer, x: Float[Tensor, "rows d_in"], *, memory: float = M
 def finished_sample(
     x: Tensor, y: Tensor, origins: Origins | None = None, *, memory: float = MEMORY, seed: int = 0
 ) -> RowSample:
-    """A sample of rows at hand. Raises ValueError as `row_sample`."""
+    """Make a sample of rows that are known. Raises ValueError as `row_sample`."""
     if not len(x):
         raise ValueError("the sample is empty: give more text, or other tokens than special ones alone")
     sketches = RowSketches(x.shape[1], seed)
     sums, squares, sketched = torch.zeros(y.shape[1], dtype=torch.float64), 0.0, []
-    for start in range(0, len(x), 4096):
-        part = slice(start, start + 4096)
+    for start in range(0, len(x), AT_A_TIME):
+        part = slice(start, start + AT_A_TIME)
         for what, rows in (("the layer's input", x[part]), ("its output", y[part])):
             if len(bad := (~rows.isfinite().all(-1)).nonzero()):
+                row = start + int(bad[0])
                 raise ValueError(
-                    f"there is NaN or Inf among the rows: in {what}, first at row {start + int(bad[0]):,}"
-                    f"{_place(origins, start + int(bad[0]))}. Check the layer and its inputs"
+                    f"there is NaN or Inf among the rows: in {what}, first at row {row:,}"
+                    f"{'' if origins is None else origins.place(row)}. Check the layer and its inputs"
                 )
         sketched.append(sketches(x[part]))
         sums += y[part].double().sum(0).cpu()
     mean = sums / len(x)
-    for start in range(0, len(x), 4096):
-        squares += (y[start : start + 4096].double().cpu() - mean).square().sum().item()
-    groups = near_duplicates(torch.cat(sketched))
-    return RowSample(x, y, mean.to(y), squares / len(x), groups, origins, memory)
-
-
-def _place(origins: Origins | None, row: int) -> str:
-    """Say which prompt and position of a text a row is from."""
-    if origins is None:
-        return ""
-    return f" (prompt {int(origins.prompt[row]):,}, position {int(origins.position[row]):,})"
+    for some in y.split(AT_A_TIME):
+        squares += (some.double().cpu() - mean).square().sum().item()
+    return RowSample(x, y, mean.to(y), squares / len(x), near_duplicates(torch.cat(sketched)), origins, memory)
 
 
 def room_for(n_rows: int, width: int, dtype: torch.dtype, memory: float) -> Tensor:
-    """[n_rows, width] to be filled: in memory where it takes a quarter of it at most, else in a file without a name,
-    which is gone when the tensor is."""
+    """Return a tensor [n_rows, width] to be filled: in memory where it takes a quarter of it at most, else in a file
+    without a name, which is gone when the tensor is."""
     if n_rows * width * dtype.itemsize <= memory * GIB / 4:
         return torch.empty(n_rows, width, dtype=dtype)
     with tempfile.TemporaryDirectory(prefix="rows-") as folder:
         file = Path(folder) / "rows"
-        flat = torch.from_file(str(file), shared=True, size=math.prod((n_rows, width)), dtype=dtype)
+        flat = torch.from_file(str(file), shared=True, size=n_rows * width, dtype=dtype)
         return flat.view(n_rows, width)  # the mapping holds the file, whose name goes with the folder

@@ -41,11 +41,8 @@ def text_sample(
             `Hooks.require_tokens`).
     """
     found = kept_rows(hooks, layer, tokens, exclude, batch_size=prompts_per_pass)
-    kept = found.mask
-    prompt, position = kept.cpu().nonzero(as_tuple=True)
-    row_at = torch.full(tokens.shape, -1)
-    row_at[prompt, position] = torch.arange(len(prompt))
-    there: list[Tensor] = []
+    origins, kept = Origins.of_kept(tokens.cpu(), found.mask.cpu(), found.counts), found.mask
+    rooms: list[Tensor] = []
     filled = 0
     for start in range(0, len(tokens), prompts_per_pass):
         some = tokens[start : start + prompts_per_pass]
@@ -53,11 +50,10 @@ def text_sample(
         if here.any():
             carried = rows_kept(hooks, {layer.hook_in, layer.hook_out}, some, here, prompts_per_pass)
             parts = [carried[layer.hook_in].cpu(), carried[layer.hook_out].cpu()]
-            there = there or [room_for(len(prompt), part.shape[1], part.dtype, memory) for part in parts]
-            for room, part in zip(there, parts, strict=True):
+            rooms = rooms or [room_for(len(origins.prompt), part.shape[1], part.dtype, memory) for part in parts]
+            for room, part in zip(rooms, parts, strict=True):
                 room[filled : filled + len(part)] = part
             filled += len(parts[0])
         on_prompts(len(some))
-    x, y = there
-    origins = Origins(tokens.cpu(), prompt, position, row_at, found.counts)
+    x, y = rooms
     return finished_sample(x, y, origins, memory=memory, seed=seed)

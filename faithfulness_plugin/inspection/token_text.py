@@ -9,7 +9,7 @@ SPACE = "\u2581"
 
 
 class TokenText:
-    """What is shown of each token of a prompt. The parts of a prompt, joined, are its text.
+    """Show each token of a prompt as text. The parts of a prompt, joined, are its text.
 
     Tokens of byte-level BPE (GPT-2, Llama 3, Qwen) and of SentencePiece's byte fallback (<0xF0>) hold bytes, and a
     character outside the commonest ones has several. Such a character is shown whole, at the token that holds its first
@@ -29,11 +29,11 @@ class TokenText:
         self._holds_bytes = self._byte_level or "ByteFallback" in decoder
 
     def __call__(self, token: int) -> str:
-        """A token alone, incomplete characters as bytes."""
+        """Return the text of a token alone, incomplete characters as bytes."""
         return "".join(self.parts([token]))
 
     def parts(self, tokens: Sequence[int]) -> list[str]:
-        """What is shown of each token of a prompt; "" for tokens that only continue a character."""
+        """Return the text of each token of a prompt; "" for tokens that only continue a character."""
         tokens = [int(token) for token in tokens]
         parts: list[str] = []
         start = 0
@@ -48,7 +48,7 @@ class TokenText:
         return parts
 
     def _between_special(self, tokens: list[int]) -> list[str]:
-        """By the tokens' bytes where these are what the tokenizer's own decoder makes of them."""
+        """Read the tokens' bytes where these are what the tokenizer's own decoder makes of them."""
         held = [self._bytes_of(token) for token in tokens]
         if all(of is not None for of in held):
             whole = b"".join(of for of in held if of is not None)
@@ -59,7 +59,7 @@ class TokenText:
         return self._by_growing_spans(tokens)
 
     def _bytes_of(self, token: int) -> bytes | None:
-        """What a token stands for; None where its name does not say."""
+        """Return the bytes that a token stands for; None where its name does not say."""
         if token not in self._bytes:
             name = self.tokenizer.convert_ids_to_tokens(token)
             is_text = isinstance(name, str)
@@ -100,15 +100,15 @@ class TokenText:
 
 
 def shown(token_text: Callable[[int], str] | None, tokens: Sequence[int]) -> list[str]:
-    """What is shown of each token of a prompt: by a `TokenText`, which sees all of them; by another function, token by
-    token; by none, their numbers."""
+    """Return the text of each token of a prompt: by a `TokenText`, which sees all of them; by another function, token
+    by token; without one, their numbers."""
     if isinstance(token_text, TokenText):
         return token_text.parts(tokens)
     return [f"[{token}]" if token_text is None else token_text(int(token)) for token in tokens]
 
 
 def _characters(held: Sequence[bytes]) -> list[str]:
-    """Of tokens' bytes: each character at the token that holds its first byte, bytes of none as \\xF0."""
+    """Decode tokens' bytes: each character at the token that holds its first byte, bytes of none as \\xF0."""
     whole = b"".join(held)
     of = [token for token, part in enumerate(held) for _ in part]
     parts = [""] * len(held)
@@ -125,12 +125,12 @@ def _characters(held: Sequence[bytes]) -> list[str]:
 
 
 def _length(first: int) -> int:
-    """Bytes of the character that begins with this one."""
+    """Return how many bytes the character has that begins with this one."""
     return 1 if first < 0xC0 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
 def _added_tokens(tokenizer: Any) -> dict[int, Any]:
-    """Tokens that stand for themselves, such as <s>."""
+    """Return the tokens that stand for themselves, such as <s>."""
     found = dict(getattr(tokenizer, "added_tokens_decoder", None) or {})
     for token in getattr(tokenizer, "all_special_ids", []):
         found.setdefault(token, tokenizer.convert_ids_to_tokens(token))
@@ -138,7 +138,7 @@ def _added_tokens(tokenizer: Any) -> dict[int, Any]:
 
 
 def _gpt2_letters() -> dict[str, int]:
-    """The byte that each letter stands for: printable ones for themselves, the others for letters from U+0100 on.
+    """Return the byte that each letter stands for: printable ones for themselves, others for letters from U+0100 on.
 
     Source: A. Radford et al., GPT-2, encoder.py, bytes_to_unicode.
     """

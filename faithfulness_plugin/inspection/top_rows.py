@@ -1,10 +1,10 @@
 """The rows at which each feature is most active, found in one pass over any number of rows."""
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from typing import Any
 
-from faithfulness_plugin.jacobian.active import ActiveFeatures
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
 
 
 class TopRows:
@@ -12,50 +12,32 @@ class TopRows:
     enough, and of equal activations the first row.
 
     Args:
-        groups: that each row of the sample belongs to.
+        groups: the group that each row of the sample belongs to.
     """
 
     def __init__(self, groups: Int[Tensor, " rows"], d_sae: int, most: int) -> None:
-        self.groups = groups
-        self.values: Float[Tensor, "d_sae most"] = torch.zeros(d_sae, most)
-        self.rows: Int[Tensor, "d_sae most"] = torch.full((d_sae, most), -1)
+        self.groups = groups.numpy()
+        self.n_groups = int(self.groups.max(initial=0)) + 1
+        self.values: Float[np.ndarray, "d_sae most"] = np.zeros((d_sae, most))
+        self.rows: Int[np.ndarray, "d_sae most"] = np.full((d_sae, most), -1)
         """-1 where a feature has fired in fewer groups."""
 
-    def add(self, active: ActiveFeatures, values: Float[Tensor, " entries"], first_row: int) -> None:
-        """The activations of further rows, which begin with this one."""
-        d_sae, most = self.values.shape
-        candidates = (values > self.values[active.features, -1]).nonzero().flatten()
-        features, rows = active.features[candidates], active.rows[candidates] + first_row
-        values = values[candidates].to(self.values)
-        order = values.argsort(descending=True, stable=True)
-        order = order[features[order].argsort(stable=True)]  # by feature, the largest first, then by row
-        first = _first_of_each(features[order] * (int(self.groups.max()) + 1) + self.groups[rows[order]])
-        features, rows, values = (each[order][first] for each in (features, rows, values))
-        counts = features.bincount(minlength=d_sae)
-        place = torch.arange(len(features)) - (counts.cumsum(0) - counts)[features]
-        kept = place < most
-        new_values, new_rows = torch.zeros_like(self.values), torch.full_like(self.rows, -1)
-        new_values[features[kept], place[kept]] = values[kept]
-        new_rows[features[kept], place[kept]] = rows[kept]
-        touched = counts.nonzero().flatten()
-        both = torch.cat([self.values[touched], new_values[touched]], dim=1)
-        which = torch.cat([self.rows[touched], new_rows[touched]], dim=1)
-        order = both.argsort(dim=1, descending=True, stable=True)
-        both, which = both.gather(1, order), which.gather(1, order)
-        order = (~self._first_of_its_group(which)).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-        there = self._first_of_its_group(which).gather(1, order)
-        self.values[touched] = torch.where(there, both.gather(1, order), 0.0)
-        self.rows[touched] = torch.where(there, which.gather(1, order), -1)
-
-    def _first_of_its_group(self, rows: Int[Tensor, "features n"]) -> Bool[Tensor, "features n"]:
-        of = torch.where(rows >= 0, self.groups[rows.clamp_min(0)], -1)
-        before = torch.ones(rows.shape[1], rows.shape[1], dtype=torch.bool).tril(-1)
-        return (rows >= 0) & ~((of[:, :, None] == of[:, None, :]) & before).any(-1)
-
-
-def _first_of_each(keys: Int[Tensor, " n"]) -> Int[Tensor, " distinct"]:
-    """Where each key stands first, in the order in which they stand."""
-    order = keys.argsort(stable=True)
-    new = torch.ones(len(keys), dtype=torch.bool)
-    new[1:] = keys[order][1:] != keys[order][:-1]
-    return order[new].sort().values
+    def add(self, acts: Any, first_row: int) -> None:
+        """Add the activations of further rows, which begin with this one: a sparse matrix [rows, d_sae]."""
+        new = np.flatnonzero(acts.data > self.values[acts.indices, -1])
+        touched = np.zeros(len(self.rows), dtype=bool)
+        touched[acts.indices[new]] = True
+        known, place = np.nonzero((self.rows >= 0) & touched[:, None])
+        rows = np.repeat(np.arange(acts.shape[0]), np.diff(acts.indptr))[new] + first_row
+        feature = np.concatenate([known, acts.indices[new]])
+        row = np.concatenate([self.rows[known, place], rows])
+        value = np.concatenate([self.values[known, place], acts.data[new]])
+        order = np.lexsort((row, -value, feature))
+        in_group = feature[order].astype(np.int64) * self.n_groups + self.groups[row[order]]
+        order = order[
+            np.sort(np.unique(in_group, return_index=True)[1])
+        ]  # the first, and so the largest, of each group
+        place = np.arange(len(order)) - np.searchsorted(feature[order], feature[order])
+        order, place = order[place < self.rows.shape[1]], place[place < self.rows.shape[1]]
+        self.rows[touched], self.values[touched] = -1, 0.0
+        self.rows[feature[order], place], self.values[feature[order], place] = row[order], value[order]

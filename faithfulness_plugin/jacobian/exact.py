@@ -36,12 +36,7 @@ class JacobianProducts:
 
     def along_with(self, other: "JacobianProducts") -> "JacobianProducts":
         """Add the products along another set of directions."""
-        return JacobianProducts(
-            self.transcoder + other.transcoder,
-            self.layer + other.layer,
-            self.inner + other.inner,
-            self.squared_error + other.squared_error,
-        )
+        return JacobianProducts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
     @property
     def relative_error(self) -> Float[Tensor, " rows"]:
@@ -100,16 +95,6 @@ def difference_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in_an
     average."""
     rows = x.reshape(-1, x.shape[-1])
     return torch.cat([pair_probes(x), (rows.sum(0) / max(1, len(rows)) - x)[None]])
-
-
-EXACT_PROBES = {
-    "rademacher": unit_probes,
-    "gaussian": unit_probes,
-    "sphere": unit_probes,
-    "pair": pair_probes,
-    "difference": difference_probes,
-}
-"""For each kind of random probe, the fixed ones whose sum is its mean: a value without variance."""
 
 
 def covariance_root(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in d_in"]:

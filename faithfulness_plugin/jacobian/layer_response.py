@@ -1,6 +1,7 @@
 """What a layer was asked and what it answered: one record, live or read back from a store."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -24,11 +25,15 @@ class LayerResponse(NamedTuple):
     """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1. None where no loss asked for it."""
 
     def to(self, dtype: torch.dtype) -> "LayerResponse":
-        """Every tensor in this dtype."""
-        return LayerResponse(*(part.to(dtype) if isinstance(part, Tensor) else part for part in self))
+        """Cast every tensor to a dtype."""
+        return self._changed(lambda tensor: tensor.to(dtype))
 
     def trainable(self) -> "LayerResponse":
-        """Itself, or copies where it was made in inference mode, which no backward pass could save."""
+        """Copy what was made in inference mode, which no backward pass could save."""
         if torch.is_inference_mode_enabled():
             return self
-        return LayerResponse(*(p.clone() if isinstance(p, Tensor) and p.is_inference() else p for p in self))
+        return self._changed(lambda tensor: tensor.clone() if tensor.is_inference() else tensor)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "LayerResponse":
+        parts: list[Any] = [change(part) if isinstance(part, Tensor) else part for part in self]
+        return LayerResponse(*parts)

@@ -234,6 +234,19 @@ def linear_region(
     return None
 
 
+def known_region(
+    transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], *, gate: Float[Tensor, "*batch d_sae"] | None = None
+) -> LinearRegion:
+    """Return the transcoder's `linear_region` at x. Raises ValueError for a class that has none."""
+    region = linear_region(transcoder, x, gate=gate)
+    if region is None:
+        raise ValueError(
+            f"the features of {type(transcoder).__name__} are not known: register its linear region "
+            "(faithfulness_plugin.jacobian.linear_region)"
+        )
+    return region
+
+
 def region_of_activations(
     gate: Tensor | LinearRegion, x: Tensor, weights: Weights, gate_bandwidth: float | None
 ) -> LinearRegion:

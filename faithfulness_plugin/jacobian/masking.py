@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_region import linear_region
+from faithfulness_plugin.jacobian.linear_region import known_region
 
 
 def gradient_masking_penalty(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
@@ -17,10 +17,4 @@ def gradient_masking_penalty(transcoder: nn.Module, x: Float[Tensor, "*batch d_i
     Raises:
         ValueError: a module whose features are not known (see `linear_region`).
     """
-    region = linear_region(transcoder, x)
-    if region is None:
-        raise ValueError(
-            f"the features of {type(transcoder).__name__} are not known: register its linear region "
-            "(faithfulness_plugin.jacobian.linear_region)"
-        )
-    return region.masking()
+    return known_region(transcoder, x).masking()

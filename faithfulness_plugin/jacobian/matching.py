@@ -172,7 +172,7 @@ class JacobianMatching:
         return loss / (scale * self._mean_energy(Jv))
 
     def state_dict(self) -> dict[str, Any]:
-        """The random generator's state, so that a resumed run draws the same probes."""
+        """Return the random generator's state, so that a resumed run draws the same probes."""
         if self._generator is None:
             return {}
         return {"device": str(self._generator.device), "generator": self._generator.get_state()}

@@ -81,7 +81,7 @@ class JacobianMatchingConfig:
         return {"estimator": self.estimator, **options, "jitter": self.jitter}
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as JSON takes them."""
+        """Return the fields by name, as JSON takes them."""
         return asdict(self)
 
 

@@ -20,21 +20,21 @@ Probe = Callable[[Tensor, int, torch.Generator | None], Tensor]
 def rademacher(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """Independent signs, +1 or -1. The least variance of the isotropic kinds."""
+    """Draw independent signs, +1 or -1. The least variance of the isotropic kinds."""
     return random_signs(x, (n_probes, *x.shape), generator)
 
 
 def gaussian(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """Independent standard normal coordinates."""
+    """Draw independent standard normal coordinates."""
     return torch.randn((n_probes, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
 
 
 def sphere(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """Uniform on the sphere of radius sqrt(d_in), the radius at which E[v v^T] = I."""
+    """Draw uniformly on the sphere of radius sqrt(d_in), the radius at which E[v v^T] = I."""
     v = gaussian(x, n_probes, generator)
     return v * (x.shape[-1] ** 0.5 / torch.linalg.vector_norm(v, dim=-1, keepdim=True))
 
@@ -42,14 +42,14 @@ def sphere(
 def pair(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """v = (x' - x'') / sqrt 2, two rows of the batch drawn independently: E[v v^T] = the batch's covariance."""
+    """Draw v = (x' - x'') / sqrt 2, two rows of the batch drawn independently: E[v v^T] = the batch's covariance."""
     return (_random_rows(x, n_probes, generator) - _random_rows(x, n_probes, generator)) / 2**0.5
 
 
 def difference(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """v = x' - x, from each row to another of the batch: E[v v^T | x] = Cov + (mean - x)(mean - x)^T."""
+    """Draw v = x' - x, from each row to another of the batch: E[v v^T | x] = Cov + (mean - x)(mean - x)^T."""
     return _random_rows(x, n_probes, generator) - x
 
 

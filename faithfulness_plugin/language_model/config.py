@@ -1,33 +1,27 @@
-"""What `faithfulness train` is told: model, text, layer, transcoder, estimator, budget."""
+"""Settings of `faithfulness train`: model, text, layers, transcoder, estimator, budget."""
 
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
-from faithfulness_plugin.messages import one_line
-from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.results.schema import Record
+from faithfulness_plugin.results.settings_file import make_config, read_settings, unknown_setting
 
 OFFLINE_MODEL = "smollm2"
 OFFLINE_TEXT = "speeches"
 MIXED = 0.5
 """The share of the buffer that stays when it is refilled."""
-Architecture = Literal["topk", "batch_topk", "standard", "jumprelu"]
 
 
 class TrainConfigError(UsageError):
-    """Settings that cannot be used; the message says what to do."""
+    """A model, layer or text that cannot be had as the settings ask for it; the message says what to do."""
 
 
-T_CONFIG = TypeVar("T_CONFIG", bound=Record)
-
-
-class Arm(NamedTuple):
+class PlannedTranscoder(NamedTuple):
     """One of the transcoders of a run."""
 
     name: str
@@ -60,6 +54,16 @@ class TextSource(Record):
     column: str = Field(default="text", description="of the dataset")
     repeat: bool = Field(default=False, description="start again where the text ends before the budget is used up")
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the text is a dataset on the hub, whose length nobody knows."""
+        return not self.files and self.name != OFFLINE_TEXT
+
+    @property
+    def title(self) -> str:
+        """The name in model cards and metadata."""
+        return ", ".join(self.files) or self.name
+
 
 class TrainConfig(Record):
     """One run: a transcoder for every block, coefficient and seed, from one pass over the model."""
@@ -67,7 +71,7 @@ class TrainConfig(Record):
     model: ModelSource = ModelSource()
     text: TextSource = TextSource()
     blocks: list[int] = Field(default=[10], min_length=1, description="whose MLPs are replaced")
-    architecture: Architecture = "topk"
+    architecture: Literal["topk", "batch_topk", "standard", "jumprelu"] = "topk"
     transcoder: dict[str, Any] = Field(
         default={"d_sae": 2304, "k": 32},
         description="fields of the architecture's config: d_sae, k, skip, sparsity_coefficient and the like",
@@ -120,9 +124,8 @@ class TrainConfig(Record):
                 f"buffer_prompts x context_size = {self.buffer_rows} rows do not hold one batch "
                 f"of {self.batch_size}: raise buffer_prompts"
             )
-        if self.tokens < self.batch_size:
-            raise ValueError(f"tokens={self.tokens} do not make one batch of {self.batch_size}: raise tokens")
-        self.transcoder_config(1, 1, self.coefficients[0])  # its own errors, now
+        require_a_batch(self.tokens, self.batch_size)
+        self.transcoder_config(1, 1, self.coefficients[0])  # raises its own errors
         return self
 
     @property
@@ -149,7 +152,7 @@ class TrainConfig(Record):
         return capacity + (rounds - 1) * served
 
     def transcoder_config(self, d_in: int, d_out: int, coefficient: float, seed: int = 0) -> Any:
-        """Of one transcoder. Raises ValueError for fields that do not exist or do not fit."""
+        """Return the config of one transcoder. Raises ValueError for fields that do not exist or do not fit."""
         import faithfulness_plugin as plugin
 
         config_class = {
@@ -163,7 +166,7 @@ class TrainConfig(Record):
         settings = {}
         for name, value in self.transcoder.items():
             if name not in types:
-                raise ValueError(f"transcoder: {_unknown(name, list(types))}")
+                raise ValueError(f"transcoder: {unknown_setting(name, list(types))}")
             try:
                 settings[name] = TypeAdapter(types[name]).validate_python(value)
             except ValidationError as error:
@@ -179,69 +182,27 @@ class TrainConfig(Record):
             **settings,
         )
 
-    def arms(self) -> list[Arm]:
-        """Of every transcoder."""
+    def planned(self) -> list[PlannedTranscoder]:
+        """Return every transcoder that is to be trained."""
         seeds = range(self.seed, self.seed + self.seeds)
         return [
-            Arm(f"block{block}_coefficient{_short(c)}" + f"_seed{seed}" * (self.seeds > 1), block, c, seed)
+            PlannedTranscoder(
+                f"block{block}_coefficient{repr(c).removesuffix('.0')}" + f"_seed{seed}" * (self.seeds > 1),
+                block,
+                c,
+                seed,
+            )
             for block, c, seed in product(self.blocks, self.coefficients, seeds)
         ]
 
 
+def require_a_batch(tokens: int, batch_size: int) -> None:
+    """Raise ValueError where the tokens to train on do not make one batch."""
+    if tokens < batch_size:
+        raise ValueError(f"tokens={tokens} do not make one batch of {batch_size}: raise tokens")
+
+
 def read_config(path: Path) -> TrainConfig:
-    """The settings in a YAML file. Raises TrainConfigError for a file that cannot be read, or settings that do not
+    """Read the settings in a YAML file. Raises SettingsError for a file that cannot be read, or settings that do not
     fit."""
-    return make_config(read_settings(path), str(path))
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Names and values in a YAML file. Raises TrainConfigError for a file that cannot be read, or holds none."""
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise TrainConfigError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except (yaml.YAMLError, ValueError) as error:  # bytes that are no text, a date that is none
-        raise TrainConfigError(f"{path} is no YAML ({one_line(error)}{_place(error)})") from error
-    if settings is None:
-        settings = {}
-    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
-        raise TrainConfigError(f"{path} holds no settings by name: write lines such as `tokens: 300000`")
-    return settings
-
-
-def _place(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return "" if mark is None else f", line {mark.line + 1}"
-
-
-def make_config(settings: dict[str, Any], where: str, config: type[T_CONFIG] = TrainConfig) -> T_CONFIG:
-    """Settings from their names and values. Raises TrainConfigError, with `where` they stand, for what does not fit."""
-    try:
-        return config(**settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            model: type[Record] = config
-            for part in first["loc"][:-1]:
-                model = (
-                    next(iter(_records(model.model_fields[part].annotation)), model) if isinstance(part, str) else model
-                )
-            raise TrainConfigError(f"{where}: {_unknown(name, list(model.model_fields))}") from error
-        message = first["msg"].removeprefix("Value error, ")
-        raise TrainConfigError(f"{where}: {name + ': ' if name else ''}{message}") from error
-
-
-def _records(annotation: Any) -> list[type[Record]]:
-    """The records in a field's type, such as those of list[Record] or Record | None."""
-    inside = [record for part in get_args(annotation) for record in _records(part)]
-    return [annotation] if isinstance(annotation, type) and issubclass(annotation, Record) else inside
-
-
-def _short(number: float) -> str:
-    """All of its digits, and no ".0"."""
-    return repr(number).removesuffix(".0")
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    return f"there is no setting {name}: {nearest(name.rsplit('.', 1)[-1], known)}"
+    return make_config(read_settings(path), str(path), TrainConfig)

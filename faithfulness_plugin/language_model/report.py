@@ -20,27 +20,47 @@ COLUMNS = {
 }
 
 
+def tables(result: TrainResult) -> str:
+    """Return what was run, the evaluations before and after it, and where the time went, as Markdown."""
+    config = result.config
+    size = ", ".join(f"{name} {value}" for name, value in config.transcoder.items())
+    seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
+    if config.seeds > 1:
+        seeds += f" (means, {RANGE if config.seeds < FEW else '95 % intervals over seeds'})"
+    held_out, counted = config.held_out * config.context_size, sorted({of.rows for of in result.rows})
+    count = f"{held_out:,}"
+    if counted:
+        count = f"{' to '.join(f'{n:,}' for n in dict.fromkeys([counted[0], counted[-1]]))} of {held_out:,}"
+    text = [
+        f"{result.model}: {config.architecture}, {size}, {config.tokens:,} tokens, {seeds}; measured on {count} "
+        "held-out tokens."
+    ]
+    if not result.transcoders:
+        return f"{text[0]}\n\nNo transcoder is finished."
+    text.append(evaluation_table(result))
+    for block in config.blocks:
+        of = next((t.evaluations[-1] for t in result.transcoders if t.block == block), None)
+        if of is not None and (why := undefined_ce_recovered(of.ce_zero, of.ce_clean)):
+            text.append(f"Block {block}: {why}")
+    if result.speed is not None:
+        text += [speed_table(result), f"The term slows the run down by a factor of {result.speed.slow_down:.2f}."]
+    return "\n\n".join(text)
+
+
 def evaluation_table(result: TrainResult) -> str:
-    """Every block and coefficient before and after: means over seeds with 95 % intervals."""
+    """Return a table of every block and coefficient before and after: means over seeds with 95 % intervals."""
     rows = []
     for block, coefficient in product(result.config.blocks, result.config.coefficients):
         arm = [t for t in result.transcoders if (t.block, t.coefficient) == (block, coefficient)]
-        for when, place in (("before", 0), ("after", -1)):
+        for when, place in (("before", 0), ("after", -1)) if arm else ():
             evaluations = [transcoder.evaluations[place] for transcoder in arm]
             numbers = [_over_seeds(evaluations, name) for name in COLUMNS.values()]
             rows.append([f"{block}", f"{coefficient:g}", when, *numbers])
     return markdown_table(["block", "coefficient", "training", *COLUMNS], rows)
 
 
-def _over_seeds(evaluations: list[Evaluation], name: str) -> str:
-    values = [getattr(evaluation, name) for evaluation in evaluations]
-    if name == "ce_recovered" and any(undefined_ce_recovered(of.ce_zero, of.ce_clean) for of in evaluations):
-        return "-"  # results of before have a number there
-    return "-" if None in values else interval_text(interval(values), 3)
-
-
 def speed_table(result: TrainResult) -> str:
-    """Where the time goes; empty where it was not measured."""
+    """Return a table of where the time goes; empty where it was not measured."""
     if result.speed is None:
         return ""
 
@@ -53,26 +73,8 @@ def speed_table(result: TrainResult) -> str:
     return markdown_table(header, rows)
 
 
-def tables(result: TrainResult) -> str:
-    """All that there is to show."""
-    config = result.config
-    size = ", ".join(f"{name} {value}" for name, value in config.transcoder.items())
-    seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
-    if config.seeds > 1:
-        seeds += f" (means, {RANGE if config.seeds < FEW else '95 % intervals over seeds'})"
-    held_out, counted = config.held_out * config.context_size, sorted({of.rows for of in result.rows})
-    count = f"{held_out:,}"
-    if counted:
-        count = f"{' to '.join(f'{n:,}' for n in dict.fromkeys([counted[0], counted[-1]]))} of {held_out:,}"
-    text = [
-        f"{result.model}: {config.architecture}, {size}, {config.tokens:,} tokens, {seeds}; measured on {count} "
-        "held-out tokens.",
-        evaluation_table(result),
-    ]
-    for block in config.blocks:
-        of = next((t.evaluations[-1] for t in result.transcoders if t.block == block), None)
-        if of is not None and (why := undefined_ce_recovered(of.ce_zero, of.ce_clean)):
-            text.append(f"Block {block}: {why}")
-    if result.speed is not None:
-        text += [speed_table(result), f"The term slows the run down by a factor of {result.speed.slow_down:.2f}."]
-    return "\n\n".join(text)
+def _over_seeds(evaluations: list[Evaluation], name: str) -> str:
+    values = [getattr(evaluation, name) for evaluation in evaluations]
+    if name == "ce_recovered" and any(undefined_ce_recovered(of.ce_zero, of.ce_clean) for of in evaluations):
+        return "-"  # results of earlier versions have a number there
+    return "-" if None in values else interval_text(interval(values), 3)

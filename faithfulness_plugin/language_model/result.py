@@ -1,4 +1,4 @@
-"""What `faithfulness train` writes."""
+"""Results of `faithfulness train`."""
 
 from typing import Any, Literal
 
@@ -30,8 +30,8 @@ class Evaluation(Record):
     kl: float = Field(description="nats a token, of the model's next token from that with the transcoder")
 
 
-class Trained(Record):
-    """One transcoder."""
+class TrainedTranscoder(Record):
+    """One transcoder of a run."""
 
     name: str
     block: int
@@ -51,7 +51,7 @@ class StepCost(Record):
 
     @property
     def tokens_per_second(self) -> float:
-        """Of a run of one such transcoder."""
+        """The throughput of a run of one such transcoder."""
         return 1e6 / (self.model + self.layer + self.transcoder)
 
 
@@ -65,12 +65,12 @@ class Speed(Record):
 
     @property
     def slow_down(self) -> float:
-        """Of the whole run, by the term."""
+        """The factor by which the term slows the whole run down."""
         return self.without.tokens_per_second / self.matched.tokens_per_second
 
 
 class TrainResult(Result):
-    """One run."""
+    """The result of one run."""
 
     schema_version: Literal[1] = 1
     model: str
@@ -79,7 +79,7 @@ class TrainResult(Result):
     rows: list[RowsRecord] = Field(
         default_factory=list, exclude_if=lambda rows: not rows, description="which held-out rows count, layer by layer"
     )
-    transcoders: list[Trained] = Field(default_factory=list)
+    transcoders: list[TrainedTranscoder] = Field(default_factory=list)
     speed: Speed | None = Field(default=None, description="of the first transcoder with the term, if there is one")
     peak_memory: int | None = Field(default=None, description="of the process, in bytes")
 

@@ -1,5 +1,6 @@
-"""Settings that say which rows of a text count, and the record of what they came to."""
+"""Which rows of a text count: the settings, and the record of what they came to."""
 
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import Field
@@ -26,28 +27,29 @@ class RowSettings(Record):
     )
 
     def left_out(self, tokenizer: Any) -> LeftOut:
-        """The rule for a model's tokens."""
+        """Return the rule for a model's tokens."""
         from sae_lens.util import get_special_token_ids
 
         special = () if self.special_tokens else tuple(int(token) for token in get_special_token_ids(tokenizer))
         return LeftOut(special, self.skip_first, self.norms_above)
 
     def per_prompt(self, context_size: int, tokenizer: Any) -> int:
-        """Rows that a prompt has at most: every prompt begins with a special token, where there is one."""
+        """Return the rows that a prompt has at most: each begins with a special token, where there is one."""
         starts_special = tokenizer.bos_token_id is not None and not self.special_tokens
         return context_size - max(self.skip_first, int(starts_special))
 
-    def flags(self) -> dict[str, Any]:
-        """The settings that are not the default ones."""
-        return self.model_dump(exclude_defaults=True)
+    @property
+    def seqpos_slice(self) -> tuple[int | None, ...]:
+        """The positions that count, as SAELens says it."""
+        return (self.skip_first, None) if self.skip_first else (None,)
 
 
 EVERY_ROW = RowSettings()
-"""All but those of special tokens."""
+"""All rows but those of special tokens."""
 
 
 def require_rows(rows: RowSettings, context_size: int) -> None:
-    """Raises UsageError where no position of a prompt counts."""
+    """Raise UsageError where no position of a prompt counts."""
     if rows.skip_first >= context_size - 1:
         raise UsageError(
             f"rows: skip_first={rows.skip_first} leaves too little of {context_size} positions: skip fewer, or raise "
@@ -69,21 +71,18 @@ class RowsRecord(Record):
         "where the layer puts out the same everywhere"
     )
 
-    @classmethod
-    def of(cls, hook_in: str, counts: LeftOutCounts, spread: VarianceConcentration | None) -> "RowsRecord":
-        return cls(
-            hook_in=hook_in,
-            tokens=counts.tokens,
-            rows=counts.rows,
-            positions=counts.positions,
-            special=counts.special,
-            norms=counts.norms,
-            rows_for_half=None if spread is None else spread.rows_for_half,
-        )
+
+def said_rows(
+    hook_in: str, counts: LeftOutCounts, spread: VarianceConcentration | None, rows: str = "rows"
+) -> RowsRecord:
+    """Record which rows of a layer count, and say it."""
+    say_rows(f"{rows} at {hook_in}", counts, spread)
+    rows_for_half = None if spread is None else spread.rows_for_half
+    return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=rows_for_half)
 
 
 def say_rows(where: str, counts: LeftOutCounts | None, spread: VarianceConcentration | None) -> None:
-    """A line on stderr about what was left out, and one where a few rows make most of the variance."""
+    """Say on stderr what was left out, and warn where a few rows make most of the variance."""
     if counts is not None:
         say(f"{where}: {counts}")
     if spread is not None and spread.warning:

@@ -2,6 +2,7 @@
 
 import copy
 import statistics
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -32,47 +33,44 @@ def measure(store: Any, transcoder: Any, layer: HookedLayer, *, batch_size: int,
     Returns:
         Medians over the rounds.
     """
-    layer, batches = layer.copy(), _Batches(store, layer.hook_in, batch_size)
+    layer = layer.copy()
+    rows: list[torch.Tensor] = []
+    model: list[float] = []
+
+    def make_rows() -> None:
+        rows.clear()
+        took = seconds(lambda: rows.append(_rows(store, layer.hook_in, batch_size)), store.device)
+        model.append(took / len(rows[0]))
+
+    def step(trainer: SAETrainer[Any, Any]) -> tuple[float, float]:
+        batch, layer.seconds = rows[0][:batch_size], 0.0
+        whole = seconds(lambda: trainer.step(batch), batch.device)
+        return layer.seconds / len(batch), (whole - layer.seconds) / len(batch)
+
     coefficients = (0.0, transcoder.cfg.jacobian_coefficient)
-    arms = {c: partial(_step, _trainer(transcoder, layer, c), layer, batches) for c in coefficients}
-    measured = in_turn(arms, rounds, warm_up=WARM_UP, before_round=batches.make)
-    model = 1e6 * statistics.median(batches.seconds_a_row[WARM_UP:])
-    costs = []
-    for times in measured.values():
-        of_layer, rest = (1e6 * statistics.median(part) for part in zip(*times, strict=True))
-        costs.append(StepCost(model=model, layer=of_layer, transcoder=rest))
-    return Speed(rounds=rounds, threads=torch.get_num_threads(), without=costs[0], matched=costs[1])
+    arms = {c: partial(step, _trainer(transcoder, layer, c)) for c in coefficients}
+    measured = in_turn(arms, rounds, warm_up=WARM_UP, before_round=make_rows)
+    without, matched = (
+        StepCost(model=_microseconds(model[WARM_UP:]), layer=_microseconds(of_layer), transcoder=_microseconds(rest))
+        for of_layer, rest in (zip(*times, strict=True) for times in measured.values())
+    )
+    return Speed(rounds=rounds, threads=torch.get_num_threads(), without=without, matched=matched)
 
 
-class _Batches:
-    """Rows that the arms of one round share, and the time that the model took to make them."""
-
-    def __init__(self, store: Any, hook_in: str, size: int) -> None:
-        self.store, self.hook_in, self.size = store, hook_in, size
-        self.seconds_a_row: list[float] = []
-
-    def make(self) -> None:
-        made: list[torch.Tensor] = []
-        took = 0.0
-        while sum(map(len, made)) < self.size:
-            took += seconds(lambda: made.append(self._rows()), self.store.device)
-        rows = torch.cat(made)
-        self.rows = rows[: self.size]
-        self.seconds_a_row.append(took / len(rows))
-
-    def _rows(self) -> torch.Tensor:
-        tokens = self.store.get_batch_tokens()
-        rows = self.store.get_multi_hook_activations(tokens)[self.hook_in].flatten(0, 1)
-        if (special := self.store.exclude_special_tokens) is not None:
-            rows = rows[~torch.isin(tokens[:, slice(*self.store.seqpos_slice)].flatten(), special)]
-        return rows
+def _microseconds(taken: Sequence[float]) -> float:
+    return 1e6 * statistics.median(taken)
 
 
-def _step(trainer: SAETrainer[Any, Any], layer: HookedLayer, batches: _Batches) -> tuple[float, float]:
-    """Make a step and return its seconds a row: of the layer, and of the rest."""
-    rows, layer.seconds = batches.rows, 0.0
-    whole = seconds(lambda: trainer.step(rows), rows.device)
-    return layer.seconds / len(rows), (whole - layer.seconds) / len(rows)
+def _rows(store: Any, hook_in: str, at_least: int) -> torch.Tensor:
+    """Run the model until there are enough rows of the layer's input."""
+    made: list[torch.Tensor] = []
+    while sum(map(len, made)) < at_least:
+        tokens = store.get_batch_tokens()
+        rows = store.get_multi_hook_activations(tokens)[hook_in].flatten(0, 1)
+        if (special := store.exclude_special_tokens) is not None:
+            rows = rows[~torch.isin(tokens[:, slice(*store.seqpos_slice)].flatten(), special)]
+        made.append(rows)
+    return torch.cat(made)
 
 
 def _trainer(transcoder: Any, layer: HookedLayer, coefficient: float) -> SAETrainer[Any, Any]:

@@ -186,7 +186,7 @@ def _at_leaf(function: Layer, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _normal(x: Tensor) -> Tensor:
-    """Autograd refuses inference tensors beside parameters that require a gradient."""
+    """Copy inference tensors, which autograd refuses together with parameters that require a gradient."""
     return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
 
 

@@ -25,21 +25,21 @@ class RankOneSum(NamedTuple):
     right: Float[Tensor, "rows d_in"] | None = None
 
     def jvp(self, v: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_out"]:
-        """J v, a row each."""
+        """Compute J v, a row each."""
         Jv = (self.h * (v @ self.W_in)) @ self.W_out
         if self.left is None or self.right is None:
             return Jv
         return Jv + self.left * (self.right * v).sum(-1, keepdim=True)
 
     def vjp(self, u: Float[Tensor, "rows d_out"]) -> Float[Tensor, "rows d_in"]:
-        """J^T u, a row each."""
+        """Compute J^T u, a row each."""
         JTu = (self.h * (u @ self.W_out.T)) @ self.W_in.T
         if self.left is None or self.right is None:
             return JTu
         return JTu + self.right * (self.left * u).sum(-1, keepdim=True)
 
     def matrix(self) -> Float[Tensor, "rows d_out d_in"]:
-        """J itself, where it has to be."""
+        """Build the matrices J themselves."""
         J = (self.W_out.T * self.h[:, None]) @ self.W_in.T
         if self.left is None or self.right is None:
             return J
@@ -67,7 +67,7 @@ class MlpWeights(NamedTuple):
 
     @torch.no_grad()
     def jacobian(self, x: Float[Tensor, "rows d_in"]) -> RankOneSum:
-        """J_f at each row, as a sum of d_mlp rank-one terms, or of 2 d_mlp where gated:
+        """Compute J_f at each row, as a sum of d_mlp rank-one terms, or of 2 d_mlp where gated:
         sum_m act'(z_m) W_out[m] (x) W_in[:, m], or with g the gate's input and z the other's
         sum_m act'(g_m) z_m W_out[m] (x) W_gate[:, m] + act(g_m) W_out[m] (x) W_in[:, m]."""
         linear = _affine(x, self.W_in, self.b_in)
@@ -106,7 +106,7 @@ class NormedMlp(NamedTuple):
 
     @torch.no_grad()
     def jacobian(self, x: Float[Tensor, "rows d_in"]) -> RankOneSum:
-        """J_f at each row: the norm's Jacobian, diag(scale) (1 / s - y y^T / (d s^3)), times the MLP's J.
+        """Compute J_f at each row: the norm's Jacobian, diag(scale) (1 / s - y y^T / (d s^3)), times the MLP's J.
 
         The first part scales the MLP's own terms. The second adds one term for each row,
         -(scale * y) / (d s^3) (x) J^T y."""
@@ -116,7 +116,7 @@ class NormedMlp(NamedTuple):
         return RankOneSum(terms.h / s, terms.W_in, writes * self.scale, left, terms.vjp(y))
 
     def _centred_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """y and s: [..., d_out] and [..., 1]."""
+        """Compute y and s, [..., d_out] and [..., 1]."""
         y = self.mlp.output(x)
         y = _centre(y) if self.centred else y
         return y, (y.square().mean(-1, keepdim=True) + self.eps).sqrt()

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.language_model.config import ModelSource, TextSource, make_config
+from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.named_model import choose_model
 from faithfulness_plugin.language_model.rows import RowSettings, require_rows, say_rows
@@ -20,6 +20,7 @@ from faithfulness_plugin.layers.replaced_layer import pair_of
 from faithfulness_plugin.measure.ranked_pairs import CLEARLY, Ranking, ranked_pairs, what_to_pass
 from faithfulness_plugin.messages import say
 from faithfulness_plugin.results.markdown import markdown_table
+from faithfulness_plugin.results.settings_file import make_config
 
 SHOWN = 12
 NEAR_THE_MLP = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in", "mlp.hook_out", "hook_mlp_out")

@@ -3,9 +3,8 @@
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.measure.compare import KIND
-from faithfulness_plugin.measure.held_out_schema import Directions
-from faithfulness_plugin.measure.report import layer_of, over_prompts, scores
-from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind
+from faithfulness_plugin.measure.report import layer_of, relative_error, scores
+from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind, Directions
 from faithfulness_plugin.results.arms import arms_of_card
 from faithfulness_plugin.results.card import Card
 from faithfulness_plugin.results.curves import Curve, Panel
@@ -26,7 +25,7 @@ def card(result: ArtifactResult, name: str = "", against: str = "") -> Card:
     names = arms_of_card(KIND, name, against, list(result.config.transcoders))
     for of in names:
         if any(result.of(of, role) is None for role in ROLES):
-            raise UsageError(f"{of} is not measured yet: run `faithfulness bench artifact` again, it resumes")
+            raise UsageError(f"{of} is not measured yet: run `faithfulness measure` again, which resumes")
     arms = _arms(result, *names)
     return Card(
         title=f"Faithfulness card: {names[0]}, in the place of a layer of {result.model}",
@@ -82,7 +81,7 @@ def _responses(
     whole = layer_of(result).response[along]
 
     def curve(of: ArtifactNumbers) -> Curve:
-        each = [over_prompts(*parts) for parts in zip(of.response_error[along], whole, strict=True)]
+        each = [relative_error(*parts) for parts in zip(of.response_error[along], whole, strict=True)]
         there = [(x, error) for x, error in zip(result.config.distances, each, strict=True) if error is not None]
         mean, low, high = ([getattr(error, of) for _, error in there] for of in ("mean", "low", "high"))
         return Curve([x for x, _ in there], mean, low, high)

@@ -6,8 +6,8 @@ import numpy as np
 
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.measure.bootstrap import bootstrap, ratio
-from faithfulness_plugin.measure.report import RATIOS
+from faithfulness_plugin.measure.relative_errors import over_prompts
+from faithfulness_plugin.measure.report import ERRORS, layer_of
 from faithfulness_plugin.measure.schema import ArtifactNumbers, ArtifactResult
 from faithfulness_plugin.results.arms import arms_by_name, require_known
 from faithfulness_plugin.results.schema import Interval
@@ -28,7 +28,7 @@ def comparison(
 
     Args:
         arms: names of transcoders; all for none.
-        scores: names of `RATIOS`; all for none.
+        scores: names of `ERRORS`; all for none.
         tasks: none: only methods are measured at tasks.
 
     Raises:
@@ -36,9 +36,9 @@ def comparison(
     """
     if tasks:
         raise UsageError("--task is for results of methods: artifacts have none")
-    found, chosen = _all(results), list(scores) or list(RATIOS)
+    found, chosen = _all(results), list(scores) or list(ERRORS)
     require_known(KIND, [against, *arms], list(found))
-    require_known("score", chosen, list(RATIOS))
+    require_known("score", chosen, list(ERRORS))
     rows = [
         [name, *(_difference(score, found[name], found[against], results[0]) for score in chosen)]
         for name in arms or [name for name in found if name != against]
@@ -51,7 +51,7 @@ def comparison(
 
 
 def in_pairs(result: ArtifactResult, pairs: Sequence[tuple[str, str]]) -> Table:
-    """Each pair's first transcoder less its second, as of one seed with matching and without."""
+    """Return each pair's first transcoder less its second, as of one seed with matching and without."""
     tables = [comparison([result], against, arms=[name]) for name, against in pairs]
     rows = [[f"{name} less {against}", *of.rows[0][1:]] for (name, against), of in zip(pairs, tables, strict=True)]
     caption = "Differences, paired by prompt: mean and 95 % interval (bootstrap) over the held-out prompts."
@@ -69,17 +69,15 @@ def _all(results: Sequence[ArtifactResult]) -> dict[str, ArtifactNumbers]:
         if result.layer != first.layer:
             raise UsageError(
                 "the results are of other layers, or of one that answers otherwise (another model, text, machine or "
-                "version): measure the transcoders in one run, with --transcoder given for each"
+                "version): measure the transcoders in one run, with all of their paths"
             )
     measured = (of for result in results for of in result.measured if of.role == "transcoder")
     return arms_by_name(KIND, ((of.name, {"digest": of.digest}, of) for of in measured))
 
 
 def _difference(score: str, of: ArtifactNumbers, against: ArtifactNumbers, result: ArtifactResult) -> Interval | None:
-    """None where both errors would be divided by nothing."""
-    parts, whole = RATIOS[score](result, of)
-    others, _ = RATIOS[score](result, against)
-    if not any(whole):
-        return None
-    difference = np.subtract(parts, others)
-    return bootstrap([np.stack([difference, whole])], lambda sums: ratio(sums).mean(-1))
+    """The paired difference; None where both errors would be divided by 0."""
+    layer, distances = layer_of(result), result.config.distances
+    parts, whole = ERRORS[score](of, layer, distances)
+    others, _ = ERRORS[score](against, layer, distances)
+    return over_prompts([(np.subtract(parts, others), whole)]) if any(whole) else None

@@ -1,15 +1,53 @@
-"""What `faithfulness bench artifact` measures."""
+"""Settings of measurements on held-out prompts."""
 
 import operator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from faithfulness_plugin.measure.held_out_config import HeldOutConfig
+from faithfulness_plugin.language_model.config import ModelSource, TextSource
+from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
+from faithfulness_plugin.results.schema import Record
+
+HALF_WAY = 0.5
+"""The length of the step that tables report: half-way to another token, or half the rms coordinate."""
+
+
+class HeldOutConfig(Record):
+    """How a transcoder of a language model's layer is measured: model, text, rows, directions."""
+
+    model: ModelSource = ModelSource()
+    text: TextSource = TextSource()
+    seed: int = Field(default=0, ge=0, lt=2**61, description="the first; of the prompts' order as well")
+    context_size: int = Field(default=128, ge=2, description="tokens a prompt")
+    prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
+    held_out_prompts: int = Field(default=32, ge=2, description="for every measurement but the next")
+    spliced_prompts: int = Field(default=16, ge=1, description="of these, those that the spliced model is run on")
+    jacobian_rows: int = Field(default=8, ge=1, description="a held-out prompt, for whole Jacobians")
+    response_rows: int = Field(default=32, ge=1, description="a held-out prompt, for response curves")
+    rows: RowSettings = Field(default=EVERY_ROW, exclude_if=lambda rows: rows == EVERY_ROW)
+    distances: list[float] = Field(
+        default=[0.1, 0.25, HALF_WAY, 0.75, 1.0], min_length=1, description="lengths of steps, for response curves"
+    )
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @field_validator("distances")
+    @classmethod
+    def _has_half_way(cls, distances: list[float]) -> list[float]:
+        if HALF_WAY not in distances or min(distances) <= 0:
+            raise ValueError("distances are positive, and one of them is 0.5 (half-way)")
+        return distances
+
+    @model_validator(mode="after")
+    def _has_enough_prompts(self) -> "HeldOutConfig":
+        require_rows(self.rows, self.context_size)
+        if self.spliced_prompts > self.held_out_prompts:
+            raise ValueError(f"spliced_prompts: there are {self.held_out_prompts} held-out prompts")
+        return self
 
 
 class ArtifactConfig(HeldOutConfig):
-    """Some transcoders of one layer."""
+    """What `faithfulness measure` measures: finished transcoders of one layer."""
 
     transcoders: dict[str, str] = Field(min_length=1, description="folders or addresses by name, in any known format")
     model_named: str | None = Field(
@@ -31,7 +69,7 @@ class ArtifactConfig(HeldOutConfig):
     transcoder_dtype: Literal["float32", "stored"] = Field(
         default="float32",
         exclude_if=lambda dtype: dtype == "float32",
-        description="what weights are converted to; stored: nothing else than they are in",
+        description="what weights are converted to; stored: they stay as they are",
     )
     top: list[int] = Field(default=[1, 4, 16, 64], min_length=1, description="singular directions of J_f, for errors")
     spectrum_rows: int = Field(default=32, ge=1, description="at which they are taken")

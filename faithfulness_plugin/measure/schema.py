@@ -1,5 +1,6 @@
-"""What `faithfulness bench artifact` writes."""
+"""Results of `faithfulness measure`, and the records that experiments on real layers share with them."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -7,9 +8,13 @@ from typing_extensions import override
 
 from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.measure.config import ArtifactConfig
-from faithfulness_plugin.measure.held_out_schema import LayerRecord, Measured
 from faithfulness_plugin.results.schema import Record, Result
 
+Directions = Literal["isotropic", "data", "difference"]
+"""Of Jacobians: all alike; those in which the inputs vary (pairs of them); differences to other inputs."""
+DIRECTIONS: tuple[Directions, ...] = ("isotropic", "data", "difference")
+ByPrompt = list[float]
+"""A sum over the rows of each held-out prompt."""
 Role = Literal["transcoder", "shuffled decoder", "mean ablation"]
 ROLES: tuple[Role, ...] = ("transcoder", "shuffled decoder", "mean ablation")
 """The transcoder itself, and what its numbers are read beside: its decoder's directions in another order, and the
@@ -17,8 +22,48 @@ layer's mean output at every row."""
 ChangeKind = Literal["input", "feature"]
 
 
+class LayerRecord(Record):
+    """One layer on the held-out prompts: the denominators of relative errors."""
+
+    block: int
+    hook_in: str
+    hook_out: str
+    variance: ByPrompt = Field(description="||f - E f||^2")
+    jacobian: dict[Directions, ByPrompt] = Field(description="||J_f R||_F^2")
+    response: dict[Directions, list[ByPrompt]] = Field(description="||f(x + eps v) - f(x)||^2, a list each distance")
+    ce_clean: float = Field(description="nats a token")
+    ce_zero: float = Field(description="with zeros in the layer's place")
+
+
+class PassageRecord(Record):
+    """A transcoder at the tokens of the passage."""
+
+    share: float = Field(description="of the output there that features carry which fire there alone")
+    own_features: int = Field(description="how many these are")
+    fvu: float = Field(description="||t - f||^2 / ||f - E f||^2 there")
+    rate_elsewhere: list[float] = Field(description="of these, and of others that carry 1 % there or more")
+    carried: list[float] = Field(description="by each of these")
+
+
+class HeldOutRecord(Record):
+    """One transcoder on the held-out prompts."""
+
+    error: ByPrompt = Field(description="||t - f||^2")
+    l0: float
+    dead_fraction: float
+    jacobian_error: dict[Directions, ByPrompt] = Field(description="||(J_t - J_f) R||_F^2")
+    jacobian_cosine: dict[Directions, float]
+    floor: dict[Directions, ByPrompt] = Field(description="what (J_f - W_skip) R has beyond the active features")
+    response_error: dict[Directions, list[ByPrompt]] = Field(description="||D_t - D_f||^2, a list each distance")
+    response_cosine: dict[Directions, list[float]] = Field(description="one each distance")
+    ce: float = Field(description="nats a token, with the transcoder in the layer's place")
+    ce_recovered: float | None
+    kl: float
+    passage: PassageRecord | None
+
+
 class EffectRecord(Record):
-    """Of one change, at the residual stream after one block."""
+    """The effect of one change on the residual stream after one block."""
 
     stage: str
     error: float | None = Field(
@@ -39,7 +84,7 @@ class DeletionRecord(Record):
     excess: list[float]
 
 
-class ArtifactNumbers(Measured):
+class ArtifactNumbers(HeldOutRecord):
     """One transcoder, or one of its references."""
 
     name: str
@@ -51,13 +96,13 @@ class ArtifactNumbers(Measured):
     top_error: list[float] = Field(description="relative Jacobian error within so many first ones of J_f")
     effects: dict[ChangeKind, list[EffectRecord]] = Field(
         description="of the same change at one token of each prompt, in the model and in the spliced model. input: "
-        "half-way to another token's; feature: what its largest feature writes is taken away"
+        "half-way to another token's; feature: what its largest feature writes is removed"
     )
-    deletion: DeletionRecord | None = Field(description="None without features, or where they change no answer")
+    deletion: DeletionRecord | None = Field(description="None without features, or where they change no prediction")
 
 
 class ArtifactResult(Result):
-    """All of it, or as much as was measured."""
+    """The measurements of finished transcoders: all of them, or as many as were made."""
 
     benchmark: Literal["faithfulness of artifacts"] = "faithfulness of artifacts"
     schema_version: Literal[1] = 1
@@ -82,5 +127,10 @@ class ArtifactResult(Result):
         return {**self.config.model_dump(mode="json"), "rows": self.config.rows.model_dump()}
 
     def of(self, name: str, role: Role = "transcoder") -> ArtifactNumbers | None:
-        """The numbers of a transcoder or of one of its references, if they are there."""
+        """Return the numbers of a transcoder or of one of its references, if they are there."""
         return next((m for m in self.measured if (m.name, m.role) == (name, role)), None)
+
+    def ordered(self) -> Sequence[ArtifactNumbers]:
+        """Return all numbers, the references of each transcoder after its own."""
+        found = [self.of(name, role) for name in self.config.transcoders for role in ROLES]
+        return [numbers for numbers in found if numbers is not None]

@@ -48,7 +48,7 @@ class CircuitProjection(MetricResult):
 def circuit_projection(
     transcoder: Transcoder, x: Float[Tensor, "batch d_in"], circuits: Sequence[Circuit]
 ) -> CircuitProjection:
-    """Per feature i: min over w >= 0 of 1/2 ||C_i - sum_k w_k L_k||_F^2 + alpha ||w||_1.
+    """Solve, for each feature i, min over w >= 0 of 1/2 ||C_i - sum_k w_k L_k||_F^2 + alpha ||w||_1.
 
     C_i = a_i(x) W_dec^i over the rows x, scaled to unit norm; L_k the circuits likewise; alpha = 1 % of that
     feature's largest correlation with a circuit. Solved exactly, with scipy's non-negative least squares. The
@@ -82,8 +82,8 @@ def circuit_projection(
 def norms_and_cosines(
     transcoder: Transcoder, x: Tensor, circuits: Sequence[Circuit]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """In float64: the features' norms ||C_i|| [d_sae], their cosines with the circuits [n_circuits, d_sae] (0 for a
-    dead feature), and the circuits' cosines with each other [n_circuits, n_circuits]."""
+    """Return, in float64, the features' norms ||C_i|| [d_sae], their cosines with the circuits [n_circuits, d_sae] (0
+    for a dead feature), and the circuits' cosines with each other [n_circuits, n_circuits]."""
     if not circuits:
         raise ValueError("there are no circuits to compare with: pass at least one")
     acts = transcoder.encode(x).double().cpu().numpy()
@@ -99,3 +99,8 @@ def norms_and_cosines(
     overlaps = (u.T @ acts) * (d @ directions.T)
     cosines = np.divide(overlaps, norms, out=np.zeros_like(overlaps), where=norms > 0)
     return norms, cosines, (u.T @ u) * (d @ d.T)
+
+
+def live_circuits(circuits: Sequence[Circuit], x: Float[Tensor, "batch d_in"]) -> list[int]:
+    """Return the numbers of those that are active on some row."""
+    return [k for k, circuit in enumerate(circuits) if circuit.activation(x).any()]

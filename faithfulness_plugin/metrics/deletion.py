@@ -19,11 +19,11 @@ class Deletion(MetricResult):
     sizes: tuple[int, ...]
     """m: how many features are deleted."""
     by_attribution: tuple[float, ...]
-    """(s_0 - s_del(m)) / |s_0 - s_empty|, clipped to [-1, 1]: those deleted that attribution ranks first."""
+    """(s_0 - s_del(m)) / |s_0 - s_empty|, clipped to [-1, 1], where those are deleted that attribution ranks first."""
     at_random: tuple[float, ...]
-    """The same with as many of the other active ones."""
+    """The same ratio with as many of the other active features deleted."""
     excess: tuple[float, ...]
-    """The first less the second: 0 says that the ranking knows nothing."""
+    """by_attribution - at_random: 0 says that the ranking knows nothing."""
 
 
 def deletion(
@@ -33,10 +33,13 @@ def deletion(
     at_random: Float[Tensor, "sizes prompts"],
     sizes: Sequence[int],
 ) -> Deletion:
-    """From scores: with all features (s_0), with none (s_empty), and with m of them deleted.
+    """Compute the curves from scores with all features (s_0), with none (s_empty), and with m of them deleted.
 
-    Prompts on which deleting all changes nothing (up to rounding) are left out. Raises ValueError where that leaves
-    none."""
+    Prompts on which deleting all changes nothing (up to rounding) are left out.
+
+    Raises:
+        ValueError: that leaves no prompt.
+    """
     span = (whole - empty).abs()
     counts = (beyond_rounding(whole[:, None], empty[:, None]) != 0).flatten()
     if not counts.any():

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.metrics.result import MetricResult, cosines
 from faithfulness_plugin.rounding import beyond_rounding
 
 MOVES = 0.1
@@ -16,7 +16,7 @@ MOVES = 0.1
 
 @dataclass(frozen=True)
 class Effect(MetricResult):
-    """Of one change, at one place behind the layer."""
+    """The effect of one change, at one place behind the layer, compared between two models."""
 
     error: float
     """E||E_t - E_f||^2 / E||E_f||^2, a ratio of means over prompts; E the change of the activations there, in the model
@@ -35,10 +35,12 @@ def effect(
     clean_spliced: Float[Tensor, "batch *rest"],
     changed_spliced: Float[Tensor, "batch *rest"],
 ) -> Effect:
-    """From activations at one place: of the model, clean and changed, and of the spliced model likewise.
+    """Compare effects by activations at one place: of the model, clean and changed, and of the spliced model likewise.
 
-    A prompt's effect is one vector, over all of its tokens. Raises ValueError where the change has no effect in the
-    model on any prompt.
+    A prompt's effect is one vector, over all of its tokens.
+
+    Raises:
+        ValueError: the change has no effect in the model on any prompt.
 
     Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
     """
@@ -47,11 +49,9 @@ def effect(
     energy = of_layer.square().sum(1)
     if not energy.any():
         raise ValueError("the change has no effect in the model, so that there is nothing to compare it with")
-    norms = energy.sqrt() * of_transcoder.norm(dim=1)
-    cosine = torch.where(norms > 0, (of_layer * of_transcoder).sum(1) / norms, torch.zeros_like(norms))
     moved = energy >= MOVES**2 * energy[energy > 0].mean()
     return Effect(
         error=((of_transcoder - of_layer).square().sum() / energy.sum()).item(),
-        cosine=cosine[moved].mean().item(),
+        cosine=cosines(of_transcoder, of_layer)[moved].mean().item(),
         moved=int(moved.sum()),
     )

@@ -37,7 +37,7 @@ class FeatureRecovery(MetricResult):
 def feature_recovery(
     transcoder: Transcoder, x: Float[Tensor, "batch d_in"], circuits: Sequence[Circuit]
 ) -> FeatureRecovery:
-    """One feature to one circuit, by the assignment that maximises the sum of cosines (Hungarian method).
+    """Match one feature to one circuit, by the assignment that maximises the sum of cosines (Hungarian method).
 
     The cosine is between contributions over the rows x, a_i(x) W_dec^i against u_k(x) d_k: what a feature
     reads and what it writes count alike.

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_region import linear_region
+from faithfulness_plugin.jacobian.linear_region import known_region
 from faithfulness_plugin.metrics.result import MetricResult
 
 
@@ -26,16 +26,14 @@ class GradientMasking(MetricResult):
 
 @torch.no_grad()
 def gradient_masking(transcoder: nn.Module, x: Float[Tensor, "batch d_in"]) -> GradientMasking:
-    """On rows x [batch, d_in]. All 0 where no feature fires.
+    """Compare slopes with what is written on rows x [batch, d_in]; all 0 where no feature fires.
 
     Raises:
         ValueError: a module whose features are not known (see `linear_region`).
 
     Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", 2025, on gradient masking.
     """
-    region = linear_region(transcoder, x)
-    if region is None:
-        raise ValueError(f"the features of {type(transcoder).__name__} are not known: register its linear region")
+    region = known_region(transcoder, x)
     acts = region.feature_acts.to_dense() if region.feature_acts.is_sparse else region.feature_acts
     W_enc, W_dec, *_ = region.weights
     written = acts * W_dec.norm(dim=1)

@@ -30,14 +30,14 @@ class JacobianError(MetricResult):
     cosine: float
     """E_x cos(vec J_f, vec J_t) over rows with J_f != 0. Blind to shrinkage: read it with the relative error."""
     relative_error_data: float
-    """The same relative error with J C^(1/2) for J, C the rows' covariance: in directions where the data vary."""
+    """The relative error with J C^(1/2) for J, C the rows' covariance: in directions where the data vary."""
     cosine_data: float
-    """The same cosine with J C^(1/2)."""
+    """The cosine with J C^(1/2)."""
     relative_error_difference: float
-    """The same relative error with C + (mean - x)(mean - x)^T for C: along differences to other rows, half of whose
+    """The relative error with C + (mean - x)(mean - x)^T for C: along differences to other rows, half of whose
     energy is the one direction to the mean."""
     cosine_difference: float
-    """The same cosine along these."""
+    """The cosine along these."""
     columns: float
     """Share of the Jacobians' columns that was compared."""
     method: str
@@ -90,7 +90,7 @@ def jacobian_error(
 
 
 class ByDirections(NamedTuple):
-    """Both Jacobians' products at each row, by kind of directions, and how they were had."""
+    """Both Jacobians' products at each row, by kind of directions, and the method used."""
 
     isotropic: JacobianProducts
     data: JacobianProducts
@@ -106,7 +106,7 @@ def jacobian_products(
     columns: Bool[Tensor, "batch d_in"] | None = None,
     among: Float[Tensor, "rows d_in"] | None = None,
 ) -> ByDirections:
-    """What `jacobian_error` averages, row by row. Raises as it where transcoder and layer differ in d_out."""
+    """Compute what `jacobian_error` averages, row by row. Raises ValueError where the two differ in d_out."""
     among = x if among is None else among
     region = linear_region(transcoder, x)
     mask = torch.ones_like(x) if columns is None else columns
@@ -125,6 +125,6 @@ def jacobian_products(
 
 
 def _summary(products: JacobianProducts) -> tuple[float, float]:
-    """(ratio of means, mean cosine over rows where the layer moves)."""
+    """Return the ratio of means, and the mean cosine over rows where the layer moves."""
     relative = products.squared_error.mean() / products.layer.mean()
     return relative.item(), products.cosine[products.layer > 0].mean().item()

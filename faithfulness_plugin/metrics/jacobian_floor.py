@@ -12,6 +12,8 @@ from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.metrics.result import MetricResult, Transcoder
 
 AT_A_TIME = 16  # rows whose Jacobians are made as matrices
+KINDS = ("isotropic", "data", "difference")
+"""Kinds of directions: R R^T is 1, the rows' covariance C, or C + (mean - x)(mean - x)^T."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,7 @@ class JacobianFloor(MetricResult):
 
 @dataclass(frozen=True)
 class JacobianEnergies:
-    """How the energy of J_f - W_skip at each row is spread over its singular directions. By kind of direction:
-    "isotropic", "data", "difference"."""
+    """How the energy of J_f - W_skip at each row is spread over its singular directions, by kind of direction."""
 
     squares: dict[str, Float[Tensor, "rows d_out"]]
     """Squared singular values of (J_f - W_skip) R, the largest first."""
@@ -34,18 +35,17 @@ class JacobianEnergies:
     """||J_f R||_F^2."""
 
     def floor(self, active: Int[Tensor, " rows"]) -> JacobianFloor:
-        """Of a transcoder with so many active features at each row."""
-        return JacobianFloor(*(self._relative(kind, active) for kind in ("isotropic", "data", "difference")))
+        """Return the floor of a transcoder with so many active features at each row. Raises ValueError for a layer
+        that does not move along some kind of directions."""
+        for kind in KINDS:
+            if not self.layer[kind].any():
+                raise ValueError("the layer does not move along these directions on any row: pass others")
+        return JacobianFloor(*((self.beyond(k, active).sum() / self.layer[k].sum()).item() for k in KINDS))
 
     def beyond(self, kind: str, active: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """The energy of each row beyond so many singular directions."""
+        """Return the energy of each row beyond so many singular directions."""
         squares = self.squares[kind]
         return (squares * (torch.arange(squares.shape[1], device=squares.device) >= active[:, None])).sum(-1)
-
-    def _relative(self, kind: str, active: Tensor) -> float:
-        if not self.layer[kind].any():
-            raise ValueError("the layer does not move along these directions on any row: pass others")
-        return (self.beyond(kind, active).sum() / self.layer[kind].sum()).item()
 
 
 @torch.no_grad()
@@ -56,8 +56,8 @@ def jacobian_floor(
     *,
     among: Float[Tensor, "others d_in"] | None = None,
 ) -> JacobianFloor:
-    """sum_rows sum_{i > r} s_i^2 / sum_rows ||J_f R||_F^2: r the row's active features, s the singular values of
-    (J_f - W_skip) R; R R^T is 1, the rows' covariance C, or C + (mean - x)(mean - x)^T.
+    """Compute sum_rows sum_{i > r} s_i^2 / sum_rows ||J_f R||_F^2 for the three kinds of directions R: r the row's
+    active features, s the singular values of (J_f - W_skip) R.
 
     J_t - W_skip is a sum of r rank-one terms, so by Eckart and Young no dictionary gets below; as all rows share one,
     none need get there. Whole Jacobians are made, a few rows at a time: for some hundred rows.
@@ -66,7 +66,8 @@ def jacobian_floor(
         among: rows whose covariance and mean give the data's directions, as in `jacobian_error`. From fewer rows than
             d_in the floor is that of the subspace in which they vary, and too low for another.
 
-    Raises ValueError for fewer than two rows, or a layer that does not move there.
+    Raises:
+        ValueError: fewer than two rows, or a layer that does not move there.
     """
     energies = jacobian_energies(layer, x, getattr(transcoder, "W_skip", None), among=among)
     return energies.floor((transcoder.encode(x) > 0).sum(-1))
@@ -80,8 +81,11 @@ def jacobian_energies(
     *,
     among: Float[Tensor, "others d_in"] | None = None,
 ) -> JacobianEnergies:
-    """What `jacobian_floor` needs of the layer: the same for all transcoders without skip connection. Raises ValueError
-    for fewer than two rows."""
+    """Compute what `jacobian_floor` needs of the layer, the same for all transcoders without skip connection.
+
+    Raises:
+        ValueError: fewer than two rows.
+    """
     among = x if among is None else among
     if len(among) < 2:
         raise ValueError(
@@ -89,24 +93,29 @@ def jacobian_energies(
         )
     wide = torch.promote_types(x.dtype, torch.float32)  # no eigenvalues in half precision
     weights, root, mean = checked_mlp_weights(layer, x), covariance_root(among).to(wide), among.mean(0)
-    squares: dict[str, list[Tensor]] = {kind: [] for kind in ("isotropic", "data", "difference")}
-    norms: dict[str, list[Tensor]] = {kind: [] for kind in squares}
+    squares: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+    norms: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
     for rows in x.split(AT_A_TIME):
-        J_f = layer_jacobian(layer, rows) if weights is None else weights.jacobian(rows).matrix()
-        J_f, towards_mean = J_f.to(wide), (mean - rows)[..., None].to(wide)
-        for grams, of in ((squares, J_f if W_skip is None else J_f - W_skip.to(J_f)), (norms, J_f)):
-            data = _gram(of @ root)
-            grams["isotropic"].append(_gram(of))
-            grams["data"].append(data)
-            grams["difference"].append(data + _gram(of @ towards_mean))
-        for kind in squares:
+        J_f = (layer_jacobian(layer, rows) if weights is None else weights.jacobian(rows).matrix()).to(wide)
+        to_mean = (mean - rows)[..., None].to(wide)
+        of_layer = _grams(J_f, root, to_mean)
+        of_rest = of_layer if W_skip is None else _grams(J_f - W_skip.to(J_f), root, to_mean)
+        for kind in KINDS:
             # eigenvalues of A A^T: a third of the time of singular values of A
-            squares[kind][-1] = torch.linalg.eigvalsh(squares[kind][-1]).clamp_min(0).flip(-1)
-            norms[kind][-1] = norms[kind][-1].diagonal(dim1=-2, dim2=-1).sum(-1)
+            squares[kind].append(torch.linalg.eigvalsh(of_rest[kind]).clamp_min(0).flip(-1))
+            norms[kind].append(of_layer[kind].diagonal(dim1=-2, dim2=-1).sum(-1))
     return JacobianEnergies(
         {kind: torch.cat(parts) for kind, parts in squares.items()},
         {kind: torch.cat(parts) for kind, parts in norms.items()},
     )
+
+
+def _grams(
+    J: Float[Tensor, "rows d_out d_in"], root: Float[Tensor, "d_in d_in"], to_mean: Float[Tensor, "rows d_in 1"]
+) -> dict[str, Float[Tensor, "rows d_out d_out"]]:
+    """Return J R (J R)^T for each kind of directions."""
+    data = _gram(J @ root)
+    return dict(zip(KINDS, (_gram(J), data, data + _gram(J @ to_mean)), strict=True))
 
 
 def _gram(matrices: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.exact import layer_jacobian, transcoder_jacobian
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.metrics.result import MetricResult, relative_error
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class JacobianSpectrum(MetricResult):
     layer: tuple[float, ...]
     """Singular values of J_f, the largest first."""
     transcoder: tuple[float, ...]
-    """Of J_t."""
+    """Singular values of J_t."""
     rank: float
     """Singular values of J_t above 1 % of the layer's largest; at most the L0 (without skip connection)."""
     relative_error: float
@@ -35,7 +35,7 @@ class JacobianSpectrum(MetricResult):
 def jacobian_spectrum(
     transcoder: nn.Module, layer: Layer, x: Float[Tensor, "rows d_in"], top: Sequence[int] = (1, 2, 4, 8)
 ) -> JacobianSpectrum:
-    """Whole Jacobians at rows x, so for small widths.
+    """Decompose whole Jacobians at rows x, so for small widths.
 
     Raises:
         ValueError: a k outside 1 to min(d_in, d_out); the layer's Jacobian is zero on all rows.
@@ -60,7 +60,7 @@ def jacobian_spectrum(
         layer=tuple(of_layer.mean(0).tolist()),
         transcoder=tuple(of_transcoder.mean(0).tolist()),
         rank=(of_transcoder > 0.01 * of_layer[:, :1]).sum(-1).double().mean().item(),
-        relative_error=((J_t - J_f).square().sum() / J_f.square().sum()).item(),
+        relative_error=relative_error(J_t, J_f),
         top=tuple(top),
         top_error=tuple(error(k) for k in top),
     )

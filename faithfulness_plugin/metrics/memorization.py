@@ -12,7 +12,7 @@ from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_s
 
 @dataclass(frozen=True)
 class Memorization(MetricResult):
-    """Of one transcoder at one point."""
+    """What one transcoder memorizes at one point."""
 
     m: float
     """sum_i m_i, in units of the layer's output."""
@@ -31,7 +31,7 @@ def memorization(
     basis: Float[Tensor, "n_circuits d_out"] | None = None,
     unit: bool = True,
 ) -> Memorization:
-    """m = sum_i ReLU(c_i . y_p / ||y_p|| - max_{j in S} c_i . e_j), c_i = a_i(p) W_dec^i, y_p = f(p).
+    """Compute m = sum_i ReLU(c_i . y_p / ||y_p|| - max_{j in S} c_i . e_j), c_i = a_i(p) W_dec^i, y_p = f(p).
 
     A feature that writes one coordinate of y_p counts 0; one that writes all of them at once counts most. S is
     the support of y_p. It sees outputs at p only: read it beside the off-diagonal energy of the Jacobian at p
@@ -67,7 +67,7 @@ def memorization_by_feature(
     basis: Float[Tensor, "n_circuits d_out"] | None = None,
     unit: bool = True,
 ) -> tuple[Float[Tensor, " d_sae"], float]:
-    """(m_i of every feature, the maximum): what `memorization` adds up. Arguments and errors as there."""
+    """Return m_i of every feature and the maximum, which `memorization` adds up. Arguments and errors as there."""
     if point.ndim != 1:
         raise ValueError(f"the point has shape {list(point.shape)}: pass one row, [d_in]")
     y = layer(point[None])[0]

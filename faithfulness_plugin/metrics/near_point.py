@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.probes import sphere
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.metrics.result import MetricResult, relative_error
 from faithfulness_plugin.seeds import derived_seed
 
 N_DIRECTIONS = 256
@@ -38,8 +38,9 @@ def near_point(
     values: Sequence[float],
     seed: int = 0,
 ) -> NearPoint:
-    """||t - f||^2 / ||f||^2 on p + eps u and on p with one coordinate changed. The directions u are the same for every
-    transcoder and every eps.
+    """Compute ||t - f||^2 / ||f||^2 on p + eps u, and on p with one coordinate changed.
+
+    The directions u are the same for every transcoder and every eps.
 
     Raises:
         ValueError: the point is no single row, or zero; the layer's output is zero at one of the distances or values.
@@ -67,4 +68,4 @@ def _relative_error(transcoder: nn.Module, layer: Layer, x: Tensor) -> float:
     y = layer(x)
     if not y.any():
         raise ValueError("the layer's output is zero there, so that a relative error is undefined: choose other values")
-    return ((transcoder(x) - y).square().sum() / y.square().sum()).item()
+    return relative_error(transcoder(x), y)

@@ -12,7 +12,7 @@ from faithfulness_plugin.metrics.result import MetricResult
 
 @dataclass(frozen=True)
 class OffDiagonalEnergy(MetricResult):
-    """Of one transcoder at one point."""
+    """How much of one transcoder's Jacobian at one point is off the diagonal."""
 
     energy: float
     """||J - diag J||_F^2 / ||J||_F^2, in [0, 1]; 0 for a Jacobian of zeros."""
@@ -22,7 +22,7 @@ class OffDiagonalEnergy(MetricResult):
 
 @torch.no_grad()
 def off_diagonal_energy(transcoder: nn.Module, point: Float[Tensor, " d_in"]) -> OffDiagonalEnergy:
-    """Of J_t at the point p [d_in], for a layer that works coordinate by coordinate (d_in = d_out), as |x| does.
+    """Measure J_t at the point p [d_in], for a layer that works coordinate by coordinate (d_in = d_out), as |x| does.
 
     Raises:
         ValueError: the Jacobian is not square.

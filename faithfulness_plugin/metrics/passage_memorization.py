@@ -14,19 +14,19 @@ RARE = 1e-3
 
 @dataclass(frozen=True)
 class PassageMemorization(MetricResult):
-    """Of one transcoder at the tokens of one passage."""
+    """What one transcoder memorizes at the tokens of one passage."""
 
     share: float
-    """Of the output at the passage that its own features carry: 0 for none, 1 where they write all of it."""
+    """The share of the output at the passage that its own features carry: 1 where they write all of it."""
     own_features: int
     """How many features fire at some token of the passage and hardly anywhere else."""
     features: tuple[int, ...]
     """Those that fire at the passage."""
     rate_elsewhere: tuple[float, ...]
-    """Of each of these: the share of the other rows where it fires."""
+    """The share of the other rows where each of these fires."""
     carried: tuple[float, ...]
-    """Of each of these: what it carries, as a part of the passage's output; with all others, bias and skip connection
-    they sum to what the transcoder explains there."""
+    """What each of these carries, as a part of the passage's output; with all others, bias and skip connection they sum
+    to what the transcoder explains there."""
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def passage_memorization(
     *,
     rare: float = RARE,
 ) -> PassageMemorization:
-    """What `memorization` asks about a point, asked about a passage of text, where no ideal circuits are known.
+    """Ask of a passage of text what `memorization` asks of a point, where no ideal circuits are known.
 
     Feature i carries sum_p <c_i(p), u_p> / sum_p ||u_p||^2, with c_i(p) = a_i(p) W_dec^i and u_p = f(p) - E f what the
     layer puts out at p beyond its mean elsewhere. The passage's own features fire on at most the share `rare` of the

@@ -22,8 +22,8 @@ class Reconstruction(MetricResult):
     l0: float
     """Mean number of features with a_i > 0."""
     effective_l0: float
-    """Mean number of features with a_i ||W_dec^i|| above 1 % of the rms output norm: without the crumbs that
-    tanh penalties leave."""
+    """Mean number of features with a_i ||W_dec^i|| above 1 % of the rms output norm: without the barely
+    active features that tanh penalties leave."""
     dead_fraction: float
     """Share of features that never fire on these rows."""
     validation_loss: float
@@ -34,7 +34,7 @@ class Reconstruction(MetricResult):
 
 @torch.no_grad()
 def reconstruction(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "batch d_in"]) -> Reconstruction:
-    """Outputs and activity on rows x [batch, d_in].
+    """Compare outputs, and count active features, on rows x [batch, d_in].
 
     Raises:
         ValueError: transcoder and layer differ in d_out; or the layer's output is the same on all rows, so that the

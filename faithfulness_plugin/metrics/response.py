@@ -1,4 +1,4 @@
-"""Response curves: how layer and transcoder answer to a step of finite length."""
+"""Response curves: how layer and transcoder respond to a step of finite length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.metrics.result import MetricResult, check_same_shape
+from faithfulness_plugin.metrics.result import MetricResult, check_same_shape, cosines
 from faithfulness_plugin.rounding import beyond_rounding
 
 
@@ -20,13 +20,13 @@ class Response(MetricResult):
     distances: tuple[float, ...]
     """eps."""
     error: tuple[float, ...]
-    """E||D_t - D_f||^2 / E||D_f||^2, a ratio of means; 1 says that the transcoder answers nothing."""
+    """E||D_t - D_f||^2 / E||D_f||^2, a ratio of means; 1 says that the transcoder does not respond."""
     cosine: tuple[float, ...]
-    """Mean of cos(D_t, D_f) over rows where the layer answers."""
+    """Mean of cos(D_t, D_f) over rows where the layer responds."""
 
 
 class StepResponses(NamedTuple):
-    """To one step, row by row."""
+    """The responses of layer and transcoder to one step, row by row."""
 
     squared_error: Float[Tensor, " rows"]
     """||D_t - D_f||^2."""
@@ -44,19 +44,19 @@ def response(
     v: Float[Tensor, "rows d_in"],
     distances: Sequence[float],
 ) -> Response:
-    """How both answer to x -> x + eps v, for each eps of the distances.
+    """Compare the responses to x -> x + eps v, for each eps of the distances.
 
     Args:
         v: one direction a row: another row minus this one (then eps 0.5 is half-way to it), or an isotropic probe
             times the rows' rms coordinate (then eps is in its units).
 
     Raises:
-        ValueError: transcoder and layer differ in d_out; a step to which the layer does not answer on any row.
+        ValueError: transcoder and layer differ in d_out; a step to which the layer does not respond on any row.
     """
     by_distance = finite_differences(transcoder, layer, x, v, distances)
     for eps, given in zip(distances, by_distance, strict=True):
         if not given.layer.any():
-            raise ValueError(f"the layer does not answer to a step of {eps}, so a relative error is undefined there")
+            raise ValueError(f"the layer does not respond to a step of {eps}, so a relative error is undefined there")
     return Response(
         tuple(distances),
         tuple((given.squared_error.sum() / given.layer.sum()).item() for given in by_distance),
@@ -72,18 +72,17 @@ def finite_differences(
     v: Float[Tensor, "rows d_in"],
     distances: Sequence[float],
 ) -> list[StepResponses]:
-    """To each step x -> x + eps v, row by row; what rounding explains is no answer.
+    """Compute the responses to each step x -> x + eps v, row by row; what rounding explains is no response.
 
-    Raises ValueError where transcoder and layer differ in d_out."""
+    Raises ValueError where transcoder and layer differ in d_out.
+    """
     y, t = layer(x), transcoder(x)
     check_same_shape(t, y)
     return [
-        _answers(beyond_rounding(y, layer(x + eps * v)), beyond_rounding(t, transcoder(x + eps * v)))
+        _responses(beyond_rounding(y, layer(x + eps * v)), beyond_rounding(t, transcoder(x + eps * v)))
         for eps in distances
     ]
 
 
-def _answers(D_f: Tensor, D_t: Tensor) -> StepResponses:
-    norms = D_f.norm(dim=-1) * D_t.norm(dim=-1)
-    cosine = torch.where(norms > 0, (D_f * D_t).sum(-1) / norms, torch.zeros_like(norms))
-    return StepResponses((D_t - D_f).square().sum(-1), D_f.square().sum(-1), cosine)
+def _responses(D_f: Tensor, D_t: Tensor) -> StepResponses:
+    return StepResponses((D_t - D_f).square().sum(-1), D_f.square().sum(-1), cosines(D_t, D_f))

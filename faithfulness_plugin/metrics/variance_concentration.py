@@ -17,7 +17,7 @@ class VarianceConcentration(MetricResult):
     rows_for_half: float
     """The least share of the rows that makes more than half of E||f - E f||^2."""
     of_top: float
-    """The share of it that the 2 % of the rows with most of it make."""
+    """The share of the variance that the 2 % of the rows with most of it make."""
 
     @property
     def concentrated(self) -> bool:
@@ -36,7 +36,7 @@ class VarianceConcentration(MetricResult):
 
 
 def variance_concentration(y: Float[Tensor, "rows d_out"]) -> VarianceConcentration:
-    """On outputs y [rows, d_out] of a layer: sorts the rows by ||f - E f||^2.
+    """Sort outputs y [rows, d_out] of a layer by ||f - E f||^2.
 
     Read it before an FVU: where it is `concentrated`, a transcoder that knows a handful of rows (attention sinks of
     hundred times the usual norm) and nothing else has an FVU near 0. Leave such rows out (`LeftOut`).
@@ -44,11 +44,12 @@ def variance_concentration(y: Float[Tensor, "rows d_out"]) -> VarianceConcentrat
     Raises:
         ValueError: no rows, or outputs that are the same on all rows.
     """
-    return concentration_of((y.double() - y.double().mean(0)).square().sum(-1)) if len(y) else concentration_of(y[:, 0])
+    wide = y.double()
+    return concentration_of((wide - wide.mean(0)).square().sum(-1))
 
 
 def concentration_of(energy: Float[Tensor, " rows"]) -> VarianceConcentration:
-    """Compute it from ||f - E f||^2 of each row. Raises as `variance_concentration`."""
+    """Compute `variance_concentration` from ||f - E f||^2 of each row."""
     n_rows, total = len(energy), energy.sum()
     if not n_rows or total == 0:
         raise ValueError(

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from faithfulness_plugin.results.workers import Backend
 
-TABLE_FILENAME = "table.md"
-
 T_CONFIG = TypeVar("T_CONFIG", bound=Record)
 T_RESULT = TypeVar("T_RESULT", bound=Result)
 
@@ -36,7 +34,7 @@ class Running:
     options: Any = field(default_factory=NoOptions)
     """An instance of the experiment's `options_class`."""
     resumes: bool = False
-    """Whether a partial result was found. Where it is False, checkpoints in `out` are of another run."""
+    """Whether a partial result was found, even without a part. If not, checkpoints in `out` are of another run."""
     note: Callable[[str], None] = lambda _: None
     """Receives a line about what is being done."""
     failures: list[str] = field(default_factory=list)
@@ -55,12 +53,20 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
     """A Record whose fields decide the numbers. Their descriptions are the help of the command's options."""
     options_class: ClassVar[type[Any]] = NoOptions
     """A Record of what does not decide the numbers, such as a folder for caches."""
+    page_filename: ClassVar[str] = "table.md"
+    """The name of its page."""
     indent: ClassVar[int | None] = 1
     """Of the result's JSON; None for results of many parts."""
 
     @abstractmethod
     def fresh(self, config: T_CONFIG) -> T_RESULT:
         """Return the empty result of a config."""
+
+    def found(self, result: T_RESULT, config: T_CONFIG) -> T_RESULT:
+        """Return the result to show or to resume, given one of this config that was found. Raises UsageError for one
+        that cannot be resumed, where its settings do not say it."""
+        del config
+        return result
 
     @abstractmethod
     def progress(self, result: T_RESULT) -> tuple[int, int]:
@@ -76,6 +82,10 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
     def tables(self, result: T_RESULT) -> str:
         """Return the result's tables as Markdown; those of a partial result say that it is one."""
 
+    def page(self, result: T_RESULT) -> str:
+        """Return the page that stands beside the result, as Markdown: by default its tables."""
+        return self.tables(result)
+
     def figures(self, result: T_RESULT) -> "Mapping[str, Figure]":
         """Return the result's figures by file name."""
         return {}
@@ -87,8 +97,10 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
 
 
 def open_result(experiment: Experiment[T_CONFIG, T_RESULT], config: T_CONFIG, out: Path, overwrite: bool) -> T_RESULT:
-    """Return the result of this config in `out`, or an empty one. Raises ResultError as `open_or_resume` does."""
-    return open_or_resume(out, experiment.fresh(config), overwrite=overwrite)
+    """Return the result of this config in `out`, or an empty one. Raises UsageError as `open_or_resume` and `found`."""
+    fresh = experiment.fresh(config)
+    result = open_or_resume(out, fresh, overwrite=overwrite)
+    return result if result is fresh else experiment.found(result, config)
 
 
 def run_parts(
@@ -110,7 +122,7 @@ def complete(
     """
     result = open_result(experiment, config, out, overwrite)
     if not result.complete:
-        resumes = experiment.progress(result)[0] > 0
+        resumes = not overwrite and (out / RESULT_FILENAME).exists()
         running = Running(out, resumes=resumes, **{"options": experiment.options_class(), **how})
         for grown, _ in run_parts(experiment, result, running):
             result = grown
@@ -118,12 +130,12 @@ def complete(
 
 
 def write_report(experiment: Experiment[Any, T_RESULT], result: T_RESULT, out: Path) -> list[Path]:
-    """Write table.md and the figures beside a result; return their paths. Raises ResultError where one cannot be
+    """Write the page and the figures beside a result; return their paths. Raises ResultError where one cannot be
     written."""
     from faithfulness_plugin.results.figure_file import save_figure
 
-    paths = [out / TABLE_FILENAME]
-    write_text(paths[0], experiment.tables(result))
+    paths = [out / experiment.page_filename]
+    write_text(paths[0], experiment.page(result))
     for name, figure in experiment.figures(result).items():
         save_figure(figure, out / name, source=fingerprint(result))
         paths.append(out / name)

@@ -16,7 +16,7 @@ STYLE = (
 
 
 def self_contained(title: str, text: str, images: Mapping[str, bytes]) -> str:
-    """The page: figures inside (PNGs, by the names that the text has), no script, no network."""
+    """Return the page with its figures inside (PNGs, by the names that the text has), without scripts or network."""
     body = MarkdownIt("commonmark").enable("table").render(text)
     for name, image in images.items():
         data = base64.b64encode(image).decode()
@@ -30,6 +30,6 @@ def self_contained(title: str, text: str, images: Mapping[str, bytes]) -> str:
 
 
 def anchor(title: str) -> str:
-    """As GitHub makes it."""
+    """Return the anchor that GitHub gives a heading."""
     kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
     return kept.replace(" ", "-")

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def imported(reference: str) -> Any:
-    """The object that `module:attribute` stands for, modules of the working folder included.
+    """Return the object that `module:attribute` stands for; modules of the working folder are found as well.
 
     Raises ValueError for one that cannot be imported."""
     module_name, _, attribute = reference.partition(":")

@@ -46,7 +46,7 @@ class Product(_Record):
                 f"jitter={config.jitter}: derivatives are kept at the rows themselves, so leave jitter out"
             )
         asked = config.of_layer
-        return cls(**{name: asked.get(name) for name in cls.model_fields})
+        return cls.model_validate({name: asked.get(name) for name in cls.model_fields})
 
     @property
     def config(self) -> JacobianMatchingConfig:

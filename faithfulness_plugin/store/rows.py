@@ -52,7 +52,9 @@ class StoredRows(Iterator[Tensor]):
                 f"{store.folder} is not full ({len(index.shards)} of {index.n_shards} shards): fill it first"
             )
         if not 1 <= batch_size <= index.n_rows:
-            raise StoreError(f"batch_size={batch_size}: {store.folder} has {index.n_rows} rows; choose 1 to so many")
+            raise StoreError(
+                f"batch_size={batch_size}: {store.folder} has {index.n_rows} rows; choose 1 to {index.n_rows}"
+            )
         if not 0 <= rank < processes:
             raise StoreError(f"rank={rank}: {processes} processes have the ranks 0 to {processes - 1}")
         require_shares(batch_size, processes)
@@ -119,7 +121,7 @@ class StoredRows(Iterator[Tensor]):
         return torch.Generator().manual_seed(derived_seed(self.seed, f"stored rows, {use}"))
 
     def state_dict(self) -> dict[str, int | str]:
-        """The place in the stream, for any number of processes."""
+        """Return the place in the stream, for any number of processes."""
         return {"batch": self.batch, **self._stream_settings}
 
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:

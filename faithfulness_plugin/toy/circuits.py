@@ -8,7 +8,7 @@ from faithfulness_plugin.metrics.circuit_projection import Circuit
 
 
 def abs_circuits(d_in: int) -> list[Circuit]:
-    """The layer's own 2 d_in: ReLU(x_1) e_1, ReLU(-x_1) e_1, ReLU(x_2) e_2, ..."""
+    """Return the layer's own 2 d_in circuits: ReLU(x_1) e_1, ReLU(-x_1) e_1, ReLU(x_2) e_2, ..."""
     return [
         Circuit(f"ReLU({'-' if sign < 0 else ''}x{i + 1})", _half(i, sign), torch.eye(d_in)[i])
         for i in range(d_in)
@@ -17,7 +17,7 @@ def abs_circuits(d_in: int) -> list[Circuit]:
 
 
 AT_POINT = 1e-4
-"""A share of the point's norm, well above what rounding moves a row in float32, and below what is another row."""
+"""As a share of the point's norm: well above what rounding moves a row by in float32, and below any other row."""
 
 
 def at_point(
@@ -31,7 +31,7 @@ def at_point(
 
 
 def datapoint_circuit(point: Float[Tensor, " d_in"]) -> Circuit:
-    """The shortcut: writes |p| on rows that are p up to rounding (`at_point`), and nothing elsewhere."""
+    """Return the shortcut: it writes |p| on rows that are p up to rounding (`at_point`), and nothing elsewhere."""
     return Circuit("datapoint p", lambda x: at_point(x, point).to(x.dtype), point.abs())
 
 

@@ -9,7 +9,10 @@ from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder,
 
 @torch.no_grad()
 def exact_transcoder(network: ReluNetwork) -> StandardTrainingTranscoder:
-    """A transcoder with a feature for each neuron and equal outputs, in `eval` mode: what perfect scores look like."""
+    """Return a transcoder with a feature for each neuron of the network, and equal outputs, in `eval` mode.
+
+    Its scores are what perfect scores look like.
+    """
     W_in: Tensor = network.W_in
     transcoder = StandardTrainingTranscoder(
         StandardTrainingTranscoderConfig(

@@ -22,8 +22,10 @@ class AbsDraw(NamedTuple):
 def abs_rows(
     draw: AbsDraw, density: float | Tensor, repeat_frac: float | Tensor, point: Float[Tensor, "*many d_in"]
 ) -> Float[Tensor, "*batch d_in"]:
-    """The rows that a draw stands for: value in (-1, 1) where present < density, else 0; p where repeated <
-    repeat_frac. Settings of many kinds at once broadcast against the draw."""
+    """Return the rows of a draw: value in (-1, 1) where present < density, else 0; p where repeated < repeat_frac.
+
+    Settings of several distributions at once broadcast against the draw.
+    """
     x = (draw.value * 2 - 1) * (draw.present < density)
     return torch.where(draw.repeated < repeat_frac, point, x)
 
@@ -72,7 +74,7 @@ class AbsInputs:
         return abs_rows(self.draw(), self.density, self.repeat_frac, self.point)
 
     def draw(self) -> "AbsDraw":
-        """The next batch's random numbers, which depend on the seed and on the batch's shape alone."""
+        """Draw the next batch's random numbers, which depend on the seed and on the batch's shape alone."""
         shape = (self.batch_size, self.d_in)
         return AbsDraw(self._uniform(*shape), self._uniform(*shape), self._uniform(self.batch_size, 1))
 
@@ -84,11 +86,11 @@ class AbsInputs:
         return torch.rand(shape, generator=self._generator, device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands: the next batch after `load_state_dict` is the one that would have followed."""
+        """Return the position: after `load_state_dict` the next batch is the one that would have followed."""
         return {"generator": self._generator.get_state(), "settings": self._settings()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError where the state is of data with other settings (the seed may differ: it is replaced)."""
+        """Resume a stream. Raises ValueError for the state of other settings (the seed may differ: it is replaced)."""
         if changed := differences(state["settings"], self._settings()):
             raise ValueError(f"the saved position is of other data ({changed}): use the same settings")
         self._generator.set_state(state["generator"].cpu())

@@ -7,7 +7,7 @@ from transformer_lens.hook_points import HookPoint
 
 try:
     from transformer_lens import HookedRootModule
-except ImportError:  # of before 3.3, which circuit-tracer 0.5 needs
+except ImportError:  # versions before 3.3, which circuit-tracer 0.5 needs
     from transformer_lens.hook_points import HookedRootModule
 
 from faithfulness_plugin.metrics.circuit_projection import Circuit
@@ -41,7 +41,7 @@ class ReluNetwork(HookedRootModule):
         self.setup()
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """[..., d_in] -> [..., d_out]. Raises ValueError for another width."""
+        """Return y [..., d_out] at x [..., d_in]. Raises ValueError for another width."""
         if x.shape[-1] != self.d_in:
             raise ValueError(
                 f"the inputs are {x.shape[-1]} wide (shape {list(x.shape)}) but this network has d_in={self.d_in}"
@@ -50,7 +50,7 @@ class ReluNetwork(HookedRootModule):
         return self.hook_out(self.hook_post(torch.relu(hidden_pre)) @ self.W_out + self.b_out)
 
     def circuits(self) -> list[Circuit]:
-        """Each neuron as an ideal circuit: ReLU(x . W_in[:, i] + b_in[i]) W_out[i]."""
+        """Return each neuron as an ideal circuit: ReLU(x . W_in[:, i] + b_in[i]) W_out[i]."""
         return [
             Circuit(f"neuron {i + 1}", _neuron(self.W_in[:, i], self.b_in[i]), self.W_out[i])
             for i in range(self.W_in.shape[1])

@@ -27,7 +27,7 @@ class Stateful(Protocol):
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The `step_N` of the highest N, or None where there is none."""
+    """Find the `step_N` of the highest N, or None where there is none."""
     steps = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
     return max(steps, key=lambda path: int(path.name[5:]), default=None)
 
@@ -55,17 +55,18 @@ class Checkpoints:
             FileExistsError: there is a checkpoint, and the run does not resume it.
         """
         folder, processes = self.folder, self.processes
-        if folder is None:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                self.last = latest_checkpoint(folder)
-        except OSError as error:
-            raise ValueError(f"{folder} cannot hold checkpoints ({error.strerror}): choose another folder") from error
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    self.last = latest_checkpoint(folder)
+            except OSError as error:
+                raise ValueError(
+                    f"{folder} cannot hold checkpoints ({error.strerror}): choose another folder"
+                ) from error
         found = self.last and self.last.name
         if found and not resume:
-            raise FileExistsError(f"{folder} holds {found} already: pass resume=True to go on, or another folder")
+            raise FileExistsError(f"{folder} holds {found} already: pass resume=True to resume it, or another folder")
         if (first := processes.from_first(found)) != found:
             raise ValueError(
                 f"process {processes.rank} finds {found} in {folder}, and the first one {first}: give all processes "
@@ -83,9 +84,10 @@ class Checkpoints:
             return
         final = self.folder / f"step_{trainer.n_training_steps}"
         if self.processes.first:
+            before = latest_checkpoint(self.folder)
             self._write(final, trainer, inputs, history)
-            if self.last is not None and self.last != final:
-                shutil.rmtree(self.last)
+            if before is not None and before != final:
+                shutil.rmtree(before)
         self.last = final
         self.processes.wait()
 

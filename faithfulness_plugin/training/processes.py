@@ -1,15 +1,19 @@
 """Several processes that train one transcoder, each on its share of every batch (torchrun)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
+
+from faithfulness_plugin.errors import UsageError
+
+T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=5)
 """How long one process waits for the others to join."""
@@ -73,6 +77,23 @@ class Processes:
         if self.several:
             distributed.broadcast_object_list(values, src=0)
         return values[0]
+
+    def first_does(self, do: Callable[[], T]) -> T | None:
+        """Let the first process do something; return what it returns there, and None in the others.
+
+        Raises:
+            UsageError: in the first process, as it was raised there.
+            AbortedByRankZero: in the others, where the first raised a UsageError.
+        """
+        done, problem = None, None
+        if self.first:
+            try:
+                done = do()
+            except UsageError as error:
+                problem = error
+        if self.from_first(problem is not None):
+            raise problem if problem is not None else AbortedByRankZero
+        return done
 
 
 class AbortedByRankZero(Exception):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from sae_lens.config import LoggingConfig, SAETrainerConfig
@@ -61,7 +61,7 @@ def train_transcoder(
         transcoder: trained in place, on its own device; returned in `eval` mode, as the function that it exports.
         layer: what it learns to replace, row-wise [batch, d_in] -> [batch, d_out]; or the `layer` of stored rows.
         inputs: endless batches [batch, d_in]. Where it has state_dict and load_state_dict, as `AbsInputs` does,
-            checkpoints hold its position. `StoredRows` bring the layer's answers with them.
+            checkpoints hold its position. `StoredRows` bring the layer's responses with them.
         n_steps: optimizer steps in total, those before a resume included.
         lr: Adam's learning rate, between `lr_warm_up_steps` of linear growth and `lr_decay_steps` of linear decay.
         batch_size: rows per batch, of all processes together; by default `inputs.batch_size`.
@@ -97,17 +97,9 @@ def train_transcoder(
     checkpoints.open(resume)
     config.device = str(transcoder.device)
     trainer = (DistributedTrainer if processes.several else SAETrainer)(config, transcoder.set_layer(layer), inputs)
-    every = _Every(log_every, evaluate_every or n_steps, checkpoint_every or n_steps)
-    history = _train(trainer, checkpoints, every, evaluator, progress)
+    every = (log_every, evaluate_every or n_steps, checkpoint_every or n_steps)
+    history = _train(trainer, checkpoints, evaluator, every, progress)
     return TrainingResult(transcoder, history, checkpoints.last)
-
-
-class _Every(NamedTuple):
-    """After how many steps something is done."""
-
-    log: int
-    evaluate: int
-    checkpoint: int
 
 
 def _trainer_config(
@@ -150,7 +142,7 @@ def _check_inputs(inputs: Any, processes: Processes) -> None:
         )
     if processes.several and getattr(inputs, "processes", 1) != processes.size:
         raise ValueError(
-            f"{processes.size} processes train together, and the inputs do not share themselves out among so many: "
+            f"{processes.size} processes train together, and the inputs are not shared out among them: "
             "pass StoredRows made with this rank and number of processes"
         )
 
@@ -158,10 +150,12 @@ def _check_inputs(inputs: Any, processes: Processes) -> None:
 def _train(
     trainer: SAETrainer[Any, Any],
     checkpoints: Checkpoints,
-    every: _Every,
     evaluator: Evaluator[Any] | None,
+    every: tuple[int, int, int],
     progress: bool | None,
 ) -> History:
+    """Take the steps that are left. `every`: steps between records, evaluations and checkpoints."""
+    log_every, evaluate_every, checkpoint_every = every
     processes, inputs, transcoder = checkpoints.processes, trainer.data_provider, trainer.sae
     history, batch_size = checkpoints.load(trainer, inputs), trainer.cfg.train_batch_size_samples
     n_steps = trainer.cfg.total_training_samples // batch_size
@@ -173,14 +167,14 @@ def _train(
                 trainer.maybe_reset_sparsity()
                 output = trainer.step(_next(inputs, step, batch_size // processes.size))
                 trainer.n_training_steps = done = step + 1
-                record = _record(done, output, processes) if done % every.log == 0 or done == n_steps else None
-                if evaluator and done % every.evaluate == 0:
+                record = _record(done, output, processes) if done % log_every == 0 or done == n_steps else None
+                if evaluator and done % evaluate_every == 0:
                     entries = _evaluate(evaluator, trainer) if processes.first else {}
                     record = (record or {"step": done}) | processes.from_first(entries)
                 if record is not None:
                     history.append(record)
                     bar.set_postfix({k: f"{v:.4g}" for k, v in record.items() if k != "step"}, refresh=False)
-                if done % every.checkpoint == 0 or done == n_steps:
+                if done % checkpoint_every == 0 or done == n_steps:
                     checkpoints.save(trainer, inputs, history)
                 bar.update()
     finally:

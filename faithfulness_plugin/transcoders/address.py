@@ -18,7 +18,7 @@ LAYER = (re.compile(r"layer_(\d+)\.safetensors"), re.compile(r".*blocks\.(\d+)\.
 """Names of files each of which is one layer of a set: circuit-tracer's, transcoder_circuits'."""
 CROSS_LAYER = re.compile(r"W_(enc|dec)_\d+\.safetensors")
 IN_FOLDER = "checkpoints/final.safetensors"
-"""Where llamascopium keeps the weights of a folder."""
+"""The file in which llamascopium keeps the weights of a folder."""
 
 _ONLINE = "connect once to fetch it, or pass a local folder"
 
@@ -57,9 +57,9 @@ class _Contents:
 
     names: list[str]
     cached: Path | None = None
-    """Where the hub cannot be reached: the folder in its cache, whose files these are."""
+    """The folder in the hub's cache that these files are in, if the hub cannot be reached."""
     reason: str = ""
-    """Why it cannot be reached."""
+    """The reason why it cannot be reached."""
 
 
 def is_hub_path(source: str | Path) -> bool:
@@ -140,7 +140,7 @@ def _fetched(of: HubPath, layer: int | None) -> tuple[Path, list[str]]:
 
 
 def _contents(of: HubPath) -> _Contents:
-    """What the repository holds, or what the hub's cache has of it where the hub cannot be reached.
+    """List what the repository holds, or what the hub's cache has of it where the hub cannot be reached.
 
     One request without retries: where there is no network, this fails at once.
     """

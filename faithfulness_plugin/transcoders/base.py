@@ -74,11 +74,8 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         """Set the function to be replaced, row-wise [batch, d_in] -> [batch, d_out], on the transcoder's device.
 
         A layer that knows its hooks (`mlp_layer`) also says where the transcoder writes: metadata.hook_name_out. With
-        `PackedRows` (the `layer` of stored rows) training is on rows that bring the layer's responses.
-
-        Raises:
-            TypeError: the layer is not callable.
-            ValueError: the rows bring other derivatives than the transcoder matches.
+        `PackedRows` (the `layer` of stored rows) training is on rows that bring the layer's responses. Raises TypeError
+        for a layer that is not callable, ValueError for rows of other derivatives than the transcoder matches.
         """
         if isinstance(layer, PackedRows):
             wanted = self.matching.config.of_layer
@@ -97,7 +94,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         return self
 
     def __deepcopy__(self: T_TRANSCODER, memo: dict[int, Any]) -> T_TRANSCODER:
-        """A copy on the same layer, which may be a part of a large model and is not the transcoder's own."""
+        """Copy it on the same layer, which may be a part of a large model and is not the transcoder's own."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         for name, value in vars(self).items():
@@ -173,10 +170,9 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """Compute a step's losses by name. The output's `sae_in` is the target f(x), as SAELens's logging wants it."""
         batch = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
-        matched = self.cfg.jacobian_coefficient > 0
-        x, y, targets = self._ask(batch, matched)
+        x, y, targets = self._ask(batch)
         y = self.as_target(x, y)
-        region = self.encode_to_region(x, self.matching.config.gate_bandwidth if matched else None)
+        region = self.encode_to_region(x, None if targets is None else self.matching.config.gate_bandwidth)
         hidden_pre = cast(Tensor, region.hidden_pre)
         sae_out = add_skip(self.hook_sae_recons(region.decode()), x, region.weights.W_skip)
         losses = {"mse_loss": mean_over_rows(self.mse_loss_fn(sae_out, y))}
@@ -203,9 +199,9 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         self.check_finite(step_input, output)
         return output
 
-    def _ask(self, batch: Tensor, matched: bool) -> tuple[Tensor, Tensor, LayerResponse | None]:
+    def _ask(self, batch: Tensor) -> tuple[Tensor, Tensor, LayerResponse | None]:
         """Return x, f(x), and what the Jacobian is matched to, if it is."""
-        layer = self.given_layer
+        layer, matched = self.given_layer, self.cfg.jacobian_coefficient > 0
         if isinstance(layer, PackedRows):
             response = layer.unpack(batch)
             return response.x, response.y, self.matching.targets_of(response) if matched else None
@@ -226,7 +222,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
     @override
     def save_inference_model(self, path: str | Path) -> tuple[Path, Path]:
-        """Writes what SAELens writes. Raises NonFiniteError, naming the weight, where one holds NaN or Inf."""
+        """Write what SAELens writes. Raises NonFiniteError, naming the weight, where one holds NaN or Inf."""
         for name, weight in self.state_dict().items():
             if not torch.isfinite(weight).all():
                 raise NonFiniteError(
@@ -284,7 +280,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
 
 def mean_over_rows(values: Float[Tensor, "*batch width"]) -> Float[Tensor, ""]:
-    """The mean over rows of their sums; 0 for no rows. Rows first: a sum over all would overflow in half precision."""
+    """Average the sums of rows, with 0 for no rows. Rows first: a sum over all would overflow in half precision."""
     sums = values.sum(-1)
     return (sums / max(1, sums.numel())).sum()
 

@@ -17,7 +17,7 @@ from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.transcoders.config import register_once
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
 
-SAMPLE = 64  # one score in so many is looked at to guess the threshold
+SAMPLE = 64  # one in this many scores is looked at to guess the threshold
 
 
 @dataclass(kw_only=True)
@@ -96,7 +96,8 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
 
     @override
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Float[Tensor, ""]:
-        """One for the batch: half-way between the last feature that stays and the first that does not, at least 0."""
+        """Compute one threshold for the batch: half-way between the last feature that stays and the first that does
+        not, at least 0."""
         if not self.training:
             return self.topk_threshold.to(score.dtype)
         flat, count = score.flatten(), int(self.cfg.k * len(score))

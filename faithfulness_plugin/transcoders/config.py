@@ -20,7 +20,7 @@ from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig,
 
 @dataclass(kw_only=True)
 class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
-    """The fields that all transcoders share, beside SAELens's own (d_in, d_sae, dtype, device, metadata)."""
+    """The fields that all transcoders share, besides SAELens's own (d_in, d_sae, dtype, device, metadata)."""
 
     d_out: int = 0
     """Width of the layer's output; 0 for the same as d_in."""
@@ -70,7 +70,7 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
         return SkipTranscoderConfig if self.skip else TranscoderConfig
 
     def jumprelu_config_class(self) -> type[SAEConfig]:
-        """The config class of the stock JumpReLU transcoder, for architectures that are exported as one."""
+        """Return the config class of the stock JumpReLU transcoder, for architectures that are exported as one."""
         return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
 
     @override

@@ -61,7 +61,7 @@ class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  o
         return TrainingTranscoder.training_forward_pass(self, step_input)
 
     def positive_threshold(self, dtype: torch.dtype) -> Tensor:
-        """[d_sae]. Below 0 the gate would pass negative pre-activations; an optimizer step may have left some there."""
+        """Clamp thresholds [d_sae] at 0: an optimizer step may leave some below, where negative values would pass."""
         return self.threshold.clamp_min(0).to(dtype)
 
     @override

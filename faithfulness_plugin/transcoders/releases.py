@@ -2,8 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,11 @@ def read_release(source: str | Path, request: Request) -> Transcoder:
             was not asked for; the hub cannot be reached; what `formats.schema` refuses.
     """
     release = release_of(source)
-    _require_one_layer(release)
+    if release.converter == "mntss_clt_layer_transcoder" or re.match(r"(clt|crosscoder)\b", release.files.path):
+        raise FormatError(
+            f"{release} is a layer of a cross-layer transcoder: it writes to many layers, and the sum of its decoders, "
+            "which SAELens loads, is the output of none"
+        )
     if release.converter not in (*TRANSCODERS, "sae_lens") or (
         release.converter == "gemma_3" and "transcoder" not in release.files.path
     ):
@@ -110,27 +113,26 @@ def read_release(source: str | Path, request: Request) -> Transcoder:
 
 
 def _tensor_of(release: Release) -> str:
-    """What an autoencoder reads, as far as that is known before anything is fetched."""
+    """Return the tensor that an autoencoder reads, as far as it is known before anything is fetched."""
     if release.converter == "gemma_2":
         return loaders.get_gemma_2_config_from_hf(release.files.repo, release.files.path, "cpu")["hook_name"]
     return release.files.path if release.converter == "gemma_3" else release.id
 
 
-def _require_one_layer(release: Release) -> None:
-    if release.converter == "mntss_clt_layer_transcoder" or re.match(r"(clt|crosscoder)\b", release.files.path):
-        raise FormatError(
-            f"{release} is a layer of a cross-layer transcoder: it writes to many layers, and the sum of its decoders, "
-            "which SAELens loads, is the output of none"
-        )
-
-
 def _loaded_by_sae_lens(release: Release, device: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Settings and tensors as SAELens's loader gives them, with its scaling of activations folded in."""
-    of = release.files
+    from huggingface_hub import constants
+
+    of, was_offline = release.files, constants.HF_HUB_OFFLINE
     overrides = {**loaders.get_config_overrides(release.name, release.id), "device": device, "dtype": "float32"}
     loader = loaders.NAMED_PRETRAINED_SAE_LOADERS[release.converter]
-    with _offline(not is_reachable(of)), fetching(of):
-        config, tensors, _ = loader(of.repo, of.path, device, False, overrides)
+    # without a network the hub's library then looks into its cache at once, without retries
+    constants.HF_HUB_OFFLINE = was_offline or not is_reachable(of)
+    try:
+        with fetching(of):
+            config, tensors, _ = loader(of.repo, of.path, device, False, overrides)
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
     config = loaders.handle_config_defaulting(config)
     # all settings of the class, with its defaults
     config = SAE.get_sae_config_class_for_architecture(config["architecture"]).from_dict(config).to_dict()
@@ -140,16 +142,3 @@ def _loaded_by_sae_lens(release: Release, device: str) -> tuple[dict[str, Any], 
         tensors |= {name: tensors[name] / scale for name in ("W_dec", "b_dec")}
         config = {**config, "normalize_activations": "none"}
     return config, tensors
-
-
-@contextmanager
-def _offline(there_is_no_network: bool) -> Iterator[None]:
-    """Where the hub cannot be reached, its library looks into its cache at once, without retries."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or there_is_no_network
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before

@@ -1,4 +1,4 @@
-"""What a transcoder is read from: a folder or file here, an address on the hub, or a release of SAELens's list."""
+"""Sources of transcoders: a folder or file here, an address on the hub, or a release of SAELens's list."""
 
 from pathlib import Path, PurePosixPath
 

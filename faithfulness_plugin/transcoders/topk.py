@@ -100,11 +100,11 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return pays if wanted is None else wanted
 
     def score(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """What features are ranked by."""
+        """Compute what features are ranked by."""
         return ranking_score(hidden_pre, self)
 
     def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
-        """The features that stay."""
+        """Select the features that stay."""
         return ActiveFeatures.same_count(score.topk(self.cfg.k, sorted=False).indices, self.cfg.d_sae)
 
     @override
@@ -129,7 +129,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def selected_region(
         self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]
     ) -> DenseRegion | SparseRegion:
-        """The region of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
+        """Build the region of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
         if self._multiplies_active_only():
             return self._sparse_region(x, select)
 
@@ -141,7 +141,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre)
 
     def _multiplies_active_only(self) -> bool:
-        """Hooks on the activations may edit them, and so see all of them."""
+        """Whether a training step multiplies active features only: hooks on the activations may edit all of them."""
         return self.sparse and not (_hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post))
 
     def _sparse_region(self, x: Tensor, select: Callable[[Tensor], ActiveFeatures]) -> SparseRegion:
@@ -169,7 +169,8 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return straight_through(feature_acts, score, threshold, bandwidth)
 
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
-        """Half-way between the last feature that stays and the first that does not, at least 0; [rows, 1]."""
+        """Compute thresholds [rows, 1]: half-way between the last feature that stays and the first that does not, at
+        least 0."""
         if self.cfg.k == self.cfg.d_sae:
             return score.new_zeros(len(score), 1)
         ranked = score.topk(self.cfg.k + 1, sorted=True).values

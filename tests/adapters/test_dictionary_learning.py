@@ -167,7 +167,7 @@ def test_it_learns_the_layer_and_the_jacobian_error_falls(kind, layer):
 @pytest.mark.works("secants")
 @pytest.mark.parametrize("kind", TRAINERS)
 def test_a_secants_gradient_is_that_of_the_function_itself(kind, layer):
-    """Of the trainer's own forward pass: for BatchTopK with the threshold that the batch has set."""
+    """The function is the trainer's own forward pass: for BatchTopK with the threshold that the batch has set."""
     trainer = train(kind, batches(layer), 5, layer=layer, coefficient=0.0)
     ae, pair = trainer.ae, next(batches(layer))
     x = pair[:, 0]
@@ -204,7 +204,7 @@ def test_a_secants_gradient_is_that_of_the_function_itself(kind, layer):
 @pytest.mark.parametrize("options", [{}, {"jitter": 0.5}, {"estimator": "secant"}, {"estimator": "vjp"}], ids=str)
 @pytest.mark.parametrize("kind", TRAINERS)
 def test_the_term_stays_in_single_precision_under_autocast(kind, options, layer):
-    """As trainSAE has it on a GPU: activations in half precision, weights in single."""
+    """On a GPU trainSAE has activations in half precision, weights in single."""
     trainer = train(kind, batches(layer), 5, layer=layer, **options)
     pair = next(batches(layer))
     seen = trainer._matching.state_dict()
@@ -218,7 +218,7 @@ def test_the_term_stays_in_single_precision_under_autocast(kind, options, layer)
 
 
 def test_with_jitter_rows_of_a_batch_compete_where_they_are_differentiated(layer):
-    """And not against the learned threshold, which the first steps do not have."""
+    """The learned threshold, which the first steps do not have, plays no part."""
     trainer = train("BatchTopK", batches(layer), 5, layer=layer, jitter=0.5)
     x = next(batches(layer))[:, 0]
     region = trainer.region_at(x)

@@ -7,8 +7,8 @@ from faithfulness_plugin.adapters.needs import needs
 
 
 def test_a_missing_library_is_named_with_what_to_install():
-    told = r"needs nothing-there>=1, and nothing_there is missing: pip install 'nothing-there>=1'$"
-    with pytest.raises(ModuleNotFoundError, match=told), needs("nothing-there>=1"):
+    message = r"needs nothing-there>=1, and nothing_there is missing: pip install 'nothing-there>=1'$"
+    with pytest.raises(ModuleNotFoundError, match=message), needs("nothing-there>=1"):
         importlib.import_module("nothing_there")
     with pytest.raises(ModuleNotFoundError, match=r"pip install --no-deps it$"), needs("it", install="--no-deps it"):
         importlib.import_module("nothing_there")

@@ -191,7 +191,7 @@ def test_what_is_logged_is_the_fvu_alone(tmp_path, monkeypatch):
 
 
 def gradients(trainer: Trainer, x: Tensor, y: Tensor, chunks: int) -> dict[str, Tensor]:
-    """What one batch leaves, as the trainer goes through its chunks."""
+    """Return the gradients that one batch leaves, as the trainer goes through its chunks."""
     coder = trainer.saes[MLP]
     total = (y - y.mean(0)).pow(2).sum()
     for a, b in zip(x.chunk(chunks), y.chunk(chunks), strict=True):
@@ -362,7 +362,7 @@ def test_probes_go_on_where_they_stood(tmp_path):
 
 
 def in_two_processes(folder: Path, changed: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
-    """What each of them found in a trainer matched by these options."""
+    """Return what each of them found in a trainer matched by these options."""
     script = Path(__file__).parents[1] / "sparsify_together.py"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(

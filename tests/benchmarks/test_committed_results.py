@@ -2,20 +2,20 @@
 
 import pytest
 
-from faithfulness_plugin.benchmarks.note.absolute_value.conditions import CONDITIONS, conditions
+from faithfulness_plugin.benchmarks.note.absolute_value.arms import ARMS, arms_of
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import (
+    AbsoluteValueConfig,
     AbsoluteValueResult,
-    ConditionSummary,
-    ExperimentConfig,
-    RunMetrics,
+    ArmSummary,
 )
+from faithfulness_plugin.benchmarks.note.toy_problem import RunMetrics
 from faithfulness_plugin.benchmarks.readme import LANGUAGE_MODEL, REAL_LAYERS, RESULT, RESULTS, SPEED, STORE_SPEED
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
+    Group,
     fvu,
     gain,
     jacobian_error,
     jacobian_floor,
-    of_arm,
     response_error,
     value,
 )
@@ -23,7 +23,7 @@ from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.timing.speed import SpeedResult
 from faithfulness_plugin.benchmarks.timing.store import StoreSpeedResult
-from faithfulness_plugin.language_model.result import Trained, TrainResult
+from faithfulness_plugin.language_model.result import TrainedTranscoder, TrainResult
 from faithfulness_plugin.results.schema import read_result
 
 MATCHED = ("jacobian", "jacobian_kink", "secant")
@@ -32,9 +32,9 @@ MATCHED = ("jacobian", "jacobian_kink", "secant")
 @pytest.fixture(scope="module")
 def runs() -> dict[str, list[RunMetrics]]:
     result = read_result(RESULT, AbsoluteValueResult)
-    assert result.config == ExperimentConfig()  # five seeds of the default setting ...
-    assert tuple(result.conditions) == CONDITIONS  # ... in today's conditions
-    return {c.name: [r.metrics for r in result.runs if r.condition == c.name] for c in CONDITIONS}
+    assert result.config == AbsoluteValueConfig()  # ten seeds of the default setting ...
+    assert tuple(result.conditions) == ARMS  # ... in today's arms
+    return {arm.name: [r.metrics for r in result.runs if r.condition == arm.name] for arm in ARMS}
 
 
 def mean(values: list[float]) -> float:
@@ -58,9 +58,9 @@ def test_matching_removes_it_in_every_seed_at_no_cost(runs, name):
     assert gaps[name] <= gaps["repetition"]
 
 
-def architecture(name: str) -> dict[str, ConditionSummary]:
+def architecture(name: str) -> dict[str, ArmSummary]:
     result = read_result(RESULTS / "architectures" / name / "result.json", AbsoluteValueResult)
-    assert tuple(result.conditions) == conditions(result.config.architecture)
+    assert tuple(result.conditions) == arms_of(result.config.architecture)
     assert len(result.config.seeds) == 5
     return {summary.condition: summary for summary in result.summary}
 
@@ -105,7 +105,7 @@ def test_a_language_models_transcoder_is_nearer_to_its_layer_at_no_price_in_fvu(
     assert result.complete
     assert "dequantised" in result.model  # 4-bit weights: not called by the original's name
 
-    def arm(coefficient: float) -> list[Trained]:
+    def arm(coefficient: float) -> list[TrainedTranscoder]:
         return sorted((t for t in result.transcoders if t.coefficient == coefficient), key=lambda t: t.seed)
 
     for plain, matched in zip(arm(0.0), arm(0.2), strict=True):
@@ -127,7 +127,7 @@ def test_on_real_layers_matching_pairs_lowers_both_errors_at_no_price_and_beats_
     (control,) = (arm for arm in result.config.arms if arm.term == "augmentation")
     assert len(result.config.blocks) == 2
     for block in result.config.blocks:
-        matched, unmatched, augmented = (of_arm(result, block, kind, arm) for arm in (pair, none, control))
+        matched, unmatched, augmented = (Group(result, block, kind).runs(arm) for arm in (pair, none, control))
         assert gain(result, matched, unmatched, fvu).change.mean <= 0.01
         for read in (jacobian_error("data"), response_error("difference")):
             change = gain(result, matched, unmatched, read).change

@@ -46,7 +46,7 @@ def inspect(model: Path, *args: str) -> Any:
 
 def measure(model: Path, out: Path, *args: str) -> Any:
     given = ("--model", str(model / "model"), "--text", str(model / "text" / "0.txt"), "--prompts", "4")
-    return run("bench", "artifact", *args, *given, "--context-size", "16", "--out", str(out))
+    return run("measure", *args, *given, "--context-size", "16", "--out", str(out))
 
 
 def test_inspect(hub, model, tmp_path):
@@ -59,8 +59,8 @@ def test_inspect(hub, model, tmp_path):
 
 
 @pytest.mark.bitwise("a rerun in one process makes the same products of the same shapes")
-def test_bench_artifact_and_its_rerun(hub, model, tmp_path):
-    result = measure(model, tmp_path / "out", "--transcoder", ADDRESS)
+def test_measure_and_its_rerun(hub, model, tmp_path):
+    result = measure(model, tmp_path / "out", ADDRESS)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "result.json").read_text())
     assert found["config"]["transcoders"] == {"blocks.1.mlp": ADDRESS}
@@ -70,7 +70,7 @@ def test_bench_artifact_and_its_rerun(hub, model, tmp_path):
 
 
 def test_a_transcoder_that_changed_at_its_address_is_told(hub, model, tmp_path):
-    assert measure(model, tmp_path / "out", "--transcoder", ADDRESS).exit_code == 0
+    assert measure(model, tmp_path / "out", ADDRESS).exit_code == 0
     torch.manual_seed(9)
     transcoder = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=tiny_hub.D_MODEL, d_sae=24))
     transcoder.cfg.metadata.hook_name = "blocks.1.mlp.hook_in"
@@ -78,7 +78,7 @@ def test_a_transcoder_that_changed_at_its_address_is_told(hub, model, tmp_path):
     (hub.root / "owner/repo").rename(hub.root / "owner/repo@v1")
     (hub.root / "owner/repo@v2").rename(hub.root / "owner/repo")
     hub.head["owner/repo"] = "second"
-    fails(measure(model, tmp_path / "out", "--transcoder", ADDRESS), 2, "is not what it was when the result was begun")
+    fails(measure(model, tmp_path / "out", ADDRESS), 2, "is not what it was when the result was begun")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,6 @@ def test_a_transcoder_that_changed_at_its_address_is_told(hub, model, tmp_path):
 def test_what_cannot_be_had_is_told_in_a_line(source, message, hub, model, tmp_path):
     hub.disconnect()
     fails(inspect(model, source, "--out", str(tmp_path / "page.html")), 2, message)
-    fails(measure(model, tmp_path / "out", "--transcoder", f"mine={source}"), 2, message)
+    fails(measure(model, tmp_path / "out", f"mine={source}"), 2, message)
     assert not (tmp_path / "page.html").exists()
     assert not (tmp_path / "out").exists()

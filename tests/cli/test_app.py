@@ -113,21 +113,22 @@ def test_an_unwritable_out_is_named(tmp_path):
 
 def test_a_run_that_fails_exits_with_1_and_keeps_what_is_done(tmp_path, monkeypatch):
     from faithfulness_plugin import NonFiniteError
-    from faithfulness_plugin.benchmarks.note.absolute_value import experiment
+    from faithfulness_plugin.benchmarks.note.scan import shard
 
-    whole = experiment.runs
+    whole = shard._train
 
-    def second_fails(config, jobs):
-        if jobs[0][0].name == "repetition":
+    def one_fails(spec, points, folder):
+        if any(point.arm == "repetition" for point in points):
             raise NonFiniteError("step 3: the inputs contain NaN")
-        return whole(config, jobs)
+        return whole(spec, points, folder)
 
-    monkeypatch.setattr(experiment, "runs", second_fails)
+    monkeypatch.setattr(shard, "_train", one_fails)
     result = call(*SMALL, "--out", str(tmp_path))
     assert result.exit_code == 1
-    assert "error: a run failed: step 3: the inputs contain NaN" in result.stderr
-    assert "holds 1 of 6 runs" in result.stderr
-    assert len(read_result(tmp_path / "result.json", AbsoluteValueResult).runs) == 1
+    failed = "error: 1 of 6 runs failed, the first (repetition, seed 0): step 3: the inputs contain NaN"
+    assert failed in result.stderr
+    assert "holds 5 of 6 runs" in result.stderr
+    assert len(read_result(tmp_path / "result.json", AbsoluteValueResult).runs) == 5
 
 
 @pytest.mark.parametrize("jobs", [["--quick"], ["--seeds", "1", "--jobs", "2"]])
@@ -148,7 +149,7 @@ def test_ctrl_c_leaves_a_readable_partial_result_and_exits_with_130(tmp_path, jo
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "the same command goes on from there" in stderr
+    assert "the same command resumes from there" in stderr
     assert "Traceback" not in stderr
     assert "PARTIAL" in stdout
     result = read_result(tmp_path / "result.json", AbsoluteValueResult)

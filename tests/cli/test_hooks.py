@@ -1,4 +1,4 @@
-"""The command `faithfulness hooks`, and its options in `bench artifact` and `inspect`, as users have them."""
+"""The command `faithfulness hooks`, and its options in `measure` and `inspect`, as users have them."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_a_wrong_pair_is_said_to_be_wrong_by_every_command(hub, tmp_path):
     better = "Pass --hook-in blocks.1.mlp.hook_in --hook-out blocks.1.hook_mlp_out --hooks-anyway"
     assert "is clearly not the best one" in done.stdout
     assert better in done.stdout
-    done = run(hub, "bench", "artifact", "--transcoder", str(hub / "wrong"), "--out", str(tmp_path / "a"))
+    done = run(hub, "measure", str(hub / "wrong"), "--out", str(tmp_path / "a"))
     assert "warning: wrong: at the tensors that it is measured between, blocks.1." in done.stderr
     result = read_result(tmp_path / "a" / "result.json", ArtifactResult)
     assert better in result.notices[0]
@@ -73,12 +73,12 @@ def test_a_wrong_pair_is_said_to_be_wrong_by_every_command(hub, tmp_path):
     done = run(hub, "inspect", str(hub / "wrong"), "--tokens", "60", "--out", str(page), prompts=False)
     assert done.exit_code == 0, done.output
     assert better in done.stderr
-    done = run(hub, "bench", "artifact", "--transcoder", str(hub / "right"), "--out", str(tmp_path / "b"))
+    done = run(hub, "measure", str(hub / "right"), "--out", str(tmp_path / "b"))
     assert "warning: right: " not in done.stderr
 
 
 def test_an_override_has_to_be_confirmed_and_stands_in_the_result(hub, tmp_path):
-    given = ("bench", "artifact", "--transcoder", str(hub / "wrong"), "--hook-in", TRUE[0], "--out", str(tmp_path))
+    given = ("measure", str(hub / "wrong"), "--hook-in", TRUE[0], "--out", str(tmp_path))
     fails(run(hub, *given), 2, "which is another tensor: leave hook_in and hook_out out, or pass --hooks-anyway")
     assert not any(tmp_path.iterdir())
     done = run(hub, *given, "--hooks-anyway")
@@ -116,7 +116,7 @@ def test_without_hooks_in_the_file_all_blocks_are_searched_or_one(hub):
 
 
 def test_an_autoencoder_is_measured_as_one_where_it_is_asked_for(hub, tmp_path):
-    given = ("bench", "artifact", "--transcoder", str(hub / "autoencoder"), "--out", str(tmp_path / "a"))
+    given = ("measure", str(hub / "autoencoder"), "--out", str(tmp_path / "a"))
     fails(run(hub, *given), 2, "--autoencoder")
     done = run(hub, *given, "--autoencoder")
     assert done.exit_code == 0, done.output
@@ -141,7 +141,7 @@ def test_a_model_without_a_bridge_is_measured_inspected_and_searched_as_it_is(hu
     def refuse(*args: Any, **options: Any) -> None:
         raise ValueError("no adapter for this architecture")
 
-    given = ("bench", "artifact", "--transcoder", str(hub / "right"))
+    given = ("measure", str(hub / "right"))
     assert run(hub, *given, "--out", str(tmp_path / "bridge")).exit_code == 0
     monkeypatch.setattr(TransformerBridge, "boot_transformers", refuse)
     done = run(hub, *given, "--out", str(tmp_path / "plain"))

@@ -9,9 +9,9 @@ from command_line import fails, settings_file
 from real_layers import SMALL
 from typer.testing import CliRunner
 
-from faithfulness_plugin.benchmarks.real_layers import experiment
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.cli.app import app
+from faithfulness_plugin.language_model import loaded, train_stored
 from faithfulness_plugin.results.schema import read_result
 from faithfulness_plugin.store import DerivativeStore
 
@@ -32,8 +32,8 @@ def settings(hub, tmp_path):
     return settings_file(tmp_path / "mine.yaml", hub)
 
 
-def bench(out: Path, *arguments: str) -> Any:
-    return CliRunner().invoke(app, ["bench", "language-model", "--out", str(out), *arguments])
+def bench(out: Path, config: str, *arguments: str) -> Any:
+    return CliRunner().invoke(app, ["experiment", "real-layers", "--settings", config, "--out", str(out), *arguments])
 
 
 def test_from_settings_to_a_page_and_again(settings, tmp_path, monkeypatch):
@@ -46,7 +46,7 @@ def test_from_settings_to_a_page_and_again(settings, tmp_path, monkeypatch):
     found = read_result(out / "result.json", RealLayersResult)
     assert len(found.trained) == 6
     assert {path.name for path in out.iterdir()} >= {"report.md", "responses.png", "stores", "transcoders"}
-    monkeypatch.setattr(experiment, "load_model", lambda *_: pytest.fail("shown again, not run again"))
+    monkeypatch.setattr(loaded, "load_model", lambda *_: pytest.fail("shown again, not run again"))
     again = bench(out, settings(), "--seeds", "2")
     assert again.exit_code == 0
     assert "is complete; shown again" in again.stderr
@@ -87,7 +87,7 @@ def test_stores_of_something_else_are_refused(settings, tmp_path):
 
 
 def test_stopped_it_goes_on(settings, tmp_path, monkeypatch):
-    out, real, calls = tmp_path / "out", experiment.train_transcoder, []
+    out, real, calls = tmp_path / "out", train_stored.train_transcoder, []
 
     def second_time(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
@@ -95,20 +95,19 @@ def test_stopped_it_goes_on(settings, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(experiment, "train_transcoder", second_time)
+    monkeypatch.setattr(train_stored, "train_transcoder", second_time)
     stopped = bench(out, settings())
     assert stopped.exit_code == 130
-    assert "holds 1 of 3 transcoders; the same command without --overwrite goes on" in stopped.stderr
+    assert "holds 1 of 3 transcoders; the same command resumes from there" in stopped.stderr
     again = bench(out, settings())
     assert again.exit_code == 0, again.output
-    assert "holds 1 of 3 transcoders: going on" in again.stderr
+    assert "holds 1 of 3 transcoders: resuming" in again.stderr
     assert len(calls) == 4
 
 
 @pytest.mark.parametrize(
     ("changed", "arguments", "message"),
     [
-        ({}, ["--size", "huge"], "--size huge: choose from cpu, gpu"),
         ({"d_sea": 9}, [], "there is no setting d_sea: did you mean d_sae"),
         ({"kinds": [{"sparsity": 4.5}]}, [], "topk keeps a whole number of features, not 4.5"),
         ({"arms": [{"term": "jvp"}]}, [], "a term has a probe and a coefficient"),

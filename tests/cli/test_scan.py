@@ -122,25 +122,25 @@ def test_another_scan_in_the_folder_is_kept(tmp_path):
 
 
 def test_a_full_disk_keeps_what_is_done_and_exits_with_1(tmp_path, monkeypatch):
-    from faithfulness_plugin.benchmarks.note.scan import run
+    from faithfulness_plugin.results import experiment
     from faithfulness_plugin.results.schema import ResultError
 
-    original, calls = run.write_text, []
+    original, calls = experiment.write_text, []
 
     def full(path: Path, text: str) -> None:
         calls.append(path)
-        if len(calls) == 2:
+        if len(calls) == 3:  # an empty result is the first
             raise ResultError(f"{path} cannot be written (No space left on device): choose another --out")
         original(path, text)
 
-    monkeypatch.setattr(run, "write_text", full)
+    monkeypatch.setattr(experiment, "write_text", full)
     flags = ["--vary", "jitter=0.1", "--seeds", "3", *TINY, "--shard-size", "1", "--out", str(tmp_path)]
     result = scan(*flags)
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr
-    assert "holds 1 of 3 transcoders; the same command goes on from there" in result.stderr
+    assert "holds 1 of 3 transcoders; the same command resumes from there" in result.stderr
     assert len(read_result(tmp_path / "result.json", ScanResult).trained) == 1
-    monkeypatch.setattr(run, "write_text", original)
+    monkeypatch.setattr(experiment, "write_text", original)
     assert scan(*flags).exit_code == 0
     assert len(read_result(tmp_path / "result.json", ScanResult).trained) == 3
 

@@ -165,7 +165,7 @@ def test_a_complete_result_outlives_an_overwrite_that_cannot_begin(settings, tmp
 
 
 def test_an_overwrite_that_is_stopped_at_once_replaces_nothing(settings, tmp_path, monkeypatch):
-    from faithfulness_plugin.language_model import train as module
+    from faithfulness_plugin.language_model import loaded as module
 
     out = tmp_path / "out"
     assert train(settings(checkpoints=1), out).exit_code == 0
@@ -272,7 +272,7 @@ def test_ctrl_c_in_a_terminal_exits_with_130_and_the_same_command_goes_on(settin
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert stdout == b""
-    assert b"stopped; the same command goes on from the last checkpoint" in stderr
+    assert b"stopped; the same command resumes from the last checkpoint" in stderr
     assert b"Traceback" not in stderr
     assert not result_in(out).complete
     (checkpoint,) = (out / "checkpoints").iterdir()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from faithfulness_plugin.cli.app import app
-from faithfulness_plugin.language_model import train_stored
+from faithfulness_plugin.language_model import loaded, train_stored
 from faithfulness_plugin.language_model.result import TrainResult
 from faithfulness_plugin.results.schema import read_result
 
@@ -69,7 +69,7 @@ def test_from_settings_through_stores_to_transcoders_and_again(settings, tmp_pat
         folder = out / "transcoders" / trained.name
         assert SAE.load_from_disk(folder).cfg.metadata.hook_name_out == trained.hook_out
         assert f"after {result.config.tokens:,} tokens" in ModelCard.load(folder / "README.md").content
-    monkeypatch.setattr(train_stored, "load_model", lambda *_: pytest.fail("shown again, not run again"))
+    monkeypatch.setattr(loaded, "load_model", lambda *_: pytest.fail("shown again, not run again"))
     again = train(settings(), out, "--stores", str(stores))
     assert again.exit_code == 0
     assert "is complete; shown again" in again.stderr
@@ -89,7 +89,7 @@ def test_stopped_it_goes_on(settings, tmp_path, monkeypatch):
         within.setattr(train_stored.StoredRows, "__next__", stopped)
         interrupted = train(settings(checkpoints=4), tmp_path / "parts", "--stores", str(stores))
     assert interrupted.exit_code == 130
-    assert "the same command goes on from the last checkpoint" in interrupted.stderr
+    assert "the same command resumes from the last checkpoint" in interrupted.stderr
     checkpoints = tmp_path / "parts" / "checkpoints" / NAMES[1]
     assert [path.name for path in checkpoints.iterdir()] == ["step_6"]
     assert train(settings(checkpoints=4), tmp_path / "parts", "--stores", str(stores)).exit_code == 0

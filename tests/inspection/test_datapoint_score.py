@@ -3,20 +3,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from faithfulness_plugin.inspection.datapoint_score import LEAST_ROWS, DatapointSums
-from faithfulness_plugin.jacobian.active import ActiveFeatures
 
 
 def scored(acts, along, energy, groups, chunk=1000):
     sums = DatapointSums(groups, acts.shape[1])
     for start in range(0, len(acts), chunk):
-        part = acts[start : start + chunk]
-        positions = part.flatten().nonzero().flatten()
-        active = ActiveFeatures.of_flat(positions, len(part), part.shape[1])
-        values = part.flatten()[positions]
-        written = values * along[start : start + chunk].flatten()[positions]
-        sums.add(active, values, written, energy[start : start + chunk], start)
+        part = slice(start, min(start + chunk, len(acts)))
+        written = csr_array((acts * along)[part].numpy())
+        sums.add(csr_array(acts[part].numpy()), written, energy[part].numpy(), part)
     return sums.scores()
 
 

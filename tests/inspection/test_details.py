@@ -48,11 +48,9 @@ def test_windows_are_activations_at_the_tokens_around(make_transcoder, mlp):
     transcoder, n_pos = make_transcoder().eval(), 30
     kept = torch.ones(4, n_pos, dtype=torch.bool)
     kept[:, 0] = kept[2, 9] = False
-    prompt, position = kept.nonzero(as_tuple=True)
-    row_at = torch.full(kept.shape, -1)
-    row_at[prompt, position] = torch.arange(len(prompt))
+    origins = Origins.of_kept(torch.zeros(4, n_pos, dtype=torch.long), kept)
+    prompt, position, row_at = origins.prompt, origins.position, origins.row_at
     x = torch.randn(len(prompt), 5, dtype=torch.float64)
-    origins = Origins(torch.zeros(4, n_pos, dtype=torch.long), prompt, position, row_at)
     sample = finished_sample(x, mlp(x).detach(), origins, memory=2e-5)
     records = feature_records(transcoder, sample, top=2)
     windows = feature_details(transcoder, mlp, sample, records).windows

@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from faithfulness_plugin import AbsNetwork
-from faithfulness_plugin.jacobian.exact import covariance_root
-from faithfulness_plugin.jacobian.gram import JacobianGram
+from faithfulness_plugin.jacobian.exact import covariance_root, transcoder_jacobian
+from faithfulness_plugin.jacobian.gram import JacobianGram, jacobian_by_feature
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
 
@@ -105,3 +105,32 @@ def test_transcoders_of_another_dtype_are_compared_in_the_layers(make_transcoder
         results.append(JacobianGram(Weights.of(student), weights).products(region, x).transcoder)
     assert results[1].dtype == torch.float64
     torch.testing.assert_close(results[0], results[1], rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("skip", [False, True])
+def test_parts_are_inner_products_with_the_whole_jacobian(make_transcoder, architecture, skip):
+    transcoder, x = make_transcoder(architecture, skip=skip).eval(), torch.randn(9, 5, dtype=torch.float64)
+    region = linear_region(transcoder, x)
+    assert region is not None
+    parts, whole = jacobian_by_feature(region)
+    J, acts = transcoder_jacobian(transcoder, x).detach(), transcoder.encode(x)
+    W_enc, W_dec = transcoder.W_enc.detach(), transcoder.W_dec.detach()
+    for i in range(12):
+        part = torch.outer(W_dec[i], W_enc[:, i])
+        expected = sum((part * J[n]).sum() for n in range(9) if acts[n, i] > 0)
+        torch.testing.assert_close(parts[i], torch.as_tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(whole, J.square().sum())
+    skipped = (J * transcoder.W_skip).sum() if skip else 0.0
+    torch.testing.assert_close(parts.sum() + skipped, whole)
+
+
+def test_rows_where_nothing_fires_have_no_parts(make_transcoder):
+    transcoder = make_transcoder().eval()
+    with torch.no_grad():
+        transcoder.b_enc.fill_(-100)
+    region = linear_region(transcoder, torch.randn(3, 5, dtype=torch.float64))
+    assert region is not None
+    parts, whole = jacobian_by_feature(region)
+    assert not parts.any()
+    assert whole == 0

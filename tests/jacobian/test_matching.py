@@ -12,7 +12,7 @@ def rows(n: int = 8, d: int = 5) -> torch.Tensor:
     return torch.randn(n, d, dtype=torch.float64)
 
 
-GRID = [(estimator, probe) for estimator in ESTIMATORS for probe in (ISOTROPIC if estimator == "vjp" else PROBES)]
+GRID = [(name, probe) for name, estimator in ESTIMATORS.items() for probe in estimator.probes]
 
 
 @pytest.mark.parametrize(("estimator", "probe"), GRID)

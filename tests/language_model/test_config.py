@@ -1,20 +1,26 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from faithfulness_plugin.adapters import examples
-from faithfulness_plugin.language_model.config import TrainConfig, TrainConfigError, make_config, read_config
+from faithfulness_plugin.language_model.config import TrainConfig, read_config
+from faithfulness_plugin.results.settings_file import SettingsError, make_config
 
 EXAMPLE = Path(next(iter(examples.__path__))) / "train.yaml"
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 
 
+def configured(settings: dict[str, Any]) -> TrainConfig:
+    return make_config(settings, "here", TrainConfig)
+
+
 def refused(path: Path, text: str) -> str:
     """The one line that names the file."""
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(TrainConfigError) as error:
+    with pytest.raises(SettingsError) as error:
         read_config(path)
     message = str(error.value)
     assert "\n" not in message
@@ -102,10 +108,10 @@ def test_no_code_in_a_file_is_run(tmp_path):
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     for path, reason in ((tmp_path / "missing.yaml", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(TrainConfigError, match=f"cannot be read .{reason}.*: check the path"):
+        with pytest.raises(SettingsError, match=f"cannot be read .{reason}.*: check the path"):
             read_config(path)
     (tmp_path / "latin.yaml").write_bytes(b"text: {name: caf\xe9}")
-    with pytest.raises(TrainConfigError, match=r"latin.yaml is no YAML"):
+    with pytest.raises(SettingsError, match=r"latin.yaml is no YAML"):
         read_config(tmp_path / "latin.yaml")
 
 
@@ -120,20 +126,22 @@ def test_the_example_is_the_defaults():
 
 
 def test_a_config_survives_yaml(tmp_path):
-    config = make_config({"blocks": [0, 3], "coefficients": [0, 1.5], "text": {"files": ["a"]}, "seeds": 2}, "here")
+    config = make_config(
+        {"blocks": [0, 3], "coefficients": [0, 1.5], "text": {"files": ["a"]}, "seeds": 2}, "here", TrainConfig
+    )
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert read_config(tmp_path / "a.yaml") == config
 
 
 def test_a_transcoder_for_every_block_coefficient_and_seed():
-    config = make_config({"blocks": [1, 0], "coefficients": [0, 0.5]}, "here")
-    assert [tuple(arm) for arm in config.arms()] == [
+    config = configured({"blocks": [1, 0], "coefficients": [0, 0.5]})
+    assert [tuple(arm) for arm in config.planned()] == [
         ("block1_coefficient0", 1, 0.0, 0),
         ("block1_coefficient0.5", 1, 0.5, 0),
         ("block0_coefficient0", 0, 0.0, 0),
         ("block0_coefficient0.5", 0, 0.5, 0),
     ]
-    several = make_config({"coefficients": [1], "seed": 7, "seeds": 2}, "here").arms()
+    several = configured({"coefficients": [1], "seed": 7, "seeds": 2}).planned()
     assert [(arm.name, arm.seed) for arm in several] == [
         ("block10_coefficient1_seed7", 7),
         ("block10_coefficient1_seed8", 8),
@@ -141,17 +149,17 @@ def test_a_transcoder_for_every_block_coefficient_and_seed():
 
 
 def test_coefficients_that_differ_have_names_that_differ():
-    names = [arm.name for arm in make_config({"coefficients": [0.12345678, 0.12345679]}, "here").arms()]
+    names = [arm.name for arm in configured({"coefficients": [0.12345678, 0.12345679]}).planned()]
     assert len(set(names)) == 2
 
 
 @pytest.mark.parametrize(("tokens", "n_steps"), [(512, 1), (513, 2), (1024, 2), (300_000, 586)])
 def test_steps_cover_the_tokens(tokens, n_steps):
-    assert make_config({"tokens": tokens}, "here").n_steps == n_steps
+    assert configured({"tokens": tokens}).n_steps == n_steps
 
 
 def test_every_transcoder_gets_its_coefficient_and_the_seed_of_its_probes():
-    config = make_config({"jacobian": {"estimator": "secant", "probe": "sphere"}}, "here")
+    config = configured({"jacobian": {"estimator": "secant", "probe": "sphere"}})
     made = config.transcoder_config(6, 5, 0.25, 3)
     assert (made.d_in, made.d_out, made.d_sae, made.k, made.jacobian_coefficient) == (6, 5, 2304, 32, 0.25)
     assert (made.jacobian.estimator, made.jacobian.probe, made.jacobian.seed) == ("secant", "sphere", 3)

@@ -5,8 +5,9 @@ import datasets
 import pytest
 import tiny_hub
 
-from faithfulness_plugin.language_model.config import TrainConfig, TrainConfigError, make_config
+from faithfulness_plugin.language_model.config import TrainConfig, TrainConfigError
 from faithfulness_plugin.language_model.text import Prompts, cut_prompts, load_prompts
+from faithfulness_plugin.results.settings_file import make_config
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 LENGTH, BOS = 16, 0
@@ -19,7 +20,7 @@ def cut(documents: list[str], seed: int | None = None) -> list[list[int]]:
 
 
 def config(**settings: Any) -> TrainConfig:
-    return make_config({**tiny_hub.SMALL, **settings}, "here")
+    return make_config({**tiny_hub.SMALL, **settings}, "here", TrainConfig)
 
 
 def words(prompts: list[list[int]]) -> list[str]:
@@ -185,7 +186,7 @@ def test_an_empty_dataset_is_called_empty(stream):
 
 
 @pytest.mark.parametrize("first", [None, ""])
-def test_rows_without_text_are_passed_by_and_counted(stream, first, capsys):
+def test_rows_without_text_are_skipped_and_counted(stream, first, capsys):
     documents = [tiny_hub.document(40, n) for n in range(30)]
     stream({"body": documents})
     plain = streamed()
@@ -194,8 +195,8 @@ def test_rows_without_text_are_passed_by_and_counted(stream, first, capsys):
     found = [row["tokens"] for row in prompts]
     assert sorted(words(found)) == sorted(words(plain)) or len(found) == len(plain)  # in another order
     assert all(words([prompt]) for prompt in found)
-    prompts.say_what_was_passed_by()
-    assert capsys.readouterr().err == "61 rows of dataset someone/texts without text were passed by\n"
+    prompts.say_skipped()
+    assert capsys.readouterr().err == "61 rows of dataset someone/texts without text were skipped\n"
 
 
 def test_a_row_that_is_no_text_later_on_is_named(stream):

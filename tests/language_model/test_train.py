@@ -9,13 +9,15 @@ from sae_lens import SAE
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from faithfulness_plugin.language_model.config import TrainConfig, TrainConfigError, make_config
+from faithfulness_plugin.language_model.config import TrainConfig, TrainConfigError
 from faithfulness_plugin.language_model.model import load_model
 from faithfulness_plugin.language_model.report import tables
 from faithfulness_plugin.language_model.result import Speed, StepCost, TrainResult
 from faithfulness_plugin.language_model.text import load_prompts
-from faithfulness_plugin.language_model.train import TRANSCODERS, complete, open_result
+from faithfulness_plugin.language_model.train import TRANSCODERS, Training
+from faithfulness_plugin.results.experiment import complete, open_result
 from faithfulness_plugin.results.schema import ResultError, read_result
+from faithfulness_plugin.results.settings_file import make_config
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 
@@ -25,8 +27,12 @@ def hub(tmp_path_factory) -> dict[str, Any]:
     return tiny_hub.write_hub(tmp_path_factory.mktemp("hub"))
 
 
-def train(config: TrainConfig, out: Path, **options: Any) -> TrainResult:
-    return complete(open_result(out, config, overwrite=False), out, lambda _: None, **options)
+def configured(settings: dict[str, Any]) -> TrainConfig:
+    return make_config(settings, "here", TrainConfig)
+
+
+def train(config: TrainConfig, out: Path, **how: Any) -> TrainResult:
+    return complete(Training(), config, out, **how)
 
 
 def weights(out: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -41,7 +47,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def test_the_fvu_is_that_of_the_files_on_the_prompts_that_were_held_out(hub, tmp_path):
-    config = make_config({**hub, "coefficients": [0.5]}, "here")
+    config = configured({**hub, "coefficients": [0.5]})
     (trained,) = train(config, tmp_path).transcoders
     assert (trained.hook_in, trained.hook_out) == ("blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out")
     model = load_model(config.model, "cpu")
@@ -67,7 +73,7 @@ def test_the_fvu_is_that_of_the_files_on_the_prompts_that_were_held_out(hub, tmp
 )
 def test_every_architecture_learns_at_several_blocks(hub, tmp_path, architecture, transcoder):
     changed = {"blocks": [0, 1], "architecture": architecture, "transcoder": transcoder, "tokens": 2560, "lr": 1e-2}
-    result = train(make_config({**hub, **changed}, "here"), tmp_path)
+    result = train(configured({**hub, **changed}), tmp_path)
     assert [(t.block, t.coefficient) for t in result.transcoders] == [(0, 0), (0, 0.5), (1, 0), (1, 0.5)]
     x = torch.randn(9, tiny_hub.D_MODEL)
     functions = []
@@ -79,7 +85,7 @@ def test_every_architecture_learns_at_several_blocks(hub, tmp_path, architecture
 
 def test_matching_lowers_the_jacobian_error(hub, tmp_path):
     changed = {"coefficients": [0, 10], "tokens": 5120, "lr": 1e-2}
-    plain, matched = train(make_config({**hub, **changed}, "here"), tmp_path).transcoders
+    plain, matched = train(configured({**hub, **changed}), tmp_path).transcoders
     assert matched.evaluations[-1].jacobian_error_data < plain.evaluations[-1].jacobian_error_data
     first, other = (of.evaluations[0].model_dump(exclude={"name"}) for of in (matched, plain))
     assert first.keys() == other.keys()  # they begin alike
@@ -88,7 +94,7 @@ def test_matching_lowers_the_jacobian_error(hub, tmp_path):
 
 
 def test_evaluations_come_after_equal_parts(hub, tmp_path):
-    result = train(make_config({**hub, "evaluations": 3}, "here"), tmp_path)
+    result = train(configured({**hub, "evaluations": 3}), tmp_path)
     for trained in result.transcoders:
         assert [(e.step, e.tokens) for e in trained.evaluations] == [(0, 0), (4, 256), (8, 512), (10, 640)]
 
@@ -96,15 +102,15 @@ def test_evaluations_come_after_equal_parts(hub, tmp_path):
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_a_seed_gives_the_same_transcoders_and_another_gives_others(hub, tmp_path):
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
-        train(make_config({**hub, "seed": seed}, "here"), tmp_path / name)
+        train(configured({**hub, "seed": seed}), tmp_path / name)
     assert same(tmp_path / "one", tmp_path / "same")
     assert not same(tmp_path / "one", tmp_path / "other")
 
 
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_a_transcoder_does_not_depend_on_those_beside_it(hub, tmp_path):
-    train(make_config({**hub, "blocks": [0, 1]}, "here"), tmp_path / "many")
-    train(make_config({**hub, "blocks": [1], "coefficients": [0.5]}, "here"), tmp_path / "one")
+    train(configured({**hub, "blocks": [0, 1]}), tmp_path / "many")
+    train(configured({**hub, "blocks": [1], "coefficients": [0.5]}), tmp_path / "one")
     ours, theirs = weights(tmp_path / "one")["block1_coefficient0.5"], weights(tmp_path / "many")
     assert all(torch.equal(ours[name], theirs["block1_coefficient0.5"][name]) for name in ours)
 
@@ -112,12 +118,12 @@ def test_a_transcoder_does_not_depend_on_those_beside_it(hub, tmp_path):
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_batches_that_are_made_ahead_are_the_same(hub, tmp_path):
     for prefetch in (0, 2):
-        train(make_config({**hub, "prefetch": prefetch}, "here"), tmp_path / str(prefetch))
+        train(configured({**hub, "prefetch": prefetch}), tmp_path / str(prefetch))
     assert same(tmp_path / "0", tmp_path / "2")
 
 
 def test_the_time_of_a_step_is_divided_up(hub, tmp_path):
-    speed = train(make_config(hub, "here"), tmp_path).speed
+    speed = train(configured(hub), tmp_path).speed
     assert speed is not None
     assert min(*speed.without.model_dump().values(), *speed.matched.model_dump().values()) > 0
     assert speed.without.model == speed.matched.model
@@ -135,25 +141,25 @@ def test_the_slow_down_is_of_the_whole_step():
 
 
 def test_without_the_term_there_is_nothing_to_time(hub, tmp_path):
-    result = train(make_config({**hub, "coefficients": [0]}, "here"), tmp_path)
+    result = train(configured({**hub, "coefficients": [0]}), tmp_path)
     assert result.complete
     assert result.speed is None
     assert "slows" not in tables(result)
 
 
 def test_a_complete_result_is_returned_as_it_is(hub, tmp_path):
-    first = train(make_config(hub, "here"), tmp_path)
+    first = train(configured(hub), tmp_path)
     assert read_result(tmp_path / "result.json", TrainResult) == first
     notes: list[str] = []
-    again = complete(open_result(tmp_path, first.config, overwrite=False), tmp_path, notes.append)
+    again = train(first.config, tmp_path, note=notes.append)
     assert (again, notes) == (first, [])
     with pytest.raises(ResultError, match=r"other settings \(lr 0.004, not 0.002\)"):
-        open_result(tmp_path, make_config({**hub, "lr": 2e-3}, "here"), overwrite=False)
+        open_result(Training(), configured({**hub, "lr": 2e-3}), tmp_path, False)
 
 
 def test_a_layer_that_is_not_there_is_named(hub, tmp_path):
     with pytest.raises(TrainConfigError, match="blocks: there is no block 2: the model has blocks 0 to 1"):
-        train(make_config({**hub, "blocks": [0, 2]}, "here"), tmp_path)
+        train(configured({**hub, "blocks": [0, 2]}), tmp_path)
 
 
 @pytest.fixture
@@ -163,7 +169,7 @@ def exact(hub, tmp_path):
     def settings(n_prompts: int, **text: Any) -> TrainConfig:
         path = tmp_path / "exact.txt"
         path.write_text(tiny_hub.document((tiny_hub.SMALL["context_size"] - 1) * n_prompts))
-        return make_config({**hub, "text": {"files": [str(path)], **text}}, "here")
+        return configured({**hub, "text": {"files": [str(path)], **text}})
 
     return settings
 
@@ -190,7 +196,7 @@ def test_a_text_that_may_be_repeated_lasts(exact, tmp_path):
 
 
 def test_numbers_are_finite_and_means_over_seeds_are_shown(hub, tmp_path):
-    result = train(make_config({**hub, "seeds": 2}, "here"), tmp_path)
+    result = train(configured({**hub, "seeds": 2}), tmp_path)
     assert [t.seed for t in result.transcoders] == [0, 1, 0, 1]
     numbers = [v for t in result.transcoders for v in t.evaluations[-1].model_dump().values() if isinstance(v, float)]
     assert all(map(math.isfinite, numbers))

@@ -12,14 +12,16 @@ from faithfulness_plugin.measure import rerun as rerun_module
 from faithfulness_plugin.measure.card import card
 from faithfulness_plugin.measure.compare import comparison
 from faithfulness_plugin.measure.config import ArtifactConfig
-from faithfulness_plugin.measure.held_out_schema import DIRECTIONS, Directions, LayerRecord
 from faithfulness_plugin.measure.run import Artifact
 from faithfulness_plugin.measure.schema import (
+    DIRECTIONS,
     ROLES,
     ArtifactNumbers,
     ArtifactResult,
     DeletionRecord,
+    Directions,
     EffectRecord,
+    LayerRecord,
     Role,
 )
 from faithfulness_plugin.results.schema import Environment, Interval, fingerprint
@@ -143,16 +145,16 @@ def test_a_rerun_tells_every_number_that_is_not_what_it_was(monkeypatch):
     monkeypatch.setattr(rerun_module, "read_artifacts", lambda config: [Artifact("plain", None, "sha256:plain")])
     now = found.measured[1].model_copy(update={"kl": 0.1001})
 
-    def complete(fresh, artifacts, out, **_):
+    def run(_measurement, fresh, _running):
         assert not fresh.measured
-        return fresh.model_copy(update={"measured": [found.measured[0], now, found.measured[2]]})
+        yield fresh.model_copy(update={"measured": [found.measured[0], now, found.measured[2]]}), ""
 
     def agreement(**how):
         again = rerun_module.rerun_of(found)
         ((measured, _),) = again.run(n_jobs=1)
         return again.agreement(measured, **how)
 
-    monkeypatch.setattr(rerun_module, "complete", complete)
+    monkeypatch.setattr(rerun_module.Measurement, "run", run)
     assert (agreement().n, agreement().notes) == (3, [])
     assert agreement().disagree == ["plain, shuffled decoder: kl 0.1 before, 0.1001 now"]
     assert agreement().largest == pytest.approx(0.0001 / 0.1001)  # relative to its size

@@ -17,12 +17,14 @@ from faithfulness_plugin import (
     TopKTrainingTranscoderConfig,
 )
 from faithfulness_plugin.cli.app import app
-from faithfulness_plugin.language_model.config import TrainConfigError, make_config
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.measure.config import ArtifactConfig
-from faithfulness_plugin.measure.report import over_prompts, tables
-from faithfulness_plugin.measure.run import complete, open_result, read_artifacts
+from faithfulness_plugin.measure.report import relative_error, tables
+from faithfulness_plugin.measure.run import Measurement, read_artifacts
 from faithfulness_plugin.measure.schema import ROLES, ArtifactResult
+from faithfulness_plugin.results.experiment import complete, open_result
 from faithfulness_plugin.results.schema import ResultError, read_result
+from faithfulness_plugin.results.settings_file import make_config
 from faithfulness_plugin.transcoders.load import load_transcoder
 
 pytestmark = pytest.mark.usefixtures("as_installed")
@@ -47,11 +49,15 @@ def config(hub: dict[str, Any], names: tuple[str, ...] = ("plain",), **changed: 
     return make_config(settings, "here", ArtifactConfig)
 
 
+def measure(wanted: ArtifactConfig, out: Path, **how: Any) -> ArtifactResult:
+    return complete(Measurement(read_artifacts(wanted)), wanted, out, **how)
+
+
 @pytest.fixture(scope="module")
 def result(hub, tmp_path_factory) -> ArtifactResult:
     out = tmp_path_factory.mktemp("whole")
     wanted = config(hub, ("plain", "other"))
-    return complete(open_result(out, wanted), read_artifacts(wanted), out)
+    return measure(wanted, out)
 
 
 def test_every_transcoder_is_measured_beside_its_references(result):
@@ -72,7 +78,7 @@ def test_every_transcoder_is_measured_beside_its_references(result):
 def test_the_mean_is_what_it_is_called(result):
     mean, layer = result.of("plain", "mean ablation"), result.layer
     for parts, whole in ((mean.error, layer.variance), (mean.jacobian_error["data"], layer.jacobian["data"])):
-        error = over_prompts(parts, whole)
+        error = relative_error(parts, whole)
         assert error is not None
         assert error.mean == pytest.approx(1, rel=1e-4)
     assert mean.top_error == pytest.approx([1, 1], rel=1e-4)
@@ -84,19 +90,21 @@ def test_the_mean_is_what_it_is_called(result):
 def test_stopped_it_goes_on_and_a_changed_transcoder_is_told(result, hub, tmp_path):
     wanted = config(hub, ("plain", "other"))
 
-    def stop(_: Any) -> None:
-        raise KeyboardInterrupt
+    def stop(note: str) -> None:
+        if note.endswith("shuffled decoder"):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        complete(open_result(tmp_path, wanted), read_artifacts(wanted), tmp_path, on_measured=stop)
-    there = open_result(tmp_path, wanted)
+        measure(wanted, tmp_path, note=stop)
+    measurement = Measurement(read_artifacts(wanted))
+    there = open_result(measurement, wanted, tmp_path, False)
     assert len(there.measured) == 1
-    resumed = complete(there, read_artifacts(wanted), tmp_path)
+    resumed = measure(wanted, tmp_path)
     assert resumed.measured == result.measured
     assert read_result(tmp_path / "result.json", ArtifactResult) == resumed
     changed = [there.measured[0].model_copy(update={"digest": "sha256:other"})]
     with pytest.raises(ValueError, match="plain is not what it was"):
-        complete(there.model_copy(update={"measured": changed}), read_artifacts(wanted), tmp_path)
+        measurement.found(there.model_copy(update={"measured": changed}), wanted)
 
 
 def test_the_tables_hold_all_of_it(result):
@@ -111,7 +119,7 @@ def test_topk_with_a_skip_connection_and_a_block_given_by_hand(hub, tmp_path):
     torch.nn.init.normal_(transcoder.W_skip, std=0.1)
     transcoder.save_inference_model(tmp_path / "topk")
     wanted = config(hub, block=0, transcoders={"topk": str(tmp_path / "topk")})
-    result = complete(open_result(tmp_path / "out", wanted), read_artifacts(wanted), tmp_path / "out")
+    result = measure(wanted, tmp_path / "out")
     own, mean = result.of("topk"), result.of("topk", "mean ablation")
     assert own is not None
     assert own.l0 <= 3
@@ -126,20 +134,15 @@ def test_what_cannot_be_measured_says_why(hub, tmp_path):
     wide.save_inference_model(tmp_path / "wide")
     nameless = {"wide": str(tmp_path / "wide")}
     for error, match, changed in (
-        (TrainConfigError, "Their metadata say None: pass --layer", {"transcoders": nameless}),
+        (UsageError, "Their metadata say None: pass --layer", {"transcoders": nameless}),
         (ValueError, "wide maps 8 to 8 and the layer 16 to 16", {"transcoders": nameless, "block": 1}),
-        (TrainConfigError, "block 7", {"block": 7, "transcoders": nameless}),
-        (TrainConfigError, "was asked for, and the transcoder says", {"hook_in": "blocks.1.hook_resid_pre"}),
-        (TrainConfigError, "the model has no hook a", {"hook_in": "a", "hook_out": "b", "block": 1}),
+        (UsageError, "block 7", {"block": 7, "transcoders": nameless}),
+        (UsageError, "was asked for, and the transcoder says", {"hook_in": "blocks.1.hook_resid_pre"}),
+        (UsageError, "the model has no hook a", {"hook_in": "a", "hook_out": "b", "block": 1}),
         (ValueError, "of layer 1, and layer=0 was asked for", {"block": 0}),
     ):
         with pytest.raises(error, match=match):
-            measure(hub, tmp_path / "out", changed)
-
-
-def measure(hub: dict[str, Any], out: Path, changed: dict[str, Any]) -> ArtifactResult:
-    wanted = config(hub, **changed)
-    return complete(open_result(out, wanted, overwrite=True), read_artifacts(wanted), out)
+            measure(config(hub, **changed), tmp_path / "out", overwrite=True)
 
 
 def command(hub: dict[str, Any], out: Path, *args: str, model: list[str] | None = None) -> Any:
@@ -153,11 +156,11 @@ def command(hub: dict[str, Any], out: Path, *args: str, model: list[str] | None 
         "--context-size",
         "16",
     ]
-    return CliRunner().invoke(app, ["bench", "artifact", *given, "--out", str(out), *args])
+    return CliRunner().invoke(app, ["measure", *given, "--out", str(out), *args])
 
 
 def test_the_command_measures_shows_and_shows_again(hub, tmp_path):
-    given = ("--transcoder", f"mine={hub['folder'] / 'plain'}")
+    given = (f"mine={hub['folder'] / 'plain'}",)
     first = command(hub, tmp_path, *given)
     assert first.exit_code == 0, first.output
     assert "J error in the first 1, 4, 16 |" in first.stdout  # the model is 16 wide: 64 directions there are not
@@ -165,17 +168,16 @@ def test_the_command_measures_shows_and_shows_again(hub, tmp_path):
     again = command(hub, tmp_path, *given)
     assert again.stdout == first.stdout
     assert "shown again" in again.stderr
-    assert "written" not in again.stderr
 
 
 def test_bad_arguments_say_what_to_do(hub, tmp_path):
     plain = str(hub["folder"] / "plain")
     for message, args in (
-        ("does not exist", ("--transcoder", str(tmp_path / "nothing"))),
-        ("there is a plain already", ("--transcoder", plain, "--transcoder", f"plain={plain}")),
-        ("--hooks-anyway", ("--transcoder", plain, "--hook-in", "blocks.1.hook_resid_pre")),
-        ("layer=0 was asked for", ("--transcoder", plain, "--block", "0")),
-        ("held_out_prompts", ("--transcoder", plain, "--prompts", "1")),
+        ("does not exist", (str(tmp_path / "nothing"),)),
+        ("there is a plain already", (plain, f"plain={plain}")),
+        ("--hooks-anyway", (plain, "--hook-in", "blocks.1.hook_resid_pre")),
+        ("layer=0 was asked for", (plain, "--block", "0")),
+        ("held_out_prompts", (plain, "--prompts", "1")),
     ):
         fails(command(hub, tmp_path / "out", *args), 2, message)
     assert not (tmp_path / "out").exists()
@@ -186,25 +188,23 @@ def test_the_model_is_what_the_transcoders_name(hub, tmp_path):
     for name, model_name in (("mine", hub["model"]["name"]), ("foreign", "EleutherAI/pythia-160m")):
         transcoder.cfg.metadata.model_name = model_name
         transcoder.save_model(tmp_path / name)
-    done = command(hub, tmp_path / "out", "--transcoder", str(tmp_path / "mine"), model=[])
+    done = command(hub, tmp_path / "out", str(tmp_path / "mine"), model=[])
     assert done.exit_code == 0, done.output
     assert read_result(tmp_path / "out/result.json", ArtifactResult).model == hub["model"]["name"]
-    foreign = ("--transcoder", str(tmp_path / "foreign"))
-    fails(
-        command(hub, tmp_path / "refused", *foreign), 2, "foreign is a transcoder of the model EleutherAI/pythia-160m"
-    )
+    foreign = str(tmp_path / "foreign")
+    fails(command(hub, tmp_path / "refused", foreign), 2, "foreign is a transcoder of the model EleutherAI/pythia-160m")
     assert not (tmp_path / "refused").exists()
-    done = command(hub, tmp_path / "anyway", *foreign, "--model-anyway")
+    done = command(hub, tmp_path / "anyway", foreign, "--model-anyway")
     assert done.exit_code == 0, done.output
     assert "(the transcoders name EleutherAI/pythia-160m)" in done.stdout
     assert read_result(tmp_path / "anyway/result.json", ArtifactResult).config.model_named == "EleutherAI/pythia-160m"
-    nameless = command(hub, tmp_path / "refused", "--transcoder", str(hub["folder"] / "plain"), model=[])
+    nameless = command(hub, tmp_path / "refused", str(hub["folder"] / "plain"), model=[])
     fails(nameless, 2, "plain does not name the model that it is of: pass --model")
 
 
 def test_positions_and_norms_are_left_out_and_the_result_says_so(result, hub, tmp_path, capsys):
     wanted = config(hub, rows={"skip_first": 3, "norms_above": 1.5})
-    found = complete(open_result(tmp_path, wanted), read_artifacts(wanted), tmp_path)
+    found = measure(wanted, tmp_path)
     (rows,) = found.rows
     assert (rows.tokens, rows.positions) == (6 * 16, 6 * 3)
     assert rows.rows == rows.tokens - rows.positions - rows.special - rows.norms
@@ -219,7 +219,7 @@ def test_positions_and_norms_are_left_out_and_the_result_says_so(result, hub, tm
     assert [(r.positions, r.norms) for r in result.rows] == [(0, 0)]
     assert result.rows[0].special >= 6
     with pytest.raises(ResultError, match="other settings"):
-        open_result(tmp_path, config(hub))
+        measure(config(hub), tmp_path)
 
 
 def test_results_of_before_are_read_and_dumped_as_they_were(result):
@@ -232,7 +232,7 @@ def test_results_of_before_are_read_and_dumped_as_they_were(result):
 
 def test_prompts_that_do_not_fit_the_model_leave_nothing_behind(hub, tmp_path):
     args = ["--model", hub["model"]["name"], "--text", *hub["text"]["files"], "--context-size", "65", "--prompts", "2"]
-    command = ["bench", "artifact", "--transcoder", str(hub["folder"] / "plain"), *args, "--out", str(tmp_path / "out")]
+    command = ["measure", str(hub["folder"] / "plain"), *args, "--out", str(tmp_path / "out")]
     fails(CliRunner().invoke(app, command), 2, "context_size 65 is longer than the model, which has 64 positions")
     assert not (tmp_path / "out").exists()
     fails(
@@ -277,5 +277,5 @@ def test_a_layer_that_puts_out_the_same_everywhere_is_refused_and_leaves_nothing
     tiny_hub.tokenizer().save_pretrained(tmp_path / "model")
     wanted = config(hub, model={"name": str(tmp_path / "model")})
     with pytest.raises(ValueError, match=r"puts out the same at all \d+ rows, so that relative errors are undefined"):
-        complete(open_result(tmp_path / "out", wanted), read_artifacts(wanted), tmp_path / "out")
+        measure(wanted, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -102,7 +102,7 @@ def test_rows_where_the_layer_stands_still_count_in_the_error_alone(make_transco
 def test_a_step_that_the_layer_does_not_answer_is_named(make_transcoder):
     x = -2 * torch.ones(3, 5, dtype=torch.float64)
     v = torch.ones_like(x)
-    with pytest.raises(ValueError, match=r"does not answer to a step of 0\.5"):
+    with pytest.raises(ValueError, match=r"does not respond to a step of 0\.5"):
         response(make_transcoder(d_out=5), torch.relu, x, v, (4.0, 0.5))
 
 

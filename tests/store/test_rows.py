@@ -216,7 +216,7 @@ def test_rows_are_their_own_iterator(tmp_path):
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"batch_size": 0}, "has 9 rows; choose 1 to so many"),
+    ({"batch_size": 0}, "has 9 rows; choose 1 to 9"),
     ({"batch_size": 10}, "batch_size=10: .* has 9 rows"),
     ({"batch_size": 2, "processes": 3}, "3 processes share batches of 2 rows: start fewer"),
     ({"batch_size": 4, "processes": 3}, "batch_size=4 is no multiple of the 3 processes"),

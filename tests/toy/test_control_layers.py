@@ -10,7 +10,7 @@ from faithfulness_plugin import (
 )
 from faithfulness_plugin.jacobian.exact import layer_jacobian
 from faithfulness_plugin.toy.circuits import datapoint_circuit
-from faithfulness_plugin.toy.control_layers import memorizing_network, shuffled_network, superposition_network
+from faithfulness_plugin.toy.control_layers import memorizing_network, shuffled_network
 from faithfulness_plugin.toy.relu_network import ReluNetwork
 
 
@@ -61,16 +61,6 @@ def test_circuits_are_the_neurons():
     network, x = shuffled_network(5), torch.randn(20, 5)
     total = sum(c.activation(x)[:, None] * c.direction for c in network.circuits())
     torch.testing.assert_close(total, network(x))
-
-
-def test_the_superposition_layer_computes_with_too_few_neurons_what_one_neuron_each_could_not():
-    network = superposition_network(8, 12, 0.05, n_steps=2000)
-    x = next(AbsInputs(8, density=0.05, batch_size=4000, seed=9))
-    y = x.abs()
-    fvu = ((network(x) - y).square().sum() / (y - y.mean(0)).square().sum()).item()
-    assert network.W_in.shape == (8, 12)  # |x| takes 16
-    assert fvu < 4 / 16  # 12 neurons for half a coordinate each would leave 4 of the 16 halves out
-    assert superposition_network(8, 12, 0.05, n_steps=2000) is network
 
 
 def test_a_point_of_zeros_is_refused():

@@ -109,7 +109,7 @@ def test_a_process_that_is_lost_is_told(tmp_path, store):
 def test_inputs_that_are_not_shared_out_are_refused(monkeypatch):
     monkeypatch.setattr(Processes, "here", lambda: Processes(0, 2))
     transcoder = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=3, d_sae=4))
-    with pytest.raises(ValueError, match="2 processes train together, and the inputs do not share themselves out"):
+    with pytest.raises(ValueError, match="2 processes train together, and the inputs are not shared out"):
         train_transcoder(transcoder, torch.abs, iter([torch.zeros(4, 3)]), n_steps=1, batch_size=4)
 
 

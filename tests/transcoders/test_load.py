@@ -18,7 +18,7 @@ D, N, K = 6, 20, 3
 
 
 def sparsify_folder(folder: Path, config: dict[str, Any] | None = None, lacks: str = "") -> dict[str, Tensor]:
-    """As sparsify writes it; read beside the library itself in tests/adapters."""
+    """Write a folder as sparsify does; it is read beside the library itself in tests/adapters."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         "encoder.weight": torch.randn(N, D),

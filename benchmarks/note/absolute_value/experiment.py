@@ -1,91 +1,130 @@
-"""All runs: in parallel, written as they end, resumed where they were interrupted."""
+"""`faithfulness reproduce`: a preset of the scan engine, with a result, tables and figures of its own."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
-from faithfulness_plugin.benchmarks.note.absolute_value.conditions import conditions
-from faithfulness_plugin.benchmarks.note.absolute_value.run import runs
+from matplotlib.figure import Figure
+from typing_extensions import override
+
+from faithfulness_plugin.benchmarks.note.absolute_value import report
+from faithfulness_plugin.benchmarks.note.absolute_value.arms import arms_of
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import (
+    AbsoluteValueConfig,
     AbsoluteValueResult,
-    Condition,
-    ConditionSummary,
-    ExperimentConfig,
+    ArmSummary,
     Run,
 )
+from faithfulness_plugin.benchmarks.note.scan.experiment import failures
+from faithfulness_plugin.benchmarks.note.scan.schema import Trained
+from faithfulness_plugin.benchmarks.note.scan.shard import Failed, train_shards
+from faithfulness_plugin.benchmarks.note.scan.spec import Point, ScanSpec
 from faithfulness_plugin.benchmarks.note.toy_problem import EMERGED, RunMetrics
+from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.intervals import interval, share
-from faithfulness_plugin.results.result_file import RESULT_FILENAME, begin_or_go_on
-from faithfulness_plugin.results.schema import Environment, write_text
-from faithfulness_plugin.results.workers import each_done
+from faithfulness_plugin.results.schema import Environment
 from faithfulness_plugin.toy.circuits import abs_circuits
 
-TOGETHER = 10  # runs of one condition that are trained together, and written together
 
+class AbsoluteValue(Experiment[AbsoluteValueConfig, AbsoluteValueResult]):
+    """Transcoders of y = |x| without and with a repeated point, with Jacobian matching and with its control."""
 
-def open_result(out: Path, config: ExperimentConfig, *, overwrite: bool = False) -> AbsoluteValueResult:
-    """The result that stands in `out`, to be completed, or an empty one that has just been written there.
-
-    Raises ResultError as `begin_or_go_on` does."""
-    fresh = AbsoluteValueResult(
-        complete=False,
-        config=config,
-        conditions=list(conditions(config.architecture)),
-        layer_l0=config.density * config.d_in,
-        circuits=[circuit.label for circuit in abs_circuits(config.d_in)] + ["datapoint p"],
-        environment=Environment.here(),
-        runs=[],
-        summary=[],
+    summary = (
+        "Run the absolute-value experiment: table, figures, result file.\n\nTrains transcoders of y = |x| without and "
+        "with a repeated point, with Jacobian matching and with its control."
     )
-    return begin_or_go_on(out, fresh, overwrite=overwrite)
+    config_class = AbsoluteValueConfig
+
+    @override
+    def fresh(self, config: AbsoluteValueConfig) -> AbsoluteValueResult:
+        return AbsoluteValueResult(
+            complete=False,
+            config=config,
+            conditions=list(arms_of(config.architecture)),
+            layer_l0=config.density * config.d_in,
+            circuits=[circuit.label for circuit in abs_circuits(config.d_in)] + ["datapoint p"],
+            environment=Environment.here(),
+            runs=[],
+            summary=[],
+        )
+
+    @override
+    def progress(self, result: AbsoluteValueResult) -> tuple[int, int]:
+        return len(result.runs), len(result.conditions) * len(result.config.seeds)
+
+    @override
+    def run(self, result: AbsoluteValueResult, running: Running) -> Iterator[tuple[AbsoluteValueResult, str]]:
+        yield result, ""  # for the checkpoints to belong to it
+        failed: list[Failed] = []
+        try:
+            for shard in train_shards(scan_of(result), missing(result), running):
+                failed += shard.failed
+                for trained in shard.trained:
+                    run = _run(trained, shard.seconds)
+                    result = _with(result, run)
+                    m, fvu = run.metrics.m, run.metrics.fvu
+                    yield result, f"{trained.arm}, seed {run.seed}: m {m:.3f}, FVU {fvu:.4f} ({run.seconds:.0f} s)"
+        finally:
+            running.failures += failures(failed, self.progress(result)[1], self.parts)
+
+    @override
+    def tables(self, result: AbsoluteValueResult) -> str:
+        return report.tables(result)
+
+    @override
+    def figures(self, result: AbsoluteValueResult) -> Mapping[str, Figure]:
+        return report.figures(result)
 
 
-def complete(
-    result: AbsoluteValueResult, out: Path, *, n_jobs: int, on_run: Callable[[Run], None] = lambda _: None
-) -> AbsoluteValueResult:
-    """Makes the runs that are missing; after each part the file in `out` holds all that are done."""
-    done = {(r.condition, r.seed) for r in result.runs}
-    missing = [
-        (condition, seed)
-        for condition in result.conditions
-        for seed in result.config.seeds
-        if (condition.name, seed) not in done
-    ]
-    size = TOGETHER if result.config.architecture == "standard" else 1
-    parts = [part for of in result.conditions for part in _parts([job for job in missing if job[0] == of], size)]
-    for new in each_done(runs, [(result.config, part) for part in parts], n_jobs=n_jobs):
-        result = _with(result, new)
-        write_text(out / RESULT_FILENAME, result.model_dump_json(indent=1))
-        for run in new:
-            on_run(run)
-    return result
+def scan_of(result: AbsoluteValueResult) -> ScanSpec:
+    """Return the experiment as a scan of its arms."""
+    config = result.config
+    return ScanSpec(
+        name="absolute value",
+        base=config.settings,
+        arms={arm.name: arm.settings for arm in result.conditions},
+        extras=["jacobian_at_point", "projection"],
+        n_validation=config.n_validation,
+        n_jacobian=config.n_jacobian,
+        evaluation_repeat=config.repeat_frac,
+    )
 
 
-def _parts(jobs: list[tuple[Condition, int]], size: int) -> list[list[tuple[Condition, int]]]:
-    return [jobs[i : i + size] for i in range(0, len(jobs), size)]
+def missing(result: AbsoluteValueResult) -> list[Point]:
+    """Return what has not been trained yet."""
+    done = {(run.condition, run.seed) for run in result.runs}
+    points = [Point(arm=arm.name, values={}, seed=seed) for arm in result.conditions for seed in result.config.seeds]
+    return [point for point in points if (point.arm, point.seed) not in done]
 
 
-def _with(result: AbsoluteValueResult, new: list[Run]) -> AbsoluteValueResult:
-    order = {condition.name: i for i, condition in enumerate(result.conditions)}
-    runs = sorted([*result.runs, *new], key=lambda r: (order[r.condition], r.seed))
-    return result.model_copy(
-        update={
-            "runs": runs,
-            "summary": summarise(runs),
-            "complete": len(runs) == len(result.conditions) * len(result.config.seeds),
+def _run(trained: Trained, seconds: float) -> Run:
+    return Run.model_validate(
+        {
+            "condition": trained.arm,
+            "seed": trained.seed,
+            "seconds": round(seconds, 2),
+            "metrics": trained.metrics,
+            "jacobian_at_point": trained.extras.jacobian_at_point,
+            "projection": trained.extras.projection,
         }
     )
 
 
-def summarise(runs: list[Run]) -> list[ConditionSummary]:
-    """Per condition: every metric's interval over seeds, and the share of seeds that memorise."""
-    summaries: list[ConditionSummary] = []
-    for name in dict.fromkeys(r.condition for r in runs):
-        of = [r.metrics for r in runs if r.condition == name]
-        summaries.append(
-            ConditionSummary(
-                condition=name,
-                metrics={field: interval([getattr(m, field) for m in of]) for field in RunMetrics.model_fields},
-                emergence=share(sum(m.m_fraction > EMERGED for m in of), len(of)),
-            )
+def _with(result: AbsoluteValueResult, run: Run) -> AbsoluteValueResult:
+    order = {arm.name: i for i, arm in enumerate(result.conditions)}
+    runs = sorted([*result.runs, run], key=lambda r: (order[r.condition], r.seed))
+    complete = len(runs) == len(order) * len(result.config.seeds)
+    return result.model_copy(update={"runs": runs, "summary": summarise(runs), "complete": complete})
+
+
+def summarise(runs: Sequence[Run]) -> list[ArmSummary]:
+    """Return every metric's interval over seeds, and the share of seeds that memorise, for each arm."""
+    metrics: dict[str, list[RunMetrics]] = {}
+    for run in runs:
+        metrics.setdefault(run.condition, []).append(run.metrics)
+    return [
+        ArmSummary(
+            condition=name,
+            metrics={field: interval([getattr(m, field) for m in of]) for field in RunMetrics.model_fields},
+            emergence=share(sum(m.m_fraction > EMERGED for m in of), len(of)),
         )
-    return summaries
+        for name, of in metrics.items()
+    ]

@@ -6,15 +6,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.note.toy_problem import VALIDATION_SEED, Projection, RunMetrics
+from faithfulness_plugin.benchmarks.note.scan.settings import Architecture, Settings
+from faithfulness_plugin.benchmarks.note.toy_problem import Projection, RunMetrics
 from faithfulness_plugin.results.schema import Interval, Record, Result, Share
 
 ENOUGH_ROWS = 20
 
+SHARED = (
+    "d_in", "d_sae", "density", "repeat_frac", "n_ones", "architecture", "sparsity_coefficient", "k", "l0_coefficient",
+    "n_steps", "batch_size", "lr",
+)  # fmt: skip
+"""Fields of the config that are settings of a scan."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
 
-class ExperimentConfig(Record):
+class AbsoluteValueConfig(Record):
     """What is trained, on what, for how long. Losses are per-row sums, averaged over the batch."""
 
     d_in: int = Field(default=16, ge=2, description="width of the layer y = |x|")
@@ -22,34 +29,22 @@ class ExperimentConfig(Record):
     density: float = Field(default=0.1, gt=0, le=1, description="probability that a coordinate is not 0")
     repeat_frac: float = Field(default=0.05, gt=0, le=1, description="probability that a row is the point p")
     n_ones: int = Field(default=3, description="ones in p")
-    architecture: Literal["standard", "topk", "batch_topk", "jumprelu"] = Field(
-        default="standard", description="how the transcoder is kept sparse"
+    architecture: Architecture = Field(
+        default="standard", description="how it is kept sparse: standard, topk, batch_topk or jumprelu"
     )
-    sparsity_coefficient: float = Field(default=0.2, ge=0, description='"standard": weight of the tanh penalty')
-    k: float = Field(default=2.0, gt=0, description='"topk" and "batch_topk": features active per row')
-    l0_coefficient: float = Field(default=0.1, ge=0, description='"jumprelu": weight of the L0 penalty')
+    sparsity_coefficient: float = Field(default=0.2, ge=0, description="standard: weight of the tanh penalty")
+    k: float = Field(default=2.0, gt=0, description="topk and batch_topk: features active per row")
+    l0_coefficient: float = Field(default=0.1, ge=0, description="jumprelu: weight of the L0 penalty")
     n_steps: int = Field(default=4000, ge=1, description="optimizer steps")
     batch_size: int = Field(default=256, ge=1, description="rows a step")
     lr: float = Field(default=3e-3, gt=0, description="Adam's rate; 2.5 % warm-up, decay over the last 30 %")
     n_validation: int = Field(default=20_000, ge=2, description="rows that metrics are measured on")
     n_jacobian: int = Field(default=4_000, ge=2, description="of these, rows for exact Jacobians")
-    seeds: tuple[Seed, ...] = Field(
-        default=tuple(range(10)), min_length=1, description="one run per seed and condition"
-    )
-
-    @property
-    def sparsity_fields(self) -> dict[str, Any]:
-        """What this architecture's transcoder config is given for sparsity."""
-        return {
-            "standard": {"sparsity": "tanh", "sparsity_coefficient": self.sparsity_coefficient},
-            "topk": {"k": round(self.k)},
-            "batch_topk": {"k": self.k},
-            "jumprelu": {"l0_coefficient": self.l0_coefficient},
-        }[self.architecture]
+    seeds: tuple[Seed, ...] = Field(default=tuple(range(10)), min_length=1, description="one run per seed and arm")
 
     @property
     def sparsity_title(self) -> str:
-        """The same in words."""
+        """How the transcoder is kept sparse, in words."""
         return {
             "standard": f"tanh penalty {self.sparsity_coefficient:g}",
             "topk": f"TopK, k {self.k:g}",
@@ -57,28 +52,29 @@ class ExperimentConfig(Record):
             "jumprelu": f"JumpReLU, L0 penalty {self.l0_coefficient:g}",
         }[self.architecture]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all arms share, as settings of a scan."""
+        return {name: getattr(self, name) for name in SHARED}
+
     @model_validator(mode="after")
-    def _fits(self) -> "ExperimentConfig":
+    def _fits(self) -> "AbsoluteValueConfig":
         if not 2 <= self.n_ones <= self.d_in:
             raise ValueError(
                 f"n_ones={self.n_ones}: memorization needs 2 ones or more, and at most d_in={self.d_in} fit"
             )
-        if self.architecture.endswith("topk") and self.k > self.d_sae:
-            raise ValueError(f"k={self.k:g}: at most d_sae={self.d_sae} features can be active")
-        if self.architecture == "topk" and self.k != round(self.k):
-            raise ValueError(f"k={self.k:g}: TopK keeps a whole number of features in each row")
-        if VALIDATION_SEED in self.seeds:
-            raise ValueError(f"seed {VALIDATION_SEED} draws the validation rows: choose other seeds")
         repeated = self.repeat_frac * self.n_validation
         if min(repeated, (self.n_validation - repeated) * self.density / 2) < ENOUGH_ROWS:
             raise ValueError(
                 f"repeat_frac={self.repeat_frac:g} and density={self.density:g} leave some circuit active on "
                 f"fewer than {ENOUGH_ROWS} of {self.n_validation} validation rows: too few to measure it, choose others"
             )
+        for seed in self.seeds:
+            Settings(**self.settings, seed=seed)
         return self
 
 
-class Condition(Record):
+class Arm(Record):
     """One way to train."""
 
     name: str
@@ -89,9 +85,19 @@ class Condition(Record):
     jacobian: dict[str, Any] = Field(default_factory=dict, description="fields of JacobianMatchingConfig")
     augmentation_coefficient: float = Field(default=0.0, description="the control's weight; 0: the plain transcoder")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the arm changes, as settings of a scan."""
+        settings = {name: getattr(self, name) for name in ("jacobian_coefficient", "jacobian_warm_up")} | self.jacobian
+        if not self.repeated:
+            settings["repeat_frac"] = 0.0
+        if self.augmentation_coefficient:
+            settings |= {"augmentation": "noise", "augmentation_coefficient": self.augmentation_coefficient}
+        return settings
+
 
 class Run(Record):
-    """One condition, one seed."""
+    """One arm, one seed."""
 
     condition: str
     seed: int
@@ -101,8 +107,8 @@ class Run(Record):
     projection: Projection
 
 
-class ConditionSummary(Record):
-    """Over the seeds of one condition."""
+class ArmSummary(Record):
+    """One arm, over its seeds."""
 
     condition: str
     metrics: dict[str, Interval]
@@ -114,15 +120,15 @@ class AbsoluteValueResult(Result):
 
     benchmark: Literal["absolute-value"] = "absolute-value"
     schema_version: Literal[1] = 1
-    config: ExperimentConfig
-    conditions: list[Condition]
+    config: AbsoluteValueConfig
+    conditions: list[Arm]
     layer_l0: float = Field(description="the layer's own active neurons per clean row: density * d_in")
     circuits: list[str] = Field(description="labels of the projections' rows")
     runs: list[Run]
-    summary: list[ConditionSummary]
+    summary: list[ArmSummary]
 
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        digest = hashlib.sha256(str([c.model_dump() for c in self.conditions]).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(str([arm.model_dump() for arm in self.conditions]).encode()).hexdigest()[:8]
         return {**self.config.model_dump(), "conditions": digest}

@@ -1,14 +1,11 @@
 """The audit's table: published values beside means and prediction intervals, from the result alone."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from faithfulness_plugin.benchmarks.note.audit.schema import COLUMNS, PUBLISHED, AuditResult
+from faithfulness_plugin.benchmarks.note.audit.schema import ARMS, PUBLISHED, AuditResult
 from faithfulness_plugin.results.intervals import prediction_interval
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.schema import write_text
 
-TABLE_FILENAME = "table.md"
 ROWS = {
     "validation_loss": ("validation loss", 5),
     "sparsity": ("sparsity", 5),
@@ -18,40 +15,40 @@ ROWS = {
 }
 
 
-def values(result: AuditResult, column: str, name: str) -> list[float]:
-    """Of a column's runs."""
-    return [getattr(run, name) for run in result.runs if run.column == column]
+def values(result: AuditResult, arm: str, name: str) -> list[float]:
+    """Return a number of an arm's runs."""
+    return [getattr(run, name) for run in result.runs if run.column == arm]
 
 
 def inside(result: AuditResult) -> dict[tuple[str, str], bool]:
-    """For each published value, whether it lies in our 95 % prediction interval: where one more run would fall."""
+    """Return for each published value whether it lies in our 95 % prediction interval: where one more run would
+    fall."""
     verdicts = {}
-    for column, published in PUBLISHED.items():
+    for arm, published in PUBLISHED.items():
         for name, value in published.items():
-            low, high = prediction_interval(values(result, column, name))
-            verdicts[column, name] = low <= value <= high
+            low, high = prediction_interval(values(result, arm, name))
+            verdicts[arm, name] = low <= value <= high
     return verdicts
 
 
 def table(result: AuditResult) -> str:
-    """Published value, our mean and prediction interval, by row and column."""
-    columns = [column for column in COLUMNS if values(result, column, "m")]
+    """Return published value, our mean and prediction interval, by row and arm."""
+    arms = [arm for arm in ARMS if values(result, arm, "m")]
     verdicts = inside(result) if result.complete and len(result.config.seeds) > 1 else {}
 
-    def cell(column: str, name: str, digits: int) -> str:
-        of = values(result, column, name)
-        ours = _with_interval(of, digits)
-        if name not in PUBLISHED.get(column, {}):
+    def cell(arm: str, name: str, digits: int) -> str:
+        ours = _with_interval(values(result, arm, name), digits)
+        if name not in PUBLISHED.get(arm, {}):
             return ours
-        mark = "" if verdicts.get((column, name), True) else " (outside)"
-        return f"published {PUBLISHED[column][name]:.{digits}f}{mark}; ours {ours}"
+        mark = "" if verdicts.get((arm, name), True) else " (outside)"
+        return f"published {PUBLISHED[arm][name]:.{digits}f}{mark}; ours {ours}"
 
-    rows = [[label, *(cell(column, name, digits) for column in columns)] for name, (label, digits) in ROWS.items()]
-    return markdown_table(["", *(COLUMNS[column] for column in columns)], rows)
+    rows = [[label, *(cell(arm, name, digits) for arm in arms)] for name, (label, digits) in ROWS.items()]
+    return markdown_table(["", *(ARMS[arm] for arm in arms)], rows)
 
 
 def caption(result: AuditResult) -> str:
-    """How it was made."""
+    """Return how it was made."""
     c = result.config
     partial = "" if result.complete else " PARTIAL."
     return (
@@ -64,15 +61,9 @@ def caption(result: AuditResult) -> str:
     )
 
 
-def write_report(result: AuditResult, out: Path) -> list[Path]:
-    """Writes table.md into `out`; returns its path."""
-    write_text(out / TABLE_FILENAME, f"{table(result)}\n\n{caption(result)}\n")
-    return [out / TABLE_FILENAME]
-
-
 def _with_interval(of: Sequence[float], digits: int) -> str:
-    mean = sum(of) / len(of)
+    mean = f"{sum(of) / len(of):.{digits}f}"
     if len(of) < 2:
-        return f"{mean:.{digits}f}"
+        return mean
     low, high = prediction_interval(of)
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean} [{low:.{digits}f}, {high:.{digits}f}]"

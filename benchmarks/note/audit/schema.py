@@ -1,4 +1,4 @@
-"""The typed result of the audit, and the table that it is held against."""
+"""The typed result of the audit, and the published table that it is compared with."""
 
 from typing import Any, Literal
 
@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from faithfulness_plugin.results.schema import Record, Result
 
-COLUMNS = {
+ARMS = {
     "baseline": "baseline",
     "repetition": "repetition",
     "inert": "repetition + its Jacobian term",
@@ -44,7 +44,7 @@ class AuditConfig(Record):
 
 
 class AuditRun(Record):
-    """One column, one seed."""
+    """One arm, which the published table has as a column, and one seed."""
 
     column: str
     seed: int
@@ -56,7 +56,7 @@ class AuditRun(Record):
 
 
 class InertCheck(Record):
-    """The term computed and thrown away, beside the term added to the loss, with the same batches."""
+    """Training with the term, whose gradient is lost or kept, and without it, on the same batches."""
 
     seed: int
     term: float = Field(description="the term's mean over the steps: it is not zero")
@@ -65,7 +65,7 @@ class InertCheck(Record):
 
 
 class AuditResult(Result):
-    """All columns and seeds, or as many as were run."""
+    """All arms and seeds, or as many as were run."""
 
     benchmark: Literal["audit"] = "audit"
     schema_version: Literal[1] = 1

@@ -15,25 +15,25 @@ class ProductLaw:
     """Binomial regressions of emergence on logarithms. Deviance explained: 1 - deviance / that of a constant."""
 
     product: float
-    """By log(repeat_frac * sparsity) alone."""
+    """Explained by log(repeat_frac * sparsity) alone."""
     both: float
-    """By both logarithms, with a weight each."""
+    """Explained by both logarithms, with a weight each."""
     repeat: float
-    """By log(repeat_frac) alone."""
+    """Explained by log(repeat_frac) alone."""
     sparsity: float
-    """By log(sparsity) alone."""
+    """Explained by log(sparsity) alone."""
     exponent: float
     """In the fit on both: the weight of log(sparsity) over log(repeat_frac)'s; 1 says that the product decides."""
     threshold: float
     """The product at which the law by the product alone passes one half."""
     curved: float
-    """By the log of the product and the square of log(repeat_frac / sparsity): a law whose iso-lines are bent."""
+    """Explained by the log of the product and the square of log(repeat_frac / sparsity), a law with bent iso-lines."""
 
 
 def product_law(
     repeat_frac: Sequence[float], sparsity: Sequence[float], emerged: Sequence[int], n: Sequence[int]
 ) -> ProductLaw:
-    """Fits logit(share that memorises) on log r + log s, on log r and log s apart, and on each alone.
+    """Fit logit(share that memorises) on log r + log s, on log r and log s apart, and on each alone.
 
     `LITTLE` is added to both counts: a law without exceptions would have no finite fit.
 

@@ -1,130 +1,83 @@
 """Jacobians where the layer itself is in superposition."""
 
-from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
 
-import numpy as np
-
-from faithfulness_plugin.benchmarks.note.page.section import ARMS, METRICS, Drawn, Section, band, mean, over_seeds
-from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Spectrum, Trained
+from faithfulness_plugin.benchmarks.note.page.section import ARMS, Section, band, grid, mean
+from faithfulness_plugin.benchmarks.note.scan.report import METRICS, Read, over_seeds, seeds_table
+from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Trained
 from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
-from faithfulness_plugin.results.intervals import interval
-from faithfulness_plugin.results.markdown import interval_text, markdown_table
 
 PENALTY = 0.05
+FULL: Read = attrgetter("extras.spectrum.relative_error")
+RANK: Read = attrgetter("extras.spectrum.rank")
 
 
-def _spectrum(trained: Trained) -> Spectrum:
-    assert trained.extras.spectrum is not None  # the preset asks for it
-    return trained.extras.spectrum
+def _top(i: int) -> Read:
+    read = attrgetter("extras.spectrum.top_error")
+    return lambda trained: read(trained)[i]
+
+
+def _singular_value(i: int) -> Read:
+    read = attrgetter("extras.spectrum.transcoder")
+    return lambda trained: read(trained)[i]
 
 
 def section(result: ScanResult) -> Section:
-    """Spectra at one penalty; full and subspace errors at all."""
-    arms = list(result.spec.arms)
-    penalties = [float(value or 0) for value in result.spec.grid["sparsity_coefficient"]]
-    first = _spectrum(result.trained[0])
-    rank = list(range(1, len(first.layer) + 1))
-    spectra: dict[str, Curve] = {"the layer": Curve(rank, first.layer)}
-    errors: dict[str, Curve] = {}
-    for arm in arms:
-        of = [_spectrum(t) for t in result.of(arm, sparsity_coefficient=PENALTY)]
-        spectra[arm] = band(rank, [interval([s.transcoder[i] for s in of]) for i in range(len(rank))])
-        top = [*map(float, first.top), float(len(rank))]
-        ranked = [[*s.top_error, s.relative_error] for s in of]
-        errors[arm] = band(top, [interval(list(column)) for column in np.array(ranked).T])
-    rows = [
-        [
-            arm,
-            f"{penalty:g}",
-            interval_text(over_seeds(of, lambda t: _spectrum(t).relative_error), 3),
-            *(
-                interval_text(over_seeds(of, lambda t, i=i: _spectrum(t).top_error[i]), 3)
-                for i in range(len(first.top))
-            ),
-            interval_text(over_seeds(of, lambda t: _spectrum(t).rank), 2),
-            interval_text(over_seeds(of, METRICS["effective L0"]), 2),
-            interval_text(over_seeds(of, METRICS["FVU"]), 3),
-        ]
-        for arm in arms
-        for penalty in penalties
-        if (of := result.of(arm, sparsity_coefficient=penalty))
-    ]
-    better = {
-        arm: all(
-            over_seeds(result.of(arm, sparsity_coefficient=p), lambda t: _spectrum(t).top_error[1]).mean
-            < over_seeds(result.of(arm, sparsity_coefficient=p), lambda t: _spectrum(t).relative_error).mean
-            for p in penalties
+    """Return spectra at one penalty, and full and subspace errors at all."""
+    arms, penalties = list(result.spec.arms), grid(result, "sparsity_coefficient")
+    first: Any = result.trained[0].extras.spectrum
+    rank, top = range(1, len(first.layer) + 1), [*map(float, first.top), float(len(first.layer))]
+    errors = {f"top {k}": _top(i) for i, k in enumerate(first.top)}
+
+    def of(arm: str, penalty: float = PENALTY) -> list[Trained]:
+        return result.of(arm, sparsity_coefficient=penalty)
+
+    def better(arm: str, penalty: float) -> bool:
+        return mean(of(arm, penalty), _top(1)) < mean(of(arm, penalty), FULL)
+
+    spectra = {"the layer": Curve(rank, first.layer)}
+    spectra |= {arm: band(rank, [over_seeds(of(arm), _singular_value(k - 1)) for k in rank]) for arm in arms}
+    ranked = {arm: band(top, [over_seeds(of(arm), read) for read in (*errors.values(), FULL)]) for arm in arms}
+    by_l0 = {
+        arm: Curve(
+            [mean(of(arm, penalty), METRICS["effective L0"]) for penalty in penalties],
+            [mean(of(arm, penalty), _top(1)) for penalty in penalties],
         )
         for arm in arms
     }
-    by_l0 = {arm: _by_l0(result, arm, penalties) for arm in arms}
-    plain = [_spectrum(t) for t in result.of(arms[0], sparsity_coefficient=PENALTY)]
-    return Section(
-        name="superposition",
-        title="A layer in superposition",
-        claim="Where the layer computes more than it has neurons for, a transcoder matches the first singular "
-        "directions of its Jacobian better than the tail.",
-        falsifier=f"In some arm and at some penalty the error within the top {first.top[1]} directions is not below "
-        "the full one.",
-        verdict="Holds."
-        if all(better.values())
-        else f"Fails at some penalty for: {'; '.join(a for a, ok in better.items() if not ok)}.",
-        finding=f"The layer: {result.spec.settings(result.spec.points[0]).n_neurons} ReLU neurons, trained to compute "
-        f"|x| of {result.spec.settings(result.spec.points[0]).d_in} sparse coordinates, which takes twice that many "
-        f"without superposition. Mean singular values of its Jacobian fall from {first.layer[0]:.2f} to "
-        f"{first.layer[-1]:.3f}. At penalty {PENALTY:g} without a Jacobian term the full error is "
-        f"{np.mean([s.relative_error for s in plain]):.2f}, within the first two directions "
-        f"{np.mean([s.top_error[1] for s in plain]):.2f}; the mean rank of the transcoder's Jacobian is "
-        f"{np.mean([s.rank for s in plain]):.1f}.",
-        table=markdown_table(
-            [
-                "arm",
-                "penalty",
-                "full error",
-                *(f"top {k}" for k in first.top),
-                "rank of J_t",
-                "effective L0",
-                "FVU",
-            ],
-            rows,
+    columns = {
+        "full error": (FULL, 3),
+        **{name: (read, 3) for name, read in errors.items()},
+        "rank of J_t": (RANK, 2),
+        "effective L0": (METRICS["effective L0"], 2),
+        "FVU": (METRICS["FVU"], 3),
+    }
+    panels = [
+        Panel(f"mean spectra at penalty {PENALTY:g}", spectra, "singular value", "mean over rows", yscale="log"),
+        Panel(
+            f"error within the top k, penalty {PENALTY:g}",
+            ranked,
+            "k (last: all)",
+            "relative error",
+            xscale="log",
+            yscale="log",
         ),
-        caveat="One trained layer. At the same penalty the arms differ in L0: compare them in the third panel. "
-        "Errors within top k: both sides projected on the layer's own first k singular vectors at each row, relative "
-        "to the layer's energy there. All columns count, kinks included.",
-        figures={
-            "superposition.png": Drawn(
-                curves_figure(
-                    [
-                        Panel(
-                            f"mean spectra at penalty {PENALTY:g}",
-                            spectra,
-                            "singular value",
-                            "mean over rows",
-                            yscale="log",
-                        ),
-                        Panel(
-                            f"error within the top k, penalty {PENALTY:g}",
-                            errors,
-                            "k (last: all)",
-                            "relative error",
-                            xscale="log",
-                            yscale="log",
-                        ),
-                        Panel("error within the top 2, all penalties", by_l0, "effective L0", "relative error"),
-                    ],
-                    columns=3,
-                    order=ARMS,
-                ),
-                "Spectra of the layer's and the transcoders' Jacobians, and the error within the top k directions",
-            )
+        Panel("error within the top 2, all penalties", by_l0, "effective L0", "relative error"),
+    ]
+    plain = of(arms[0])
+    return Section(
+        "superposition",
+        {
+            "failing": [
+                arm for arm in arms if any(mean(of(arm, p), _top(1)) >= mean(of(arm, p), FULL) for p in penalties)
+            ],
+            "top": first.top[1],
+            "settings": result.spec.settings(result.spec.points[0]),
+            "layer": first.layer,
+            "penalty": PENALTY,
+            "plain": {"full": mean(plain, FULL), "top": mean(plain, _top(1)), "rank": mean(plain, RANK)},
         },
-    )
-
-
-def _by_l0(result: ScanResult, arm: str, penalties: Sequence[float]) -> Curve:
-    """The error within the top 2 against effective L0, along the penalty."""
-    of = [result.of(arm, sparsity_coefficient=penalty) for penalty in penalties]
-    return Curve(
-        [mean(trained, METRICS["effective L0"]) for trained in of],
-        [mean(trained, lambda t: _spectrum(t).top_error[1]) for trained in of],
+        seeds_table(["arm", "penalty"], [([arm, f"{p:g}"], of(arm, p)) for arm in arms for p in penalties], columns),
+        {"superposition.png": curves_figure(panels, columns=3, order=ARMS)},
     )

@@ -5,36 +5,36 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from faithfulness_plugin.benchmarks.note.scan.shard import train_shard
+from faithfulness_plugin.benchmarks.note.scan.shard import shards, train_shard
 from faithfulness_plugin.benchmarks.note.scan.spec import Point, ScanSpec
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
 
 SHORT, LONG = 10, 60
 
 
-def seconds(spec: ScanSpec, parts: Sequence[Sequence[Point]], n_workers: int) -> float:
-    """Wall-clock seconds for these parts, given that many workers with a core each.
+def seconds(spec: ScanSpec, points: Sequence[Point], shard_size: int, n_workers: int) -> float:
+    """Estimate the wall-clock seconds for these points, given that many workers with a core each.
 
-    Of every program one part is trained for a few steps, twice: the difference is what a step costs, the rest what
+    One part of every program is trained for a few steps, twice: the difference is what a step costs, the rest what
     setting up and measuring cost.
     """
     timed: dict[Any, tuple[float, float]] = {}
     workers = [0.0] * max(1, n_workers)
-    for part in parts:  # the next one goes to whoever is free first
+    for part in shards(spec, points, shard_size, n_workers):  # the next one goes to whoever is free first
         settings = spec.settings(part[0])
-        kind = (Program.of(settings.member()), settings.layer, len(part))
-        if kind not in timed:
+        alike = (Program.of(settings.member()), settings.layer, len(part))
+        if alike not in timed:
             _seconds(spec, 1, part[:1])  # what is made once
             short, long = (_seconds(spec, n, part) for n in (SHORT, LONG))
             step = max(0.0, long - short) / (LONG - SHORT)
-            timed[kind] = step, max(0.0, short - SHORT * step)
-        step, once = timed[kind]
+            timed[alike] = step, max(0.0, short - SHORT * step)
+        step, once = timed[alike]
         heapq.heapreplace(workers, workers[0] + once + settings.n_steps * step)
     return max(workers)
 
 
 def _seconds(spec: ScanSpec, n_steps: int, part: Sequence[Point]) -> float:
-    """Of the same part with that many steps, wherever they are set."""
+    """Time the same part with that many steps, wherever they are set."""
     short = spec.model_copy(
         update={
             "base": {**spec.base, "n_steps": n_steps},

@@ -3,18 +3,26 @@
 from pathlib import Path
 from typing import Any
 
-from faithfulness_plugin.benchmarks.note.scan.spec import SpecError, read_fields, unknown
+from faithfulness_plugin.benchmarks.note.scan.spec import ScanSpec
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.nearest import nearest
+from faithfulness_plugin.results.settings_file import make_config, read_settings
 
 FOLDER = Path(__file__).parent / "presets"
 
 
 def names() -> tuple[str, ...]:
-    """All presets."""
+    """Return the names of all presets."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 def preset_fields(name: str) -> dict[str, Any]:
-    """A preset's fields. Raises SpecError for one that does not exist, with the nearest that does."""
+    """Return a preset's fields. Raises UsageError for one that does not exist, with the nearest that does."""
     if name not in names():
-        raise SpecError(f"--preset: {unknown(name, names())}")
-    return read_fields(FOLDER / f"{name}.yaml")
+        raise UsageError(f"--preset: there is no preset {name}: {nearest(name, names())}")
+    return read_settings(FOLDER / f"{name}.yaml")
+
+
+def preset(name: str) -> ScanSpec:
+    """Return a preset as it stands."""
+    return make_config(preset_fields(name), name, ScanSpec)

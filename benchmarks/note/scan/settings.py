@@ -1,21 +1,33 @@
 """All that decides what one toy transcoder of a scan becomes."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from faithfulness_plugin.benchmarks.note.toy_problem import VALIDATION_SEED, LayerName, ToyProblem
+from faithfulness_plugin.benchmarks.note.toy_problem import EVALUATION_REPEAT, VALIDATION_SEED, LayerName, ToyProblem
 from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyMember
 from faithfulness_plugin.results.schema import Record
+from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoderConfig
 
-EVALUATION_REPEAT = 0.05
+Architecture = Literal["standard", "topk", "batch_topk", "jumprelu"]
+
+CONFIGS: dict[Architecture, tuple[type[Any], tuple[str, ...]]] = {
+    "standard": (StandardTrainingTranscoderConfig, ("sparsity", "sparsity_coefficient", "tanh_scale")),
+    "topk": (TopKTrainingTranscoderConfig, ("k",)),
+    "batch_topk": (BatchTopKTrainingTranscoderConfig, ("k",)),
+    "jumprelu": (JumpReLUTrainingTranscoderConfig, ("l0_coefficient",)),
+}
+"""The config of each architecture, and the settings that say how sparse it is."""
+JACOBIAN = ("estimator", "probe", "n_probes", "radius", "central", "jitter", "gate_bandwidth", "seed")
 
 
 class Settings(Record):
     """One transcoder of |x|, or of a control layer. Losses are per-row sums, averaged over the batch."""
 
-    layer: LayerName = Field(default="abs", description="what is replaced: see toy.control_layers")
+    layer: LayerName = Field(default="abs", description="what is replaced: see `ToyProblem.layer`")
     n_neurons: int = Field(default=24, ge=1, description='layer "superposition": its ReLU neurons')
     d_in: int = Field(default=16, ge=2, le=512, description="width of the layer")
     d_sae: int = Field(default=64, ge=1, le=8192, description="features of the transcoder")
@@ -25,7 +37,10 @@ class Settings(Record):
     batch_size: int = Field(default=256, ge=2, description="rows a step")
     n_steps: int = Field(default=4000, ge=1, description="optimizer steps")
     lr: float = Field(default=3e-3, gt=0, description="Adam's rate; 2.5 % warm-up, decay over the last 30 %")
-    sparsity: Literal["tanh", "l1"] = Field(default="tanh", description="shape of the penalty")
+    architecture: Architecture = Field(default="standard", description="how the transcoder is kept sparse")
+    k: float = Field(default=2.0, gt=0, description='"topk" and "batch_topk": features active per row')
+    l0_coefficient: float = Field(default=0.1, ge=0, description='"jumprelu": weight of the L0 penalty')
+    sparsity: Literal["tanh", "l1"] = Field(default="tanh", description='"standard": shape of the penalty')
     sparsity_coefficient: float = Field(default=0.2, ge=0, description="its weight")
     tanh_scale: float = Field(default=1.0, gt=0, description="its scale")
     jacobian_coefficient: float = Field(default=0.0, ge=0, description="weight of the Jacobian term; 0: none")
@@ -51,27 +66,29 @@ class Settings(Record):
     def _fits(self) -> "Settings":
         if self.n_ones > self.d_in:
             raise ValueError(f"n_ones={self.n_ones} ones do not fit in d_in={self.d_in} coordinates")
+        if self.architecture.endswith("topk") and self.k > self.d_sae:
+            raise ValueError(f"k={self.k:g}: at most d_sae={self.d_sae} features can be active")
+        if self.architecture == "topk" and self.k != round(self.k):
+            raise ValueError(f"k={self.k:g}: TopK keeps a whole number of features in each row")
         if self.seed == VALIDATION_SEED:
             raise ValueError(f"seed {VALIDATION_SEED} draws the validation rows: choose another")
         self.member()  # what JacobianMatchingConfig and the rest have to say
         return self
 
     def member(self) -> ToyMember:
-        """As the ensemble takes it."""
-        jacobian = {
-            name: getattr(self, name)
-            for name in ("estimator", "probe", "n_probes", "radius", "central", "jitter", "gate_bandwidth", "seed")
-        }
-        config = StandardTrainingTranscoderConfig(
+        """Return the transcoder as an ensemble takes it."""
+        config_class, sparsity = CONFIGS[self.architecture]
+        own = {name: getattr(self, name) for name in sparsity}
+        if self.architecture == "topk":
+            own["k"] = round(self.k)
+        config = config_class(
             d_in=self.d_in,
             d_sae=self.d_sae,
-            sparsity=self.sparsity,
-            sparsity_coefficient=self.sparsity_coefficient,
-            tanh_scale=self.tanh_scale,
-            jacobian=jacobian,
+            jacobian={name: getattr(self, name) for name in JACOBIAN},
             jacobian_coefficient=self.jacobian_coefficient,
             jacobian_warm_up_steps=round(self.jacobian_warm_up * self.n_steps),
             gradient_masking_coefficient=self.gradient_masking_coefficient,
+            **own,
         )
         augmentation = None
         if self.augmentation is not None:
@@ -86,9 +103,19 @@ class Settings(Record):
             augmentation=augmentation,
         )
 
-    def problem(self, n_validation: int, n_jacobian: int) -> ToyProblem:
-        """Layer and evaluation rows; where circuits are looked for, p is 5 % of them whatever training had."""
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """Steps and learning rate, as `train_ensemble` takes them."""
+        return {
+            "n_steps": self.n_steps,
+            "lr": self.lr,
+            "lr_warm_up_steps": self.n_steps // 40,
+            "lr_decay_steps": 3 * self.n_steps // 10,
+        }
+
+    def problem(self, n_validation: int, n_jacobian: int, repeat_frac: float = EVALUATION_REPEAT) -> ToyProblem:
+        """Return the layer and the evaluation rows."""
         n_neurons = self.n_neurons if self.layer == "superposition" else 0
         return ToyProblem(
-            self.d_in, self.density, EVALUATION_REPEAT, self.n_ones, n_validation, n_jacobian, self.layer, n_neurons
+            self.d_in, self.density, repeat_frac, self.n_ones, n_validation, n_jacobian, self.layer, n_neurons
         )

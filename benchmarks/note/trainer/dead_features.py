@@ -35,7 +35,7 @@ class DeadFeatures:
         gradients: StackedWeights,
         log: bool,
     ) -> dict[str, Tensor]:
-        """The loss by name, its gradient being added; and counts the steps since each feature fired."""
+        """Return the loss by name and add its gradient; count the steps since each feature fired."""
         dead = (self.since_fired > self.window) & (self._coefficient > 0)[:, None]
         self.since_fired.add_(1).masked_fill_((acts > 0).any(1), 0)
         name = "auxiliary_reconstruction_loss"
@@ -54,7 +54,7 @@ class DeadFeatures:
         return {name: (weight * error.square()).sum((1, 2))} if log else {}
 
     def _largest(self, x: Tensor, dead: Tensor, weights: StackedWeights) -> tuple[Tensor, Tensor]:
-        """(1 where a dead feature is among the largest of its row, its pre-activation there), [n, batch, d_sae]."""
+        """Return where a dead feature is among the largest of its row, as 1, and its pre-activation there."""
         z = torch.baddbmm(weights.b_enc[:, None], x, weights.W_enc)
         score = z * weights.W_dec.norm(dim=-1)[:, None] if self._by_norm else z
         score = score.masked_fill(~dead[:, None], -inf)

@@ -26,17 +26,17 @@ class ReLUGate:
         self.blocks = blocks
 
     def close(self, z: Float[Tensor, "n rows d_sae"], weights: StackedWeights) -> None:
-        """Pre-activations, overwritten by activations."""
+        """Overwrite pre-activations by activations."""
         z.clamp_(min=0)
 
     def back(
         self, g: Float[Tensor, "n decoded d_sae"], acts: Tensor, weights: StackedWeights, gradients: StackedWeights
     ) -> None:
-        """The gradient to activations, overwritten by that to pre-activations; the gate's own weights get theirs."""
+        """Overwrite the gradient to activations by that to pre-activations; the gate's own weights get theirs."""
         torch.ops.aten.threshold_backward.grad_input(g, acts, 0, grad_input=g)
 
     def learned(self) -> dict[str, Tensor]:
-        """What was learned without a gradient, of each member."""
+        """Return what each member learned without a gradient."""
         return {}
 
 
@@ -52,7 +52,7 @@ class TopKGate(ReLUGate):
         z.mul_(score >= kth_largest(score, self._k.to(z.device))).clamp_(min=0)
 
     def score(self, z: Float[Tensor, "n rows d_sae"], weights: StackedWeights) -> Float[Tensor, "n rows d_sae"]:
-        """What features are ranked by."""
+        """Return what features are ranked by."""
         if not self.configs[0].rescale_acts_by_decoder_norm:
             return z
         return z * weights.W_dec.norm(dim=-1)[:, None]
@@ -90,7 +90,7 @@ class BatchTopKGate(TopKGate):
         self._learn(score[:, self.blocks["x"]], z[:, self.blocks["x"]] > 0)
 
     def _ends(self, score: Tensor, stay: Tensor, rows: slice) -> None:
-        """Fills `stay` there. Rows that did not move keep the features of their start."""
+        """Fill `stay` in these rows. Those that did not move keep the features of their start."""
         start = self.blocks[self._start]
         bound = torch.stack(
             [self._bound(each, config.k) for each, config in zip(score[:, start], self.configs, strict=True)]
@@ -99,7 +99,7 @@ class BatchTopKGate(TopKGate):
         stay[:, rows] = ((ends > bound) | ((ends == bound) & stay[:, None, start])).flatten(1, 2)
 
     def _bound(self, score: Float[Tensor, "batch d_sae"], k: float) -> Float[Tensor, ""]:
-        """Of one member, half-way between the last that stays and the first that does not, at least 0."""
+        """Return one member's bound, half-way between the last that stays and the first that does not, at least 0."""
         flat, count = score.flatten(), int(k * len(score))
         if not 0 < count < len(flat):
             return flat.new_tensor(0.0 if count else inf)
@@ -145,11 +145,11 @@ GATES: dict[str, type[ReLUGate]] = {
     "faithful_batch_topk_transcoder": BatchTopKGate,
     "faithful_jumprelu_transcoder": JumpReLUGate,
 }
-"""By the config's architecture."""
+"""The gate of each config's architecture."""
 
 
 def kth_largest(values: Float[Tensor, "n rows d"], k: Tensor) -> Float[Tensor, "n rows 1"]:
-    """The k-th largest distinct value of each row, k [n, 1, 1]; -inf where there are fewer."""
+    """Return the k-th largest distinct value of each row, k [n, 1, 1]; -inf where there are fewer."""
     most = int(k.max())
     if most > FEW:
         return values.topk(most, dim=-1).values.gather(-1, (k - 1).expand(-1, values.shape[1], 1))

@@ -59,7 +59,7 @@ class ToyMember:
     n_ones: int = 3
     batch_size: int = 256
     rows: RowSource | None = None
-    """Other data than `AbsInputs`, in whose place density, repeat_frac and n_ones then mean nothing."""
+    """Data in the place of `AbsInputs`: density, repeat_frac and n_ones then mean nothing."""
     augmentation: Augmentation | None = field(default=None)
 
     def __post_init__(self) -> None:
@@ -73,13 +73,13 @@ class ToyMember:
             "pre_act_loss_coefficient": getattr(config, "pre_act_loss_coefficient", None) is not None,
             "a quadratic sparsity loss": getattr(config, "jumprelu_sparsity_loss_mode", None) == "quadratic",
         }
-        for what, there in untrained.items():
-            if there:
+        for what, set_here in untrained.items():
+            if set_here:
                 raise ValueError(f"the ensemble trains {config.architecture()} without {what}: use train_transcoder")
 
     @property
     def matching(self) -> JacobianMatchingConfig:
-        """How Jacobians are matched, where they are."""
+        """The config of the Jacobian term."""
         assert isinstance(self.transcoder.jacobian, JacobianMatchingConfig)  # since __post_init__
         return self.transcoder.jacobian
 
@@ -89,13 +89,13 @@ class ToyMember:
         return self.transcoder.jacobian_coefficient > 0
 
     def inputs(self, device: Any = "cpu") -> AbsInputs | RowInputs:
-        """The rows it is trained on, from the first."""
+        """Return the rows that it is trained on, from the first."""
         return (
             self.abs_inputs(device) if self.rows is None else RowInputs(self.rows, self.batch_size, self.seed, device)
         )
 
     def abs_inputs(self, device: Any = "cpu") -> AbsInputs:
-        """The same where it has no rows of its own."""
+        """Return these rows where it has none of its own."""
         return AbsInputs(
             self.transcoder.d_in, self.density, self.repeat_frac, self.n_ones, self.batch_size, self.seed, device
         )

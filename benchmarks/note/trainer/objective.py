@@ -22,12 +22,15 @@ from faithfulness_plugin.benchmarks.note.trainer.gates import GATES, JumpReLUGat
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.penalties import Activity, penalty_of
 from faithfulness_plugin.benchmarks.note.trainer.program import Coefficients, Program
-from faithfulness_plugin.benchmarks.note.trainer.streams import Batch, Targets
+from faithfulness_plugin.benchmarks.note.trainer.streams import Batch
 from faithfulness_plugin.benchmarks.note.trainer.weights import StackedWeights
+from faithfulness_plugin.jacobian.estimators import Estimator
+from faithfulness_plugin.jacobian.estimators.secant import Secant
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 
 
 class Objective:
-    """Called with weights, coefficients and a batch, it overwrites the gradients.
+    """Losses and their gradients, which a call with weights, coefficients and a batch overwrites.
 
     Buffers are made once and used at every step: n * (rows a step) * d_sae numbers, three times, are all the memory
     that it needs beside the weights.
@@ -39,16 +42,14 @@ class Objective:
         self.program = program = Program.of(members[0])
         n = len(members)
         d_in, d_sae, d_out, self._batch = program.shape
-        self._secant = program.estimator == "secant"
-        self._tangent = program.estimator is not None and not self._secant
         blocks = {"x": 1}  # in batches of rows; those that are decoded come first
-        if self._secant:
+        if secant := program.secant:
             blocks |= {"base": 1} if program.jittered else {}
-            blocks |= {"plus": program.n_probes} | ({"minus": program.n_probes} if program.central else {})
+            blocks |= {"plus": secant.n_probes} | ({"minus": secant.n_probes} if secant.central else {})
         if program.augmentation:
             blocks["augmented"] = 1
-        n_decoded = sum(blocks.values()) * self._batch
-        if self._tangent and program.jittered:
+        n_decoded = program.n_decoded * self._batch
+        if program.tangent and program.jittered:
             blocks["gate"] = 1
         self._rows: dict[str, slice] = {}
         for name, count in blocks.items():
@@ -69,14 +70,14 @@ class Objective:
         self.gate = GATES[program.architecture](members, self._rows)
         self._penalty = penalty_of(program)
         self._dead = DeadFeatures(members, dead_feature_window) if program.revives else None
-        n_probed = program.n_products * self._batch if self._tangent else 0
+        n_probed = program.n_products * self._batch
         self._through, self._g_through = buffer(n_probed, d_sae), buffer(n_probed, d_sae)
 
     @torch.no_grad()
     def __call__(
         self, weights: StackedWeights, coefficients: Coefficients, batch: Batch, gradients: StackedWeights, log: bool
     ) -> dict[str, Float[Tensor, " n"]]:
-        """The losses by name and the L0 of each member, where they are to be logged; else nothing."""
+        """Return the losses by name and the L0 of each member, where they are to be logged; else nothing."""
         if gradients.threshold is not None:
             gradients.threshold.zero_()
         near = self._forward(weights, batch)
@@ -91,9 +92,8 @@ class Objective:
             torch.bmm(self._g_out.mT, self._x[:, self._decoded], out=gradients.W_skip)
         torch.sum(self._g_acts, 1, out=gradients.b_enc)
         torch.sum(self._g_out, 1, out=gradients.b_dec)
-        if self._tangent:
-            assert batch.targets is not None
-            losses |= self._products(weights, coefficients, batch.targets, gradients, near, log)
+        if self.program.tangent and batch.response is not None:
+            losses |= self._products(self.program.tangent, weights, coefficients, batch.response, gradients, near, log)
         if self.program.masking:
             losses |= self._masking(weights, coefficients, gradients, log)
         if self._dead is not None:
@@ -106,22 +106,21 @@ class Objective:
         return losses
 
     def _forward(self, weights: StackedWeights, batch: Batch) -> Tensor | None:
-        """Fills x, acts and out; returns the slopes of straight-through gates, if there are any."""
+        """Fill x, acts and out; return the slopes of straight-through gates, if there are any."""
         self._x[:, self._rows["x"]] = batch.x
-        if targets := batch.targets:
-            base = batch.x if targets.x is None else targets.x
+        if response := batch.response:
             for name, sign in (("plus", 1), ("minus", -1)):
                 if name in self._rows:
-                    moved = base[:, None] + sign * targets.step[:, None, None, None] * targets.v
+                    moved = response.x[:, None] + sign * response.step[:, None, None, None] * response.v
                     self._x[:, self._rows[name]] = moved.flatten(1, 2)
             for name in {"base", "gate"} & set(self._rows):
-                self._x[:, self._rows[name]] = base
+                self._x[:, self._rows[name]] = response.x
         if batch.augmented is not None:
             self._x[:, self._rows["augmented"]] = batch.augmented
         torch.baddbmm(weights.b_enc[:, None], self._x, weights.W_enc, out=self._acts)
         near = None
-        if self.program.gate_bandwidth is not None and self._tangent:
-            z, width = self._acts[:, self._gate_rows], self.program.gate_bandwidth
+        if self.program.tangent and self.program.tangent.gate_bandwidth is not None:
+            z, width = self._acts[:, self._gate_rows], self.program.tangent.gate_bandwidth
             near = (z.abs() < width / 2).to(z.dtype) / width
         self.gate.close(self._acts, weights)
         torch.baddbmm(weights.b_dec[:, None], self._acts[:, self._decoded], weights.W_dec, out=self._out)
@@ -140,7 +139,7 @@ class Objective:
         return self._rows.get("gate", self._rows["x"])
 
     def _values(self, coefficients: Coefficients, batch: Batch, log: bool) -> dict[str, Tensor]:
-        """The terms that depend on outputs alone, and their gradient to the outputs."""
+        """Return the terms that depend on outputs alone; fill their gradient to the outputs."""
         losses = {}
         error = self._out[:, self._rows["x"]] - batch.y
         torch.mul(error, 2 / self._batch, out=self._g_out[:, self._rows["x"]])
@@ -152,24 +151,27 @@ class Objective:
             self._g_out[:, self._rows["augmented"]] = 2 * weight * error
             if log:
                 losses["augmentation_loss"] = (weight * error.square()).sum((1, 2))
-        if self._secant and batch.targets is not None:
-            losses |= self._quotients(coefficients, batch.targets, log)
+        if self.program.secant and batch.response is not None:
+            losses |= self._quotients(self.program.secant, coefficients, batch.response, log)
         return losses
 
-    def _quotients(self, coefficients: Coefficients, targets: Targets, log: bool) -> dict[str, Tensor]:
-        """The secant's: (t(x + step v) - t(x)) / step, or central."""
-        n, n_probes, batch, d_out = targets.Jv.shape
+    def _quotients(
+        self, secant: Secant, coefficients: Coefficients, response: LayerResponse, log: bool
+    ) -> dict[str, Tensor]:
+        """Return the Jacobian term by quotients (t(x + step v) - t(x)) / step, or central ones."""
+        assert response.Jv is not None
+        n, n_probes, batch, d_out = response.Jv.shape
 
         def out(name: str) -> Tensor:
             return self._out[:, self._rows[name]].view(n, -1, batch, d_out)
 
         base = "base" if "base" in self._rows else "x"
-        run = targets.step[:, None, None, None] * (2 if self.program.central else 1)
-        error = (out("plus") - out("minus" if self.program.central else base)) / run - targets.Jv
-        weight = (coefficients.jacobian * targets.scale / (n_probes * batch))[:, None, None, None]
+        run = response.step[:, None, None, None] * (2 if secant.central else 1)
+        error = (out("plus") - out("minus" if secant.central else base)) / run - response.Jv
+        weight = (coefficients.jacobian * response.scale / (n_probes * batch))[:, None, None, None]
         gradient = 2 * weight / run * error
         self._g_out[:, self._rows["plus"]] = gradient.flatten(1, 2)
-        if self.program.central:
+        if secant.central:
             self._g_out[:, self._rows["minus"]] = -gradient.flatten(1, 2)
         elif base == "base":
             self._g_out[:, self._rows["base"]] = -gradient.sum(1)
@@ -179,25 +181,28 @@ class Objective:
 
     def _products(
         self,
+        estimator: Estimator,
         weights: StackedWeights,
         coefficients: Coefficients,
-        targets: Targets,
+        response: LayerResponse,
         gradients: StackedWeights,
         near: Tensor | None,
         log: bool,
     ) -> dict[str, Tensor]:
-        """The Jacobian term by products J v = W_dec (gate * (W_enc v)), or J^T u with the matrices' parts exchanged."""
-        pulled = self.program.estimator == "vjp"
+        """Return the Jacobian term by products J v = W_dec (gate * (W_enc v)), or J^T u with the matrices exchanged."""
+        assert response.v is not None
+        assert response.Jv is not None
+        pulled = estimator.pulls_back
         reads, writes = (weights.W_dec.mT, weights.W_enc.mT) if pulled else (weights.W_enc, weights.W_dec)
-        v, Jv = targets.v.flatten(1, 2), targets.Jv.flatten(1, 2)
+        v, Jv = response.v.flatten(1, 2), response.Jv.flatten(1, 2)
         read = torch.bmm(v, reads, out=self._through)
         kept = None if near is None else read.clone()
         through = self._gated(read)
         error = torch.bmm(through, writes).sub_(Jv)
         if weights.W_skip is not None:
             error.baddbmm_(v, weights.W_skip if pulled else weights.W_skip.mT)
-        n_averaged = self._batch * (1 if self.program.estimator == "exact" else self.program.n_products)
-        weight = (coefficients.jacobian * targets.scale / n_averaged)[:, None, None]
+        n_averaged = self._batch * (1 if estimator.fixed_probes else self.program.n_products)
+        weight = (coefficients.jacobian * response.scale / n_averaged)[:, None, None]
         losses = {"jacobian_loss": (weight * error.square()).sum((1, 2))} if log else {}
         g_product = error.mul_(2 * weight)
         g_read = torch.bmm(g_product, writes.mT, out=self._g_through)
@@ -216,7 +221,7 @@ class Objective:
         return losses
 
     def _gated(self, values: Tensor) -> Tensor:
-        """In place: 0 where a row's feature is not active, of each probe."""
+        """Set to 0, in place, where a row's feature is not active, for each probe."""
         acts = self._acts[:, self._gate_rows]
         for each in values.view(len(values), -1, *acts.shape[1:]).unbind(1):
             torch.ops.aten.threshold_backward.grad_input(each, acts, 0, grad_input=each)
@@ -229,7 +234,7 @@ class Objective:
     def _masking(
         self, weights: StackedWeights, coefficients: Coefficients, gradients: StackedWeights, log: bool
     ) -> dict[str, Tensor]:
-        """Slopes of active features: sum_i share_i ||W_enc^i|| ||W_dec^i||."""
+        """Return the slopes of active features: sum_i share_i ||W_enc^i|| ||W_dec^i||."""
         share = (self._acts[:, self._rows["x"]] > 0).sum(1) * (coefficients.masking[:, None] / self._batch)
         of_enc, of_dec = weights.W_enc.norm(dim=1), weights.W_dec.norm(dim=2)
         for gradient, weight, factor in (
@@ -240,7 +245,7 @@ class Objective:
         return {"gradient_masking_loss": (share * of_enc * of_dec).sum(1)} if log else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What it learned beside the weights."""
+        """Return what was learned beside the weights."""
         return {
             "learned": self.gate.learned(),
             "since_fired": None if self._dead is None else self._dead.since_fired,

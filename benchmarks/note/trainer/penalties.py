@@ -36,7 +36,7 @@ class WrittenPenalty:
         gradients: StackedWeights,
         log: bool,
     ) -> dict[str, Tensor]:
-        """The loss by name; its gradient is added to that of the activations and of W_dec."""
+        """Return the loss by name; add its gradient to that of the activations and of W_dec."""
         acts, batch = activity.acts, activity.acts.shape[1]
         if self._buffers is None:  # fresh memory at each step would cost more than computing the results
             self._buffers = torch.empty_like(acts), torch.empty_like(acts)
@@ -79,7 +79,7 @@ class CountPenalty:
         gradients: StackedWeights,
         log: bool,
     ) -> dict[str, Tensor]:
-        """The loss by name; its gradient is added to the thresholds'."""
+        """Return the loss by name; add its gradient to the thresholds'."""
         assert activity.near is not None
         assert gradients.threshold is not None
         each = coefficients.sparsity / activity.acts.shape[1]
@@ -92,7 +92,7 @@ Penalty = Callable[[Activity, StackedWeights, Coefficients, StackedWeights, bool
 
 
 def penalty_of(program: Program) -> Penalty | None:
-    """The architecture's own; None where it has none."""
+    """Return the architecture's penalty, or None where it has none."""
     if program.sparsity is None:
         return None
     if program.sparsity == "step":

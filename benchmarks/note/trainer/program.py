@@ -1,7 +1,7 @@
 """What an ensemble's members share to be computed together, and what may differ between them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
+from faithfulness_plugin.jacobian.estimators import Estimator
+from faithfulness_plugin.jacobian.estimators.secant import Secant
 
 
 @dataclass(frozen=True)
@@ -20,63 +22,66 @@ class Program:
     architecture: str
     sparsity: str | None
     """The penalty's shape; None for no penalty."""
-    own_rows: bool = False
-    skip: bool = False
-    bandwidth: float | None = None
+    own_rows: bool
+    skip: bool
+    bandwidth: float | None
     """JumpReLU's."""
-    ranked_by_norm: bool = False
-    revives: bool = False
+    ranked_by_norm: bool
+    revives: bool
     """Dead features have a loss."""
-    estimator: str | None = None
-    probe: str = "rademacher"
-    n_probes: int = 1
-    central: bool = False
-    jittered: bool = False
-    gate_bandwidth: float | None = None
-    normalize: bool = True
-    masking: bool = False
-    augmentation: str | None = None
+    masking: bool
+    augmentation: str | None
+    estimator: Estimator | None
+    """How Jacobians are matched, the secant's radius left out; None where they are not."""
+    jittered: bool
+    normalize: bool
 
     @classmethod
     def of(cls, member: ToyMember) -> "Program":
-        config, matching = member.transcoder, member.matching
-        shape = (config.d_in, config.d_sae, config.d_out, member.batch_size)
-        jacobian = {}
+        """Return a member's program."""
+        config, matching, estimator = member.transcoder, member.matching, None
         if member.matched:
-            jacobian = {
-                **{name: getattr(matching, name) for name in ("estimator", "probe", "n_probes", "normalize")},
-                "central": matching.estimator == "secant" and matching.central,
-                "jittered": matching.jitter > 0,
-                "gate_bandwidth": matching.gate_bandwidth,
-            }
+            estimator = matching.build_estimator()
+            if isinstance(estimator, Secant):
+                estimator = replace(estimator, radius=Secant.radius)
         return cls(
-            shape,
-            config.architecture(),
-            getattr(config, "sparsity", getattr(config, "jumprelu_sparsity_loss_mode", None)),
-            member.rows is not None,
-            config.skip,
-            getattr(config, "jumprelu_bandwidth", None),
-            getattr(config, "rescale_acts_by_decoder_norm", False),
-            hasattr(config, "aux_loss_coefficient"),
-            **jacobian,
+            shape=(config.d_in, config.d_sae, config.d_out, member.batch_size),
+            architecture=config.architecture(),
+            sparsity=getattr(config, "sparsity", getattr(config, "jumprelu_sparsity_loss_mode", None)),
+            own_rows=member.rows is not None,
+            skip=config.skip,
+            bandwidth=getattr(config, "jumprelu_bandwidth", None),
+            ranked_by_norm=getattr(config, "rescale_acts_by_decoder_norm", False),
+            revives=hasattr(config, "aux_loss_coefficient"),
             masking=config.gradient_masking_coefficient > 0,
             augmentation=member.augmentation.kind if member.augmentation else None,
+            estimator=estimator,
+            jittered=member.matched and matching.jitter > 0,
+            normalize=not member.matched or matching.normalize,
         )
 
     @property
-    def n_products(self) -> int:
-        """Directions per row along which products are compared."""
-        if self.estimator != "exact":
-            return self.n_probes
-        return self.shape[0] + (self.probe == "difference")
+    def secant(self) -> Secant | None:
+        """The estimator, where it compares functions at the ends of a step."""
+        return self.estimator if isinstance(self.estimator, Secant) else None
 
     @property
-    def evaluations(self) -> int:
-        """Passes per row of data, forward and back: what a step takes, roughly, in units of a plain one."""
-        passes = 1 + (self.augmentation is not None)
-        if self.estimator == "secant":
-            return passes + self.n_probes * (1 + self.central) + self.jittered
-        return passes if self.estimator is None else passes + self.n_products
+    def tangent(self) -> Estimator | None:
+        """The estimator, where it compares derivatives."""
+        return None if isinstance(self.estimator, Secant) else self.estimator
+
+    @property
+    def n_products(self) -> int:
+        """Directions per row along which derivatives are compared."""
+        return self.tangent.n_products(self.shape[0]) if self.tangent else 0
+
+    @property
+    def n_decoded(self) -> int:
+        """Rows that are encoded and decoded, per row of data."""
+        n = 1 + (self.augmentation is not None)
+        if self.secant:
+            n += self.secant.n_probes * (1 + self.secant.central) + self.jittered
+        return n
 
     @property
     def flops(self) -> int:
@@ -84,15 +89,12 @@ class Program:
         5 products of [rows, d] by [d, d_sae] for each row that is decoded (encode, decode, and the gradients of both
         matrices and of the activations), 5 for each direction, 1 for each row whose gates alone count."""
         d_in, d_sae, d_out, batch = self.shape
-        decoded = self.evaluations if self.estimator in (None, "secant") else 1 + (self.augmentation is not None)
-        products = 5 * decoded
-        if self.estimator not in (None, "secant"):
-            products += 5 * self.n_products + self.jittered
+        products = 5 * (self.n_decoded + self.n_products) + (self.tangent is not None and self.jittered)
         return products * batch * d_sae * (d_in + d_out)  # 2 d_in, or 2 d_out, or their mean
 
 
 class Coefficients(NamedTuple):
-    """Of one step, after warm-up."""
+    """The members' coefficients at one step, after warm-up."""
 
     sparsity: Float[Tensor, " n"]
     tanh_scale: Float[Tensor, " n"]
@@ -105,36 +107,32 @@ class CoefficientSchedule:
     """The members' coefficients at a step, with their linear warm-ups."""
 
     def __init__(self, members: Sequence[ToyMember], device: torch.device, dtype: torch.dtype) -> None:
+        configs = [member.transcoder for member in members]
+
         def numbers(values: Sequence[int | float]) -> Tensor:
             return torch.tensor(values, device=device, dtype=dtype)
 
-        configs = [member.transcoder for member in members]
+        def field(*names: str) -> list[Any]:
+            """Return the first of these fields that the configs have, or 0."""
+            return [next((getattr(c, name) for name in names if hasattr(c, name)), 0) for c in configs]
+
         self._final = Coefficients(
-            numbers([_first(c, "sparsity_coefficient", "l0_coefficient") for c in configs]),
-            numbers([_first(c, "tanh_scale", "jumprelu_tanh_scale") for c in configs]),
-            numbers([c.jacobian_coefficient for c in configs]),
-            numbers([c.gradient_masking_coefficient for c in configs]),
+            numbers(field("sparsity_coefficient", "l0_coefficient")),
+            numbers(field("tanh_scale", "jumprelu_tanh_scale")),
+            numbers(field("jacobian_coefficient")),
+            numbers(field("gradient_masking_coefficient")),
             numbers([m.augmentation.coefficient if m.augmentation else 0.0 for m in members]),
         )
-        sparsity_steps = [_first(c, "sparsity_warm_up_steps", "l0_warm_up_steps") for c in configs]
-        jacobian_steps = [c.jacobian_warm_up_steps for c in configs]
-        self._sparsity_steps, self._jacobian_steps = numbers(sparsity_steps), numbers(jacobian_steps)
-        self._last = max(*sparsity_steps, *jacobian_steps)
+        sparsity, jacobian = field("sparsity_warm_up_steps", "l0_warm_up_steps"), field("jacobian_warm_up_steps")
+        self._warm_up = {"sparsity": numbers(sparsity), "jacobian": numbers(jacobian)}
+        self._last = max(*sparsity, *jacobian)
 
     def at(self, step: int) -> Coefficients:
-        """At the step of this number, the first being 0; a warm-up starts at 0, as SAELens's do."""
+        """Return those of the step of this number, the first being 0; a warm-up starts at 0, as SAELens's do."""
         if step >= self._last:
             return self._final
-        return self._final._replace(
-            sparsity=self._final.sparsity * _share(step, self._sparsity_steps),
-            jacobian=self._final.jacobian * _share(step, self._jacobian_steps),
-        )
-
-
-def _first(config: Any, *names: str) -> int | float:
-    """The first of these fields that the config has, or 0."""
-    return next((getattr(config, name) for name in names if hasattr(config, name)), 0)
-
-
-def _share(step: int, warm_up_steps: Tensor) -> Tensor:
-    return torch.where(warm_up_steps > step, step / warm_up_steps, torch.ones_like(warm_up_steps))
+        shares = {
+            name: torch.where(steps > step, step / steps, torch.ones_like(steps))
+            for name, steps in self._warm_up.items()
+        }
+        return self._final._replace(**{name: getattr(self._final, name) * share for name, share in shares.items()})

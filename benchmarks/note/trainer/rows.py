@@ -20,7 +20,7 @@ class RowSource(Protocol):
         ...
 
     def draw(self, n_rows: int, generator: torch.Generator) -> Float[Tensor, "n_rows d_in"]:
-        """Independent rows, on the generator's device."""
+        """Draw independent rows, on the generator's device."""
         ...
 
 
@@ -42,11 +42,11 @@ class RowInputs:
         return self.source.draw(self.batch_size, self._generator)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands: the next batch after `load_state_dict` is the one that would have followed."""
+        """Return the position: after `load_state_dict` the next batch is the one that would have followed."""
         return {"generator": self._generator.get_state(), "source": repr(self.source)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError where the state is of another source."""
+        """Resume a stream. Raises ValueError for the state of another source."""
         if state["source"] != repr(self.source):
             raise ValueError(f"the saved position is of other data ({state['source']}): use the same source")
         self._generator.set_state(state["generator"].cpu())

@@ -1,6 +1,6 @@
 """What an ensemble's members learn from at each step: rows, and the layer's values and derivatives there.
 
-Nothing here depends on a weight, so members that agree in data and probes share one stream: it is drawn and asked of
+Nothing here depends on a weight, so members that agree in data and probes share one stream, which is drawn and asked of
 the layer once. A stream draws what `AbsInputs` and `JacobianMatching.targets` draw, in their order, from generators of
 its own: what a member sees depends on its own settings alone.
 """
@@ -13,25 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
-from faithfulness_plugin.jacobian.estimators.secant import layer_secant
-from faithfulness_plugin.jacobian.exact import EXACT_PROBES
+from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching import JacobianMatching
-from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES, difference, gaussian
-from faithfulness_plugin.layers.derivatives import Layer, layer_jvp, layer_output, layer_vjp
+from faithfulness_plugin.jacobian.probes import difference, gaussian
+from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.toy.inputs import AbsDraw, abs_rows
-
-
-class Targets(NamedTuple):
-    """The layer's side of the Jacobian term, of every member."""
-
-    x: Float[Tensor, "n batch d_in"] | None
-    """Where Jacobians are compared, if not at the rows themselves."""
-    v: Float[Tensor, "n n_probes batch d_probe"]
-    Jv: Float[Tensor, "n n_probes batch d_product"]
-    step: Float[Tensor, " n"]
-    """The secant's."""
-    scale: Float[Tensor, " n"]
-    """What makes the error's unit: see `JacobianMatchingConfig.normalize`."""
 
 
 class Batch(NamedTuple):
@@ -39,82 +25,70 @@ class Batch(NamedTuple):
 
     x: Float[Tensor, "n batch d_in"]
     y: Float[Tensor, "n batch d_out"]
-    targets: Targets | None
+    response: LayerResponse | None
+    """Every member's, stacked: x [n, batch, d_in], v and Jv [n, n_probes, batch, ...], step and scale [n]."""
     augmented: Float[Tensor, "n batch d_in"] | None
     y_augmented: Float[Tensor, "n batch d_out"] | None
 
 
 class Streams:
-    """Endless batches for members of one program (see `objective.Program`) and one layer."""
+    """Endless batches for members of one `Program` and one layer."""
 
     def __init__(self, members: Sequence[ToyMember], layer: Layer, device: torch.device, dtype: torch.dtype) -> None:
-        self.layer, self.device, self.dtype = layer, device, dtype
         first = members[0]
-        self.config = first.matching if first.matched else None
-        self.augmentation = first.augmentation
+        self.layer, self.augmentation, self.matched = layer, first.augmentation, first.matched
+        self.normalize, self.jittered = first.matching.normalize, first.matching.jitter > 0
+        self.estimator = first.matching.build_estimator()
         self._rows = (_Rows if first.rows is None else _OwnRows)(members, device, dtype)
-        targets_of, target_of = _shared([(_data_key(m), m.matching, m.augmentation) for m in members])
-        self._row_of_target = self._rows.index[self._index(targets_of)]
-        self._generators = [JacobianMatching(members[i].matching).generator(device) for i in targets_of]
-        self._jitter = self._numbers([members[i].matching.jitter for i in targets_of])
-        self._radius = self._numbers([members[i].matching.radius for i in targets_of])
-        scales = [m.augmentation.scale if m.augmentation else 0.0 for m in members]
-        self._augmentation_scale = self._numbers([scales[i] for i in targets_of])
-        self._target_index = self._index(target_of)
+        firsts, numbers = _shared([(_data_key(m), m.matching, m.augmentation) for m in members])
+        streams = [members[i] for i in firsts]
+        self._generators = [JacobianMatching(m.matching).generator(device) for m in streams]
+
+        def each(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, device=device, dtype=dtype)
+
+        self._jitter = each([m.matching.jitter for m in streams])
+        self._radius = each([m.matching.radius for m in streams])
+        self._augmentation_scale = each([m.augmentation.scale if m.augmentation else 0.0 for m in streams])
+        self._stream_of = torch.tensor(numbers, device=device)
+        self._rows_of = self._rows.index[torch.tensor(firsts, device=device)]
 
     @torch.no_grad()
     def __next__(self) -> Batch:
         rows = next(self._rows)
         y = self._of_layer(rows)
-        targets = augmented = y_augmented = None
-        if self.config or self.augmentation:
-            x, y_here = _each(rows, self._row_of_target), _each(y, self._row_of_target)
+        response = augmented = y_augmented = None
+        if self.matched or self.augmentation:
+            x, y_here = _each(rows, self._rows_of), _each(y, self._rows_of)
             rms = x.square().mean((1, 2)).sqrt()
             rms = torch.where(rms > 0, rms, torch.ones_like(rms))
-            if self.config:
-                targets = self._expanded(self._targets(x, y_here, rms))
+            if self.matched:
+                response = LayerResponse(*(_each(part, self._stream_of) for part in self._response(x, y_here, rms)))
             if self.augmentation:
                 moved = self._augmented(x, rms)
-                augmented = _each(moved, self._target_index)
-                y_augmented = _each(self._of_layer(moved), self._target_index)
-        return Batch(_each(rows, self._rows.index), _each(y, self._rows.index), targets, augmented, y_augmented)
+                augmented = _each(moved, self._stream_of)
+                y_augmented = _each(self._of_layer(moved), self._stream_of)
+        return Batch(_each(rows, self._rows.index), _each(y, self._rows.index), response, augmented, y_augmented)
 
-    def _targets(self, x: Tensor, y: Tensor, rms: Tensor) -> Targets:
-        """As `JacobianMatching.targets`, of each stream."""
-        config = self.config
-        assert config is not None
-        moved = x
-        if config.jitter > 0:
-            moved = x + (self._jitter * rms)[:, None, None] * self._draw(gaussian, x)[0]
-        step = self._radius * (rms if config.probe in ISOTROPIC else torch.ones_like(rms))
-        v, Jv = self._products(moved, y, step)
+    def _response(self, x: Tensor, y: Tensor, rms: Tensor) -> tuple[Tensor, ...]:
+        """Return the fields of `LayerResponse` as `JacobianMatching.targets` makes them, for each stream."""
+        estimator, flat_shape = self.estimator, (-1, x.shape[-1])
+        if self.jittered:
+            x = x + (self._jitter * rms)[:, None, None] * self._draw(gaussian, x)[0]
+        step = self._radius * (rms if estimator.isotropic else torch.ones_like(rms))
+        of_rows = y if estimator.pulls_back else x
+        v = torch.stack([estimator.draw(rows, g) for rows, g in zip(of_rows, self._generators, strict=True)], dim=1)
+        each_row = step.repeat_interleave(x.shape[1])[:, None]
+        y_there, Jv = estimator.layer_products(self.layer, x.reshape(flat_shape), v.flatten(1, 2), each_row)
+        Jv = Jv.view(len(v), *x.shape[:2], -1)
         scale = torch.ones_like(rms)
-        if config.normalize:
+        if self.normalize:
             variance = (y - y.mean(1, keepdim=True)).square().sum(-1).mean(1)
             energy = Jv.square().sum(-1).mean((0, 2))
-            if config.estimator == "exact":
+            if estimator.fixed_probes:
                 energy = energy * len(Jv)
             scale = torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
-        return Targets(moved if config.jitter > 0 else None, v.transpose(0, 1), Jv.transpose(0, 1), step, scale)
-
-    def _products(self, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """(probes, the layer's products along them), [n_probes, streams, batch, ...]."""
-        config = self.config
-        assert config is not None
-        flat = x.flatten(0, 1)
-        if config.estimator == "vjp":
-            u = self._draw(PROBES[config.probe], y, config.n_probes)
-            return u, layer_vjp(self.layer, flat, u.flatten(1, 2))[1].view(len(u), *x.shape)
-        if config.estimator == "exact":
-            v = torch.stack([EXACT_PROBES[config.probe](rows) for rows in x], dim=1)
-        else:
-            v = self._draw(PROBES[config.probe], x, config.n_probes)
-        if config.estimator == "secant":
-            each = step.repeat_interleave(x.shape[1])[:, None]  # one step a row
-            Jv = layer_secant(self.layer, flat, v.flatten(1, 2), each, central=config.central)[1]
-        else:
-            Jv = layer_jvp(self.layer, flat, v.flatten(1, 2))[1]
-        return v, Jv.view(len(v), *x.shape[:2], -1)
+        return x, y_there.view(*x.shape[:2], -1), v.transpose(0, 1), Jv.transpose(0, 1), step, scale
 
     def _augmented(self, x: Tensor, rms: Tensor) -> Tensor:
         assert self.augmentation is not None
@@ -122,27 +96,13 @@ class Streams:
             return x + (self._augmentation_scale * rms)[:, None, None] * self._draw(gaussian, x)[0]
         return x + self._augmentation_scale[:, None, None] * self._draw(difference, x)[0]
 
-    def _draw(self, probe: Any, like: Tensor, n_probes: int = 1) -> Tensor:
-        """[n_probes, streams, batch, ...], each stream from its own generator."""
-        drawn = [probe(rows, n_probes, generator) for rows, generator in zip(like, self._generators, strict=True)]
-        return torch.stack(drawn, dim=1)
+    def _draw(self, probe: Any, like: Tensor) -> Tensor:
+        """Draw one probe a row, [1, streams, batch, ...], each stream's from its own generator."""
+        return torch.stack([probe(x, 1, g) for x, g in zip(like, self._generators, strict=True)], dim=1)
 
     def _of_layer(self, x: Tensor) -> Tensor:
-        """f, row by row, on [streams, batch, d_in]."""
+        """Return f, row by row, on [streams, batch, d_in]."""
         return layer_output(self.layer, x.flatten(0, 1)).view(*x.shape[:2], -1)
-
-    def _expanded(self, targets: Targets) -> Targets:
-        """From streams to members."""
-        x, *others = targets
-        return Targets(
-            None if x is None else _each(x, self._target_index), *(_each(t, self._target_index) for t in others)
-        )
-
-    def _numbers(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, device=self.device, dtype=self.dtype)
-
-    def _index(self, values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Where all streams stand."""
@@ -157,45 +117,17 @@ class Streams:
             generator.set_state(there.cpu())
 
 
-class _Rows:
-    """The distinct batches of rows among the members, [streams, batch, d_in]; `index` gives each member's. Members of
-    the same seed have the same draws, from which their rows differ by density, repeat fraction and point."""
-
-    def __init__(self, members: Sequence[ToyMember], device: torch.device, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        firsts, index = _shared([_data_key(m) for m in members])
-        distinct = [members[i] for i in firsts]
-        seeds, draw_of = _shared([m.seed for m in distinct])
-        self._inputs = [distinct[i].abs_inputs(device) for i in seeds]
-
-        def each(values: list[float]) -> Tensor:
-            return torch.tensor(values, device=device)[:, None, None]
-
-        self._density, self._repeat_frac = each([m.density for m in distinct]), each([m.repeat_frac for m in distinct])
-        self._points = torch.stack([m.abs_inputs(device).point for m in distinct])[:, None]
-        self._draw_of, self.index = torch.tensor(draw_of, device=device), torch.tensor(index, device=device)
-
-    def __next__(self) -> Tensor:
-        draws = [inputs.draw() for inputs in self._inputs]
-        stacked = AbsDraw(*(_each(torch.stack(each), self._draw_of) for each in zip(*draws, strict=True)))
-        return abs_rows(stacked, self._density, self._repeat_frac, self._points).to(self.dtype)
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [inputs.state_dict() for inputs in self._inputs]
-
-    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
-        for inputs, state in zip(self._inputs, states, strict=True):
-            inputs.load_state_dict(state)
-
-
 class _OwnRows:
-    """The same of members with rows of their own, which share no draws but those of the same source and seed."""
+    """The distinct batches of rows among the members, [streams, batch, d_in]; `index` gives each member's."""
 
     def __init__(self, members: Sequence[ToyMember], device: torch.device, dtype: torch.dtype) -> None:
         self.dtype = dtype
         firsts, index = _shared([_data_key(m) for m in members])
-        self._inputs = [members[i].inputs(device) for i in firsts]
         self.index = torch.tensor(index, device=device)
+        self._set_up([members[i] for i in firsts], device)
+
+    def _set_up(self, distinct: Sequence[ToyMember], device: torch.device) -> None:
+        self._inputs: list[Any] = [member.inputs(device) for member in distinct]
 
     def __next__(self) -> Tensor:
         return torch.stack([next(inputs) for inputs in self._inputs]).to(self.dtype)
@@ -208,9 +140,28 @@ class _OwnRows:
             inputs.load_state_dict(state)
 
 
+class _Rows(_OwnRows):
+    """Rows of `AbsInputs`. Members of the same seed share draws, and differ by density, repeat fraction and point."""
+
+    def _set_up(self, distinct: Sequence[ToyMember], device: torch.device) -> None:
+        seeds, draw_of = _shared([m.seed for m in distinct])
+        self._inputs = [distinct[i].abs_inputs(device) for i in seeds]
+        self._draw_of = torch.tensor(draw_of, device=device)
+        self._density, self._repeat_frac = (
+            torch.tensor([getattr(m, name) for m in distinct], device=device)[:, None, None]
+            for name in ("density", "repeat_frac")
+        )
+        self._points = torch.stack([m.abs_inputs(device).point for m in distinct])[:, None]
+
+    def __next__(self) -> Tensor:
+        draws = [inputs.draw() for inputs in self._inputs]
+        stacked = AbsDraw(*(_each(torch.stack(each), self._draw_of) for each in zip(*draws, strict=True)))
+        return abs_rows(stacked, self._density, self._repeat_frac, self._points).to(self.dtype)
+
+
 def _each(values: Tensor, index: Tensor) -> Tensor:
-    """values[index], at no cost where each has its own."""
-    if len(values) == len(index):  # indices number their like in order, so that this is the identity
+    """Return values[index], at no cost where each has its own."""
+    if len(values) == len(index):  # indices number equal keys in order, so that this is the identity
         return values
     return values.index_select(0, index)
 
@@ -222,7 +173,6 @@ def _data_key(member: ToyMember) -> tuple[Any, ...]:
 
 
 def _shared(keys: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """(for each distinct key the first that has it, for each key the number of its like)."""
+    """Return (for each distinct key the first that has it, for each key the number of its distinct one)."""
     numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
-    firsts = [keys.index(key) for key in numbers]
-    return firsts, [numbers[key] for key in keys]
+    return [keys.index(key) for key in numbers], [numbers[key] for key in keys]

@@ -1,9 +1,19 @@
-"""The weights of many toy transcoders, stacked."""
+"""The weights of many toy transcoders, stacked: as each of them would have drawn them, and back to transcoders."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from torch import Tensor
+
+from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
+from faithfulness_plugin.layers.derivatives import Layer
+from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
 
 
 class StackedWeights(NamedTuple):
@@ -20,6 +30,45 @@ class StackedWeights(NamedTuple):
     topk_threshold: Float[Tensor, "*n"] | None = None
     """BatchTopK's, a moving average: no gradient trains it."""
 
-    def there(self) -> dict[str, Tensor]:
-        """Those that there are, by name."""
+    def present(self) -> dict[str, Tensor]:
+        """Return the non-None weights by name."""
         return {name: weight for name, weight in self._asdict().items() if weight is not None}
+
+
+def initial_weights(members: Sequence[ToyMember]) -> StackedWeights:
+    """Draw weights as each member alone does; members that agree in seed and initialisation draw once."""
+    drawn: dict[Any, TrainingTranscoder[Any]] = {}
+    each = []
+    for member in members:
+        config = member.transcoder
+        threshold = getattr(config, "jumprelu_init_threshold", None)
+        key = (member.seed, config.d_in, config.d_sae, config.d_out, config.decoder_init_norm, threshold)
+        if key not in drawn:
+            with _own_randomness(config.device):
+                torch.manual_seed(derived_seed(member.seed, "weights"))
+                drawn[key] = training_transcoder(config)
+        each.append(drawn[key])
+    dtype, names = each[0].dtype, [name for name in StackedWeights._fields if name in dict(each[0].named_parameters())]
+    return StackedWeights(
+        **{name: torch.stack([t.get_parameter(name).detach().to(dtype) for t in each]).contiguous() for name in names}
+    )
+
+
+def _own_randomness(device: str) -> Any:
+    """Leave torch's global generators as they were."""
+    return torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else [])
+
+
+def training_transcoder(config: TrainingTranscoderConfig) -> TrainingTranscoder[Any]:
+    """Make a transcoder of the training class that is registered for the config, which it does not share."""
+    return SAE_TRAINING_CLASS_REGISTRY[config.architecture()][0](deepcopy(config))  # pyright: ignore
+
+
+def as_transcoder(member: ToyMember, weights: StackedWeights, layer: Layer) -> TrainingTranscoder[Any]:
+    """Make a member's weights its transcoder, in `eval` mode and with its layer set."""
+    with _own_randomness(member.transcoder.device):  # its weights are drawn, and then replaced
+        transcoder = training_transcoder(member.transcoder).set_layer(layer)
+    with torch.no_grad():
+        for name, weight in weights.present().items():
+            getattr(transcoder, name).copy_(weight)
+    return transcoder.eval()

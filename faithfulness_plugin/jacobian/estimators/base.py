@@ -58,17 +58,17 @@ class Estimator(ABC):
         return probe(rows, self.n_probes, generator)
 
     def n_products(self, d_in: int) -> int:
-        """How many probes each row has."""
+        """Count the probes of each row."""
         del d_in
         return self.n_probes
 
     @classmethod
     def widths(cls, d_in: int, d_out: int) -> tuple[int, int]:
-        """The widths of a probe and of a product."""
+        """Return the widths of a probe and of a product."""
         return (d_out, d_in) if cls.pulls_back else (d_in, d_out)
 
     def step(self, rms: Any) -> Any:
-        """The step's length, given the rms coordinate of the rows; 1 for estimators without a `finite_step`."""
+        """Compute the step's length from the rms coordinate of the rows; 1 for estimators without a `finite_step`."""
         del rms
         return 1.0
 
@@ -102,7 +102,7 @@ class Estimator(ABC):
         *,
         gate: Any = None,
     ) -> Float[Tensor, "n_probes *batch d_product"]:
-        """The transcoder's products along the probes, with a graph to its parameters.
+        """Compute the transcoder's products along the probes, with a graph to its parameters.
 
         In closed form on its `linear_region`, by autograd for a module without one. `gate`: as in `transcoder_jvp`.
         """

@@ -47,7 +47,7 @@ class CircuitTracer(Format):
 
     @override
     def likeness(self, path: Path) -> Likeness:
-        """By what its config.yaml says, and by the names of its layers' files."""
+        """Look at config.yaml, and at the names of the files of layers."""
         folder = path if path.is_dir() else path.parent
         layers = _layers_in(folder)
         if path != folder and path.name != CONFIG and path not in layers.values():
@@ -156,8 +156,8 @@ def _address(part: str) -> str:
 
 
 def _k(files: Files, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int | None:
-    """How many features stay in each row; None where all do. Raises FormatError where settings and tensors contradict
-    each other."""
+    """Return how many features stay in each row, or None where all do. Raises FormatError where settings and tensors
+    contradict each other."""
     where, file = files.config, files.weights
     activation, said, stored = config.get("activation"), config.get("k"), tensors.get("k")
     for name, kind in ((THRESHOLD, "jumprelu"), ("k", "topk")):

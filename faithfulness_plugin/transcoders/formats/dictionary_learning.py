@@ -73,7 +73,7 @@ DICTIONARIES = {
         centre="b_dec",
     ),
 }
-"""By the name in `dict_class`."""
+"""The function of each class, by its name in `dict_class`."""
 
 
 class DictionaryLearning(Format):

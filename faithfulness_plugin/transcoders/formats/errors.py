@@ -6,7 +6,7 @@ from faithfulness_plugin.errors import UsageError
 
 
 class FormatError(UsageError):
-    """What looked like a library's transcoder cannot be read as one."""
+    """Files that look like a library's transcoder cannot be read as one."""
 
 
 Where = Path | str

@@ -1,4 +1,4 @@
-"""What a format of transcoder files is: how it is recognised, and the function that its tensors stand for."""
+"""A format of transcoder files: how it is recognised, and the function that its tensors stand for."""
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
@@ -14,7 +14,6 @@ from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.parts import centred, transcoder_of
 from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors, require_keys
-from faithfulness_plugin.transcoders.formats.shapes import Sizes
 
 Weights = Mapping[str, Tensor]
 
@@ -33,14 +32,14 @@ class Likeness(IntEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """What the caller of `load_transcoder` asked for."""
+    """The options that `load_transcoder` was given."""
 
     layer: int | None = None
     """The part of a set of several layers."""
     device: str = "cpu"
-    """Where the weights go."""
+    """The device of the weights."""
     dtype: torch.dtype | None = torch.float32
-    """What the weights are converted to; None keeps the file's."""
+    """The dtype that weights are converted to; None keeps the file's."""
     autoencoder: bool = False
     """Read an autoencoder as the map from its tensor to the same tensor; without it an autoencoder is refused."""
 
@@ -69,7 +68,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the settings and the weights of one transcoder stand, or would stand."""
+    """The files of one transcoder, whether or not they exist."""
 
     folder: Path
     config: Path | None
@@ -86,7 +85,7 @@ class Function:
 
     tensors: Tensors
     title: str | None = None
-    """What messages call it, where it is not the format's title."""
+    """Its name in messages, where that is not the format's title."""
     centre: str | None = None
     """The tensor that the encoder subtracts from its input first."""
     rectified: bool = False
@@ -96,51 +95,13 @@ class Function:
     in_float64: bool = False
     """Whether `fold` computes in float64."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What else `transcoder_of` takes: k, rank_by_norm, keep_negative."""
+    """Further arguments of `transcoder_of`: k, rank_by_norm, keep_negative."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What SAELens's metadata are to say: hook_name, model_name, ..."""
+    """Values of SAELens's metadata: hook_name, model_name, ..."""
     autoencoder: str | None = None
     """The tensor that an autoencoder reads and writes; None for a transcoder."""
     transcoder: str | None = None
-    """How the file says that this is a transcoder, where it does."""
-
-    def transcoder_of(
-        self, found: Any, *, title: str, source: str, sizes: Sizes, where: Where, file: Where, request: Request
-    ) -> Transcoder:
-        """Check the tensors of a file, and build the transcoder that they are.
-
-        Args:
-            where: what messages call the settings.
-            file: what messages call the tensors.
-
-        Raises:
-            FormatError: tensors that are missing, unknown or do not fit; an autoencoder that was not asked for.
-        """
-        if self.autoencoder is not None:
-            request.require_autoencoder(where, self.autoencoder)
-        elif self.transcoder is not None:
-            request.require_transcoder(where, self.transcoder)
-        weights = self.tensors.check(
-            self.title or title,
-            file,
-            found,
-            sizes=sizes,
-            device=request.device,
-            dtype=torch.float64 if self.in_float64 else request.dtype,
-        )
-        parts: dict[str, Any] = self.tensors.parts(weights)
-        if self.fold is not None:
-            parts |= self.fold(weights, parts)
-        if self.centre is not None:
-            parts["b_enc"] = centred(parts["b_enc"], parts["W_enc"], weights[self.centre])
-        if self.rectified:
-            parts["threshold"] = parts["threshold"].clamp_min(0).to(parts["b_enc"]).expand(len(parts["b_enc"]))
-        if self.in_float64:
-            dtype = request.dtype or found[next(iter(self.tensors.needs))].dtype
-            parts = {name: part.to(dtype) if isinstance(part, Tensor) else part for name, part in parts.items()}
-        autoencoder = {} if self.autoencoder is None else {"autoencoder": True}
-        metadata = {"source": source, **self.metadata, **autoencoder}
-        return transcoder_of(**parts, **self.arguments, metadata=metadata, where=file)
+    """The setting that says that this is a transcoder, where there is one."""
 
 
 class Format:
@@ -150,7 +111,7 @@ class Format:
     title: ClassVar[str]
     """The format's name in messages, with its article: "a sparsify folder"."""
     source: ClassVar[str]
-    """What the metadata of a transcoder say of where it came from."""
+    """The value of `source` in the metadata of a transcoder."""
     writes: ClassVar[str]
     """The files that its library writes: "cfg.json and sae.safetensors"."""
     configs: ClassVar[tuple[str, ...]] = ()
@@ -211,9 +172,9 @@ class Format:
         if files.weights.exists():
             named = self.by_name and any(files.weights.match(name) for name in (*self.weights, *self.checkpoints))
             return Likeness.CERTAIN if own else Likeness.WEIGHTS if named else Likeness.NONE
+        config = files.config
         # every model on the hub has a config.json
-        alone = self.by_name and files.config is not None and files.config.exists()
-        alone = alone and files.config.name != "config.json"
+        alone = self.by_name and config is not None and config.exists() and config.name != "config.json"
         return Likeness.SETTINGS if own or alone else Likeness.NONE
 
     def read(self, path: Path, request: Request) -> Transcoder:
@@ -227,16 +188,46 @@ class Format:
         config, found = self.opened(files)
         require_keys(self.title, files.weights, found)
         function = self.function(config, found, files)
-        where = files.config or files.weights
-        return function.transcoder_of(
+        return self.build(function, config, found, files.config or files.weights, files.weights, request)
+
+    def build(
+        self, function: Function, config: Mapping[str, Any], found: Any, where: Where, file: Where, request: Request
+    ) -> Transcoder:
+        """Check the tensors of a file, and build the transcoder that they are.
+
+        Args:
+            where: what messages call the settings.
+            file: what messages call the tensors.
+
+        Raises:
+            FormatError: tensors that are missing, unknown or do not fit; an autoencoder that was not asked for.
+        """
+        if function.autoencoder is not None:
+            request.require_autoencoder(where, function.autoencoder)
+        elif function.transcoder is not None:
+            request.require_transcoder(where, function.transcoder)
+        weights = function.tensors.check(
+            function.title or self.title,
+            file,
             found,
-            title=self.title,
-            source=self.source,
-            sizes=self.settings.stated_sizes(config, where.name),
-            where=where,
-            file=files.weights,
-            request=request,
+            sizes=self.settings.stated_sizes(config, where),
+            device=request.device,
+            dtype=torch.float64 if function.in_float64 else request.dtype,
         )
+        parts: dict[str, Any] = function.tensors.parts(weights)
+        if function.fold is not None:
+            parts |= function.fold(weights, parts)
+        if function.centre is not None:
+            parts["b_enc"] = centred(parts["b_enc"], parts["W_enc"], weights[function.centre])
+        if function.rectified:
+            parts["threshold"] = parts["threshold"].clamp_min(0).to(parts["b_enc"]).expand(len(parts["b_enc"]))
+        if function.in_float64:
+            dtype = request.dtype or found[next(iter(function.tensors.needs))].dtype
+            parts = {name: part.to(dtype) if isinstance(part, Tensor) else part for name, part in parts.items()}
+        metadata = {"source": self.source, **function.metadata}
+        if function.autoencoder is not None:
+            metadata["autoencoder"] = True
+        return transcoder_of(**parts, **function.arguments, metadata=metadata, where=file)
 
     def opened(self, files: Files) -> tuple[Mapping[str, Any], Any]:
         """Return the settings, checked, and what the file of weights holds. Raises FormatError."""

@@ -155,7 +155,7 @@ def _tensors(layout: Mapping[str, tuple[str, str]], config: Mapping[str, Any], a
 
 
 def _scale(config: Mapping[str, Any], end: str, where: Where, weights: Weights) -> float:
-    """What inputs are multiplied by, or outputs divided by, so that their average norm is sqrt(d_model)."""
+    """Return the factor that gives inputs, or outputs, an average norm of sqrt(d_model)."""
     hook, stated = config[f"hook_point_{end}"], config.get(NORM) or {}
     name = f"{NORM}.{hook}"
     value = weights[name].item() if name in weights else stated.get(end, stated.get(hook))

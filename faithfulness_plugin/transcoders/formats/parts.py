@@ -5,30 +5,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from sae_lens.registry import SAE_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
-from sae_lens.saes.transcoder import (
-    JumpReLUSkipTranscoder,
-    JumpReLUSkipTranscoderConfig,
-    JumpReLUTranscoder,
-    JumpReLUTranscoderConfig,
-    SkipTranscoder,
-    SkipTranscoderConfig,
-    Transcoder,
-    TranscoderConfig,
-)
+from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 
 from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
 from faithfulness_plugin.transcoders.formats.schema import require_finite
-from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder, TopKTranscoderConfig
-
-STOCK: dict[tuple[bool, bool], tuple[Any, Any]] = {
-    (False, False): (TranscoderConfig, Transcoder),
-    (False, True): (SkipTranscoderConfig, SkipTranscoder),
-    (True, False): (JumpReLUTranscoderConfig, JumpReLUTranscoder),
-    (True, True): (JumpReLUSkipTranscoderConfig, JumpReLUSkipTranscoder),
-}
-"""By whether there are thresholds, and a skip connection."""
+from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
 
 def transcoder_of(
@@ -73,13 +57,14 @@ def transcoder_of(
         )
     for name, weight in weights.items():
         require_finite(where, name, weight)  # what was folded may have become too large
-    config_class, transcoder_class = STOCK[threshold is not None, W_skip is not None]
+    name = "jumprelu_" * (threshold is not None) + "skip_" * (W_skip is not None) + "transcoder"
     own: dict[str, Any] = {}
     if k is not None:
-        config_class, transcoder_class = TopKTranscoderConfig, TopKTranscoder
+        name = TopKTranscoderConfig.architecture()
         own = {"k": k, "rescale_acts_by_decoder_norm": rank_by_norm, "keep_negative": keep_negative}
         own |= {"skip": W_skip is not None, "shift": post_enc is not None}
-    config = config_class(
+    transcoder_class, config_class = SAE_CLASS_REGISTRY[name]
+    config: Any = config_class(
         d_in=d_in,
         d_out=d_out,
         d_sae=d_sae,
@@ -89,7 +74,7 @@ def transcoder_of(
         metadata=SAEMetadata(**{name: value for name, value in metadata.items() if value is not None}),
         **own,
     )
-    transcoder = transcoder_class(config)
+    transcoder: Any = transcoder_class(config)
     transcoder.load_state_dict({name: weight.to(W_enc.dtype).contiguous() for name, weight in weights.items()})
     return transcoder
 

@@ -70,7 +70,7 @@ def makes_folder(file: str) -> bool:
 
 
 def _transcoders_inside(folder: Path) -> list[str]:
-    """What could be passed instead, relative to the folder: folders with weights in them, and checkpoints."""
+    """List the folders with weights and the checkpoints in a folder, relative to it."""
     found: set[Path] = set()
     for here, folders, files in os.walk(folder):
         depth = len(Path(here).relative_to(folder).parts)

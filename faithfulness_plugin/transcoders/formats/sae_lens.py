@@ -66,7 +66,6 @@ def _settings_of(architecture: str) -> Settings:
             **dict.fromkeys(flags.split(), YES_OR_NO),
         },
         harmless="device",
-        sizes={name: name for name in ("d_in", "d_sae", *(() if autoencoder else ("d_out",)))},
     )
 
 
@@ -87,6 +86,9 @@ class SAELens(Format):
     configs = ("cfg.json",)
     weights = ("sae_weights.safetensors",)
     own_settings = frozenset({"architecture"})
+    settings = Settings(
+        "d_in d_sae d_out", sizes={name: name for name in ("d_in", "d_sae", "d_out")}
+    )  # the others depend on the class
 
     @override
     def read_files(self, files: Files, request: Request) -> Transcoder:
@@ -97,7 +99,8 @@ class SAELens(Format):
         name = _architecture(config, where)
         if "jacobian" in config and name in SAE_TRAINING_CLASS_REGISTRY:
             # a checkpoint of training of this package's transcoders: what `save_inference_model` would export
-            training = _loaded_by_sae_lens(TrainingSAE, SAE_TRAINING_CLASS_REGISTRY[name][1], config, found, files)
+            config_class = SAE_TRAINING_CLASS_REGISTRY[name][1]
+            training = _loaded_by_sae_lens(TrainingSAE, config_class, config, found, files, device="cpu")
             with TemporaryDirectory() as finished:
                 training.save_inference_model(finished)
                 return self.read(Path(finished), request)
@@ -151,14 +154,15 @@ def read_parts(config: Mapping[str, Any], where: Where, found: Any, file: Where,
         raise FormatError(
             f"{where}: architecture {name} has no counterpart here: choose from {', '.join(ARCHITECTURES)}"
         )
-    title, settings = f"{SAELens.title}'s {name}", _settings_of(name)
-    settings.check(title, where, config)
+    title = f"{SAELens.title}'s {name}"
+    _settings_of(name).check(title, where, config)
     if not isinstance(metadata := config["metadata"], Mapping):
         raise FormatError(f"{where}: metadata is {metadata!r}, and values by name are needed")
     reads = metadata.get("hf_hook_name") or metadata.get("hook_name") or "its tensor"
     shapes = {**ARCHITECTURES[name], **(SKIP if config.get("skip") else {}), **(SHIFT if config.get("shift") else {})}
     function = Function(
         Tensors(shapes),
+        title,
         centre="b_dec" if config.get("apply_b_dec_to_input") else None,
         rectified="threshold" in shapes,
         fold=_gated if name == "gated" else None,
@@ -166,15 +170,7 @@ def read_parts(config: Mapping[str, Any], where: Where, found: Any, file: Where,
         metadata=metadata,
         autoencoder=f"{reads} (architecture {name})" if _is_autoencoder(name) else None,
     )
-    return function.transcoder_of(
-        found,
-        title=title,
-        source=SAELens.source,
-        sizes=settings.stated_sizes(config, SAELens.configs[0]),
-        where=where,
-        file=file,
-        request=request,
-    )
+    return SAELens().build(function, config, found, where, file, request)
 
 
 def _architecture(config: Mapping[str, Any], where: Where) -> str:

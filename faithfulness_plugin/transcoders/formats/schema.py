@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,12 +77,13 @@ class Settings:
                 )
         return found
 
-    def stated_sizes(self, found: Mapping[str, Any], where: str) -> Sizes:
+    def stated_sizes(self, found: Mapping[str, Any], where: Where) -> Sizes:
         """Return the sizes that settings state, by dimension, each with what messages call the setting."""
+        file = where.name if isinstance(where, Path) else where
         return {
-            dimension: (found[name], f"{name} in {where}")
+            dimension: (found[name], f"{name} in {file}")
             for dimension, name in self.sizes.items()
-            if name in self.needs.split() or found.get(name)
+            if name in found and (found[name] or name in self.needs.split())
         }
 
 
@@ -99,7 +101,7 @@ class Tensors:
     whole: tuple[str, ...] = ()
     """Tensors that hold whole numbers, such as k. All others hold real ones in floating point."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """What the parts of a transcoder are called here: {"W_enc": "encoder.weight"}; SAELens's names need no entry."""
+    """The names here of the parts of a transcoder: {"W_enc": "encoder.weight"}; SAELens's names need no entry."""
 
     @property
     def shapes(self) -> dict[str, str]:

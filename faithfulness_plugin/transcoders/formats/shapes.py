@@ -18,7 +18,7 @@ def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[
     """Check shapes that are written as names of dimensions: {"W_enc": "d_in d_sae", "k": ""}.
 
     The one tensor or setting without which all others agree is the culprit. A square matrix that stands transposed has
-    the right shape, and cannot be told.
+    the right shape, and is not noticed.
 
     Raises:
         FormatError: naming the culprit, or all that disagree where there is not exactly one.

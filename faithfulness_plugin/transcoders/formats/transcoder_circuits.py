@@ -55,7 +55,7 @@ class TranscoderCircuits(Format):
 
     @override
     def likeness(self, path: Path) -> Likeness:
-        """By what is pickled: a state dict beside settings. Of a folder, by the names of its files."""
+        """Look for a state dict pickled beside settings; in a folder, at the names of its files."""
         if path.is_dir():
             return Likeness.CERTAIN if _files_in(path) else Likeness.NONE
         return super().likeness(path)

@@ -17,8 +17,8 @@ from faithfulness_plugin.benchmarks.inspection.passage import (
 from faithfulness_plugin.benchmarks.real_layers import experiment
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.cli.app import app
-from faithfulness_plugin.language_model.config import make_config
 from faithfulness_plugin.results.experiment import complete, open_result
+from faithfulness_plugin.results.settings_file import make_config
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 COST = InspectionCost(
@@ -40,7 +40,8 @@ def trained(tmp_path_factory) -> Path:
     }
     config = make_config(settings, "here", RealLayersConfig)
     out = folder / "result"
-    experiment.complete(experiment.open_result(out, config, overwrite=False), out, folder / "stores", note=print)
+    options = experiment.RealLayersOptions(stores=str(folder / "stores"))
+    complete(experiment.RealLayers(), config, out, options=options, note=print)
     return out
 
 

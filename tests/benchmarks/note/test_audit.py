@@ -1,11 +1,12 @@
 import pytest
 import torch
 
-from faithfulness_plugin.benchmarks.note.audit.experiment import complete, n_parts, open_result
+from faithfulness_plugin.benchmarks.note.audit.experiment import Audit
 from faithfulness_plugin.benchmarks.note.audit.report import inside, table
-from faithfulness_plugin.benchmarks.note.audit.run import Model, compare_inert, jacobian_term, jvp_term, run
-from faithfulness_plugin.benchmarks.note.audit.schema import COLUMNS, PUBLISHED, AuditConfig, AuditResult
+from faithfulness_plugin.benchmarks.note.audit.schema import ARMS, PUBLISHED, AuditConfig
+from faithfulness_plugin.benchmarks.note.audit.training import Model, compare_inert, jacobian_term, jvp_term, run
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
+from faithfulness_plugin.results.experiment import Running, complete, open_result, run_parts
 from faithfulness_plugin.results.intervals import prediction_interval
 
 SMALL = AuditConfig(
@@ -61,30 +62,22 @@ def test_the_inert_term_changes_nothing_but_the_random_state():
 
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_resumed_it_is_the_same_result(tmp_path):
-    whole = complete(open_result(tmp_path / "whole", SMALL), tmp_path / "whole", n_jobs=1)
+    audit, out = Audit(), tmp_path / "resumed"
+    whole = complete(audit, SMALL, tmp_path / "whole")
     assert whole.complete
-    assert len(whole.runs) + len(whole.inert) == n_parts(SMALL) == 10
-    count = 0
-
-    def stop(_):
-        nonlocal count
-        count += 1
-        if count == 4:
-            raise KeyboardInterrupt
-
-    out = tmp_path / "resumed"
-    with pytest.raises(KeyboardInterrupt):
-        complete(open_result(out, SMALL), out, n_jobs=1, on_part=stop)
-    partial = open_result(out, SMALL)
-    assert 0 < len(partial.runs) + len(partial.inert) < 10
-    assert complete(partial, out, n_jobs=1) == whole
+    assert audit.progress(whole) == (10, 10)
+    parts = run_parts(audit, audit.fresh(SMALL), Running(out))
+    for _ in range(4):
+        next(parts)
+    assert audit.progress(open_result(audit, SMALL, out, overwrite=False)) == (4, 10)
+    assert complete(audit, SMALL, out) == whole
 
 
 def test_the_table_holds_the_published_values_and_where_they_lie(tmp_path):
-    result: AuditResult = complete(open_result(tmp_path, SMALL), tmp_path, n_jobs=1)
+    result = complete(Audit(), SMALL, tmp_path)
     text = table(result)
-    for column, values in PUBLISHED.items():
-        assert COLUMNS[column] in text
-        low, high = prediction_interval([r.validation_loss for r in result.runs if r.column == column])
-        assert inside(result)[column, "validation_loss"] == (low <= values["validation_loss"] <= high)
+    for arm, values in PUBLISHED.items():
+        assert ARMS[arm] in text
+        low, high = prediction_interval([r.validation_loss for r in result.runs if r.column == arm])
+        assert inside(result)[arm, "validation_loss"] == (low <= values["validation_loss"] <= high)
     assert "published 0.02354" in text

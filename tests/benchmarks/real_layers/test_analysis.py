@@ -3,15 +3,15 @@ import pytest
 from real_layers import arm_record, result_of
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import (
+    Group,
     fvu,
     gain,
     jacobian_error,
-    over_prompts,
     response_error,
     value,
 )
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm
-from faithfulness_plugin.measure.held_out_schema import DIRECTIONS
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.measure.schema import DIRECTIONS
 
 PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
 GENERATOR = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def test_the_interval_over_prompts_is_that_of_a_ratio():
     n = 400
     errors, wholes = GENERATOR.gamma(4, size=n), GENERATOR.gamma(9, size=n)
     trained = arm_record(Arm(), error=errors.tolist())
-    found = over_prompts(result_of([trained], variance=wholes.tolist()), [trained], fvu)
+    found = Group(result_of([trained], variance=wholes.tolist()), 0, Kind()).error(Arm(), fvu)
     ratio = errors.sum() / wholes.sum()
     sd = np.std(errors - ratio * wholes, ddof=1) / wholes.mean() / np.sqrt(n)
     assert found.mean == pytest.approx(ratio)

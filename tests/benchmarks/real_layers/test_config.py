@@ -1,33 +1,37 @@
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from faithfulness_plugin.benchmarks import real_layers
 from faithfulness_plugin.benchmarks.methods.controls import (
     NoiseAugmentedTopKTranscoderConfig,
     NoiseAugmentedTranscoderConfig,
 )
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.arms import PROBES, Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
-from faithfulness_plugin.benchmarks.real_layers.sizes import SIZES
 from faithfulness_plugin.jacobian.matching_config import as_config
-from faithfulness_plugin.language_model.config import TrainConfigError, make_config
+from faithfulness_plugin.results.settings_file import SettingsError, make_config, read_settings
 from faithfulness_plugin.store.index import Product
 
-SMALL = {"blocks": [0, 1], "kinds": [{}], "arms": [{}], "stored_prompts": 9, "tokens": 600}
+GPU = Path(real_layers.__file__).parent / "gpu.yaml"
+SIZES = {"cpu": {}, "gpu": read_settings(GPU)}
+SMALL = {"blocks": [0, 1], "kinds": [{}], "arms": [{}], "line": [], "passage": None, "stored_prompts": 9, "tokens": 600}
 PAIR = {"term": "secant", "probe": "pair", "coefficient": 0.3}
 
 
-def small(**changed) -> RealLayersConfig:
+def small(**changed: Any) -> RealLayersConfig:
     return RealLayersConfig(**{**SMALL, **changed})
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_size_holds_what_the_experiment_compares(size):
     config = RealLayersConfig(**SIZES[size])
-    methods = {arm.method for arm in config.arms}
-    assert {"none", "jvp isotropic", "jvp difference", "jvp pair", "secant difference", "secant pair"} <= methods
-    assert "interpolation augmentation" in methods
+    arms = {(arm.term, arm.probe) for arm in config.arms}
+    assert {("none", None), *product(("jvp",), PROBES), *product(("secant",), ("difference", "pair"))} <= arms
+    assert ("augmentation", "difference") in arms
     assert config.passage is not None
     assert len(config.blocks) >= 2
     names = [run.folder for run in config.runs()]
@@ -39,7 +43,7 @@ def test_the_gpu_size_is_the_whole_grid():
     assert {kind.architecture for kind in config.kinds} == {"topk", "relu"}
     assert {kind.skip for kind in config.kinds} == {False, True}
     assert any(arm.gate_bandwidth is not None for arm in config.arms)
-    assert len({arm.coefficient for arm in config.arms if arm.method == "jvp pair"}) == 2
+    assert len({arm.coefficient for arm in config.arms if arm.name.startswith("jvp pair 0")}) == 2
     assert config.seeds > 1
 
 
@@ -89,7 +93,7 @@ def test_the_controls_take_their_outputs_from_the_secants_that_are_kept():
         assert isinstance(cfg, expected)
         assert (cfg.augmentation_kind, cfg.augmentation_coefficient, cfg.jacobian_coefficient) == (name, 0.5, 0)
         assert as_config(cfg.jacobian or {}).radius == cfg.augmentation_scale
-        assert arm.method == f"{name} augmentation"
+        assert arm.name == f"{name} augmentation 0.5"
 
 
 @pytest.mark.parametrize(
@@ -120,5 +124,5 @@ def test_a_setting_that_does_not_exist_is_told_with_the_nearest():
         ({"kinds": [{"arch": "topk"}]}, r"there is no setting kinds.0.arch: .*architecture"),
         ({"passage": {"blocks": [0], "arms": [{}], "shares": 0.1}}, r"no setting passage.shares: .*share"),
     ):
-        with pytest.raises(TrainConfigError, match=message):
+        with pytest.raises(SettingsError, match=message):
             make_config({**SMALL, **settings}, "here", RealLayersConfig)

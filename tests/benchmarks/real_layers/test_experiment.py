@@ -20,13 +20,17 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
-from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS, complete, open_result
+from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS, RealLayers, RealLayersOptions
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.language_model.config import TrainConfigError, make_config
+from faithfulness_plugin.language_model import loaded as model_module
+from faithfulness_plugin.language_model import train_stored
+from faithfulness_plugin.language_model.config import TrainConfigError
 from faithfulness_plugin.language_model.model import load_model
 from faithfulness_plugin.layers.any_model import mlp_layer
+from faithfulness_plugin.results.experiment import Running, complete, open_result
 from faithfulness_plugin.results.schema import ResultError, read_result
-from faithfulness_plugin.store import StoreError
+from faithfulness_plugin.results.settings_file import make_config
+from faithfulness_plugin.store import DerivativeStore, StoreError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 
@@ -57,8 +61,11 @@ def config(hub: dict[str, Any], **changed: Any) -> RealLayersConfig:
 
 
 def run(wanted: RealLayersConfig, out: Path, stores: Path, **options: Any) -> RealLayersResult:
-    result = open_result(out, wanted, overwrite=options.get("begin_anew", False))
-    return complete(result, out, stores, note=options.pop("note", lambda _: None), **options)
+    return complete(RealLayers(), wanted, out, options=RealLayersOptions(stores=str(stores)), **options)
+
+
+def bench_of(wanted: RealLayersConfig, out: Path, stores: Path) -> Any:
+    return experiment._Bench(wanted, stores, Running(out))
 
 
 def test_every_arm_of_every_kind_runs(hub, tmp_path):
@@ -68,11 +75,11 @@ def test_every_arm_of_every_kind_runs(hub, tmp_path):
         for skip in (False, True)
     ]
     wanted = config(hub, kinds=kinds, arms=[{}, *TERMS, GATES, *CONTROLS], tokens=64)
-    told: list[str] = []
-    result = run(wanted, tmp_path / "out", tmp_path / "stores", on_run=lambda t, _: told.append(t.run.name))
+    notes: list[str] = []
+    result = run(wanted, tmp_path / "out", tmp_path / "stores", note=notes.append)
     assert result.complete
     assert [t.run for t in result.trained] == wanted.runs()
-    assert told == [of.name for of in wanted.runs()]
+    assert notes[-len(wanted.runs()) :] == [f"training: {of.name}" for of in wanted.runs()]
     assert read_result(tmp_path / "out" / "result.json", RealLayersResult) == result
     exports = sorted((tmp_path / "out" / TRANSCODERS).iterdir())
     assert len(exports) == len(result.trained) == 4 * 10
@@ -88,7 +95,7 @@ def test_the_numbers_are_those_of_the_files(hub, stores, tmp_path):
     model = load_model(wanted.model, "cpu")
     layer, trained = mlp_layer(model, 1), result.trained[-1]
     transcoder = SAE.load_from_disk(tmp_path / TRANSCODERS / trained.run.folder)
-    bench = experiment._Bench(result, stores, lambda _: None)
+    bench = bench_of(result.config, tmp_path, stores)
     x = bench.held_out[1].rows.x
     alone = metrics.reconstruction(transcoder, layer, x)
     assert value(result, trained, fvu) == pytest.approx(alone.fvu, rel=1e-4)
@@ -111,7 +118,7 @@ def test_the_numbers_are_those_of_the_files(hub, stores, tmp_path):
 
 def test_directions_are_those_of_all_rows_where_jacobians_are_taken_at_some(hub, tmp_path, stores):
     result = run(config(hub, arms=[{}]), tmp_path, stores)
-    bench = experiment._Bench(result, stores, lambda _: None)
+    bench = bench_of(result.config, tmp_path, stores)
     held_out, layer = bench.held_out[1], bench.held_out[1].layer
     transcoder = SAE.load_from_disk(tmp_path / TRANSCODERS / result.trained[0].run.folder)
     x, among = held_out.for_jacobians.x, held_out.rows.x
@@ -143,7 +150,7 @@ def test_it_goes_on_where_it_was_stopped(hub, tmp_path, monkeypatch):
     wanted = config(hub, arms=[{}, *TERMS[-2:]])
     whole = run(wanted, tmp_path / "whole", stores)
     monkeypatch.setattr(experiment, "CHECKPOINT_EVERY", 3)
-    real, trained = experiment.train_transcoder, []
+    real, trained = train_stored.train_transcoder, []
 
     def stopped(transcoder: Any, layer: Any, rows: Any, **options: Any) -> Any:
         trained.append(rows.batch)
@@ -153,11 +160,11 @@ def test_it_goes_on_where_it_was_stopped(hub, tmp_path, monkeypatch):
         return real(transcoder, layer, rows, **options)
 
     with monkeypatch.context() as within:
-        within.setattr(experiment, "train_transcoder", stopped)
-        serving = experiment.StoredRows.__next__
+        within.setattr(train_stored, "train_transcoder", stopped)
+        serving = train_stored.StoredRows.__next__
         with pytest.raises(KeyboardInterrupt):
             run(wanted, tmp_path / "parts", stores)
-        monkeypatch.setattr(experiment.StoredRows, "__next__", serving)
+        monkeypatch.setattr(train_stored.StoredRows, "__next__", serving)
     parts = read_result(tmp_path / "parts" / "result.json", RealLayersResult)
     assert len(parts.trained) == 1
     (checkpoint,) = (tmp_path / "parts" / "checkpoints").iterdir()
@@ -176,14 +183,14 @@ def _stop() -> Any:
 
 def test_a_complete_result_needs_no_model(hub, stores, tmp_path, monkeypatch):
     result = run(config(hub), tmp_path, stores)
-    monkeypatch.setattr(experiment, "load_model", lambda *_: pytest.fail("the model is not needed"))
+    monkeypatch.setattr(model_module, "load_model", lambda *_: pytest.fail("the model is not needed"))
     assert run(config(hub), tmp_path, stores) == result
 
 
 def test_the_passage_is_repeated_where_it_should_be(hub, tmp_path):
     passage = {"text": "ab ae ai", "share": 0.2, "blocks": [1], "arms": [{}]}
     result = run(config(hub, passage=passage), tmp_path / "out", tmp_path / "stores")
-    plain, repeated = (experiment.DerivativeStore.open(tmp_path / "stores" / n) for n in ("block1", "block1_passage"))
+    plain, repeated = (DerivativeStore.open(tmp_path / "stores" / n) for n in ("block1", "block1_passage"))
     assert repeated.index.n_rows == pytest.approx(plain.index.n_rows / 0.8, rel=0.01)
     assert [t.repeated for t in result.trained] == [False, False, True]
     assert all(t.passage is not None for t in result.trained)  # also where it was not repeated: that is the control
@@ -216,4 +223,4 @@ def test_what_is_not_to_be_had(hub, tmp_path):
 def test_other_settings_are_not_mixed_in(hub, stores, tmp_path):
     run(config(hub), tmp_path, stores)
     with pytest.raises(ResultError, match="other settings"):
-        open_result(tmp_path, config(hub, lr=1e-3), overwrite=False)
+        open_result(RealLayers(), config(hub, lr=1e-3), tmp_path, False)

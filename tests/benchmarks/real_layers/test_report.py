@@ -5,10 +5,13 @@ import pytest
 from matplotlib.image import imread
 from real_layers import arm_record, passage_record, result_of
 
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.benchmarks.real_layers.report import page, write_report
+from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
+from faithfulness_plugin.benchmarks.real_layers.report import page
 from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, overview, passages, tables
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdict, verdicts
+from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.schema import fingerprint
 
 PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
@@ -30,7 +33,7 @@ def experiment(pair_fvu: Sequence[float] = (0.5,) * N, pair_error: float = 0.7, 
 
 def test_a_verdict_names_the_arms_that_lower_both_errors_at_next_to_no_price():
     both = "secant pair 0.3 and jvp isotropic 0.2"
-    assert verdict(experiment(), 0, Kind()) == (
+    assert verdict(Group(experiment(), 0, Kind())) == (
         f"Block 0, topk k 32: {both}; with all of the FVU's interval below 1 %: {both}. Ahead of augmentation (paired "
         f"interval): in the Jacobian error {both}; in the half-way error {both}."
     )
@@ -38,7 +41,7 @@ def test_a_verdict_names_the_arms_that_lower_both_errors_at_next_to_no_price():
 
 def test_a_verdict_tells_an_fvu_that_may_be_worse():
     unsure = [0.5 + (0.03 if i % 3 == 0 else -0.01) for i in range(N)]
-    assert verdict(experiment(unsure), 0, Kind()).startswith(
+    assert verdict(Group(experiment(unsure), 0, Kind())).startswith(
         "Block 0, topk k 32: secant pair 0.3 and jvp isotropic 0.2; with all of the FVU's interval below 1 %: jvp "
         "isotropic 0.2. Ahead"
     )
@@ -48,7 +51,7 @@ def test_more_active_features_are_no_gain():
     result = experiment()
     dense = result.trained[1].model_copy(update={"l0": 40.0})
     changed = result.model_copy(update={"trained": [result.trained[0], dense, *result.trained[2:]]})
-    assert verdict(changed, 0, Kind()).startswith("Block 0, topk k 32: jvp isotropic 0.2; with")
+    assert verdict(Group(changed, 0, Kind())).startswith("Block 0, topk k 32: jvp isotropic 0.2; with")
 
 
 def test_verdicts_say_what_they_answer_and_what_one_seed_leaves_out():
@@ -62,11 +65,11 @@ def test_verdicts_say_what_they_answer_and_what_one_seed_leaves_out():
 def test_a_verdict_of_none(changed):
     result = experiment(**changed)
     alone = result.model_copy(update={"trained": result.trained[:2]})
-    assert verdict(alone, 0, Kind()) == "Block 0, topk k 32: nothing."
+    assert verdict(Group(alone, 0, Kind())) == "Block 0, topk k 32: nothing."
 
 
 def test_a_control_that_is_ahead_is_told():
-    found = verdict(experiment(control_error=0.65), 0, Kind())
+    found = verdict(Group(experiment(control_error=0.65), 0, Kind()))
     both = "secant pair 0.3 and jvp isotropic 0.2"
     assert found.endswith(f"in the Jacobian error jvp isotropic 0.2; in the half-way error {both}.")
 
@@ -120,7 +123,7 @@ def test_page_and_figures_are_made_of_the_result(tmp_path):
         for arm in (Arm(), PAIR)
     ]
     result = result_of(trained, passage={"blocks": [0, 3], "arms": [Arm(), PAIR]})
-    written = write_report(result, tmp_path)
+    written = write_report(RealLayers(), result, tmp_path)
     assert sorted(path.name for path in written) == [
         "error_against_fvu.png",
         "passage_features.png",

@@ -15,7 +15,7 @@ B = {"b": lambda seed, s: scores(3 - 5 * s, 0.25 + seed / 100)}
 
 def test_differences_are_paired_so_that_what_seeds_share_falls_out():
     found = methods_of([small_suite.result({**A, **B})])
-    of = difference("rotated", found["a"], found["b"])
+    of = difference(found, "rotated", "a", "b")
     assert of.n == 3
     assert of.scores["headline"].mean == pytest.approx(0.25)
     assert of.scores["headline"].low == pytest.approx(0.25)
@@ -24,7 +24,7 @@ def test_differences_are_paired_so_that_what_seeds_share_falls_out():
 def test_methods_of_two_results_are_compared_over_the_seeds_that_both_have():
     first, second = small_suite.result(A), small_suite.result(B, tasks=("rotated",), seeds=[23, 37, 41])
     found = methods_of([first, second])
-    assert difference("rotated", found["a"], found["b"]).n == 2
+    assert difference(found, "rotated", "a", "b").n == 2
     table = comparison([first, second], "b")
     assert [row[:3] for row in table.rows] == [["rotated", "a", "2"]]
 

@@ -8,19 +8,11 @@ from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.timing import speed
 from faithfulness_plugin.benchmarks.timing.harness import ProcessCost
-from faithfulness_plugin.benchmarks.timing.speed import (
-    CPU_SIZES,
-    MEMORY_ARMS,
-    MEMORY_RATIOS,
-    RATIOS,
-    SIZES,
-    Speed,
-    SpeedConfig,
-)
-from faithfulness_plugin.benchmarks.timing.steps import SLOW, Size, steps
+from faithfulness_plugin.benchmarks.timing.speed import MEMORY_ARMS, MEMORY_RATIOS, RATIOS, Speed, SpeedResult
+from faithfulness_plugin.benchmarks.timing.steps import CPU_SIZES, SIZES, SLOW, Size, SpeedConfig, steps
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.results.experiment import complete
-from faithfulness_plugin.results.schema import ResultError
+from faithfulness_plugin.results.schema import ResultError, read_result
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 TINY = Size(name="tiny", d=8, d_mlp=12, d_sae=40, k=3, batch=16)
@@ -38,15 +30,15 @@ def one_mebibyte(monkeypatch) -> None:
 
 def test_every_arm_that_a_ratio_names_is_there():
     named = {arm for pair in (RATIOS | MEMORY_RATIOS).values() for arm in pair} | set(MEMORY_ARMS)
-    assert named <= set(steps(TINY, "cpu", 0, coordinates=8, rows=4))
-    assert list(steps(TINY, "cpu", 0, coordinates=8, rows=4, only="topk")) == ["topk"]
+    assert named <= set(steps(TINY, config()))
+    assert list(steps(TINY, config(), "topk")) == ["topk"]
 
 
 def test_the_ways_to_match_make_the_same_step():
     """By closed form, by torch.func.jvp, by double vjp: equal gradients, or their times could not be compared."""
     grads = []
     for name in ("topk matched", "topk by torch.func.jvp", "topk by double vjp"):
-        step = steps(TINY, "cpu", 0, coordinates=8, rows=4, only=name)[name]
+        step = steps(TINY, config(), name)[name]
         step()
         inside = getclosurevars(unwrap(step)).nonlocals
         transcoder = inside["transcoder" if "transcoder" in inside else "sae"]
@@ -80,7 +72,7 @@ def test_interrupted_it_resumes_with_the_next_size_and_says_what_it_measured(one
     with pytest.raises(KeyboardInterrupt):
         complete(Speed(), both, tmp_path)
     monkeypatch.setattr(speed, "measure", measure)
-    partial = Speed().result_class.model_validate_json((tmp_path / "result.json").read_bytes())
+    partial = read_result(tmp_path / "result.json", SpeedResult)
     assert [of.size for of in partial.sizes] == ["tiny"]
     assert "PARTIAL: 1 of 2 sizes" in Speed().tables(partial)
     done = complete(Speed(), both, tmp_path)

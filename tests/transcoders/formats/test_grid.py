@@ -30,7 +30,7 @@ def it(request) -> Published:
 
 
 def refusal(it: Published, folder: Path, **options: Any) -> str:
-    """What load_transcoder says of it: one line, with the path."""
+    """Return load_transcoder's message: one line, with the path."""
     folder.mkdir(parents=True, exist_ok=True)
     return refused(it.write(folder, it), **{**it.options, **options})
 

@@ -1,4 +1,4 @@
-"""What the formats of the large published sets say beside their function: hooks, models, and which are autoencoders."""
+"""The formats of the large published sets say more than their function: hooks, models, and which are autoencoders."""
 
 import json
 import pickle

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from faithfulness_plugin.benchmarks.note.page.at_matched import at_matched, passage
-from faithfulness_plugin.benchmarks.note.page.section import METRICS
+from faithfulness_plugin.benchmarks.note.scan.report import METRICS
 
 
 def run(l0: float, fvu: float, m: float = 0.0) -> Any:

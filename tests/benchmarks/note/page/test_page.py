@@ -20,7 +20,7 @@ def written(tmp_path_factory) -> Path:
 
 def test_every_preset_has_a_section_and_a_committed_result():
     assert set(SECTIONS) == {*names(), "audit"}
-    for name, (schema, _) in SECTIONS.items():
+    for name, schema in SECTIONS.items():
         assert read_result(TOY / name / "result.json", schema).complete
 
 
@@ -30,7 +30,7 @@ def test_the_committed_page_is_what_the_committed_results_say(written):
 
 
 def test_the_committed_figures_are_of_the_committed_results():
-    prints = {fingerprint(read_result(TOY / name / "result.json", schema)) for name, (schema, _) in SECTIONS.items()}
+    prints = {fingerprint(read_result(TOY / name / "result.json", schema)) for name, schema in SECTIONS.items()}
     for path in TOY.glob("*.png"):
         with Image.open(path) as image:
             assert image.info["Source"] in prints

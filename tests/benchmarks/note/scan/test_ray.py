@@ -2,12 +2,13 @@
 
 import pytest
 
-from faithfulness_plugin.benchmarks.note.scan.run import complete, open_result
-from faithfulness_plugin.benchmarks.note.scan.spec import make_spec
+from faithfulness_plugin.benchmarks.note.scan.experiment import Scan, ScanOptions
+from faithfulness_plugin.benchmarks.note.scan.spec import ScanSpec
+from faithfulness_plugin.results.experiment import complete
 
 ray = pytest.importorskip("ray")
 
-SPEC = make_spec(
+SPEC = ScanSpec.model_validate(
     {
         "base": {"d_in": 4, "d_sae": 12, "density": 0.5, "batch_size": 16, "n_steps": 20},
         "arms": {"no term": {}, "Jacobian": {"jacobian_coefficient": 1.0}},
@@ -15,8 +16,7 @@ SPEC = make_spec(
         "seeds": 2,
         "n_validation": 400,
         "n_jacobian": 50,
-    },
-    "test",
+    }
 )
 
 
@@ -30,6 +30,6 @@ def cluster():
 @pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone, in every process")
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_scan_on_ray_is_the_scan_on_this_machine(cluster, tmp_path):
-    local = complete(open_result(tmp_path / "local", SPEC), tmp_path / "local", n_jobs=1)
-    there = complete(open_result(tmp_path / "ray", SPEC), tmp_path / "ray", n_jobs=2, shard_size=3, backend="ray")
+    local = complete(Scan(), SPEC, tmp_path / "local")
+    there = complete(Scan(), SPEC, tmp_path / "ray", n_jobs=2, backend="ray", options=ScanOptions(shard_size=3))
     assert there == local

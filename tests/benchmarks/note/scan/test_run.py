@@ -2,23 +2,26 @@ import os
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from faithfulness_plugin.benchmarks.note.scan import run as scan_run
+from faithfulness_plugin.benchmarks.note.scan import shard
 from faithfulness_plugin.benchmarks.note.scan.estimate import seconds
-from faithfulness_plugin.benchmarks.note.scan.presets import names, preset_fields
+from faithfulness_plugin.benchmarks.note.scan.experiment import Scan, ScanOptions, merged, missing
+from faithfulness_plugin.benchmarks.note.scan.presets import names, preset
 from faithfulness_plugin.benchmarks.note.scan.report import table
-from faithfulness_plugin.benchmarks.note.scan.run import SHARDS, complete, merged, missing, open_result
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
-from faithfulness_plugin.benchmarks.note.scan.shard import cost, digest, shards, train_shard
-from faithfulness_plugin.benchmarks.note.scan.spec import make_spec
+from faithfulness_plugin.benchmarks.note.scan.shard import SHARDS, cost, digest, shards, train_shard
+from faithfulness_plugin.benchmarks.note.scan.spec import ScanSpec
 from faithfulness_plugin.benchmarks.note.trainer import ensemble
-from faithfulness_plugin.results.result_file import RESULT_FILENAME
+from faithfulness_plugin.results import experiment
+from faithfulness_plugin.results.experiment import Running, run_parts
+from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 from faithfulness_plugin.results.schema import ResultError, read_result
 
 TINY = {"d_in": 4, "d_sae": 12, "density": 0.5, "batch_size": 16, "n_steps": 20}
-SPEC = make_spec(
+SPEC = ScanSpec.model_validate(
     {
         "base": TINY,
         "arms": {"no term": {}, "secant": {"estimator": "secant", "jacobian_coefficient": 1.0}},
@@ -28,15 +31,21 @@ SPEC = make_spec(
         "extras": ["masking", "point_circuit"],
         "n_validation": 400,
         "n_jacobian": 50,
-    },
-    "test",
+    }
 )
+
+
+def open_result(out: Path, spec: ScanSpec = SPEC, overwrite: bool = False) -> ScanResult:
+    return experiment.open_result(Scan(), spec, out, overwrite)
+
+
+def complete(out: Path, spec: ScanSpec = SPEC, size: int = 32, **how: Any) -> ScanResult:
+    return experiment.complete(Scan(), spec, out, options=ScanOptions(shard_size=size), **how)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> ScanResult:
-    out = tmp_path_factory.mktemp("whole")
-    return complete(open_result(out, SPEC), out, n_jobs=1)
+    return complete(tmp_path_factory.mktemp("whole"))
 
 
 def test_all_points_are_there_once_in_order(whole):
@@ -56,7 +65,7 @@ def test_parts_of_any_size_give_the_same_file(whole, tmp_path, size, n_jobs):
     assert max(map(len, parts)) <= size
     once = sorted(point.model_dump_json() for part in parts for point in part)
     assert once == sorted(point.model_dump_json() for point in SPEC.points)
-    result = complete(open_result(tmp_path, SPEC), tmp_path, n_jobs=1, shard_size=size)
+    result = complete(tmp_path, size=size)
     assert result == whole
     assert read_result(tmp_path / RESULT_FILENAME, ScanResult) == whole
     assert [p.name for p in tmp_path.iterdir()] == [RESULT_FILENAME]
@@ -67,7 +76,7 @@ def test_parts_merged_in_any_order_are_one_run(whole, tmp_path):
     parts = [train_shard(SPEC, part, None).trained for part in shards(SPEC, SPEC.points, 2, 1)]
     for seed in range(3):
         random.Random(seed).shuffle(parts)
-        result = open_result(tmp_path / str(seed), SPEC)
+        result = open_result(tmp_path / str(seed))
         for part in parts:
             assert not result.complete
             result = merged(result, part)
@@ -89,14 +98,14 @@ def test_killed_in_the_middle_of_a_part_it_goes_on_to_the_same_file(whole, tmp_p
 
     monkeypatch.setattr(ensemble._Group, "step", killed)
     with pytest.raises(KeyboardInterrupt):
-        complete(open_result(tmp_path, SPEC), tmp_path, n_jobs=1, shard_size=6)
-    partial = open_result(tmp_path, SPEC)
+        complete(tmp_path, size=6)
+    partial = open_result(tmp_path)
     assert 0 < len(partial.trained) < 12
     assert len(missing(partial)) == 12 - len(partial.trained)
     assert "PARTIAL" in table(partial)
     assert len(list((tmp_path / SHARDS).glob("*.pt"))) == 2
     before = steps
-    assert complete(partial, tmp_path, n_jobs=1, shard_size=6) == whole
+    assert complete(tmp_path, size=6) == whole
     assert steps - before <= 10  # of the part that was killed, only what came after its checkpoint
     assert not (tmp_path / SHARDS).exists()
 
@@ -115,30 +124,31 @@ def test_killed_before_any_part_is_done_it_goes_on_from_its_checkpoint(whole, tm
 
     monkeypatch.setattr(ensemble._Group, "step", killed)
     with pytest.raises(KeyboardInterrupt):
-        complete(open_result(tmp_path, SPEC), tmp_path, n_jobs=1)
-    assert open_result(tmp_path, SPEC).trained == []
-    assert complete(open_result(tmp_path, SPEC), tmp_path, n_jobs=1) == whole
+        complete(tmp_path)
+    assert open_result(tmp_path).trained == []
+    checkpoint = next((tmp_path / SHARDS).iterdir()).read_bytes()
+    assert complete(tmp_path) == whole
     assert steps[13] == 10  # not from the start
     (tmp_path / SHARDS).mkdir()
-    open_result(tmp_path, SPEC, overwrite=True)
-    assert not (tmp_path / SHARDS).exists()
+    (tmp_path / SHARDS / f"{digest(SPEC, SPEC.points[:6])}.pt").write_bytes(checkpoint)
+    monkeypatch.setattr(ensemble._Group, "step", lambda self, n, log: steps.append(n) or step(self, n, log))
+    before = len(steps)
+    complete(tmp_path, overwrite=True)
+    assert steps[before] == 0  # a checkpoint that was here before is not taken
 
 
 def test_one_that_cannot_be_trained_or_measured_is_told_and_the_others_go_on(tmp_path):
-    spec = make_spec(
-        {"base": TINY, "grid": {"lr": [1e30, 0.001]}, "seeds": 2, "n_validation": 200, "n_jacobian": 50}, "test"
-    )
-    failed = []
-    result = complete(open_result(tmp_path, spec), tmp_path, n_jobs=1, on_shard=lambda s: failed.extend(s.failed))
+    spec = ScanSpec(base=TINY, grid={"lr": [1e30, 0.001]}, seeds=2, n_validation=200, n_jacobian=50)
+    running = Running(tmp_path, options=ScanOptions())
+    *_, (result, _) = run_parts(Scan(), open_result(tmp_path, spec), running)
     assert [t.values["lr"] for t in result.trained] == [0.001, 0.001]
     assert not result.complete
-    assert [f.point.values["lr"] for f in failed] == [1e30, 1e30]
+    (line,) = running.failures
+    assert line.startswith("2 of 4 transcoders failed, the first (all, lr 1e+30, seed 0): step 20")
 
 
 def test_a_checkpoint_of_another_layer_is_not_taken():
-    one, other = (
-        make_spec({"base": {**TINY, "layer": layer}, "n_validation": 200}, "") for layer in ("abs", "shuffled")
-    )
+    one, other = (ScanSpec(base={**TINY, "layer": layer}, n_validation=200) for layer in ("abs", "shuffled"))
     assert digest(one, one.points) != digest(other, other.points)
 
 
@@ -153,24 +163,25 @@ def _dies_once(spec, points, folder: Path):
 
 @pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone, in every process")
 def test_a_worker_that_dies_is_replaced_and_its_part_made_again(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(scan_run, "train_shard", _dies_once)
-    deaths = []
-    result = complete(open_result(tmp_path, SPEC), tmp_path, n_jobs=2, shard_size=3, on_death=deaths.append)
-    assert deaths
+    monkeypatch.setattr(shard, "train_shard", _dies_once)
+    notes = []
+    result = complete(tmp_path, size=3, n_jobs=2, note=notes.append)
+    assert all("parts are started again from their last checkpoints" in note for note in notes)
+    assert notes
     assert result == whole
 
 
 def test_a_result_of_another_scan_or_schema_is_neither_mixed_nor_lost(whole, tmp_path):
     path = tmp_path / RESULT_FILENAME
     path.write_text(whole.model_dump_json())
-    other = make_spec({"base": TINY, "grid": {"sparsity_coefficient": [0.1]}}, "test")
+    other = ScanSpec(base=TINY, grid={"sparsity_coefficient": [0.1]})
     with pytest.raises(ResultError, match="other settings"):
         open_result(tmp_path, other)
     renamed = SPEC.model_copy(update={"name": "another name"})
     assert open_result(tmp_path, renamed) == whole
     path.write_text(whole.model_dump_json().replace('"schema_version":1', '"schema_version":7'))
     with pytest.raises(ResultError, match=r"has schema version 7, and this version of the package reads 1: use the"):
-        open_result(tmp_path, SPEC)
+        open_result(tmp_path)
     assert '"schema_version":7' in path.read_text()
 
 
@@ -188,29 +199,27 @@ def test_cost_counts_steps_and_what_a_step_takes():
     product = 2 * 16 * 4 * 12  # of rows and one matrix
     assert cost(SPEC, plain) == 3 * 20 * 5 * product  # there and back, with both matrices' gradients
     assert cost(SPEC, matched) == 2 * cost(SPEC, plain)
-    longer = make_spec({**SPEC.model_dump(), "base": {**TINY, "n_steps": 40}}, "test")
+    longer = SPEC.model_copy(update={"base": {**TINY, "n_steps": 40}})
     assert cost(longer, longer.points[:3]) == 2 * cost(SPEC, plain)
 
 
 def test_the_estimate_grows_with_the_steps():
     def estimate(n_steps):
-        spec = make_spec({"base": {**TINY, "n_steps": n_steps}, "seeds": 2, "n_validation": 100}, "test")
-        return seconds(spec, [spec.points], 1)
+        spec = ScanSpec(base={**TINY, "n_steps": n_steps}, seeds=2, n_validation=100)
+        return seconds(spec, spec.points, 32, 1)
 
     assert estimate(10**8) > 100 * estimate(100)
 
 
 @pytest.mark.parametrize("name", names())
 def test_every_preset_runs_in_a_tiny_size(name, tmp_path):
-    fields = preset_fields(name)
-    for arm in fields.get("arms", {}).values():
-        arm.pop("n_steps", None)
-    fields["base"] = {**fields.get("base", {}), "n_steps": 5, "batch_size": 16}
-    fields |= {"seeds": 1, "n_validation": 1000, "n_jacobian": 20}
-    fields["grid"] = {key: values[-2:] for key, values in fields.get("grid", {}).items()}
-    if fields.get("log_every"):
-        fields["log_every"] = 2
-    spec = make_spec(fields, name)
-    result = complete(open_result(tmp_path, spec), tmp_path, n_jobs=1)
+    whole = preset(name)
+    smaller = {
+        "base": {**whole.base, "n_steps": 5, "batch_size": 16},
+        "grid": {key: values[-2:] for key, values in whole.grid.items()},
+        "log_every": whole.log_every and 2,
+    }
+    spec = whole.model_copy(update={**smaller, "seeds": 1, "n_validation": 1000, "n_jacobian": 20})
+    result = complete(tmp_path, spec)
     assert result.complete
     assert [t.point for t in result.trained] == spec.points

@@ -20,9 +20,10 @@ from faithfulness_plugin import (
     train_transcoder,
 )
 from faithfulness_plugin.benchmarks.methods.controls import augmented
-from faithfulness_plugin.benchmarks.note.trainer.ensemble import learning_rates, train_ensemble, training_transcoder
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import learning_rates, train_ensemble
 from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
+from faithfulness_plugin.benchmarks.note.trainer.weights import training_transcoder
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.transcoders.base import NonFiniteError
 
@@ -132,21 +133,21 @@ def alone(of: ToyMember, layer: Any, **schedule: Any):
 def assert_same(ensemble, i: int, single) -> None:
     for here, there in zip(ensemble.history[i], single.history, strict=True):
         assert here == pytest.approx(there, rel=1e-10, abs=1e-12)
-    taken_out = ensemble.transcoder(i)
-    for name, weight in taken_out.named_parameters():
+    extracted = ensemble.transcoder(i)
+    for name, weight in extracted.named_parameters():
         there = single.transcoder.get_parameter(name)
         loose = name == "threshold"  # whose optimizer SAELens runs in float32
         torch.testing.assert_close(
             weight, there.to(weight.dtype), rtol=1e-6 if loose else 1e-9, atol=1e-8 if loose else 1e-11
         )
-    for name, value in taken_out.named_buffers():
+    for name, value in extracted.named_buffers():
         torch.testing.assert_close(value, single.transcoder.get_buffer(name), rtol=1e-9, atol=1e-11)
 
 
 def assert_equal_to_the_bit(here, there) -> None:
-    assert here.there().keys() == there.there().keys()
-    for name, weight in here.there().items():
-        assert torch.equal(weight, there.there()[name])
+    assert here.present().keys() == there.present().keys()
+    for name, weight in here.present().items():
+        assert torch.equal(weight, there.present()[name])
 
 
 @pytest.mark.parametrize("kind", JACOBIANS)
@@ -213,11 +214,11 @@ def test_in_single_precision_the_rows_the_weights_and_the_metrics_are_the_same()
     layer = AbsNetwork(6)
     schedule = {**SCHEDULE, "n_steps": 300}
     ensemble = train_ensemble([of, member("secant", seed=6, dtype="float32", d_in=6, d_sae=16)], layer, **schedule)
-    single, taken_out = alone(of, layer, **schedule).transcoder, ensemble.transcoder(0)
+    single, extracted = alone(of, layer, **schedule).transcoder, ensemble.transcoder(0)
     x = next(AbsInputs(6, density=0.5, batch_size=2000))
     for here, there in (
-        (metrics.reconstruction(taken_out, layer, x), metrics.reconstruction(single, layer, x)),
-        (metrics.jacobian_error(taken_out, layer, x), metrics.jacobian_error(single, layer, x)),
+        (metrics.reconstruction(extracted, layer, x), metrics.reconstruction(single, layer, x)),
+        (metrics.jacobian_error(extracted, layer, x), metrics.jacobian_error(single, layer, x)),
     ):
         numbers = {k: v for k, v in here.to_dict().items() if not isinstance(v, str)}
         assert numbers == pytest.approx({k: there.to_dict()[k] for k in numbers}, rel=1e-3, abs=1e-4)
@@ -291,7 +292,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
         original(state, file)
 
     original = torch.save
-    monkeypatch.setattr("faithfulness_plugin.benchmarks.note.trainer.ensemble.torch.save", save)
+    monkeypatch.setattr("faithfulness_plugin.benchmarks.note.trainer.checkpoint.torch.save", save)
     with pytest.raises(OSError, match=r"cannot be written \(No space left on device\): make room"):
         train_ensemble([member()], layer, checkpoint=path, checkpoint_every=5, **SCHEDULE)
     assert torch.load(path, weights_only=True)["done"] == 5

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from faithfulness_plugin import AbsNetwork, StandardTrainingTranscoderConfig
-from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble, training_transcoder
+from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.rows import RowInputs, RowSource
+from faithfulness_plugin.benchmarks.note.trainer.weights import training_transcoder
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.training.train import train_transcoder
 

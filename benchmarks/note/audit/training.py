@@ -15,8 +15,10 @@ from faithfulness_plugin.toy.inputs import AbsInputs
 
 
 class Model(nn.Module):
-    """x -> W_2 ReLU(W_1 x + b): torch's default initialisation, a bias on the encoder only. Its features and decoder go
-    by SAELens's names, for the metrics."""
+    """x -> W_2 ReLU(W_1 x + b): torch's default initialisation, a bias on the encoder only.
+
+    Its features and decoder go by SAELens's names, for the metrics.
+    """
 
     def __init__(self, d_in: int, d_hidden: int) -> None:
         super().__init__()
@@ -37,30 +39,35 @@ class Model(nn.Module):
 
 
 def jacobian_term(model: Model, x: Tensor, v: Tensor, *, create_graph: bool) -> Tensor:
-    """mean (J_t^T v - J_f^T v)^2 for f = |x|. With `create_graph=False`, as the reproduction has it, the product comes
-    back without a graph: the term has a value, and no gradient to any weight."""
+    """Return mean (J_t^T v - J_f^T v)^2 for f = |x|.
+
+    With `create_graph=False`, as the reproduction has it, the product comes back without a graph: the term has a value,
+    and no gradient to any weight.
+    """
     point = x.detach().requires_grad_()
     (product,) = torch.autograd.grad(model(point), point, v, create_graph=create_graph)
     return mse_loss(product, x.sign() * v)
 
 
 def jvp_term(model: Model, x: Tensor, v: Tensor) -> Tensor:
-    """mean (J_t v - J_f v)^2 with a gradient, the product J_t v = W_2 (1[h > 0] * (W_1 v)) in closed form."""
+    """Return mean (J_t v - J_f v)^2 with a gradient, the product J_t v = W_2 (1[h > 0] * (W_1 v)) in closed form."""
     gate = model.encoder(x) > 0
     product = model.decoder((v @ model.encoder.weight.T) * gate)
     return mse_loss(product, x.sign() * v)
 
 
-def run(config: AuditConfig, column: str, seed: int) -> AuditRun:
-    """Trains one column with one thread, and measures it as the reproduction does."""
+def run(config: AuditConfig, arm: str, seed: int) -> AuditRun:
+    """Train one arm with one thread, and measure it as the reproduction does."""
     with torch_threads(1):
-        model, last = _train(config, column, seed, config.n_steps)
-        return _measure(config, column, seed, model, last)
+        model, last = _train(config, arm, seed, config.n_steps)
+        return _measure(config, arm, seed, model, last)
 
 
 def compare_inert(config: AuditConfig, seed: int) -> InertCheck:
-    """Trains the repetition column for a few steps: without the term, with it, and with its gradient. Probes come from
-    a generator of their own here, so that batches are the same in all three."""
+    """Train with repetition for a few steps: without the term, with it, and with its gradient.
+
+    Probes come from a generator of their own here, so that batches are the same in all three.
+    """
     with torch_threads(1):
         values: list[float] = []
         without, _ = _train(config, "repetition", seed, config.n_compared)
@@ -80,31 +87,31 @@ def compare_inert(config: AuditConfig, seed: int) -> InertCheck:
 
 def _train(
     config: AuditConfig,
-    column: str,
+    arm: str,
     seed: int,
     n_steps: int,
     own_probes: bool = False,
     terms: list[float] | None = None,
 ) -> tuple[Model, Tensor]:
-    """The model and the last training batch. Column "kept": the inert term, its gradient kept."""
+    """Return the model and the last training batch. Arm "kept": the inert term, its gradient kept."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "audit"))
     probes = torch.Generator().manual_seed(derived_seed(seed, "audit probes")) if own_probes else generator
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         model = Model(config.d_in, config.d_hidden)
-    rows = next(_inputs(config, 0.0 if column == "baseline" else config.repeat_frac, config.n_train, seed))
+    rows = next(_inputs(config, 0.0 if arm == "baseline" else config.repeat_frac, config.n_train, seed))
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     batches, x = _batches(rows, config.batch_size, generator), rows
     for _ in range(n_steps):
         x = next(batches)
         acts = model.encode(x)
         loss = mse_loss(model.decode(acts), x.abs()) + config.sparsity_coefficient * torch.tanh(5 * acts).mean()
-        if column in ("inert", "kept", "jacobian"):
+        if arm in ("inert", "kept", "jacobian"):
             v = torch.randn(x.shape, generator=probes)
-            if column == "jacobian":
+            if arm == "jacobian":
                 term = jvp_term(model, x, v)
             else:
-                term = jacobian_term(model, x, v, create_graph=column == "kept")
+                term = jacobian_term(model, x, v, create_graph=arm == "kept")
             loss = loss + config.jacobian_coefficient * term
             if terms is not None:
                 terms.append(term.item())
@@ -119,19 +126,19 @@ def _inputs(config: AuditConfig, repeat_frac: float, n: int, seed: int) -> AbsIn
 
 
 def _batches(rows: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Epoch after epoch, shuffled; what does not fill a batch is left out."""
+    """Yield batches epoch after epoch, shuffled; what does not fill a batch is left out."""
     while True:
         order = torch.randperm(len(rows), generator=generator)
         yield from (rows[part] for part in order.split(size) if len(part) == size)
 
 
 @torch.no_grad()
-def _measure(config: AuditConfig, column: str, seed: int, model: Model, last: Tensor) -> AuditRun:
+def _measure(config: AuditConfig, arm: str, seed: int, model: Model, last: Tensor) -> AuditRun:
     inputs = _inputs(config, 0.0, config.n_validation, VALIDATION_SEED + seed)
     reconstruction = metrics.reconstruction(model, torch.abs, next(inputs))
     memorization = [metrics.memorization(model, inputs.point, layer=torch.abs, unit=unit).m for unit in (True, False)]
     return AuditRun(
-        column=column,
+        column=arm,
         seed=seed,
         validation_loss=reconstruction.validation_loss,
         sparsity=torch.tanh(5 * model.encode(last)).mean().item(),

@@ -1,0 +1,52 @@
+"""The six ways to train that are compared."""
+
+from faithfulness_plugin.benchmarks.note.absolute_value.schema import Arm
+from faithfulness_plugin.benchmarks.note.scan.settings import Architecture
+
+WARM_UP = 1 / 8
+TOPK_KINK = 20.0
+
+ARMS = (
+    Arm(name="baseline", title="baseline", repeated=False),
+    Arm(name="repetition", title="repetition", repeated=True),
+    Arm(
+        name="jacobian",
+        title="repetition + Jacobian",
+        repeated=True,
+        jacobian_coefficient=10.0,
+        jacobian_warm_up=WARM_UP,
+        jacobian={"estimator": "jvp", "jitter": 0.5},
+    ),
+    Arm(
+        name="jacobian_kink",
+        title="repetition + Jacobian at the kink",
+        repeated=True,
+        jacobian_coefficient=1.5,
+        jacobian_warm_up=WARM_UP,
+        jacobian={"estimator": "jvp", "jitter": 0.0},
+    ),
+    Arm(
+        name="secant",
+        title="repetition + secant",
+        repeated=True,
+        jacobian_coefficient=10.0,
+        jacobian_warm_up=WARM_UP,
+        jacobian={"estimator": "secant", "radius": 0.5},
+    ),
+    Arm(name="noise", title="repetition + noise augmentation", repeated=True, augmentation_coefficient=1.0),
+)
+"""The Jacobian arms differ in what they differentiate: |x| at x = 0 has no derivative, and most coordinates are 0 here.
+"jacobian" looks beside the kink, "jacobian_kink" at it (with a smaller coefficient, for there it fights the layer),
+"secant" across it. "noise" is the control: more values from the same neighbourhood, no derivative."""
+
+
+def arms_of(architecture: Architecture) -> tuple[Arm, ...]:
+    """Return `ARMS`, for TopK and BatchTopK with a larger coefficient at the kink.
+
+    They have no penalty to be traded against. And a jittered row has no zero coordinates left: k features cannot
+    follow the layer along all of them, but at the data themselves they can.
+    """
+    if not architecture.endswith("topk"):
+        return ARMS
+    larger = {"jacobian_coefficient": TOPK_KINK}
+    return tuple(arm.model_copy(update=larger) if arm.name == "jacobian_kink" else arm for arm in ARMS)

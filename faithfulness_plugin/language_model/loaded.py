@@ -1,0 +1,140 @@
+"""A language model that is loaded, with prompts of the text, its MLPs, and stores of their rows."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from faithfulness_plugin.language_model.config import TrainConfigError
+from faithfulness_plugin.language_model.model import load_model, model_title
+from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
+from faithfulness_plugin.layers.hooked_layer import HookedLayer, layer_fingerprint
+from faithfulness_plugin.store import DerivativeStore, StoreError
+from faithfulness_plugin.store.fill import Filling, fill
+
+
+@dataclass(frozen=True)
+class WantedStore:
+    """A store that a run needs."""
+
+    folder: Path
+    layer: HookedLayer
+    products: Sequence[Mapping[str, Any]]
+    """The derivatives that it has to keep, as fields of JacobianMatchingConfig."""
+    repeated: Int[Tensor, "1 pos"] | None = None
+    """A prompt whose rows are put among those of every shard."""
+    share: float = 0.0
+    """The share of the rows that is the repeated prompt's."""
+
+
+class LoadedModel:
+    """A language model, as settings ask for it.
+
+    Args:
+        config: settings with `model`, `text`, `rows`, `context_size`, `prompts_per_pass`, `seed` and `device`.
+        note: receives a line about what is being done.
+        plain: as `load_model`'s.
+
+    Raises:
+        TrainConfigError: the model cannot be had.
+    """
+
+    def __init__(self, config: Any, note: Callable[[str], None], *, plain: bool = False) -> None:
+        self.config, self.note, self.title = config, note, model_title(config.model)
+        note(f"loading {self.title}")
+        self.model = load_model(config.model, config.device, plain=plain)
+        self.hooks, self.tokenizer = hooks_of(self.model), self.model.tokenizer
+        self.exclude = config.rows.left_out(self.tokenizer)
+
+    def prompts(self, n: int, least: int | None = None) -> Int[Tensor, "prompts pos"]:
+        """Return the first n prompts of the text. Raises TrainConfigError as `cut_prompts`."""
+        self.note("cutting the text into prompts")
+        c = self.config
+        return cut_prompts(c.text, self.tokenizer, c.context_size, c.seed, n, least, self.hooks)
+
+    def mlps(self, blocks: Sequence[int]) -> dict[int, HookedLayer]:
+        """Return the MLPs of these blocks, checked. Raises TrainConfigError where there is none."""
+        try:
+            return {block: mlp_layer(self.model, block) for block in blocks}
+        except ValueError as error:
+            raise TrainConfigError(f"blocks: {error}") from error
+
+    def filled_stores(
+        self, wanted: Sequence[WantedStore], tokens: Int[Tensor, "prompts pos"], *, prompts_per_shard: int, dtype: str
+    ) -> list[DerivativeStore]:
+        """Return stores with the rows of these prompts, after making those that do not exist and missing shards.
+
+        Raises:
+            StoreError: a store that was made from another model, layer or text, keeps other derivatives, is being
+                written by another process, or cannot be written; a disk with too little room.
+        """
+        self.note("checking the stores of derivatives, and filling what they lack")
+        width, n_shards = self.model.cfg.d_model, -(-len(tokens) // prompts_per_shard)
+        fillings = []
+        for of in wanted:
+            store = DerivativeStore.create(
+                of.folder,
+                source=self._source(of, tokens, prompts_per_shard, width),
+                d_in=width,
+                d_out=width,
+                products=list(of.products),
+                n_shards=n_shards,
+                dtype=dtype,
+                seed=self.config.seed,
+            )
+            fillings.append(Filling(store, of.layer, of.repeated, of.share))
+        _require_room(fillings, tokens.numel())
+        fill(
+            self.hooks,
+            fillings,
+            tokens,
+            prompts_per_shard=prompts_per_shard,
+            exclude=self.exclude,
+            batch_size=self.config.prompts_per_pass,
+            on_shard=lambda number: self.note(f"filled shard {number + 1} of {n_shards}"),
+        )
+        return [filling.store for filling in fillings]
+
+    def _source(self, of: WantedStore, tokens: Tensor, prompts_per_shard: int, width: int) -> dict[str, str]:
+        """What a store is made from, by which it is known again."""
+        exclude = self.exclude
+        source = {
+            "model": self.title,
+            "layer": layer_fingerprint(of.layer, width, self.hooks.device),
+            "text": f"{len(tokens)} prompts of {tokens.shape[1]} tokens ({_digest(tokens)})",
+            "tokens left out": f"{sorted(exclude.token_ids)}",
+            "prompts a shard": f"{prompts_per_shard}",
+        }
+        if exclude.skip_first:
+            source["positions left out"] = f"the first {exclude.skip_first}"
+        if exclude.norms_above is not None:
+            source["norms left out"] = f"above {exclude.norms_above:g} times the median"
+        if of.repeated is not None:
+            source["repeated"] = f"{of.repeated.shape[1]} tokens ({_digest(of.repeated)}) in {of.share:g} of the rows"
+        return source
+
+
+def _require_room(fillings: Sequence[Filling], n_tokens: int) -> None:
+    """Raise StoreError where the disk has less room than the missing shards need."""
+    needed = 0.0
+    for filling in fillings:
+        index = filling.store.index
+        left = 1 - len(index.shards) / index.n_shards
+        needed += left * n_tokens / (1 - filling.share) * index.row_bytes
+    folder = fillings[0].store.folder
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise StoreError(
+            f"the stores need {needed / 1e9:.1f} GB more and {folder} has {free / 1e9:.1f} GB free: make room, choose "
+            "another --stores, or store less text"
+        )
+
+
+def _digest(tokens: Tensor) -> str:
+    return hashlib.sha256(tokens.to("cpu", torch.int64).numpy().tobytes()).hexdigest()[:12]
