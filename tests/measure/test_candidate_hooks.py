@@ -19,7 +19,8 @@ SOME = PROMPTS[:4]
 
 def rows(model: Any, *names: str) -> list[Float[Tensor, "rows d"]]:
     """What a model carries at these tensors on all prompts."""
-    return [x.flatten(0, 1) for x in tiny_models.carried(model, names, PROMPTS).values()]
+    seen = tiny_models.carried(model, names, PROMPTS)
+    return [seen[name].flatten(0, 1) for name in names]
 
 
 TRUE = ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
