@@ -1,6 +1,6 @@
 """Does the datapoint score find the features of a passage that was repeated in the training of a real layer's?"""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -196,34 +196,24 @@ def trained_transcoders(folder: str) -> RealLayersResult:
     return read_result(Path(folder) / RESULT_FILENAME, RealLayersResult)
 
 
+COLUMNS: dict[str, tuple[int, Callable[[PassageScored], float | None]]] = {
+    "own features": (1, lambda of: of.own),
+    "share of the output": (3, lambda of: of.share),
+    "AUC, score": (3, lambda of: of.auc),
+    "AUC, concentration": (3, lambda of: of.auc_concentration),
+    "own among as many first": (2, lambda of: None if of.own_in_first is None else of.own_in_first / of.own),
+    "largest score of one": (3, lambda of: of.largest),
+    "flagged": (1, lambda of: of.flagged),
+}
+"""Of the table: how many digits are shown, and what of a transcoder."""
+
+
 def passage_table(result: PassageResult) -> str:
     """Return a table with the transcoders of an arm a row, means over seeds."""
-    arms = dict.fromkeys((of.repeated, of.matched) for of in result.scored)
-    rows = []
-    for repeated, matched in arms:
-        of = [each for each in result.scored if (each.repeated, each.matched) == (repeated, matched)]
-        rows.append(
-            [
-                f"{'passage repeated' if repeated else 'not repeated'}, {matched}",
-                _mean([each.own for each in of], 1),
-                _mean([each.share for each in of], 3),
-                _mean([each.auc for each in of], 3),
-                _mean([each.auc_concentration for each in of], 3),
-                _mean([None if each.own_in_first is None else each.own_in_first / each.own for each in of], 2),
-                _mean([each.largest for each in of], 3),
-                _mean([each.flagged for each in of], 1),
-            ]
-        )
-    header = [
-        "transcoder",
-        "own features",
-        "share of the output",
-        "AUC, score",
-        "AUC, concentration",
-        "own among as many first",
-        "largest score of one",
-        "flagged",
-    ]
+    arms: dict[str, list[PassageScored]] = {}
+    for of in result.scored:
+        arms.setdefault(f"{'passage repeated' if of.repeated else 'not repeated'}, {of.matched}", []).append(of)
+    rows = [[arm, *(_mean(map(read, of), digits) for digits, read in COLUMNS.values())] for arm, of in arms.items()]
     seeds = len({of.seed for of in result.scored})
     few, partial = f", {RANGE}" if seeds < FEW else "", "" if result.complete else "PARTIAL. "
     caption = (
@@ -231,9 +221,9 @@ def passage_table(result: PassageResult) -> str:
         f"{100 * result.config.share:g} % of the rows; {seeds} seeds, mean ± 95 % interval (Student's t){few}. Own "
         "features fire at the passage and on 0.1 % of other rows at most; AUC: over the features that fire."
     )
-    return f"{markdown_table(header, rows)}\n\n{caption}\n"
+    return f"{markdown_table(['transcoder', *COLUMNS], rows)}\n\n{caption}\n"
 
 
-def _mean(values: Sequence[float | None], digits: int) -> str:
+def _mean(values: Iterable[float | None], digits: int) -> str:
     known = [value for value in values if value is not None]
     return interval_text(interval(known), digits) if known else "—"

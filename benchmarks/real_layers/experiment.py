@@ -77,7 +77,7 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
         last checkpoint.
 
         Raises:
-            TrainConfigError: model, blocks or text cannot be had as configured.
+            TrainConfigError: model, blocks or text are not as configured.
             StoreError: stores of something else, in use, or that cannot be written.
         """
         out, stores = running.out, running.options.stores

@@ -35,7 +35,7 @@ def require_kind(path: Path) -> None:
 
 
 def feature_table(records: FeatureRecords) -> pd.DataFrame:
-    """The numbers of `FeatureRecords`, a row a feature."""
+    """Return the numbers of `FeatureRecords` as a table, a row a feature."""
     columns: dict[str, Any] = {"feature": range(records.d_sae)} | {name: getattr(records, name) for name in NUMBERS}
     columns |= {
         "datapoint_score": records.datapoint.score,
@@ -56,7 +56,7 @@ def write_records(
     token_text: Callable[[int], str] | None = None,
     directions: bool = True,
 ) -> None:
-    """Writes the tables, with top rows (or contexts) and the directions that each feature reads and writes.
+    """Write the tables, with top rows (or contexts) and the directions that each feature reads and writes.
 
     Args:
         inspections: the transcoders; a column names them.
@@ -85,11 +85,11 @@ def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, direct
     records, sample = of.records, of.sample
     table = feature_table(records)
     table.insert(0, "transcoder", of.name)
-    there = [rows >= 0 for rows in records.top_rows]
-    table["top_rows"] = [rows[t].tolist() for rows, t in zip(records.top_rows, there, strict=True)]
-    table["top_activations"] = [a[t].tolist() for a, t in zip(records.top_activations, there, strict=True)]
     copies = sample.copies[sample.groups].numpy()
-    table["top_copies"] = [copies[rows[t]].tolist() for rows, t in zip(records.top_rows, there, strict=True)]
+    top = {"rows": records.top_rows, "activations": records.top_activations, "copies": copies[records.top_rows]}
+    for name, values in top.items():
+        pairs = zip(values, records.top_rows, strict=True)
+        table[f"top_{name}"] = [of_feature[rows >= 0].tolist() for of_feature, rows in pairs]
     if sample.origins is not None and token_text is not None:
         contexts = Contexts(sample.origins, token_text)
         table["top_token"] = [contexts.token(rows[0]) if rows[0] >= 0 else None for rows in records.top_rows.tolist()]
@@ -101,7 +101,7 @@ def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, direct
 
 
 class Contexts:
-    """What stands at the rows of a text."""
+    """The tokens at the rows of a text, and around them."""
 
     def __init__(self, origins: Origins, token_text: Callable[[int], str]) -> None:
         self.origins = origins
@@ -109,12 +109,12 @@ class Contexts:
         self.whole_characters = isinstance(token_text, TokenText)
 
     def token(self, row: int) -> str:
-        """At a row: of a token that only continues a character, the character."""
+        """Return the token at a row; where it only continues a character, the character."""
         parts, at = self._place(row)
         return parts[self._first(parts, at)]
 
     def around(self, row: int) -> str:
-        """The text around it. It begins with a whole character, and so with a token or two more if need be."""
+        """Return the text around a row, from a whole character on, and so with a token or two more if need be."""
         parts, at = self._place(row)
         return "".join(parts[self._first(parts, max(0, at - BEFORE)) : at + AFTER + 1])
 
@@ -122,7 +122,7 @@ class Contexts:
         return self.parts[int(self.origins.prompt[row])], int(self.origins.position[row])
 
     def _first(self, parts: list[str], at: int) -> int:
-        """The token that begins the character at a token."""
+        """Return the place of the token that begins the character at a token."""
         while self.whole_characters and at > 0 and not parts[at]:
             at -= 1
         return at

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ class InterventionEffect(MetricResult):
     do: Do
     through: Through
     changed: int
-    """At how many rows (tokens) an activation was changed."""
+    """The number of rows (tokens) at which an activation was changed."""
     stages: tuple[str, ...]
     """Where the effects E_f and E_t were compared: the layer's output, or the residual stream block by block."""
     cosine: tuple[float | None, ...]
@@ -46,7 +47,7 @@ class InterventionEffect(MetricResult):
     size_layer: tuple[float, ...]
     """Root mean square of ||E_f|| over prompts."""
     size_transcoder: tuple[float, ...]
-    """Of ||E_t||."""
+    """Root mean square of ||E_t|| over prompts."""
 
     @property
     def agreement(self) -> tuple[float, ...]:
@@ -85,13 +86,13 @@ def intervene(
     through: Through = "reading",
     kept: Bool[Tensor, "prompts *pos"] | None = None,
 ) -> InterventionEffect:
-    """Ablates, clamps or steers features in both models, and compares the effects behind the layer.
+    """Ablate, clamp or steer features in both models, and compare the effects behind the layer.
 
     a_i becomes 0 (ablate), `value` (clamp; where the feature is active), or a_i + `value` (steer; everywhere). Through
 
     - "reading": the layer's input is moved by sum_i (a'_i - a_i) W_enc^i / ||W_enc^i||^2, the least change that does
-      this to each pre-activation by itself, for the layer and for the transcoder. Does the layer answer to what the
-      feature reads as the transcoder does?
+      this to each pre-activation by itself, for the layer and for the transcoder. Does the layer respond to what
+      the feature reads as the transcoder does?
     - "writing": sum_i (a'_i - a_i) W_dec^i is added to what the layer, or the transcoder, writes. Both streams then
       change alike at first; what differs is what later blocks make of it.
 
@@ -105,7 +106,7 @@ def intervene(
         kept: tokens that the transcoder stands for and that are changed; all by default. The others are the layer's.
 
     Raises:
-        ValueError: a feature that there is not; `value` missing, or where it has no meaning; no layer; a change that
+        ValueError: a feature that does not exist; `value` missing, or where it has no meaning; no layer; a change that
             changes nothing.
 
     Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
@@ -115,7 +116,8 @@ def intervene(
     hooks, replaced, stages = _place(transcoder, layer, model)
     kept = torch.ones(inputs.shape[: 2 if model is not None else 1], dtype=torch.bool) if kept is None else kept
     tokens, kept = inputs.to(hooks.device), kept.to(hooks.device)
-    seen = run_spliced(hooks, replaced, tokens, kept, transcoder, stages=stages)
+    run = partial(run_spliced, hooks, replaced, tokens, kept, stages=stages)
+    seen = run(transcoder)
     assert seen.acts is not None
     acts = seen.acts[..., list(which)]
     wanted = torch.zeros_like(acts) if do == "ablate" else torch.full_like(acts, value or 0.0)
@@ -125,10 +127,9 @@ def intervene(
     if not changed:
         raise ValueError(f"features {which} are not active on these inputs: choose others, or steer them")
     change = _changes(transcoder, which, moved, through)
-    clean = dict(run_spliced(hooks, replaced, tokens, kept, None, stages=stages).stages)
-    of_layer = run_spliced(hooks, replaced, tokens, kept, None, **change, stages=stages).stages
-    of_transcoder = run_spliced(hooks, replaced, tokens, kept, transcoder, **change, stages=stages).stages
-    found = [_effect(clean[stage], of_layer[stage], seen.stages[stage], of_transcoder[stage]) for stage in stages]
+    runs = [dict(each.stages) for each in (run(None), run(None, **change), seen, run(transcoder, **change))]
+    by_stage = [tuple(each[stage] for each in runs) for stage in stages]
+    found = [_effect(*of) for of in by_stage]
     return InterventionEffect(
         features=which,
         do=do,
@@ -138,8 +139,8 @@ def intervene(
         cosine=tuple(None if of is None else of.cosine for of in found),
         moved=tuple(0 if of is None else of.moved for of in found),
         error=tuple(None if of is None else of.error for of in found),
-        size_layer=tuple(_size(beyond_rounding(clean[stage], of_layer[stage])) for stage in stages),
-        size_transcoder=tuple(_size(beyond_rounding(seen.stages[stage], of_transcoder[stage])) for stage in stages),
+        size_layer=tuple(_size(beyond_rounding(clean, changed)) for clean, changed, *_ in by_stage),
+        size_transcoder=tuple(_size(beyond_rounding(*spliced)) for _, _, *spliced in by_stage),
     )
 
 
@@ -153,7 +154,7 @@ def _changes(transcoder: Any, which: tuple[int, ...], moved: Tensor, through: Th
 
 
 def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer, list[str]]:
-    """Whose hooks, between which of them the transcoder stands, and where effects are read."""
+    """Return the hooks, the layer that the transcoder replaces, and where effects are read."""
     if model is None:
         if layer is None or not hasattr(layer, "hook_dict"):
             raise ValueError("pass the model, or as layer a bare layer with hooks (AbsNetwork)")
@@ -178,7 +179,7 @@ def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None,
 
 
 def _effect(clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor) -> Effect | None:
-    """Compute `effect`, or None for a layer that does not answer at all."""
+    """Compute `effect`, or None for a layer that does not respond at all."""
     if not beyond_rounding(clean, changed).any():
         return None
     return effect(clean, changed, clean_spliced, changed_spliced)

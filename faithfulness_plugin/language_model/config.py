@@ -18,7 +18,7 @@ MIXED = 0.5
 
 
 class TrainConfigError(UsageError):
-    """A model, layer or text that cannot be had as the settings ask for it; the message says what to do."""
+    """A model, layer or text that is not as the settings ask for it; the message says what to do."""
 
 
 class PlannedTranscoder(NamedTuple):

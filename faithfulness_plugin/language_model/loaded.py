@@ -43,7 +43,7 @@ class LoadedModel:
         plain: as `load_model`'s.
 
     Raises:
-        TrainConfigError: the model cannot be had.
+        TrainConfigError: the model cannot be loaded.
     """
 
     def __init__(self, config: Any, note: Callable[[str], None], *, plain: bool = False) -> None:

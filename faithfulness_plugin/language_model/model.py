@@ -21,7 +21,7 @@ def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
             logits are not the model's (for Cohere's models it applies rotary positions in another order).
 
     Raises:
-        TrainConfigError: the model cannot be had: no such model, no network, an interrupted download, no CUDA.
+        TrainConfigError: the model cannot be loaded: no such model, no network, an interrupted download, no CUDA.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainConfigError("device: cuda: torch sees no CUDA device here; use device: cpu")

@@ -108,7 +108,7 @@ def cut_prompts(
         hooks: those of the model that has to take the prompts.
 
     Raises:
-        TrainConfigError: a text that cannot be had, or makes too few prompts; prompts longer than the model's
+        TrainConfigError: a text that cannot be read, or makes too few prompts; prompts longer than the model's
             positions; tokens outside its vocabulary.
     """
     prompts = _prompts(source, tokenizer, context_size, seed, hooks)

@@ -65,7 +65,7 @@ class Training(Experiment[TrainConfig, TrainResult]):
         """Train, from the last checkpoint where there is one, and write transcoders, cards and evaluations.
 
         Raises:
-            TrainConfigError: the model, its blocks or the text cannot be had as configured.
+            TrainConfigError: the model, its blocks or the text are not as configured.
             StoreError: a store of something else, in use, or that cannot be written.
             AbortedByRankZero: another process ends because of an error of the first one.
             KeyboardInterrupt: after a checkpoint.

@@ -10,6 +10,7 @@ from torch import Tensor
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.spliced import Change, run_spliced, stages_after
+from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.measure.schema import ChangeKind, DeletionRecord, EffectRecord
 from faithfulness_plugin.metrics.deletion import SIZES, deletion
 from faithfulness_plugin.metrics.downstream import effect
@@ -17,16 +18,18 @@ from faithfulness_plugin.metrics.next_token import cross_entropy
 from faithfulness_plugin.rounding import beyond_rounding
 from faithfulness_plugin.seeds import derived_seed
 
-HALF_WAY = 0.5
-
 
 class Interventions:
-    """On some prompts, at one token each that a transcoder stands for; the same for everything that is compared.
+    """Changes the layer's input or output at one token of each prompt, the same for everything that is compared.
 
     Args:
-        kept: the tokens that transcoders stand for.
-        features_of: the transcoder whose largest feature at that token is taken away, from the layer's output or from
+        kept: the tokens at which transcoders stand in the layer's place.
+        features_of: the transcoder whose largest feature at that token is removed, from the layer's output or from
             that of whatever stands in its place.
+        seed: of the tokens, and of random features.
+
+    Raises:
+        ValueError: no prompt has a token to change.
     """
 
     def __init__(
@@ -52,30 +55,31 @@ class Interventions:
 
     @torch.no_grad()
     def effects(self, transcoder: Any) -> dict[ChangeKind, list[EffectRecord]]:
-        """Of both changes, after every block from the layer's own on."""
+        """Measure the effects of both changes, after every block from the layer's own on."""
         clean, clean_spliced = self._stages(None), self._stages(transcoder)
-        found: dict[ChangeKind, list[EffectRecord]] = {}
-        changes: dict[ChangeKind, dict[str, Change]] = {
-            "input": {"of_input": self._half_way},
-            "feature": {"of_output": self._without_the_feature()},
-        }
-        for kind, change in changes.items():
+
+        def effects_of(**change: Change) -> list[EffectRecord]:
             changed, changed_spliced = self._stages(None, **change), self._stages(transcoder, **change)
-            found[kind] = []
+            records = []
             for stage in self.stages:
-                if not beyond_rounding(clean[stage], changed[stage]).any():  # a feature that is active at none of these
-                    found[kind].append(EffectRecord(stage=stage, error=None, cosine=None))
-                    continue
-                of = effect(clean[stage], changed[stage], clean_spliced[stage], changed_spliced[stage])
-                found[kind].append(EffectRecord(stage=stage, error=of.error, cosine=of.cosine))
-        return found
+                error = cosine = None
+                if beyond_rounding(clean[stage], changed[stage]).any():  # else the feature is active at none of these
+                    of = effect(clean[stage], changed[stage], clean_spliced[stage], changed_spliced[stage])
+                    error, cosine = of.error, of.cosine
+                records.append(EffectRecord(stage=stage, error=error, cosine=cosine))
+            return records
+
+        return {
+            "input": effects_of(of_input=self._half_way),
+            "feature": effects_of(of_output=self._without_the_feature()),
+        }
 
     def _stages(self, transcoder: Any, **change: Any) -> dict[str, Tensor]:
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, stages=self.stages, **change)
         return dict(seen.stages)
 
     def _half_way(self, x: Float[Tensor, "prompts pos d_in"]) -> Tensor:
-        """At each prompt's token, half-way to that of the prompt before."""
+        """Move each prompt's token half-way to that of the prompt before."""
         there = x[self.each, self.at]
         changed = x.clone()
         changed[self.each, self.at] = there + HALF_WAY * (there.roll(1, 0) - there)
@@ -97,8 +101,10 @@ class Interventions:
         return change
 
     def deletion(self, transcoder: Any, sizes: Sequence[int] = SIZES) -> DeletionRecord | None:
-        """The curve of the transcoder's active features, one at one token, ranked by a * ds/da (s: the log-probability
-        of each prompt's last token); None where none is active, or all of them change no answer."""
+        """Return the deletion curve of the transcoder's active features.
+
+        A feature at one token counts as one; they are ranked by a * ds/da, s the log-probability of each prompt's last
+        token. None where none is active, or all of them change no prediction."""
         acts, attributions = self._attributions(transcoder)
         active = acts.flatten(1) > 0
         counts = active.sum(1)
@@ -139,19 +145,15 @@ class Interventions:
 
     @torch.no_grad()
     def _score(self, transcoder: Any, change: Change) -> Float[Tensor, " prompts"]:
-        seen = run_spliced(
-            self.hooks,
-            self.layer,
-            self.tokens,
-            self.kept,
-            transcoder,
-            of_acts=lambda a: change(a * self.kept[..., None]),
-        )
+        def changed(acts: Tensor) -> Tensor:
+            return change(acts * self.kept[..., None])
+
+        seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, of_acts=changed)
         return -cross_entropy(seen.logits, self.tokens)[:, -1]
 
 
 def _without(places: Int[Tensor, "prompts m"]) -> Change:
-    """Zero at these places of the flattened activations."""
+    """Zero these places of the flattened activations."""
     return lambda acts: acts.flatten(1).scatter(1, places, 0.0).view_as(acts)
 
 

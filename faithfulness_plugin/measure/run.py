@@ -65,7 +65,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
         return ArtifactResult(complete=False, environment=environment, model=model_title(config.model), config=config)
 
     def found(self, result: ArtifactResult, config: ArtifactConfig) -> ArtifactResult:
-        """Raises UsageError where a transcoder is not the one that was measured."""
+        """Return the result. Raises UsageError where a transcoder is not the one that was measured."""
         del config
         for artifact in self.artifacts:
             before = result.of(artifact.name)
@@ -83,7 +83,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
         """Measure what is missing.
 
         Raises:
-            TrainConfigError: the model or the text cannot be had, or nobody names the layer.
+            TrainConfigError: the model or the text cannot be loaded, or nobody names the layer.
             UsageError: transcoders that differ from the layer in width.
             ValueError: a layer to which errors cannot be relative.
         """

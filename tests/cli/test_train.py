@@ -170,7 +170,7 @@ def test_an_overwrite_that_is_stopped_at_once_replaces_nothing(settings, tmp_pat
     out = tmp_path / "out"
     assert train(settings(checkpoints=1), out).exit_code == 0
 
-    def stopped(*_: Any) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

@@ -17,7 +17,7 @@ SCRIPTS = ("unpack", "draw", "jacobian", "overview", "feature", "table", "compar
 def page_html(
     inspections: Sequence[Inspection], *, token_text: Callable[[int], str] | None = None, title: str = ""
 ) -> str:
-    """The page as text: scripts, styles and data inside, and a policy that forbids the network.
+    """Return the page as text: scripts, styles and data inside, and a policy that forbids the network.
 
     Names and tokens reach it as data, compressed, and are shown as text: nothing in them can be markup.
 
@@ -25,7 +25,8 @@ def page_html(
         inspections: one, or two of one layer on one sample, which are then compared.
         token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text.
 
-    Raises ValueError for another number of them, or for two of different samples.
+    Raises:
+        ValueError: another number of them, or two of different samples.
     """
     if len(inspections) not in (1, 2):
         raise ValueError(f"a page shows one transcoder, or two beside each other: these are {len(inspections)}")
@@ -51,5 +52,5 @@ def write_page(
     token_text: Callable[[int], str] | None = None,
     title: str = "",
 ) -> None:
-    """Writes the page, whole or not at all. Raises as `page_html`, and OSError where it cannot be written."""
+    """Write the page, whole or not at all. Raises as `page_html`, and OSError where it cannot be written."""
     atomic.write_text(path, page_html(inspections, token_text=token_text, title=title))

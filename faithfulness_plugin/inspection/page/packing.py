@@ -21,8 +21,9 @@ KINDS = {
 
 
 def packed(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """Base64 of gzip of: the length of the header, the header (JSON: the meta, and each array's kind, shape and place),
-    the arrays, one after another at multiples of 8 bytes. Raises KeyError for a kind that scripts do not know."""
+    """Return Base64 of gzip of: the length of the header, the header (JSON: the meta, and each array's kind, shape and
+    place), the arrays, one after another at multiples of 8 bytes. Raises KeyError for a kind that scripts do not
+    know."""
     places, parts, size = {}, [], 0
     for name, array in arrays.items():
         raw = np.ascontiguousarray(array).tobytes()
@@ -37,12 +38,12 @@ def packed(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def compressed(text: str) -> str:
-    """Base64 of gzip of a script."""
+    """Return Base64 of gzip of a script."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
 def quantised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(int8, scale): values as whole parts of the largest of their last axis, within half a part of 127."""
+    """Return (int8, scale): values as whole parts of the largest of their last axis, within half a part of 127."""
     scale = np.abs(values).max(-1, keepdims=True, initial=0.0)
     parts = np.divide(127 * values, scale, out=np.zeros_like(values, dtype=np.float64), where=scale > 0)
     return parts.round().astype(np.int8), scale[..., 0].astype(np.float32)

@@ -21,7 +21,7 @@ CHUNK = 1024
 
 
 def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] | None) -> str:
-    """Of one transcoder, or of two of one layer on one sample."""
+    """Pack one transcoder, or two of one layer on one sample."""
     sample = inspections[0].sample
     arrays: dict[str, np.ndarray] = {}
     meta: dict[str, Any] = {
@@ -46,8 +46,8 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
 
 
 def _texts(tokens: Tensor, token_text: Callable[[int], str] | None) -> tuple[list[str], np.ndarray]:
-    """All that is shown of some token, once each, and which of it is shown of each token: "" of one that only continues
-    a character."""
+    """Return all texts of tokens, once each, and the number of each token's: that of "" where one only continues a
+    character."""
     places: dict[str, int] = {}
     at = [[places.setdefault(part, len(places)) for part in shown(token_text, of)] for of in tokens.tolist()]
     return list(places), np.array(at, dtype=np.uint32)
@@ -55,18 +55,21 @@ def _texts(tokens: Tensor, token_text: Callable[[int], str] | None) -> tuple[lis
 
 @torch.no_grad()
 def nearest_features(transcoder: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Of each feature, the other transcoder's whose directions are most like its own: (which, cosine of what they read
-    times cosine of what they write; 0 where they read in opposite directions)."""
+    """Find for each feature the other transcoder's whose directions are most like its own.
+
+    Returns:
+        Which one, and the cosine of what they read times the cosine of what they write; 0 where they read in opposite
+        directions.
+    """
     unit = nn.functional.normalize
     reads, writes = unit(transcoder.W_enc.T.float(), dim=1), unit(transcoder.W_dec.float(), dim=1)
     other_reads, other_writes = unit(other.W_enc.T.float(), dim=1), unit(other.W_dec.float(), dim=1)
-    found, cosines = [], []
-    for some in torch.arange(len(reads)).split(CHUNK):
-        both = (reads[some] @ other_reads.T).clamp_min(0) * (writes[some] @ other_writes.T)
-        best = both.max(1)
-        found.append(best.indices)
-        cosines.append(best.values)
-    return torch.cat(found).cpu().numpy().astype(np.int32), torch.cat(cosines).cpu().numpy().astype(np.float32)
+    best = [
+        ((reads[some] @ other_reads.T).clamp_min(0) * (writes[some] @ other_writes.T)).max(1)
+        for some in torch.arange(len(reads)).split(CHUNK)
+    ]
+    cosines, which = (torch.cat(parts).cpu().numpy() for parts in zip(*best, strict=True))
+    return which.astype(np.int32), cosines.astype(np.float32)
 
 
 def _meta(inspection: Inspection) -> dict[str, Any]:
@@ -99,49 +102,42 @@ def _meta(inspection: Inspection) -> dict[str, Any]:
 
 
 def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
-    records, details, sample = inspection.records, inspection.details, inspection.sample
-    numbers = {name: getattr(records, name) for name in NUMBERS}
-    numbers |= {name: getattr(records.datapoint, name) for name in ("score", "concentration", "alone")}
-    arrays: dict[str, np.ndarray] = {name: array.astype(np.float32) for name, array in numbers.items()}
-    copies = sample.copies[sample.groups].numpy()
-    there = records.top_rows >= 0
-    arrays["top_rows"] = records.top_rows.astype(np.int32)
-    arrays["top_activations"] = records.top_activations.astype(np.float32)
-    arrays["top_copies"] = np.where(there, copies[records.top_rows.clip(0)], 0).astype(np.uint32)
-    arrays["histogram"] = details.histogram.astype(np.uint32)
-    if records.nearest_circuit is not None and records.circuit_cosine is not None:
-        arrays["circuit"] = records.nearest_circuit.astype(np.int32)
-        arrays["circuit_cosine"] = records.circuit_cosine.astype(np.float32)
-    if sample.origins is not None and details.windows is not None:
-        of, n_pos = sample.origins, sample.origins.tokens.shape[1]
-        at = (of.prompt * n_pos + of.position).numpy()
-        arrays["top_at"] = np.where(there, at[records.top_rows.clip(0)], -1).astype(np.int32)
-        arrays["windows"] = details.windows
-    along = details.along
-    arrays["along.coordinates"] = along.coordinates.astype(np.uint16)
+    records, details, sample, found = inspection.records, inspection.details, inspection.sample, inspection.overview
+    at_top, first = records.top_rows >= 0, records.top_rows.clip(0)
+    copies = np.where(at_top, sample.copies[sample.groups].numpy()[first], 0)
+    floats = {name: getattr(records, name) for name in (*NUMBERS, "top_activations", "circuit_cosine")}
+    floats |= {name: getattr(records.datapoint, name) for name in ("score", "concentration", "alone")}
+    arrays = _of_kind(np.float32, **floats, **{"along.gain": details.along.gain})
+    arrays |= _of_kind(np.int32, top_rows=records.top_rows, circuit=records.nearest_circuit)
+    arrays |= _of_kind(np.uint32, top_copies=copies, histogram=details.histogram)
+    arrays |= _of_kind(np.uint16, **{"along.coordinates": details.along.coordinates})
     for name in ("layer", "transcoder", "own"):
-        arrays[f"along.{name}"], arrays[f"along.{name}.scale"] = quantised(getattr(along, name))
-    arrays["along.gain"] = along.gain.astype(np.float32)
+        arrays[f"along.{name}"], arrays[f"along.{name}.scale"] = quantised(getattr(details.along, name))
     arrays |= _weights(inspection.transcoder)
-    if (examples := inspection.overview.examples) is not None:
-        arrays["example.rows"] = examples.rows.astype(np.int32)
-        arrays["example.x"], arrays["example.layer"] = examples.x, examples.layer
-        arrays["example.activations"] = examples.activations
+    if sample.origins is not None and details.windows is not None:
+        at = (sample.origins.prompt * sample.origins.tokens.shape[1] + sample.origins.position).numpy()
+        arrays |= _of_kind(np.int32, top_at=np.where(at_top, at[first], -1)) | {"windows": details.windows}
     if sample.origins is None and sample.x.shape[1] <= SMALL:
-        shown = np.unique(records.top_rows[there])
-        arrays["shown.rows"] = shown.astype(np.int32)
-        arrays["shown.x"] = sample.x[torch.from_numpy(shown)].float().cpu().numpy()
-        arrays["shown.y"] = sample.y[torch.from_numpy(shown)].float().cpu().numpy()
-    if (projection := inspection.overview.projection) is not None:
-        arrays["projection"] = projection.weights.astype(np.float32)
+        rows = np.unique(records.top_rows[at_top])
+        x, y = (each[torch.from_numpy(rows)].float().cpu().numpy() for each in (sample.x, sample.y))
+        arrays |= _of_kind(np.int32, **{"shown.rows": rows}) | {"shown.x": x, "shown.y": y}
+    if (examples := found.examples) is not None:
+        arrays |= _of_kind(np.int32, **{"example.rows": examples.rows})
+        arrays |= {f"example.{name}": getattr(examples, name) for name in ("x", "layer", "activations")}
+    if (projection := found.projection) is not None:
         live = projection.norms > LIVE_SHARE * projection.norms.max(initial=0.0)
-        arrays["live"] = np.flatnonzero(live).astype(np.int32)
-        arrays["residual"] = projection.residual.astype(np.float32)
+        arrays |= _of_kind(np.float32, projection=projection.weights, residual=projection.residual)
+        arrays |= _of_kind(np.int32, live=np.flatnonzero(live))
     return arrays
 
 
+def _of_kind(kind: type[np.generic], **arrays: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Convert those that there are."""
+    return {name: array.astype(kind) for name, array in arrays.items() if array is not None}
+
+
 def _weights(transcoder: Any) -> dict[str, np.ndarray]:
-    """All of a small transcoder's; of a wide one each feature's largest."""
+    """Return all weights of a small transcoder, and each feature's largest of a wide one."""
     found: dict[str, np.ndarray] = {}
     sides = {"reads": transcoder.W_enc.detach().T, "writes": transcoder.W_dec.detach()}
     for name, weights in sides.items():
