@@ -1,6 +1,10 @@
 """Methods as an outsider might write them, good and bad."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,8 +70,48 @@ class Bad(Method):
         return transcoder
 
 
+class NanOnSomeRows(Method):
+    def train(self, layer: Any, inputs: Any, *, seed: int, strength: float) -> nn.Module:
+        transcoder: Any = super().train(layer, inputs, seed=seed, strength=strength)
+        if seed == 2:
+            decode = transcoder.decode
+            transcoder.decode = lambda acts: decode(acts) if len(acts) == 8 else decode(acts) * torch.nan
+        return transcoder
+
+
+class IsTuple(Method):
+    def train(self, layer: Any, inputs: Any, *, seed: int, strength: float) -> nn.Module:
+        transcoder = super().train(layer, inputs, seed=seed, strength=strength)
+        return Pair(inputs.d_in, inputs.d_out) if seed == 2 else transcoder
+
+
+class Pair(Transcoder):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x), self.encode(x)
+
+
+class ChangesTheLayer(Method):
+    def train(self, layer: Any, inputs: Any, *, seed: int, strength: float) -> nn.Module:
+        transcoder = super().train(layer, inputs, seed=seed, strength=strength)
+        layer.W_out.zero_()
+        return transcoder
+
+
+class StartsAnother(Method):
+    """Starts another process and waits for it; STARTED is the file for its number."""
+
+    def train(self, layer: Any, inputs: Any, *, seed: int, strength: float) -> nn.Module:
+        if seed == 2:
+            other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            Path(os.environ["STARTED"]).write_text(str(other.pid))
+            time.sleep(600)
+        return super().train(layer, inputs, seed=seed, strength=strength)
+
+
 method = Method()
 raises, hangs, dies, is_none, narrow, is_nan = map(Bad, ("raises", "hangs", "dies", "is none", "narrow", "is nan"))
 always_raises = Bad("always raises")
 no_strengths = type("NoStrengths", (Method,), {"strengths": ()})()
 no_train = object()
+nan_on_some_rows, is_tuple = NanOnSomeRows(), IsTuple()
+changes_the_layer, starts_another = ChangesTheLayer(), StartsAnother()

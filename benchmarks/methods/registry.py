@@ -58,7 +58,7 @@ def baseline(name: str, n_steps: int) -> Baseline:
 def outside(reference: str) -> Method:
     """Import the method that `module:attribute` stands for; modules of the working folder are found as well.
 
-    Raises MethodError for one that cannot be imported, or is no method."""
+    Raises MethodError for one that cannot be imported, is no method, or has no distinct numbers as strengths."""
     try:
         method = imported(reference)
     except ValueError as error:
@@ -67,21 +67,17 @@ def outside(reference: str) -> Method:
         raise MethodError(
             f"{reference} has no `train`: a method has train(layer, inputs, *, seed, strength) and strengths"
         )
-    checked_strengths(reference, getattr(method, "strengths", ()))
-    return method
-
-
-def checked_strengths(name: str, strengths: object) -> list[float]:
-    """Return a method's strengths as numbers. Raises MethodError where they are no distinct numbers."""
+    strengths = getattr(method, "strengths", ())
     try:
-        numbers = [float(s) for s in strengths]  # pyright: ignore[reportGeneralTypeIssues]  anything may be given
+        numbers = {float(s) for s in strengths if math.isfinite(s)}
+        usable = 0 < len(numbers) == len(strengths)
     except (TypeError, ValueError):
-        numbers = []
-    if not numbers or not all(math.isfinite(s) for s in numbers) or len(set(numbers)) < len(numbers):
+        usable = False
+    if not usable:
         raise MethodError(
-            f"{name}: `strengths` must be distinct numbers to sweep, as in (0.1, 0.2, 0.4), not {strengths!r}"
+            f"{reference}: `strengths` must be distinct numbers to sweep, as in (0.1, 0.2, 0.4), not {strengths!r}"
         )
-    return numbers
+    return method
 
 
 def source_digest(reference: str, method: Method) -> str:

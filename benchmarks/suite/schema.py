@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.suite.scores import Scores
@@ -60,13 +60,6 @@ class SuiteSpec(Record):
     seeds: list[int] = Field(min_length=1)
     n_steps: int = Field(ge=20, description="optimizer steps of the baselines")
     time_limit: float = Field(gt=0, description="seconds that one trial of an outside method may take")
-
-    @model_validator(mode="after")
-    def _no_duplicates(self) -> "SuiteSpec":
-        for name, values in (("tasks", self.tasks), ("methods", [m.name for m in self.methods]), ("seeds", self.seeds)):
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name}: one is given twice")
-        return self
 
     @property
     def trials(self) -> list[Trial]:

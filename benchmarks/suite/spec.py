@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from faithfulness_plugin.benchmarks.methods.registry import (
     BASELINES,
     baseline,
-    checked_strengths,
     chosen,
     is_outside,
     outside,
@@ -83,10 +82,8 @@ def make_spec(
 
 def method_spec(name: str, n_steps: int) -> MethodSpec:
     """Return a method with everything that decides what it does. Raises MethodError for one that does not exist."""
-    if is_outside(name):
-        method = outside(name)
-        return MethodSpec(
-            name=name, strengths=checked_strengths(name, method.strengths), source=source_digest(name, method)
-        )
-    method = baseline(name, n_steps)
-    return MethodSpec(name=name, strengths=list(method.strengths), source="baseline", settings=method.settings())
+    if not is_outside(name):
+        shipped = baseline(name, n_steps)
+        return MethodSpec(name=name, strengths=list(shipped.strengths), source="baseline", settings=shipped.settings())
+    method = outside(name)
+    return MethodSpec(name=name, strengths=[float(s) for s in method.strengths], source=source_digest(name, method))

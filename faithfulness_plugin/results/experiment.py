@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, open_or_resume
-from faithfulness_plugin.results.schema import Record, Result, fingerprint, write_text
+from faithfulness_plugin.results.schema import Record, Result, ResultError, fingerprint, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,8 +107,15 @@ def run_parts(
     experiment: Experiment[T_CONFIG, T_RESULT], result: T_RESULT, running: Running
 ) -> Iterator[tuple[T_RESULT, str]]:
     """Run the parts that are missing; whatever is yielded stands in the file already."""
+    begun = running.resumes
     for grown, line in experiment.run(result, running):
-        write_text(running.out / RESULT_FILENAME, grown.model_dump_json(indent=experiment.indent))
+        try:
+            write_text(running.out / RESULT_FILENAME, grown.model_dump_json(indent=experiment.indent))
+        except ResultError as error:
+            if begun:  # the folder was not given wrongly: the disk is full, say
+                raise OSError(str(error)) from error
+            raise
+        begun = True
         yield grown, line
 
 

@@ -51,7 +51,7 @@ def test_run_shows_its_table_and_again_what_is_there_and_reruns(tmp_path):
     assert "2 of 2 trials agree to 1e-06" in rerun.stdout
 
 
-def test_a_method_that_fails_is_told_the_others_go_on_and_the_exit_code_is_1(tmp_path):
+def test_a_method_that_fails_is_named_the_others_run_and_the_exit_code_is_1(tmp_path):
     methods = ("--method", "outside_methods:always_raises", "--method", "topk-none")
     done = bench("run", "--quick", *methods, "--task", "absolute_value", *TINY[5:], "--out", str(tmp_path / "out"))
     assert done.exit_code == 1, done.output

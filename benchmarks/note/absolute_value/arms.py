@@ -1,38 +1,30 @@
 """The six ways to train that are compared."""
 
+from typing import Any
+
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import Arm
 from faithfulness_plugin.benchmarks.note.scan.settings import Architecture
 
-WARM_UP = 1 / 8
 TOPK_KINK = 20.0
+
+
+def _matched(name: str, title: str, coefficient: float, **jacobian: Any) -> Arm:
+    return Arm(
+        name=name,
+        title=f"repetition + {title}",
+        repeated=True,
+        jacobian_coefficient=coefficient,
+        jacobian_warm_up=1 / 8,
+        jacobian=jacobian,
+    )
+
 
 ARMS = (
     Arm(name="baseline", title="baseline", repeated=False),
     Arm(name="repetition", title="repetition", repeated=True),
-    Arm(
-        name="jacobian",
-        title="repetition + Jacobian",
-        repeated=True,
-        jacobian_coefficient=10.0,
-        jacobian_warm_up=WARM_UP,
-        jacobian={"estimator": "jvp", "jitter": 0.5},
-    ),
-    Arm(
-        name="jacobian_kink",
-        title="repetition + Jacobian at the kink",
-        repeated=True,
-        jacobian_coefficient=1.5,
-        jacobian_warm_up=WARM_UP,
-        jacobian={"estimator": "jvp", "jitter": 0.0},
-    ),
-    Arm(
-        name="secant",
-        title="repetition + secant",
-        repeated=True,
-        jacobian_coefficient=10.0,
-        jacobian_warm_up=WARM_UP,
-        jacobian={"estimator": "secant", "radius": 0.5},
-    ),
+    _matched("jacobian", "Jacobian", 10.0, estimator="jvp", jitter=0.5),
+    _matched("jacobian_kink", "Jacobian at the kink", 1.5, estimator="jvp", jitter=0.0),
+    _matched("secant", "secant", 10.0, estimator="secant", radius=0.5),
     Arm(name="noise", title="repetition + noise augmentation", repeated=True, augmentation_coefficient=1.0),
 )
 """The Jacobian arms differ in what they differentiate: |x| at x = 0 has no derivative, and most coordinates are 0 here.

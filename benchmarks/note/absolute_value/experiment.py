@@ -57,11 +57,10 @@ class AbsoluteValue(Experiment[AbsoluteValueConfig, AbsoluteValueResult]):
         try:
             for shard in train_shards(scan_of(result), missing(result), running):
                 failed += shard.failed
-                for trained in shard.trained:
-                    run = _run(trained, shard.seconds)
-                    result = _with(result, run)
-                    m, fvu = run.metrics.m, run.metrics.fvu
-                    yield result, f"{trained.arm}, seed {run.seed}: m {m:.3f}, FVU {fvu:.4f} ({run.seconds:.0f} s)"
+                runs = [_run(trained, shard.seconds) for trained in shard.trained]
+                result = _with(result, runs)
+                for run in runs:
+                    yield result, _line(run)
         finally:
             running.failures += failures(failed, self.progress(result)[1], self.parts)
 
@@ -108,9 +107,14 @@ def _run(trained: Trained, seconds: float) -> Run:
     )
 
 
-def _with(result: AbsoluteValueResult, run: Run) -> AbsoluteValueResult:
+def _line(run: Run) -> str:
+    m, fvu = run.metrics.m, run.metrics.fvu
+    return f"{run.condition}, seed {run.seed}: m {m:.3f}, FVU {fvu:.4f} ({run.seconds:.0f} s)"
+
+
+def _with(result: AbsoluteValueResult, new: Sequence[Run]) -> AbsoluteValueResult:
     order = {arm.name: i for i, arm in enumerate(result.conditions)}
-    runs = sorted([*result.runs, run], key=lambda r: (order[r.condition], r.seed))
+    runs = sorted([*result.runs, *new], key=lambda r: (order[r.condition], r.seed))
     complete = len(runs) == len(order) * len(result.config.seeds)
     return result.model_copy(update={"runs": runs, "summary": summarise(runs), "complete": complete})
 

@@ -1,13 +1,11 @@
 """How long a scan will take, from a few steps of it."""
 
-import heapq
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from faithfulness_plugin.benchmarks.note.scan.shard import shards, train_shard
+from faithfulness_plugin.benchmarks.note.scan.shard import cost, shards, train_shard
 from faithfulness_plugin.benchmarks.note.scan.spec import Point, ScanSpec
-from faithfulness_plugin.benchmarks.note.trainer.program import Program
 
 SHORT, LONG = 10, 60
 
@@ -15,22 +13,16 @@ SHORT, LONG = 10, 60
 def seconds(spec: ScanSpec, points: Sequence[Point], shard_size: int, n_workers: int) -> float:
     """Estimate the wall-clock seconds for these points, given that many workers with a core each.
 
-    One part of every program is trained for a few steps, twice: the difference is what a step costs, the rest what
-    setting up and measuring cost.
+    The most expensive part is trained for a few steps, twice: the difference says what its arithmetic takes, the rest
+    what setting up and measuring take.
     """
-    timed: dict[Any, tuple[float, float]] = {}
-    workers = [0.0] * max(1, n_workers)
-    for part in shards(spec, points, shard_size, n_workers):  # the next one goes to whoever is free first
-        settings = spec.settings(part[0])
-        alike = (Program.of(settings.member()), settings.layer, len(part))
-        if alike not in timed:
-            _seconds(spec, 1, part[:1])  # what is made once
-            short, long = (_seconds(spec, n, part) for n in (SHORT, LONG))
-            step = max(0.0, long - short) / (LONG - SHORT)
-            timed[alike] = step, max(0.0, short - SHORT * step)
-        step, once = timed[alike]
-        heapq.heapreplace(workers, workers[0] + once + settings.n_steps * step)
-    return max(workers)
+    parts = shards(spec, points, shard_size, n_workers)
+    part = parts[0]
+    _seconds(spec, 1, part[:1])  # what is made once
+    short, long = (_seconds(spec, n, part) for n in (SHORT, LONG))
+    step = max(0.0, long - short) / (LONG - SHORT)
+    training = step * spec.settings(part[0]).n_steps * cost(spec, points) / cost(spec, part)
+    return (training + len(parts) * max(0.0, short - SHORT * step)) / n_workers
 
 
 def _seconds(spec: ScanSpec, n_steps: int, part: Sequence[Point]) -> float:

@@ -51,15 +51,15 @@ def test_interrupted_and_resumed_it_is_the_same_result(finished, tmp_path):
     result, _ = finished
 
     for grown, _ in run_parts(EXPERIMENT, EXPERIMENT.fresh(SMALL), Running(tmp_path)):
-        if len(grown.runs) == 5:  # in the middle of a part
+        if len(grown.runs) == 6:
             break
     partial = open_result(EXPERIMENT, SMALL, tmp_path, overwrite=False)
-    assert len(partial.runs) == 5
+    assert len(partial.runs) == 6
     assert not partial.complete
-    assert "PARTIAL: 5 of 12 runs" in EXPERIMENT.tables(partial)
+    assert "PARTIAL: 6 of 12 runs" in EXPERIMENT.tables(partial)
     assert all(path.exists() for path in write_report(EXPERIMENT, partial, tmp_path))
     lines = [line for _, line in run_parts(EXPERIMENT, partial, Running(tmp_path, resumes=True)) if line]
-    assert len(lines) == 7
+    assert len(lines) == 6
     resumed = read_result(tmp_path / "result.json", AbsoluteValueResult)
     assert resumed.complete
     assert [without_time(r) for r in resumed.runs] == [without_time(r) for r in result.runs]

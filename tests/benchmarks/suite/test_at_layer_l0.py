@@ -23,7 +23,7 @@ def test_between_two_strengths_all_scores_are_interpolated_alike():
     assert (at["headline"], at["jacobian_error"], at["l0"]) == pytest.approx((0.25, 0.5, 2.0))
 
 
-def test_a_sweep_that_comes_near_reaches_it_and_one_that_does_not_is_told_with_its_nearest():
+def test_a_sweep_that_comes_near_reaches_it_and_one_that_does_not_has_its_nearest():
     near = small_suite.result({"a": lambda seed, s: scores(2.05 + s - 0.1, s)})
     at = seed_scores(near, "rotated", "a", 11)
     assert at is not None

@@ -38,10 +38,10 @@ def test_gains_are_against_none_and_the_control_comparison_against_augmentation(
     assert "topk-none" not in control
 
 
-def test_where_it_does_not_help_is_told_from_the_intervals_and_not_for_the_shuffled_layer(page):
+def test_where_it_does_not_help_follows_from_the_intervals_and_leaves_out_the_shuffled_layer(page):
     text = (page / "leaderboard.md").read_text()
-    told = re.findall(r"^- .*", text, flags=re.MULTILINE)
-    assert told == [
+    lines = re.findall(r"^- .*", text, flags=re.MULTILINE)
+    assert lines == [
         "- **Absolute value, one repeated point.** worse: topk-secant; not comparable: topk-data.",
     ]
 

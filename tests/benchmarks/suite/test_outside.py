@@ -13,12 +13,6 @@ from faithfulness_plugin.benchmarks.suite.outside import run_outside
 from faithfulness_plugin.benchmarks.suite.schema import Trial
 from faithfulness_plugin.results.workers import each_done
 
-
-@pytest.fixture(autouse=True)
-def _finds_odd_methods(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-
-
 FAILURES = {
     "raises": r"RuntimeError: no luck \(outside_methods.py, line \d+\)",
     "hangs": r"no transcoder after 2 seconds \(--time-limit\)",
@@ -36,7 +30,7 @@ def trials(name: str) -> list[Trial]:
 
 
 @pytest.mark.parametrize("how", FAILURES)
-def test_a_failure_costs_its_trial_alone_and_is_told(how):
+def test_a_failure_costs_its_trial_alone_and_is_recorded(how):
     first, second, third = run_outside(
         f"outside_methods:{how}", trials(how), time_limit=2.0 if how == "hangs" else 60.0
     )
@@ -68,27 +62,27 @@ def test_it_runs_in_a_worker_of_several_as_it_does_alone():
     assert {record.seed: record.scores for record in beside} == {record.seed: record.scores for record in alone}
 
 
-def test_outputs_that_are_no_tensor_are_told():
-    _, second, _ = run_outside("odd_methods:is_tuple", trials("is_tuple"), 60.0)
+def test_outputs_that_are_no_tensor_fail_with_the_reason():
+    _, second, _ = run_outside("outside_methods:is_tuple", trials("is_tuple"), 60.0)
     assert second.failed is not None
     assert "transcoder(x) is a tuple, not a tensor" in second.failed
 
 
-def test_what_is_not_finite_on_some_rows_is_told_by_the_scores_that_it_spoils():
-    _, second, _ = run_outside("odd_methods:nan_on_some_rows", trials("nan_on_some_rows"), 60.0)
+def test_the_scores_that_are_not_finite_are_named():
+    _, second, _ = run_outside("outside_methods:nan_on_some_rows", trials("nan_on_some_rows"), 60.0)
     assert second.failed is not None
     assert re.match(r"NaN or Inf in .*fvu.*: the transcoder's outputs are not finite on all rows", second.failed)
 
 
 def test_what_a_method_does_to_the_layer_is_its_own_affair():
-    changed = run_outside("odd_methods:changes_the_layer", trials("changes_the_layer"), 60.0)
+    changed = run_outside("outside_methods:changes_the_layer", trials("changes_the_layer"), 60.0)
     unchanged = run_outside("outside_methods:method", trials("method"), 60.0)
     assert [record.scores for record in changed] == [record.scores for record in unchanged]
 
 
 def test_what_a_hanging_method_has_started_ends_with_it(tmp_path, monkeypatch):
     monkeypatch.setenv("STARTED", str(tmp_path / "started"))
-    _, second, _ = run_outside("odd_methods:starts_another", trials("starts_another"), 5.0)
+    _, second, _ = run_outside("outside_methods:starts_another", trials("starts_another"), 5.0)
     assert second.failed is not None
     assert "--time-limit" in second.failed
     assert ended(int((tmp_path / "started").read_text()))
@@ -100,7 +94,7 @@ def test_a_hanging_method_ends_with_the_process_that_runs_it(tmp_path):
         "from faithfulness_plugin.benchmarks.suite.outside import run_outside\n"
         "from faithfulness_plugin.benchmarks.suite.schema import Trial\n"
         "trial = Trial(task='absolute_value', method='m', strength=0.1, seed=2)\n"
-        "run_outside('odd_methods:starts_another', [trial], 600.0)\n"
+        "run_outside('outside_methods:starts_another', [trial], 600.0)\n"
     )
     env = {**os.environ, "STARTED": str(started), "PYTHONPATH": os.pathsep.join(sys.path)}
     runs = subprocess.Popen([sys.executable, "-c", code], env=env)

@@ -39,7 +39,7 @@ def test_every_trial_is_there_in_order_and_the_file_holds_it(result, tmp_path):
 
 
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")
-def test_stopped_it_goes_on_and_ends_the_same(result, tmp_path):
+def test_stopped_it_resumes_and_ends_the_same(result, tmp_path):
     suite, spec = FaithfulnessSuite(), make_spec("quick", **TINY)
     part, line = next(suite.run(suite.fresh(spec), Running(tmp_path)))
     assert line.startswith("absolute_value, topk-none: 8 trials, headline up to")
@@ -94,7 +94,7 @@ def test_outside_methods_run_beside_the_shipped_ones(tmp_path):
     assert [record.failed for record in result.trials] == [None, None]
 
 
-def test_a_method_made_of_functions_is_told_by_the_file_that_it_stands_in(tmp_path, monkeypatch):
+def test_a_method_made_of_functions_is_identified_by_the_file_that_it_stands_in(tmp_path, monkeypatch):
     text = (
         "import types\ndef train(layer, inputs, *, seed, strength): ...\n"
         "m = types.SimpleNamespace(strengths=(1,), train=train)\n"
