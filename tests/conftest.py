@@ -1,4 +1,5 @@
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -78,3 +79,10 @@ def mlp() -> Mlp:
 def make_transcoder() -> Callable[..., TrainingTranscoder[Any]]:
     """A transcoder of any architecture with random weights, biases, thresholds and skip included, in float64."""
     return random_transcoder
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> Path:
+    """A user's cache of the test's own."""
+    monkeypatch.setenv("FAITHFULNESS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

@@ -1,7 +1,7 @@
 """Tiny language models of every kind, made offline with random weights, in float64."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+from faithfulness_plugin.layers.any_model import hooks_of
 
 D_MODEL, N_VOCAB = 16, 50
 SIZES: dict[str, Any] = {
@@ -43,6 +45,15 @@ NO_MLP_WEIGHTS = ("mixtral",)
 
 def tokens() -> Tensor:
     return torch.randint(N_VOCAB, (2, 6), generator=torch.Generator().manual_seed(3))
+
+
+def carried(model: Any, names: Iterable[str], prompts: Tensor | None = None) -> dict[str, Tensor]:
+    """Return what a model of any kind carries under these names, in their order."""
+    seen: dict[str, Tensor] = {}
+    with torch.no_grad():
+        at = {name: lambda a, name=name: seen.update({name: a.clone()}) for name in names}
+        hooks_of(model).run(tokens() if prompts is None else prompts, at)
+    return {name: seen[name] for name in names}
 
 
 def set_large(model: nn.Module) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.huggingface.places import Place, before_the_scale, scaled_output
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.layers.hooks import Reached, same_values
+from faithfulness_plugin.layers.comparison import same_values
+from faithfulness_plugin.layers.hooks import Reached
 
 ATTENTION = re.compile(r"attn\.|attention\.")
 UNDERSTOOD = (

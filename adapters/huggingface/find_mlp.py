@@ -2,9 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,6 +12,8 @@ from faithfulness_plugin.adapters.huggingface.routers import converting_routers,
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.layer_weights import LayerWeights, MlpWeights
 from faithfulness_plugin.layers.mlp_weights import bare_module, mlp_weights, normed_mlp, weights_of_pair
+
+T = TypeVar("T")
 
 MLP_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "shared_mlp")
 MLP_CLASS = re.compile(r"(MLP|Mlp|MoE|SparseMoeBlock|FeedForward|FFN|Dense(Gated)?ActDense)$")
@@ -149,13 +151,25 @@ def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], st
         )
     chosen = (entered(outer) if len(outer) > 1 else None) or outer[0]
     blocks = with_mlps[chosen]
-    if not 0 <= block < len(blocks):
-        more = f" in {chosen}, and others in {', '.join(sorted(set(outer) - {chosen}))}" if len(outer) > 1 else ""
-        raise UsageError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}{more}")
-    if (mlp := mlp_of(blocks[block])) is None:
-        others = [number for number, other in enumerate(blocks) if mlp_of(other)]
-        raise UsageError(no_mlp(block, blocks[block], others))
-    return f"{chosen}.{block}", mlp
+    more = f" in {chosen}, and others in {', '.join(sorted(set(outer) - {chosen}))}" if len(outer) > 1 else ""
+    return f"{chosen}.{block}", numbered_mlp(blocks, block, mlp_of, more)
+
+
+def numbered_mlp(
+    blocks: Sequence[nn.Module] | nn.ModuleList, number: int, find: Callable[[Any], T | None], more: str = ""
+) -> T:
+    """Return what `find` finds in a block. Raises UsageError for a missing block, with `more` about where the blocks
+    are, and for a block without an MLP, with those that have one."""
+    if not 0 <= number < len(blocks):
+        raise UsageError(f"there is no block {number}: the model has blocks 0 to {len(blocks) - 1}{more}")
+    if (found := find(blocks[number])) is not None:
+        return found
+    others = [i for i, other in enumerate(blocks) if find(other) is not None]
+    few = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
+    choose = f": choose {'block' if len(others) == 1 else 'one of blocks'} {few}"
+    otherwise = ", nor has any other: use layer_between(model, hook_in, hook_out)"
+    kind = kind_of(blocks[number])
+    raise UsageError(f"block {number} has no MLP (it is a {kind}){choose if others else otherwise}")
 
 
 def weights_up_to(model: nn.Module, name: str) -> LayerWeights | None:
@@ -170,14 +184,6 @@ def weights_up_to(model: nn.Module, name: str) -> LayerWeights | None:
                 return weights
             return normed_mlp(weights, modules[name])
     return None
-
-
-def no_mlp(number: int, block: nn.Module, others: list[int]) -> str:
-    """Return the message for a block without an MLP, where other blocks may have one."""
-    few = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
-    choose = f"choose {'block' if len(others) == 1 else 'one of blocks'} {few}" if others else ""
-    choose = choose or "nor has any other: use layer_between(model, hook_in, hook_out)"
-    return f"block {number} has no MLP (it is a {kind_of(block)}){': ' if others else ', '}{choose}"
 
 
 def kind_of(block: nn.Module) -> str:

@@ -12,7 +12,7 @@ from faithfulness_plugin.adapters.huggingface.block_tensors import UNDERSTOOD, B
 from faithfulness_plugin.adapters.huggingface.find_mlp import mlp_in, weights_up_to
 from faithfulness_plugin.adapters.huggingface.flattened_rows import by_position
 from faithfulness_plugin.adapters.huggingface.model_inputs import ModelInputs, fills_masks
-from faithfulness_plugin.adapters.huggingface.places import Place, side_of, whole_name
+from faithfulness_plugin.adapters.huggingface.places import Place, Side, side_of, whole_name
 from faithfulness_plugin.adapters.huggingface.positions import n_positions
 from faithfulness_plugin.adapters.huggingface.routers import converting_routers, left_as_they_are
 from faithfulness_plugin.errors import UsageError
@@ -88,7 +88,8 @@ class HuggingFaceHooks(Hooks):
     def place(self, name: str) -> Place:
         """Return the place of a tensor. Raises UsageError for a name that this model has no tensor for."""
         modules = [own for own, _ in self.model.named_modules() if own]
-        for whole, side in (side_of(name), (name, "output")):
+        meant: tuple[tuple[str, Side], ...] = (side_of(name), (name, "output"))
+        for whole, side in meant:
             if (found := whole_name(whole, modules)) is not None:
                 return Place(self.model.get_submodule(found), side)
         if (match := OF_A_BLOCK.fullmatch(name)) is None:

@@ -37,12 +37,8 @@ class Place:
     side: Side
     view: View | None = None
 
-    def register(self, hook: Callable[[Tensor], Tensor | None], *, first: bool = False) -> RemovableHandle:
-        """Place a hook, which sees the activation and returns what takes its place, or None.
-
-        Args:
-            first: the hook runs before those that are registered already.
-        """
+    def register(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Place a hook, which sees the activation and returns its replacement, or None."""
 
         def see(activation: Any) -> Tensor | None:
             return hook(activation) if isinstance(activation, Tensor) else None
@@ -70,8 +66,8 @@ class Place:
             return None if put_in is None else (put_in, *output[1:]) if isinstance(output, tuple) else put_in
 
         if self.side == "input":
-            return self.module.register_forward_pre_hook(on_input, with_kwargs=True, prepend=first)
-        return self.module.register_forward_hook(on_output, with_kwargs=True, prepend=first)
+            return self.module.register_forward_pre_hook(on_input, with_kwargs=True)
+        return self.module.register_forward_hook(on_output, with_kwargs=True)
 
 
 def side_of(name: str) -> tuple[str, Side]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME, ResumableStore, TextEndedError
+from faithfulness_plugin.atomic import UNFINISHED, new_folder
 
 SIGTERM_EXIT = 128 + signal.SIGTERM
 
@@ -39,7 +40,7 @@ class CheckpointedBatches(Iterator[Any]):
         note: Callable[[Path], None],
     ) -> None:
         self.trainer, self.store, self.folder, self.note = trainer, store, folder, note
-        for unfinished in [] if folder is None else folder.glob("unfinished_*"):
+        for unfinished in [] if folder is None else folder.glob(f"{UNFINISHED}*"):
             shutil.rmtree(unfinished)  # of a run that was killed
         self.evaluate, self.evaluate_every = evaluate, evaluate_every
         self.source, trainer.data_provider = trainer.data_provider, self
@@ -84,19 +85,16 @@ class CheckpointedBatches(Iterator[Any]):
             self._evaluating = False
 
     def save(self) -> None:
-        """Write a checkpoint beside its final name and rename it. Earlier ones keep their weights; their rows, which
-        only a resume needs, go."""
+        """Write a checkpoint. Earlier ones keep their weights; their rows, which only a resume needs, go."""
         if self.folder is None:
             return
         done = self.trainer.n_training_samples
-        unfinished, final = self.folder / f"unfinished_{done}", self.folder / str(done)
+        final = self.folder / str(done)
         if (final / ROWS_FILENAME).exists():
             return  # resumed from there, and not a step further
-        shutil.rmtree(unfinished, ignore_errors=True)
-        self.trainer.save_checkpoint(checkpoint_name=unfinished.name)
-        self.note(unfinished)
-        shutil.rmtree(final, ignore_errors=True)
-        unfinished.rename(final)
+        with new_folder(final) as unfinished:
+            self.trainer.save_checkpoint(checkpoint_name=unfinished.name)
+            self.note(unfinished)
         for other in checkpoints(self.folder):
             if other != final:
                 (other / ROWS_FILENAME).unlink(missing_ok=True)

@@ -56,7 +56,7 @@ def attach(
     if before is not None:
         model.reset_saes(declared.hook_in)
     try:
-        ends = [_hook_point(hooks, name) for name in (declared.hook_in, declared.hook_out)]
+        ends = _hook_point(hooks, declared.hook_in), _hook_point(hooks, declared.hook_out)
         require_reached(hooks, *ends)
         length = min(32, hooks.n_positions or 32)
         warning = mismatch_warning(

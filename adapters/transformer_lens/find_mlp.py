@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
-from faithfulness_plugin.adapters.huggingface.find_mlp import Mlp, mlp_of, no_mlp
+from faithfulness_plugin.adapters.huggingface.find_mlp import Mlp, mlp_of, numbered_mlp
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.layer_weights import LayerWeights, MlpWeights
@@ -25,13 +25,10 @@ def mlp_in(model: Any, block: int) -> HookedLayer:
             f"the model has no list called blocks{', but ' * bool(lists)}{' and '.join(lists)}: use mlp_layer of "
             "adapters.huggingface on the Hugging Face model itself"
         )
-    if not 0 <= block < len(blocks):
-        raise UsageError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}")
-    here, prefix = blocks[block], f"blocks.{block}."
-    if (mlp := _own_mlp(here)) is None:
-        others = [number for number, other in enumerate(blocks) if _own_mlp(other) is not None]
-        raise UsageError(no_mlp(block, here, others))
-    return _of_bridge(here, prefix, mlp) if isinstance(mlp, Mlp) else _of_hooked(model, here, prefix)
+    mlp, prefix = numbered_mlp(blocks, block, _own_mlp), f"blocks.{block}."
+    if isinstance(mlp, Mlp):
+        return _of_bridge(blocks[block], prefix, mlp)
+    return _of_hooked(model, blocks[block], prefix)
 
 
 def _own_mlp(block: Any) -> Any:
@@ -45,16 +42,15 @@ def _of_bridge(block: Any, prefix: str, mlp: Mlp) -> HookedLayer:
     mixer) or as two projections (OPT)."""
     parts = block.named_modules(remove_duplicate=False)
     own = {getattr(part, "name", None): (key, part) for key, part in parts if "original_component" not in key}
-    ends = [next((own[n] for n in (name, f"{name}.dense") if n in own), None) for name in (mlp.first, mlp.last)]
-    if ends[0] is None or ends[1] is None:
+    first, last = (own.get(name) or own.get(f"{name}.dense") for name in (mlp.first, mlp.last))
+    if first is None or last is None:
         raise UsageError(
             f"the bridge has no hooks at {mlp.first}, the MLP of this block: use mlp_layer of adapters.huggingface on "
             "the Hugging Face model itself"
         )
-    (first, module), (last, _) = ends
     # with weights that it has processed, a bridge computes by itself, hooks included
-    runs_model = first != last or getattr(module, "_use_processed_weights", False)
-    hook_in, hook_out = f"{prefix}{first}.hook_in", f"{prefix}{last}.hook_out"
+    runs_model = first != last or getattr(first[1], "_use_processed_weights", False)
+    hook_in, hook_out = f"{prefix}{first[0]}.hook_in", f"{prefix}{last[0]}.hook_out"
     return HookedLayer(hook_in, hook_out, mlp.function, weights=mlp.weights, runs_model=runs_model)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.adapters.huggingface.find_mlp import numbered_mlp
 from faithfulness_plugin.adapters.huggingface.flattened_rows import by_position
 from faithfulness_plugin.adapters.huggingface.model_inputs import fills_masks
 from faithfulness_plugin.adapters.huggingface.places import Place
@@ -83,10 +84,7 @@ class TransformerLensHooks(Hooks):
 
     def block_tensors(self, block: int) -> list[str]:
         prefix, blocks, own = f"blocks.{block}.", getattr(self.model, "blocks", ()), self.model.hook_dict
-        if not 0 <= block < len(blocks):
-            raise UsageError(f"there is no block {block}: the model has blocks 0 to {len(blocks) - 1}")
-        if getattr(blocks[block], "mlp", None) is None:
-            raise UsageError(f"block {block} has no MLP")
+        numbered_mlp(blocks, block, lambda there: getattr(there, "mlp", None))
         names = [name for name in self.names if name.startswith(prefix) and not NOT_A_ROW.search(name)]
         names += [prefix + name for name in ("mlp.hook_in", "mlp.hook_out") if prefix + name not in own]
         return list(dict.fromkeys(names))

@@ -44,7 +44,7 @@ def reproduce(
     if n_seeds < 1:
         raise UsageError(f"--seeds {n_seeds}: at least one seed is needed")
     if seed < 0:
-        raise UsageError(f"--seed {seed}: seeds are not negative")
+        raise UsageError(f"--seed: Input should be greater than or equal to 0, not {seed}")
     config = made(
         AbsoluteValue.config_class,
         d_in=d_in,

@@ -73,7 +73,10 @@ def run_experiment(
     if not began:
         say("stopped; nothing has been begun, or replaced")
         raise typer.Exit(code)
-    written = write_report(experiment, result, out)
+    try:
+        written = write_report(experiment, result, out)
+    except UsageError as error:  # the experiment has run
+        fail(one_line(error), 1)
     show(experiment.tables(result))
     if not result.complete:
         again = "the same command" + " without --overwrite" * overwrite

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
+from faithfulness_plugin.inspection.hooked_reading import acts_at
+
 
 @dataclass(frozen=True)
 class ActiveFeature:
@@ -42,8 +44,7 @@ def active_features(transcoder: SAE, x: Float[Tensor, " d_in"], most: int = 10) 
     """
     if x.ndim != 1:
         raise ValueError(f"x has shape {list(x.shape)}: pass one input, [d_in]")
-    _, cache = transcoder.run_with_cache(x[None], names_filter="hook_sae_acts_post")
-    acts = cache["hook_sae_acts_post"][0]
+    acts = acts_at(transcoder, x[None])[0]
     order = (acts * transcoder.W_dec.norm(dim=-1)).argsort(descending=True)[:most]
     return [
         ActiveFeature(i, acts[i].item(), acts[i] * transcoder.W_dec[i], transcoder.W_enc[:, i].clone())

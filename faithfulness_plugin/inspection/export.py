@@ -1,14 +1,13 @@
 """Feature records as tables: Parquet or JSON lines, a row a feature."""
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from faithfulness_plugin.atomic import new_file
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.details import AFTER, BEFORE
 from faithfulness_plugin.inspection.inspection import Inspection
@@ -70,15 +69,12 @@ def write_records(
     """
     require_kind(path)
     table = pd.concat([_whole_table(of, token_text, directions) for of in inspections], ignore_index=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        unfinished = Path(folder) / path.name
+    with new_file(path) as unfinished:
         if path.suffix == ".parquet":
             table.to_parquet(unfinished, index=False)
         else:
             with unfinished.open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(record) + "\n" for record in table.to_dict("records"))
-        os.replace(unfinished, path)
 
 
 def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, directions: bool) -> pd.DataFrame:

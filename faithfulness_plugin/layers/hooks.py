@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.layers.comparison import same_values
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.layer_weights import LayerWeights
 from faithfulness_plugin.nearest import nearest
@@ -153,18 +154,6 @@ def read_and_write(layer: HookedLayer, read: Hook, write: Hook) -> dict[str, Hoo
         return write(x if changed is None else changed)
 
     return {layer.hook_in: both}
-
-
-AS_EQUAL = 1e-6
-"""Tensors that differ by less, relative to their size, are one tensor under several names."""
-
-
-def same_values(one: Tensor | None, other: Tensor | None) -> bool:
-    """Return whether two activations are the same tensor, up to the rounding of another way to compute it."""
-    if one is None or other is None or one.shape != other.shape:
-        return False
-    one, other = one.double(), other.double()
-    return bool((one - other).norm() <= AS_EQUAL * other.norm())
 
 
 @torch.no_grad()

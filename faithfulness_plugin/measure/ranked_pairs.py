@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.layers.comparison import same_values
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
-from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens, same_values
+from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
 
 CLEARLY = 0.5

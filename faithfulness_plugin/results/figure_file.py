@@ -1,10 +1,10 @@
 """Write a figure all or nothing, with the fingerprint of the result that it shows."""
 
-import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from faithfulness_plugin.atomic import new_file
 from faithfulness_plugin.results.schema import ResultError
 
 
@@ -19,12 +19,8 @@ def save_figure(figure: Figure, path: Path, source: str, dpi: int = 150) -> None
         ResultError: the file cannot be written.
     """
     metadata = {"Software": None, "Source": source} if path.suffix == ".png" else None
-    unfinished = path.with_name(f".{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(unfinished, format=path.suffix[1:], dpi=dpi, metadata=metadata)
-        os.replace(unfinished, path)
+        with new_file(path) as unfinished:
+            figure.savefig(unfinished, format=path.suffix[1:], dpi=dpi, metadata=metadata)
     except OSError as error:
         raise ResultError(f"{path} cannot be written ({error.strerror}): move it away") from error
-    finally:
-        unfinished.unlink(missing_ok=True)

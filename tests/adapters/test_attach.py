@@ -12,13 +12,12 @@ from fitted import fitted
 from oracles import ARCHITECTURES
 from sae_lens import SAE
 from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
-from tiny_models import D_MODEL, GPT, bridge, hooked, sae_bridge, set_large, tokens
+from tiny_models import D_MODEL, GPT, bridge, carried, hooked, sae_bridge, set_large, tokens
 from torch import Tensor
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks
 from faithfulness_plugin.adapters.transformer_lens import attach
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.transcoders.skip import attachable
 
 MODELS = {
@@ -314,11 +313,8 @@ def test_it_stands_where_hugging_faces_names_say(make_transcoder):
 
 def test_a_transcoder_of_other_tensors_is_warned_of():
     model, hooks = sae_bridge("llama"), ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
-    prompts, seen = torch.randint(50, (40, 16), generator=torch.Generator().manual_seed(1)), dict[str, Tensor]()
-    with torch.no_grad():
-        at_hooks = {name: lambda a, name=name: seen.update({name: a.flatten(0, 1)}) for name in hooks}
-        TransformerLensHooks(model).run(prompts, at_hooks)
-    x, y = (seen[name] for name in hooks)
+    prompts = torch.randint(50, (40, 16), generator=torch.Generator().manual_seed(1))
+    x, y = (seen.flatten(0, 1) for seen in carried(model, hooks, prompts).values())
     attach(copy.deepcopy(model), fitted(x, y, hook_name=hooks[0], hook_name_out=hooks[1]))  # which warns of nothing
     with pytest.warns(UserWarning, match=r"--hook-in blocks.1.mlp.hook_in --hook-out blocks.1"):
         attach(model, fitted(x, y, hook_name="blocks.1.hook_resid_mid", hook_name_out=hooks[1]))

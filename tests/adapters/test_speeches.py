@@ -25,12 +25,6 @@ def archive(path: Path, files: dict[str, str]) -> Path:
 
 
 @pytest.fixture
-def own_cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("FAITHFULNESS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def package(tmp_path, monkeypatch, own_cache) -> Path:
     """A small package with files of all kinds, whose checksum is the one expected."""
     files = {f"package/data/{name}": text for name, text in reversed(TEXTS.items())}

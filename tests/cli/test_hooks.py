@@ -11,12 +11,12 @@ import transformers as hf
 from command_line import fails
 from fitted import fitted
 from sae_lens.util import get_special_token_ids
+from tiny_models import carried
 from typer.testing import CliRunner
 
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.language_model.config import TextSource
 from faithfulness_plugin.language_model.text import cut_prompts
-from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.measure.schema import ArtifactResult
 from faithfulness_plugin.results.schema import read_result
 
@@ -32,10 +32,7 @@ def hub(tmp_path_factory) -> Path:
     model = hf.AutoModelForCausalLM.from_pretrained(folder / "model").eval()
     tokens = cut_prompts(TextSource(files=[str(folder / "text")]), tiny_hub.tokenizer(), 16, 0, 60, least=1)
     kept = ~torch.isin(tokens, torch.tensor(get_special_token_ids(tiny_hub.tokenizer())))
-    seen: dict[str, torch.Tensor] = {}
-    with torch.no_grad():
-        hooks_of(model).run(tokens, {n: lambda a, n=n: seen.update({n: a[kept].double()}) for n in TRUE})
-    x, y = seen.values()
+    x, y = (seen[kept].double() for seen in carried(model, TRUE, tokens).values())
     for name, hooks, of in (
         ("right", TRUE, (x, y)),
         ("wrong", WRONG, (x, y)),

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -152,16 +151,3 @@ def test_the_report_of_the_committed_results(tmp_path):
     bad = call("report", "--results", str(tmp_path / "nothing"))
     assert bad.exit_code == 2
     assert "holds no result of a preset" in bad.stderr
-
-
-def test_the_ensemble_benchmark_in_a_tiny_size(tmp_path):
-    flags = ["--models", "2", "--steps", "20", "--rounds", "1", "--out", str(tmp_path)]
-    result = call("bench", "ensemble", *flags)
-    assert result.exit_code == 0, result.output
-    written = json.loads((tmp_path / "result.json").read_text())
-    assert [of["objective"] for of in written["compared"]] == ["no Jacobian term", "Jacobian (jittered jvp)", "secant"]
-    assert all(of["ratio"]["median"] > 0 for of in written["compared"])
-    assert {line["over"] for line in written["lines"]} == {"models", "steps"}
-    bad = call("bench", "ensemble", "--models", "1", "--out", str(tmp_path / "other"))
-    assert bad.exit_code == 2
-    assert "--models" in bad.stderr

@@ -6,6 +6,7 @@ import nine_families
 import pytest
 import torch
 from fitted import fitted
+from tiny_models import carried
 from torch import Tensor
 
 from faithfulness_plugin.inspection.interventions import intervene
@@ -19,11 +20,7 @@ READ, WRITTEN = "blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"
 
 
 def rows(model: Any) -> list[Tensor]:
-    seen: dict[str, Tensor] = {}
-    with torch.no_grad():
-        at = {name: lambda a, name=name: seen.update({name: a.flatten(0, 1).clone()}) for name in (READ, WRITTEN)}
-        hooks_of(model).run(PROMPTS, at)
-    return [seen[READ], seen[WRITTEN]]
+    return [x.flatten(0, 1) for x in carried(model, (READ, WRITTEN), PROMPTS).values()]
 
 
 @pytest.mark.parametrize("family", nine_families.NINE)

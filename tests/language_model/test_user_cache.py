@@ -7,12 +7,6 @@ from faithfulness_plugin.language_model import user_cache
 from faithfulness_plugin.language_model.user_cache import cache, made_once
 
 
-@pytest.fixture
-def own_cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("FAITHFULNESS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.mark.parametrize("before", [None, "outdated"])
 def test_of_two_that_make_it_at_once_the_first_stays(own_cache, before):
     if before:

@@ -1,6 +1,5 @@
 import contextlib
 import copy
-from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,12 +8,12 @@ import pytest
 import tiny_models
 import torch
 import transformers as hf
+from tiny_models import carried
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 from faithfulness_plugin.adapters.huggingface.flattened_rows import by_position
 from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks
 from faithfulness_plugin.adapters.huggingface.places import Place
-from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.declared_hooks import block_of
@@ -26,24 +25,8 @@ def says(hook_in: str | None, hook_out: str | None = None, **more: Any) -> Any:
     return SimpleNamespace(cfg=SimpleNamespace(metadata=metadata))
 
 
-def carried(model: Any, *names: str) -> list[torch.Tensor]:
-    seen: dict[str, torch.Tensor] = {}
-    hooks = {name: lambda a, name=name: seen.update({name: a.detach()}) for name in names}
-    TransformerLensHooks(model).run(tiny_models.tokens(), hooks)
-    return [seen[name] for name in names]
-
-
-def values(model: Any, names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """What a model of any kind carries under these names."""
-    seen: dict[str, torch.Tensor] = {}
-    with torch.no_grad():
-        at = {name: lambda a, name=name: seen.update({name: a.clone()}) for name in names}
-        hooks_of(model).run(tiny_models.tokens(), at)
-    return seen
-
-
 def of(model: Any, name: str) -> torch.Tensor:
-    return values(model, [name])[name]
+    return carried(model, [name])[name]
 
 
 def seen_at(model: Any, module: str, side: str) -> torch.Tensor:
@@ -82,7 +65,7 @@ def test_before_the_norms_scale_the_layer_is_the_mlp_with_it(kind, named):
     make, own, hook_out = MODELS[kind]
     model, hook_in = make(), "blocks.1.ln2.hook_normalized"
     layer = layer_of(model, [says(hook_in, hook_out if named else None)])
-    x, inside, y = carried(model, hook_in, own, hook_out)
+    x, inside, y = carried(model, (hook_in, own, hook_out)).values()
     assert (x - inside).norm() > 0.1 * inside.norm()  # another input
     torch.testing.assert_close(layer(x.flatten(0, 1)), y.flatten(0, 1))
 
@@ -148,7 +131,7 @@ def test_hugging_faces_names_go_before_transformer_lenss():
         hf_hook_name_out="model.layers.1.post_feedforward_layernorm.output",
     )
     layer = layer_of(model, [declared])
-    x, y = carried(model, "blocks.1.mlp.hook_in", "blocks.1.ln2_post.hook_out")
+    x, y = carried(model, ("blocks.1.mlp.hook_in", "blocks.1.ln2_post.hook_out")).values()
     torch.testing.assert_close(layer(x), y)
 
 
@@ -179,7 +162,7 @@ def test_names_stand_for_the_same_tensors_on_a_bridge_and_on_the_model_that_it_w
         value = seen_at(plain, whole, "input" if side else "output")
         scale = 0.25 if (family, ours) == ("granite", "blocks.1.hook_mlp_out") else 1
         expected |= {ours: value * scale, whole + side: value, whole + (side or ".output"): value}
-    here, there = values(plain, {*names, *expected}), values(bridged, {*names, *expected})
+    here, there = carried(plain, {*names, *expected}), carried(bridged, {*names, *expected})
     for name in {*names, *expected}:
         torch.testing.assert_close(here[name], there[name], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(here[name], expected.get(name, here[name]))
@@ -206,7 +189,7 @@ def test_what_is_added_to_the_stream_is_what_the_block_adds():
         model = nine_families.plain(family)
         names = [f"blocks.1.{n}" for n in ("hook_resid_mid", "hook_mlp_out", "hook_resid_post")]
         if "blocks.1.hook_resid_mid" in HuggingFaceHooks(model).block_names(1):
-            mid, added, post = (of(model, name) for name in names)
+            mid, added, post = carried(model, names).values()
             torch.testing.assert_close(mid + added, post)
 
 

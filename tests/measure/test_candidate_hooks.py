@@ -19,11 +19,8 @@ SOME = PROMPTS[:4]
 
 def rows(model: Any, *names: str) -> list[Float[Tensor, "rows d"]]:
     """What a model carries at these tensors on all prompts."""
-    seen: dict[str, Tensor] = {}
-    with torch.no_grad():
-        at = {name: lambda a, name=name: seen.update({name: a.flatten(0, 1).clone()}) for name in names}
-        hooks_of(model).run(PROMPTS, at)
-    return [seen[name] for name in names]
+    seen = tiny_models.carried(model, names, PROMPTS)
+    return [seen[name].flatten(0, 1) for name in names]
 
 
 TRUE = ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")

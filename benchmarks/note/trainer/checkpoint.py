@@ -1,12 +1,12 @@
 """The file that an interrupted ensemble resumes from."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from faithfulness_plugin.atomic import new_file
 from faithfulness_plugin.differences import differences
 
 
@@ -14,16 +14,12 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write into another file, which then takes the name: a kill or a full disk leaves the checkpoint before.
 
     Raises OSError where it cannot be written."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, unfinished)
-        os.replace(unfinished, path)
+        with new_file(path) as unfinished:
+            torch.save(state, unfinished)
     except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise OSError(f"the checkpoint {path} cannot be written ({reason}): make room, and run it again") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

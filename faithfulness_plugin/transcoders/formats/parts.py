@@ -63,8 +63,9 @@ def transcoder_of(
         name = TopKTranscoderConfig.architecture()
         own = {"k": k, "rescale_acts_by_decoder_norm": rank_by_norm, "keep_negative": keep_negative}
         own |= {"skip": W_skip is not None, "shift": post_enc is not None}
-    transcoder_class, config_class = SAE_CLASS_REGISTRY[name]
-    config: Any = config_class(
+    registered: tuple[Any, Any] = SAE_CLASS_REGISTRY[name]
+    transcoder_class, config_class = registered
+    config = config_class(
         d_in=d_in,
         d_out=d_out,
         d_sae=d_sae,
@@ -74,7 +75,7 @@ def transcoder_of(
         metadata=SAEMetadata(**{name: value for name, value in metadata.items() if value is not None}),
         **own,
     )
-    transcoder: Any = transcoder_class(config)
+    transcoder = transcoder_class(config)
     transcoder.load_state_dict({name: weight.to(W_enc.dtype).contiguous() for name, weight in weights.items()})
     return transcoder
 

@@ -148,23 +148,6 @@ def test_the_residual_stream_can_be_a_part_of_the_layer():
     torch.testing.assert_close(layer(x), x + block.mlp(block.ln2(x[None]))[0])
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
-def test_the_layer_between_the_mlps_hooks_is_the_mlp(name):
-    model = bridge(name)
-    layer, mlp = layer_between(model, "blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out"), mlp_layer(model, 1)
-    x, v = torch.randn(2, 7, 16, dtype=torch.float64)
-    torch.testing.assert_close(layer_jvp(layer, x, v), layer_jvp(mlp, x, v))
-
-
-def test_a_layer_leaves_no_hooks_behind():
-    model = hooked()
-    expected = model(tokens())
-    layer_between(model, "blocks.1.hook_resid_mid", OUT)(torch.randn(3, 16, dtype=torch.float64))
-    mlp_layer(model, 1)
-    assert not any(point.fwd_hooks for point in model.hook_dict.values())
-    torch.testing.assert_close(model(tokens()), expected)
-
-
 @pytest.mark.parametrize(
     ("hook_in", "hook_out"), [("blocks.1.ln2.hook_normalised", OUT), (IN, "blocks.1.hook_mlpout"), ("nonsense!", OUT)]
 )
@@ -213,12 +196,6 @@ def test_a_norm_that_was_left_out_is_named(options, norm):
         check_layer(TransformerLensHooks(model), model.blocks[1].mlp, "blocks.1.mlp.hook_in", OUT)
 
 
-def test_the_mlp_of_another_block_is_another_function():
-    model = hooked(sae=True)
-    with pytest.raises(LayerError, match="another function stands there"):
-        check_layer(TransformerLensHooks(model), model.blocks[0].mlp, "blocks.1.mlp.hook_in", OUT)
-
-
 def test_a_layer_of_another_width_is_another_function():
     model = hooked(sae=True)
     with pytest.raises(LayerError, match="another function stands there"):
@@ -232,72 +209,10 @@ def test_a_right_value_with_a_wrong_derivative_does_not_pass():
         check_layer(TransformerLensHooks(model), lambda x: layer(x.detach()) + 0 * x, layer.hook_in, layer.hook_out)
 
 
-def test_a_hook_that_changes_what_the_mlp_puts_out_is_noticed():
-    model = hooked()
-    model.blocks[1].hook_mlp_out.add_hook(lambda y, hook: 2 * y, is_permanent=True)
-    with pytest.raises(LayerError, match="the layer is not what the model computes"):
-        mlp_layer(model, 1)
-
-
-@pytest.mark.parametrize("block", [-1, 2])
-@pytest.mark.parametrize("make", [hooked, native_bridge])
-def test_a_block_that_is_not_there(make, block):
-    with pytest.raises(ValueError, match=f"there is no block {block}: the model has blocks 0 to 1"):
-        mlp_layer(make(), block)
-
-
 @pytest.mark.parametrize("make", [hooked, native_bridge])
 def test_a_model_without_mlps(make):
     with pytest.raises(ValueError, match="block 1 has no MLP"):
         mlp_layer(make(attn_only=True), 1)
-
-
-def test_a_layer_called_by_a_hook_inside_itself_says_so():
-    model = hooked()
-    layer, x = mlp_layer(model, 1), torch.randn(3, 16, dtype=torch.float64)
-    expected = layer(x)
-    with pytest.raises(ValueError, match="called by a hook inside itself"):
-        model.run_with_hooks(tokens(), fwd_hooks=[("blocks.1.mlp.hook_pre", lambda act, hook: layer(x).new_zeros(1))])
-    torch.testing.assert_close(layer(x), expected)
-
-
-@pytest.mark.parametrize(
-    ("make", "names"),
-    [
-        (lambda: hooked(), (IN, OUT)),
-        (lambda: hooked(sae=True), ("blocks.1.mlp.hook_in", OUT)),
-        (lambda: bridge("llama"), ("blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out")),
-    ],
-    ids=["hooked", "sae", "bridge"],
-)
-def test_a_layer_can_be_called_by_hooks_at_its_ends(make, names):
-    model, seen = make(), []
-    layer = mlp_layer(model, 1)
-    x, v = torch.randn(2, 3, 16, dtype=torch.float64)
-    expected = layer_jvp(layer, x, v)
-    hooks = [(name, lambda act, hook: seen.append(layer_jvp(layer, x, v))) for name in names]
-    model.run_with_hooks(tokens(), fwd_hooks=hooks)
-    torch.testing.assert_close(seen, [expected, expected])
-
-
-@pytest.mark.parametrize("make", [lambda: hooked(), lambda: bridge("llama")], ids=["hooked", "bridge"])
-def test_threads_that_use_the_layer_and_the_model_do_not_disturb_each_other(make):
-    model = make()
-    layer = mlp_layer(model, 1)
-    x, v = torch.randn(2, 5, 16, dtype=torch.float64)
-    expected, logits = layer_jvp(layer, x, v), model(tokens())
-
-    def use_layer(n: int) -> None:
-        for _ in range(n):
-            torch.testing.assert_close(layer_jvp(layer, x, v), expected)
-
-    def use_model(n: int) -> None:
-        for _ in range(n):
-            torch.testing.assert_close(model(tokens()), logits)
-
-    with ThreadPoolExecutor(3) as pool:
-        for done in [pool.submit(use_layer, 40), pool.submit(use_layer, 40), pool.submit(use_model, 20)]:
-            done.result()
 
 
 def test_a_run_in_another_thread_does_not_see_the_hooks_of_a_layer_between_two_hooks():
