@@ -89,27 +89,16 @@ def train_ensemble(
         ValueError: no members; members of several dtypes or devices; arguments that do not fit; NaN or Inf
             (`NonFiniteError`, with the member); a checkpoint that is corrupt, or of other members or settings.
     """
-    schedule = {
-        "n_steps": n_steps,
-        "lr": lr,
-        "lr_warm_up_steps": lr_warm_up_steps,
-        "lr_decay_steps": lr_decay_steps,
-    }
+    schedule = {"n_steps": n_steps, "lr": lr, "lr_warm_up_steps": lr_warm_up_steps, "lr_decay_steps": lr_decay_steps}
     _require_usable(members, checkpoint, checkpoint_every, log_every, **schedule)
     described = [{**asdict(m), "transcoder": {**m.transcoder.to_dict(), "metadata": None}} for m in members]
-    settings = {
-        "members": hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16],
-        **schedule,
-        "dead_feature_window": dead_feature_window,
-        "log_every": log_every,
-    }
+    digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+    settings = {"members": digest, **schedule, "dead_feature_window": dead_feature_window, "log_every": log_every}
     alike: dict[Program, list[int]] = {}
     for i, member in enumerate(members):
         alike.setdefault(Program.of(member), []).append(i)
     lrs = learning_rates(n_steps, lr, lr_warm_up_steps, lr_decay_steps)
-    groups = [
-        _Group(numbers, [members[i] for i in numbers], layer, lrs, dead_feature_window) for numbers in alike.values()
-    ]
+    groups = [_Group(each, [members[i] for i in each], layer, lrs, dead_feature_window) for each in alike.values()]
     history: list[list[dict[str, int | float]]] = [[] for _ in members]
     done, path = 0, Path(checkpoint) if checkpoint is not None else None
     if path is not None and path.exists():
