@@ -28,7 +28,7 @@ from faithfulness_plugin.measure import report as artifact
 from faithfulness_plugin.measure.compare import in_pairs
 from faithfulness_plugin.measure.schema import ArtifactResult
 from faithfulness_plugin.results.experiment import write_report
-from faithfulness_plugin.results.result_file import RESULT_FILENAME
+from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 from faithfulness_plugin.results.schema import read_result, write_text
 
 ROOT = Path(__file__).resolve().parent.parent

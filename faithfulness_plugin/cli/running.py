@@ -1,5 +1,6 @@
 """Run an experiment from a command: open or resume, progress, interruption, report, exit code."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,17 +50,12 @@ def run_experiment(
     elif done:
         say(f"{path} holds {done} of {total} {experiment.parts}: resuming")
     running = Running(out, n_jobs, backend, options or experiment.options_class(), resumes=began)
-    left = experiment.work_left(result)
     if not result.complete:
         try:
-            with Lines(total, done, experiment.parts, cost=left) as lines:
+            with Lines(total, done, experiment.parts, cost=experiment.work_left(result)) as lines:
                 running.note = lines.tell
-                for grown, line in run_parts(experiment, result, running):
-                    result = grown
-                    began, before = True, (done, left)
-                    done, left = experiment.progress(result)[0], experiment.work_left(result)
-                    if line:
-                        lines.show(line, parts=done - before[0], cost=before[1] - left)
+                for grown in shown(lines, experiment, result, run_parts(experiment, result, running)):
+                    result, began = grown, True
         except KeyboardInterrupt:
             code = 130
         except UsageError:
@@ -67,7 +63,7 @@ def run_experiment(
         except (ValueError, RuntimeError, OSError) as error:
             say(f"error: {one_line(error)}")
             code = 1
-    for failure in running.failures:
+    for failure in [*experiment.failed(result), *running.failures]:
         say(f"error: {failure}")
         code = code or 1
     if not began:
@@ -79,7 +75,20 @@ def run_experiment(
         fail(one_line(error), 1)
     show(experiment.tables(result))
     if not result.complete:
-        again = "the same command" + " without --overwrite" * overwrite
+        done, again = experiment.progress(result)[0], "the same command" + " without --overwrite" * overwrite
         say(f"stopped: {path} holds {done} of {total} {experiment.parts}; {again} resumes from there")
     say("written: " + ", ".join(str(p) for p in [path, *written]))
     raise typer.Exit(code)
+
+
+def shown(
+    lines: Lines, experiment: "Experiment[Any, Any]", result: Any, parts: Iterable[tuple[Any, str]]
+) -> Iterator[Any]:
+    """Yield a result as it grows, and show the line about each part with the time that is left."""
+    done, left = experiment.progress(result)[0], experiment.work_left(result)
+    for grown, line in parts:
+        before = done, left
+        done, left = experiment.progress(grown)[0], experiment.work_left(grown)
+        if line:
+            lines.show(line, parts=done - before[0], cost=before[1] - left)
+        yield grown

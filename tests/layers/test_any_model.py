@@ -34,6 +34,12 @@ def test_what_is_no_model_is_refused():
     assert hooks_of(hooks) is hooks
 
 
+@pytest.mark.parametrize("make", [hooked, lambda: hugging_face("llama")])
+def test_a_compiled_model_has_the_hooks_of_the_model(make):
+    model = make()
+    assert type(hooks_of(torch.compile(model))) is type(hooks_of(model))
+
+
 @every_kind
 def test_the_layer_between_the_mlps_ends_is_the_mlp(kind):
     model = KINDS[kind]()
