@@ -49,6 +49,8 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
     """What it measures, in a sentence or two: the command's help."""
     parts: ClassVar[str] = "runs"
     """What its result is made of, in the plural, for progress."""
+    parallel: ClassVar[bool] = False
+    """Whether several parts can run at a time: `faithfulness experiment NAME` then has --jobs."""
     config_class: ClassVar[type[Any]]
     """A Record whose fields decide the numbers. Their descriptions are the help of the command's options."""
     options_class: ClassVar[type[Any]] = NoOptions
