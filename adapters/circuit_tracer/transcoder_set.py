@@ -14,7 +14,7 @@ from sae_lens.saes.transcoder import JumpReLUTranscoder, Transcoder
 from safetensors.torch import save_file
 from torch import Tensor
 
-from faithfulness_plugin.transcoders.address import fetched, is_hub_path, layers_at
+from faithfulness_plugin.transcoders.address import HubPath, fetch, is_hub_path, layers_at
 from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, KIND, THRESHOLD, CircuitTracer
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_settings
@@ -114,7 +114,7 @@ def load_transcoder_set(
     """
     layers = layers_at(source) if is_hub_path(source) else []
     if not layers:
-        folder = fetched(source) if is_hub_path(source) else Path(source)
+        folder = fetch(HubPath.of(source)).path if is_hub_path(source) else Path(source)
         if not (folder / CONFIG).is_file():
             raise FormatError(f"{source} is no circuit-tracer set, which has {CONFIG}: pass the folder of one")
         layers = list(CircuitTracer().parts_of(folder))

@@ -62,34 +62,44 @@ class _Contents:
     """The reason why it cannot be reached."""
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """One transcoder in the hub's cache."""
+
+    path: Path
+    """The folder or file that the address names."""
+    files: list[Path]
+    """All files that it is read from, in the order of their names."""
+
+
 def is_hub_path(source: str | Path) -> bool:
     """Whether this is an address that begins with hf://."""
     return str(source).startswith("hf:/")
 
 
-def fetched(address: str | Path, *, layer: int | None = None) -> Path:
-    """Fetch what a transcoder needs into the hub's cache, and return its folder or file there.
+def fetch(of: HubPath, *, layer: int | None = None) -> Fetched:
+    """Fetch what a transcoder needs into the hub's cache.
 
     Args:
-        address: hf://owner/repo/path or hf://owner/repo@revision/path.
         layer: which layer of a set.
 
     Raises:
         FormatError: the hub cannot be reached, the address does not exist, access is not granted, or it holds many
             transcoders, which are listed.
     """
-    of = HubPath.of(address)
-    return _fetched(of, layer)[0] / of.path
+    import huggingface_hub as hub
 
-
-def fetched_files(address: str | Path, *, layer: int | None = None) -> list[Path]:
-    """Fetch as `fetched` does, and return the files, in the order of their names."""
-    root, names = _fetched(HubPath.of(address), layer)
-    return [root / name for name in sorted(names)]
+    contents = _contents(of)
+    names, root = needed(of, contents.names, layer, contents.reason), contents.cached
+    if root is None:
+        patterns = [re.sub(r"([*?[])", r"[\1]", name) for name in names]
+        with fetching(of):
+            root = Path(hub.snapshot_download(of.repo, revision=of.revision, allow_patterns=patterns))
+    return Fetched(root / of.path, [root / name for name in sorted(names)])
 
 
 def layers_at(address: str | Path) -> list[int]:
-    """Return the layers of the set at an address, by the names of its files. Raises FormatError as `fetched`."""
+    """Return the layers of the set at an address, by the names of its files. Raises FormatError as `fetch`."""
     of = HubPath.of(address)
     names = [name.rpartition("/") for name in _contents(of).names]
     return sorted(_by_layer([name for folder, _, name in names if folder == of.path]))
@@ -125,18 +135,6 @@ def is_reachable(of: HubPath) -> bool:
     """Whether the hub can be reached. Raises FormatError where there is no such repository, or where nothing of it is
     in the hub's cache either."""
     return _contents(of).cached is None
-
-
-def _fetched(of: HubPath, layer: int | None) -> tuple[Path, list[str]]:
-    import huggingface_hub as hub
-
-    contents = _contents(of)
-    names = needed(of, contents.names, layer, contents.reason)
-    if contents.cached is not None:
-        return contents.cached, names
-    patterns = [re.sub(r"([*?[])", r"[\1]", name) for name in names]
-    with fetching(of):
-        return Path(hub.snapshot_download(of.repo, revision=of.revision, allow_patterns=patterns)), names
 
 
 def _contents(of: HubPath) -> _Contents:

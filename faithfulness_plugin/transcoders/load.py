@@ -1,6 +1,7 @@
 """One loader for the files of every library that trains transcoders."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,15 +9,31 @@ from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.transcoders.address import fetched, is_hub_path
+from faithfulness_plugin.transcoders.address import Fetched, HubPath, fetch, is_hub_path
 from faithfulness_plugin.transcoders.formats import registry
-from faithfulness_plugin.transcoders.formats.errors import FormatError
+from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
 from faithfulness_plugin.transcoders.formats.format import Request
-from faithfulness_plugin.transcoders.releases import is_release, near_releases, read_release
+from faithfulness_plugin.transcoders.releases import add_listed, read_by_sae_lens, release_of, require_readable
 
 SIDES = ("hf_hook_name", "hook_name")
 """The metadata that say what is read; with _out, what is written. The names in the model itself come
 first: those that SAELens translated may be wrong."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A transcoder, and where it was read from."""
+
+    transcoder: Transcoder
+    place: Path | HubPath | Fetched
+    """An address where SAELens's own loader has fetched the files."""
+
+    def files(self) -> list[Path]:
+        """Return the files that it was read from, in the order of their names."""
+        place = self.place
+        if isinstance(place, Path):
+            return [file for file in sorted(place.rglob("*")) if file.is_file()] if place.is_dir() else [place]
+        return (place if isinstance(place, Fetched) else fetch(place)).files
 
 
 def load_transcoder(
@@ -52,20 +69,30 @@ def load_transcoder(
             that is not understood; an autoencoder that was not asked for; another layer than the one asked for.
         UsageError: a device, dtype or layer that cannot be used.
     """
-    _require_usable(device, dtype)
-    if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int) or layer < 0):
-        raise UsageError(f"layer is {layer!r}: pass the number of a block, such as 3")
-    request = Request(layer, device, dtype, autoencoder)
+    return load_with_files(source, Request(layer, device, dtype, autoencoder)).transcoder
+
+
+def load_with_files(source: Path | str, request: Request) -> Loaded:
+    """Load a transcoder, and keep where its files are. Raises as `load_transcoder`."""
+    _require_usable(request)
+    place: Path | HubPath | Fetched = Path(source)
     path = Path(source)
     try:
-        if not is_hub_path(source) and is_release(source):
-            transcoder = read_release(source, request)
+        if (release := release_of(source)) is not None:
+            require_readable(release, request)
+            place = release.files
+        elif is_hub_path(source):
+            place = HubPath.of(source)
+        if release is not None and not release.is_read_here:
+            transcoder = read_by_sae_lens(release, request)
         else:
-            path = fetched(source, layer=layer) if is_hub_path(source) else path
-            if not path.exists() and (near := near_releases(source)):
-                raise FormatError(f"{source} does not exist, and SAELens's list has no such release: {near}")
+            if isinstance(place, HubPath):
+                place = fetch(place, layer=request.layer)
+                path = place.path
             transcoder = registry.read(path, request)
-        _require_as_asked(transcoder.cfg, path, request)
+        if release is not None:
+            add_listed(transcoder.cfg.metadata, release)
+        _require_as_asked(transcoder.cfg, path if release is None else str(source), request)
     except OSError as error:
         raise FormatError(f"{error.filename or path} cannot be read ({error.strerror}): check the path") from error
     except FormatError as error:
@@ -76,10 +103,10 @@ def load_transcoder(
         raise FormatError(
             f"{path}: what stands there makes no transcoder ({type(error).__name__}: {said}): fetch or train it again"
         ) from error
-    return transcoder
+    return Loaded(transcoder, place)
 
 
-def _require_as_asked(cfg: TranscoderConfig, path: Path, request: Request) -> None:
+def _require_as_asked(cfg: TranscoderConfig, path: Where, request: Request) -> None:
     """Hold the metadata against what was asked for; those of an autoencoder then say that it writes what it reads.
 
     Raises:
@@ -123,8 +150,11 @@ def _layer_of(metadata: SAEMetadata) -> int | None:
     return metadata.layer if isinstance(metadata.layer, int) else None
 
 
-def _require_usable(device: str, dtype: torch.dtype | None) -> None:
-    """Raise UsageError for a device or dtype that cannot hold weights."""
+def _require_usable(request: Request) -> None:
+    """Raise ValueError for a layer that is no number of a block, and for a device or dtype that cannot hold weights."""
+    layer, device, dtype = request.layer, request.device, request.dtype
+    if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int) or layer < 0):
+        raise UsageError(f"layer is {layer!r}: pass the number of a block, such as 3")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise UsageError(f"dtype {dtype!r} holds no weights: pass torch.float32, another floating type, or None")
     try:
