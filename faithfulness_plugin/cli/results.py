@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from faithfulness_plugin.cli.running import shown
+from faithfulness_plugin.cli.running import require_jobs, shown
 from faithfulness_plugin.cli.terminal import Lines, fail, show
 from faithfulness_plugin.messages import say
 
@@ -81,6 +81,7 @@ def rerun(
     """Run a result again from what stands in it, and say whether the numbers agree (exit code 0) or not (1)."""
     if trials is not None and trials < 1:
         fail(f"--trials {trials}: at least one", 2)
+    require_jobs(jobs, "trials")
     package, (found,) = _read([result])
     again = importlib.import_module(f"{package}.rerun").rerun_of(found, trials)
     experiment, partial = again.experiment, again.partial

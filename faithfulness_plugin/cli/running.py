@@ -41,8 +41,7 @@ def run_experiment(
     from faithfulness_plugin.results.experiment import Running, open_result, run_parts, write_report
     from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 
-    if n_jobs < 1 and n_jobs != -1:
-        fail(f"--jobs {n_jobs}: pass the number of {experiment.parts} at a time, or -1 for one per core", 2)
+    require_jobs(n_jobs, experiment.parts)
     result = open_result(experiment, config, out, overwrite)
     path, code = out / RESULT_FILENAME, 0
     done, total = experiment.progress(result)
@@ -84,6 +83,12 @@ def run_experiment(
         say(f"stopped: {path} holds {done} of {total} {experiment.parts}; {again} resumes from there")
     say("written: " + ", ".join(str(p) for p in [path, *written]))
     raise typer.Exit(code)
+
+
+def require_jobs(n_jobs: int, parts: str) -> None:
+    """Raise UsageError for a number of parts at a time that makes no sense."""
+    if n_jobs < 1 and n_jobs != -1:
+        raise UsageError(f"--jobs {n_jobs}: pass the number of {parts} at a time, or -1 for one per core")
 
 
 def shown(

@@ -151,7 +151,7 @@ def _layer_of(metadata: SAEMetadata) -> int | None:
 
 
 def _require_usable(request: Request) -> None:
-    """Raise ValueError for a layer that is no number of a block, and for a device or dtype that cannot hold weights."""
+    """Raise UsageError for a layer that is no number of a block, and for a device or dtype that cannot hold weights."""
     layer, device, dtype = request.layer, request.device, request.dtype
     if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int) or layer < 0):
         raise UsageError(f"layer is {layer!r}: pass the number of a block, such as 3")

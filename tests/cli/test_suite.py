@@ -110,6 +110,7 @@ def test_card_and_list(made_up, tmp_path):
         ("pass --method, such as a", ("card", "{}")),
         ("let its name end in", ("card", "{}", "--method", "a", "--out", "card")),
         ("--trials 0", ("rerun", "{}", "--trials", "0")),
+        ("--jobs 0", ("rerun", "{}", "--jobs", "0")),
         ("there is no method 'a'", ("rerun", "{}")),
     ],
 )
