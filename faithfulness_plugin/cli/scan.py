@@ -79,6 +79,8 @@ def _spec(
     elif grid is not None:
         fields = read_settings(grid)
     if not fields and not vary:
+        if grid is not None:
+            raise UsageError(f"{grid} is empty: give at least a grid, as in `grid: {{repeat_frac: [0.02, 0.05]}}`")
         raise UsageError("there is nothing to scan: pass a YAML file, --preset or --vary SETTING=VALUE,VALUE")
     if grid is not None:
         fields = {"name": grid.stem, **fields}
