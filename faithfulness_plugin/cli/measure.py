@@ -23,7 +23,7 @@ def measure(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             help="A folder in any known format, an address (hf://owner/repo/path, or RELEASE/ID of SAELens's list), "
             "or NAME=one of these; several for transcoders of one layer",
         ),

@@ -38,7 +38,7 @@ def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
     assert len(result.from_store) == len(result.from_model) == 2
     assert min(*result.from_store, *result.from_model, one.rows_per_second, two.rows_per_second) > 0
     assert "| store / model, paired |" in done.stdout
-    monkeypatch.setattr(store, "load_model", lambda *_: pytest.fail("shown again, not run again"))
+    monkeypatch.setattr(store, "measure", lambda *_: pytest.fail("shown again, not run again"))
     again = measure(settings(), "--out", str(tmp_path), "--rounds", "2", "--threads", "1")
     assert (again.exit_code, again.stdout) == (0, done.stdout)
 
@@ -46,7 +46,7 @@ def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "arguments", "message"),
     [
-        ({"block": 7}, [], "block: there is no block 7"),
+        ({"block": 7}, [], "there is no block 7: the model has blocks 0 to 1"),
         ({"promts": 7}, [], "there is no setting promts: did you mean prompts"),
         ({"prompts": 10**7}, [], "give more text, or ask for fewer"),
         ({}, ["--rounds", "0"], "rounds: "),
