@@ -77,7 +77,7 @@ def test_a_download_that_was_interrupted_gives_one_line(folder, tmp_path, kept):
     weights.write_bytes(weights.read_bytes()[:kept])
     message = refused(part)
     assert f"model {part} could not be loaded (" in message
-    assert "a download that was interrupted goes on when called again" in message
+    assert "an interrupted download resumes when called again" in message
 
 
 def test_no_cuda_is_said_before_anything_is_loaded(monkeypatch):
