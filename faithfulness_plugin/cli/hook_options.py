@@ -1,8 +1,13 @@
-"""Options of commands on finished transcoders: the model, the tensors that they read and write, how files are read."""
+"""Options of commands on finished transcoders: their names, the model, the tensors that they read and write, how files
+are read."""
 
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from faithfulness_plugin.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -32,3 +37,35 @@ def weights_dtype(given: str) -> "torch.dtype | None":
     import torch
 
     return torch.float32 if given == "float32" else None
+
+
+def by_name(given: Sequence[str]) -> dict[str, str]:
+    """Return the sources of transcoders by name: what NAME=SOURCE says, or a short name of the source.
+
+    A source may have "=" in it: what exists, begins with hf://, or has a "/" before its "=" is no NAME=SOURCE.
+
+    Raises:
+        UsageError: two of one name.
+    """
+    from faithfulness_plugin.transcoders.address import is_hub_path
+
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, source = text.partition("=")
+        if not equals or Path(text).exists() or is_hub_path(text) or "/" in name:
+            name, source = _short_name(text), text
+        if name in found:
+            raise UsageError(f"{text}: there is a {name} already; write NAME=FOLDER, with another name")
+        found[name] = source
+    return found
+
+
+def _short_name(source: str) -> str:
+    """Return the last part of a path or address, without the name of a file that all transcoders of a format have."""
+    from faithfulness_plugin.transcoders.address import HubPath, is_hub_path
+
+    if not is_hub_path(source):
+        return Path(source).resolve().name
+    of = HubPath.of(source)
+    path = PurePosixPath(of.repo, of.path)
+    return path.parent.name if path.stem == "params" else path.name

@@ -122,8 +122,7 @@ def inspect(
     What each feature reads, writes and does to the Jacobian, where it is most active, and which features look as if
     they served a repeated input alone. With --compare, two transcoders of one layer beside each other.
     """
-    from faithfulness_plugin.cli.hook_options import weights_dtype
-    from faithfulness_plugin.cli.measure import by_name
+    from faithfulness_plugin.cli.hook_options import by_name, weights_dtype
     from faithfulness_plugin.inspection.export import require_kind, write_records
     from faithfulness_plugin.inspection.inspection import scores_table
     from faithfulness_plugin.inspection.page import write_page

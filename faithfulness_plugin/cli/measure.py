@@ -13,9 +13,9 @@ from faithfulness_plugin.cli.hook_options import (
     Model,
     ModelAnyway,
     WeightsDtype,
+    by_name,
 )
 from faithfulness_plugin.cli.rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
-from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import say
 
 
@@ -56,6 +56,7 @@ def measure(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out/measure"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Measure finished transcoders against their real layer.
 
@@ -64,9 +65,11 @@ def measure(
     shows what is there.
     """
     from faithfulness_plugin.cli.running import run_experiment
+    from faithfulness_plugin.language_model.config import ModelSource
     from faithfulness_plugin.language_model.named_model import choose_model
+    from faithfulness_plugin.measure.artifacts import read_artifacts
     from faithfulness_plugin.measure.config import ArtifactConfig
-    from faithfulness_plugin.measure.run import Measurement, read_artifacts
+    from faithfulness_plugin.measure.run import Measurement
     from faithfulness_plugin.results.settings_file import make_config
 
     settings: dict[str, Any] = {
@@ -85,23 +88,10 @@ def measure(
         "seed": seed,
         "device": device,
     }
-    artifacts = read_artifacts(make_config(settings, "options", ArtifactConfig))
+    config = make_config(settings, "options", ArtifactConfig)
+    artifacts = read_artifacts(config)
     chosen = choose_model({a.name: a.transcoder for a in artifacts}, model, anyway=model_anyway)
     if chosen.note is not None:
         say(chosen.note)
-    settings |= {"model": {"name": chosen.name}, "model_named": chosen.named}
-    run_experiment(Measurement(artifacts), make_config(settings, "options", ArtifactConfig), out, overwrite=overwrite)
-
-
-def by_name(given: list[str]) -> dict[str, str]:
-    """Return sources by name: what NAME=SOURCE says, or a short name of the source. Raises UsageError for two of one
-    name."""
-    from faithfulness_plugin.transcoders.source import named
-
-    found: dict[str, str] = {}
-    for text in given:
-        name, source = named(text)
-        if name in found:
-            raise UsageError(f"{text}: there is a {name} already; write NAME=FOLDER, with another name")
-        found[name] = source
-    return found
+    config = config.model_copy(update={"model": ModelSource(name=chosen.name), "model_named": chosen.named})
+    run_experiment(Measurement(artifacts), config, out, overwrite=overwrite, as_json=as_json)

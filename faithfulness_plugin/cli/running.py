@@ -20,6 +20,7 @@ def run_experiment(
     out: Path,
     *,
     overwrite: bool = False,
+    as_json: bool = False,
     n_jobs: int = 1,
     backend: "Backend" = "local",
     options: Any = None,
@@ -30,6 +31,7 @@ def run_experiment(
 
     Args:
         overwrite: begin a new result; the old one stays until the first part of the new one is done.
+        as_json: print the result as JSON, and not as tables.
         n_jobs: parts at a time; -1 for one per core.
 
     Raises:
@@ -77,7 +79,10 @@ def run_experiment(
         written = write_report(experiment, result, out)
     except UsageError as error:  # the experiment has run
         fail(one_line(error), 1)
-    show(experiment.tables(result))
+    if as_json:
+        print(result.model_dump_json(indent=experiment.indent))
+    else:
+        show(experiment.tables(result))
     if not result.complete:
         again = "the same command" + " without --overwrite" * overwrite
         say(f"stopped: {path} holds {done} of {total} {experiment.parts}; {again} resumes from there")

@@ -3,7 +3,8 @@
 from typing import Any
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.measure.run import Measurement, read_artifacts
+from faithfulness_plugin.measure.artifacts import read_artifacts
+from faithfulness_plugin.measure.run import Measurement
 from faithfulness_plugin.measure.schema import ArtifactResult
 from faithfulness_plugin.results.agreement import Rerun
 

@@ -1,9 +1,6 @@
 """What `faithfulness measure` does: finished transcoders against their real layer, each beside its references."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, Pair, layer_at_pair, pair_of
+from faithfulness_plugin.measure.artifacts import Artifact
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.measure.held_out import HeldOut
 from faithfulness_plugin.measure.interventions import Interventions
@@ -25,29 +23,6 @@ from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactR
 from faithfulness_plugin.messages import say
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
-from faithfulness_plugin.transcoders.load import load_transcoder
-from faithfulness_plugin.transcoders.source import files_of
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A transcoder as it was read."""
-
-    name: str
-    transcoder: Any
-    digest: str
-
-
-def read_artifacts(config: ArtifactConfig) -> list[Artifact]:
-    """Read all transcoders of a config, from folders and addresses. Raises FormatError for one that holds none."""
-    found = []
-    dtype = torch.float32 if config.transcoder_dtype == "float32" else None
-    for name, path in config.transcoders.items():
-        transcoder = load_transcoder(
-            path, layer=config.block, device=config.device, dtype=dtype, autoencoder=config.autoencoder
-        ).eval()
-        found.append(Artifact(name, transcoder, _digest(files_of(path, layer=config.block))))
-    return found
 
 
 class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
@@ -183,11 +158,3 @@ def _layer(hooks: Hooks, config: ArtifactConfig, transcoders: Sequence[Any]) -> 
         raise UsageError(f"{error}: pass --layer, or --hook-in and --hook-out") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _digest(files: list[Path]) -> str:
-    """A digest of the files that a transcoder was read from."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return "sha256:" + digest.hexdigest()

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from faithfulness_plugin import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.cli.app import app
+from faithfulness_plugin.cli.hook_options import by_name
+from faithfulness_plugin.transcoders.releases import release_of
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 ADDRESS = "hf://owner/repo/blocks.1.mlp"
@@ -60,8 +62,9 @@ def test_inspect(hub, model, tmp_path):
 
 @pytest.mark.bitwise("a rerun in one process makes the same products of the same shapes")
 def test_measure_and_its_rerun(hub, model, tmp_path):
-    result = measure(model, tmp_path / "out", ADDRESS)
+    result = measure(model, tmp_path / "out", ADDRESS, "--json")
     assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads((tmp_path / "out" / "result.json").read_text())
     found = json.loads((tmp_path / "out" / "result.json").read_text())
     assert found["config"]["transcoders"] == {"blocks.1.mlp": ADDRESS}
     hub.disconnect()  # measured again from the hub's cache
@@ -100,3 +103,26 @@ def test_what_cannot_be_had_is_told_in_a_line(source, message, hub, model, tmp_p
     fails(measure(model, tmp_path / "out", f"mine={source}"), 2, message)
     assert not (tmp_path / "page.html").exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_names_of_sources(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "lr=0.003").mkdir(parents=True)
+    (tmp_path / "lr=0.003").mkdir()
+    scope = "layer_3/width_16k/average_l0_54"
+    release, address = f"gemma-scope-2b-pt-transcoders/{scope}", f"hf://google/gemma-scope-2b-pt-transcoders/{scope}"
+    for source, name in (
+        ("lr=0.003", "lr=0.003"),
+        ("runs/lr=0.003", "lr=0.003"),
+        ("hf://a/b/lr=0.003", "lr=0.003"),
+        (address, "average_l0_54"),
+        (f"{address}/params.npz", "average_l0_54"),
+        ("hf://owner/repo", "repo"),
+        (release, "average_l0_54"),
+    ):
+        assert by_name([source]) == {name: source}
+    assert by_name(["mine=runs/lr=0.003", f"yours={address}"]) == {"mine": "runs/lr=0.003", "yours": address}
+    (tmp_path / "gemma-scope-2b-pt-transcoders").mkdir()
+    assert release_of(release) is not None  # a folder of that name has no such folder in it
+    (tmp_path / release).mkdir(parents=True)
+    assert release_of(release) is None

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.measure import rerun as rerun_module
+from faithfulness_plugin.measure.artifacts import Artifact
 from faithfulness_plugin.measure.card import card
 from faithfulness_plugin.measure.compare import comparison
 from faithfulness_plugin.measure.config import ArtifactConfig
-from faithfulness_plugin.measure.run import Artifact
 from faithfulness_plugin.measure.schema import (
     DIRECTIONS,
     ROLES,

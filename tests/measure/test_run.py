@@ -18,9 +18,10 @@ from faithfulness_plugin import (
 )
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.measure.artifacts import read_artifacts
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.measure.report import relative_error, tables
-from faithfulness_plugin.measure.run import Measurement, read_artifacts
+from faithfulness_plugin.measure.run import Measurement
 from faithfulness_plugin.measure.schema import ROLES, ArtifactResult
 from faithfulness_plugin.results.experiment import complete, open_result
 from faithfulness_plugin.results.schema import ResultError, read_result

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 from faithfulness_plugin import load_transcoder
 from faithfulness_plugin.adapters.circuit_tracer import load_transcoder_set
-from faithfulness_plugin.transcoders.address import HubPath, fetched, fetched_files, needed
+from faithfulness_plugin.transcoders.address import HubPath, fetch, needed
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.releases import is_release
-from faithfulness_plugin.transcoders.source import files_of, named, short_name
+from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.load import load_with_files
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 
@@ -78,7 +78,7 @@ def test_what_is_in_the_cache_is_not_fetched_again_and_is_there_without_a_networ
     assert not hub.fetched
     hub.disconnect()
     assert same(load_transcoder(source), first)
-    assert files_of(source) == [fetched(source) / "params.npz"]
+    assert load_with_files(source, Request()).files() == [fetch(HubPath.of(source)).path / "params.npz"]
     said = refusal(f"hf://{SCOPE}/layer_4/width_16k/average_l0_88")
     assert "the hub cannot be reached" in said
     assert "it is not in its cache" in said
@@ -141,7 +141,10 @@ def test_of_a_set_the_layer_that_was_asked_for(hub):
     assert set(hub.fetched) == {"config.yaml", "layer_1.safetensors"}
     assert one.cfg.metadata.hook_name == "blocks.1.mlp.hook_in"
     assert same(one, load_transcoder(folder, layer=1))
-    assert [file.name for file in fetched_files("hf://owner/set", layer=1)] == ["config.yaml", "layer_1.safetensors"]
+    assert [file.name for file in fetch(HubPath.of("hf://owner/set"), layer=1).files] == [
+        "config.yaml",
+        "layer_1.safetensors",
+    ]
     assert "is a set with the layers 0, 1, 2: pass layer=" in refusal("hf://owner/set")
     assert "no layer 7, but the layers 0, 1, 2" in refusal("hf://owner/set", layer=7)
     every = load_transcoder_set("hf://owner/set")
@@ -245,27 +248,6 @@ def test_of_several_files_of_weights_the_one_that_a_format_knows():
         needed(of, ["x.pt", "y.pt"], None)
     settings = ["run/config.json", "run/checkpoints/ae_9.pt"]  # dictionary_learning's checkpoints
     assert sorted(needed(HubPath("a/b", settings[1]), settings, None)) == sorted(settings)
-
-
-def test_names_of_sources(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "lr=0.003").mkdir(parents=True)
-    (tmp_path / "lr=0.003").mkdir()
-    assert named("lr=0.003") == ("lr=0.003", "lr=0.003")
-    assert named("runs/lr=0.003") == ("lr=0.003", "runs/lr=0.003")
-    assert named("mine=runs/lr=0.003") == ("mine", "runs/lr=0.003")
-    assert named("hf://a/b/lr=0.003") == ("lr=0.003", "hf://a/b/lr=0.003")
-    assert named(f"mine=hf://{SCOPE}/{FOLDER}") == ("mine", f"hf://{SCOPE}/{FOLDER}")
-    assert named(f"hf://{SCOPE}/{FOLDER}") == ("average_l0_54", f"hf://{SCOPE}/{FOLDER}")
-    assert short_name(f"hf://{SCOPE}/{FOLDER}/params.npz") == "average_l0_54"
-    assert short_name("hf://owner/repo") == "repo"
-    release = f"gemma-scope-2b-pt-transcoders/{FOLDER}"
-    assert named(release) == ("average_l0_54", release)
-    assert is_release(release)
-    (tmp_path / "gemma-scope-2b-pt-transcoders").mkdir()
-    assert is_release(release)  # a folder of that name has no such folder in it
-    (tmp_path / release).mkdir(parents=True)
-    assert not is_release(release)
 
 
 def test_the_settings_of_a_cached_folder_do_not_come_from_elsewhere(hub):

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 from faithfulness_plugin import load_transcoder
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.releases import is_release
-from faithfulness_plugin.transcoders.source import files_of
+from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.load import load_with_files
+from faithfulness_plugin.transcoders.releases import release_of
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 
@@ -89,7 +90,7 @@ def test_gemma_scope(hub):
     assert (said.model_name, said.l0) == ("google/gemma-2-2b", 54)
     assert (said.hook_name, said.hook_name_out) == ("blocks.3.ln2.hook_normalized", "blocks.3.hook_mlp_out")
     assert said.neuronpedia_id == "gemma-2-2b/3-gemmascope-transcoder-16k"
-    assert [file.name for file in files_of(SCOPE)] == ["params.npz"]
+    assert [file.name for file in load_with_files(SCOPE, Request()).files()] == ["params.npz"]
     assert "of layer 3, and layer=4 was asked for" in refusal(SCOPE, layer=4)
     assert "reads" in refusal(SCOPE, autoencoder=True)
 
@@ -205,7 +206,7 @@ def test_without_a_network(source, hub):
 
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert is_release(GPT2)
+    assert release_of(GPT2) is not None
     (tmp_path / GPT2).mkdir(parents=True)
-    assert not is_release(GPT2)
-    assert not is_release(f"./{GPT2}")
+    assert release_of(GPT2) is None
+    assert release_of(f"./{GPT2}") is None

@@ -11,7 +11,7 @@ from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.transcoders.address import fetched
+from faithfulness_plugin.transcoders.address import HubPath, fetch
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in
 from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Likeness, Request
@@ -76,7 +76,7 @@ class CircuitTracer(Format):
             asked = "" if layer is None else f"no layer {layer}, but "
             listed = ", ".join(map(str, parts))
             raise FormatError(f"{folder} is {self.title} with {asked}the layers {listed}: pass layer=, one of them")
-        file = parts[layer] if isinstance(parts[layer], Path) else fetched(_address(str(parts[layer])))
+        file = parts[layer] if isinstance(parts[layer], Path) else fetch(HubPath.of(_address(str(parts[layer])))).path
         request, files = replace(request, layer=None), Files(folder, folder / CONFIG, Path(file), layer)
         names = peek_names(files.weights)
         is_own = files.weights.suffix == ".safetensors" and (not names or names & {*TENSORS.needs})

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from faithfulness_plugin import TopKTranscoder, load_transcoder, metrics, transcoder_jvp
 from faithfulness_plugin.adapters.circuit_tracer import load_transcoder_set
+from faithfulness_plugin.transcoders.address import Fetched, HubPath
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
@@ -104,11 +105,11 @@ def test_a_list_of_files_here_and_of_addresses(tmp_path, monkeypatch):
     save_file(first.tensors, folder / "elsewhere" / "a.safetensors")
     asked = []
 
-    def fetched(address: str) -> Path:
-        asked.append(address)
-        return tmp_path / "second.safetensors"
+    def fetch(of: HubPath) -> Fetched:
+        asked.append(str(of))
+        return Fetched(tmp_path / "second.safetensors", [tmp_path / "second.safetensors"])
 
-    monkeypatch.setattr("faithfulness_plugin.transcoders.formats.circuit_tracer.fetched", fetched)
+    monkeypatch.setattr("faithfulness_plugin.transcoders.formats.circuit_tracer.fetch", fetch)
     parts = [
         "elsewhere/a.safetensors",
         "hf://owner/repo/a/second.safetensors?revision=v1",
