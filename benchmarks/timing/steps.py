@@ -14,7 +14,8 @@ from sae_lens import StandardTrainingSAEConfig, TopKTrainingSAEConfig
 from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaConfig, LlamaMLP
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from faithfulness_plugin.benchmarks.timing.harness import threads_field
 from faithfulness_plugin.jacobian.gram import JacobianGram

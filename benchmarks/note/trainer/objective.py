@@ -109,6 +109,8 @@ class Objective:
         """Fill x, acts and out; return the slopes of straight-through gates, if there are any."""
         self._x[:, self._rows["x"]] = batch.x
         if response := batch.response:
+            assert response.v is not None
+            assert isinstance(response.step, Tensor)
             for name, sign in (("plus", 1), ("minus", -1)):
                 if name in self._rows:
                     moved = response.x[:, None] + sign * response.step[:, None, None, None] * response.v
@@ -160,6 +162,8 @@ class Objective:
     ) -> dict[str, Tensor]:
         """Return the Jacobian term by quotients (t(x + step v) - t(x)) / step, or central ones."""
         assert response.Jv is not None
+        assert response.scale is not None
+        assert isinstance(response.step, Tensor)
         n, n_probes, batch, d_out = response.Jv.shape
 
         def out(name: str) -> Tensor:
@@ -192,6 +196,7 @@ class Objective:
         """Return the Jacobian term by products J v = W_dec (gate * (W_enc v)), or J^T u with the matrices exchanged."""
         assert response.v is not None
         assert response.Jv is not None
+        assert response.scale is not None
         pulled = estimator.pulls_back
         reads, writes = (weights.W_dec.mT, weights.W_enc.mT) if pulled else (weights.W_enc, weights.W_dec)
         v, Jv = response.v.flatten(1, 2), response.Jv.flatten(1, 2)
@@ -207,8 +212,9 @@ class Objective:
         g_product = error.mul_(2 * weight)
         g_read = torch.bmm(g_product, writes.mT, out=self._g_through)
         if near is not None and kept is not None:
-            of_gate = (g_read * kept).view(len(v), -1, *near.shape[1:]).sum(1)
-            self._straight_through(of_gate * near, gradients)
+            g_pre = (g_read * kept).view(len(v), -1, *near.shape[1:]).sum(1) * near
+            gradients.W_enc.baddbmm_(self._x[:, self._gate_rows].mT, g_pre)
+            gradients.b_enc.add_(g_pre.sum(1))
         g_read = self._gated(g_read)
         if gradients.W_skip is not None:
             gradients.W_skip.baddbmm_(*((v.mT, g_product) if pulled else (g_product.mT, v)))
@@ -226,10 +232,6 @@ class Objective:
         for each in values.view(len(values), -1, *acts.shape[1:]).unbind(1):
             torch.ops.aten.threshold_backward.grad_input(each, acts, 0, grad_input=each)
         return values
-
-    def _straight_through(self, g_pre: Tensor, gradients: StackedWeights) -> None:
-        gradients.W_enc.baddbmm_(self._x[:, self._gate_rows].mT, g_pre)
-        gradients.b_enc.add_(g_pre.sum(1))
 
     def _masking(
         self, weights: StackedWeights, coefficients: Coefficients, gradients: StackedWeights, log: bool
