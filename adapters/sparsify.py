@@ -16,6 +16,7 @@ from faithfulness_plugin.jacobian.linear_region import LinearRegion, SparseRegio
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
+from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.training.processes import Processes
 
@@ -191,7 +192,7 @@ def _require_function(name: str, layer: Layer, x: Tensor, y: Tensor | None) -> N
         if agree(found, wanted):
             return
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
+        why = one_line(error)
     raise ValueError(
         f"hookpoint {name} is no function of its input, row by row, whose Jacobian could be matched ({why}): name the "
         'MLP, such as "layers.3.mlp"'

@@ -28,7 +28,7 @@ from faithfulness_plugin.measure import report as artifact
 from faithfulness_plugin.measure.compare import in_pairs
 from faithfulness_plugin.measure.schema import ArtifactResult
 from faithfulness_plugin.results.experiment import write_report
-from faithfulness_plugin.results.result_file import RESULT_FILENAME
+from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 from faithfulness_plugin.results.schema import read_result, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +52,8 @@ def measured() -> dict[str, str]:
     """Each table by the name of its place in the docs."""
     speeds = read_result(SPEED, SpeedResult)
     artifacts = read_result(ARTIFACTS, ArtifactResult)
+    # as `make artifacts` names them
+    pairs = [(name, name.replace("jvp_", "none_")) for name in artifacts.config.transcoders if name.startswith("jvp_")]
     passages = read_result(INSPECTION / "passage" / RESULT_FILENAME, PassageResult)
     return {
         "absolute-value table": absolute_value.tables(read_result(RESULT, AbsoluteValueResult)),
@@ -71,18 +73,13 @@ def measured() -> dict[str, str]:
         ),
         "store-speed table": StoreSpeed().tables(read_result(STORE_SPEED, StoreSpeedResult)),
         "artifact scores": artifact.overview(artifacts).render("markdown"),
-        "artifact differences": in_pairs(artifacts, _matched_and_not(artifacts)).render("markdown"),
+        "artifact differences": in_pairs(artifacts, pairs).render("markdown"),
         "inspection toy": toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),
         "inspection passage": passage_table(passages),
         "inspection cost": cost_table(passages.measured, passages.processor),
         "benchmark tasks": suite.tasks_table().render("markdown"),
         "benchmark scores": suite.scores_table().render("markdown"),
     }
-
-
-def _matched_and_not(result: ArtifactResult) -> list[tuple[str, str]]:
-    """In pairs of equal seeds, as `make artifacts` names them."""
-    return [(name, name.replace("jvp_", "none_")) for name in result.config.transcoders if name.startswith("jvp_")]
 
 
 def _all(folder: str) -> list[AbsoluteValueResult]:

@@ -1,6 +1,5 @@
 """A folder with a transcoder for every layer of a model, as circuit-tracer keeps them in its cache."""
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from sae_lens.saes.transcoder import JumpReLUTranscoder, Transcoder
 from safetensors.torch import save_file
 from torch import Tensor
 
+from faithfulness_plugin.atomic import new_folder
 from faithfulness_plugin.transcoders.address import HubPath, fetch, is_hub_path, layers_at
 from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, KIND, THRESHOLD, CircuitTracer
 from faithfulness_plugin.transcoders.formats.errors import FormatError
@@ -73,21 +73,10 @@ def export_transcoder_set(
             f"{folder} is not empty: choose another folder, or overwrite=True for one that holds a set and nothing else"
         )
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-            made, before = Path(beside, "made"), Path(beside, "before")
-            made.mkdir()
+        with new_folder(folder) as made:
             for layer, transcoder in finished.items():
                 save_file(_weights(transcoder), made / f"layer_{layer}.safetensors")
             (made / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-            if folder.exists():
-                os.replace(folder, before)
-            try:
-                os.replace(made, folder)
-            except OSError:
-                if before.exists():
-                    os.replace(before, folder)
-                raise
     except OSError as error:
         raise ValueError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
     return folder

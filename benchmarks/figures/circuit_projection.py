@@ -18,9 +18,7 @@ class ProjectionPanel(NamedTuple):
     residual: Float[np.ndarray, " n_live"]
 
 
-def circuit_projection_figure(
-    panels: Mapping[str, ProjectionPanel], circuits: Sequence[str], caption: str = "What the features are made of"
-) -> Figure:
+def circuit_projection_figure(panels: Mapping[str, ProjectionPanel], circuits: Sequence[str], caption: str) -> Figure:
     """Draw {title: panel}. The last circuit is the datapoint's, framed; below it, apart, the residual."""
     rows, columns = grid(len(panels), 2 if len(panels) == 4 else 3)
     n, height = len(circuits), 0.155 * (len(circuits) + 2)

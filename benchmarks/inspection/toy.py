@@ -18,7 +18,7 @@ from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.intervals import share
 from faithfulness_plugin.results.markdown import markdown_table, share_text
 from faithfulness_plugin.results.schema import Environment, Record, Result
-from faithfulness_plugin.results.threads import torch_threads
+from faithfulness_plugin.results.timing import torch_threads
 from faithfulness_plugin.results.workers import each_done
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.inputs import AbsInputs

@@ -4,18 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
 from faithfulness_plugin.benchmarks.methods.controls import augmented
 from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyConfig, ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.rows import RowSource
-from faithfulness_plugin.benchmarks.note.trainer.weights import training_transcoder
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.training.train import train_transcoder
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoderConfig
 
@@ -153,6 +150,5 @@ class Baseline:
         """Train one transcoder by `train_transcoder`, step by step as the member of an ensemble."""
         config = self.config(inputs.d_in, inputs.d_out, seed=seed, strength=strength)
         augmentation = TERMS[self.term].augmentation
-        torch.manual_seed(derived_seed(seed, "weights"))
-        transcoder = training_transcoder(config if augmentation is None else augmented(config, augmentation))
+        transcoder = made_with_seed(config if augmentation is None else augmented(config, augmentation), seed)
         return train_transcoder(transcoder, layer, inputs, progress=False, **self.schedule).transcoder

@@ -1,6 +1,5 @@
 """A toy layer with its point, its circuits and its evaluation rows; and the metrics of a transcoder there."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -141,10 +140,6 @@ class ToyProblem:
             weights=projection.weights[:, live].round(4).tolist(),
             residual=projection.residual[live].round(4).tolist(),
         )
-
-    def best_match(self, transcoder: TrainingTranscoder[Any], circuits: Sequence[Circuit]) -> list[float]:
-        """Return each circuit's largest cosine with a feature's contribution, on rows that hold p."""
-        return [metrics.feature_recovery(transcoder, self.repeated, [circuit]).mean_cosine for circuit in circuits]
 
 
 def rounded(matrix: Tensor) -> list[Any]:

@@ -5,10 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 import faithfulness_plugin as plugin
-from faithfulness_plugin.benchmarks.methods.controls import (
-    NoiseAugmentedTopKTranscoderConfig,
-    NoiseAugmentedTranscoderConfig,
-)
+from faithfulness_plugin.benchmarks.methods.controls import augmented
+from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation
 from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.results.schema import Record
 
@@ -82,21 +80,12 @@ class Kind(Record):
 
     def config(self, arm: Arm, *, d_in: int, d_out: int, d_sae: int, device: str) -> Any:
         """Return the config of a transcoder that is trained as the arm says."""
+        config_class: Any = plugin.StandardTrainingTranscoderConfig
+        fields: dict[str, Any] = {"sparsity_coefficient": self.sparsity}
         if self.architecture == "topk":
-            plain, control = plugin.TopKTrainingTranscoderConfig, NoiseAugmentedTopKTranscoderConfig
-            own: dict[str, Any] = {"k": int(self.sparsity)}
-        else:
-            plain, control = plugin.StandardTrainingTranscoderConfig, NoiseAugmentedTranscoderConfig
-            own = {"sparsity_coefficient": self.sparsity}
-        shared = {"d_in": d_in, "d_out": d_out, "d_sae": d_sae, "skip": self.skip, "device": device}
+            config_class, fields = plugin.TopKTrainingTranscoderConfig, {"k": int(self.sparsity)}
+        fields |= {"d_in": d_in, "d_out": d_out, "d_sae": d_sae, "skip": self.skip, "device": device}
         if arm.term != "augmentation":
-            return plain(**shared, jacobian=arm.jacobian, jacobian_coefficient=arm.coefficient, **own)
-        return control(
-            **shared,
-            jacobian=arm.jacobian,
-            jacobian_coefficient=0.0,
-            augmentation_kind="noise" if arm.probe == "isotropic" else "interpolation",
-            augmentation_coefficient=arm.coefficient,
-            augmentation_scale=HALF_WAY,
-            **own,
-        )
+            return config_class(**fields, jacobian=arm.jacobian, jacobian_coefficient=arm.coefficient)
+        kind = "noise" if arm.probe == "isotropic" else "interpolation"
+        return augmented(config_class(**fields, jacobian=arm.jacobian), Augmentation(kind, arm.coefficient, HALF_WAY))

@@ -11,7 +11,7 @@ from faithfulness_plugin.benchmarks.suite.schema import Trial, TrialRecord
 from faithfulness_plugin.benchmarks.suite.scores import score
 from faithfulness_plugin.benchmarks.tasks.registry import task
 from faithfulness_plugin.messages import one_line
-from faithfulness_plugin.results.threads import torch_threads
+from faithfulness_plugin.results.timing import torch_threads
 from faithfulness_plugin.transcoders.base import NonFiniteError
 
 

@@ -18,8 +18,7 @@ from typing_extensions import override
 
 from faithfulness_plugin.results.experiment import T_CONFIG, T_RESULT, Experiment, Running
 from faithfulness_plugin.results.schema import Environment, Record, Result, processor
-from faithfulness_plugin.results.threads import torch_threads
-from faithfulness_plugin.results.timing import peak_memory, seconds
+from faithfulness_plugin.results.timing import peak_memory, seconds, torch_threads
 
 MIB = 2**20
 

@@ -31,8 +31,7 @@ from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Environment, Record, processor
-from faithfulness_plugin.results.threads import torch_threads
-from faithfulness_plugin.results.timing import in_turn
+from faithfulness_plugin.results.timing import in_turn, torch_threads
 from faithfulness_plugin.store import DerivativeStore, StoredRows
 from faithfulness_plugin.store.fill import rows_at
 from faithfulness_plugin.store.left_out import LeftOut

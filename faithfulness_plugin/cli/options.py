@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
@@ -17,16 +17,13 @@ T_MODEL = TypeVar("T_MODEL", bound=BaseModel)
 SCALARS = (bool, int, float, str)
 
 
-def with_fields(*configs: type[BaseModel], leave_out: Collection[str] = ()) -> Callable[..., Callable[..., None]]:
+def with_fields(*configs: type[BaseModel]) -> Callable[..., Callable[..., None]]:
     """Decorate a command that takes `given`, a dict of the fields that were passed, with an option for each field.
 
     Fields that no single option can give (records, dicts) have none: a YAML file gives them. A tuple of seeds is given
     by --seeds, their number, and --seed, the first one.
-
-    Args:
-        leave_out: fields for which the command has options of its own.
     """
-    fields = {name: field for config in configs for name, field in config.model_fields.items() if name not in leave_out}
+    fields = {name: field for config in configs for name, field in config.model_fields.items()}
     seeds = fields.pop("seeds") if "seeds" in fields and _type(fields["seeds"]) == list[int] else None
     parameters = [_parameter(name, field) for name, field in fields.items() if _type(field)]
     if seeds is not None:

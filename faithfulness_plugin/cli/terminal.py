@@ -49,20 +49,11 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def note(self, text: str) -> None:
-        """What is going on; on a terminal only."""
-        self.bar.update(self.task, description=text)
-
     def tell(self, text: str) -> None:
-        """What is going on, also elsewhere: for what takes long."""
-        self.note(text)
+        """Say what is going on."""
+        self.bar.update(self.task, description=text)
         if self.bar.disable:
             say(text)
-
-    def advance(self, parts: int) -> None:
-        """So many parts are finished, of which there are too many for a line each: on a terminal only."""
-        self.done += parts
-        self.bar.update(self.task, advance=parts, parts=f"{self.done}/{self.total}")
 
     def show(self, text: str, parts: int = 1, cost: int | float = 0) -> None:
         """So many parts are finished, which cost that much."""

@@ -17,7 +17,7 @@ from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import layer_of
 from faithfulness_plugin.layers.spliced import Change, run_spliced, stages_after
-from faithfulness_plugin.metrics.downstream import Effect, effect
+from faithfulness_plugin.metrics.downstream import effect
 from faithfulness_plugin.metrics.result import MetricResult
 from faithfulness_plugin.rounding import beyond_rounding
 
@@ -129,7 +129,8 @@ def intervene(
     change = _changes(transcoder, which, moved, through)
     runs = [dict(each.stages) for each in (run(None), run(None, **change), seen, run(transcoder, **change))]
     by_stage = [tuple(each[stage] for each in runs) for stage in stages]
-    found = [_effect(*of) for of in by_stage]
+    # None for a layer that does not respond at all
+    found = [effect(*of) if beyond_rounding(*of[:2]).any() else None for of in by_stage]
     return InterventionEffect(
         features=which,
         do=do,
@@ -176,13 +177,6 @@ def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None,
         raise ValueError(f"do={do!r}, through={through!r}: ablate, clamp or steer, through reading or writing")
     if (value is None) != (do == "ablate"):
         raise ValueError(f"{do} takes {'no value' if do == 'ablate' else 'a value: pass value='}")
-
-
-def _effect(clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor) -> Effect | None:
-    """Compute `effect`, or None for a layer that does not respond at all."""
-    if not beyond_rounding(clean, changed).any():
-        return None
-    return effect(clean, changed, clean_spliced, changed_spliced)
 
 
 def _size(change: Tensor) -> float:

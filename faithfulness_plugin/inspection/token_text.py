@@ -77,10 +77,6 @@ class TokenText:
     def _decoded(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def _is_a_mark(self, token: int) -> bool:
-        """Whether U+FFFD stands in the text itself."""
-        return REPLACEMENT in str(self.tokenizer.convert_ids_to_tokens(token))
-
     def _by_growing_spans(self, tokens: list[int]) -> list[str]:
         """Each token's text is what it adds to the text of those before it; tokens whose text ends in an incomplete
         character are put together with the next ones, and shown at the first of them."""
@@ -88,7 +84,8 @@ class TokenText:
         before, begun = 0, 0
         for stop in range(1, len(tokens) + 1):
             context, longer = self._decoded(tokens[before:begun]), self._decoded(tokens[before:stop])
-            incomplete = longer.endswith(REPLACEMENT) and not self._is_a_mark(tokens[stop - 1])
+            last = str(self.tokenizer.convert_ids_to_tokens(tokens[stop - 1]))  # U+FFFD may stand in the text itself
+            incomplete = longer.endswith(REPLACEMENT) and REPLACEMENT not in last
             if incomplete and stop < len(tokens):
                 continue
             added = longer[len(context) :] if longer.startswith(context) else longer

@@ -39,11 +39,6 @@ class JacobianProducts:
         return JacobianProducts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
     @property
-    def relative_error(self) -> Float[Tensor, " rows"]:
-        """||J_t - J_f||_F^2 / ||J_f||_F^2; inf or NaN where J_f = 0."""
-        return self.squared_error / self.layer
-
-    @property
     def cosine(self) -> Float[Tensor, " rows"]:
         """cos(vec J_t, vec J_f); 0 where either is 0."""
         norms = (self.transcoder.clamp_min(0) * self.layer.clamp_min(0)).sqrt()

@@ -115,7 +115,8 @@ class JacobianMatching:
         if not self.config.normalize:
             return _wide(y.new_ones(()))
         y = _wide(y)
-        mean = self._over_processes(_mean_row(y))
+        rows = y.reshape(-1, y.shape[-1])
+        mean = self._over_processes(rows.sum(0) / max(1, len(rows)))
         variance, energy = _mean((y - mean).square().sum(-1)), self._mean_energy(Jv)
         variance, energy = self._over_processes(torch.stack([variance, energy]))
         return torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
@@ -206,8 +207,3 @@ def _wide(values: Tensor) -> Tensor:
 def _mean(values: Tensor) -> Tensor:
     """Average values, with 0 for none: a batch may have no rows."""
     return values.sum() / max(1, values.numel())
-
-
-def _mean_row(y: Tensor) -> Tensor:
-    rows = y.reshape(-1, y.shape[-1])
-    return rows.sum(0) / max(1, len(rows))

@@ -153,14 +153,9 @@ class TrainConfig(Record):
 
     def transcoder_config(self, d_in: int, d_out: int, coefficient: float, seed: int = 0) -> Any:
         """Return the config of one transcoder. Raises ValueError for fields that do not exist or do not fit."""
-        import faithfulness_plugin as plugin
+        from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
 
-        config_class = {
-            "topk": plugin.TopKTrainingTranscoderConfig,
-            "batch_topk": plugin.BatchTopKTrainingTranscoderConfig,
-            "standard": plugin.StandardTrainingTranscoderConfig,
-            "jumprelu": plugin.JumpReLUTrainingTranscoderConfig,
-        }[self.architecture]
+        config_class = ARCHITECTURES[self.architecture][0]
         given_here = {"d_in", "d_out", "jacobian", "jacobian_coefficient", "device", "dtype", "metadata"}
         types = {name: kind for name, kind in get_type_hints(config_class).items() if name not in given_here}
         settings = {}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -129,7 +130,8 @@ class TranscoderEvaluator:
             logits = self.hooks.run(tokens, {place[0]: keep_rows(place[0], kept) for place in seen})
             clean += cross_entropy(logits, tokens).double().sum().item()
             for place, mask in kept.items():
-                zeroed = self.hooks.run(tokens, {place[1]: _write_zeros(mask)})
+                write_zeros = partial(torch.where, mask[..., None], 0)
+                zeroed = self.hooks.run(tokens, {place[1]: write_zeros})
                 zero[place] += cross_entropy(zeroed, tokens).double().sum().item()
         n = self._n_predicted
         self._clean, self._zero = clean / n, {place: total / n for place, total in zero.items()}
@@ -193,7 +195,3 @@ def _splice(layer: HookedLayer, transcoder: Any, kept: Bool[Tensor, "batch pos"]
         return torch.where(kept[..., None], written.pop().to(y.dtype), y)
 
     return read_and_write(layer, read, write)
-
-
-def _write_zeros(kept: Bool[Tensor, "batch pos"]) -> Hook:
-    return lambda y: torch.where(kept[..., None], 0, y)

@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from faithfulness_plugin.language_model.result import Evaluation, StepCost, TrainResult
+from faithfulness_plugin.language_model.result import Evaluation, Speed, StepCost, TrainResult
 from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
 from faithfulness_plugin.results.intervals import FEW, RANGE, interval
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
@@ -43,7 +43,7 @@ def tables(result: TrainResult) -> str:
         if of is not None and (why := undefined_ce_recovered(of.ce_zero, of.ce_clean)):
             text.append(f"Block {block}: {why}")
     if result.speed is not None:
-        text += [speed_table(result), f"The term slows the run down by a factor of {result.speed.slow_down:.2f}."]
+        text += [speed_table(result.speed), f"The term slows the run down by a factor of {result.speed.slow_down:.2f}."]
     return "\n\n".join(text)
 
 
@@ -59,16 +59,14 @@ def evaluation_table(result: TrainResult) -> str:
     return markdown_table(["block", "coefficient", "training", *COLUMNS], rows)
 
 
-def speed_table(result: TrainResult) -> str:
-    """Return a table of where the time goes; empty where it was not measured."""
-    if result.speed is None:
-        return ""
+def speed_table(speed: Speed) -> str:
+    """Return a table of where the time goes."""
 
     def row(label: str, cost: StepCost) -> list[str]:
         parts = [f"{part:.0f}" for part in (cost.model, cost.layer, cost.transcoder)]
         return [label, *parts, f"{cost.tokens_per_second:.0f}"]
 
-    rows = [row("without the term", result.speed.without), row("with it", result.speed.matched)]
+    rows = [row("without the term", speed.without), row("with it", speed.matched)]
     header = ["microseconds a token", "model", "layer", "transcoder", "tokens a second"]
     return markdown_table(header, rows)
 

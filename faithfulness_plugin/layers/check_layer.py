@@ -42,18 +42,9 @@ def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:
     return HookedLayer(hook_in, hook_out, function, weights=lambda: hooks.weights_up_to(hook_out), runs_model=True)
 
 
-def check_layer(
-    hooks: Hooks,
-    layer: Callable[[Tensor], Tensor],
-    hook_in: str,
-    hook_out: str,
-    tokens: Tokens | None = None,
-) -> None:
-    """Run the model once with dual numbers put in at `hook_in`, and compare f(x) with what `hook_out` carries, and
-    J_f v with its tangent.
-
-    Args:
-        tokens: [batch, pos], or what else the model reads; random by default.
+def check_layer(hooks: Hooks, layer: Callable[[Tensor], Tensor], hook_in: str, hook_out: str) -> None:
+    """Run the model once on random tokens, with dual numbers put in at `hook_in`, and compare f(x) with what `hook_out`
+    carries, and J_f v with its tangent.
 
     Raises:
         LayerError: they differ; the message names the likely cause.
@@ -61,7 +52,7 @@ def check_layer(
     """
     hooks.require(hook_in)
     hooks.require(hook_out)
-    tokens = hooks.random_tokens() if tokens is None else tokens
+    tokens = hooks.random_tokens()
     truth = inject(hooks, hook_in, hook_out, tokens)
     if not all(carried.isfinite().all() for carried in truth):
         raise LayerError(f"the model carries NaN or Inf from {hook_in} to {hook_out}: check its weights and its dtype")

@@ -11,8 +11,6 @@ from faithfulness_plugin.differences import differences
 from faithfulness_plugin.results.experiment import T_RESULT, Experiment, Running
 from faithfulness_plugin.results.schema import Environment
 
-TOLERANCE = 1e-6
-
 
 @dataclass(frozen=True)
 class Agreement:
@@ -49,7 +47,7 @@ class Rerun(Generic[T_RESULT]):
                 self.partial, Running(Path(folder), n_jobs, note=note, failures=self.failures)
             )
 
-    def agreement(self, now: T_RESULT, tolerance: float = TOLERANCE) -> Agreement:
+    def agreement(self, now: T_RESULT, tolerance: float = 1e-6) -> Agreement:
         """Compare every number of these parts with those that `run` gave."""
         kept, again = self.numbers(self.partial), self.numbers(now)
         before = {part: then for part, then in self.numbers(self.result).items() if part not in kept}

@@ -12,8 +12,7 @@ from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.curves import Panel, draw_curves
 from faithfulness_plugin.results.figure_file import save_figure
 from faithfulness_plugin.results.html_page import self_contained
-from faithfulness_plugin.results.markdown import interval_text
-from faithfulness_plugin.results.schema import Interval, write_text
+from faithfulness_plugin.results.schema import write_text
 from faithfulness_plugin.results.tables import Table
 
 SUFFIXES = (".png", ".pdf", ".svg", ".html")
@@ -73,8 +72,9 @@ class Card(NamedTuple):
         header = list(self.table.header)
         n_others = len(header) - len(self.first_widths)
         widths = [*self.first_widths, *[(1 - sum(self.first_widths)) / max(1, n_others)] * n_others]
-        cells = [[_short(cell) for cell in row] for row in self.table.rows]
-        drawn = ax.table(cells, colLabels=header, colWidths=widths, cellLoc="center", bbox=[0, 0, 1, 1])
+        drawn = ax.table(
+            self.table.cells(digits=2), colLabels=header, colWidths=widths, cellLoc="center", bbox=[0, 0, 1, 1]
+        )
         drawn.auto_set_font_size(False)
         drawn.set_fontsize(8)
         for (row, _), cell in drawn.get_celld().items():
@@ -82,7 +82,3 @@ class Card(NamedTuple):
             cell.visible_edges = "B"
             if row == 0:
                 cell.get_text().set_fontweight("bold")
-
-
-def _short(cell: str | Interval | None) -> str:
-    return "—" if cell is None else cell if isinstance(cell, str) else interval_text(cell, 2)

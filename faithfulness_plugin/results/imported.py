@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any
 
+from faithfulness_plugin.messages import one_line
+
 
 def imported(reference: str) -> Any:
     """Return the object that `module:attribute` stands for; modules of the working folder are found as well.
@@ -16,5 +18,6 @@ def imported(reference: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # whatever somebody's module raises when it is imported
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{reference} cannot be imported ({reason}): check the name and PYTHONPATH") from error
+        raise ValueError(
+            f"{reference} cannot be imported ({one_line(error)}): check the name and PYTHONPATH"
+        ) from error

@@ -18,10 +18,6 @@ class ResultError(UsageError):
     """A result file that cannot be used; the message says what to do."""
 
 
-class CompareError(UsageError):
-    """Results that cannot be compared; the message says why."""
-
-
 class Record(BaseModel):
     """Base of every record: unknown fields are refused, values are finite and do not change."""
 

@@ -20,21 +20,24 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str | Interval | None]]
     caption: str
-    digits: int = 3
 
     def render(self, form: Format) -> str:
         """CSV has each interval's mean, bounds and number in columns of their own, and of fewer than 5 values the least
         and the largest in place of the bounds; LaTeX is booktabs."""
         if form == "csv":
             return self._csv()
-        cells = [["—" if cell is None else self._text(cell) for cell in row] for row in self.rows]
+        cells = self.cells(digits=3)
         if form == "markdown":
             return f"{markdown_table(self.header, cells)}\n\n{self.caption}\n"
         frame = pd.DataFrame([[_tex(cell) for cell in row] for row in cells], columns=[_tex(h) for h in self.header])
         return frame.to_latex(index=False, caption=_tex(self.caption), position="t")
 
-    def _text(self, cell: str | Interval) -> str:
-        return cell if isinstance(cell, str) else interval_text(cell, self.digits)
+    def cells(self, digits: int) -> list[list[str]]:
+        """Return the rows as text, intervals with this many digits after the point."""
+        return [
+            ["—" if cell is None else cell if isinstance(cell, str) else interval_text(cell, digits) for cell in row]
+            for row in self.rows
+        ]
 
     def _csv(self) -> str:
         records = []

@@ -1,10 +1,11 @@
-"""How long things take: arms that run in turn in one process, and the peak of its memory."""
+"""How long things take: arms that run in turn in one process, its threads, and the peak of its memory."""
 
 import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,17 @@ def seconds(function: Callable[[], Any], device: str | torch.device = "cpu") -> 
 def _synchronize(device: str | torch.device) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """Let torch compute with this many threads within, or, as a decorator, while the function runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_turn(

@@ -54,8 +54,8 @@ def each_done(
         except BaseException as error:
             if backend == "local":
                 get_reusable_executor().shutdown(wait=False, kill_workers=True)
-            if not _died(error):
-                raise
+            if not (isinstance(error, BrokenProcessPool) or type(error).__module__.startswith("ray.exceptions")):
+                raise  # about what the worker did
             deaths += 1
             if deaths == ATTEMPTS:
                 raise WorkerError(
@@ -100,8 +100,3 @@ def _configured(n_jobs: int, backend: Backend) -> Any:
 
 def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _died(error: BaseException) -> bool:
-    """Whether it is about a worker rather than about what the worker did."""
-    return isinstance(error, BrokenProcessPool) or type(error).__module__.startswith("ray.exceptions")

@@ -92,7 +92,8 @@ def fill(
                 if number in missing:
                     x = _usual(rule, filling.layer, rows)
                     if repeated is not None:
-                        x = torch.cat([x, _again(repeated, len(x), filling.share)])
+                        n = round(len(x) * filling.share / (1 - filling.share))
+                        x = torch.cat([x, repeated.repeat(-(-n // len(repeated)), 1)[:n]])
                     filling.store.fill_shard(number, x, filling.layer)
             on_shard(number)
 
@@ -154,9 +155,3 @@ def _read(name: str, rows: list[Tensor], kept: Bool[Tensor, "batch pos"] | None,
             raise Reached
 
     return read
-
-
-def _again(rows: Tensor, n_others: int, share: float) -> Tensor:
-    """Repeat the rows until they make this share beside the others."""
-    n = round(n_others * share / (1 - share))
-    return rows.repeat(-(-n // len(rows)), 1)[:n]

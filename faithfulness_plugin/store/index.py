@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from faithfulness_plugin.differences import without_size
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.estimators import ESTIMATORS
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
+from faithfulness_plugin.results.schema import Record
 
 INDEX_FILENAME = "index.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -20,11 +21,7 @@ class StoreError(UsageError):
     """A store that cannot be used; the message says which, why, and what to do."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Product(_Record):
+class Product(Record):
     """One kind of derivative that is kept: the layer's side of a `JacobianMatchingConfig`."""
 
     estimator: str
@@ -78,7 +75,7 @@ class Product(_Record):
         return f"{self.estimator} {self.probe}{several}{how}"
 
 
-class Shard(_Record):
+class Shard(Record):
     """One file of rows."""
 
     file: str
@@ -87,7 +84,7 @@ class Shard(_Record):
     n_bytes: int
 
 
-class Index(_Record):
+class Index(Record):
     """Everything but the rows."""
 
     format_version: Literal[1] = 1

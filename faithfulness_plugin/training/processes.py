@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
 
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.messages import one_line
 
 T = TypeVar("T")
 
@@ -125,7 +126,7 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
         raise ProcessError(
             f"process {os.environ['RANK']} did not find the {os.environ['WORLD_SIZE']} processes that WORLD_SIZE "
             f"promises within {timeout.total_seconds():.0f} s: start all of them, with torchrun on every machine "
-            f"({_first_line(error)})"
+            f"({one_line(error)})"
         ) from error
     backend = "nccl" if device == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONG)
@@ -138,7 +139,7 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
         if not (isinstance(error, RuntimeError) and lost_another(error)):
             raise
         raise ProcessError(
-            f"process {os.environ['RANK']} lost another one ({_first_line(error)}): see what that one says; the last "
+            f"process {os.environ['RANK']} lost another one ({one_line(error)}): see what that one says; the last "
             "checkpoint is as it was"
         ) from error
     finally:
@@ -151,7 +152,3 @@ def lost_another(error: BaseException) -> bool:
         return False
     words = ("Connection closed by peer", "Connection reset by peer", "Timed out", "gloo", "NCCL", "Broken pipe")
     return isinstance(error, distributed.DistError) or any(word in str(error) for word in words)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,11 +4,12 @@ huggingface_hub fetches them: its cache, progress, resumption, tokens and offlin
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from faithfulness_plugin.messages import listed, one_line
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 
@@ -46,9 +47,6 @@ class HubPath:
     def __str__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
         return f"hf://{self.repo}{revision}" + f"/{self.path}" * bool(self.path)
-
-    def __truediv__(self, name: str) -> "HubPath":
-        return HubPath(self.repo, f"{self.path}/{name}".strip("/"), self.revision)
 
 
 @dataclass(frozen=True)
@@ -124,9 +122,9 @@ def fetching(of: HubPath) -> Iterator[None]:
             errors.RepositoryNotFoundError: f": the hub has no repository {of.repo} that can be read from here: check "
             "owner and name; for a private one log in first (hf auth login)",
             errors.LocalEntryNotFoundError: f": the hub cannot be reached, and its cache lacks some of it: {_ONLINE}",
-            errors.HFValidationError: f" is no address: {_first_line(error)}",
+            errors.HFValidationError: f" is no address: {one_line(error)}",
         }
-        otherwise = f" could not be fetched ({_first_line(error)}): try again, which resumes"
+        otherwise = f" could not be fetched ({one_line(error)}): try again, which resumes"
         message = next((text for kind, text in messages.items() if isinstance(error, kind)), otherwise)
         raise FormatError(f"{of}{message}") from error
 
@@ -155,7 +153,7 @@ def _contents(of: HubPath) -> _Contents:
             raise
         except (errors.HTTPError, OSError) as error:  # pyright: ignore[reportPrivateImportUsage]
             offline = isinstance(error, errors.OfflineModeIsEnabled)
-            reason = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({_first_line(error)})"
+            reason = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({one_line(error)})"
     try:
         # no patterns: where this is, whether or not all of the repository is there
         root = Path(hub.snapshot_download(of.repo, revision=of.revision, allow_patterns=[], local_files_only=True))
@@ -187,9 +185,7 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
     inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     if not inside and not reason:
         known = sorted({n for name in names if name.endswith(WEIGHTS) for n in (name, name.rpartition("/")[0])} - {""})
-        raise FormatError(
-            f"{of} does not exist: {nearest(of.path, known, n=3, otherwise=f'it holds {_listed(known)}')}"
-        )
+        raise FormatError(f"{of} does not exist: {nearest(of.path, known, n=3, otherwise=f'it holds {listed(known)}')}")
     settings = [name for name in inside if "/" not in name and name.endswith(SETTINGS)]
     weights = [name for name in inside if "/" not in name and name.endswith(WEIGHTS)]
     weights = _one_transcoder(of, weights or [name for name in inside if name == IN_FOLDER], layer)
@@ -198,13 +194,13 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
     )
     if not weights and folders:
         raise FormatError(
-            f"{of} holds {len(folders)} transcoders: {_listed(folders)}: pass one of them, as {of / folders[0]}"
+            f"{of} holds {len(folders)} transcoders: {listed(folders)}: pass one of them, as {of}/{folders[0]}"
         )
     if reason and not weights and "config.yaml" not in settings:  # which may list weights that are elsewhere
         lacks = "its weights are" if inside else "it is"
         raise FormatError(f"{of}: {reason}, and {lacks} not in its cache: {_ONLINE}")
     if not weights and not settings:
-        raise FormatError(f"{of} holds no transcoder: it has {_listed(sorted(inside))}")
+        raise FormatError(f"{of} holds no transcoder: it has {listed(sorted(inside))}")
     return [f"{prefix}{name}" for name in (*settings, *weights)]
 
 
@@ -221,18 +217,10 @@ def _one_transcoder(of: HubPath, weights: list[str], layer: int | None) -> list[
         return [layers[layer]]
     if any(CROSS_LAYER.fullmatch(name) for name in weights):
         raise FormatError(
-            f"{of} is a cross-layer transcoder ({_listed(sorted(weights), most=2)}): each of its layers writes to all "
+            f"{of} is a cross-layer transcoder ({listed(sorted(weights), most=2)}): each of its layers writes to all "
             "later ones, and there is no one layer whose Jacobian it has"
         )
     known = weights if len(weights) < 2 else [name for name in weights if makes_folder(name)][:1]
     if weights and not known:
-        raise FormatError(f"{of} holds {len(weights)} files of weights: {_listed(sorted(weights))}: pass one of them")
+        raise FormatError(f"{of} holds {len(weights)} files of weights: {listed(sorted(weights))}: pass one of them")
     return known
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

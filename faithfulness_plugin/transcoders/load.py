@@ -8,9 +8,10 @@ import torch
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 
+from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.transcoders.address import Fetched, HubPath, fetch, is_hub_path
 from faithfulness_plugin.transcoders.formats import registry
-from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
+from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.format import Request
 from faithfulness_plugin.transcoders.releases import add_listed, read_by_sae_lens, release_of, require_readable
 
@@ -74,38 +75,36 @@ def load_transcoder(
 def load_with_files(source: Path | str, request: Request) -> Loaded:
     """Load a transcoder, and keep where its files are. Raises as `load_transcoder`."""
     _require_usable(request)
-    place: Path | HubPath | Fetched = Path(source)
-    path = Path(source)
+    called = str(source)
     try:
+        place: Path | HubPath | Fetched = HubPath.of(source) if is_hub_path(source) else Path(source)
         if (release := release_of(source)) is not None:
             require_readable(release, request)
             place = release.files
-        elif is_hub_path(source):
-            place = HubPath.of(source)
         if release is not None and not release.is_read_here:
             transcoder = read_by_sae_lens(release, request)
+        elif isinstance(place, HubPath):
+            place = fetch(place, layer=request.layer)
+            transcoder = registry.read(place.path, request)
         else:
-            if isinstance(place, HubPath):
-                place = fetch(place, layer=request.layer)
-                path = place.path
-            transcoder = registry.read(path, request)
+            transcoder = registry.read(place, request)
         if release is not None:
             add_listed(transcoder.cfg.metadata, release)
-        _require_as_asked(transcoder.cfg, path if release is None else str(source), request)
+        _require_as_asked(transcoder.cfg, called, request)
     except OSError as error:
-        raise FormatError(f"{error.filename or path} cannot be read ({error.strerror}): check the path") from error
+        raise FormatError(f"{error.filename or called} cannot be read ({error.strerror}): check the path") from error
     except FormatError as error:
-        named = str(path) in str(error) or str(source) in str(error)
-        raise error if named else FormatError(f"{path}: {error}") from error
+        named = called in str(error) or str(Path(source)) in str(error)
+        raise error if named else FormatError(f"{called}: {error}") from error
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-        said = next(iter(str(error).splitlines()), "")
         raise FormatError(
-            f"{path}: what stands there makes no transcoder ({type(error).__name__}: {said}): fetch or train it again"
+            f"{called}: what stands there makes no transcoder ({type(error).__name__}: {one_line(error)}): fetch or "
+            "train it again"
         ) from error
     return Loaded(transcoder, place)
 
 
-def _require_as_asked(cfg: TranscoderConfig, path: Where, request: Request) -> None:
+def _require_as_asked(cfg: TranscoderConfig, where: str, request: Request) -> None:
     """Hold the metadata against what was asked for; those of an autoencoder then say that it writes what it reads.
 
     Raises:
@@ -117,22 +116,23 @@ def _require_as_asked(cfg: TranscoderConfig, path: Where, request: Request) -> N
     for name in ("model_name", *SIDES, *(f"{side}_out" for side in SIDES)):
         if not isinstance(metadata[name], str | None):
             raise FormatError(
-                f"{path} says {name}: {metadata[name]!r}, and a name is needed: correct it, or take it out"
+                f"{where} says {name}: {metadata[name]!r}, and a name is needed: correct it, or take it out"
             )
     if isinstance(metadata.l0, bool) or not isinstance(metadata.l0, int | float | None):
-        raise FormatError(f"{path} says l0: {metadata.l0!r}, and a number is needed: correct it, or take it out")
+        raise FormatError(f"{where} says l0: {metadata.l0!r}, and a number is needed: correct it, or take it out")
     said = _layer_of(metadata)
     if request.layer is not None and said is not None and request.layer != said:
         raise FormatError(
-            f"{path} is of layer {said}, and layer={request.layer} was asked for: leave layer out, or pass another path"
+            f"{where} is of layer {said}, and layer={request.layer} was asked for: leave layer out, or pass another "
+            "path"
         )
     reads, writes = next((pair for pair in pairs if None not in pair), (None, None))
     if metadata.autoencoder or (reads is not None and reads == writes):
-        request.require_autoencoder(path, reads or metadata.hookpoint)
+        request.require_autoencoder(where, reads or metadata.hookpoint)
     elif reads is not None:
-        request.require_transcoder(path, f"it reads {reads} and writes {writes}")
+        request.require_transcoder(where, f"it reads {reads} and writes {writes}")
     if request.autoencoder and cfg.d_in != cfg.d_out:
-        request.require_transcoder(path, f"it reads {cfg.d_in} and writes {cfg.d_out}")
+        request.require_transcoder(where, f"it reads {cfg.d_in} and writes {cfg.d_out}")
     if request.autoencoder:
         metadata.autoencoder = True
         for side, (read, _) in zip(SIDES, pairs, strict=True):
@@ -159,5 +159,6 @@ def _require_usable(request: Request) -> None:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f'device {device} cannot be used here ({said}): pass another, such as "cpu"') from error
+        raise ValueError(
+            f'device {device} cannot be used here ({one_line(error)}): pass another, such as "cpu"'
+        ) from error

@@ -13,6 +13,7 @@ from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder
 
+from faithfulness_plugin.messages import listed
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.transcoders.address import HubPath, fetching, is_reachable
 from faithfulness_plugin.transcoders.formats.errors import FormatError
@@ -63,18 +64,18 @@ def release_of(source: str | Path) -> Release | None:
     name, _, sae_id = str(source).strip("/").partition("/")
     if str(source).startswith((".", "/", "~")) or Path(source).exists():
         return None
-    listed = get_pretrained_saes_directory()
-    if name not in listed:
+    releases = get_pretrained_saes_directory()
+    if name not in releases:
         like_one = re.fullmatch(r"[a-zA-Z0-9][\w.-]{3,}", name)
-        if like_one and (near := nearest(name, [*listed], n=3, otherwise=" ").strip()):
+        if like_one and (near := nearest(name, [*releases], n=3, otherwise=" ").strip()):
             raise FormatError(f"{source} does not exist, and SAELens's list has no such release: {near}")
         return None
-    ids = [*listed[name].saes_map]
+    ids = [*releases[name].saes_map]
     if sae_id not in ids:
-        some = ", ".join(ids[:6]) + ", ..." * (len(ids) > 6)
         what = f"{source}: SAELens's release {name} has no {sae_id}" if sae_id else f"{name} is a release of {len(ids)}"
-        raise FormatError(f"{what}: {nearest(sae_id, ids, n=3, otherwise=f'pass {name}/ID, with one of {some}')}")
-    return Release(name, sae_id, listed[name])
+        otherwise = f"pass {name}/ID, with one of {listed(ids)}"
+        raise FormatError(f"{what}: {nearest(sae_id, ids, n=3, otherwise=otherwise)}")
+    return Release(name, sae_id, releases[name])
 
 
 def require_readable(release: Release, request: Request) -> None:

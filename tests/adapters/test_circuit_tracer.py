@@ -150,7 +150,7 @@ def test_a_set_is_replaced_from_within_through_a_link_and_survives_a_failure(tmp
             raise OSError(28, "No space left on device")
         original(source, target)
 
-    monkeypatch.setattr("faithfulness_plugin.adapters.circuit_tracer.transcoder_set.os.replace", replace)
+    monkeypatch.setattr("faithfulness_plugin.atomic.os.replace", replace)
     with pytest.raises(ValueError, match="No space left"):
         export_transcoder_set({0: of("standard")}, folder, **TINY, overwrite=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -50,7 +50,11 @@ def write_page(results: Path, out: Path) -> list[Path]:
         settings={name: _settings(r.spec) for name, r in found.items() if isinstance(r, ScanResult)},
     )
     write_text(out / "report.md", text)
-    paths = [path for s in sections for path in _write_figures(s, fingerprint(found[s.name]), out)]
+    paths = []
+    for s in sections:
+        for name, figure in s.figures.items():
+            save_figure(figure, out / name, source=fingerprint(found[s.name]), dpi=110)
+            paths.append(out / name)
     images = {path.name: path.read_bytes() for path in paths}
     write_text(out / "report.html", self_contained(TITLE, text, images))
     return [out / "report.md", out / "report.html", *paths]
@@ -117,12 +121,6 @@ def _settings(spec: ScanSpec) -> str:
     base = f"All: {of(spec.base)}. " if spec.base else ""
     arms = "; ".join(f"{arm}: {of(settings)}" for arm, settings in spec.arms.items())
     return f"*Settings.* {base}{arms}. {spec.seeds} seeds."
-
-
-def _write_figures(section: Section, source: str, out: Path) -> list[Path]:
-    for name, figure in section.figures.items():
-        save_figure(figure, out / name, source=source, dpi=110)
-    return [out / name for name in section.figures]
 
 
 TEMPLATES.filters["anchor"] = anchor

@@ -13,13 +13,8 @@ FULL: Read = attrgetter("extras.spectrum.relative_error")
 RANK: Read = attrgetter("extras.spectrum.rank")
 
 
-def _top(i: int) -> Read:
-    read = attrgetter("extras.spectrum.top_error")
-    return lambda trained: read(trained)[i]
-
-
-def _singular_value(i: int) -> Read:
-    read = attrgetter("extras.spectrum.transcoder")
+def _top(i: int, name: str = "top_error") -> Read:
+    read = attrgetter(f"extras.spectrum.{name}")
     return lambda trained: read(trained)[i]
 
 
@@ -33,11 +28,8 @@ def section(result: ScanResult) -> Section:
     def of(arm: str, penalty: float = PENALTY) -> list[Trained]:
         return result.of(arm, sparsity_coefficient=penalty)
 
-    def better(arm: str, penalty: float) -> bool:
-        return mean(of(arm, penalty), _top(1)) < mean(of(arm, penalty), FULL)
-
     spectra = {"the layer": Curve(rank, first.layer)}
-    spectra |= {arm: band(rank, [over_seeds(of(arm), _singular_value(k - 1)) for k in rank]) for arm in arms}
+    spectra |= {arm: band(rank, [over_seeds(of(arm), _top(k - 1, "transcoder")) for k in rank]) for arm in arms}
     ranked = {arm: band(top, [over_seeds(of(arm), read) for read in (*errors.values(), FULL)]) for arm in arms}
     by_l0 = {
         arm: Curve(

@@ -7,20 +7,17 @@ from pydantic import Field, model_validator
 from faithfulness_plugin.benchmarks.note.toy_problem import EVALUATION_REPEAT, VALIDATION_SEED, LayerName, ToyProblem
 from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyMember
 from faithfulness_plugin.results.schema import Record
-from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
-from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoderConfig
-from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
-from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
 
 Architecture = Literal["standard", "topk", "batch_topk", "jumprelu"]
 
-CONFIGS: dict[Architecture, tuple[type[Any], tuple[str, ...]]] = {
-    "standard": (StandardTrainingTranscoderConfig, ("sparsity", "sparsity_coefficient", "tanh_scale")),
-    "topk": (TopKTrainingTranscoderConfig, ("k",)),
-    "batch_topk": (BatchTopKTrainingTranscoderConfig, ("k",)),
-    "jumprelu": (JumpReLUTrainingTranscoderConfig, ("l0_coefficient",)),
+SPARSITY: dict[Architecture, tuple[str, ...]] = {
+    "standard": ("sparsity", "sparsity_coefficient", "tanh_scale"),
+    "topk": ("k",),
+    "batch_topk": ("k",),
+    "jumprelu": ("l0_coefficient",),
 }
-"""The config of each architecture, and the settings that say how sparse it is."""
+"""The settings that say how sparse a transcoder of each architecture is."""
 JACOBIAN = ("estimator", "probe", "n_probes", "radius", "central", "jitter", "gate_bandwidth", "seed")
 
 
@@ -77,11 +74,10 @@ class Settings(Record):
 
     def member(self) -> ToyMember:
         """Return the transcoder as an ensemble takes it."""
-        config_class, sparsity = CONFIGS[self.architecture]
-        own = {name: getattr(self, name) for name in sparsity}
+        own = {name: getattr(self, name) for name in SPARSITY[self.architecture]}
         if self.architecture == "topk":
             own["k"] = round(self.k)
-        config = config_class(
+        config = ARCHITECTURES[self.architecture][0](
             d_in=self.d_in,
             d_sae=self.d_sae,
             jacobian={name: getattr(self, name) for name in JACOBIAN},

@@ -21,7 +21,7 @@ from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.results.experiment import Running
-from faithfulness_plugin.results.threads import torch_threads
+from faithfulness_plugin.results.timing import torch_threads
 from faithfulness_plugin.results.workers import each_done, n_workers
 from faithfulness_plugin.toy.circuits import datapoint_circuit
 from faithfulness_plugin.transcoders.base import NonFiniteError, TrainingTranscoder
@@ -169,7 +169,7 @@ def _made(problem: ToyProblem) -> ToyProblem:
 
 def _extras(spec: ScanSpec, problem: ToyProblem, transcoder: TrainingTranscoder[Any]) -> Extras:
     rows, layer, point = problem.clean[: spec.n_jacobian], problem.layer, problem.point
-    top = [k for k in TOP if k <= problem.d_in]
+    top, of_point = [k for k in TOP if k <= problem.d_in], datapoint_circuit(point)
     measures: dict[str, Callable[[], Any]] = {
         "jacobian_at_point": lambda: rounded(transcoder_jacobian(transcoder, point)),
         "projection": lambda: problem.project(transcoder),
@@ -178,7 +178,7 @@ def _extras(spec: ScanSpec, problem: ToyProblem, transcoder: TrainingTranscoder[
         "masking": lambda: metrics.gradient_masking(transcoder, rows).to_dict(),
         "spectrum": lambda: metrics.jacobian_spectrum(transcoder, layer, rows, top).to_dict(),
         "abs_score": lambda: _abs_score(problem, transcoder),
-        "point_circuit": lambda: problem.best_match(transcoder, [datapoint_circuit(point)])[0],
+        "point_circuit": lambda: metrics.feature_recovery(transcoder, problem.repeated, [of_point]).mean_cosine,
     }
     return Extras.model_validate({name: measures[name]() for name in spec.extras})
 

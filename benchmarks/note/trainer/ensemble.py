@@ -96,8 +96,9 @@ def train_ensemble(
         "lr_decay_steps": lr_decay_steps,
     }
     _require_usable(members, checkpoint, checkpoint_every, log_every, **schedule)
+    described = [{**asdict(m), "transcoder": {**m.transcoder.to_dict(), "metadata": None}} for m in members]
     settings = {
-        "members": hashlib.sha256(json.dumps([_description(m) for m in members]).encode()).hexdigest()[:16],
+        "members": hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16],
         **schedule,
         "dead_feature_window": dead_feature_window,
         "log_every": log_every,
@@ -267,8 +268,3 @@ def _aligned(like: StackedWeights) -> tuple[StackedWeights, list[Tensor]]:
     }
     views = {name: flat[name][:, : shape[1:].numel()].view(shape) for name, shape in shapes.items()}
     return StackedWeights(**views), list(flat.values())
-
-
-def _description(member: ToyMember) -> dict[str, Any]:
-    """Return all that decides a member's result, JSON-safe."""
-    return {**asdict(member), "transcoder": {**member.transcoder.to_dict(), "metadata": None}}

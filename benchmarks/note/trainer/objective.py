@@ -207,8 +207,9 @@ class Objective:
         g_product = error.mul_(2 * weight)
         g_read = torch.bmm(g_product, writes.mT, out=self._g_through)
         if near is not None and kept is not None:
-            of_gate = (g_read * kept).view(len(v), -1, *near.shape[1:]).sum(1)
-            self._straight_through(of_gate * near, gradients)
+            g_pre = (g_read * kept).view(len(v), -1, *near.shape[1:]).sum(1) * near
+            gradients.W_enc.baddbmm_(self._x[:, self._gate_rows].mT, g_pre)
+            gradients.b_enc.add_(g_pre.sum(1))
         g_read = self._gated(g_read)
         if gradients.W_skip is not None:
             gradients.W_skip.baddbmm_(*((v.mT, g_product) if pulled else (g_product.mT, v)))
@@ -226,10 +227,6 @@ class Objective:
         for each in values.view(len(values), -1, *acts.shape[1:]).unbind(1):
             torch.ops.aten.threshold_backward.grad_input(each, acts, 0, grad_input=each)
         return values
-
-    def _straight_through(self, g_pre: Tensor, gradients: StackedWeights) -> None:
-        gradients.W_enc.baddbmm_(self._x[:, self._gate_rows].mT, g_pre)
-        gradients.b_enc.add_(g_pre.sum(1))
 
     def _masking(
         self, weights: StackedWeights, coefficients: Coefficients, gradients: StackedWeights, log: bool

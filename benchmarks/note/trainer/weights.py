@@ -6,14 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from torch import Tensor
 
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
-from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 
 class StackedWeights(NamedTuple):
@@ -44,9 +42,7 @@ def initial_weights(members: Sequence[ToyMember]) -> StackedWeights:
         threshold = getattr(config, "jumprelu_init_threshold", None)
         key = (member.seed, config.d_in, config.d_sae, config.d_out, config.decoder_init_norm, threshold)
         if key not in drawn:
-            with _own_randomness(config.device):
-                torch.manual_seed(derived_seed(member.seed, "weights"))
-                drawn[key] = training_transcoder(config)
+            drawn[key] = made_with_seed(deepcopy(config), member.seed)
         each.append(drawn[key])
     dtype, names = each[0].dtype, [name for name in StackedWeights._fields if name in dict(each[0].named_parameters())]
     return StackedWeights(
@@ -54,20 +50,9 @@ def initial_weights(members: Sequence[ToyMember]) -> StackedWeights:
     )
 
 
-def _own_randomness(device: str) -> Any:
-    """Leave torch's global generators as they were."""
-    return torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else [])
-
-
-def training_transcoder(config: TrainingTranscoderConfig) -> TrainingTranscoder[Any]:
-    """Make a transcoder of the training class that is registered for the config, which it does not share."""
-    return SAE_TRAINING_CLASS_REGISTRY[config.architecture()][0](deepcopy(config))  # pyright: ignore
-
-
 def as_transcoder(member: ToyMember, weights: StackedWeights, layer: Layer) -> TrainingTranscoder[Any]:
     """Make a member's weights its transcoder, in `eval` mode and with its layer set."""
-    with _own_randomness(member.transcoder.device):  # its weights are drawn, and then replaced
-        transcoder = training_transcoder(member.transcoder).set_layer(layer)
+    transcoder = made_with_seed(deepcopy(member.transcoder), member.seed).set_layer(layer)
     with torch.no_grad():
         for name, weight in weights.present().items():
             getattr(transcoder, name).copy_(weight)

@@ -14,6 +14,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 
@@ -54,8 +55,7 @@ def tensors_in(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise FormatError(f"{path} is no state dict: it holds more than tensors and plain values") from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, TypeError, LookupError, BadZipFile) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise FormatError(f"{path} is damaged ({said}): fetch it again") from error
+        raise FormatError(f"{path} is damaged ({one_line(error)}): fetch it again") from error
 
 
 def peek_settings(path: Path | None) -> Mapping[str, Any]:

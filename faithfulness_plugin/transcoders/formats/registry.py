@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sae_lens.saes.transcoder import Transcoder
 
+from faithfulness_plugin.messages import listed
 from faithfulness_plugin.transcoders.formats.circuit_tracer import CircuitTracer
 from faithfulness_plugin.transcoders.formats.clt_training import CltTraining
 from faithfulness_plugin.transcoders.formats.cross_layer import CrossLayer
@@ -51,8 +52,7 @@ def read(path: Path, request: Request) -> Transcoder:
     if best >= Likeness.WEIGHTS:
         return of_best[0].read(path, request)
     if path.is_dir() and (inside := _transcoders_inside(path)):
-        listed = ", ".join(inside[:8]) + ", ..." * (len(inside) > 8)
-        raise FormatError(f"{path} is not one transcoder, and holds {listed}: pass one of these in it")
+        raise FormatError(f"{path} is not one transcoder, and holds {listed(inside, 8)}: pass one of these in it")
     if best == Likeness.SETTINGS:
         titles = " or ".join(one.title for one in of_best)
         lacks = " or ".join(dict.fromkeys(one.writes.rpartition(" and ")[2] for one in of_best))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.messages import listed
 from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
 from faithfulness_plugin.transcoders.formats.shapes import Sizes, require_shapes
 
@@ -30,17 +31,18 @@ def require_keys(looks_like: str, where: Where, found: Any, *names: str) -> None
     if not isinstance(found, Mapping):
         raise FormatError(f"{where} looks like {looks_like}'s, and holds a {type(found).__name__}, no values by name")
     if lacks := [name for name in names if name not in found]:
+        has = listed(sorted(map(str, found)), 12)
         raise FormatError(
-            f"{where} looks like {looks_like}, and lacks {', '.join(lacks)} (it has {_listed(map(str, found))}): "
+            f"{where} looks like {looks_like}, and lacks {', '.join(lacks)} (it has {has}): "
             "save it again with that library, or check the path"
         )
 
 
 def _refuse_unknown(kind: str, looks_like: str, where: Where, found: Iterable[Any], known: set[str], cure: str) -> None:
-    if unknown := [str(name) for name in found if name not in known]:
+    if unknown := sorted(str(name) for name in found if name not in known):
         raise FormatError(
-            f"{where} has the {kind}{'s' * (len(unknown) > 1)} {_listed(unknown)}, which {looks_like} is not known to "
-            f"have and which may change the function: read it with the library that wrote it{cure}"
+            f"{where} has the {kind}{'s' * (len(unknown) > 1)} {listed(unknown, 12)}, which {looks_like} is not known "
+            f"to have and which may change the function: read it with the library that wrote it{cure}"
         )
 
 
@@ -184,8 +186,3 @@ def _converted(where: Where, name: str, tensor: Tensor, device: str, dtype: torc
     if not converted.isfinite().all():
         raise FormatError(f"{where}: {name} has values that are too large for {dtype}: pass dtype=None")
     return converted
-
-
-def _listed(names: Iterable[str], most: int = 12) -> str:
-    names = sorted(names)
-    return ", ".join(names[:most]) + ", ..." * (len(names) > most)

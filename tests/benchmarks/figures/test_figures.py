@@ -20,7 +20,7 @@ def projections() -> Figure:
     rng = np.random.default_rng(0)
     labels = [f"ReLU({s}x{i + 1})" for i in range(16) for s in ("", "-")] + ["datapoint p"]
     panels = {name: ProjectionPanel(rng.random((33, 20 + n)), rng.random(20 + n)) for n, name in enumerate(TITLES)}
-    return circuit_projection_figure(panels, labels)
+    return circuit_projection_figure(panels, labels, "What the features are made of")
 
 
 def jacobians() -> Figure:

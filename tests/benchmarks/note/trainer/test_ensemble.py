@@ -1,6 +1,7 @@
 """The ensemble against its slow twin, `train_transcoder`, member by member and step by step."""
 
 import dataclasses
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -23,9 +24,8 @@ from faithfulness_plugin.benchmarks.methods.controls import augmented
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import learning_rates, train_ensemble
 from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
-from faithfulness_plugin.benchmarks.note.trainer.weights import training_transcoder
-from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.transcoders.base import NonFiniteError
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 SCHEDULE = {"n_steps": 12, "lr": 3e-3, "lr_warm_up_steps": 3, "lr_decay_steps": 4}
 JACOBIANS: dict[str, dict[str, Any]] = {
@@ -123,8 +123,7 @@ def alone(of: ToyMember, layer: Any, **schedule: Any):
     config = of.transcoder
     if of.augmentation:
         config = augmented(config, of.augmentation)
-    torch.manual_seed(derived_seed(of.seed, "weights"))
-    transcoder: Any = training_transcoder(config)
+    transcoder: Any = made_with_seed(deepcopy(config), of.seed)
     if of.transcoder.architecture() == "faithful_jumprelu_transcoder":
         transcoder.threshold.data = transcoder.threshold.data.to(transcoder.dtype)  # SAELens keeps them in float32
     return train_transcoder(transcoder, layer, InDoublePrecision(of), log_every=1, progress=False, **schedule)

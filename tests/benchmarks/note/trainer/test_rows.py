@@ -1,5 +1,6 @@
 """Members on rows of their own, and the iterator of such rows."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import pytest
@@ -9,9 +10,8 @@ from faithfulness_plugin import AbsNetwork, StandardTrainingTranscoderConfig
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.rows import RowInputs, RowSource
-from faithfulness_plugin.benchmarks.note.trainer.weights import training_transcoder
-from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.training.train import train_transcoder
+from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def test_a_member_is_the_transcoder_trained_alone_on_its_rows():
     members, layer = [member(1.0, 0), member(0.5, 0), member(1.0, 1)], AbsNetwork(4)
     ensemble = train_ensemble(members, layer, n_steps=15)
     for i, of in enumerate(members):
-        torch.manual_seed(derived_seed(of.seed, "weights"))
-        alone = train_transcoder(training_transcoder(of.transcoder), layer, of.inputs(), n_steps=15, lr=3e-3)
+        start = made_with_seed(deepcopy(of.transcoder), of.seed)
+        alone = train_transcoder(start, layer, of.inputs(), n_steps=15, lr=3e-3)
         for name, weight in ensemble.transcoder(i).named_parameters():
             torch.testing.assert_close(weight, alone.transcoder.get_parameter(name), rtol=1e-4, atol=1e-5)
 
