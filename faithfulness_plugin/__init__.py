@@ -14,6 +14,7 @@ from faithfulness_plugin.layers.derivatives import layer_jvp, layer_vjp
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.inputs import AbsInputs
 from faithfulness_plugin.training.train import TrainingResult, train_transcoder
+from faithfulness_plugin.transcoders import architectures as _architectures  # noqa: F401  registers them with SAELens
 from faithfulness_plugin.transcoders import stock as _stock  # noqa: F401  known to the closed forms by being imported
 from faithfulness_plugin.transcoders.base import NonFiniteError
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig

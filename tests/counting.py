@@ -35,6 +35,7 @@ class CountResult(Result):
 class Counting(Experiment[CountConfig, CountResult]):
     summary = "Counts seeds."
     parts = "counts"
+    parallel = True
     config_class = CountConfig
     options_class = CountOptions
 

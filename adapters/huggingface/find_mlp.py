@@ -12,6 +12,7 @@ from faithfulness_plugin.adapters.huggingface.routers import converting_routers,
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.layer_weights import LayerWeights, MlpWeights
 from faithfulness_plugin.layers.mlp_weights import bare_module, mlp_weights, normed_mlp, weights_of_pair
+from faithfulness_plugin.messages import listed
 
 T = TypeVar("T")
 
@@ -165,7 +166,7 @@ def numbered_mlp(
     if (found := find(blocks[number])) is not None:
         return found
     others = [i for i, other in enumerate(blocks) if find(other) is not None]
-    few = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
+    few = listed([str(other) for other in others], 8)
     choose = f": choose {'block' if len(others) == 1 else 'one of blocks'} {few}"
     otherwise = ", nor has any other: use layer_between(model, hook_in, hook_out)"
     kind = kind_of(blocks[number])

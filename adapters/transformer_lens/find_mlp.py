@@ -56,10 +56,8 @@ def _of_bridge(block: Any, prefix: str, mlp: Mlp) -> HookedLayer:
 
 def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:
     names = model.hook_dict
-    post_norm, has_norm = (
-        block.cfg.original_architecture in POST_NORM_ARCHITECTURES,
-        hasattr(block.ln2, "hook_normalized"),
-    )
+    post_norm = block.cfg.original_architecture in POST_NORM_ARCHITECTURES
+    has_norm = hasattr(block.ln2, "hook_normalized")
     after = block.ln2_post if model.cfg.use_normalization_before_and_after else None
     after = block.ln2 if post_norm and has_norm else after
     before: Callable[[Tensor], Tensor] | None = None

@@ -84,6 +84,7 @@ class ToyScores(Experiment[ToyScoresConfig, ToyScoresResult]):
 
     summary = "Score the features of toy transcoders, where it is known which of them serve the repeated point."
     parts = "transcoders"
+    parallel = True
     config_class = ToyScoresConfig
 
     @override

@@ -141,10 +141,11 @@ class _Bench:
         wanted = {
             (block, False): WantedStore(stores / f"block{block}", layer, plain) for block, layer in layers.items()
         }
-        for block in () if at is None else at.blocks:
-            products = config.derivatives(repeated=True)
-            folder = stores / f"block{block}_passage"
-            wanted[block, True] = WantedStore(folder, layers[block], products, passage, at.share)
+        if at is not None:
+            for block in at.blocks:
+                folder = stores / f"block{block}_passage"
+                products = config.derivatives(repeated=True)
+                wanted[block, True] = WantedStore(folder, layers[block], products, passage, at.share)
         filled = source.filled_stores(
             list(wanted.values()), stored, prompts_per_shard=config.prompts_per_shard, dtype=config.stored_dtype
         )

@@ -47,8 +47,11 @@ class FaithfulnessSuite(Experiment[SuiteSpec, SuiteResult]):
             on_death=lambda n: running.note(f"a worker died; {n} groups of trials are started again"),
         ):
             result = result.with_trials([*result.trials, *records])
-            running.failures[:] = report.failures(result.trials)
             yield result, report.progress_line(records)
+
+    @override
+    def failed(self, result: SuiteResult) -> list[str]:
+        return report.failures(result.trials)
 
     @override
     def tables(self, result: SuiteResult) -> str:

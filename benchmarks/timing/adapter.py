@@ -38,7 +38,7 @@ class OverheadConfig(Record):
     """One layer, one TopK transcoder, and how often it is trained."""
 
     library: Literal["sparsify", "dictionary_learning"] = Field(
-        description="sparsify or dictionary_learning, installed beside this package"
+        description="whose trainer: sparsify or dictionary_learning, installed beside this package"
     )
     d: int = Field(default=576, ge=2, description="width of the layer's inputs and outputs")
     d_mlp: int = Field(default=1536, ge=1, description="hidden width of its SwiGLU layer")

@@ -14,7 +14,8 @@ from sae_lens import StandardTrainingSAEConfig, TopKTrainingSAEConfig
 from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaConfig, LlamaMLP
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from faithfulness_plugin.benchmarks.timing.harness import threads_field
 from faithfulness_plugin.jacobian.gram import JacobianGram
@@ -72,7 +73,7 @@ class SpeedConfig(Record):
     sizes: tuple[Annotated[Size, BeforeValidator(_size_by_name, json_schema_input_type=str)], ...] = Field(
         default_factory=lambda: tuple(SIZES[name] for name in CPU_SIZES),
         min_length=1,
-        description=f"{', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
+        description=f"of layers: {', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
     )
     rounds: int = Field(default=7, ge=1, description="every arm is run once a round, in an order of its own each round")
     slow_rounds: int = Field(default=2, ge=1, description="of these, rounds that also run the arms that take seconds")
@@ -83,7 +84,7 @@ class SpeedConfig(Record):
         default=16, ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch"
     )
     seed: int = Field(default=0, ge=0, lt=2**62, description="of weights, data and the order of the arms")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="cpu or cuda")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where steps are timed: cpu or cuda")
     threads: int = threads_field()
 
 

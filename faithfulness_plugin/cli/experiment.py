@@ -4,9 +4,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 
 from faithfulness_plugin.benchmarks.experiments import EXPERIMENTS
 from faithfulness_plugin.cli.lazy import Entry, LazyGroup, as_command, attribute_at, group
+from faithfulness_plugin.results.schema import Record
+
+
+class Parallel(Record):
+    """How many parts of an experiment run at a time."""
+
+    jobs: int = Field(default=1, description="parts at a time; -1: one per core")
 
 
 class Experiments(LazyGroup):
@@ -26,9 +34,9 @@ class Experiments(LazyGroup):
             given: dict[str, Any],
             settings: Annotated[Path | None, typer.Option(help="YAML file of settings, which options override")] = None,
             out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out") / name,
-            jobs: Annotated[int, typer.Option(help=f"{experiment.parts.capitalize()} at a time; -1: one per core")] = 1,
             overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
         ) -> None:
+            n_jobs = given.pop("jobs", 1)
             options = {n: given.pop(n) for n in experiment.options_class.model_fields if n in given}
             if settings is None:
                 config = made(experiment.config_class, **given)
@@ -39,14 +47,15 @@ class Experiments(LazyGroup):
                 config,
                 out,
                 overwrite=overwrite,
-                n_jobs=jobs,
+                n_jobs=n_jobs,
                 options=made(experiment.options_class, **options),
             )
 
         command.__doc__ = (
             f"{experiment.summary}\n\nInterrupted, it resumes when called again; complete, it shows what is there."
         )
-        made_command = with_fields(experiment.config_class, experiment.options_class)(command)
+        configs = [experiment.config_class, experiment.options_class] + [Parallel] * experiment.parallel
+        made_command = with_fields(*configs)(command)
         return as_command(made_command, name, f"faithfulness experiment {name} --out out/{name}")
 
 

@@ -68,7 +68,7 @@ class InspectOptions(Record):
         description="GiB for rows and activations, beside model and transcoder; more goes to a file",
     )
     seed: int = Field(default=0, description="of the prompts' order, or of the rows")
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where models run: cpu or cuda")
 
     @property
     def block(self) -> int | None:

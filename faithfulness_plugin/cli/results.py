@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from faithfulness_plugin.cli.running import require_jobs, shown
 from faithfulness_plugin.cli.terminal import Lines, fail, show
 from faithfulness_plugin.messages import say
 
@@ -80,15 +81,14 @@ def rerun(
     """Run a result again from what stands in it, and say whether the numbers agree (exit code 0) or not (1)."""
     if trials is not None and trials < 1:
         fail(f"--trials {trials}: at least one", 2)
+    require_jobs(jobs, "trials")
     package, (found,) = _read([result])
     again = importlib.import_module(f"{package}.rerun").rerun_of(found, trials)
-    experiment, now = again.experiment, again.partial
-    done, total, left = *experiment.progress(now), experiment.work_left(now)
-    with Lines(total - done, 0, experiment.parts, cost=left) as lines:
-        for now, line in again.run(jobs, lines.tell):
-            before = done, left
-            done, left = experiment.progress(now)[0], experiment.work_left(now)
-            lines.show(line, parts=done - before[0], cost=before[1] - left)
+    experiment, partial = again.experiment, again.partial
+    (done, total), now = experiment.progress(partial), partial
+    with Lines(total - done, 0, experiment.parts, cost=experiment.work_left(partial)) as lines:
+        for grown in shown(lines, experiment, partial, again.run(jobs, lines.tell)):
+            now = grown
     agreement = again.agreement(now, tolerance)
     for line in [*(f"note: {note}" for note in agreement.notes), *agreement.disagree[:20]]:
         say(line)

@@ -1,5 +1,6 @@
 """Run an experiment from a command: open or resume, progress, interruption, report, exit code."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -40,8 +41,7 @@ def run_experiment(
     from faithfulness_plugin.results.experiment import Running, open_result, run_parts, write_report
     from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 
-    if n_jobs < 1 and n_jobs != -1:
-        fail(f"--jobs {n_jobs}: pass the number of {experiment.parts} at a time, or -1 for one per core", 2)
+    require_jobs(n_jobs, experiment.parts)
     result = open_result(experiment, config, out, overwrite)
     path, code = out / RESULT_FILENAME, 0
     done, total = experiment.progress(result)
@@ -51,17 +51,12 @@ def run_experiment(
     elif done:
         say(f"{path} holds {done} of {total} {experiment.parts}: resuming")
     running = Running(out, n_jobs, backend, options or experiment.options_class(), resumes=began)
-    left = experiment.work_left(result)
     if not result.complete:
         try:
-            with Lines(total, done, experiment.parts, cost=left) as lines:
+            with Lines(total, done, experiment.parts, cost=experiment.work_left(result)) as lines:
                 running.note = lines.tell
-                for grown, line in run_parts(experiment, result, running):
-                    result = grown
-                    began, before = True, (done, left)
-                    done, left = experiment.progress(result)[0], experiment.work_left(result)
-                    if line:
-                        lines.show(line, parts=done - before[0], cost=before[1] - left)
+                for grown in shown(lines, experiment, result, run_parts(experiment, result, running)):
+                    result, began = grown, True
         except KeyboardInterrupt:
             code = 130
         except UsageError:
@@ -69,7 +64,7 @@ def run_experiment(
         except (ValueError, RuntimeError, OSError) as error:
             say(f"error: {one_line(error)}")
             code = 1
-    for failure in running.failures:
+    for failure in [*experiment.failed(result), *running.failures]:
         say(f"error: {failure}")
         code = code or 1
     if not began:
@@ -84,7 +79,26 @@ def run_experiment(
     else:
         show(experiment.tables(result))
     if not result.complete:
-        again = "the same command" + " without --overwrite" * overwrite
+        done, again = experiment.progress(result)[0], "the same command" + " without --overwrite" * overwrite
         say(f"stopped: {path} holds {done} of {total} {experiment.parts}; {again} resumes from there")
     say("written: " + ", ".join(str(p) for p in [path, *written]))
     raise typer.Exit(code)
+
+
+def require_jobs(n_jobs: int, parts: str) -> None:
+    """Raise UsageError for a number of parts at a time that makes no sense."""
+    if n_jobs < 1 and n_jobs != -1:
+        raise UsageError(f"--jobs {n_jobs}: pass the number of {parts} at a time, or -1 for one per core")
+
+
+def shown(
+    lines: Lines, experiment: "Experiment[Any, Any]", result: Any, parts: Iterable[tuple[Any, str]]
+) -> Iterator[Any]:
+    """Yield a result as it grows, and show the line about each part with the time that is left."""
+    done, left = experiment.progress(result)[0], experiment.work_left(result)
+    for grown, line in parts:
+        before = done, left
+        done, left = experiment.progress(grown)[0], experiment.work_left(grown)
+        if line:
+            lines.show(line, parts=done - before[0], cost=before[1] - left)
+        yield grown

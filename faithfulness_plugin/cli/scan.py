@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 import yaml
 
+from faithfulness_plugin.cli.running import require_jobs, run_experiment
 from faithfulness_plugin.cli.terminal import ask_for_yes
 from faithfulness_plugin.errors import UsageError
 
@@ -48,8 +49,7 @@ def scan(
         return
     if backend not in ("local", "ray"):
         raise UsageError(f"--backend {backend}: choose local or ray")
-    if jobs < 1 and jobs != -1:
-        raise UsageError(f"--jobs {jobs}: pass the number of parts at a time, or -1 for one per core")
+    require_jobs(jobs, "parts")
     if shard_size < 1:
         raise UsageError(f"--shard-size {shard_size}: at least one transcoder at a time")
     how: dict[str, Any] = {"n_jobs": jobs, "backend": backend, "overwrite": overwrite}
@@ -79,6 +79,8 @@ def _spec(
     elif grid is not None:
         fields = read_settings(grid)
     if not fields and not vary:
+        if grid is not None:
+            raise UsageError(f"{grid} is empty: give at least a grid, as in `grid: {{repeat_frac: [0.02, 0.05]}}`")
         raise UsageError("there is nothing to scan: pass a YAML file, --preset or --vary SETTING=VALUE,VALUE")
     if grid is not None:
         fields = {"name": grid.stem, **fields}
@@ -115,7 +117,6 @@ def _value(text: str) -> Any:
 def _run_scan(spec: "ScanSpec", out: Path, shard_size: int, yes: bool, how: dict[str, Any]) -> NoReturn:
     from faithfulness_plugin.benchmarks.note.scan.estimate import seconds
     from faithfulness_plugin.benchmarks.note.scan.experiment import Scan, ScanOptions, missing
-    from faithfulness_plugin.cli.running import run_experiment
     from faithfulness_plugin.results.experiment import open_result
     from faithfulness_plugin.results.workers import n_workers
 
@@ -131,7 +132,6 @@ def _run_audit(n_seeds: int | None, seed: int, out: Path, yes: bool, how: dict[s
     from faithfulness_plugin.benchmarks.note.audit.experiment import Audit, seconds
     from faithfulness_plugin.benchmarks.note.audit.schema import AuditConfig
     from faithfulness_plugin.cli.options import made
-    from faithfulness_plugin.cli.running import run_experiment
     from faithfulness_plugin.results.experiment import open_result
     from faithfulness_plugin.results.workers import n_workers
 

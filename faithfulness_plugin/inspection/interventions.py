@@ -16,7 +16,7 @@ from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import layer_of
-from faithfulness_plugin.layers.spliced import Change, run_spliced, stages_after
+from faithfulness_plugin.layers.spliced import run_spliced, stages_after
 from faithfulness_plugin.metrics.downstream import effect
 from faithfulness_plugin.metrics.result import MetricResult
 from faithfulness_plugin.rounding import beyond_rounding
@@ -145,7 +145,7 @@ def intervene(
     )
 
 
-def _changes(transcoder: Any, which: tuple[int, ...], moved: Tensor, through: Through) -> dict[str, Change]:
+def _changes(transcoder: Any, which: tuple[int, ...], moved: Tensor, through: Through) -> dict[str, Any]:
     if through == "reading":
         reads = transcoder.W_enc.T[list(which)]
         step = moved @ (reads / reads.square().sum(-1, keepdim=True))

@@ -24,9 +24,9 @@ class LayerResponse(NamedTuple):
     scale: Float[Tensor, ""] | None = None
     """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1. None where no loss asked for it."""
 
-    def to(self, dtype: torch.dtype) -> "LayerResponse":
-        """Cast every tensor to a dtype."""
-        return self._changed(lambda tensor: tensor.to(dtype))
+    def to(self, where: torch.dtype | torch.device | str) -> "LayerResponse":
+        """Cast every tensor to a dtype, or move it to a device."""
+        return self._changed(lambda tensor: tensor.to(where))
 
     def trainable(self) -> "LayerResponse":
         """Copy what was made in inference mode, which no backward pass could save."""

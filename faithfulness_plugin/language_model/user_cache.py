@@ -38,14 +38,13 @@ def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]
             for file in files:  # safetensors leaves its own to their owner, and a cache may be shared
                 (unfinished / file).chmod(0o644)
             (unfinished / SOURCE_FILENAME).write_text(json.dumps({**source, "files": files}, indent=1), "utf-8")
-            if not _complete(final, source):
-                with suppress(FileNotFoundError):
-                    os.rename(final, Path(beside) / "before")
             try:
                 os.rename(unfinished, final)
-            except OSError:  # another process was first
+            except OSError:  # something stands there: another process's work, or what is to be made again
                 if not _complete(final, source):
-                    raise
+                    with suppress(FileNotFoundError):
+                        os.rename(final, Path(beside) / "before")
+                    os.rename(unfinished, final)
     except OSError as error:
         if error.errno is None:  # not the system's: a library's own
             raise

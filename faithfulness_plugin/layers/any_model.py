@@ -15,18 +15,21 @@ ADAPTERS = {
     "transformers": "faithfulness_plugin.adapters.huggingface.hooks:HuggingFaceHooks",
 }
 """By the library that a model's class comes from, or one that it inherits from: the adapter, imported at first use."""
+KNOWN_BY = {"transformer_lens": "hook_dict", "transformers": "config"}
+"""By library: an attribute that tells its models in a wrapper (torch.compile's)."""
 
 
 def hooks_of(model: Any) -> Hooks:
-    """Return a model's activations by name. A `Hooks` is returned as it is; a module of no known library that has a
-    `config` is read as a Hugging Face model.
+    """Return a model's activations by name. A `Hooks` is returned as it is; a module of no known library is
+    read as a TransformerLens model if it has a `hook_dict`, and as a Hugging Face model if it has a `config`.
 
     Raises UsageError for anything else.
     """
     if isinstance(model, Hooks):
         return model
     libraries = [cls.__module__.partition(".")[0] for cls in type(model).__mro__]
-    known = [library for library in libraries if library in ADAPTERS] + ["transformers"] * hasattr(model, "config")
+    known = [library for library in libraries if library in ADAPTERS]
+    known += [library for library, has in KNOWN_BY.items() if hasattr(model, has)]
     if not known or not isinstance(model, nn.Module):
         raise UsageError(
             f"a {type(model).__name__} is no model that is known here: pass a HookedTransformer, a TransformerBridge, "

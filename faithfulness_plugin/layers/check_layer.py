@@ -172,6 +172,10 @@ def _likely_cause(
             f"{hook_out} depends on more than {hook_in} (the residual stream passes by, as it seems, or a router's "
             "choice). Choose hooks around one MLP, before its output is added to anything"
         )
+    try:
+        layer(truth.x)
+    except Exception as error:
+        return f"another function stands there; this one fails on its rows ({' '.join(repr(error).split())})"
     return "another function stands there. Use mlp_layer(model, block), or layer_between(model, hook_in, hook_out)"
 
 

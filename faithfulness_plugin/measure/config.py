@@ -29,7 +29,7 @@ class HeldOutConfig(Record):
     distances: list[float] = Field(
         default=[0.1, 0.25, HALF_WAY, 0.75, 1.0], min_length=1, description="lengths of steps, for response curves"
     )
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where models run: cpu or cuda")
 
     @field_validator("distances")
     @classmethod

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.exact import JacobianProducts
 from faithfulness_plugin.jacobian.probes import difference, pair, rademacher
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
@@ -159,12 +160,12 @@ class HeldOut:
         where, y = f"the layer from {self.layer.hook_in} to {self.layer.hook_out}", self.outputs
         instead = "relative errors are undefined: choose another layer, or other text"
         if not bool((y != y[0]).any()):
-            raise ValueError(f"{where} puts out the same at all {len(y):,} rows, so that {instead}")
+            raise UsageError(f"{where} puts out the same at all {len(y):,} rows, so that {instead}")
         for d in DIRECTIONS:
             moves = {"derivative": [_along(products, d).layer], "answer to a step": [a.layer for a in responses[d]]}
             for what, sizes in moves.items():
                 if not all(bool((of > 0).any()) for of in sizes):
-                    raise ValueError(f"{where} has no {what} beyond rounding in {d} directions at any row: {instead}")
+                    raise UsageError(f"{where} has no {what} beyond rounding in {d} directions at any row: {instead}")
 
     @torch.no_grad()
     def measure(self, transcoder: Any) -> HeldOutRecord:

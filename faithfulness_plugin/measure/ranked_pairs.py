@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.layers.comparison import same_values
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
@@ -19,6 +18,8 @@ from faithfulness_plugin.metrics.variance_concentration import VarianceConcentra
 CLEARLY = 0.5
 """A pair is clearly not the one that a transcoder was trained on where its FVU is above this, the best pair's below it,
 and less than half of it."""
+AS_EQUAL = 1e-6
+"""Tensors that differ by less, relative to their size, are ranked as one, under all of their names."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _distinct(passed: dict[str, Tensor]) -> list[_Carried]:
     """Return distinct tensors with all their names, the shortest first, in the order in which the model passes them."""
     groups: list[tuple[list[str], Tensor]] = []
     for name, rows in passed.items():
-        same = next((names for names, other in groups if same_values(rows, other)), None)
+        same = next((names for names, other in groups if _as_equal(rows, other)), None)
         if same is None:
             groups.append(([name], rows))
         else:
@@ -244,3 +245,10 @@ def _distinct(passed: dict[str, Tensor]) -> list[_Carried]:
         _Carried(tuple(sorted(names, key=lambda name: (block_of(name) is None, len(name), name))), rows)
         for names, rows in groups
     ]
+
+
+def _as_equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    one, other = one.double(), other.double()
+    return bool((one - other).norm() <= AS_EQUAL * other.norm())

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Generic
@@ -38,14 +38,11 @@ class Rerun(Generic[T_RESULT]):
     """Maps a result to {part: its numbers, in dicts and lists}."""
     relative: bool = False
     """Whether a difference is divided by the larger of the two numbers."""
-    failures: list[str] = field(default_factory=list)
 
     def run(self, n_jobs: int, note: Callable[[str], None] = lambda _: None) -> Iterator[tuple[T_RESULT, str]]:
         """Run them in a folder that is removed; yield the result so far and a line, after each part."""
         with tempfile.TemporaryDirectory() as folder:
-            yield from self.experiment.run(
-                self.partial, Running(Path(folder), n_jobs, note=note, failures=self.failures)
-            )
+            yield from self.experiment.run(self.partial, Running(Path(folder), n_jobs, note=note))
 
     def agreement(self, now: T_RESULT, tolerance: float = 1e-6) -> Agreement:
         """Compare every number of these parts with those that `run` gave."""
@@ -58,8 +55,7 @@ class Rerun(Generic[T_RESULT]):
             size, place, was, found = max(leaves, key=lambda leaf: leaf[0])
             if size > tolerance:
                 disagree.append(f"{part}: " + f"{place} {_shown(was)} before, {_shown(found)} now".lstrip())
-        notes = [*self.failures, *_changes(self.result.environment)]
-        return Agreement(len(before), disagree, largest, notes)
+        return Agreement(len(before), disagree, largest, _changes(self.result.environment))
 
     def _size(self, then: Any, now: Any) -> float:
         """Return how far a number is from what it was; infinity for anything else that changed."""

@@ -38,7 +38,7 @@ class Running:
     note: Callable[[str], None] = lambda _: None
     """Receives a line about what is being done."""
     failures: list[str] = field(default_factory=list)
-    """Lines about parts that failed while the others went on; a command then exits with 1."""
+    """Lines about parts that failed while the others went on, and are missing; a command then exits with 1."""
 
 
 class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
@@ -49,6 +49,8 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
     """What it measures, in a sentence or two: the command's help."""
     parts: ClassVar[str] = "runs"
     """What its result is made of, in the plural, for progress."""
+    parallel: ClassVar[bool] = False
+    """Whether several parts can run at a time: `faithfulness experiment NAME` then has --jobs."""
     config_class: ClassVar[type[Any]]
     """A Record whose fields decide the numbers. Their descriptions are the help of the command's options."""
     options_class: ClassVar[type[Any]] = NoOptions
@@ -77,6 +79,11 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
         """Run the parts that are missing. After each one yield the result so far and a line about the part; both are
         taken care of by the caller. A first yield with an empty line, after a costly set-up, has the result written
         before any part is done, so that checkpoints in `running.out` belong to it."""
+
+    def failed(self, result: T_RESULT) -> list[str]:
+        """Return lines about parts that failed and stand in the result as such; a command then exits with 1."""
+        del result
+        return []
 
     @abstractmethod
     def tables(self, result: T_RESULT) -> str:

@@ -64,4 +64,9 @@ def legend_below(
 ) -> None:
     """Add one legend for all panels, below them."""
     options |= {"ncols": max(1, min(columns, len(handles))), "fontsize": 9, "frameon": False}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", **options)
+    figure.legend(
+        list(handles.values()),
+        list(handles),  # pyright: ignore[reportArgumentType]  containers as well
+        loc="outside lower center",
+        **options,
+    )

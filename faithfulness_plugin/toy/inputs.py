@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.seeds import derived_seed
 
 
@@ -40,7 +41,7 @@ class AbsInputs:
         point: p, [d_in].
 
     Raises:
-        ValueError: an argument outside its range.
+        UsageError: an argument outside its range.
     """
 
     def __init__(
@@ -55,11 +56,11 @@ class AbsInputs:
     ) -> None:
         for name, share in (("density", density), ("repeat_frac", repeat_frac)):
             if not 0 <= share <= 1:
-                raise ValueError(f"{name}={share} is a probability: choose it in [0, 1]")
+                raise UsageError(f"{name}={share} is a probability: choose it in [0, 1]")
         if not 1 <= n_ones <= d_in:
-            raise ValueError(f"n_ones={n_ones} ones do not fit in d_in={d_in} coordinates: choose 1 to {d_in}")
+            raise UsageError(f"n_ones={n_ones} ones do not fit in d_in={d_in} coordinates: choose 1 to {d_in}")
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: a batch has at least one row")
+            raise UsageError(f"batch_size={batch_size}: a batch has at least one row")
         self.d_in, self.density, self.repeat_frac = d_in, density, repeat_frac
         self.n_ones, self.batch_size, self.seed = n_ones, batch_size, seed
         self.device = torch.device(device)

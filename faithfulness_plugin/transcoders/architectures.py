@@ -1,8 +1,9 @@
-"""The training transcoders by the name of their architecture in settings and commands."""
+"""The training transcoders by the name of their architecture, registered with SAELens."""
 
 from typing import Any
 
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
+from faithfulness_plugin.transcoders.config import register_once
 from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
@@ -14,3 +15,6 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
     "jumprelu": (JumpReLUTrainingTranscoderConfig, JumpReLUTrainingTranscoder),
 }
 """name: (config class, transcoder class)"""
+
+for config_class, transcoder_class in ARCHITECTURES.values():
+    register_once(transcoder_class, config_class)

@@ -14,7 +14,6 @@ from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.estimators.secant import row_function
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.transcoders.config import register_once
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
 
 SAMPLE = 64  # one in this many scores is looked at to guess the threshold
@@ -164,6 +163,3 @@ def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
         if len(candidates) >= count:
             return candidates[values[candidates].topk(count, sorted=False).indices]
     return values.topk(count, sorted=False).indices
-
-
-register_once(BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig)

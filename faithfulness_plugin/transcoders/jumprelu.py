@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
-from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
+from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
 
 
@@ -97,6 +97,3 @@ class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  o
         super().process_state_dict_for_saving_inference(state_dict)
         # in training always float32, and below 0 until it is next used
         state_dict["threshold"] = state_dict["threshold"].clamp(min=0.0).to(self.dtype)
-
-
-register_once(JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig)

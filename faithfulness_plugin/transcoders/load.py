@@ -8,6 +8,7 @@ import torch
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.transcoders.address import Fetched, HubPath, fetch, is_hub_path
 from faithfulness_plugin.transcoders.formats import registry
@@ -67,7 +68,7 @@ def load_transcoder(
     Raises:
         FormatError: nothing there that is known (which format it resembles and what is missing); a tensor or setting
             that is not understood; an autoencoder that was not asked for; another layer than the one asked for.
-        ValueError: a device, dtype or layer that cannot be used.
+        UsageError: a device, dtype or layer that cannot be used.
     """
     return load_with_files(source, Request(layer, device, dtype, autoencoder)).transcoder
 
@@ -150,15 +151,15 @@ def _layer_of(metadata: SAEMetadata) -> int | None:
 
 
 def _require_usable(request: Request) -> None:
-    """Raise ValueError for a layer that is no number of a block, and for a device or dtype that cannot hold weights."""
+    """Raise UsageError for a layer that is no number of a block, and for a device or dtype that cannot hold weights."""
     layer, device, dtype = request.layer, request.device, request.dtype
     if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int) or layer < 0):
-        raise ValueError(f"layer is {layer!r}: pass the number of a block, such as 3")
+        raise UsageError(f"layer is {layer!r}: pass the number of a block, such as 3")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype {dtype!r} holds no weights: pass torch.float32, another floating type, or None")
+        raise UsageError(f"dtype {dtype!r} holds no weights: pass torch.float32, another floating type, or None")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-        raise ValueError(
+        raise UsageError(
             f'device {device} cannot be used here ({one_line(error)}): pass another, such as "cpu"'
         ) from error

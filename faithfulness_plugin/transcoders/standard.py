@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, mean_over_rows
-from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
+from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
 
 
@@ -77,6 +77,3 @@ class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderCo
         if self.cfg.sparsity == "tanh":
             weighted = torch.tanh(self.cfg.tanh_scale * weighted)
         return {"sparsity_loss": step_input.coefficients["sparsity"] * mean_over_rows(weighted)}
-
-
-register_once(StandardTrainingTranscoder, StandardTrainingTranscoderConfig)

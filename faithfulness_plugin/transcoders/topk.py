@@ -14,7 +14,7 @@ from typing_extensions import override
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
 from faithfulness_plugin.jacobian.linear_region import DenseRegion, SparseRegion, Weights
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
-from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, register_once, require_non_negative
+from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig, ranking_score, require_ranking_by_norm
 
@@ -220,6 +220,3 @@ def _feature_by_feature(W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "d_
 
 def _hooked(point: nn.Module) -> bool:
     return bool(point._forward_hooks or point._backward_hooks)
-
-
-register_once(TopKTrainingTranscoder, TopKTrainingTranscoderConfig)

@@ -1,5 +1,5 @@
 import pytest
-from counting import CountResult
+from counting import Counting, CountResult
 from typer.testing import CliRunner
 
 from faithfulness_plugin.cli.app import app
@@ -74,6 +74,12 @@ def test_bad_arguments_exit_with_2_and_one_line(tmp_path, arguments, message):
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_jobs_are_an_option_of_experiments_whose_parts_can_run_together_alone(monkeypatch, tmp_path):
+    assert "Parts at a time" in call("counting", "--help").output
+    monkeypatch.setattr(Counting, "parallel", False)
+    assert "No such option" in call("counting", "--jobs", 2, out=tmp_path).stderr
 
 
 def test_an_interrupted_one_resumes(tmp_path):

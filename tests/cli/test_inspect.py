@@ -145,7 +145,7 @@ def test_a_layer_of_ones_own_on_rows_of_a_file(toys, tmp_path, monkeypatch):
         (["{toys}/exact", "--layer", "abs", "--memory", "0"], 2, "should be greater than"),
         (["{toys}/exact", "--layer", "abs", "--tokens", "0"], 2, "should be greater than"),
         (["{toys}/exact", "--layer", "abs", "--records", "records.csv"], 2, "that ends in .parquet or .jsonl"),
-        (["{toys}/exact", "--layer", "abs", "--n-ones", "17"], 1, "n_ones=17"),
+        (["{toys}/exact", "--layer", "abs", "--n-ones", "17"], 2, "n_ones=17"),
         (["{toys}/exact", "--layer", "abs", "--tokens", "1"], 1, "holds one input"),
         (["{toys}/exact", "--layer", "abs", "--device", "cuda"], 2, "looked at on the CPU"),
         (["{toys}/exact", "--hook-in", "blocks.0.hook_in"], 2, "does not name the model that it is of"),

@@ -79,6 +79,7 @@ def test_presets_are_listed():
         (["--vary", "jitter=0.1", "--backend", "spark"], "choose local or ray"),
         (["--vary", "jitter=0.1", "--jobs", "0"], "--jobs 0"),
         (["--vary", "jitter=0.1", "--shard-size", "0"], "--shard-size 0"),
+        (["/dev/null"], "/dev/null is empty: give at least a grid"),
         (["missing.yaml"], "missing.yaml cannot be read"),
         (["a.yaml", "--preset", "pareto"], "not both"),
         (["--preset", "audit", "--set", "jitter=1"], "leave --vary and --set out"),

@@ -67,7 +67,7 @@ def test_targets_of_what_was_said_are_those_of_the_layer_asked(mlp):
     for config in ({}, {"probe": "pair", "n_probes": 3}, {"estimator": "vjp"}, {"estimator": "secant"}):
         matching, x = JacobianMatching(config), torch.randn(8, 5, dtype=torch.float64)
         asked = matching.targets(mlp, x)
-        again = matching.targets_of(LayerResponse(x, mlp(x).detach(), asked.v, asked.Jv, asked.step.item()))
+        again = matching.targets_of(LayerResponse(x, mlp(x).detach(), asked.v, asked.Jv, float(asked.step)))
         for there, here in zip(asked, again, strict=True):
             torch.testing.assert_close(here, there, check_dtype=False)
     with pytest.raises(ValueError, match="pass a batch of two rows or more"):

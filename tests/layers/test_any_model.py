@@ -34,6 +34,23 @@ def test_what_is_no_model_is_refused():
     assert hooks_of(hooks) is hooks
 
 
+class Wrapped(nn.Module):
+    """A model in a wrapper that passes its attributes on, as torch.compile's does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(super().__getattr__("model"), name) if name != "model" else super().__getattr__(name)
+
+
+@pytest.mark.parametrize("make", [hooked, lambda: hugging_face("llama")])
+def test_a_model_in_a_wrapper_has_the_hooks_of_the_model(make):
+    model = make()
+    assert type(hooks_of(Wrapped(model))) is type(hooks_of(model))
+
+
 @every_kind
 def test_the_layer_between_the_mlps_ends_is_the_mlp(kind):
     model = KINDS[kind]()

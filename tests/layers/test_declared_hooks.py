@@ -17,6 +17,7 @@ from faithfulness_plugin.adapters.huggingface.places import Place
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.declared_hooks import block_of
+from faithfulness_plugin.layers.hooks import same_tensor
 from faithfulness_plugin.layers.replaced_layer import layer_of, pair_of
 
 
@@ -120,6 +121,18 @@ def test_an_override_that_contradicts_the_file_has_to_be_confirmed():
         pair_of(model, [says(None)], hook_in="blocks.1.mlp.hook_in")
     with pytest.raises(ValueError, match=r"layer 0 was asked for, and blocks.1.mlp.hook_in, which is in block 1"):
         pair_of(model, [says(None)], layer=0, hook_in=own["hook_in"], hook_out=own["hook_out"])
+
+
+def test_what_attention_adds_is_another_tensor_however_little_it_is():
+    model = tiny_models.hugging_face("llama")
+    model.model.layers[1].self_attn.o_proj.weight.data *= 1e-9
+    pre, mid, out = (f"blocks.1.{name}" for name in ("hook_resid_pre", "hook_resid_mid", "mlp.hook_out"))
+    torch.testing.assert_close(of(model, mid), of(model, pre), rtol=1e-6, atol=0)
+    assert not same_tensor(hooks_of(model), pre, mid)
+    with pytest.raises(
+        ValueError, match=f"{pre} was asked for, and the transcoder says {mid}, which is another tensor"
+    ):
+        pair_of(model, [says(mid, out)], hook_in=pre)
 
 
 def test_hugging_faces_names_go_before_transformer_lenss():

@@ -191,7 +191,7 @@ def test_a_gpu_computes_what_the_cpu_computes(mlp, architecture, estimator):
     there.load_state_dict(student.state_dict())
     on_gpu = JacobianMatching(estimator=estimator)
     assert torch.isfinite(on_gpu(there, mlp.cuda(), x.cuda()))
-    moved = type(targets)(*(tensor.cuda() for tensor in targets))
+    moved = targets.to("cuda")
     there_loss = on_gpu.from_targets(there, moved)
     there_loss.backward()
     assert there.W_enc.grad is not None

@@ -134,14 +134,15 @@ def test_what_cannot_be_measured_says_why(hub, tmp_path):
     wide = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=8, d_sae=24))
     wide.save_inference_model(tmp_path / "wide")
     nameless = {"wide": str(tmp_path / "wide")}
-    for error, match, changed in (
+    cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (UsageError, "Their metadata say None: pass --layer", {"transcoders": nameless}),
         (ValueError, "wide maps 8 to 8 and the layer 16 to 16", {"transcoders": nameless, "block": 1}),
         (UsageError, "block 7", {"block": 7, "transcoders": nameless}),
         (UsageError, "was asked for, and the transcoder says", {"hook_in": "blocks.1.hook_resid_pre"}),
         (UsageError, "the model has no hook a", {"hook_in": "a", "hook_out": "b", "block": 1}),
         (ValueError, "of layer 1, and layer=0 was asked for", {"block": 0}),
-    ):
+    ]
+    for error, match, changed in cases:
         with pytest.raises(error, match=match):
             measure(config(hub, **changed), tmp_path / "out", overwrite=True)
 

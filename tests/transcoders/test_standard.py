@@ -63,6 +63,7 @@ def test_the_jacobian_term_is_the_matching_loss_times_its_coefficient(mlp, make_
     assert callable(relative)
     targets = JacobianMatching(options).targets(mlp, x)
     unscaled = JacobianMatching({**options, "normalize": False})(transcoder, mlp, x)
+    assert targets.Jv is not None
     torch.testing.assert_close(relative(), unscaled / targets.Jv.square().sum(-1).mean())
     grad = torch.autograd.grad(output.losses["jacobian_loss"], [transcoder.W_enc, transcoder.W_dec])
     assert all(g.norm() > 1e-6 for g in grad)

@@ -103,13 +103,8 @@ def train_ensemble(
         "dead_feature_window": dead_feature_window,
         "log_every": log_every,
     }
-    alike: dict[Program, list[int]] = {}
-    for i, member in enumerate(members):
-        alike.setdefault(Program.of(member), []).append(i)
     lrs = learning_rates(n_steps, lr, lr_warm_up_steps, lr_decay_steps)
-    groups = [
-        _Group(numbers, [members[i] for i in numbers], layer, lrs, dead_feature_window) for numbers in alike.values()
-    ]
+    groups = _groups_of(members, layer, lrs, dead_feature_window)
     history: list[list[dict[str, int | float]]] = [[] for _ in members]
     done, path = 0, Path(checkpoint) if checkpoint is not None else None
     if path is not None and path.exists():
@@ -126,9 +121,8 @@ def train_ensemble(
                 losses = group.step(done - 1, log)
                 if log or done % CHECK_EVERY == 0:
                     group.check_finite(done)
-                for n, i in enumerate(group.numbers if log else ()):
-                    record = {"step": done, **{name: value[n].item() for name, value in losses.items()}}
-                    history[i].append(record | dict(evaluate(i, group.transcoder(n)) if evaluate else {}))
+                if log:
+                    group.add_records(history, done, losses, evaluate)
             if path is not None and (done == n_steps or (checkpoint_every and done % checkpoint_every == 0)):
                 for group in groups:
                     group.check_finite(done)  # a checkpoint must be worth resuming
@@ -137,6 +131,18 @@ def train_ensemble(
             bar.update()
     weights = {i: group.member_weights(n) for group in groups for n, i in enumerate(group.numbers)}
     return EnsembleResult(tuple(members), tuple(weights[i] for i in range(len(members))), layer, tuple(history))
+
+
+def _groups_of(
+    members: Sequence[ToyMember], layer: Layer, lrs: list[float], dead_feature_window: int
+) -> "list[_Group]":
+    """Put members of one program together."""
+    alike: dict[Program, list[int]] = {}
+    for i, member in enumerate(members):
+        alike.setdefault(Program.of(member), []).append(i)
+    return [
+        _Group(numbers, [members[i] for i in numbers], layer, lrs, dead_feature_window) for numbers in alike.values()
+    ]
 
 
 def _require_usable(
@@ -218,6 +224,17 @@ class _Group:
 
     def transcoder(self, n: int) -> TrainingTranscoder[Any]:
         return as_transcoder(self.members[n], self.member_weights(n), self.layer)
+
+    def add_records(
+        self,
+        history: list[list[dict[str, int | float]]],
+        done: int,
+        losses: dict[str, Tensor],
+        evaluate: Evaluate | None,
+    ) -> None:
+        for n, i in enumerate(self.numbers):
+            record = {"step": done, **{name: value[n].item() for name, value in losses.items()}}
+            history[i].append(record | dict(evaluate(i, self.transcoder(n)) if evaluate else {}))
 
     def state_dict(self) -> dict[str, Any]:
         return {

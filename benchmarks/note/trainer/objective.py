@@ -109,6 +109,8 @@ class Objective:
         """Fill x, acts and out; return the slopes of straight-through gates, if there are any."""
         self._x[:, self._rows["x"]] = batch.x
         if response := batch.response:
+            assert response.v is not None
+            assert isinstance(response.step, Tensor)
             for name, sign in (("plus", 1), ("minus", -1)):
                 if name in self._rows:
                     moved = response.x[:, None] + sign * response.step[:, None, None, None] * response.v
@@ -160,6 +162,8 @@ class Objective:
     ) -> dict[str, Tensor]:
         """Return the Jacobian term by quotients (t(x + step v) - t(x)) / step, or central ones."""
         assert response.Jv is not None
+        assert response.scale is not None
+        assert isinstance(response.step, Tensor)
         n, n_probes, batch, d_out = response.Jv.shape
 
         def out(name: str) -> Tensor:
@@ -192,6 +196,7 @@ class Objective:
         """Return the Jacobian term by products J v = W_dec (gate * (W_enc v)), or J^T u with the matrices exchanged."""
         assert response.v is not None
         assert response.Jv is not None
+        assert response.scale is not None
         pulled = estimator.pulls_back
         reads, writes = (weights.W_dec.mT, weights.W_enc.mT) if pulled else (weights.W_enc, weights.W_dec)
         v, Jv = response.v.flatten(1, 2), response.Jv.flatten(1, 2)

@@ -32,6 +32,7 @@ class CltTraining(Format):
         needs="k d_in",
         reads="n_targets",
         sizes={"d": "d_in", "d_sae": "num_latents"},
+        zero_is_unstated="num_latents",
         only={
             "skip_connection": YES_OR_NO,
             "normalize_io": YES_OR_NO,

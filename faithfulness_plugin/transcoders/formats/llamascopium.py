@@ -61,6 +61,7 @@ class Llamascopium(Format):
         " sparsity_include_decoder_norm jump_relu_threshold",
         only={"use_glu_encoder": (False,)},
         sizes={"d_in": "d_model", "d_out": "d_model", "d_sae": "d_sae"},
+        zero_is_unstated="d_sae",
         # of training: starting values, losses, schedules, machines
         harmless="""
             device seed dtype bias_init_method decoder_exactly_fixed_norm init_decoder_norm init_encoder_norm

@@ -60,7 +60,9 @@ class Settings:
     """Settings without influence on the function: of training, of provenance."""
     sizes: Mapping[str, str] = field(default_factory=dict)
     """The settings that state the size of a dimension, by dimension: {"d_sae": "num_latents"}. Unless they are needed,
-    null and 0 say that it is not stated."""
+    null says that it is not stated."""
+    zero_is_unstated: str = ""
+    """Those of them where the library writes 0 for a size that it works out."""
 
     def check(self, looks_like: str, where: Where, found: Any) -> Mapping[str, Any]:
         """Return the settings. Raises FormatError, naming what is missing, unknown, or has another value."""
@@ -85,8 +87,11 @@ class Settings:
         return {
             dimension: (found[name], f"{name} in {file}")
             for dimension, name in self.sizes.items()
-            if name in found and (found[name] or name in self.needs.split())
+            if name in found and (name in self.needs.split() or not self._is_unstated(name, found[name]))
         }
+
+    def _is_unstated(self, name: str, value: Any) -> bool:
+        return value is None or (value == 0 and name in self.zero_is_unstated.split())
 
 
 @dataclass(frozen=True)

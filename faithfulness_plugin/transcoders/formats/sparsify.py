@@ -26,6 +26,7 @@ class Sparsify(Format):
     settings = Settings(
         needs="k d_in",
         sizes={"d_in": "d_in", "d_sae": "num_latents"},
+        zero_is_unstated="num_latents",
         only={
             "transcode": YES_OR_NO,
             "skip_connection": YES_OR_NO,

@@ -63,6 +63,7 @@ def test_a_new_format_is_read_as_the_function_that_it_declares(written):
         ({"scale": 2}, {}, "the setting scale, which a plain folder is not known to have"),
         ({"hook": None}, {}, "says hook: null, and a plain folder needs a value there"),
         ({"width": N + 1}, {}, "width in plain.json is 10, and the weights say 9"),
+        ({"width": 0}, {}, "width in plain.json is 0, and a whole number above 0 is needed"),
         ({}, {"W_skip": torch.zeros(D, D)}, "the tensor W_skip, which a plain folder is not known to have"),
         ({}, {"E": torch.zeros(D, N)}, r"E has shape \[4, 9\].*it stands transposed"),
         ({}, {"c": torch.full((D,), torch.nan)}, "c has 4 of 4 values that are NaN or infinite"),

@@ -125,6 +125,7 @@ class TestGemmaScope2:
             ({"hf_hook_point_out": None}, "lacks an hf_hook_point_out"),
             ({"affine_connection": False}, "affine_connection: False, and params.safetensors has affine_skip"),
             ({"width": 99}, "width in config.json is 99"),
+            ({"width": 0}, "width in config.json is 0"),
         ],
     )
     def test_settings_that_contradict_each_other(self, settings, said, tmp_path):
