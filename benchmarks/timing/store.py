@@ -173,7 +173,7 @@ def measure(c: StoreSpeedConfig, note: Note) -> dict[str, Any]:
 
 def _in_this_process(c: StoreSpeedConfig, folder: Path, note: Note) -> dict[str, Any]:
     source = LoadedModel(c, note)
-    tokens, (layer,) = source.prompts(c.prompts), source.mlps([c.block]).values()
+    tokens, (layer,) = source.prompts(c.prompts), source.mlps([c.block], "block").values()
     begun = time.perf_counter()
     (store,) = source.filled_stores(
         [WantedStore(folder / STORE, layer, [PROBES])],

@@ -59,12 +59,12 @@ class LoadedModel:
         c = self.config
         return cut_prompts(c.text, self.tokenizer, c.context_size, c.seed, n, least, self.hooks)
 
-    def mlps(self, blocks: Sequence[int]) -> dict[int, HookedLayer]:
-        """Return the MLPs of these blocks, checked. Raises TrainConfigError where there is none."""
+    def mlps(self, blocks: Sequence[int], setting: str = "blocks") -> dict[int, HookedLayer]:
+        """Return the MLPs of these blocks, checked. Raises TrainConfigError, with the setting, where there is none."""
         try:
             return {block: mlp_layer(self.model, block) for block in blocks}
         except ValueError as error:
-            raise TrainConfigError(f"blocks: {error}") from error
+            raise TrainConfigError(f"{setting}: {error}") from error
 
     def filled_stores(
         self, wanted: Sequence[WantedStore], tokens: Int[Tensor, "prompts pos"], *, prompts_per_shard: int, dtype: str

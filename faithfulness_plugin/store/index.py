@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from faithfulness_plugin.differences import without_size
 from faithfulness_plugin.errors import UsageError
@@ -29,6 +29,13 @@ class Product(Record):
     n_probes: int
     radius: float | None = Field(description="the secant's alone")
     central: bool | None = Field(description="the secant's alone")
+
+    @field_validator("estimator")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in ESTIMATORS or ESTIMATORS[name].fixed_probes:
+            raise ValueError(f"the estimator {name} is not known here")
+        return name
 
     @classmethod
     def of(cls, config: JacobianMatchingConfig | Mapping[str, Any]) -> "Product":

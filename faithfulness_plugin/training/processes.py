@@ -1,6 +1,7 @@
 """Several processes that train one transcoder, each on its share of every batch (torchrun)."""
 
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,8 +132,11 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONG)
     try:
         yield Processes.here()
-    except RuntimeError as error:
-        if not lost_another(error):
+    except BaseException as error:
+        # What the frames hold goes before the group. As its last owner DistributedDataParallel would wait for gloo's
+        # thread, and keep the interpreter's lock, for which that thread may be waiting: the process would hang.
+        traceback.clear_frames(error.__traceback__)
+        if not (isinstance(error, RuntimeError) and lost_another(error)):
             raise
         raise ProcessError(
             f"process {os.environ['RANK']} lost another one ({one_line(error)}): see what that one says; the last "

@@ -185,7 +185,8 @@ def test_a_torn_index_is_named(tmp_path_factory, data):
 def test_an_index_of_another_version_is_refused(tmp_path):
     new(tmp_path)
     index = json.loads((tmp_path / "index.json").read_text())
-    for changed in ({"format_version": 2}, {"more": 1}):
+    estimators = [[{**index["products"][0], "estimator": name}] for name in ("surprise", "exact")]
+    for changed in ({"format_version": 2}, {"more": 1}, *({"products": products} for products in estimators)):
         (tmp_path / "index.json").write_text(json.dumps(index | changed))
         with pytest.raises(StoreError, match=f"of another version \\({next(iter(changed))}"):
             DerivativeStore.open(tmp_path)

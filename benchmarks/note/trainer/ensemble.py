@@ -89,12 +89,7 @@ def train_ensemble(
         ValueError: no members; members of several dtypes or devices; arguments that do not fit; NaN or Inf
             (`NonFiniteError`, with the member); a checkpoint that is corrupt, or of other members or settings.
     """
-    schedule = {
-        "n_steps": n_steps,
-        "lr": lr,
-        "lr_warm_up_steps": lr_warm_up_steps,
-        "lr_decay_steps": lr_decay_steps,
-    }
+    schedule = {"n_steps": n_steps, "lr": lr, "lr_warm_up_steps": lr_warm_up_steps, "lr_decay_steps": lr_decay_steps}
     _require_usable(members, checkpoint, checkpoint_every, log_every, **schedule)
     described = [{**asdict(m), "transcoder": {**m.transcoder.to_dict(), "metadata": None}} for m in members]
     settings = {

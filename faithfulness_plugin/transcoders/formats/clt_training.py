@@ -75,9 +75,11 @@ class CltTraining(Format):
         shift = {
             stored["post_enc"]: of_target.pop(stored["post_enc"])
         }  # its own loader takes zeros where there is none
-        norms = {"in_norm": "norm", "out_norm": "norm"} if config.get("normalize_io", False) else {}
+        norms = {"in_norm": "1", "out_norm": "1"} if config.get("normalize_io", False) else {}
         # with one target W_dec, b_dec and W_skip are the tensors of that target
-        copies = {name: OF_TARGET[name] for name in ("W_dec", "b_dec", "W_skip")} if n_targets == 1 else {}
+        copies = {
+            name: OF_TARGET[name] for name in ("W_dec", "b_dec", "W_skip") if n_targets == 1 and name not in without
+        }
 
         def fold(weights: Weights, parts: dict[str, Tensor]) -> dict[str, Tensor | None]:
             for name in copies.keys() & weights.keys():

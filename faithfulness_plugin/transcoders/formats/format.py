@@ -153,7 +153,7 @@ class Format:
         if by_itself and not any(path.match(pattern) for pattern in alone):
             return None
         folder = path if path.is_dir() else path.parent
-        if by_itself and folder.name == "checkpoints":
+        if by_itself and folder.name == "checkpoints" and not any((folder / name).exists() for name in self.configs):
             folder = folder.parent
         there = [folder / name for name in self.weights if (folder / name).exists()]
         configs = [folder / name for name in self.configs]

@@ -15,7 +15,7 @@ Claim = list[tuple[str, int]]
 
 
 def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[str, str], stated: Sizes) -> None:
-    """Check shapes that are written as names of dimensions: {"W_enc": "d_in d_sae", "k": ""}.
+    """Check shapes that are written as names of dimensions, or numbers: {"W_enc": "d_in d_sae", "norm": "1", "k": ""}.
 
     The one tensor or setting without which all others agree is the culprit. A square matrix that stands transposed has
     the right shape, and is not noticed.
@@ -35,6 +35,8 @@ def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[
             kind = ("one number", "a vector", "a matrix", "three dimensions")[len(dimensions)]
             raise FormatError(f"{where}: {says[name]}, and {kind} is needed")
         claims[name] = list(zip(dimensions, tensor.shape, strict=True))
+        if any(dimension.isdigit() and int(dimension) != size for dimension, size in claims[name]):
+            raise FormatError(f"{where}: {says[name]}, and [{', '.join(dimensions)}] is needed")
     if not (disputed := _disputed(claims.values())):
         return
     for name in tensors:

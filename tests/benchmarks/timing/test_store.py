@@ -46,7 +46,7 @@ def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "arguments", "message"),
     [
-        ({"block": 7}, [], "there is no block 7: the model has blocks 0 to 1"),
+        ({"block": 7}, [], "block: there is no block 7: the model has blocks 0 to 1"),
         ({"promts": 7}, [], "there is no setting promts: did you mean prompts"),
         ({"prompts": 10**7}, [], "give more text, or ask for fewer"),
         ({}, ["--rounds", "0"], "rounds: "),

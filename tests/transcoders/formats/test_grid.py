@@ -223,6 +223,15 @@ def test_no_file(it, tmp_path):
     assert str(tmp_path) in refused(path, **it.options)
 
 
+def test_a_file_of_weights_in_a_folder_called_checkpoints(it, tmp_path):
+    """Its settings may be there, too."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    whole = load_transcoder(it.write(folder, it), **it.options)
+    by_file = load_transcoder(folder / it.weights, **it.options)
+    assert torch.equal(by_file.W_dec, whole.W_dec)
+
+
 def test_the_commands_end_with_status_2_and_that_line(it, tmp_path):
     name = next(iter(it.tensors))
     faults = {

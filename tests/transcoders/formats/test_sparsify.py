@@ -107,6 +107,22 @@ def test_what_is_added_to_features_that_stay(shift, tmp_path):
         topk_to_jumprelu(read, x)
 
 
+@pytest.mark.parametrize("names", [["in_norm"], ["out_norm"], ["in_norm", "out_norm"]])
+def test_a_norm_is_one_number(names, tmp_path):
+    it = clt_training()
+    for name in names:
+        it = it.with_tensor(name, torch.ones(5))
+    with pytest.raises(FormatError, match=rf"{names[0]} has shape \[5\], and \[1\] is needed"):
+        load_transcoder(it.write(tmp_path, it))
+
+
+def test_a_copy_of_a_skip_connection_that_is_not_announced(tmp_path):
+    it = clt_training(1).with_setting((), "skip_connection", False).with_tensor("W_skips.0", None)
+    it = it.with_tensor("W_skip", torch.ones(D, D))
+    with pytest.raises(FormatError, match="the tensor W_skip, which a clt-training folder is not known to have"):
+        load_transcoder(it.write(tmp_path, it))
+
+
 def test_one_target_is_the_coder_itself(tmp_path):
     it = clt_training(1).with_tensor("W_dec", torch.zeros(N, D))
     with pytest.raises(FormatError, match=r"W_dec and W_decs\.0 differ"):
