@@ -64,9 +64,5 @@ def legend_below(
 ) -> None:
     """Add one legend for all panels, below them."""
     options |= {"ncols": max(1, min(columns, len(handles))), "fontsize": 9, "frameon": False}
-    figure.legend(
-        list(handles.values()),
-        list(handles),  # pyright: ignore[reportArgumentType]  containers as well
-        loc="outside lower center",
-        **options,
-    )
+    artists: list[Any] = list(handles.values())  # matplotlib's own type leaves containers out
+    figure.legend(artists, list(handles), loc="outside lower center", **options)
