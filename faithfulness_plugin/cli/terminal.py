@@ -55,6 +55,11 @@ class Lines:
         if self.bar.disable:
             say(text)
 
+    def advance(self, parts: int) -> None:
+        """Count parts of which there are too many for a line each: shown on a terminal only."""
+        self.done += parts
+        self.bar.update(self.task, advance=parts, parts=f"{self.done}/{self.total}")
+
     def show(self, text: str, parts: int = 1, cost: int | float = 0) -> None:
         """So many parts are finished, which cost that much."""
         self.done += parts
