@@ -56,7 +56,7 @@ class Lines:
             say(text)
 
     def advance(self, parts: int) -> None:
-        """Count parts of which there are too many for a line each: shown on a terminal only."""
+        """Count finished parts of which there are too many for a line each: on a terminal only."""
         self.done += parts
         self.bar.update(self.task, advance=parts, parts=f"{self.done}/{self.total}")
 
