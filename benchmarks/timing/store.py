@@ -252,12 +252,14 @@ def _asked_again(rows: StoredRows, layer: HookedLayer) -> Iterator[Tensor]:
 def _together(c: StoreSpeedConfig, folder: Path, processes: int, threads: int) -> Together:
     (folder / CONFIG).write_text(c.model_dump_json())
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", *launcher, "-m", Together.__module__, str(folder), str(threads)],
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        check=True,
         capture_output=True,
+        text=True,
     )
+    if done.returncode:
+        raise RuntimeError(f"the training in {processes} processes failed: {done.stderr.strip()[-300:]}")
     return Together.model_validate_json((folder / TOGETHER).read_bytes())
 
 

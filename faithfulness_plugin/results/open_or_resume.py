@@ -1,5 +1,6 @@
 """Open a result file without losing or mixing what stands in it."""
 
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,10 +21,13 @@ def open_or_resume(out: Path, fresh: T_RESULT, *, overwrite: bool = False) -> T_
         overwrite: return `fresh`, whatever stands in `out`.
 
     Raises:
-        ResultError: `out` cannot be read, or holds a result of other settings, a partial one of other versions of the
-            packages, or other files.
+        ResultError: `out` cannot be read or written, or holds a result of other settings, a partial one of other
+            versions of the packages, or other files.
     """
     path = out / RESULT_FILENAME
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ResultError(f"{out} cannot be written (see {there}): choose another --out")
     if overwrite:
         return fresh
     if path.exists():
