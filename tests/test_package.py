@@ -56,7 +56,7 @@ def test_the_wheel_holds_code_presets_and_the_page_only(installed):
     site = next(installed.glob("lib/python*/site-packages"))
     kinds = {path.suffix for path in (site / "faithfulness_plugin").rglob("*") if path.is_file()}
     assert kinds <= {".py", ".pyc", ".typed", ".yaml", ".html", ".css", ".js", ".md"}
-    presets = {path.stem for path in (site / "faithfulness_plugin" / "benchmarks" / "scan").rglob("*.yaml")}
+    presets = {path.stem for path in (site / "faithfulness_plugin" / "benchmarks" / "note" / "scan").rglob("*.yaml")}
     assert presets == set(names())
     page = site / "faithfulness_plugin" / "inspection" / "page"
     assert {path.stem for path in page.glob("*.js")} == set(SCRIPTS)

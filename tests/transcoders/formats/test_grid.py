@@ -223,6 +223,7 @@ def test_no_file(it, tmp_path):
     assert str(tmp_path) in refused(path, **it.options)
 
 
+@pytest.mark.exact("one file is read twice")
 def test_a_file_of_weights_in_a_folder_called_checkpoints(it, tmp_path):
     """Its settings may be there, too."""
     folder = tmp_path / "checkpoints"
