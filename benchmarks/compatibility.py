@@ -1,4 +1,4 @@
-"""Which versions of other libraries the adapters were tested with, and what works: from `make test-adapters`."""
+"""Record which versions of other libraries `make test-adapters` used, and what worked with them."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

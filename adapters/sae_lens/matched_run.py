@@ -251,6 +251,6 @@ def _readable(checkpoint: Path) -> Iterator[None]:
         yield
     except Exception as error:  # whatever a torn file makes the readers raise
         raise ValueError(
-            f"{checkpoint} cannot be read ({type(error).__name__}), it may be corrupt: move it away, and begin anew "
+            f"{checkpoint} cannot be read ({type(error).__name__}), it may be corrupt: move it away, and start again "
             "with overwrite=True"
         ) from error

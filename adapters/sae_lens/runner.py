@@ -65,7 +65,7 @@ def faithful_runner(
             a run of several layers, a row that is extreme in one of them is left out of all.
         repeat: start the text again where it ends.
         resume: resume from the newest checkpoint in `checkpoint_path`, if there is one, with the same settings.
-        overwrite: replace what stands in `output_path`; begin anew where checkpoints are.
+        overwrite: replace what stands in `output_path`; start again where checkpoints are.
 
     Raises:
         ValueError: an SAE's config, a model of another kind, a hook that does not exist or belongs to no MLP, widths
@@ -105,7 +105,7 @@ def _require_usable(cfg: RunnerConfig, *, own_model: bool, resume: bool, overwri
     if torch.device(cfg.device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'device="{cfg.device}": torch sees no CUDA device here; use device="cpu"')
     if overwrite and (resume or cfg.resume_from_checkpoint):
-        raise ValueError("overwrite begins anew, resume goes on: choose one of them")
+        raise ValueError("overwrite starts again, resume continues: choose one of them")
     if cfg.llm_device != cfg.device:
         raise ValueError(
             f'llm_device="{cfg.llm_device}" is not device="{cfg.device}": a transcoder learns from its layer, whose '
@@ -136,13 +136,13 @@ def _checkpoint_to_resume(cfg: RunnerConfig, *, resume: bool, overwrite: bool) -
         if there and not resumable:
             raise FileExistsError(
                 f"{cfg.checkpoint_path} holds checkpoints, of which none can be resumed: pass overwrite=True to "
-                "begin anew, or choose another checkpoint_path"
+                "start again, or choose another checkpoint_path"
             )
         return str(resumable[-1]) if resumable else None
     if there and not overwrite:
         raise FileExistsError(
             f"{cfg.checkpoint_path} holds checkpoints already: pass resume=True to go on from the last, overwrite=True "
-            "to begin anew, or choose another checkpoint_path"
+            "to start again, or choose another checkpoint_path"
         )
     output = None if cfg.output_path is None else Path(cfg.output_path)
     if output is not None and not overwrite and any(output.rglob(SAE_WEIGHTS_FILENAME)):

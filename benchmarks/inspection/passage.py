@@ -205,7 +205,7 @@ COLUMNS: dict[str, tuple[int, Callable[[PassageScored], float | None]]] = {
     "largest score of one": (3, lambda of: of.largest),
     "flagged": (1, lambda of: of.flagged),
 }
-"""Of the table: how many digits are shown, and what of a transcoder."""
+"""The table's columns: how many digits each shows, and the value it takes from a scored transcoder."""
 
 
 def passage_table(result: PassageResult) -> str:

@@ -24,9 +24,9 @@ from faithfulness_plugin.results.timing import in_turn
 
 COEFFICIENT = 0.5
 TOKENS = 128
-"""Of each prompt."""
+"""The length of a prompt."""
 BLOCK = 10
-"""Of the examples' model, whose MLP is replaced."""
+"""The block of the examples' model whose MLP is replaced."""
 ALONE = "alone"
 TERMS: dict[str, dict[str, Any]] = {
     "jvp, difference": {"probe": "difference"},

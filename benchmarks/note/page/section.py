@@ -55,7 +55,7 @@ ARMS = (
     ("noise augmentation",),
     ("interpolation augmentation", "the layer"),
 )
-"""Which arms share a style, in all figures."""
+"""Arms of one group share a style in all figures."""
 
 
 def grid(result: ScanResult, name: str) -> list[float]:

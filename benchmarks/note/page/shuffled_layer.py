@@ -8,7 +8,7 @@ from faithfulness_plugin.benchmarks.note.scan.report import METRICS, Read, seeds
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
 
 BY_CHANCE = 4
-"""Of |x|'s circuits, the most that may be recovered."""
+"""The largest number of |x|'s circuits that counts as recovered by chance."""
 OF_ABS: Read = attrgetter("extras.abs_score.recovered")
 ERROR_OF_ABS: Read = attrgetter("extras.abs_score.jacobian_error")
 
