@@ -29,8 +29,25 @@ class Transcoder(Protocol):
 
     W_dec: Any  # nn.Parameter [d_sae, d_out]
 
-    def encode(self, x: Tensor) -> Tensor: ...
-    def decode(self, feature_acts: Tensor) -> Tensor: ...
+    def encode(self, x: Tensor) -> Tensor:
+        """Compute the features' activations.
+
+        Args:
+            x: [rows, d_in].
+
+        Returns:
+            [rows, d_sae].
+        """
+
+    def decode(self, feature_acts: Tensor) -> Tensor:
+        """Compute the output from activations.
+
+        Args:
+            feature_acts: [rows, d_sae].
+
+        Returns:
+            [rows, d_out].
+        """
 
 
 def check_same_shape(transcoder_output: Tensor, layer_output: Tensor) -> None:
