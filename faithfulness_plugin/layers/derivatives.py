@@ -3,9 +3,12 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+import wrapt
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,8 +28,22 @@ NO_FORWARD_MODE = ("forward AD", "forward mode AD", "jvp")
 
 
 def never_compiled(function: FUNCTION) -> FUNCTION:
-    """Leave a function out of `torch.compile`: a compiled forward-mode product that fails leaves its level open."""
-    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]  it keeps the signature
+    """Leave a function out of `torch.compile`: a compiled forward-mode product that fails leaves its level open.
+
+    `torch.compiler.disable` loads the compiler, which takes seconds: it is applied once something else has loaded it.
+    """
+    current: Callable[..., Any] = function
+
+    @wraps(function)
+    def eager(*args: Any, **kwargs: Any) -> Any:
+        return current(*args, **kwargs)
+
+    @wrapt.when_imported("torch._dynamo")
+    def _disable(_: ModuleType) -> None:
+        nonlocal current
+        current = torch.compiler.disable(function)
+
+    return eager  # pyright: ignore[reportReturnType]  it keeps the signature
 
 
 def bare(function: Layer) -> Layer:

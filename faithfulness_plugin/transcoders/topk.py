@@ -21,6 +21,7 @@ from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig,
 
 # from how many features on, and how many to each active one, leaving the others out pays
 SPARSE_FROM, SPARSE_RATIO = 512, 32
+REQUIRES = "faithfulness-plugin: install it, and import faithfulness_plugin before SAE.load_from_disk"
 
 
 @dataclass(kw_only=True)
@@ -62,6 +63,12 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
         return TopKTranscoderConfig
+
+    @override
+    def get_inference_sae_cfg_dict(self) -> dict[str, Any]:
+        """Return SAELens's, with what to install: without this package SAELens's loader raises a bare KeyError."""
+        exported = super().get_inference_sae_cfg_dict()
+        return {**exported, "metadata": {**exported["metadata"], "requires": REQUIRES}}
 
 
 class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
