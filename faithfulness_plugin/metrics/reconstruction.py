@@ -8,7 +8,6 @@ from torch import Tensor
 
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.result import MetricResult, Transcoder, check_same_shape
-from faithfulness_plugin.transcoders.skip import output_of
 
 EFFECTIVE_SHARE = 0.01
 
@@ -63,6 +62,8 @@ def reconstruction(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "batch
         >>> round(reconstruction(mean, layer, x).fvu, 5)
         1.0
     """
+    from faithfulness_plugin.transcoders.skip import output_of  # loads SAELens
+
     y = layer(x)
     acts = transcoder.encode(x)
     t = output_of(transcoder, x, acts)
