@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = [
+    "faithfulness_plugin/inspection",
     "faithfulness_plugin/jacobian",
+    "faithfulness_plugin/metrics",
+    "faithfulness_plugin/results",
 ]
 """The folders whose public functions have an Args section where they take arguments, and Returns where they return."""
 WITH_EXAMPLES = [
@@ -21,6 +24,7 @@ WITH_EXAMPLES = [
     "faithfulness_plugin/jacobian/masking.py",
     "faithfulness_plugin/jacobian/probes.py",
     "faithfulness_plugin/layers/derivatives.py",
+    "faithfulness_plugin/metrics/*.py",
 ]
 """Files that hold at least one example each, but for base classes."""
 FRAGMENTS = {

@@ -66,7 +66,7 @@ class InterventionEffect(MetricResult):
 
     @override
     def to_dict(self) -> dict[str, Any]:
-        """The fields, `agreement` and `faithfulness`: ready for JSON."""
+        """Convert the fields, `agreement` and `faithfulness` for JSON."""
         return {**super().to_dict(), "agreement": self.agreement, "faithfulness": self.faithfulness}
 
     @override

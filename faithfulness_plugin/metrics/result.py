@@ -38,6 +38,7 @@ class Transcoder(Protocol):
         Returns:
             [rows, d_sae].
         """
+        ...
 
     def decode(self, feature_acts: Tensor) -> Tensor:
         """Compute the output from activations.
@@ -48,6 +49,7 @@ class Transcoder(Protocol):
         Returns:
             [rows, d_out].
         """
+        ...
 
 
 def check_same_shape(transcoder_output: Tensor, layer_output: Tensor) -> None:
