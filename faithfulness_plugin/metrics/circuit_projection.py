@@ -48,18 +48,34 @@ class CircuitProjection(MetricResult):
 def circuit_projection(
     transcoder: Transcoder, x: Float[Tensor, "batch d_in"], circuits: Sequence[Circuit]
 ) -> CircuitProjection:
-    """Solve, for each feature i, min over w >= 0 of 1/2 ||C_i - sum_k w_k L_k||_F^2 + alpha ||w||_1.
+    """Decompose every feature into the layer's own circuits, jointly and sparsely.
 
-    C_i = a_i(x) W_dec^i over the rows x, scaled to unit norm; L_k the circuits likewise; alpha = 1 % of that
-    feature's largest correlation with a circuit. Solved exactly, with scipy's non-negative least squares. The
-    weights are joint: what one circuit explains, another that overlaps with it does not get again.
+    For each feature i, minimise over w >= 0: 1/2 ||C_i - sum_k w_k L_k||_F^2 + alpha ||w||_1, with C_i = a_i(x) W_dec^i
+    over the rows x, scaled to unit norm; L_k the circuits likewise; and alpha 1 % of that feature's largest correlation
+    with a circuit. Solved exactly, with scipy's non-negative least squares. The weights are joint: what one circuit
+    explains is not counted again for another that overlaps with it.
 
     Args:
+        transcoder: with `encode` and `W_dec`.
         x: rows drawn as in training, so that the repeated point occurs.
         circuits: linearly independent on these rows.
 
+    Returns:
+        Weights [n_circuits, d_sae] and each feature's residual, between 0 (explained) and 1 (no circuit in it).
+
     Raises:
-        ValueError: a circuit that is never active on these rows, or circuits that are linearly dependent.
+        ValueError: no circuits, a circuit that is never active on these rows, or linearly dependent circuits.
+
+    The layer's own neurons need one circuit each; alpha shrinks that weight from 1 to 0.99:
+
+        >>> import torch
+        >>> from faithfulness_plugin.toy.abs_network import AbsNetwork
+        >>> from faithfulness_plugin.toy.circuits import abs_circuits
+        >>> from faithfulness_plugin.toy.exact_transcoder import exact_transcoder
+        >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+        >>> found = circuit_projection(exact_transcoder(AbsNetwork(3)), x, abs_circuits(3))
+        >>> [round(float(w), 2) for w in found.weights.max(axis=0)]
+        [0.99, 0.99, 0.99, 0.99, 0.99, 0.99]
     """
     norms, cosines, gram = norms_and_cosines(transcoder, x, circuits)
     live = norms > 0
@@ -82,8 +98,23 @@ def circuit_projection(
 def norms_and_cosines(
     transcoder: Transcoder, x: Tensor, circuits: Sequence[Circuit]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, in float64, the features' norms ||C_i|| [d_sae], their cosines with the circuits [n_circuits, d_sae] (0
-    for a dead feature), and the circuits' cosines with each other [n_circuits, n_circuits]."""
+    """Compare every feature's contribution with every circuit's, in float64.
+
+    Contributions are matrices of rank one, so that <C_i, L_k> = (a_i . u_k)(W_dec^i . d_k).
+
+    Args:
+        transcoder: with `encode` and `W_dec`.
+        x: rows on which every circuit is active somewhere.
+        circuits: at least one.
+
+    Returns:
+        The norms ||C_i|| [d_sae]; cosines of circuits with features [n_circuits, d_sae], 0 for a dead feature; cosines
+        of
+        circuits with each other [n_circuits, n_circuits].
+
+    Raises:
+        ValueError: no circuits, or a circuit that is never active on these rows.
+    """
     if not circuits:
         raise ValueError("there are no circuits to compare with: pass at least one")
     acts = transcoder.encode(x).double().cpu().numpy()
@@ -102,5 +133,13 @@ def norms_and_cosines(
 
 
 def live_circuits(circuits: Sequence[Circuit], x: Float[Tensor, "batch d_in"]) -> list[int]:
-    """Return the numbers of those that are active on some row."""
+    """Find the circuits that are active on some row.
+
+    Args:
+        circuits: any number of them.
+        x: the rows to look at.
+
+    Returns:
+        Their indices in `circuits`.
+    """
     return [k for k, circuit in enumerate(circuits) if circuit.activation(x).any()]
