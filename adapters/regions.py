@@ -7,13 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
-from faithfulness_plugin.jacobian.linear_region import (
-    LinearRegion,
-    SparseRegion,
-    Weights,
-    linear_region,
-    region_of_activations,
-)
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights, linear_region, region_of_activations
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 
 Encoded = Callable[[Any, Tensor], LinearRegion | None]
 

@@ -12,9 +12,10 @@ from faithfulness_plugin.adapters.matching import CHECKED_ROWS, agree, matching_
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.adapters.regions import register_regions, topk_region
 from faithfulness_plugin.jacobian.active import ActiveFeatures
-from faithfulness_plugin.jacobian.linear_region import LinearRegion, SparseRegion, Weights
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.seeds import derived_seed

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.adapters.regions import register_regions, topk_region
 from faithfulness_plugin.jacobian.estimators.secant import row_function
-from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, SparseRegion, Weights
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, Weights
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.layers.derivatives import Layer
 
 with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):

@@ -22,9 +22,10 @@ from faithfulness_plugin.adapters.dictionary_learning.regions import (
 from faithfulness_plugin.adapters.matching import CHECKED_ROWS, agree, matching_config
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures
-from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, SparseRegion
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 
 with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):

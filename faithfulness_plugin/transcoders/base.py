@@ -21,7 +21,6 @@ from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import (
     DenseRegion,
     LinearRegion,
-    SparseRegion,
     Weights,
     add_skip,
     linear_region,
@@ -29,6 +28,7 @@ from faithfulness_plugin.jacobian.linear_region import (
 )
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
 from faithfulness_plugin.transcoders.skip import SkipInDecode

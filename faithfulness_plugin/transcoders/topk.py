@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_region import DenseRegion, SparseRegion, Weights
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, Weights
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
@@ -157,11 +158,11 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         with torch.no_grad():
             hidden_pre = rows @ self.W_enc + self.b_enc
             entries = select(self.score(hidden_pre))
-        values = self.pre_activations(rows, entries, hidden_pre).relu()
+        values = self._pre_activations(rows, entries, hidden_pre).relu()
         hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
         return SparseRegion(x, Weights.of(self), values, entries, hidden_pre)
 
-    def pre_activations(
+    def _pre_activations(
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
     ) -> Float[Tensor, " entries"]:
         """Compute W_enc x + b_enc of some features only: taken from `hidden_pre`, and given its gradient."""
@@ -197,7 +198,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         largest = self.score(hidden_pre)[:, dead_features].topk(min(wanted, n_dead), sorted=False).indices
         entries = ActiveFeatures.same_count(dead_features[largest], d_sae)
         rows = cast(TranscoderStepInput, step_input).x.reshape(-1, self.cfg.d_in).to(self.dtype)
-        revived = sum_active(self.pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
+        revived = sum_active(self._pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
         residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)
         loss = (revived - residual).square().sum() / max(1, len(rows))
         share = min(1.0, n_dead / wanted)  # a few dead features cannot explain much
