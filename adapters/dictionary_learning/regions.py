@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.adapters.regions import register_regions, topk_region
-from faithfulness_plugin.jacobian.estimators.secant import row_function
+from faithfulness_plugin.jacobian.estimators.secant import RowFunction, row_function
 from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, Weights
 from faithfulness_plugin.jacobian.sparse_region import SparseRegion
-from faithfulness_plugin.layers.derivatives import Layer
 
 with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):
     from dictionary_learning.dictionary import AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder
@@ -64,22 +63,22 @@ def encoded_topk(ae: AutoEncoderTopK, x: Tensor) -> LinearRegion:
 
 
 @row_function.register
-def _row_function_of_jump_relu(ae: JumpReluAutoEncoder, x: Tensor, region: LinearRegion) -> Layer:
+def _row_function_of_jump_relu(ae: JumpReluAutoEncoder, x: Tensor, region: LinearRegion) -> RowFunction:
     """While training, thresholds have a gradient on the way too."""
     if not isinstance(region, JumpReluRegion):
         return row_function.dispatch(object)(ae, x, region)
-    return lambda moved: ae.decode(jump_relu(ae, moved, region.bandwidth))
+    return lambda moved, _: ae.decode(jump_relu(ae, moved, region.bandwidth))
 
 
 @row_function.register
-def _row_function_of_batch(ae: BatchTopKSAE, x: Tensor, region: LinearRegion) -> Layer:
+def _row_function_of_batch(ae: BatchTopKSAE, x: Tensor, region: LinearRegion) -> RowFunction:
     """While training, the least activation that stayed in the batch is the threshold on the way."""
     if not isinstance(region, BatchRegion):
         return row_function.dispatch(object)(ae, x, region)
     kept = region.values.detach()
     threshold = kept.min() if len(kept) else x.new_tensor(torch.inf)
 
-    def t(moved: Tensor) -> Tensor:
+    def t(moved: Tensor, _: Tensor | None) -> Tensor:
         acts = nn.functional.relu(ae.encoder(moved - ae.b_dec))
         return ae.decode(acts * (acts >= threshold))
 

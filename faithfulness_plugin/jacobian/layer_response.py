@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.layers.row_differences import RowDifferences
+
 
 class LayerResponse(NamedTuple):
     """The layer's side of a comparison: all that the loss needs once the layer is gone."""
@@ -23,6 +25,8 @@ class LayerResponse(NamedTuple):
     """The length of the secant's step (unused by the other estimators)."""
     scale: Float[Tensor, ""] | None = None
     """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1. None where no loss asked for it."""
+    along: RowDifferences | None = None
+    """Which rows of x the probes are differences of, where they are: then W v needs no product."""
 
     def to(self, where: torch.dtype | torch.device | str) -> "LayerResponse":
         """Cast every tensor to a dtype, or move it to a device.
@@ -33,7 +37,10 @@ class LayerResponse(NamedTuple):
         Returns:
             A new response; numbers that are no tensors are kept.
         """
-        return self._changed(lambda tensor: tensor.to(where))
+        moved = self._changed(lambda tensor: tensor.to(where))
+        if self.along is None or isinstance(where, torch.dtype):
+            return moved
+        return moved._replace(along=self.along.to(where))
 
     def trainable(self) -> "LayerResponse":
         """Copy what was made in inference mode, which no backward pass could save.

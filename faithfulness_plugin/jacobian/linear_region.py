@@ -13,6 +13,7 @@ from typing_extensions import override
 from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.adapter_import import adapter_imported
 from faithfulness_plugin.layers.probe_shape import check_probe_shape
+from faithfulness_plugin.layers.row_differences import RowDifferences
 
 
 class Weights(NamedTuple):
@@ -108,11 +109,31 @@ class LinearRegion(ABC):
         """
         return add_skip(self.decode(), self.x, self.weights.W_skip)
 
-    def jvp(self, v: Float[Tensor, "*probes_batch d_in"]) -> Float[Tensor, "*probes_batch d_out"]:
+    def _along_rows(self, v: Tensor, along: RowDifferences) -> Float[Tensor, "*probes_batch d_out"] | None:
+        """Compute W_dec (g * (W_enc v)) without a product with W_enc; None where W_enc x is not known."""
+        del v, along
+
+    def moved_pre(self, along: RowDifferences, step: Tensor | float) -> Float[Tensor, "n_probes *batch d_sae"] | None:
+        """Compute the pre-activations of x + step v without a product with W_enc.
+
+        Args:
+            along: which rows of x the probes v are differences of.
+            step: the step's length, in units of v.
+
+        Returns:
+            W_enc (x + step v) + b_enc, with the graph that W_enc x has here; None where that is not known.
+        """
+        del along, step
+
+    def jvp(
+        self, v: Float[Tensor, "*probes_batch d_in"], along: RowDifferences | None = None
+    ) -> Float[Tensor, "*probes_batch d_out"]:
         """Compute J_t v = W_dec (g * (W_enc v)) + W_skip v.
 
         Args:
             v: one probe for each row, of x's shape, or several, with n_probes in front; cast to the weights' dtype.
+            along: which rows of x the probes are differences of, where they are: then W_enc v is a difference of
+                pre-activations, and costs no product.
 
         Returns:
             J_t v, with a graph to W_enc, W_dec and W_skip.
@@ -123,7 +144,8 @@ class LinearRegion(ABC):
         check_probe_shape(self.x.shape, v)
         W_enc, W_dec, _, W_skip = self.weights
         v = v.to(W_enc.dtype)
-        return add_skip(self._through(v, W_enc.T, W_dec), v, W_skip)
+        Jv = None if along is None else self._along_rows(v, along)
+        return add_skip(self._through(v, W_enc.T, W_dec) if Jv is None else Jv, v, W_skip)
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
         """Compute J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u.
@@ -162,6 +184,8 @@ class DenseRegion(LinearRegion):
     """The pre-activations, where they are known."""
     straight_through: Float[Tensor, "*batch d_sae"] | None = None
     """Gates that have a gradient; None for constants, 1[a > 0]."""
+    linear: Float[Tensor, "*batch d_sae"] | None = None
+    """W_enc x + b_enc with its graph, as no hook has edited it; None where it is not known."""
 
     @property
     def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
@@ -185,6 +209,14 @@ class DenseRegion(LinearRegion):
     @override
     def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
         return ((v @ reads.T) * self.gate) @ writes
+
+    @override
+    def _along_rows(self, v: Tensor, along: RowDifferences) -> Tensor | None:
+        return None if self.linear is None else (along.of(self.linear) * self.gate) @ self.weights.W_dec
+
+    @override
+    def moved_pre(self, along: RowDifferences, step: Tensor | float) -> Tensor | None:
+        return None if self.linear is None else self.linear + step * along.of(self.linear)
 
     @property
     @override

@@ -16,6 +16,7 @@ from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.jacobian.probes import gaussian
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
+from faithfulness_plugin.layers.known_layer import LayerInUse
 from faithfulness_plugin.seeds import derived_seed
 
 
@@ -39,6 +40,7 @@ class JacobianMatching:
         self.estimator = self.config.build_estimator(own_probe)
         self._generator: torch.Generator | None = None
         self._warned = False
+        self._in_use = LayerInUse()
         self.across: Any = None
         """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
 
@@ -79,12 +81,14 @@ class JacobianMatching:
         rows = at
         if self.estimator.pulls_back:
             rows = layer_output(layer, at) if y is None else y
-        v = self.estimator.draw(rows, generator)
+        along = self.estimator.draw_along(rows, generator)
+        v = self.estimator.draw(rows, generator) if along is None else along.of(rows)
         step = torch.ones_like(rms) * self.estimator.step(rms)
-        y_there, Jv = self.estimator.layer_products(layer, at, v, step, y=None if jittered else y)
+        asked = self._in_use(layer, at)
+        y_there, Jv = self.estimator.layer_products(asked, at, v, step, y=None if jittered else y, along=along)
         if y is None:
             y = layer_output(layer, x) if jittered and self.config.normalize else y_there
-        return LayerResponse(at, y_there, v, Jv, step, self._scale(y, Jv))
+        return LayerResponse(at, y_there, v, Jv, step, self._scale(y, Jv), along)
 
     @torch.no_grad()
     def targets_of(self, response: LayerResponse) -> LayerResponse:
@@ -99,7 +103,7 @@ class JacobianMatching:
         Raises:
             ValueError: rows without derivatives; one single row, as `targets`.
         """
-        x, y, v, Jv, step, _ = response
+        x, y, v, Jv, step, *_ = response
         if v is None or Jv is None:
             raise ValueError("these rows bring no derivatives: read them from the store with the matching's config")
         self._require_variance(x)
@@ -162,11 +166,11 @@ class JacobianMatching:
             ValueError: transcoder and targets differ in width, device or (for a class that does not cast by itself)
                 dtype; a Jacobian without a gradient to the transcoder's parameters.
         """
-        x, _, v, of_layer, step, scale = targets.trainable()
+        x, _, v, of_layer, step, scale, along = targets.trainable()
         if v is None or of_layer is None or scale is None:
             raise ValueError("these are no targets: make them by `targets`, or of a stored response by `targets_of`")
         _check_fits(transcoder, x)
-        Jv = self.estimator.transcoder_products(transcoder, x, v, step, gate=gate)
+        Jv = self.estimator.transcoder_products(transcoder, x, v, step, gate=gate, along=along)
         if Jv.shape != of_layer.shape:
             raise ValueError(
                 f"the transcoder's output has d_out={Jv.shape[-1]} and the layer's has {of_layer.shape[-1]}: "

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.layers.comparison import random_signs
+from faithfulness_plugin.layers.row_differences import RowDifferences
 
 Probe = Callable[[Tensor, int, torch.Generator | None], Tensor]
 """(x [..., d_in], n_probes, generator) -> v [n_probes, ..., d_in]"""
@@ -96,7 +97,22 @@ def pair(
         >>> v = pair(x, 4000, torch.Generator().manual_seed(0)).flatten(0, 1)
         >>> torch.testing.assert_close(v.T @ v / len(v), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), atol=0.05, rtol=0)
     """
-    return (_random_rows(x, n_probes, generator) - _random_rows(x, n_probes, generator)) / 2**0.5
+    return pair_rows(x, n_probes, generator).of(x)
+
+
+def pair_rows(x: Float[Tensor, "*batch d_in"], n_probes: int, generator: torch.Generator | None) -> RowDifferences:
+    """Draw the rows of `pair`.
+
+    Args:
+        x: as in `pair`.
+        n_probes: as in `pair`.
+        generator: as in `pair`.
+
+    Returns:
+        Which rows the probes are differences of.
+    """
+    ends = _random_rows(x, n_probes, generator)
+    return RowDifferences(ends, _random_rows(x, n_probes, generator), 2**0.5)
 
 
 def difference(
@@ -118,17 +134,33 @@ def difference(
         >>> bool(((x + v).sort(dim=-1).values == torch.tensor([0.0, 1.0])).all())  # each ends at one of the rows
         True
     """
-    return _random_rows(x, n_probes, generator) - x
+    return difference_rows(x, n_probes, generator).of(x)
+
+
+def difference_rows(
+    x: Float[Tensor, "*batch d_in"], n_probes: int, generator: torch.Generator | None
+) -> RowDifferences:
+    """Draw the rows of `difference`.
+
+    Args:
+        x: as in `difference`.
+        n_probes: as in `difference`.
+        generator: as in `difference`.
+
+    Returns:
+        Which rows the probes end at.
+    """
+    return RowDifferences(_random_rows(x, n_probes, generator), None)
 
 
 def _random_rows(x: Tensor, n_probes: int, generator: torch.Generator | None) -> Tensor:
-    rows = x.reshape(-1, x.shape[-1])
-    if not len(rows):
-        return x.new_zeros(n_probes, *x.shape)
-    index = torch.randint(len(rows), (n_probes, *x.shape[:-1]), generator=generator, device=x.device)
-    return rows[index]
+    n_rows = x.shape[:-1].numel()
+    if not n_rows:
+        return torch.zeros(n_probes, *x.shape[:-1], dtype=torch.int64, device=x.device)
+    return torch.randint(n_rows, (n_probes, *x.shape[:-1]), generator=generator, device=x.device)
 
 
 ISOTROPIC: dict[str, Probe] = {"rademacher": rademacher, "gaussian": gaussian, "sphere": sphere}
 DATA: dict[str, Probe] = {"pair": pair, "difference": difference}
 PROBES: dict[str, Probe] = ISOTROPIC | DATA
+DATA_ROWS = {"pair": pair_rows, "difference": difference_rows}

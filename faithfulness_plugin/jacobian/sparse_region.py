@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
+from faithfulness_plugin.layers.row_differences import RowDifferences
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,29 @@ class SparseRegion(LinearRegion):
         )
 
     @override
-    def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
+    def _through(self, v: Tensor, reads: Tensor, writes: Tensor, along: RowDifferences | None = None) -> Tensor:
         gate, reads, writes = self.values > 0, reads.contiguous(), writes.contiguous()
-        each = v if v.ndim > self.x.ndim else v[None]
-        rows = [probe.reshape(self.entries.n_rows, v.shape[-1]) for probe in each]
-        products = [sum_active(dot_active(probe, self.entries, reads) * gate, self.entries, writes) for probe in rows]
+        products = []
+        for n, probe in enumerate(v if v.ndim > self.x.ndim else v[None]):
+            rows = probe.reshape(self.entries.n_rows, v.shape[-1])
+            known = None if along is None or self.hidden_pre is None else self._known(along, n)
+            products.append(sum_active(dot_active(rows, self.entries, reads, known) * gate, self.entries, writes))
         return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])
+
+    def _known(self, along: RowDifferences, probe: int) -> Float[Tensor, " entries"]:
+        """Compute W_enc v of active features, which the pre-activations of all rows hold."""
+        assert self.hidden_pre is not None
+        hidden_pre = self.hidden_pre.reshape(self.entries.n_rows, self.entries.d_sae)
+        return along.at(hidden_pre, probe, self.entries.rows, self.entries.features)
+
+    @override
+    def _along_rows(self, v: Tensor, along: RowDifferences) -> Tensor:
+        return self._through(v, self.weights.W_enc.T, self.weights.W_dec, along)
+
+    @override
+    @torch.no_grad()
+    def moved_pre(self, along: RowDifferences, step: Tensor | float) -> Tensor | None:
+        return None if self.hidden_pre is None else self.hidden_pre + step * along.of(self.hidden_pre)
 
     @override
     def _sum_of_active(self, values: Tensor) -> Tensor:

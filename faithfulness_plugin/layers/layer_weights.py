@@ -3,7 +3,7 @@
 Its Jacobian is a sum of rank-one terms that are never made as a matrix.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -64,6 +64,10 @@ class RankOneSum(NamedTuple):
         return J + self.left[:, :, None] * self.right[:, None]
 
 
+Read = tuple[Float[Tensor, "*batch d_mlp"], ...]
+"""What a layer's input matrices make of rows, or of directions: one for W_in, and one for W_gate where there is one."""
+
+
 class MlpWeights(NamedTuple):
     """y = act(x W_in + b_in) W_out + b_out, or gated (SwiGLU, GEGLU): y = (act(x W_gate + b_gate) * (x W_in + b_in))
     W_out + b_out. Absent biases are None."""
@@ -86,9 +90,63 @@ class MlpWeights(NamedTuple):
         Returns:
             The output.
         """
+        return self.write(self.read(x))
+
+    def read(self, x: Float[Tensor, "*batch d_in"]) -> Read:
+        """Compute what the input matrices make of rows.
+
+        Args:
+            x: the rows, in the weights' dtype.
+
+        Returns:
+            x W_in + b_in, and x W_gate + b_gate where gated.
+        """
         linear = _affine(x, self.W_in, self.b_in)
-        hidden = self.act(linear) if self.W_gate is None else self.act(_affine(x, self.W_gate, self.b_gate)) * linear
+        return (linear,) if self.W_gate is None else (linear, _affine(x, self.W_gate, self.b_gate))
+
+    def read_direction(self, v: Float[Tensor, "*batch d_in"]) -> Read:
+        """Compute what the input matrices make of directions.
+
+        Args:
+            v: one direction for each row.
+
+        Returns:
+            v W_in, and v W_gate where gated.
+        """
+        return (v @ self.W_in,) if self.W_gate is None else (v @ self.W_in, v @ self.W_gate)
+
+    def write(self, read: Read) -> Float[Tensor, "*batch d_out"]:
+        """Compute f(x) from what the input matrices made of x.
+
+        Args:
+            read: what `read` returned.
+
+        Returns:
+            The output.
+        """
+        linear, *gate = read
+        hidden = self.act(gate[0]) * linear if gate else self.act(linear)
         return _affine(hidden, self.W_out, self.b_out)
+
+    def push(
+        self, read: Read, directions: Iterable[Read]
+    ) -> tuple[Float[Tensor, "*batch d_out"], list[Float[Tensor, "*batch d_out"]]]:
+        """Compute f(x), and J_f v for each direction v, with one product for each: J v = W_out^T h, where
+        h = act'(z) * (W_in^T v), or gated h = act'(g) * (W_gate^T v) * z + act(g) * (W_in^T v).
+
+        Args:
+            read: what `read` made of x.
+            directions: what `read_direction` made of each v.
+
+        Returns:
+            f(x) and the products.
+        """
+        linear, *gate = read
+        act, slope = forward_jvp(self.act, read[-1], torch.ones_like(linear))
+        y = _affine(act * linear if gate else act, self.W_out, self.b_out)
+        slope = slope * linear if gate else slope
+        hidden = (slope * of_v[-1] + act * of_v[0] if gate else slope * of_v[0] for of_v in directions)
+        return y, [h @ self.W_out for h in hidden]
 
     @torch.no_grad()
     def jacobian(self, x: Float[Tensor, "rows d_in"]) -> RankOneSum:
@@ -102,9 +160,9 @@ class MlpWeights(NamedTuple):
         Returns:
             The Jacobians, never made as matrices.
         """
-        linear = _affine(x, self.W_in, self.b_in)
-        gate = linear if self.W_gate is None else _affine(x, self.W_gate, self.b_gate)
-        act, slope = forward_jvp(self.act, gate, torch.ones_like(gate))
+        read = self.read(x)
+        linear = read[0]
+        act, slope = forward_jvp(self.act, read[-1], torch.ones_like(linear))
         if self.W_gate is None:
             return RankOneSum(slope, self.W_in, self.W_out)
         weights = torch.cat([slope * linear, act], dim=-1)
@@ -140,8 +198,32 @@ class NormedMlp(NamedTuple):
         Returns:
             The output, after the norm.
         """
-        y, s = self._centred_output(x)
+        return self.write(self.read(x))
+
+    def read(self, x: Float[Tensor, "*batch d_in"]) -> Read:
+        """Compute what the MLP's input matrices make of rows, as `MlpWeights.read`."""
+        return self.mlp.read(x)
+
+    def read_direction(self, v: Float[Tensor, "*batch d_in"]) -> Read:
+        """Compute what the MLP's input matrices make of directions, as `MlpWeights.read_direction`."""
+        return self.mlp.read_direction(v)
+
+    def write(self, read: Read) -> Float[Tensor, "*batch d_out"]:
+        """Compute f(x) from what the input matrices made of x, as `MlpWeights.write`."""
+        y, s = self._centred(self.mlp.write(read))
         return self.scale * y / s + self.shift
+
+    def push(
+        self, read: Read, directions: Iterable[Read]
+    ) -> tuple[Float[Tensor, "*batch d_out"], list[Float[Tensor, "*batch d_out"]]]:
+        """Compute f(x) and J_f v, as `MlpWeights.push`: with dy the MLP's product, centred where y is,
+        scale * (dy / s - y <y, dy> / (d s^3))."""
+        y, products = self.mlp.push(read, directions)
+        y, s = self._centred(y)
+        pulled = [_centre(dy) if self.centred else dy for dy in products]
+        along = y / (y.shape[-1] * s**2)
+        products = [self.scale * (dy - along * (y * dy).sum(-1, keepdim=True)) / s for dy in pulled]
+        return self.scale * y / s + self.shift, products
 
     @torch.no_grad()
     def jacobian(self, x: Float[Tensor, "rows d_in"]) -> RankOneSum:
@@ -156,14 +238,13 @@ class NormedMlp(NamedTuple):
         Returns:
             The Jacobians, never made as matrices.
         """
-        terms, (y, s) = self.mlp.jacobian(x), self._centred_output(x)
+        terms, (y, s) = self.mlp.jacobian(x), self._centred(self.mlp.output(x))
         writes = _centre(terms.W_out) if self.centred else terms.W_out
         left = -self.scale * y / (y.shape[-1] * s**3)
         return RankOneSum(terms.h / s, terms.W_in, writes * self.scale, left, terms.vjp(y))
 
-    def _centred_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute y and s, [..., d_out] and [..., 1]."""
-        y = self.mlp.output(x)
+    def _centred(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute y, centred where the norm does it, and s, [..., d_out] and [..., 1]."""
         y = _centre(y) if self.centred else y
         return y, (y.square().mean(-1, keepdim=True) + self.eps).sqrt()
 

@@ -1,6 +1,7 @@
 """What every transcoder here shares: the layer that it learns from, the training step, the Jacobian term."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from sae_lens.saes.sae import (
 from torch import Tensor, nn
 from typing_extensions import override
 
+from faithfulness_plugin.jacobian.estimators.secant import region_there
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import (
     DenseRegion,
@@ -156,15 +158,52 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         """Make gates 1[a > 0] whose gradient is that of a step at the architecture's threshold, smoothed over
         `bandwidth`."""
 
+    @abstractmethod
+    def activate(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
+        """Compute the activations from the pre-activations."""
+
+    def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """Compute W_enc x + b_enc, before any hook."""
+        return self.process_sae_in(x) @ self.W_enc + self.b_enc
+
+    @override
+    def encode_with_hidden_pre(
+        self, x: Float[Tensor, "*batch d_in"]
+    ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
+        return self._activate(self.pre_activations(x), self.activate)
+
+    def _activate(self, linear: Tensor, activate: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (activations, pre-activations), each past its hook."""
+        hidden_pre = self.hook_sae_acts_pre(linear)
+        return self.hook_sae_acts_post(activate(hidden_pre)), hidden_pre
+
     def encode_to_region(
-        self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
+        self,
+        x: Float[Tensor, "*batch d_in"],
+        gate_bandwidth: float | None = None,
+        linear: Float[Tensor, "*batch d_sae"] | None = None,
     ) -> DenseRegion | SparseRegion:
-        """Encode x once, for outputs and derivatives alike, with its `hidden_pre`."""
-        feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
+        """Encode x once, for outputs and derivatives alike, with its `hidden_pre`.
+
+        Args:
+            x: the rows.
+            gate_bandwidth: as in `linear_region`.
+            linear: W_enc x + b_enc, where it is known.
+
+        Returns:
+            The region at x.
+        """
+        linear = self.pre_activations(x) if linear is None else linear
+        feature_acts, hidden_pre = self._activate(linear, self.activate)
+        return self._dense_region(x, linear, feature_acts, hidden_pre, gate_bandwidth)
+
+    def _dense_region(
+        self, x: Tensor, linear: Tensor, feature_acts: Tensor, hidden_pre: Tensor, gate_bandwidth: float | None = None
+    ) -> DenseRegion:
         gate = None
         if gate_bandwidth is not None:
             gate = self.straight_through_gate(feature_acts, hidden_pre, gate_bandwidth)
-        return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre, gate)
+        return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre, gate, linear)
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
@@ -283,6 +322,11 @@ def mean_over_rows(values: Float[Tensor, "*batch width"]) -> Float[Tensor, ""]:
     """Average the sums of rows, with 0 for no rows. Rows first: a sum over all would overflow in half precision."""
     sums = values.sum(-1)
     return (sums / max(1, sums.numel())).sum()
+
+
+@region_there.register
+def _region_there(transcoder: TrainingTranscoder, moved: Tensor, hidden_pre: Tensor | None) -> LinearRegion:
+    return transcoder.encode_to_region(moved, linear=hidden_pre)
 
 
 @linear_region.register

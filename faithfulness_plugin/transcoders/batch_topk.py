@@ -11,9 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures
-from faithfulness_plugin.jacobian.estimators.secant import row_function
+from faithfulness_plugin.jacobian.estimators.secant import RowFunction, row_function
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
-from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
 
 SAMPLE = 64  # one in this many scores is looked at to guess the threshold
@@ -132,7 +131,7 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
 
 
 @row_function.register
-def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, region: LinearRegion) -> Layer:
+def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, region: LinearRegion) -> RowFunction:
     if not transcoder.training:
         return row_function.dispatch(object)(transcoder, x, region)
     with torch.no_grad():
@@ -150,7 +149,7 @@ def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, r
         tied = kept[(flat[kept] - threshold).abs() <= rounding]
         return ActiveFeatures.of_flat(torch.cat([above, tied]).sort().values, *score.shape)
 
-    return lambda moved: transcoder.selected_region(moved, stay).output()
+    return lambda moved, hidden_pre: transcoder.selected_region(moved, stay, hidden_pre).output()
 
 
 def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:

@@ -65,16 +65,14 @@ class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  o
         return self.threshold.clamp_min(0).to(dtype)
 
     @override
-    def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+    def activate(self, hidden_pre: Tensor) -> Tensor:
         threshold = self._positive_threshold(hidden_pre.dtype)
         if self.training and torch.is_grad_enabled():
             rows = hidden_pre.reshape(-1, self.cfg.d_sae)  # SAELens sums the thresholds' gradient over one dimension
             acts: Any = JumpReLU.apply(rows, threshold, self.bandwidth, self.cfg.jumprelu_ste_to_input)
-            acts = acts.view_as(hidden_pre)
-        else:  # without thresholds to train, in operations that any mode of differentiation knows
-            acts = hidden_pre * (hidden_pre > threshold)
-        return self.hook_sae_acts_post(acts), hidden_pre
+            return acts.view_as(hidden_pre)
+        # without thresholds to train, in operations that any mode of differentiation knows
+        return hidden_pre * (hidden_pre > threshold)
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:

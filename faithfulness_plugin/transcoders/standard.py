@@ -54,11 +54,8 @@ class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderCo
     cfg: StandardTrainingTranscoderConfig
 
     @override
-    def encode_with_hidden_pre(
-        self, x: Float[Tensor, "*batch d_in"]
-    ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
-        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        return self.hook_sae_acts_post(self.activation_fn(hidden_pre)), hidden_pre
+    def activate(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
+        return self.activation_fn(hidden_pre)
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:

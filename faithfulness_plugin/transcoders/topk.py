@@ -116,47 +116,50 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return ActiveFeatures.same_count(score.topk(self.cfg.k, sorted=False).indices, self.cfg.d_sae)
 
     @override
-    def encode_with_hidden_pre(
-        self, x: Float[Tensor, "*batch d_in"]
-    ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
-        return self._encode(x, lambda score: self.activation_fn(score) > 0)
-
-    def _encode(self, x: Tensor, keep: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Encode with the features that `keep` picks by their scores [..., d_sae]: (activations, pre-activations)."""
-        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        return self.hook_sae_acts_post(hidden_pre.relu() * keep(self.score(hidden_pre))), hidden_pre
+    def activate(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
+        return hidden_pre.relu() * (self.activation_fn(self.score(hidden_pre)) > 0)
 
     @override
     def encode_to_region(
-        self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
+        self,
+        x: Float[Tensor, "*batch d_in"],
+        gate_bandwidth: float | None = None,
+        linear: Float[Tensor, "*batch d_sae"] | None = None,
     ) -> DenseRegion | SparseRegion:
         if not self._multiplies_active_only() or gate_bandwidth is not None:
-            return super().encode_to_region(x, gate_bandwidth)
-        return self._sparse_region(x, self.select)
+            return super().encode_to_region(x, gate_bandwidth, linear)
+        return self._sparse_region(x, self.select, linear)
 
     def selected_region(
-        self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]
+        self,
+        x: Float[Tensor, "*batch d_in"],
+        select: Callable[[Tensor], ActiveFeatures],
+        linear: Float[Tensor, "*batch d_sae"] | None = None,
     ) -> DenseRegion | SparseRegion:
-        """Build the region of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
+        """Build the region of the features that `select` picks by their scores [rows, d_sae], sparse or dense; from
+        W_enc x + b_enc (`linear`) where that is known."""
         if self._multiplies_active_only():
-            return self._sparse_region(x, select)
+            return self._sparse_region(x, select, linear)
 
-        def keep(score: Tensor) -> Tensor:
-            entries = select(score.detach().reshape(-1, self.cfg.d_sae))
-            return entries.dense(score.new_ones(len(entries.features))).view_as(score)
+        def activate(hidden_pre: Tensor) -> Tensor:
+            score = self.score(hidden_pre).detach()
+            entries = select(score.reshape(-1, self.cfg.d_sae))
+            return hidden_pre.relu() * entries.dense(score.new_ones(len(entries.features))).view_as(score)
 
-        feature_acts, hidden_pre = self._encode(x, keep)
-        return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre)
+        linear = self.pre_activations(x) if linear is None else linear
+        return self._dense_region(x, linear, *self._activate(linear, activate))
 
     def _multiplies_active_only(self) -> bool:
         """Whether a training step multiplies active features only: hooks on the activations may edit all of them."""
         return self.sparse and not (_hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post))
 
-    def _sparse_region(self, x: Tensor, select: Callable[[Tensor], ActiveFeatures]) -> SparseRegion:
+    def _sparse_region(
+        self, x: Tensor, select: Callable[[Tensor], ActiveFeatures], linear: Tensor | None = None
+    ) -> SparseRegion:
         sae_in = self.process_sae_in(x)
         rows = sae_in.reshape(-1, sae_in.shape[-1])
         with torch.no_grad():
-            hidden_pre = rows @ self.W_enc + self.b_enc
+            hidden_pre = rows @ self.W_enc + self.b_enc if linear is None else linear.reshape(len(rows), -1)
             entries = select(self.score(hidden_pre))
         values = self._pre_activations(rows, entries, hidden_pre).relu()
         hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)

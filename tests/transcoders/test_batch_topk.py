@@ -102,7 +102,7 @@ def test_its_secant_at_x_is_the_transcoder_also_where_features_tie(make_transcod
     acts = transcoder.encode_to_region(x).feature_acts.to_dense()
     assert len({tuple(row) for row in (acts > 0).tolist()}) > 1  # some of a group stay
     region = transcoder.encode_to_region(x)
-    torch.testing.assert_close(row_function(transcoder, x, region)(x), region.output())
+    torch.testing.assert_close(row_function(transcoder, x, region)(x, None), region.output())
     Jv = region.jvp(v)
     torch.testing.assert_close(transcoder_secant(transcoder, x, 0 * v, 1e-3)[1], torch.zeros_like(Jv))
 

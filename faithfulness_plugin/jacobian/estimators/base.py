@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES, Probe
+from faithfulness_plugin.jacobian.probes import DATA_ROWS, ISOTROPIC, PROBES, Probe
 from faithfulness_plugin.layers.derivatives import Layer
+from faithfulness_plugin.layers.row_differences import RowDifferences
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,23 @@ class Estimator(ABC):
         probe = self.probe if callable(self.probe) else self.probes[self.probe]
         return probe(rows, self.n_probes, generator)
 
+    def draw_along(
+        self, rows: Float[Tensor, "*batch d_in"], generator: torch.Generator | None
+    ) -> RowDifferences | None:
+        """Draw the probes as differences of rows, where they are.
+
+        Args:
+            rows: as in `draw`.
+            generator: as in `draw`, which draws the same probes.
+
+        Returns:
+            Which rows the probes are differences of; None, without a draw, for other probes, and where probes are
+            directions of the output.
+        """
+        if self.pulls_back or self.fixed_probes or not isinstance(self.probe, str) or self.probe not in DATA_ROWS:
+            return None
+        return DATA_ROWS[self.probe](rows, self.n_probes, generator)
+
     def n_products(self, d_in: int) -> int:
         """Count the probes of each row.
 
@@ -111,6 +129,7 @@ class Estimator(ABC):
         step: Tensor | float,
         *,
         y: Float[Tensor, "*batch d_out"] | None = None,
+        along: RowDifferences | None = None,
     ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "n_probes *batch d_product"]]:
         """Ask the layer for f(x) and its products along the probes, without a graph.
 
@@ -120,6 +139,7 @@ class Estimator(ABC):
             v: what `draw` returned.
             step: the step's length, for all rows or [..., 1], for estimators with a `finite_step`.
             y: f(x), where it is known; derivatives bring it by themselves.
+            along: which rows of x the probes are differences of, where they are: it saves products, and may be ignored.
 
         Returns:
             f(x), and one product per probe and row.
@@ -134,6 +154,7 @@ class Estimator(ABC):
         step: Tensor | float,
         *,
         gate: Any = None,
+        along: RowDifferences | None = None,
     ) -> Float[Tensor, "n_probes *batch d_product"]:
         """Compute the transcoder's products along the probes, with a graph to its parameters.
 
@@ -145,6 +166,7 @@ class Estimator(ABC):
             v: what `draw` returned.
             step: as in `layer_products`.
             gate: as in `transcoder_jvp`.
+            along: as in `layer_products`.
 
         Returns:
             One product per probe and row, with the layer's width.

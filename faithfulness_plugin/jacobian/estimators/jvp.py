@@ -9,6 +9,8 @@ from typing_extensions import override
 from faithfulness_plugin.jacobian.closed_form import region_at, transcoder_jvp
 from faithfulness_plugin.jacobian.estimators.base import Estimator
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
+from faithfulness_plugin.layers.known_layer import KnownLayer
+from faithfulness_plugin.layers.row_differences import RowDifferences
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,27 @@ class Jvp(Estimator):
 
     @override
     def layer_products(
-        self, layer: Layer, x: Tensor, v: Tensor, step: Tensor | float, *, y: Tensor | None = None
+        self,
+        layer: Layer,
+        x: Tensor,
+        v: Tensor,
+        step: Tensor | float,
+        *,
+        y: Tensor | None = None,
+        along: RowDifferences | None = None,
     ) -> tuple[Tensor, Tensor]:
-        return layer_jvp(layer, x, v)
+        return layer.jvp(x, v, along) if isinstance(layer, KnownLayer) else layer_jvp(layer, x, v)
 
     @override
     def transcoder_products(
-        self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
+        self,
+        transcoder: nn.Module,
+        x: Tensor,
+        v: Tensor,
+        step: Tensor | float,
+        *,
+        gate: Any = None,
+        along: RowDifferences | None = None,
     ) -> Tensor:
         region = region_at(transcoder, x, gate, self.gate_bandwidth)
-        return transcoder_jvp(transcoder, x, v)[1] if region is None else region.jvp(v)
+        return transcoder_jvp(transcoder, x, v)[1] if region is None else region.jvp(v, along)

@@ -1,5 +1,6 @@
 """The derivative over a finite step: what a function does on the way from x to x + step v."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, cast
@@ -12,7 +13,12 @@ from typing_extensions import override
 from faithfulness_plugin.jacobian.estimators.base import Estimator
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region
 from faithfulness_plugin.layers.derivatives import Layer, bare, mismatch_explained
+from faithfulness_plugin.layers.known_layer import KnownLayer
 from faithfulness_plugin.layers.probe_shape import each_probe
+from faithfulness_plugin.layers.row_differences import RowDifferences
+
+RowFunction = Callable[[Tensor, Tensor | None], Tensor]
+"""(rows [..., d_in], their pre-activations [..., d_sae] where they are known) -> t(rows) [..., d_out]."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +53,31 @@ class Secant(Estimator):
 
     @override
     def layer_products(
-        self, layer: Layer, x: Tensor, v: Tensor, step: Tensor | float, *, y: Tensor | None = None
+        self,
+        layer: Layer,
+        x: Tensor,
+        v: Tensor,
+        step: Tensor | float,
+        *,
+        y: Tensor | None = None,
+        along: RowDifferences | None = None,
     ) -> tuple[Tensor, Tensor]:
+        if isinstance(layer, KnownLayer):
+            return layer.secant(x, v, step, central=self.central, y=y, along=along)
         return layer_secant(layer, x, v, step, central=self.central, y=y)
 
     @override
     def transcoder_products(
-        self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
+        self,
+        transcoder: nn.Module,
+        x: Tensor,
+        v: Tensor,
+        step: Tensor | float,
+        *,
+        gate: Any = None,
+        along: RowDifferences | None = None,
     ) -> Tensor:
-        return transcoder_secant(transcoder, x, v, step, central=self.central, gate=gate)[1]
+        return transcoder_secant(transcoder, x, v, step, central=self.central, gate=gate, along=along)[1]
 
 
 @torch.no_grad()
@@ -89,7 +111,7 @@ def layer_secant(
     """
     with mismatch_explained(layer, x):
         y = bare(layer)(x) if y is None else y
-        return y, _quotient(bare(layer), x, v, step, y, central)
+        return y, _quotient(lambda moved, _: bare(layer)(moved), x, v, step, y, central)
 
 
 def transcoder_secant(
@@ -100,6 +122,7 @@ def transcoder_secant(
     *,
     central: bool = False,
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
+    along: RowDifferences | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """Compute t(x) and the same quotient of t as `layer_secant`, with a graph.
 
@@ -114,6 +137,8 @@ def transcoder_secant(
         step: the step's length in units of v.
         central: as in `layer_secant`.
         gate: the feature activations at x, or their `linear_region`, for classes that it knows.
+        along: which rows of x the probes are differences of, where they are: then the pre-activations at x + step v
+            are combinations of those at x, for classes whose region knows them.
 
     Returns:
         t(x) and the quotients, as `layer_secant`.
@@ -124,12 +149,12 @@ def transcoder_secant(
     region = gate if isinstance(gate, LinearRegion) else linear_region(transcoder, x, gate=gate)
     function = row_function(transcoder, x, region)
     with mismatch_explained(transcoder, x):
-        y = function(x) if region is None else region.output()
-        return y, _quotient(function, x, v, step, y, central)
+        y = function(x, None) if region is None else region.output()
+        return y, _quotient(function, x, v, step, y, central, region, along)
 
 
 @singledispatch
-def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], region: LinearRegion | None) -> Layer:
+def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], region: LinearRegion | None) -> RowFunction:
     """Return the function that the transcoder applies to each row, whatever the other rows are.
 
     It is the transcoder itself where it is row-wise, computed through its `linear_region` where that is known. A class
@@ -144,17 +169,44 @@ def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], region:
         The function, row-wise, with a graph to the transcoder's parameters.
     """
     if region is None:
-        return bare(transcoder)
-    return lambda moved: cast(LinearRegion, linear_region(transcoder, moved)).output()
+        return lambda moved, hidden_pre: bare(transcoder)(moved)
+    return lambda moved, hidden_pre: region_there(transcoder, moved, hidden_pre).output()
 
 
-def _quotient(function: Layer, x: Tensor, v: Tensor, step: Tensor | float, y: Tensor, central: bool) -> Tensor:
-    probes = each_probe(x, v)
-    there = _at_each(function, [x + step * probe for probe in probes])
-    back = _at_each(function, [x - step * probe for probe in probes]) if central else y
-    quotient = (there - back) / (2 * step if central else step)
+@singledispatch
+def region_there(
+    transcoder: nn.Module, moved: Float[Tensor, "*batch d_in"], hidden_pre: Float[Tensor, "*batch d_sae"] | None
+) -> LinearRegion:
+    """Find the `linear_region` of a class that has one. A class that can start from pre-activations registers how.
+
+    Args:
+        transcoder: an instance of a class that `linear_region` knows.
+        moved: the rows.
+        hidden_pre: their pre-activations, where they are known.
+
+    Returns:
+        The region at these rows.
+    """
+    return cast(LinearRegion, linear_region(transcoder, moved))
+
+
+def _quotient(
+    function: RowFunction,
+    x: Tensor,
+    v: Tensor,
+    step: Tensor | float,
+    y: Tensor,
+    central: bool,
+    region: LinearRegion | None = None,
+    along: RowDifferences | None = None,
+) -> Tensor:
+    def at(signed: Tensor | float) -> Tensor:
+        """Compute t(x + signed v) for each probe."""
+        points = []
+        for n, probe in enumerate(each_probe(x, v)):
+            known = None if region is None or along is None else region.moved_pre(along.only(n), signed)
+            points.append(function(x + signed * probe, None if known is None else known[0]))
+        return torch.stack(points)
+
+    quotient = (at(step) - (at(-step) if central else y)) / (2 * step if central else step)
     return quotient[0] if v.ndim == x.ndim else quotient
-
-
-def _at_each(function: Layer, points: list[Any]) -> Tensor:
-    return torch.stack([function(point) for point in points])

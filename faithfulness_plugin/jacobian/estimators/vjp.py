@@ -10,6 +10,7 @@ from faithfulness_plugin.jacobian.closed_form import region_at, transcoder_vjp
 from faithfulness_plugin.jacobian.estimators.base import Estimator
 from faithfulness_plugin.jacobian.probes import ISOTROPIC
 from faithfulness_plugin.layers.derivatives import Layer, layer_vjp
+from faithfulness_plugin.layers.row_differences import RowDifferences
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,27 @@ class Vjp(Estimator):
 
     @override
     def layer_products(
-        self, layer: Layer, x: Tensor, v: Tensor, step: Tensor | float, *, y: Tensor | None = None
+        self,
+        layer: Layer,
+        x: Tensor,
+        v: Tensor,
+        step: Tensor | float,
+        *,
+        y: Tensor | None = None,
+        along: RowDifferences | None = None,
     ) -> tuple[Tensor, Tensor]:
         return layer_vjp(layer, x, v)
 
     @override
     def transcoder_products(
-        self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
+        self,
+        transcoder: nn.Module,
+        x: Tensor,
+        v: Tensor,
+        step: Tensor | float,
+        *,
+        gate: Any = None,
+        along: RowDifferences | None = None,
     ) -> Tensor:
         region = region_at(transcoder, x, gate, self.gate_bandwidth)
         return transcoder_vjp(transcoder, x, v)[1] if region is None else region.vjp(v)

@@ -1,0 +1,160 @@
+"""A layer whose weights are known: f and its derivatives from one pass of the input matrices."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithfulness_plugin.layers.comparison import same_rows
+from faithfulness_plugin.layers.derivatives import Layer, bare, layer_output, mismatch_explained, never_compiled
+from faithfulness_plugin.layers.layer_weights import LayerWeights, Read
+from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights, mlp_weights
+from faithfulness_plugin.layers.probe_shape import each_probe
+from faithfulness_plugin.layers.row_differences import RowDifferences
+
+FIRST_ROWS, LATER_ROWS = 32, 2
+
+
+@dataclass(frozen=True)
+class KnownLayer:
+    """f(x), J_f v and f(x + step v) with two products of the input matrices (one where not gated) and one of the output
+    matrix for each result.
+
+    Forward mode takes three times f for f and J_f v. Here directions between rows of the batch (`along`) are not
+    multiplied at all, so that f and J_f v take four thirds of f, and other directions twice f.
+    """
+
+    layer: Layer
+    """The layer itself, which a call runs."""
+    weights: LayerWeights
+
+    def __call__(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        return bare(self.layer)(x)
+
+    @torch.no_grad()
+    def jvp(
+        self,
+        x: Float[Tensor, "*batch d_in"],
+        v: Float[Tensor, "*probes_batch d_in"],
+        along: RowDifferences | None = None,
+    ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
+        """Compute (f(x), J_f(x) v), as `layer_jvp`.
+
+        Args:
+            x: where it is differentiated.
+            v: one probe a row, of x's shape, or several, with n_probes in front.
+            along: which rows of x the probes are differences of, where they are.
+
+        Returns:
+            y [..., d_out] and Jv of v's shape with d_out at the end.
+
+        Raises:
+            ValueError: v does not fit x.
+        """
+        read = self.weights.read(x)
+        y, products = self.weights.push(read, self._directions(read, x, v, along))
+        return y, products[0] if v.ndim == x.ndim else torch.stack(products)
+
+    @torch.no_grad()
+    def secant(
+        self,
+        x: Float[Tensor, "*batch d_in"],
+        v: Float[Tensor, "*probes_batch d_in"],
+        step: Tensor | float,
+        *,
+        central: bool = False,
+        y: Float[Tensor, "*batch d_out"] | None = None,
+        along: RowDifferences | None = None,
+    ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
+        """Compute f(x) and the quotients, as `layer_secant`.
+
+        Args:
+            x: the rows.
+            v: one probe a row, of x's shape, or several, with n_probes in front.
+            step: the step's length in units of v.
+            central: go from x - step v to x + step v, rather than from x.
+            y: f(x), where it is known.
+            along: which rows of x the probes are differences of, where they are.
+
+        Returns:
+            f(x) and the quotients.
+
+        Raises:
+            ValueError: v does not fit x.
+        """
+        read = self.weights.read(x)
+        y = self.weights.write(read) if y is None else y
+
+        def at(direction: Read, signed: Tensor | float) -> Tensor:
+            return self.weights.write(tuple(z + signed * dz for z, dz in zip(read, direction, strict=True)))
+
+        run = 2 * step if central else step
+        quotients = [
+            (at(direction, step) - (at(direction, -step) if central else y)) / run
+            for direction in self._directions(read, x, v, along)
+        ]
+        return y, quotients[0] if v.ndim == x.ndim else torch.stack(quotients)
+
+    def _directions(self, read: Read, x: Tensor, v: Tensor, along: RowDifferences | None) -> Iterator[Read]:
+        """Yield what the input matrices make of each probe."""
+        for n, probe in enumerate(each_probe(x, v)):
+            if along is None:
+                yield self.weights.read_direction(probe.to(x.dtype))
+            else:
+                yield tuple(along.only(n).of(z)[0] for z in read)
+
+
+class LayerInUse:
+    """Recognises the layer that is asked at every step.
+
+    Its weights are read anew each time and checked against the layer: values and derivatives on the first batch, values
+    on two rows of every later one. Where they are not all that the layer computes, the layer is asked itself, in
+    forward mode.
+    """
+
+    def __init__(self) -> None:
+        self._layer: Any = None
+        self._opaque = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()  # a copy starts anew: the layer may be a part of a large model
+
+    @never_compiled
+    def __call__(self, layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Layer:
+        """Return the layer with its weights where they are known.
+
+        Args:
+            layer: f, row-wise.
+            x: rows on which it is about to be asked.
+
+        Returns:
+            A `KnownLayer`, or the layer itself.
+        """
+        first = layer is not self._layer
+        if not first and self._opaque:
+            return layer
+        self._layer = layer
+        weights = self._checked(layer, x.reshape(-1, x.shape[-1]), first)
+        self._opaque = weights is None
+        return layer if weights is None else KnownLayer(layer, weights)
+
+    def _checked(self, layer: Layer, rows: Tensor, first: bool) -> LayerWeights | None:
+        weights = mlp_weights(layer)
+        if weights is None or not len(rows):
+            return None
+        with mismatch_explained(layer, rows):
+            if first:
+                return checked_mlp_weights(layer, rows[:FIRST_ROWS])
+            rows = rows[:LATER_ROWS]
+            if same_rows(weights.output(rows), layer_output(layer, rows)):
+                return weights
+        logging.getLogger(__name__).warning(
+            "the weights that were found in %s no longer give its output: its derivative is taken in forward mode from "
+            "here on, which takes three times as long as f",
+            type(layer).__name__,
+        )
+        return None
