@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faithfulness_plugin.inspection.details import FeatureDetails, feature_details
 from faithfulness_plugin.inspection.overview import Overview, overview
@@ -12,13 +12,16 @@ from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 from faithfulness_plugin.results.markdown import markdown_table
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 
 @dataclass(frozen=True)
 class Inspection:
     """What was found out about one transcoder on one sample."""
 
     name: str
-    transcoder: Any = field(repr=False)
+    transcoder: "SAE[Any]" = field(repr=False)
     sample: RowSample = field(repr=False)
     records: FeatureRecords = field(repr=False)
     details: FeatureDetails = field(repr=False)
@@ -33,7 +36,7 @@ class Inspection:
 
 
 def inspect_transcoder(
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     layer: Layer,
     sample: RowSample,
     *,
@@ -44,17 +47,24 @@ def inspect_transcoder(
     top: int = 5,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Make records, details and the overview of a transcoder on a sample (`row_sample`, `text_sample`).
+    """Compute records, details and the overview of a transcoder on a sample (`row_sample`, `text_sample`).
 
     Args:
-        layer: what it replaces, as a function of rows.
-        name, layer_name: what they are called on the page.
+        transcoder: any SAELens transcoder with dense activations.
+        layer: the function that it replaces.
+        sample: at least two different rows.
+        name: what the page calls the transcoder.
+        layer_name: what the page calls the layer.
         circuits: the layer's own, where they are known.
-        kinks: see `overview`.
+        kinks: whether the layer has no derivative along coordinates that are 0 (see `overview`).
         top: rows to remember of each feature.
-        on_rows: called with the number of rows that were looked at.
+        on_rows: receives the number of rows after each part.
 
-    Raises ValueError as `feature_records` and `overview`.
+    Returns:
+        All that pages and exports show.
+
+    Raises:
+        ValueError: a sample of one input; no feature fires; as `feature_records` and `overview`.
     """
     if len(sample.copies) < 2:
         raise ValueError(f"the sample holds one input ({len(sample):,} times): look at more rows, or at other text")
@@ -77,7 +87,14 @@ def inspect_transcoder(
 
 
 def scores_table(inspections: Sequence[Inspection]) -> str:
-    """Return the scores of transcoders as a table in Markdown, one a row."""
+    """Format the scores of transcoders as a Markdown table, one row each.
+
+    Args:
+        inspections: the transcoders.
+
+    Returns:
+        The table.
+    """
     rows = []
     for of in inspections:
         r, j = of.records, of.overview.jacobian
