@@ -151,7 +151,11 @@ def averaged(products: ByDirections, columns: float = 1.0) -> JacobianError:
     """Average over rows what `jacobian_products` computed.
 
     Args:
+        products: the products of every row.
         columns: the share of the Jacobians' columns that was compared.
+
+    Returns:
+        The errors and cosines, as `jacobian_error` gives them.
 
     Raises:
         ValueError: the layer's Jacobian is zero on all rows, or in all directions in which they vary.
