@@ -68,7 +68,7 @@ def test_targets_of_what_was_said_are_those_of_the_layer_asked(mlp):
         matching, x = JacobianMatching(config), torch.randn(8, 5, dtype=torch.float64)
         asked = matching.targets(mlp, x)
         again = matching.targets_of(LayerResponse(x, mlp(x).detach(), asked.v, asked.Jv, float(asked.step)))
-        for there, here in zip(asked, again, strict=True):
+        for there, here in zip(asked[:-1], again[:-1], strict=True):  # stored probes are no rows' differences
             torch.testing.assert_close(here, there, check_dtype=False)
     with pytest.raises(ValueError, match="pass a batch of two rows or more"):
         matching.targets_of(says(5, 4, 1, False, rows=1))
@@ -152,7 +152,7 @@ def test_training_on_stored_rows_is_a_plain_loop_that_calls_the_layer(stored, ml
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-2)
     matching, full = JacobianMatching(config), as_config(config)
     for batch in islice(rows_of(stored, config), 30):
-        x, _, v, _, step, _ = rows.layer.unpack(batch)
+        x, _, v, _, step, *_ = rows.layer.unpack(batch)
         assert v is not None
         if full.estimator == "secant":
             y, Jv = layer_secant(mlp, x, v, step, central=full.central)
