@@ -216,7 +216,7 @@ class DenseRegion(LinearRegion):
 
     @override
     def moved_pre(self, along: RowDifferences, step: Tensor | float) -> Tensor | None:
-        return None if self.linear is None else self.linear + step * along.of(self.linear)
+        return None if self.linear is None else along.moved(self.linear, step)
 
     @property
     @override

@@ -68,7 +68,7 @@ class SparseRegion(LinearRegion):
     @override
     @torch.no_grad()
     def moved_pre(self, along: RowDifferences, step: Tensor | float) -> Tensor | None:
-        return None if self.hidden_pre is None else self.hidden_pre + step * along.of(self.hidden_pre)
+        return None if self.hidden_pre is None else along.moved(self.hidden_pre, step)
 
     @override
     def _sum_of_active(self, values: Tensor) -> Tensor:

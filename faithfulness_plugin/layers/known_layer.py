@@ -89,13 +89,15 @@ class KnownLayer:
         read = self.weights.read(x)
         y = self.weights.write(read) if y is None else y
 
-        def at(direction: Read, signed: Tensor | float) -> Tensor:
-            return self.weights.write(tuple(z + signed * dz for z, dz in zip(read, direction, strict=True)))
+        def at(n: int, probe: Tensor, signed: Tensor | float) -> Tensor:
+            if along is not None:
+                return self.weights.write(tuple(along.only(n).moved(z, signed)[0] for z in read))
+            return self.weights.write(self.weights.read(x + signed * probe))
 
         run = 2 * step if central else step
         quotients = [
-            (at(direction, step) - (at(direction, -step) if central else y)) / run
-            for direction in self._directions(read, x, v, along)
+            (at(n, probe, step) - (at(n, probe, -step) if central else y)) / run
+            for n, probe in enumerate(each_probe(x, v))
         ]
         return y, quotients[0] if v.ndim == x.ndim else torch.stack(quotients)
 

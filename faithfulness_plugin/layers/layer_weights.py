@@ -142,11 +142,15 @@ class MlpWeights(NamedTuple):
             f(x) and the products.
         """
         linear, *gate = read
-        act, slope = forward_jvp(self.act, read[-1], torch.ones_like(linear))
-        y = _affine(act * linear if gate else act, self.W_out, self.b_out)
-        slope = slope * linear if gate else slope
-        hidden = (slope * of_v[-1] + act * of_v[0] if gate else slope * of_v[0] for of_v in directions)
-        return y, [h @ self.W_out for h in hidden]
+        products = []
+        act = None
+        for of_v in directions:
+            act, hidden = forward_jvp(self.act, read[-1], of_v[-1])  # act(g), act'(g) * (W_gate^T v)
+            if gate:
+                hidden = hidden.mul_(linear).addcmul_(act, of_v[0])
+            products.append(hidden @ self.W_out)
+        act = self.act(read[-1]) if act is None else act
+        return _affine(act * linear if gate else act, self.W_out, self.b_out), products
 
     @torch.no_grad()
     def jacobian(self, x: Float[Tensor, "rows d_in"]) -> RankOneSum:

@@ -1,10 +1,12 @@
 """Directions from one row of a batch to another: a linear map of them is a difference of what it makes of the rows."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
 
 
 class RowDifferences(NamedTuple):
@@ -34,12 +36,42 @@ class RowDifferences(NamedTuple):
             >>> along = RowDifferences(torch.tensor([[1, 2, 3, 0]]), None)
             >>> torch.testing.assert_close(along.of(x @ W + 1), along.of(x) @ W)
         """
-        rows = values.reshape(-1, values.shape[-1])
-        ends = rows.index_select(0, self.ends.flatten()).view(*self.ends.shape, -1)
-        if self.starts is None:
-            return _divided(ends - values, self.divisor)
-        starts = rows.index_select(0, self.starts.flatten()).view(*self.starts.shape, -1)
-        return _divided(ends - starts, self.divisor)
+        ends, starts = self._indices
+        one = values.new_ones(())
+        difference = self._combined(values, [ends, starts], [one, -one])
+        return difference if self.divisor == 1 else difference / self.divisor
+
+    def moved(
+        self, values: Float[Tensor, "*batch d"], step: Float[Tensor, ""] | float
+    ) -> Float[Tensor, "n_probes *batch d"]:
+        """Compute what the map makes of x + step v.
+
+        Args:
+            values: W x, with a constant or without, one row for each row of the batch.
+            step: the step's length, in units of v.
+
+        Returns:
+            W (x + step v), with the same constant, and with a gradient to `values`.
+        """
+        ends, starts = self._indices
+        weight = values.new_ones(()) * step / self.divisor
+        own = torch.arange(values.shape[:-1].numel(), device=values.device).expand_as(ends)
+        return self._combined(values, [own, ends, starts], [torch.ones_like(weight), weight, -weight])
+
+    @property
+    def _indices(self) -> tuple[Int[Tensor, "n_probes rows"], Int[Tensor, "n_probes rows"]]:
+        ends = self.ends.flatten(1)
+        if self.starts is not None:
+            return ends, self.starts.flatten(1)
+        return ends, torch.arange(ends.shape[1], device=ends.device).expand_as(ends)
+
+    def _combined(self, values: Tensor, rows: list[Tensor], weights: list[Tensor]) -> Tensor:
+        """Sum weights_j values[rows_j] in one pass."""
+        index = torch.stack(rows, dim=-1)  # [n_probes, rows, terms]
+        each = torch.stack(weights).expand(index.shape)
+        flat = values.reshape(-1, values.shape[-1])
+        combined: Any = _Combined.apply(flat, index.flatten(0, 1), each.flatten(0, 1))
+        return combined.view(*self.ends.shape, values.shape[-1])
 
     def at(
         self,
@@ -62,7 +94,7 @@ class RowDifferences(NamedTuple):
         flat, d = values.reshape(-1), values.shape[-1]
         starts = rows if self.starts is None else self.starts[probe].flatten()[rows]
         difference = flat[self.ends[probe].flatten()[rows] * d + columns] - flat[starts * d + columns]
-        return _divided(difference, self.divisor)
+        return difference / self.divisor
 
     def only(self, probe: int) -> "RowDifferences":
         """Leave out all probes but one.
@@ -88,5 +120,26 @@ class RowDifferences(NamedTuple):
         return self._replace(ends=self.ends.to(device), starts=None if self.starts is None else self.starts.to(device))
 
 
-def _divided(values: Tensor, divisor: float) -> Tensor:
-    return values if divisor == 1 else values / divisor
+class _Combined(torch.autograd.Function):
+    """out[n] = sum_j weights[n, j] values[index[n, j]], by torch's embedding_bag, whose own backward pass is slower."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(index, weights)
+        ctx.n_rows = len(values)
+        return embedding_bag(index, values, mode="sum", per_sample_weights=weights) if len(index) else values[:0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        index, weights = ctx.saved_tensors
+        flat = index.flatten()
+        order = flat.argsort(stable=True)
+        offsets = torch.searchsorted(flat[order], torch.arange(ctx.n_rows + 1, device=flat.device))
+        rows, each = order // index.shape[1], weights.flatten()[order]
+        grad = grad_outputs[0].contiguous()
+        return (
+            embedding_bag(rows, grad, offsets, mode="sum", per_sample_weights=each, include_last_offset=True),
+            None,
+            None,
+        )
