@@ -5,6 +5,7 @@ Both are built on torch's embedding_bag, which gathers and sums rows natively on
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -55,6 +56,12 @@ class ActiveFeatures:
         """
         return cls(positions % d_sae, _offsets(positions // d_sae, n_rows), d_sae)
 
+    @cached_property
+    def by_feature(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The entries feature after feature: (their order, their rows, where each feature's begin [d_sae + 1])."""
+        order = self.features.argsort(stable=True)
+        return order, self.rows[order], _offsets(self.features[order], self.d_sae)
+
     @property
     def n_rows(self) -> int:
         return len(self.offsets) - 1
@@ -64,10 +71,10 @@ class ActiveFeatures:
         """The position of each entry in the flattened matrix."""
         return self.rows * self.d_sae + self.features
 
-    @property
+    @cached_property
     def rows(self) -> Int[Tensor, " entries"]:
         """The row of each entry."""
-        return _rows(self.features, self.offsets)
+        return torch.repeat_interleave(self.offsets.diff(), output_size=len(self.features))
 
     def dense(self, values: Float[Tensor, " entries"]) -> Float[Tensor, "n_rows d_sae"]:
         """Build the matrix itself, with 0 where no entry is.
@@ -107,7 +114,7 @@ def sum_active(
     Returns:
         The sums, with gradients to `values` and `W`.
     """
-    return _SumActive.apply(values.to(W.dtype), W, active.features, active.offsets)  # pyright: ignore[reportReturnType]
+    return _SumActive.apply(values.to(W.dtype), W, active)  # pyright: ignore[reportReturnType]
 
 
 def dot_active(
@@ -127,65 +134,62 @@ def dot_active(
     Returns:
         The products, entry by entry, with gradients to `x` and `W`.
     """
-    return _DotActive.apply(x.to(W.dtype), W, active.features, active.offsets, known)  # pyright: ignore[reportReturnType]
+    return _DotActive.apply(x.to(W.dtype), W, active, known)  # pyright: ignore[reportReturnType]
 
 
 class _SumActive(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, W: Tensor, features: Tensor, offsets: Tensor) -> Tensor:
-        ctx.save_for_backward(values, W, features, offsets)
-        return _bag(values, features, offsets, W)
+    def forward(ctx: Any, values: Tensor, W: Tensor, active: ActiveFeatures) -> Tensor:
+        ctx.save_for_backward(values, W)
+        ctx.active = active
+        return _bag(values, active.features, active.offsets, W)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  that is how torch calls it
+        ctx: Any, *grad_outputs: Any
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        values, W = ctx.saved_tensors
+        grad = grad_outputs[0].contiguous()
+        to_values = _dots(grad, ctx.active, W) if ctx.needs_input_grad[0] else None
+        to_W = _by_feature(values, ctx.active, grad) if ctx.needs_input_grad[1] else None
+        return to_values, to_W, None
+
+
+class _DotActive(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, active: ActiveFeatures, known: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, W)
+        ctx.active = active
+        return _dots(x.contiguous(), active, W) if known is None else known.to(W.dtype, copy=True)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  that is how torch calls it
         ctx: Any, *grad_outputs: Any
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
-        values, W, features, offsets = ctx.saved_tensors
-        grad = grad_outputs[0].contiguous()
-        to_values = _dots(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
-        to_W = _by_feature(values, features, offsets, grad, len(W)) if ctx.needs_input_grad[1] else None
-        return to_values, to_W, None, None
-
-
-class _DotActive(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, features: Tensor, offsets: Tensor, known: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, W, features, offsets)
-        return _dots(x.contiguous(), features, offsets, W) if known is None else known.to(W.dtype, copy=True)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  that is how torch calls it
-        ctx: Any, *grad_outputs: Any
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        x, W, features, offsets = ctx.saved_tensors
-        grad = grad_outputs[0].contiguous()
-        to_x = _bag(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
-        to_W = _by_feature(grad, features, offsets, x.contiguous(), len(W)) if ctx.needs_input_grad[1] else None
-        return to_x, to_W, None, None, None
+        x, W = ctx.saved_tensors
+        grad, active = grad_outputs[0].contiguous(), ctx.active
+        to_x = _bag(grad, active.features, active.offsets, W) if ctx.needs_input_grad[0] else None
+        to_W = _by_feature(grad, active, x.contiguous()) if ctx.needs_input_grad[1] else None
+        return to_x, to_W, None, None
 
 
 def _bag(values: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:
     return embedding_bag(features, W, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
 
 
-def _dots(x: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:
+def _dots(x: Tensor, active: ActiveFeatures, W: Tensor) -> Tensor:
     """Compute <x[n], W[i]> per entry: to torch the gradient of a bag's weights, a kernel without a public name."""
-    rows = _rows(features, offsets)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(x, W, features, offsets[:-1], rows, SUM_MODE, -1)
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        x, W, active.features, active.offsets[:-1], active.rows, SUM_MODE, -1
+    )
 
 
-def _by_feature(values: Tensor, features: Tensor, offsets: Tensor, x: Tensor, d_sae: int) -> Tensor:
+def _by_feature(values: Tensor, active: ActiveFeatures, x: Tensor) -> Tensor:
     """Sum values_ni x[n] over the rows n where feature i is active: the same bag, read feature by feature."""
-    order = features.argsort(stable=True)
-    rows = _rows(features, offsets)
-    return _bag(values[order], rows[order], _offsets(features[order], d_sae), x)
-
-
-def _rows(features: Tensor, offsets: Tensor) -> Tensor:
-    """Compute the row of each entry."""
-    return torch.repeat_interleave(offsets.diff(), output_size=len(features))
+    order, rows, offsets = active.by_feature
+    return _bag(values[order], rows, offsets, x)
 
 
 def _offsets(ascending: Tensor, n: int) -> Tensor:

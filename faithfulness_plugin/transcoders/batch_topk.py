@@ -84,7 +84,8 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
         return score * (score > self.topk_threshold)
 
     @override
-    def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
+    def select(self, hidden_pre: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
+        score = self.score(hidden_pre)
         flat = score.flatten()
         if self.training:
             positions = largest(flat, int(self.cfg.k * len(score))).sort().values
@@ -142,12 +143,12 @@ def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, r
         kept = region.active().positions
         rounding = 16 * torch.finfo(threshold.dtype).eps * threshold.abs()
 
-    def stay(score: Tensor) -> ActiveFeatures:
-        flat = score.flatten()
+    def stay(hidden_pre: Tensor) -> ActiveFeatures:
+        flat = transcoder.score(hidden_pre).flatten()
         above = (flat > threshold + rounding).nonzero().squeeze(-1)
         # where others tied with the last that stayed (up to rounding: this is another product), those that did stay do
         tied = kept[(flat[kept] - threshold).abs() <= rounding]
-        return ActiveFeatures.of_flat(torch.cat([above, tied]).sort().values, *score.shape)
+        return ActiveFeatures.of_flat(torch.cat([above, tied]).sort().values, *hidden_pre.shape)
 
     return lambda moved, hidden_pre: transcoder.selected_region(moved, stay, hidden_pre).output()
 

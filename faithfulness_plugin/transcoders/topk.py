@@ -21,6 +21,7 @@ from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig,
 
 # from how many features on, and how many to each active one, leaving the others out pays
 SPARSE_FROM, SPARSE_RATIO = 512, 32
+PART = 2**21  # numbers that are scored at a time: fresh memory for the scores of a large batch costs as much as topk
 REQUIRES = "faithfulness-plugin: install it, and import faithfulness_plugin before SAE.load_from_disk"
 
 
@@ -111,9 +112,11 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         """Compute what features are ranked by."""
         return ranking_score(hidden_pre, self)
 
-    def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
-        """Select the features that stay."""
-        return ActiveFeatures.same_count(score.topk(self.cfg.k, sorted=False).indices, self.cfg.d_sae)
+    def select(self, hidden_pre: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
+        """Select the features that stay, by their scores."""
+        parts = hidden_pre.split(max(1, PART // self.cfg.d_sae))
+        chosen = [self.score(part).topk(self.cfg.k, sorted=False).indices for part in parts]
+        return ActiveFeatures.same_count(torch.cat(chosen), self.cfg.d_sae)
 
     @override
     def activate(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
@@ -136,15 +139,14 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         select: Callable[[Tensor], ActiveFeatures],
         linear: Float[Tensor, "*batch d_sae"] | None = None,
     ) -> DenseRegion | SparseRegion:
-        """Build the region of the features that `select` picks by their scores [rows, d_sae], sparse or dense; from
+        """Build the region of the features that `select` picks by pre-activations [rows, d_sae], sparse or dense; from
         W_enc x + b_enc (`linear`) where that is known."""
         if self._multiplies_active_only():
             return self._sparse_region(x, select, linear)
 
         def activate(hidden_pre: Tensor) -> Tensor:
-            score = self.score(hidden_pre).detach()
-            entries = select(score.reshape(-1, self.cfg.d_sae))
-            return hidden_pre.relu() * entries.dense(score.new_ones(len(entries.features))).view_as(score)
+            entries = select(hidden_pre.detach().reshape(-1, self.cfg.d_sae))
+            return hidden_pre.relu() * entries.dense(hidden_pre.new_ones(len(entries.features))).view_as(hidden_pre)
 
         linear = self.pre_activations(x) if linear is None else linear
         return self._dense_region(x, linear, *self._activate(linear, activate))
@@ -159,8 +161,8 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         sae_in = self.process_sae_in(x)
         rows = sae_in.reshape(-1, sae_in.shape[-1])
         with torch.no_grad():
-            hidden_pre = rows @ self.W_enc + self.b_enc if linear is None else linear.reshape(len(rows), -1)
-            entries = select(self.score(hidden_pre))
+            hidden_pre = (rows @ self.W_enc).add_(self.b_enc) if linear is None else linear.reshape(len(rows), -1)
+            entries = select(hidden_pre)
         values = self._pre_activations(rows, entries, hidden_pre).relu()
         hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
         return SparseRegion(x, Weights.of(self), values, entries, hidden_pre)
