@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -50,15 +50,25 @@ class HookedLayer:
                 f"the layer from {self.hook_in} to {self.hook_out} was called by a hook inside itself, which would "
                 "never end: hook another point, or use what the hook is given"
             )
-        begun = _clock(x)
-        self._inside.now = True
-        try:
-            with self.lock:
-                y = self.function(x.reshape(1, x.shape[:-1].numel(), x.shape[-1]))
-        finally:
-            self._inside.now = False
-        self.seconds += _clock(y) - begun
+        with self.timed(x.device):
+            self._inside.now = True
+            try:
+                with self.lock:
+                    y = self.function(x.reshape(1, x.shape[:-1].numel(), x.shape[-1]))
+            finally:
+                self._inside.now = False
         return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    @contextmanager
+    def timed(self, device: torch.device) -> Iterator[None]:
+        """Count the time that is spent inside as the layer's.
+
+        Args:
+            device: where the work is done.
+        """
+        begun = _clock(device)
+        yield
+        self.seconds += _clock(device) - begun
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.hook_in} -> {self.hook_out})"
@@ -76,9 +86,9 @@ class HookedLayer:
         return copied
 
 
-def _clock(x: Tensor) -> float:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 

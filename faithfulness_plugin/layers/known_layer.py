@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -56,8 +57,9 @@ class KnownLayer:
         Raises:
             ValueError: v does not fit x.
         """
-        read = self.weights.read(x)
-        y, products = self.weights.push(read, self._directions(read, x, v, along))
+        with self._timed(x):
+            read = self.weights.read(x)
+            y, products = self.weights.push(read, self._directions(read, x, v, along))
         return y, products[0] if v.ndim == x.ndim else torch.stack(products)
 
     @torch.no_grad()
@@ -87,6 +89,12 @@ class KnownLayer:
         Raises:
             ValueError: v does not fit x.
         """
+        with self._timed(x):
+            return self._secant(x, v, step, central, y, along)
+
+    def _secant(
+        self, x: Tensor, v: Tensor, step: Tensor | float, central: bool, y: Tensor | None, along: RowDifferences | None
+    ) -> tuple[Tensor, Tensor]:
         read = self.weights.read(x)
         y = self.weights.write(read) if y is None else y
 
@@ -101,6 +109,11 @@ class KnownLayer:
             for n, probe in enumerate(each_probe(x, v))
         ]
         return y, quotients[0] if v.ndim == x.ndim else torch.stack(quotients)
+
+    def _timed(self, x: Tensor) -> AbstractContextManager[None]:
+        """Count the time as the layer's, where the layer counts it."""
+        timed: Any = getattr(self.layer, "timed", None)
+        return nullcontext() if timed is None else timed(x.device)
 
     def _directions(self, read: Read, x: Tensor, v: Tensor, along: RowDifferences | None) -> Iterator[Read]:
         """Yield what the input matrices make of each probe."""

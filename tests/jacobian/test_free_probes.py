@@ -6,17 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import SPARSE, random_transcoder
+from oracles import ARCHITECTURES, SPARSE, random_transcoder
 from sae_lens.saes.sae import TrainStepInput
 
 from faithfulness_plugin.jacobian.active import dot_active
 from faithfulness_plugin.jacobian.estimators.base import Estimator
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
-LAYOUTS = [
-    *((name, False) for name in ("standard", "topk", "batch_topk", "jumprelu")),
-    *((name, True) for name in SPARSE),
-]
+LAYOUTS = [*((name, False) for name in ARCHITECTURES), *((name, True) for name in SPARSE)]
 MATCHED = [
     {},
     {"gate_bandwidth": 0.7},
@@ -53,9 +50,7 @@ def every_product(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def same(one: TrainingTranscoder[Any], other: TrainingTranscoder[Any]) -> None:
     for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(
-            a.grad, b.grad, rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-10, msg=name)
 
 
 @pytest.mark.usefixtures("as_installed")
