@@ -10,14 +10,13 @@ from typing import Any
 from sae_lens import SAE
 from sae_lens.loading import pretrained_sae_loaders as loaders
 from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_pretrained_saes_directory
-from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder
 
 from faithfulness_plugin.messages import listed
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.transcoders.address import HubPath, fetching, is_reachable
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.formats.sae_lens import read_parts
 
 TRANSCODERS = ("gemma_2_transcoder", "gemma_3", "mwhanna_transcoder")
@@ -107,13 +106,6 @@ def read_by_sae_lens(release: Release, request: Request) -> Transcoder:
         # how a HookedTransformer is to be loaded; what is measured here is the model as it is
         warnings.filterwarnings("ignore", "(?s).*non-empty model_from_pretrained_kwargs")
         return read_parts(config, f"the settings of {release}", tensors, str(release), request)
-
-
-def add_listed(metadata: SAEMetadata, release: Release) -> None:
-    """Add what SAELens's list says of an entry."""
-    metadata.source = f"SAELens's list ({metadata.source})"
-    metadata.neuronpedia_id = release.listed.neuronpedia_id.get(release.id)
-    metadata.l0 = metadata.l0 or release.listed.expected_l0.get(release.id) or None
 
 
 def _loaded_by_sae_lens(release: Release, device: str) -> tuple[dict[str, Any], Mapping[str, Any]]:

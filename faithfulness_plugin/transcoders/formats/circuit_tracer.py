@@ -14,7 +14,8 @@ from typing_extensions import override
 from faithfulness_plugin.transcoders.address import HubPath, fetch
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in
-from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Likeness, Request
+from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Likeness
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors
 
 CONFIG = "config.yaml"

@@ -10,10 +10,11 @@ import torch
 from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 
-from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
+from faithfulness_plugin.transcoders.formats.errors import Where
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.parts import centred, transcoder_of
-from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors, require_keys
+from faithfulness_plugin.transcoders.formats.request import Request
+from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors, require_finite, require_keys
 
 Weights = Mapping[str, Tensor]
 
@@ -28,42 +29,6 @@ class Likeness(IntEnum):
     """Weights stand there under the name that it gives them, which other formats may share."""
     CERTAIN = 3
     """Settings, or the names of tensors, are those of this format alone."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options that `load_transcoder` was given."""
-
-    layer: int | None = None
-    """The part of a set of several layers."""
-    device: str = "cpu"
-    """The device of the weights."""
-    dtype: torch.dtype | None = torch.float32
-    """The dtype that weights are converted to; None keeps the file's."""
-    autoencoder: bool = False
-    """Read an autoencoder as the map from its tensor to the same tensor; without it an autoencoder is refused."""
-
-    def require_transcoder(self, where: Where, why: str) -> None:
-        """Raise FormatError where an autoencoder was asked for, and the file says that this is none."""
-        if self.autoencoder:
-            raise FormatError(
-                f"{where} is a transcoder ({why}), and autoencoder=True was asked for (on the command line "
-                "--autoencoder): leave that out"
-            )
-
-    def require_autoencoder(self, where: Where, reads: str | None) -> None:
-        """Raise FormatError where nobody asked for an autoencoder, which this is.
-
-        Args:
-            reads: the tensor that it reads and writes, where that is known.
-        """
-        if not self.autoencoder:
-            tensor = f" of {reads}" if reads else ""
-            raise FormatError(
-                f"{where} is an autoencoder{tensor}: what it reads is what it writes, and it is no transcoder of a "
-                "layer; pass autoencoder=True (on the command line --autoencoder) to measure it as the map from that "
-                "tensor to itself"
-            )
 
 
 @dataclass(frozen=True)
@@ -224,6 +189,9 @@ class Format:
         if function.in_float64:
             dtype = request.dtype or found[next(iter(function.tensors.needs))].dtype
             parts = {name: part.to(dtype) if isinstance(part, Tensor) else part for name, part in parts.items()}
+        for name, part in parts.items():
+            if isinstance(part, Tensor):
+                require_finite(file, name, part)  # what was folded may have become too large
         metadata = {"source": self.source, **function.metadata}
         if function.autoencoder is not None:
             metadata["autoencoder"] = True

@@ -12,10 +12,11 @@ from faithfulness_plugin.transcoders.formats.clt_training import CltTraining
 from faithfulness_plugin.transcoders.formats.cross_layer import CrossLayer
 from faithfulness_plugin.transcoders.formats.dictionary_learning import DictionaryLearning
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
+from faithfulness_plugin.transcoders.formats.format import Format, Likeness
 from faithfulness_plugin.transcoders.formats.gemma_scope import GemmaScope
 from faithfulness_plugin.transcoders.formats.gemma_scope_2 import GemmaScope2
 from faithfulness_plugin.transcoders.formats.llamascopium import Llamascopium
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.formats.sae_lens import SAELens
 from faithfulness_plugin.transcoders.formats.sparsify import Sparsify
 from faithfulness_plugin.transcoders.formats.transcoder_circuits import TranscoderCircuits
