@@ -90,6 +90,8 @@ class TransformerLensHooks(Hooks):
         return list(dict.fromkeys(names))
 
     def mlp(self, block: int | str) -> HookedLayer:
+        if not str(block).isdecimal():
+            raise UsageError(f"block {block!r}: pass its number, such as 3 (names are for Hugging Face models)")
         return mlp_in(self.model, int(block))
 
     def suspects(self, hook_in: str, hook_out: str) -> Mapping[str, Callable[[Function], Function]]:

@@ -33,7 +33,7 @@ class TranscoderOptions(RowOptions):
         default_factory=list, description="text files to look at it on [default: the examples' text]"
     )
     context_size: int = Field(default=128, ge=2, description="tokens a prompt")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where models run: cpu or cuda")
+    device: str = Field(default="cpu", description="where models run: cpu or cuda")
 
     def reading(self, layer: int | None) -> dict[str, Any]:
         """Return the arguments of `load_each`."""
