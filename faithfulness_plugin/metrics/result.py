@@ -1,12 +1,17 @@
 """What metrics share: their results, what they ask of a transcoder, relative errors and cosines."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Directions = Literal["isotropic", "data", "difference"]
+"""Kinds of directions along which Jacobians are compared: R R^T is 1; the rows' covariance C; C + (mean - x)(mean -
+x)^T, as of differences to other rows."""
+DIRECTIONS: tuple[Directions, ...] = ("isotropic", "data", "difference")
 
 
 @dataclass(frozen=True)

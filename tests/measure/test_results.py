@@ -15,16 +15,15 @@ from faithfulness_plugin.measure.card import card
 from faithfulness_plugin.measure.compare import comparison
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.measure.schema import (
-    DIRECTIONS,
     ROLES,
     ArtifactNumbers,
     ArtifactResult,
     DeletionRecord,
-    Directions,
     EffectRecord,
     LayerRecord,
     Role,
 )
+from faithfulness_plugin.metrics.result import DIRECTIONS, Directions
 from faithfulness_plugin.results.schema import Environment, Interval, fingerprint
 from faithfulness_plugin.transcoders.load import Loaded
 
