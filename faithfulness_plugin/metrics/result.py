@@ -85,6 +85,11 @@ def relative_error(t: Float[Tensor, "*shape"], f: Float[Tensor, "*shape"]) -> fl
     return ((t - f).square().sum() / f.square().sum()).item()
 
 
+def mean_cosine(cosine: Float[Tensor, " rows"], layer: Float[Tensor, " rows"]) -> float:
+    """Average cosines over the rows where the layer moves (its squared norm is above 0)."""
+    return cosine[layer > 0].mean().item()
+
+
 def cosines(t: Float[Tensor, "rows d"], f: Float[Tensor, "rows d"]) -> Float[Tensor, " rows"]:
     """Compute cos(t, f) row by row.
 
