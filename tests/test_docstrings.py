@@ -10,8 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = [
+    "adapters",
     "faithfulness_plugin/inspection",
     "faithfulness_plugin/jacobian",
+    "faithfulness_plugin/language_model",
+    "faithfulness_plugin/measure",
     "faithfulness_plugin/metrics",
     "faithfulness_plugin/results",
 ]

@@ -148,10 +148,14 @@ def jacobian_products(
 
 
 def averaged(products: ByDirections, columns: float = 1.0) -> JacobianError:
-    """Average over rows what `jacobian_products` computed.
+    """Average products over rows.
 
     Args:
+        products: from `jacobian_products`.
         columns: the share of the Jacobians' columns that was compared.
+
+    Returns:
+        As `jacobian_error`.
 
     Raises:
         ValueError: the layer's Jacobian is zero on all rows, or in all directions in which they vary.

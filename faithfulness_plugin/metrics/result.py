@@ -86,7 +86,15 @@ def relative_error(t: Float[Tensor, "*shape"], f: Float[Tensor, "*shape"]) -> fl
 
 
 def mean_cosine(cosine: Float[Tensor, " rows"], layer: Float[Tensor, " rows"]) -> float:
-    """Average cosines over the rows where the layer moves (its squared norm is above 0)."""
+    """Average cosines over the rows where the layer moves.
+
+    Args:
+        cosine: one a row.
+        layer: the layer's energy at each row; 0 leaves the row out.
+
+    Returns:
+        The mean.
+    """
     return cosine[layer > 0].mean().item()
 
 
