@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hook, Hooks, read_and_write
 from faithfulness_plugin.metrics.jacobian_error import jacobian_error
@@ -76,6 +77,10 @@ class TranscoderEvaluator:
         self._rows: dict[Place, Tensor] = {}
         self._zero: dict[Place, float] = {}
         self._clean = 0.0
+
+    def __repr__(self) -> str:
+        layers = {name: f"{layer.hook_in} -> {layer.hook_out}" for name, layer in self.layers.items()}
+        return line("TranscoderEvaluator", {"layers": layers, "tokens": self.tokens})
 
     def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> Entries:
         """Take SAELens's arguments; the prompts are the evaluator's own."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.exact import JacobianProducts
 from faithfulness_plugin.jacobian.probes import difference, pair, rademacher
@@ -50,6 +51,8 @@ class Rows:
     x: Float[Tensor, "rows d_in"]
     prompt: Int[Tensor, " rows"]
     n_prompts: int
+
+    __repr__ = short_repr
 
     def by_prompt(self, values: Float[Tensor, " rows"]) -> ByPrompt:
         """Sum over the rows of each prompt, to six digits."""
