@@ -4,7 +4,6 @@ import warnings
 from typing import Any
 
 import torch
-from sae_lens.analysis.hooked_sae_transformer import get_deep_attr
 from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
@@ -13,7 +12,6 @@ from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.rounding import beyond_rounding
-from faithfulness_plugin.transcoders.skip import attachable
 
 
 def attach(
@@ -42,6 +40,8 @@ def attach(
         UsageError: the model takes no transcoders; the transcoder's metadata do not name its hooks, or the model has
             none of that name; it would never be reached there. The model is then as it was.
     """
+    from faithfulness_plugin.transcoders.skip import attachable  # needs SAELens, which the other names here do not
+
     if not hasattr(model, "acts_to_saes"):
         raise UsageError(
             f"a {type(model).__name__} takes no transcoders: load the model as sae_lens's HookedSAETransformer or "
@@ -146,7 +146,7 @@ def require_reached(hooks: TransformerLensHooks, hook_in: str, hook_out: str) ->
     model: Any = hooks.model
     own, tokens, passed = hooks.own_name(hook_out), hooks.random_tokens(), list[str]()
     where, _, last = own.rpartition(".")
-    beside = get_deep_attr(model, where)._modules  # setting an attribute of a bridge would rename the hook point
+    beside = model.get_submodule(where)._modules  # setting an attribute of a bridge would rename the hook point
     point, clean = beside[last], hooks.run(tokens, {})
     beside[last] = _Standing(passed)
     try:

@@ -155,7 +155,7 @@ class _Bench:
             block: HeldOut(source.hooks, layer, held_out, config, source.exclude, measured_at.get(block))
             for block, layer in layers.items()
         }
-        self.rows = [of.rows_record() for of in self.held_out.values()]
+        self.rows = [of.at.record() for of in self.held_out.values()]
 
     def train(self, run: Run, checkpoint: Path) -> tuple[Any, float | None]:
         """Train the transcoder of a run.

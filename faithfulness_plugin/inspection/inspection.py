@@ -15,8 +15,9 @@ from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 from faithfulness_plugin.results.markdown import markdown_table
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     import pandas as pd
+    from sae_lens import SAE
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Inspection(NotebookTable):
     """What was found out about one transcoder on one sample."""
 
     name: str
-    transcoder: Any
+    transcoder: "SAE[Any]"
     sample: RowSample
     records: FeatureRecords
     details: FeatureDetails
@@ -64,7 +65,7 @@ class Inspection(NotebookTable):
 
 
 def inspect_transcoder(
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     layer: Layer,
     sample: RowSample,
     *,
@@ -75,17 +76,24 @@ def inspect_transcoder(
     top: int = 5,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Make records, details and the overview of a transcoder on a sample (`row_sample`, `text_sample`).
+    """Compute records, details and the overview of a transcoder on a sample (`row_sample`, `text_sample`).
 
     Args:
-        layer: what it replaces, as a function of rows.
-        name, layer_name: what they are called on the page.
+        transcoder: any SAELens transcoder with dense activations.
+        layer: the function that it replaces.
+        sample: at least two different rows.
+        name: what the page calls the transcoder.
+        layer_name: what the page calls the layer.
         circuits: the layer's own, where they are known.
-        kinks: see `overview`.
+        kinks: whether the layer has no derivative along coordinates that are 0 (see `overview`).
         top: rows to remember of each feature.
-        on_rows: called with the number of rows that were looked at.
+        on_rows: receives the number of rows after each part.
 
-    Raises ValueError as `feature_records` and `overview`.
+    Returns:
+        All that pages and exports show.
+
+    Raises:
+        ValueError: a sample of one input; no feature fires; as `feature_records` and `overview`.
     """
     if len(sample.copies) < 2:
         raise ValueError(f"the sample holds one input ({len(sample):,} times): look at more rows, or at other text")
@@ -108,6 +116,13 @@ def inspect_transcoder(
 
 
 def scores_table(inspections: Sequence[Inspection]) -> str:
-    """Return the scores of transcoders as a table in Markdown, one a row."""
+    """Format the scores of transcoders as a Markdown table, one row each.
+
+    Args:
+        inspections: the transcoders.
+
+    Returns:
+        The table.
+    """
     scores = [of.scores() for of in inspections]
     return markdown_table(list(scores[0]), [list(of.values()) for of in scores])

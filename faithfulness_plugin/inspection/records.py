@@ -22,8 +22,9 @@ from faithfulness_plugin.jacobian.gram import jacobian_by_feature
 from faithfulness_plugin.jacobian.linear_region import known_region
 from faithfulness_plugin.metrics.circuit_projection import Circuit, live_circuits, norms_and_cosines
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     import pandas as pd
+    from sae_lens import SAE
 
 JACOBIAN_ROWS = 16_384
 CIRCUIT_ROWS = 20_000
@@ -91,7 +92,7 @@ class FeatureRecords(NotebookTable):
 
 @torch.no_grad()
 def feature_records(
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     sample: RowSample,
     *,
     circuits: Sequence[Circuit] = (),
@@ -99,16 +100,20 @@ def feature_records(
     jacobian_rows: int = JACOBIAN_ROWS,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> FeatureRecords:
-    """Make a record of every feature, in one pass over the sample.
+    """Compute a record of every feature, in one pass over the sample.
 
     Activations are those that `hook_sae_acts_post` carries, outputs what the transcoder returns: hooks on it show.
 
     Args:
         transcoder: any SAELens transcoder with dense activations, in `eval` mode.
+        sample: rows of the layer that it replaces.
         circuits: the layer's own, where they are known (`layer.circuits()`).
         top: rows to remember of each feature.
-        jacobian_rows: rows for the shares of the Jacobian at most, evenly spread.
-        on_rows: called with the number of rows that were looked at.
+        jacobian_rows: the largest number of rows for the shares of the Jacobian, evenly spread.
+        on_rows: receives the number of rows after each part.
+
+    Returns:
+        Arrays with one entry a feature.
 
     Raises:
         ValueError: the transcoder is of another layer (its width is named); its linear regions are not known.
@@ -166,7 +171,9 @@ def _sparse(values: Tensor, active: ActiveFeatures) -> Any:
     return csr_array((values.double().cpu().numpy(), *index), shape=(active.n_rows, active.d_sae))
 
 
-def _nearest_circuits(transcoder: Any, sample: RowSample, circuits: Sequence[Circuit]) -> tuple[Any | None, Any | None]:
+def _nearest_circuits(
+    transcoder: "SAE[Any]", sample: RowSample, circuits: Sequence[Circuit]
+) -> tuple[Any | None, Any | None]:
     rows = sample.x[sample.spread(CIRCUIT_ROWS)]
     live = live_circuits(circuits, rows)
     if not live:

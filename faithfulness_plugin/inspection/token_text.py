@@ -38,7 +38,14 @@ class TokenText:
         return "".join(self.parts([token]))
 
     def parts(self, tokens: Sequence[int]) -> list[str]:
-        """Return the text of each token of a prompt; "" for tokens that only continue a character."""
+        """Show each token of a prompt as text.
+
+        Args:
+            tokens: token ids of one prompt.
+
+        Returns:
+            One text a token; "" for tokens that only continue a character.
+        """
         tokens = [int(token) for token in tokens]
         parts: list[str] = []
         start = 0
@@ -83,7 +90,7 @@ class TokenText:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _by_growing_spans(self, tokens: list[int]) -> list[str]:
-        """Each token's text is what it adds to the text of those before it; tokens whose text ends in an incomplete
+        """Show each token as what it adds to the text of those before it; tokens whose text ends in an incomplete
         character are put together with the next ones, and shown at the first of them."""
         parts = [""] * len(tokens)
         before, begun = 0, 0
@@ -102,8 +109,16 @@ class TokenText:
 
 
 def shown(token_text: Callable[[int], str] | None, tokens: Sequence[int]) -> list[str]:
-    """Return the text of each token of a prompt: by a `TokenText`, which sees all of them; by another function, token
-    by token; without one, their numbers."""
+    """Show each token of a prompt as text.
+
+    Args:
+        token_text: a `TokenText`, which sees the whole prompt; or a function from one token id to its text; None shows
+            numbers.
+        tokens: token ids of one prompt.
+
+    Returns:
+        One text a token.
+    """
     if isinstance(token_text, TokenText):
         return token_text.parts(tokens)
     return [f"[{token}]" if token_text is None else token_text(int(token)) for token in tokens]

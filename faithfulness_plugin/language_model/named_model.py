@@ -151,6 +151,7 @@ def _official(name: str) -> str:
 
 @cache
 def _aliases() -> Mapping[str, str]:
-    from transformer_lens.loading_from_pretrained import make_model_alias_map
+    from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
 
-    return make_model_alias_map()
+    names = ((alias, official) for official, aliases in MODEL_ALIASES.items() for alias in aliases)
+    return {name.lower(): official for name, official in [*names, *((name, name) for name in OFFICIAL_MODEL_NAMES)]}

@@ -68,17 +68,14 @@ class RowsRecord(Record):
     norms: int = Field(description="of extreme norm")
     rows_for_half: float | None = Field(
         description="the least share of the rows that makes more than half of the variance that FVU divides by; None "
-        "where the layer puts out the same everywhere"
+        "in earlier results, where the layer puts out the same everywhere"
     )
 
 
-def said_rows(
-    hook_in: str, counts: LeftOutCounts, spread: VarianceConcentration | None, rows: str = "rows"
-) -> RowsRecord:
-    """Record which rows of a layer count, and say it."""
-    say_rows(f"{rows} at {hook_in}", counts, spread)
-    rows_for_half = None if spread is None else spread.rows_for_half
-    return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=rows_for_half)
+def said_rows(hook_in: str, counts: LeftOutCounts, spread: VarianceConcentration) -> RowsRecord:
+    """Record which held-out rows of a layer count, and say it."""
+    say_rows(f"held-out rows at {hook_in}", counts, spread)
+    return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=spread.rows_for_half)
 
 
 def say_rows(where: str, counts: LeftOutCounts | None, spread: VarianceConcentration | None) -> None:

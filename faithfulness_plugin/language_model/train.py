@@ -12,12 +12,10 @@ from sae_lens.config import LoggingConfig
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
 
 from faithfulness_plugin.language_model.config import MIXED, PlannedTranscoder, TrainConfig
-from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.language_model.report import tables
 from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
-from faithfulness_plugin.language_model.rows import RowsRecord, said_rows
 from faithfulness_plugin.language_model.speed import measure
 from faithfulness_plugin.language_model.text import load_prompts
 from faithfulness_plugin.results.experiment import Experiment, Running
@@ -104,7 +102,7 @@ def _from_model(result: TrainResult, running: Running) -> Iterator[tuple[TrainRe
             resume=running.resumes,
             overwrite=not running.resumes,
         )
-    result = result.model_copy(update={"rows": evaluated_rows(runner.matched.evaluator)})
+    result = result.model_copy(update={"rows": runner.matched.evaluator.rows_records()})
     yield result, ""  # from here on there are checkpoints to resume from
     running.note(f"training {len(planned)} transcoders")
     with warnings.catch_warnings():
@@ -172,14 +170,3 @@ def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrai
         output_path=str(out / TRANSCODERS),
         logger=LoggingConfig(log_to_wandb=config.wandb),
     )
-
-
-def evaluated_rows(evaluator: TranscoderEvaluator) -> list[RowsRecord]:
-    """Record which held-out rows count at each layer, and say it."""
-    spreads = {}
-    for name, spread in evaluator.concentration().items():
-        layer = evaluator.layers[name]
-        spreads[layer.hook_in, layer.hook_out] = spread
-    return [
-        said_rows(place[0], evaluator.kept[place].counts, spread, "held-out rows") for place, spread in spreads.items()
-    ]

@@ -10,7 +10,7 @@ from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.model_card import write_card
 from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
-from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS, evaluated_rows
+from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.results.experiment import Running
 from faithfulness_plugin.results.timing import peak_memory
@@ -162,7 +162,7 @@ class _Model:
             )
             for block, layer in self.layers.items()
         }
-        self.rows = [record for evaluator in self.evaluators.values() for record in evaluated_rows(evaluator)]
+        self.rows = [record for evaluator in self.evaluators.values() for record in evaluator.rows_records()]
 
     def evaluate(self, of: PlannedTranscoder, transcoder: Any, step: int) -> Evaluation:
         """Evaluate a transcoder on the held-out prompts."""

@@ -56,7 +56,7 @@ class Seen:
     logits: Float[Tensor, "batch *pos vocab"]
     stages: Mapping[str, Float[Tensor, "batch *pos d_model"]]
     acts: Float[Tensor, "batch *pos d_sae"] | None
-    """Of the transcoder, if there was one."""
+    """Of the transcoder, if there was one with `hook_sae_acts_post`."""
 
     __repr__ = short_repr
 
@@ -96,7 +96,10 @@ def run_spliced(
     def read(x: Tensor) -> Tensor | None:
         changed = x if of_input is None else of_input(x)
         if transcoder is not None:
-            written.append(transcoder.run_with_hooks(changed, fwd_hooks=[(ACTS_POST, at_acts)]))
+            hooked = hasattr(transcoder, ACTS_POST)
+            written.append(
+                transcoder.run_with_hooks(changed, fwd_hooks=[(ACTS_POST, at_acts)]) if hooked else transcoder(changed)
+            )
         return None if of_input is None else changed
 
     def at_acts(a: Tensor, hook: object) -> Tensor | None:

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
-
 from faithfulness_plugin import metrics
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.loaded import LoadedModel
@@ -63,7 +61,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
             ValueError: a layer to which errors cannot be relative.
         """
         bench = _Bench(result.config, self.artifacts, running.note)
-        rows = bench.held_out.rows_record()
+        rows = bench.held_out.at.record()
         if result.layer is None:
             record = bench.held_out.layer_record(self.artifacts[0].transcoder)
             result = result.model_copy(update={"layer": record, "rows": [rows], "notices": bench.notices()})
@@ -95,13 +93,13 @@ class _Bench:
         self.layer, self.pair = _layer(self.hooks, config, [artifact.transcoder for artifact in artifacts])
         tokens = source.prompts(config.held_out_prompts)
         self.held_out = HeldOut(self.hooks, self.layer, tokens, config, source.exclude)
-        self.tokens = self.held_out.tokens
-        self.kept = self.held_out.kept.mask[: config.spliced_prompts].to(self.hooks.device)
+        self.tokens = self.held_out.evaluator.tokens
+        self.kept = self.held_out.at.kept.mask[: config.spliced_prompts]
         x = self.held_out.rows.x
-        self.widths = x.shape[1], self.held_out.outputs.shape[1]
+        self.widths = x.shape[1], self.held_out.at.outputs.shape[1]
         for artifact in artifacts:
             self._require_fit(artifact)
-        self.spectrum_rows = x[torch.linspace(0, len(x) - 1, min(config.spectrum_rows, len(x))).long()]
+        self.spectrum_rows = self.held_out.rows.spread(config.spectrum_rows).x
 
     def _require_fit(self, artifact: Artifact) -> None:
         d_in, d_out = artifact.transcoder.W_enc.shape[0], artifact.transcoder.W_dec.shape[1]
@@ -129,7 +127,7 @@ class _Bench:
         if role == "shuffled decoder":
             transcoder = shuffled_decoder(artifact.transcoder, seed)
         elif role == "mean ablation":
-            transcoder = mean_ablation(artifact.transcoder, self.held_out.outputs)
+            transcoder = mean_ablation(artifact.transcoder, self.held_out.at.outputs)
         numbers = self.held_out.measure(transcoder)
         top = [k for k in self.config.top if k <= min(self.widths)]
         spectrum = metrics.jacobian_spectrum(transcoder, self.layer, self.spectrum_rows, top)

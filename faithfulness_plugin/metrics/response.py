@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.metrics.result import MetricResult, check_same_shape, cosines
+from faithfulness_plugin.metrics.result import MetricResult, check_same_shape, cosines, mean_cosine
 from faithfulness_plugin.rounding import beyond_rounding
 
 
@@ -85,7 +85,7 @@ def response(
     return Response(
         tuple(distances),
         tuple((given.squared_error.sum() / given.layer.sum()).item() for given in by_distance),
-        tuple(given.cosine[given.layer > 0].mean().item() for given in by_distance),
+        tuple(mean_cosine(given.cosine, given.layer) for given in by_distance),
     )
 
 

@@ -48,8 +48,27 @@ class Transcoder(Protocol):
 
     W_dec: Any  # nn.Parameter [d_sae, d_out]
 
-    def encode(self, x: Tensor) -> Tensor: ...
-    def decode(self, feature_acts: Tensor) -> Tensor: ...
+    def encode(self, x: Tensor) -> Tensor:
+        """Compute the features' activations.
+
+        Args:
+            x: [rows, d_in].
+
+        Returns:
+            [rows, d_sae].
+        """
+        ...
+
+    def decode(self, feature_acts: Tensor) -> Tensor:
+        """Compute the output from activations.
+
+        Args:
+            feature_acts: [rows, d_sae].
+
+        Returns:
+            [rows, d_out].
+        """
+        ...
 
 
 def check_same_shape(transcoder_output: Tensor, layer_output: Tensor) -> None:
@@ -83,6 +102,19 @@ def relative_error(t: Float[Tensor, "*shape"], f: Float[Tensor, "*shape"]) -> fl
         1.0
     """
     return ((t - f).square().sum() / f.square().sum()).item()
+
+
+def mean_cosine(cosine: Float[Tensor, " rows"], layer: Float[Tensor, " rows"]) -> float:
+    """Average cosines over the rows where the layer moves.
+
+    Args:
+        cosine: one per row.
+        layer: the layer's squared norm at each row, above 0 where it moves.
+
+    Returns:
+        The mean; NaN where it moves on no row.
+    """
+    return cosine[layer > 0].mean().item()
 
 
 def cosines(t: Float[Tensor, "rows d"], f: Float[Tensor, "rows d"]) -> Float[Tensor, " rows"]:

@@ -85,17 +85,23 @@ def train_transcoder(
         inputs: endless batches [batch, d_in]. Where it has state_dict and load_state_dict, as `AbsInputs` does,
             checkpoints hold its position. `StoredRows` bring the layer's responses with them.
         n_steps: optimizer steps in total, those before a resume included.
-        lr: Adam's learning rate, between `lr_warm_up_steps` of linear growth and `lr_decay_steps` of linear decay.
+        lr: Adam's learning rate, between its growth and its decay.
+        lr_warm_up_steps: steps of linear growth, the first ones.
+        lr_decay_steps: steps of linear decay to 0, the last ones.
         batch_size: rows per batch, of all processes together; by default `inputs.batch_size`.
         dead_feature_window: steps without firing after which a feature counts as dead, for the losses that revive them.
         log_every: steps between records of the history.
         evaluator: SAELens's (transcoder, inputs, activation_scaler) -> dict; called every `evaluate_every` steps.
+        evaluate_every: steps between calls of the evaluator; needed with one.
         checkpoint: folder for checkpoints, one subfolder `step_N`; only the newest is kept, and a kill while it is
             written leaves the one before.
         checkpoint_every: steps between checkpoints; the end is always one.
         resume: resume the newest checkpoint in that folder, if there is one, with the same settings. The result
             is the uninterrupted run's, for which the inputs need state_dict and load_state_dict.
         progress: show a bar; by default on a terminal only.
+
+    Returns:
+        The transcoder, the history of losses, and the last checkpoint.
 
     Raises:
         ValueError: arguments that do not fit; inputs that several processes do not share; a shape that does not; NaN or
