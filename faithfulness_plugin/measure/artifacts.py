@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.transcoders.formats.format import Request
 from faithfulness_plugin.transcoders.load import load_with_files
@@ -22,6 +23,8 @@ class Artifact:
     name: str
     transcoder: "SAE[Any]"
     digest: str
+
+    __repr__ = short_repr
 
 
 def read_artifacts(config: ArtifactConfig) -> list[Artifact]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Bool
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.model import load_model, model_title
@@ -44,6 +45,8 @@ class HookCandidates(Ranking):
     """The block that was searched; None for all."""
     asked: bool = False
     """Whether the pair that is compared was asked for."""
+
+    __repr__ = short_repr
 
     def verdict(self) -> str:
         """Say whether the declared pair is the best one, and what to pass where it is not.
