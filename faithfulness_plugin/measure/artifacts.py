@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from faithfulness_plugin.measure.config import ArtifactConfig
-from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.load import load_with_files
 
 
