@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from faithfulness_plugin.adapters.matching import CHECKED_ROWS, agree, matching_config
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.adapters.regions import register_regions, topk_region
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights
 from faithfulness_plugin.jacobian.matching import JacobianMatching
@@ -78,6 +79,9 @@ class MatchedTrainer:
             for name, term in self._terms.items()
             if coefficient > 0
         ]
+
+    def __repr__(self) -> str:
+        return line("MatchedTrainer", {"hookpoints": list(self._terms)})
 
     @property
     def relative_errors(self) -> dict[str, Float[Tensor, ""]]:

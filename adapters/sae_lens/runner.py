@@ -17,6 +17,7 @@ from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner, MultiSAET
 from faithfulness_plugin.adapters.sae_lens.checkpointed_batches import checkpoints
 from faithfulness_plugin.adapters.sae_lens.matched_run import SETTINGS_FILENAME, MatchedRun
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME
+from faithfulness_plugin.display import line
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
@@ -165,6 +166,9 @@ class _Matched:
     """What the two runners of SAELens have in common here."""
 
     matched: MatchedRun
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, {"layers": self.matched.layers})
 
     def run(self) -> Any:
         """Train, evaluate and export; return the transcoder, or several by name, in `eval` mode."""

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.display import line
+
 
 class ShuffledRows(Iterator[Tensor]):
     """Batches drawn from a buffer that is refilled from a stream.
@@ -47,6 +49,9 @@ class ShuffledRows(Iterator[Tensor]):
         self.position = self.round
         self.empty: Tensor | None = self.order
         """Slots to be filled before anything is served: not none where the source has failed meanwhile."""
+
+    def __repr__(self) -> str:
+        return line("ShuffledRows", {"capacity": self.capacity, "batch_size": self.batch_size, "mixed": self.mixed})
 
     def __next__(self) -> Float[Tensor, "batch_size width"]:
         if self.empty is None and self.position + self.batch_size > self.round:

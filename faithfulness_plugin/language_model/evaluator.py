@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.layer_rows import LayerRows, Rows
 from faithfulness_plugin.language_model.rows import RowsRecord
@@ -109,6 +110,10 @@ class TranscoderEvaluator:
                 self.at[place_of(layer)] = LayerRows(hooks, layer, tokens, found, 1 if by_prompt else batch_size)
         self._zero: dict[Place, float] = {}
         self._clean = 0.0
+
+    def __repr__(self) -> str:
+        layers = {name: f"{layer.hook_in} -> {layer.hook_out}" for name, layer in self.layers.items()}
+        return line("TranscoderEvaluator", {"layers": layers, "tokens": self.tokens})
 
     def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> Entries:
         """Take SAELens's arguments; the prompts are the evaluator's own."""

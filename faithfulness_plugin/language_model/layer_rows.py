@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.rows import RowsRecord, said_rows
 from faithfulness_plugin.layers.derivatives import layer_output
@@ -31,6 +32,8 @@ class Rows:
     x: Float[Tensor, "rows d_in"]
     prompt: Int[Tensor, " rows"]
     n_prompts: int
+
+    __repr__ = short_repr
 
     def by_prompt(self, values: Float[Tensor, " rows"]) -> list[float]:
         """Sum over the rows of each prompt, to six digits."""

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.language_model.config import TrainConfigError
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.text import cut_prompts
@@ -52,6 +53,9 @@ class LoadedModel:
         self.model = load_model(config.model, config.device, plain=plain)
         self.hooks, self.tokenizer = hooks_of(self.model), self.model.tokenizer
         self.exclude = config.rows.left_out(self.tokenizer)
+
+    def __repr__(self) -> str:
+        return line("LoadedModel", {"title": self.title, "model": self.model})
 
     def prompts(self, n: int, least: int | None = None) -> Int[Tensor, "prompts pos"]:
         """Return the first n prompts of the text. Raises TrainConfigError as `cut_prompts`."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.language_model.config import TextSource, TrainConfig, TrainConfigError
 from faithfulness_plugin.language_model.documents import StreamedDocuments, read_documents
 from faithfulness_plugin.layers.hooks import Hooks
@@ -42,6 +43,10 @@ class Prompts:
             cut = list(self._cut())
             generator = torch.Generator().manual_seed(derived_seed(seed, "order of prompts"))
             self.rows = [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
+
+    def __repr__(self) -> str:
+        n = "streamed" if self.rows is None else len(self.rows)
+        return line("Prompts", {"prompts": n, "context_size": self.context_size})
 
     def __iter__(self) -> Iterator[dict[str, list[int]]]:
         return self._cut() if self.rows is None else iter(self.rows)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.load import load_with_files
@@ -19,6 +20,8 @@ class Artifact:
     name: str
     transcoder: Any
     digest: str
+
+    __repr__ = short_repr
 
 
 def read_artifacts(config: ArtifactConfig) -> list[Artifact]:

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.model import load_model, model_title
@@ -41,6 +42,8 @@ class HookCandidates(Ranking):
     """The block that was searched; None for all."""
     asked: bool = False
     """Whether the pair that is compared was asked for."""
+
+    __repr__ = short_repr
 
     def verdict(self) -> str:
         """Return one sentence: is the declared pair the best one, and what to pass where it is not."""

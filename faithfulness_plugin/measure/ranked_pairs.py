@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens
@@ -58,6 +59,8 @@ class Ranking:
     """How many rows were looked at; all pairs share them."""
     of_autoencoder: bool
     """Whether it was read as an autoencoder."""
+
+    __repr__ = short_repr
 
     @property
     def best(self) -> RankedPair:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.exact import (
     JacobianProducts,
     covariance_root,
@@ -105,6 +106,8 @@ class ByDirections(NamedTuple):
     data: JacobianProducts
     difference: JacobianProducts
     method: str
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()

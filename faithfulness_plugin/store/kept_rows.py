@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
@@ -22,6 +23,8 @@ class KeptRows:
     counts: LeftOutCounts
     exclude: LeftOut
     """The rule, with its limits of norms fitted to this layer."""
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.display import line, short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.seeds import derived_seed
 
@@ -18,6 +19,8 @@ class AbsDraw(NamedTuple):
     value: Float[Tensor, "*batch d_in"]
     present: Float[Tensor, "*batch d_in"]
     repeated: Float[Tensor, "*batch 1"]
+
+    __repr__ = short_repr
 
 
 def abs_rows(
@@ -76,6 +79,10 @@ class AbsInputs:
         self.point = torch.zeros(d_in, device=self.device)
         self.point[:n_ones] = 1.0
         self._generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "inputs"))
+
+    def __repr__(self) -> str:
+        names = ("d_in", "density", "repeat_frac", "n_ones", "batch_size", "seed")
+        return line("AbsInputs", {name: getattr(self, name) for name in names})
 
     def __iter__(self) -> "AbsInputs":
         return self

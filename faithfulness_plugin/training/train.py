@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sae_lens.config import LoggingConfig, SAETrainerConfig
@@ -12,7 +12,9 @@ from sae_lens.saes.sae import TrainStepOutput
 from sae_lens.training.sae_trainer import Evaluator, SAETrainer
 from torch import Tensor
 from tqdm.auto import tqdm
+from typing_extensions import override
 
+from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.training.checkpoints import Checkpoints, History
@@ -20,16 +22,36 @@ from faithfulness_plugin.training.distributed_trainer import DistributedTrainer
 from faithfulness_plugin.training.processes import Processes
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """What `train_transcoder` returns."""
+class TrainingResult(NotebookTable):
+    """What `train_transcoder` returns. Notebooks show its history as a table."""
 
     transcoder: TrainingTranscoder[Any]
     history: list[dict[str, int | float]] = field(repr=False)
     """One record every `log_every` steps: "step", "loss", each named loss, "l0", and the evaluator's entries."""
     checkpoint: Path | None
     """The last checkpoint's folder."""
+
+    @property
+    def loss(self) -> float:
+        """The loss of the last record; `history[-1]` has its parts."""
+        return self.history[-1]["loss"]
+
+    def __repr__(self) -> str:
+        last = {name: value for name, value in self.history[-1].items() if name != "step"}
+        step, where = self.history[-1]["step"], {"checkpoint": self.checkpoint} if self.checkpoint else {}
+        return line("TrainingResult", {"transcoder": self.transcoder, "steps": step, **last, **where})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return the history, a row per record, the last one first."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history[::-1])
 
 
 def train_transcoder(

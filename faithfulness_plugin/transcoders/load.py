@@ -8,6 +8,7 @@ import torch
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.transcoders.address import Fetched, HubPath, fetch, is_hub_path
@@ -28,6 +29,8 @@ class Loaded:
     transcoder: Transcoder
     place: Path | HubPath | Fetched
     """An address where SAELens's own loader has fetched the files."""
+
+    __repr__ = short_repr
 
     def files(self) -> list[Path]:
         """List the files that it was read from, and fetch them where SAELens's own loader has not kept them.

@@ -10,6 +10,7 @@ import torch
 from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.transcoders.formats.errors import Where
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.parts import centred, transcoder_of
@@ -97,6 +98,9 @@ class Format:
     """Tensors that are together in no other format."""
     by_name: ClassVar[bool] = True
     """Whether a file of one of these names is read whatever it holds, unless another format knows what it holds."""
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, {"title": self.title, "writes": self.writes})
 
     def function(self, config: Mapping[str, Any], found: Mapping[str, Any], files: Files) -> Function:
         """Return what the tensors stand for.
