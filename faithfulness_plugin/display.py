@@ -93,10 +93,10 @@ class NotebookTable:
 
     @abstractmethod
     def to_frame(self) -> pd.DataFrame:
-        """Build the table that notebooks show.
+        """Return the result as a table of pandas.
 
         Returns:
-            The table.
+            One row per entry, with the columns that a notebook shows.
         """
 
     def _repr_html_(self) -> str:

@@ -22,6 +22,7 @@ PLACES = [
     "faithfulness_plugin/store",
     "faithfulness_plugin/toy",
     "faithfulness_plugin/training",
+    "faithfulness_plugin/transcoders",
 ]
 """Folders and files: all public functions there have Args where they take something, and Returns where they return."""
 WITH_EXAMPLES = [

@@ -43,10 +43,10 @@ class Inspection(NotebookTable):
         return pd.DataFrame([self.scores()])
 
     def scores(self) -> dict[str, str]:
-        """Format the numbers that a page begins with.
+        """Return the numbers that a page begins with.
 
         Returns:
-            Text by name.
+            The numbers as text, by the names of their columns.
         """
         r, j = self.records, self.overview.jacobian
         first = int(r.datapoint.score.argmax())

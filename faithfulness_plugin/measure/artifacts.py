@@ -9,7 +9,7 @@ import torch
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.measure.config import ArtifactConfig
-from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.load import load_with_files
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
