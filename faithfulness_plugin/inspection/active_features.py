@@ -7,6 +7,7 @@ from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at
 
 
@@ -21,6 +22,8 @@ class ActiveFeature:
     """a_i(x) W_dec^i: what it adds to the output."""
     reads: Float[Tensor, " d_in"]
     """W_enc^i, the direction that it listens to."""
+
+    __repr__ = short_repr
 
     @property
     def norm(self) -> float:

@@ -21,6 +21,8 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
+
 FLAGGED = 0.5
 """Features with this score or more are flagged: at least that part of the output at a repeated row is their own, and
 two of their firings are more often copies than not."""
@@ -38,6 +40,8 @@ class DatapointScores:
     """The part of the layer's output at its group, beyond the mean, that the feature writes; not cut to [0, 1]."""
     group: Int[np.ndarray, " d_sae"]
     """Where it is most active, among the groups of several rows; -1 where it is active in none."""
+
+    __repr__ = short_repr
 
 
 class DatapointSums:

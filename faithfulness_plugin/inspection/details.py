@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at, rows_of
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins, RowSample
@@ -43,6 +44,8 @@ class AlongReading:
     gain: Float[np.ndarray, "d_sae top 3"]
     """<W_dec^i, .> / ||W_dec^i|| of J_f v, J_t v and its own part: how much the output moves along what it writes."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class FeatureDetails:
@@ -53,6 +56,8 @@ class FeatureDetails:
     windows: UInt8[np.ndarray, "d_sae top window"] | None
     """Its activation at the tokens around each of its top rows, 255 its maximum; None for rows of no text."""
     along: AlongReading
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()

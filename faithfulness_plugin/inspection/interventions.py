@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
@@ -22,13 +23,14 @@ from faithfulness_plugin.metrics.result import MetricResult
 from faithfulness_plugin.rounding import beyond_rounding
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    import pandas as pd
     from sae_lens import SAE
 
 Do = Literal["ablate", "clamp", "steer"]
 Through = Literal["reading", "writing"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class InterventionEffect(MetricResult):
     """What changing some features does in the model (f), and with the transcoder in the layer's place (t)."""
 
@@ -71,9 +73,16 @@ class InterventionEffect(MetricResult):
 
     @override
     def __repr__(self) -> str:
-        first = ("faithfulness", "agreement")  # a cosine does not see sizes, and may stand for few rows
-        said = self.to_dict()
-        return f"{type(self).__name__}({', '.join(f'{k}={said[k]!r}' for k in dict.fromkeys([*first, *said]))})"
+        said = self.to_dict()  # a cosine does not see sizes, and may stand for few rows: it does not come first
+        return line(type(self).__name__, {k: said[k] for k in dict.fromkeys(["faithfulness", "agreement", *said])})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row per stage."""
+        import pandas as pd
+
+        names = ("agreement", "cosine", "moved", "error", "size_layer", "size_transcoder")
+        return pd.DataFrame({"stage": self.stages, **{name: getattr(self, name) for name in names}})
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import RowSample
@@ -41,6 +42,8 @@ class Examples:
     activations: Float[np.ndarray, "examples d_sae"]
     """The transcoder's: its gates are where they are above 0."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -53,6 +56,8 @@ class Overview:
     """For small ones."""
     projection: CircuitProjection | None
     """Where the layer's circuits are known."""
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()

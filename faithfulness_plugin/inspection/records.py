@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
+from typing_extensions import override
 
+from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointScores, DatapointSums
 from faithfulness_plugin.inspection.hooked_reading import acts_and_output, require_fit, rows_of
 from faithfulness_plugin.inspection.sample import RowSample
@@ -21,6 +23,7 @@ from faithfulness_plugin.jacobian.linear_region import known_region
 from faithfulness_plugin.metrics.circuit_projection import Circuit, live_circuits, norms_and_cosines
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    import pandas as pd
     from sae_lens import SAE
 
 JACOBIAN_ROWS = 16_384
@@ -28,7 +31,7 @@ CIRCUIT_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class FeatureRecords:
+class FeatureRecords(NotebookTable):
     """Arrays [d_sae], a number a feature, on one sample."""
 
     n_rows: int
@@ -60,6 +63,17 @@ class FeatureRecords:
     fvu: float = nan
     """The transcoder's on this sample; NaN where the layer's output is the same on all rows."""
     l0: float = 0.0
+
+    def __repr__(self) -> str:
+        found = {"n_rows": self.n_rows, "d_sae": self.d_sae, "fvu": self.fvu, "l0": self.l0}
+        return line("FeatureRecords", {**found, "dead": int(self.dead.sum()), "flagged": int(self.flagged.sum())})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return `feature_table`, the features with the highest datapoint scores first."""
+        from faithfulness_plugin.inspection.export import feature_table
+
+        return feature_table(self).sort_values("datapoint_score", ascending=False, kind="stable")
 
     @property
     def d_sae(self) -> int:

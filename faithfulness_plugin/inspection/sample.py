@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.near_duplicates import RowSketches, near_duplicates
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, concentration_of
@@ -31,6 +32,8 @@ class Origins:
     """The other way round: the row at each token, -1 for tokens that were left out."""
     left_out: LeftOutCounts | None = None
     """How many were left out, and why, where that is known."""
+
+    __repr__ = short_repr
 
     @classmethod
     def of_kept(
@@ -84,6 +87,8 @@ class RowSample:
     """Where the rows come from, for those of a text."""
     memory: float = MEMORY
     """GiB that looking at the sample may take, about."""
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.x)

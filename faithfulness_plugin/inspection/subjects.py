@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
@@ -49,6 +50,8 @@ class Subject:
     notices: Sequence[str] = ()
     """Warnings about tensors that look wrong."""
     token_text: Callable[[int], str] | None = field(default=None, repr=False)
+
+    __repr__ = short_repr
 
     def inspect(
         self, transcoder: "SAE[Any]", *, name: str, on_rows: Callable[[int], None] = lambda _: None

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from faithfulness_plugin.display import short_repr
+
 SUM_MODE = 0  # embedding_bag's own number for mode="sum"
 
 
@@ -25,6 +27,8 @@ class ActiveFeatures:
     offsets: Int[Tensor, " n_rows_and_1"]
     """Row i has the entries offsets[i] up to offsets[i + 1]."""
     d_sae: int
+
+    __repr__ = short_repr
 
     @classmethod
     def same_count(cls, features: Int[Tensor, "n_rows k"], d_sae: int) -> "ActiveFeatures":

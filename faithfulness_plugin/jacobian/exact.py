@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.closed_form import transcoder_jvp
 from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
@@ -53,6 +54,8 @@ class JacobianProducts:
     """<J_t, J_f>."""
     squared_error: Float[Tensor, " rows"]
     """||J_t - J_f||_F^2."""
+
+    __repr__ = short_repr
 
     def along_with(self, other: "JacobianProducts") -> "JacobianProducts":
         """Add the products along another set of directions.

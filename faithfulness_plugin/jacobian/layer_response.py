@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
+
 
 class LayerResponse(NamedTuple):
     """The layer's side of a comparison: all that the loss needs once the layer is gone."""
@@ -23,6 +25,8 @@ class LayerResponse(NamedTuple):
     """The length of the secant's step (unused by the other estimators)."""
     scale: Float[Tensor, ""] | None = None
     """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1. None where no loss asked for it."""
+
+    __repr__ = short_repr
 
     def to(self, where: torch.dtype | torch.device | str) -> "LayerResponse":
         """Cast every tensor to a dtype, or move it to a device.

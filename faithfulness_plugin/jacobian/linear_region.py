@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.adapter_import import adapter_imported
 from faithfulness_plugin.layers.probe_shape import check_probe_shape
@@ -22,6 +23,8 @@ class Weights(NamedTuple):
     W_dec: Float[Tensor, "d_sae d_out"]
     b_dec: Float[Tensor, " d_out"]
     W_skip: Float[Tensor, "d_out d_in"] | None = None
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, module: Any) -> "Weights":
@@ -162,6 +165,8 @@ class DenseRegion(LinearRegion):
     """The pre-activations, where they are known."""
     straight_through: Float[Tensor, "*batch d_sae"] | None = None
     """Gates that have a gradient; None for constants, 1[a > 0]."""
+
+    __repr__ = short_repr
 
     @property
     def is_active(self) -> Bool[Tensor, "*batch d_sae"]:

@@ -5,12 +5,14 @@ E_v ||J_t(x) v - J_f(x) v||^2, C. Olah, "A Toy Model of Mechanistic (Un)Faithful
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
@@ -41,6 +43,13 @@ class JacobianMatching:
         self._warned = False
         self.across: Any = None
         """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
+
+    def __repr__(self) -> str:
+        said = asdict(self.estimator) | {name: getattr(self.config, name) for name in ("jitter", "normalize", "seed")}
+        defaults = JacobianMatchingConfig().to_dict()
+        changed = {name: value for name, value in said.items() if value != defaults[name] and name != "probe"}
+        first = {"estimator": self.config.estimator} | ({"probe": said["probe"]} if "probe" in said else {})
+        return line("JacobianMatching", first | changed)
 
     def __call__(self, transcoder: nn.Module, layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
         """Compute the loss at x [..., d_in] for any module and any callable layer, both row-wise."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
 
@@ -27,6 +28,8 @@ class SparseRegion(LinearRegion):
     """The index of the rows of x, flattened."""
     hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
     """The pre-activations, without a graph."""
+
+    __repr__ = short_repr
 
     @cached_property
     def _coo(self) -> Tensor:

@@ -27,7 +27,7 @@ FORWARD_AD_LOCK = threading.RLock()
 NO_FORWARD_MODE = ("forward AD", "forward mode AD", "jvp")
 
 
-def never_compiled(function: FUNCTION) -> FUNCTION:
+def _never_compiled(function: FUNCTION) -> FUNCTION:
     """Leave a function out of `torch.compile`: a compiled forward-mode product that fails leaves its level open.
 
     `torch.compiler.disable` loads the compiler, which takes seconds: it is applied once something else has loaded it.
@@ -109,7 +109,7 @@ def layer_output(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor,
         return bare(layer)(x)
 
 
-@never_compiled
+@_never_compiled
 @torch.no_grad()
 def layer_jvp(
     layer: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
@@ -142,7 +142,7 @@ def layer_jvp(
         return forward_jvp(layer, _normal(x), v)
 
 
-@never_compiled
+@_never_compiled
 @torch.no_grad()
 def layer_vjp(
     layer: Layer, x: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*probes_batch d_out"]
@@ -170,7 +170,7 @@ def layer_vjp(
         return reverse_vjp(layer, _normal(x), u)
 
 
-@never_compiled
+@_never_compiled
 def forward_jvp(
     function: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
@@ -199,7 +199,7 @@ def forward_jvp(
     return pairs[0][0], products[0] if v.ndim == x.ndim else torch.stack(products)
 
 
-@never_compiled
+@_never_compiled
 def double_vjp(
     function: Layer,
     x: Float[Tensor, "*batch d_in"],
@@ -244,7 +244,7 @@ def double_vjp(
     return y if keep else y.detach(), products[0] if v.ndim == x.ndim else torch.stack(products)
 
 
-@never_compiled
+@_never_compiled
 def reverse_vjp(
     function: Layer, x: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*probes_batch d_out"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:

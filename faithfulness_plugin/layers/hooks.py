@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.comparison import same_values
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
@@ -34,6 +35,9 @@ class Reached(Exception):
 
 class Hooks(ABC):
     """The interface through which everything here reads and changes a model's activations."""
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, vars(self))
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.layers.derivatives import forward_jvp
 
 
@@ -23,6 +24,8 @@ class RankOneSum(NamedTuple):
     W_out: Float[Tensor, "m d_out"]
     left: Float[Tensor, "rows d_out"] | None = None
     right: Float[Tensor, "rows d_in"] | None = None
+
+    __repr__ = short_repr
 
     def jvp(self, v: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_out"]:
         """Compute J v = W_out^T (h * (W_in^T v)), a row each.
@@ -77,6 +80,8 @@ class MlpWeights(NamedTuple):
     W_gate: Float[Tensor, "d_in d_mlp"] | None = None
     b_gate: Float[Tensor, " d_mlp"] | None = None
 
+    __repr__ = short_repr
+
     def output(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Compute f(x).
 
@@ -120,6 +125,8 @@ class NormedMlp(NamedTuple):
     shift: Float[Tensor, " d_out"]
     eps: float
     centred: bool
+
+    __repr__ = short_repr
 
     @property
     def W_in(self) -> Float[Tensor, "d_in d_mlp"]:

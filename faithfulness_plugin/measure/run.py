@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from faithfulness_plugin import metrics
 from faithfulness_plugin.errors import UsageError
@@ -21,6 +23,9 @@ from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
 from faithfulness_plugin.transcoders.load import Loaded
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 
 class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
     """Measures transcoders of one layer, and the references of each: a shuffled decoder and the layer's mean."""
@@ -33,10 +38,12 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
         self.transcoders = {name: of.transcoder for name, of in transcoders.items()}
         self.digests = {name: of.digest for name, of in transcoders.items()}
 
+    @override
     def fresh(self, config: ArtifactConfig) -> ArtifactResult:
         environment = Environment.here(config.device, packages=("transformers",))
         return ArtifactResult(complete=False, environment=environment, model=model_title(config.model), config=config)
 
+    @override
     def found(self, result: ArtifactResult, config: ArtifactConfig) -> ArtifactResult:
         """Return the result. Raises UsageError where a transcoder is not the one that was measured."""
         del config
@@ -48,9 +55,11 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
                 )
         return result
 
+    @override
     def progress(self, result: ArtifactResult) -> tuple[int, int]:
         return len(result.measured), len(result.config.transcoders) * len(ROLES)
 
+    @override
     def run(self, result: ArtifactResult, running: Running) -> Iterator[tuple[ArtifactResult, str]]:
         """Measure what is missing.
 
@@ -78,6 +87,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
             result = result.model_copy(update={"complete": done == total})
             yield result, f"{name}, {role}: L0 {numbers.l0:.1f}, KL {numbers.kl:.3f}"
 
+    @override
     def tables(self, result: ArtifactResult) -> str:
         return tables(result)
 
@@ -85,7 +95,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
 class _Bench:
     """The model, the layer of some transcoders, and the held-out prompts."""
 
-    def __init__(self, config: ArtifactConfig, transcoders: Mapping[str, Any], note: Callable[[str], None]) -> None:
+    def __init__(self, config: ArtifactConfig, transcoders: "Mapping[str, SAE[Any]]", note: Callable[[str], None]) -> None:
         self.config, self.transcoders = config, transcoders
         source = LoadedModel(config, note, plain=True)
         tokens, self.hooks = source.prompts(config.held_out_prompts), source.hooks
@@ -110,7 +120,7 @@ class _Bench:
         self.spectrum_rows = at.rows.spread(config.spectrum_rows).x
 
     def notices(self) -> list[str]:
-        """Return what has to be said of the tensors that are measured between."""
+        """List what has to be said of the tensors that are measured between."""
         found = []
         if self.pair.declared is not None:
             declared = " and ".join(self.pair.declared)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.exact import (
     JacobianProducts,
     covariance_root,
@@ -104,6 +105,8 @@ class ByDirections(NamedTuple):
     along: dict[Directions, JacobianProducts]
     method: str
 
+    __repr__ = short_repr
+
 
 @torch.no_grad()
 def jacobian_products(
@@ -151,7 +154,11 @@ def averaged(products: ByDirections, columns: float = 1.0) -> JacobianError:
     """Average over rows what `jacobian_products` computed.
 
     Args:
+        products: the products of every row.
         columns: the share of the Jacobians' columns that was compared.
+
+    Returns:
+        The errors and cosines, as `jacobian_error` gives them.
 
     Raises:
         ValueError: the layer's Jacobian is zero on all rows, or in all directions in which they vary.

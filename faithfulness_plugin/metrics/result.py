@@ -1,12 +1,18 @@
 """What metrics share: their results, what they ask of a transcoder, relative errors and cosines."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
+
+from faithfulness_plugin.display import NotebookTable, short, short_repr
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Directions = Literal["isotropic", "data", "difference"]
 """Kinds of directions along which Jacobians are compared: R R^T is 1; the rows' covariance C; C + (mean - x)(mean -
@@ -15,8 +21,12 @@ DIRECTIONS: tuple[Directions, ...] = ("isotropic", "data", "difference")
 
 
 @dataclass(frozen=True)
-class MetricResult:
-    """A frozen record of named numbers; subclasses add the fields."""
+class MetricResult(NotebookTable):
+    """A frozen record of named numbers; subclasses add the fields. Notebooks show it as a table."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__repr__ = cls.__repr__  # into the class itself, where `dataclass` leaves it alone
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the fields for JSON.
@@ -26,6 +36,15 @@ class MetricResult:
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
+
+    __repr__ = short_repr
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row per number."""
+        import pandas as pd
+
+        return pd.DataFrame([{"number": f.name, "value": short(getattr(self, f.name))} for f in fields(self)])
 
 
 @runtime_checkable
@@ -91,7 +110,15 @@ def relative_error(t: Float[Tensor, "*shape"], f: Float[Tensor, "*shape"]) -> fl
 
 
 def mean_cosine(cosine: Float[Tensor, " rows"], layer: Float[Tensor, " rows"]) -> float:
-    """Average cosines over the rows where the layer moves (its squared norm is above 0)."""
+    """Average cosines over the rows where the layer moves.
+
+    Args:
+        cosine: one per row.
+        layer: the layer's squared norm at each row, above 0 where it moves.
+
+    Returns:
+        The mean; NaN where it moves on no row.
+    """
     return cosine[layer > 0].mean().item()
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from faithfulness_plugin import atomic
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 
 
@@ -22,6 +23,8 @@ class Record(BaseModel):
     """Base of every record: unknown fields are refused, values are finite and do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    __repr__ = short_repr
 
 
 class Interval(Record):

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
+from typing_extensions import override
 
+from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 from faithfulness_plugin.results.schema import Interval
 
@@ -14,12 +16,20 @@ FORMATS: tuple[Format, ...] = ("markdown", "latex", "csv")
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(NotebookTable):
     """Words and intervals; a cell that is not there is None, or says why."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | Interval | None]]
     caption: str
+
+    def __repr__(self) -> str:
+        return line("Table", {"header": list(self.header), "rows": len(self.rows)})
+
+    @override
+    def to_frame(self) -> pd.DataFrame:
+        """Return the cells as text."""
+        return pd.DataFrame(self.cells(digits=3), columns=list(self.header))
 
     def render(self, form: Format) -> str:
         """Format the table.

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from sae_lens.saes.transcoder import Transcoder
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.transcoders.address import Fetched, HubPath, fetch, is_hub_path
@@ -25,8 +26,14 @@ class Loaded:
     place: Path | HubPath | Fetched
     """An address where SAELens's own loader has fetched the files."""
 
+    __repr__ = short_repr
+
     def files(self) -> list[Path]:
-        """Return the files that it was read from, in the order of their names."""
+        """List the files that it was read from, and fetch them where SAELens's own loader has not kept them.
+
+        Returns:
+            The files in the order of their names.
+        """
         place = self.place
         if isinstance(place, Path):
             return [file for file in sorted(place.rglob("*")) if file.is_file()] if place.is_dir() else [place]
@@ -84,11 +91,17 @@ def load_each(
 
     Args:
         sources: where each is, as in `load_transcoder`.
-        layer, device, autoencoder: as in `load_transcoder`.
+        layer: as in `load_transcoder`.
+        device: as in `load_transcoder`.
         dtype: "float32", or "stored", which keeps the file's.
+        autoencoder: as in `load_transcoder`.
+
+    Returns:
+        The transcoders and their places, by name.
 
     Raises:
-        FormatError, UsageError: as `load_transcoder`.
+        FormatError: as `load_transcoder`.
+        UsageError: as `load_transcoder`.
     """
     request = Request(layer, device, torch.float32 if dtype == "float32" else None, autoencoder)
     found = {name: load_with_files(source, request) for name, source in sources.items()}
@@ -98,7 +111,19 @@ def load_each(
 
 
 def load_with_files(source: Path | str, request: Request) -> Loaded:
-    """Load a transcoder, and keep where its files are. Raises as `load_transcoder`."""
+    """Load a transcoder, and keep where its files are.
+
+    Args:
+        source: as in `load_transcoder`.
+        request: its other options.
+
+    Returns:
+        The transcoder, and its place.
+
+    Raises:
+        FormatError: as `load_transcoder`.
+        UsageError: as `load_transcoder`.
+    """
     _require_usable(request)
     called = str(source)
     try:

@@ -54,7 +54,13 @@ class Release:
 
 
 def release_of(source: str | Path) -> Release | None:
-    """Return the entry RELEASE/ID of SAELens's list; None for a folder, file or address.
+    """Find the entry RELEASE/ID of SAELens's list.
+
+    Args:
+        source: what `load_transcoder` was given.
+
+    Returns:
+        The entry; None for a folder, file or address.
 
     Raises:
         FormatError: with near names, where the release has no such ID, or where nothing of this name exists and a
@@ -78,8 +84,15 @@ def release_of(source: str | Path) -> Release | None:
 
 
 def require_readable(release: Release, request: Request) -> None:
-    """Raise FormatError, before anything is fetched, for a cross-layer transcoder, and for an autoencoder that was not
-    asked for."""
+    """Check, before anything is fetched, that an entry can be read as it was asked for.
+
+    Args:
+        release: the entry.
+        request: the options of `load_transcoder`.
+
+    Raises:
+        FormatError: a cross-layer transcoder; an autoencoder that was not asked for.
+    """
     if release.converter == "mntss_clt_layer_transcoder" or re.match(r"(clt|crosscoder)\b", release.files.path):
         raise FormatError(
             f"{release} is a layer of a cross-layer transcoder: it writes to many layers, and the sum of its decoders, "
@@ -98,6 +111,13 @@ def require_readable(release: Release, request: Request) -> None:
 def read_by_sae_lens(release: Release, request: Request) -> Transcoder:
     """Read an entry by SAELens's loader, which gives float32, also for dtype=None.
 
+    Args:
+        release: the entry.
+        request: the options of `load_transcoder`.
+
+    Returns:
+        The transcoder.
+
     Raises:
         FormatError: the hub cannot be reached; what `formats.schema` refuses.
     """
@@ -109,7 +129,7 @@ def read_by_sae_lens(release: Release, request: Request) -> Transcoder:
 
 
 def _loaded_by_sae_lens(release: Release, device: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Settings and tensors as SAELens's loader gives them, with its scaling of activations folded in."""
+    """Return settings and tensors as SAELens's loader gives them, with its scaling of activations folded in."""
     from huggingface_hub import constants
 
     of, was_offline = release.files, constants.HF_HUB_OFFLINE

@@ -28,7 +28,15 @@ class Request:
     """Read an autoencoder as the map from its tensor to the same tensor; without it an autoencoder is refused."""
 
     def require_transcoder(self, where: Where, why: str) -> None:
-        """Raise FormatError where an autoencoder was asked for, and the file says that this is none."""
+        """Check that no autoencoder was asked for, where the file says that this is none.
+
+        Args:
+            where: what messages call the file.
+            why: what says that it is a transcoder.
+
+        Raises:
+            FormatError: one was asked for.
+        """
         if self.autoencoder:
             raise FormatError(
                 f"{where} is a transcoder ({why}), and autoencoder=True was asked for (on the command line "
@@ -36,10 +44,14 @@ class Request:
             )
 
     def require_autoencoder(self, where: Where, reads: str | None) -> None:
-        """Raise FormatError where nobody asked for an autoencoder, which this is.
+        """Check that an autoencoder was asked for, which this is.
 
         Args:
+            where: what messages call the file.
             reads: the tensor that it reads and writes, where that is known.
+
+        Raises:
+            FormatError: none was asked for.
         """
         if not self.autoencoder:
             tensor = f" of {reads}" if reads else ""

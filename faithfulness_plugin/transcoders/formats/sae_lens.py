@@ -137,10 +137,14 @@ def read_parts(config: Mapping[str, Any], where: Where, found: Any, file: Where,
     """Build a transcoder of SAELens's settings and tensors, wherever they come from.
 
     Args:
-        config: as cfg.json has them.
+        config: the settings as cfg.json has them.
         where: what messages call the settings.
         found: the tensors by name.
         file: what messages call the tensors.
+        request: the options of `load_transcoder`.
+
+    Returns:
+        The transcoder.
 
     Raises:
         FormatError: settings or tensors that are missing or unknown.
