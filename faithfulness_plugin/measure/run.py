@@ -95,7 +95,9 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
 class _Bench:
     """The model, the layer of some transcoders, and the held-out prompts."""
 
-    def __init__(self, config: ArtifactConfig, transcoders: "Mapping[str, SAE[Any]]", note: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: ArtifactConfig, transcoders: "Mapping[str, SAE[Any]]", note: Callable[[str], None]
+    ) -> None:
         self.config, self.transcoders = config, transcoders
         source = LoadedModel(config, note, plain=True)
         tokens, self.hooks = source.prompts(config.held_out_prompts), source.hooks
