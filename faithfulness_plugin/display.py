@@ -104,7 +104,11 @@ class NotebookTable:
 
     @abstractmethod
     def to_frame(self) -> pd.DataFrame:
-        """Return the result as a table of pandas."""
+        """Return the result as a table of pandas.
+
+        Returns:
+            One row per entry, with the columns that a notebook shows.
+        """
 
     def _repr_html_(self) -> str:
         table = self.to_frame()

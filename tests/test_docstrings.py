@@ -10,15 +10,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = [
+    "adapters",
     "faithfulness_plugin/*.py",
     "faithfulness_plugin/inspection",
     "faithfulness_plugin/jacobian",
+    "faithfulness_plugin/language_model",
     "faithfulness_plugin/layers",
+    "faithfulness_plugin/measure",
     "faithfulness_plugin/metrics",
     "faithfulness_plugin/results",
     "faithfulness_plugin/store",
     "faithfulness_plugin/toy",
     "faithfulness_plugin/training",
+    "faithfulness_plugin/transcoders",
 ]
 """Folders and files: all public functions there have Args where they take something, and Returns where they return."""
 WITH_EXAMPLES = [

@@ -43,7 +43,11 @@ class Inspection(NotebookTable):
         return pd.DataFrame([self.scores()])
 
     def scores(self) -> dict[str, str]:
-        """Return the numbers that a page begins with, by name, as text."""
+        """Return the numbers that a page begins with.
+
+        Returns:
+            The numbers as text, by the names of their columns.
+        """
         r, j = self.records, self.overview.jacobian
         first = int(r.datapoint.score.argmax())
         return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -27,19 +27,23 @@ from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.store.fill import rows_at
 from faithfulness_plugin.store.left_out import LeftOut
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 CARRIES = 0.01
 """The part of the passage's output from which on a feature is listed that is not the passage's own."""
 
 
 class HeldOut:
-    """Records transcoders of one layer on held-out prompts; keeps everything that no transcoder changes.
+    """Measures transcoders of one layer on held-out prompts; keeps everything that no transcoder changes.
 
     Args:
         hooks: the model's.
         layer: the layer that transcoders replace.
-        tokens: [prompts, pos]; the spliced model is run on the first `config.spliced_prompts`.
+        tokens: the held-out prompts; the spliced model is run on the first `config.spliced_prompts`.
+        config: numbers of rows, and lengths of steps.
         exclude: the rule by which rows are left out.
-        passage: a repeated prompt [1, pos] at which memorization is measured.
+        passage: a repeated prompt at which memorization is measured; None measures none.
     """
 
     def __init__(
@@ -88,14 +92,17 @@ class HeldOut:
         return {"isotropic": isotropic, "data": pair(x, 1, generator)[0], "difference": difference(x, 1, generator)[0]}
 
     @torch.no_grad()
-    def layer_record(self, transcoder: Any) -> LayerRecord:
-        """Measure the layer itself.
+    def layer_record(self, transcoder: "SAE[Any]") -> LayerRecord:
+        """Measure the layer itself: the denominators of relative errors.
 
         Args:
             transcoder: any transcoder of the layer.
 
+        Returns:
+            Sums by prompt, and cross-entropies in nats a token.
+
         Raises:
-            ValueError: a layer to which errors cannot be relative.
+            UsageError: a layer to which errors cannot be relative.
         """
         x, among = self.for_jacobians.x, self.rows.x
         products = jacobian_products(transcoder, self.layer, x, among=among)
@@ -124,8 +131,15 @@ class HeldOut:
                     )
 
     @torch.no_grad()
-    def measure(self, transcoder: Any) -> HeldOutRecord:
-        """Measure a transcoder, which is in `eval` mode."""
+    def measure(self, transcoder: "SAE[Any]") -> HeldOutRecord:
+        """Measure a transcoder.
+
+        Args:
+            transcoder: in `eval` mode.
+
+        Returns:
+            Sums by prompt, cosines, and the spliced model's cross-entropy and KL in nats a token.
+        """
         found, at = self.evaluator.compare("t", transcoder), self.for_jacobians
         W_skip, among = getattr(transcoder, "W_skip", None), self.rows.x
         energies = self.energies if W_skip is None else jacobian_energies(self.layer, at.x, W_skip, among=among)
@@ -148,11 +162,11 @@ class HeldOut:
             passage=None if self.passage is None else self._at_passage(transcoder, self.passage),
         )
 
-    def _responses(self, transcoder: Any) -> dict[Directions, list[StepResponses]]:
+    def _responses(self, transcoder: "SAE[Any]") -> dict[Directions, list[StepResponses]]:
         x, distances = self.for_responses.x, self.config.distances
         return {d: finite_differences(transcoder, self.layer, x, v, distances) for d, v in self.directions.items()}
 
-    def _at_passage(self, transcoder: Any, passage: Tensor) -> PassageRecord:
+    def _at_passage(self, transcoder: "SAE[Any]", passage: Tensor) -> PassageRecord:
         found = passage_memorization(transcoder, self.layer, passage, self.rows.x)
         each = enumerate(zip(found.carried, found.rate_elsewhere, strict=True))
         listed = [i for i, (carried, rate) in each if abs(carried) >= CARRIES or rate <= RARE]

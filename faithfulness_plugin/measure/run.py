@@ -1,7 +1,9 @@
 """What `faithfulness measure` does: finished transcoders against their real layer, each beside its references."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from faithfulness_plugin import metrics
 from faithfulness_plugin.errors import UsageError
@@ -22,6 +24,9 @@ from faithfulness_plugin.messages import say
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 
 class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
     """Measures transcoders of one layer, and the references of each: a shuffled decoder and the layer's mean."""
@@ -33,10 +38,12 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
     def __init__(self, artifacts: Sequence[Artifact]) -> None:
         self.artifacts = artifacts
 
+    @override
     def fresh(self, config: ArtifactConfig) -> ArtifactResult:
         environment = Environment.here(config.device, packages=("transformers",))
         return ArtifactResult(complete=False, environment=environment, model=model_title(config.model), config=config)
 
+    @override
     def found(self, result: ArtifactResult, config: ArtifactConfig) -> ArtifactResult:
         """Return the result. Raises UsageError where a transcoder is not the one that was measured."""
         del config
@@ -49,9 +56,11 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
                 )
         return result
 
+    @override
     def progress(self, result: ArtifactResult) -> tuple[int, int]:
         return len(result.measured), len(result.config.transcoders) * len(ROLES)
 
+    @override
     def run(self, result: ArtifactResult, running: Running) -> Iterator[tuple[ArtifactResult, str]]:
         """Measure what is missing.
 
@@ -79,6 +88,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
                 result = result.model_copy(update={"complete": done == total})
                 yield result, f"{artifact.name}, {role}: L0 {numbers.l0:.1f}, KL {numbers.kl:.3f}"
 
+    @override
     def tables(self, result: ArtifactResult) -> str:
         return tables(result)
 
@@ -110,7 +120,7 @@ class _Bench:
             )
 
     def notices(self) -> list[str]:
-        """Return what has to be said of the tensors that are measured between."""
+        """List what has to be said of the tensors that are measured between."""
         found = []
         if self.pair.declared is not None:
             declared = " and ".join(self.pair.declared)
@@ -146,8 +156,8 @@ class _Bench:
         )
 
 
-def _layer(hooks: Hooks, config: ArtifactConfig, transcoders: Sequence[Any]) -> tuple[HookedLayer, Pair]:
-    """The layer between the tensors that the transcoders name, or the config does."""
+def _layer(hooks: Hooks, config: ArtifactConfig, transcoders: "Sequence[SAE[Any]]") -> tuple[HookedLayer, Pair]:
+    """Return the layer between the tensors that the transcoders name, or the config does."""
     options = {"layer": config.block, "hook_in": config.hook_in, "hook_out": config.hook_out}
     try:
         pair = pair_of(hooks, transcoders, **options, anyway=config.hooks_anyway)

@@ -141,10 +141,22 @@ class ArtifactResult(NotebookTable, Result):
         return overview(self).to_frame() if self.measured else pd.DataFrame()
 
     def of(self, name: str, role: Role = "transcoder") -> ArtifactNumbers | None:
-        """Return the numbers of a transcoder or of one of its references, if they are there."""
+        """Look up the numbers of a transcoder or of one of its references.
+
+        Args:
+            name: the transcoder's.
+            role: the transcoder itself, or which reference.
+
+        Returns:
+            The numbers, or None where they are not measured.
+        """
         return next((m for m in self.measured if (m.name, m.role) == (name, role)), None)
 
     def ordered(self) -> Sequence[ArtifactNumbers]:
-        """Return all numbers, the references of each transcoder after its own."""
+        """List all numbers, the references of each transcoder after its own.
+
+        Returns:
+            What is measured so far.
+        """
         found = [self.of(name, role) for name in self.config.transcoders for role in ROLES]
         return [numbers for numbers in found if numbers is not None]
