@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
 
 JACOBIAN_ROWS = 16_384
+"""Rows for the shares of the Jacobian at most, evenly spread."""
 CIRCUIT_ROWS = 20_000
 
 
@@ -97,7 +98,6 @@ def feature_records(
     *,
     circuits: Sequence[Circuit] = (),
     top: int = 5,
-    jacobian_rows: int = JACOBIAN_ROWS,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> FeatureRecords:
     """Compute a record of every feature, in one pass over the sample.
@@ -109,7 +109,6 @@ def feature_records(
         sample: rows of the layer that it replaces.
         circuits: the layer's own, where they are known (`layer.circuits()`).
         top: rows to remember of each feature.
-        jacobian_rows: the largest number of rows for the shares of the Jacobian, evenly spread.
         on_rows: receives the number of rows after each part.
 
     Returns:
@@ -124,7 +123,7 @@ def feature_records(
     sums, tops = DatapointSums(sample.groups, d_sae), TopRows(sample.groups, d_sae, top)
     jacobian_parts, jacobian_norm, error = torch.zeros(d_sae, dtype=torch.float64), 0.0, 0.0
     for_jacobian = torch.zeros(n_rows, dtype=torch.bool)
-    for_jacobian[sample.spread(jacobian_rows)] = True
+    for_jacobian[sample.spread(JACOBIAN_ROWS)] = True
     for part, x in rows_of(sample, transcoder):
         acts, t = acts_and_output(transcoder, x)
         y = sample.y[part].to(device)
