@@ -10,10 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = [
+    "adapters",
     "faithfulness_plugin/*.py",
     "faithfulness_plugin/inspection",
     "faithfulness_plugin/jacobian",
+    "faithfulness_plugin/language_model",
     "faithfulness_plugin/layers",
+    "faithfulness_plugin/measure",
     "faithfulness_plugin/metrics",
     "faithfulness_plugin/results",
     "faithfulness_plugin/store",

@@ -21,16 +21,18 @@ def attach(
     use_error_term: bool = False,
     exclude_special_tokens: bool | list[int] | None = None,
 ) -> Any:
-    """Attach a transcoder as `model.add_sae` does, but with its skip connection, which SAELens leaves out, at the
-    tensors that its file names, Hugging Face's names included, and with an error instead of a log line where a hook is
-    missing or is never passed.
+    """Attach a transcoder where a run of the model reaches it.
 
-    A small run of the model on random tokens, before anything is attached, shows that the transcoder will be reached:
-    the model passes its input and then its output, and what is written there changes the logits.
+    As `model.add_sae`, but with its skip connection, which SAELens leaves out, at the tensors that its file names,
+    Hugging Face's names included, and with an error instead of a log line where a hook is missing or is never passed. A
+    small run of the model on random tokens, before anything is attached, shows that the transcoder will be reached: the
+    model passes its input and then its output, and what is written there changes the logits.
 
     Args:
+        model: a HookedSAETransformer or a SAETransformerBridge.
+        transcoder: any SAELens transcoder.
         use_error_term: add what the transcoder leaves of the layer's output.
-        exclude_special_tokens: leave those tokens to the layer; by default as in its training, where the metadata tell.
+        exclude_special_tokens: leave those tokens to the layer; None does as in its training, where the metadata tell.
 
     Returns:
         The transcoder that was attached, as `attachable` makes it; `model.reset_saes()` takes it away again. Its
@@ -57,7 +59,7 @@ def attach(
         model.reset_saes(declared.hook_in)
     try:
         ends = _hook_point(hooks, declared.hook_in), _hook_point(hooks, declared.hook_out)
-        require_reached(hooks, *ends)
+        _require_reached(hooks, *ends)
         length = min(32, hooks.n_positions or 32)
         warning = mismatch_warning(
             hooks, transcoder, hooks.random_tokens(length=length), HookedLayer(*ends, transcoder)
@@ -133,15 +135,12 @@ class _Standing(nn.Module):
 
 
 @torch.no_grad()
-def require_reached(hooks: TransformerLensHooks, hook_in: str, hook_out: str) -> None:
+def _require_reached(hooks: TransformerLensHooks, hook_in: str, hook_out: str) -> None:
     """Check in two small runs on random tokens that the model passes the first hook point and then the second one, and
     that what stands in the second one's place changes the logits. The model is left as it was.
 
-    Args:
-        hooks: those of a HookedSAETransformer or a SAETransformerBridge.
-        hook_in, hook_out: names of hook points; the same, for an autoencoder.
-
-    Raises UsageError where a transcoder that is attached there would not be part of the model.
+    Raises:
+        UsageError: a transcoder that is attached there would not be part of the model.
     """
     model: Any = hooks.model
     own, tokens, passed = hooks.own_name(hook_out), hooks.random_tokens(), list[str]()

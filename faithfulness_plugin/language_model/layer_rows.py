@@ -21,7 +21,15 @@ RELATIVE_TO_NOTHING = "relative errors are undefined: choose another layer, or o
 
 
 def evenly(n_rows: int, n: int) -> Int[Tensor, " n_or_fewer"]:
-    """Return the places of n rows, or of all where there are fewer, evenly spread."""
+    """Choose n rows, evenly spread.
+
+    Args:
+        n_rows: how many there are.
+        n: how many are wanted; all where there are fewer.
+
+    Returns:
+        Their indices.
+    """
     return torch.linspace(0, n_rows - 1, min(n, n_rows)).long()
 
 
@@ -36,16 +44,37 @@ class Rows:
     __repr__ = short_repr
 
     def by_prompt(self, values: Float[Tensor, " rows"]) -> list[float]:
-        """Sum over the rows of each prompt, to six digits."""
+        """Sum over the rows of each prompt, to six digits.
+
+        Args:
+            values: one a row.
+
+        Returns:
+            One sum a prompt.
+        """
         sums = torch.zeros(self.n_prompts, dtype=torch.float64, device=values.device)
         return [float(f"{v:.6g}") for v in sums.index_add(0, self.prompt, values.double()).tolist()]
 
     def spread(self, n: int) -> "Rows":
-        """Take this many rows, evenly spread over all."""
+        """Choose rows, evenly spread over all.
+
+        Args:
+            n: how many; all where there are fewer.
+
+        Returns:
+            These rows.
+        """
         return self._at(evenly(len(self.x), n))
 
     def spread_by_prompt(self, n: int) -> "Rows":
-        """Take this many rows of each prompt, evenly spread."""
+        """Choose rows of each prompt, evenly spread.
+
+        Args:
+            n: how many of each; all where there are fewer.
+
+        Returns:
+            These rows.
+        """
         places = [(self.prompt == prompt).nonzero().flatten() for prompt in range(self.n_prompts)]
         return self._at(torch.cat([p[evenly(len(p), n)] for p in places]))
 
@@ -90,5 +119,9 @@ class LayerRows:
         return f"the layer from {self.layer.hook_in} to {self.layer.hook_out}"
 
     def record(self) -> RowsRecord:
-        """Record which rows count, and say it; warn where a few of them make most of the variance."""
+        """Record which rows count, and say it on stderr; warn where a few of them make most of the variance.
+
+        Returns:
+            The record.
+        """
         return said_rows(self.layer.hook_in, self.kept.counts, variance_concentration(self.outputs))

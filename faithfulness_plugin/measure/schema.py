@@ -9,11 +9,9 @@ from typing_extensions import override
 from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.measure.config import ArtifactConfig
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.schema import Record, Result
 
-Directions = Literal["isotropic", "data", "difference"]
-"""Of Jacobians: all alike; those in which the inputs vary (pairs of them); differences to other inputs."""
-DIRECTIONS: tuple[Directions, ...] = ("isotropic", "data", "difference")
 ByPrompt = list[float]
 """A sum over the rows of each held-out prompt."""
 Role = Literal["transcoder", "shuffled decoder", "mean ablation"]
@@ -141,10 +139,22 @@ class ArtifactResult(NotebookTable, Result):
         return overview(self).to_frame() if self.measured else pd.DataFrame()
 
     def of(self, name: str, role: Role = "transcoder") -> ArtifactNumbers | None:
-        """Return the numbers of a transcoder or of one of its references, if they are there."""
+        """Look up the numbers of a transcoder or of one of its references.
+
+        Args:
+            name: the transcoder's.
+            role: the transcoder itself, or which reference.
+
+        Returns:
+            The numbers, or None where they are not measured.
+        """
         return next((m for m in self.measured if (m.name, m.role) == (name, role)), None)
 
     def ordered(self) -> Sequence[ArtifactNumbers]:
-        """Return all numbers, the references of each transcoder after its own."""
+        """List all numbers, the references of each transcoder after its own.
+
+        Returns:
+            What is measured so far.
+        """
         found = [self.of(name, role) for name in self.config.transcoders for role in ROLES]
         return [numbers for numbers in found if numbers is not None]
