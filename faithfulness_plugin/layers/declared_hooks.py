@@ -9,7 +9,7 @@ HOOKPOINT = re.compile(r"(?:[\w.]+\.)?(?:layers|h|blocks|block)\.\d+(?:\.[\w.]+)
 
 
 class Declared(NamedTuple):
-    """What the metadata of a transcoder say."""
+    """The hooks and the block that a transcoder's metadata name."""
 
     hook_in: str | None = None
     hook_out: str | None = None
