@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointScores, DatapointSums
 from faithfulness_plugin.inspection.hooked_reading import acts_and_output, require_fit, rows_of
+from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.inspection.top_rows import TopRows
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
@@ -93,7 +94,7 @@ class FeatureRecords(NotebookTable):
 
 @torch.no_grad()
 def feature_records(
-    transcoder: "SAE[Any]",
+    transcoder: nn.Module,
     sample: RowSample,
     *,
     circuits: Sequence[Circuit] = (),
@@ -105,7 +106,8 @@ def feature_records(
     Activations are those that `hook_sae_acts_post` carries, outputs what the transcoder returns: hooks on it show.
 
     Args:
-        transcoder: any SAELens transcoder with dense activations, in `eval` mode.
+        transcoder: any SAELens transcoder with dense activations, or a module whose linear region is registered;
+            in `eval` mode.
         sample: rows of the layer that it replaces.
         circuits: the layer's own, where they are known (`layer.circuits()`).
         top: rows to remember of each feature.
@@ -117,6 +119,7 @@ def feature_records(
     Raises:
         ValueError: the transcoder is of another layer (its width is named); its linear regions are not known.
     """
+    transcoder = hooked(transcoder, sample.x[:1])
     require_fit(transcoder, sample)
     W_dec, n_rows = transcoder.W_dec.detach().contiguous(), len(sample)
     d_sae, device = len(W_dec), W_dec.device

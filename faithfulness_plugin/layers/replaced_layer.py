@@ -20,7 +20,7 @@ class Pair(NamedTuple):
     hook_in: str
     hook_out: str
     declared: tuple[str, str] | None = None
-    """What the file says, where an option overrides it."""
+    """The tensors that the file names, where an option overrides them."""
 
 
 def pair_of(
