@@ -3,12 +3,14 @@
 Exits 0, 1 (ran and failed), 2 (bad arguments, with a line that says what to do) or 130 (interrupted).
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
 from faithfulness_plugin.cli.lazy import Entry, LazyGroup, group
 from faithfulness_plugin.cli.terminal import fail
+from faithfulness_plugin.command import Interruption
+from faithfulness_plugin.command import main as main
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line, say
 
@@ -100,11 +102,14 @@ class Commands(LazyGroup):
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
-            say("stopped")
-            raise typer.Exit(130) from None
-        except (UsageError, ImportError, ConnectionError) as error:  # a missing extra, a cluster that is not there
-            fail(one_line(error), 2)
-        except (ValueError, RuntimeError, OSError) as error:
+            stop()
+        except Exception as error:
+            if Interruption.came:  # what a half imported module makes of it
+                stop()
+            if isinstance(error, (UsageError, ImportError, ConnectionError)):  # a missing extra, or cluster
+                fail(one_line(error), 2)
+            if not isinstance(error, (ValueError, RuntimeError, OSError)):
+                raise
             from pydantic import ValidationError
 
             from faithfulness_plugin.cli.options import bad_option
@@ -114,10 +119,11 @@ class Commands(LazyGroup):
             fail(one_line(error), 1)
 
 
+def stop() -> NoReturn:
+    """Say that the command was stopped, and exit with 130."""
+    say("stopped")
+    raise typer.Exit(130) from None
+
+
 bench = group(LazyGroup, BENCH, "The faithfulness benchmark of methods.", RENAMED)
 app = group(Commands, COMMANDS, "Mechanistic faithfulness of transcoders: train, measure, inspect, and compare.")
-
-
-def main() -> None:
-    """The console script."""
-    app()

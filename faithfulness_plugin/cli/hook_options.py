@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.hub_path import HubPath, is_hub_path
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +48,6 @@ def by_name(given: Sequence[str]) -> dict[str, str]:
     Raises:
         UsageError: two of one name.
     """
-    from faithfulness_plugin.transcoders.address import is_hub_path
-
     found: dict[str, str] = {}
     for text in given:
         name, equals, source = text.partition("=")
@@ -62,8 +61,6 @@ def by_name(given: Sequence[str]) -> dict[str, str]:
 
 def _short_name(source: str) -> str:
     """Return the last part of a path or address, without the name of a file that all transcoders of a format have."""
-    from faithfulness_plugin.transcoders.address import HubPath, is_hub_path
-
     if not is_hub_path(source):
         return Path(source).resolve().name
     of = HubPath.of(source)

@@ -46,6 +46,16 @@ def hooks(
     Runs the model once on a few prompts, measures FVU and L0 at every pair of tensors around the block, and ranks them.
     The pair that the file declares (or --hook-in and --hook-out) is marked, and a line says whether it is the best one.
     """
+    from faithfulness_plugin.cli.checks import require_device, require_sources, require_text
+    from faithfulness_plugin.language_model.rows import RowSettings, require_rows
+    from faithfulness_plugin.results.settings_file import make_config
+
+    rows = row_settings(skip_first, special_tokens, exclude_norms_above)
+    require_rows(make_config(rows, "options", RowSettings), context_size)
+    require_sources([path])
+    require_text(text or [])
+    require_device(device)
+
     from faithfulness_plugin.measure.candidate_hooks import candidates_on_text
     from faithfulness_plugin.transcoders.load import load_transcoder
 
@@ -59,7 +69,7 @@ def hooks(
         files=text or [],
         prompts=prompts,
         context_size=context_size,
-        rows=row_settings(skip_first, special_tokens, exclude_norms_above),
+        rows=rows,
         device=device,
         layer=layer,
         hook_in=hook_in,

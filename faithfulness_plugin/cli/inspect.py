@@ -8,7 +8,10 @@ import typer
 from pydantic import Field, model_validator
 
 from faithfulness_plugin.cli.options import made, with_fields
-from faithfulness_plugin.cli.terminal import Lines, fail, show
+from faithfulness_plugin.cli.terminal import Lines, show
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.language_model.rows import RowSettings
+from faithfulness_plugin.language_model.rows import require_rows as require_counted
 from faithfulness_plugin.messages import say
 from faithfulness_plugin.results.schema import Record
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from faithfulness_plugin.inspection.subjects import Subject
 
 TOKENS, ROWS = 100_000, 8192
+RECORDS = (".parquet", ".jsonl")
 
 
 class InspectOptions(Record):
@@ -122,21 +126,23 @@ def inspect(
     What each feature reads, writes and does to the Jacobian, where it is most active, and which features look as if
     they served a repeated input alone. With --compare, two transcoders of one layer beside each other.
     """
+    from faithfulness_plugin.cli.checks import require_new_files
     from faithfulness_plugin.cli.hook_options import by_name, weights_dtype
-    from faithfulness_plugin.inspection.export import require_kind, write_records
+
+    options = made(InspectOptions, **given)
+    files = [file for file in (out, records) if file is not None]
+    if records is not None and records.suffix not in RECORDS:
+        raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
+    sources = by_name([path] if compare is None else [path, compare])
+    _check(sources, options)
+    require_new_files(files, overwrite=overwrite)
+
+    from faithfulness_plugin.inspection.export import write_records
     from faithfulness_plugin.inspection.inspection import scores_table
     from faithfulness_plugin.inspection.page import write_page
     from faithfulness_plugin.transcoders.load import load_transcoder
 
-    options = made(InspectOptions, **given)
-    files = [file for file in (out, records) if file is not None]
-    for file in files:
-        if file.exists() and not overwrite:
-            fail(f"{file} is there already: choose another name, or pass --overwrite", 2)
-    if records is not None:
-        require_kind(records)
     read = {"layer": options.block, "device": options.device, "autoencoder": options.autoencoder}
-    sources = by_name([path] if compare is None else [path, compare])
     loaded = {n: load_transcoder(s, dtype=weights_dtype(options.dtype), **read) for n, s in sources.items()}
     subject = _subject(loaded, options)
     found = []
@@ -150,12 +156,33 @@ def inspect(
     say("written: " + ", ".join(map(str, files)))
 
 
+def _check(sources: Mapping[str, str], options: InspectOptions) -> None:
+    """Refuse what can be refused before anything is loaded."""
+    from faithfulness_plugin.cli.checks import require_device, require_rows, require_sources, require_text
+
+    if not options.bare:
+        require_counted(_rows(options), options.context_size)
+    require_sources(sources.values())
+    require_text(options.text)
+    if options.rows is not None:
+        require_rows(Path(options.rows))
+    require_device(options.device)
+
+
+def _rows(options: InspectOptions) -> RowSettings:
+    return RowSettings(
+        skip_first=options.skip_first,
+        special_tokens=options.special_tokens,
+        norms_above=options.exclude_norms_above,
+    )
+
+
 def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
     """Return the layer on rows, and say what has to be said about them."""
     from faithfulness_plugin.inspection.subjects import bare_subject, text_subject, toy_subject
     from faithfulness_plugin.language_model.config import ModelSource, TextSource
     from faithfulness_plugin.language_model.named_model import choose_model
-    from faithfulness_plugin.language_model.rows import RowSettings, require_rows, say_rows
+    from faithfulness_plugin.language_model.rows import say_rows
 
     shared: dict[str, Any] = {"seed": options.seed, "memory": options.memory}
     if options.bare:
@@ -164,12 +191,6 @@ def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
             return bare_subject(str(options.layer), Path(options.rows), **shared)
         drawn = options.model_dump(include={"density", "repeat_frac", "n_ones"})
         return toy_subject(len(next(iter(loaded.values())).W_enc), **drawn, **shared)
-    which = RowSettings(
-        skip_first=options.skip_first,
-        special_tokens=options.special_tokens,
-        norms_above=options.exclude_norms_above,
-    )
-    require_rows(which, options.context_size)
     chosen = choose_model(loaded, options.model, anyway=options.model_anyway)
     if chosen.note is not None:
         say(chosen.note)
@@ -182,7 +203,7 @@ def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
             model_named=chosen.named,
             block=options.block,
             n_tokens=n_tokens,
-            rows=which,
+            rows=_rows(options),
             note=lines.tell,
             on_prompts=lines.advance,
             **options.model_dump(include={"hook_in", "hook_out", "hooks_anyway", "context_size", "device"}),

@@ -64,12 +64,12 @@ def measure(
     curves, each beside a shuffled decoder and a mean ablation. Interrupted, it resumes when called again; complete, it
     shows what is there.
     """
+    from faithfulness_plugin.cli.checks import require_device, require_sources, require_text
     from faithfulness_plugin.cli.running import run_experiment
     from faithfulness_plugin.language_model.config import ModelSource
-    from faithfulness_plugin.language_model.named_model import choose_model
-    from faithfulness_plugin.measure.artifacts import read_artifacts
     from faithfulness_plugin.measure.config import ArtifactConfig
-    from faithfulness_plugin.measure.run import Measurement
+    from faithfulness_plugin.measure.schema import ArtifactResult
+    from faithfulness_plugin.results.open_or_resume import require_resumable
     from faithfulness_plugin.results.settings_file import make_config
 
     settings: dict[str, Any] = {
@@ -89,6 +89,16 @@ def measure(
         "device": device,
     }
     config = make_config(settings, "options", ArtifactConfig)
+    require_sources(config.transcoders.values())
+    known = config.model_dump(mode="json", exclude={"model", "model_named", "rows"})
+    require_resumable(out, ArtifactResult, known, overwrite=overwrite)
+    require_text(config.text.files)
+    require_device(device)
+
+    from faithfulness_plugin.language_model.named_model import choose_model
+    from faithfulness_plugin.measure.artifacts import read_artifacts
+    from faithfulness_plugin.measure.run import Measurement
+
     artifacts = read_artifacts(config)
     chosen = choose_model({a.name: a.transcoder for a in artifacts}, model, anyway=model_anyway)
     if chosen.note is not None:

@@ -17,6 +17,7 @@ PACKAGES = {
 }
 """By the field `benchmark` of a result: the package whose modules `compare`, `card` and `rerun` know such results, and
 the result's class in its `schema`."""
+CARDS = (".png", ".pdf", ".svg", ".html")
 FILES = "of `faithfulness bench run` or `faithfulness measure`, or"
 
 
@@ -65,7 +66,15 @@ def card(
 ) -> None:
     """Write one page. Of a method: scores at the layer's own L0, and its sweeps. Of a transcoder: its errors, its
     effects downstream and its deletion curve, beside its references."""
+    from faithfulness_plugin.results.arms import arms_of_card
+    from faithfulness_plugin.results.open_or_resume import require_writable
+
+    if out.suffix not in CARDS:
+        fail(f"--out {out}: choose a name that ends in {', '.join(CARDS)}", 2)
     package, (found,) = _read([result])
+    kind, names = _arms(found)
+    arms_of_card(kind, method, against, names)
+    require_writable(out.parent, "--out")
     importlib.import_module(f"{package}.card").card(found, method, against).write(out)
     say(f"written: {out}")
 
@@ -107,6 +116,13 @@ def _read(paths: list[Path]) -> tuple[str, list[Any]]:
         fail("some results are of methods and some of artifacts: compare results of one kind", 2)
     package, schema = PACKAGES[kinds.pop()]
     return package, [read_result(file, getattr(importlib.import_module(f"{package}.schema"), schema)) for file in files]
+
+
+def _arms(result: Any) -> tuple[str, list[str]]:
+    """Return what an arm of a result is called, and the arms' names."""
+    if hasattr(result, "spec"):
+        return "method", [method.name for method in result.spec.methods]
+    return "transcoder", list(result.config.transcoders)
 
 
 def _kind(file: Path) -> str:

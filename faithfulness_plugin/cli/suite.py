@@ -1,7 +1,7 @@
 """`faithfulness bench run | list | leaderboard`: the benchmark of methods."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,19 +29,25 @@ def run(
 
     Interrupted, it resumes when called again; complete, it shows what is there.
     """
-    from faithfulness_plugin.benchmarks.suite.experiment import FaithfulnessSuite
-    from faithfulness_plugin.benchmarks.suite.spec import make_spec
-    from faithfulness_plugin.cli.running import run_experiment
+    from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
+    from faithfulness_plugin.benchmarks.suite.spec import chosen_parts, make_spec
+    from faithfulness_plugin.cli.running import require_jobs, run_experiment
+    from faithfulness_plugin.results.open_or_resume import require_resumable
 
     if quick and size is not None:
         fail(f"--quick is --size quick: leave out one of --quick and --size {size}", 2)
     if backend not in ("local", "ray"):
         fail(f"--backend {backend}: choose local or ray", 2)
     size = "quick" if quick else size or "standard"
-    spec = make_spec(
-        size, tasks=tasks or (), methods=methods or (), n_seeds=seeds, n_steps=n_steps, time_limit=time_limit
-    )
+    require_jobs(jobs, "trials")
+    options: dict[str, Any] = {"tasks": tasks or (), "methods": methods or (), "n_seeds": seeds, "n_steps": n_steps}
+    parts = chosen_parts(size, **options, time_limit=time_limit)
     folder = out or Path("out/bench") / size
+    require_resumable(folder, SuiteResult, parts.model_dump(exclude={"methods"}), overwrite=overwrite)
+
+    from faithfulness_plugin.benchmarks.suite.experiment import FaithfulnessSuite
+
+    spec = make_spec(size, **options, time_limit=time_limit)
     run_experiment(FaithfulnessSuite(), spec, folder, overwrite=overwrite, n_jobs=jobs, backend=backend)
 
 
@@ -58,10 +64,15 @@ def leaderboard(
     out: Annotated[Path, typer.Option(help="Folder for the page")] = Path("out/leaderboard"),
 ) -> None:
     """Make a page from results: what matching buys at matched L0, where it does not help, which control comes close."""
-    from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
     from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
     from faithfulness_plugin.cli.results import result_file
+    from faithfulness_plugin.results.open_or_resume import require_writable
     from faithfulness_plugin.results.schema import read_result
 
-    written = write_leaderboard([read_result(result_file(path), SuiteResult) for path in results], out)
+    found = [read_result(result_file(path), SuiteResult) for path in results]
+    require_writable(out, "--out")
+
+    from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
+
+    written = write_leaderboard(found, out)
     say("written: " + ", ".join(str(path) for path in written))

@@ -43,7 +43,6 @@ def train(
     """
     from faithfulness_plugin.language_model.config import TrainConfig, read_config
     from faithfulness_plugin.results.settings_file import make_config
-    from faithfulness_plugin.training.processes import ProcessError, joined
 
     settings: dict[str, Any] = {} if config is None else read_config(config).model_dump(exclude_unset=True)
     flags = {"tokens": tokens, "device": device, "seed": seed, "seeds": seeds}
@@ -51,6 +50,10 @@ def train(
     if rows := row_settings(skip_first, special_tokens, exclude_norms_above):
         settings["rows"] = {**settings.get("rows", {}), **rows}
     wanted = make_config(settings, str(config or "default settings"), TrainConfig)
+    _check(wanted, out, stores, overwrite)
+
+    from faithfulness_plugin.training.processes import ProcessError, joined
+
     try:
         with joined(wanted.device) as processes:
             if processes.several and stores is None:
@@ -60,6 +63,27 @@ def train(
             _train(Training(stores, processes), wanted, out, overwrite)
     except ProcessError as error:
         fail(one_line(error), 1, all_processes=True)
+
+
+def _check(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: bool) -> None:
+    """Refuse what can be refused before anything is loaded."""
+    from faithfulness_plugin.cli.checks import require_device, require_text
+    from faithfulness_plugin.language_model.result import TrainResult
+    from faithfulness_plugin.results.open_or_resume import require_resumable, require_writable
+    from faithfulness_plugin.results.schema import Environment
+
+    fresh = TrainResult(
+        complete=False,
+        environment=Environment.here(wanted.device),
+        model=wanted.model.name,
+        config=wanted,
+        from_stores=stores is not None,
+    )
+    require_resumable(out, TrainResult, fresh.settings, overwrite=overwrite)
+    if stores is not None:
+        require_writable(stores, "--stores")
+    require_text(wanted.text.files)
+    require_device(wanted.device)
 
 
 def _train(training: "Training", wanted: "TrainConfig", out: Path, overwrite: bool) -> None:

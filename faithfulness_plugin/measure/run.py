@@ -28,7 +28,6 @@ from faithfulness_plugin.results.schema import Environment
 class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
     """Measures transcoders of one layer, and the references of each: a shuffled decoder and the layer's mean."""
 
-    summary = "Measure finished transcoders against their real layer."
     parts = "measurements"
     config_class = ArtifactConfig
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from faithfulness_plugin.results.schema import Interval, Share
 
@@ -18,6 +17,8 @@ def interval(values: Sequence[int | float]) -> Interval:
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return Interval(mean=mean, low=None, high=None, n=n)
+    from scipy import stats  # half a second
+
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     seen = (float(min(values)), float(max(values))) if n < FEW else None
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n, seen=seen)
@@ -25,6 +26,8 @@ def interval(values: Sequence[int | float]) -> Interval:
 
 def share(count: int, n: int) -> Share:
     """count of n, with Wilson's interval, which stays sensible at 0 and at n."""
+    from scipy import stats  # half a second
+
     ci = stats.binomtest(count, n).proportion_ci(0.95, method="wilson")
     return Share(count=count, n=n, low=float(ci.low), high=float(ci.high))
 
@@ -35,5 +38,7 @@ def prediction_interval(values: Sequence[int | float]) -> tuple[float, float]:
     n = len(values)
     if n < 2:
         raise ValueError("a prediction interval needs two values or more")
+    from scipy import stats  # half a second
+
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
     return float(np.mean(values)) - half, float(np.mean(values)) + half

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd
-
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 from faithfulness_plugin.results.schema import Interval
 
@@ -29,6 +27,8 @@ class Table:
         cells = self.cells(digits=3)
         if form == "markdown":
             return f"{markdown_table(self.header, cells)}\n\n{self.caption}\n"
+        import pandas as pd
+
         frame = pd.DataFrame([[_tex(cell) for cell in row] for row in cells], columns=[_tex(h) for h in self.header])
         return frame.to_latex(index=False, caption=_tex(self.caption), position="t")
 
@@ -40,6 +40,8 @@ class Table:
         ]
 
     def _csv(self) -> str:
+        import pandas as pd
+
         records = []
         for row in self.rows:
             record: dict[str, object] = {}

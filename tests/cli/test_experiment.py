@@ -2,20 +2,32 @@ import pytest
 from counting import Counting, CountResult
 from typer.testing import CliRunner
 
+from faithfulness_plugin.benchmarks.experiments import EXPERIMENTS, Listed
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.cli.experiment import TABLE
-from faithfulness_plugin.cli.lazy import Entry
+from faithfulness_plugin.cli.lazy import Entry, attribute_at
 from faithfulness_plugin.results.schema import read_result
 
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch):
-    monkeypatch.setitem(TABLE, "counting", Entry("counting:Counting", "counts"))
+    listed = Listed(
+        "counting:Counting", "counting:CountConfig", "counts", options="counting:CountOptions", parallel=True
+    )
+    monkeypatch.setitem(EXPERIMENTS, "counting", listed)
+    monkeypatch.setitem(TABLE, "counting", Entry(listed.place, listed.about))
 
 
 def call(*arguments, out=None):
     where = [] if out is None else ["--out", str(out)]
     return CliRunner().invoke(app, ["experiment", *map(str, arguments), *where])
+
+
+def test_the_list_names_the_configs_and_options_of_the_experiments():
+    for listed in EXPERIMENTS.values():
+        experiment = attribute_at(listed.place)
+        assert experiment.config_class is attribute_at(listed.config)
+        assert experiment.options_class is attribute_at(listed.options)
 
 
 def test_the_names_are_listed_and_a_wrong_one_is_answered_by_the_nearest():

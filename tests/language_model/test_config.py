@@ -36,7 +36,10 @@ def refused(path: Path, text: str) -> str:
         ("model: {nme: gpt2}", "there is no setting model.nme: did you mean name?"),
         ("text: {colum: a}", "there is no setting text.colum: did you mean column?"),
         ("transcoder: {d_sea: 4, k: 2}", "there is no setting d_sea: did you mean d_sae?"),
-        ("architecture: standard", "transcoder: there is no setting k: choose from d_sae"),
+        (
+            "architecture: standard\ntranscoder: {d_sae: 4, k: 2}",
+            "there is no setting k: choose from d_sae",
+        ),
         ("transcoder: {d_sae: 4, k: 2, jacobian_coefficient: 1}", "there is no setting jacobian_coefficient"),
         ("transcoder: {k: 2}", "transcoder: d_sae, the number of features, is missing"),
         ("transcoder: {d_sae: 4, k: 5}", "k=5: choose"),
@@ -84,6 +87,13 @@ def test_a_bad_setting_gives_one_line(tmp_path, text, message):
 )
 def test_a_transcoder_setting_of_the_wrong_type_gives_one_line(tmp_path, text):
     assert "transcoder" in refused(tmp_path / "a.yaml", text)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "topk", "batch_topk", "jumprelu"])
+def test_an_architecture_alone_has_settings_that_fit_it(tmp_path, architecture):
+    (tmp_path / "a.yaml").write_text(f"architecture: {architecture}")
+    config = read_config(tmp_path / "a.yaml")
+    assert config.transcoder_config(2, 2, 0.0).d_sae == 2304
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
