@@ -13,6 +13,7 @@ DISTRIBUTIONS = {
     "sparsify": ("eai-sparsify", "transformers"),
     "dictionary_learning": ("dictionary_learning", "nnsight", "transformers"),
     "circuit_tracer": ("circuit-tracer", "transformers"),
+    "transformer_lens_4": ("transformer-lens", "transformers"),
 }
 """By library: the packages whose versions count, its own first."""
 

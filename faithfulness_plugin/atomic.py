@@ -15,7 +15,14 @@ UNFINISHED = ".unfinished."
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a file beside `path` to be written, which takes its name when the block ends without an error.
 
-    Raises OSError where the folder cannot be written.
+    Args:
+        path: the file's name; its folder is made where there is none.
+
+    Yields:
+        The unfinished file, which is removed after an error.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{UNFINISHED}{path.stem}.", suffix=path.suffix)
@@ -33,7 +40,16 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` to be filled, which takes its name when the block ends without an error.
 
     A folder that stands there goes once the new one is whole. One writer at a time: what an earlier one left
-    unfinished is removed. Raises OSError where the folder around it cannot be written.
+    unfinished is removed.
+
+    Args:
+        path: the folder's name.
+
+    Yields:
+        The unfinished folder, which is removed after an error.
+
+    Raises:
+        OSError: the folder around it cannot be written.
     """
     unfinished, before = (path.parent / f"{UNFINISHED}{path.name}{end}" for end in ("", ".before"))
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -56,6 +72,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file by `new_file`. Raises OSError where the folder cannot be written."""
+    """Write a text file by `new_file`, in UTF-8.
+
+    Args:
+        path: the file's name.
+        text: its content.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     with new_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

@@ -19,8 +19,17 @@ class HubPath:
 
     @classmethod
     def of(cls, address: str | Path) -> "HubPath":
-        """Parse hf://owner/repo, hf://owner/repo/path or hf://owner/repo@revision/path. Raises FormatError for other
-        text."""
+        """Parse hf://owner/repo, hf://owner/repo/path or hf://owner/repo@revision/path.
+
+        Args:
+            address: the text.
+
+        Returns:
+            Its parts.
+
+        Raises:
+            FormatError: other text.
+        """
         text = re.sub("^hf:/+", "", str(address)).strip("/")
         match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@(refs/\w+/[^/]+|[^/]+))?(?:/(.+))?", text)
         if match is None:
@@ -33,5 +42,12 @@ class HubPath:
 
 
 def is_hub_path(source: str | Path) -> bool:
-    """Whether this is an address that begins with hf://."""
+    """Tell whether this is an address that begins with hf://.
+
+    Args:
+        source: what `load_transcoder` was given.
+
+    Returns:
+        Whether it is.
+    """
     return str(source).startswith("hf:/")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def beyond_rounding(before: Float[Tensor, "*batch d"], after: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-    """after - before, and 0 at rows where rounding explains it: two runs of a layer need not agree to the bit.
+    """Compute after - before, and 0 at rows where rounding explains it: two runs of a layer need not agree to the bit.
 
     Rounding explains 16 units in the last place of a row's norm, or of the median row's where that is larger (a row of
     zeros may be a difference of numbers that are not); in half precision 1e-5 of it, since there a change of one unit

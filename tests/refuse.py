@@ -1,4 +1,4 @@
-"""Run commands that are refused, each in a fork of this process, and report what each loaded: read by tests/cli/test_refusals.py."""
+"""Run commands that are refused, each in a fork of this process, and report what each loaded."""
 
 import importlib
 import json

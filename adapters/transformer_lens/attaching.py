@@ -4,7 +4,6 @@ import warnings
 from typing import Any
 
 import torch
-from sae_lens.analysis.hooked_sae_transformer import get_deep_attr
 from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
@@ -13,7 +12,6 @@ from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.rounding import beyond_rounding
-from faithfulness_plugin.transcoders.skip import attachable
 
 
 def attach(
@@ -23,16 +21,18 @@ def attach(
     use_error_term: bool = False,
     exclude_special_tokens: bool | list[int] | None = None,
 ) -> Any:
-    """Attach a transcoder as `model.add_sae` does, but with its skip connection, which SAELens leaves out, at the
-    tensors that its file names, Hugging Face's names included, and with an error instead of a log line where a hook is
-    missing or is never passed.
+    """Attach a transcoder where a run of the model reaches it.
 
-    A small run of the model on random tokens, before anything is attached, shows that the transcoder will be reached:
-    the model passes its input and then its output, and what is written there changes the logits.
+    As `model.add_sae`, but with its skip connection, which SAELens leaves out, at the tensors that its file names,
+    Hugging Face's names included, and with an error instead of a log line where a hook is missing or is never passed. A
+    small run of the model on random tokens, before anything is attached, shows that the transcoder will be reached: the
+    model passes its input and then its output, and what is written there changes the logits.
 
     Args:
+        model: a HookedSAETransformer or a SAETransformerBridge.
+        transcoder: any SAELens transcoder.
         use_error_term: add what the transcoder leaves of the layer's output.
-        exclude_special_tokens: leave those tokens to the layer; by default as in its training, where the metadata tell.
+        exclude_special_tokens: leave those tokens to the layer; None does as in its training, where the metadata tell.
 
     Returns:
         The transcoder that was attached, as `attachable` makes it; `model.reset_saes()` takes it away again. Its
@@ -42,6 +42,8 @@ def attach(
         UsageError: the model takes no transcoders; the transcoder's metadata do not name its hooks, or the model has
             none of that name; it would never be reached there. The model is then as it was.
     """
+    from faithfulness_plugin.transcoders.skip import attachable  # needs SAELens, which the other names here do not
+
     if not hasattr(model, "acts_to_saes"):
         raise UsageError(
             f"a {type(model).__name__} takes no transcoders: load the model as sae_lens's HookedSAETransformer or "
@@ -57,7 +59,7 @@ def attach(
         model.reset_saes(declared.hook_in)
     try:
         ends = _hook_point(hooks, declared.hook_in), _hook_point(hooks, declared.hook_out)
-        require_reached(hooks, *ends)
+        _require_reached(hooks, *ends)
         length = min(32, hooks.n_positions or 32)
         warning = mismatch_warning(
             hooks, transcoder, hooks.random_tokens(length=length), HookedLayer(*ends, transcoder)
@@ -133,20 +135,17 @@ class _Standing(nn.Module):
 
 
 @torch.no_grad()
-def require_reached(hooks: TransformerLensHooks, hook_in: str, hook_out: str) -> None:
+def _require_reached(hooks: TransformerLensHooks, hook_in: str, hook_out: str) -> None:
     """Check in two small runs on random tokens that the model passes the first hook point and then the second one, and
     that what stands in the second one's place changes the logits. The model is left as it was.
 
-    Args:
-        hooks: those of a HookedSAETransformer or a SAETransformerBridge.
-        hook_in, hook_out: names of hook points; the same, for an autoencoder.
-
-    Raises UsageError where a transcoder that is attached there would not be part of the model.
+    Raises:
+        UsageError: a transcoder that is attached there would not be part of the model.
     """
     model: Any = hooks.model
     own, tokens, passed = hooks.own_name(hook_out), hooks.random_tokens(), list[str]()
     where, _, last = own.rpartition(".")
-    beside = get_deep_attr(model, where)._modules  # setting an attribute of a bridge would rename the hook point
+    beside = model.get_submodule(where)._modules  # setting an attribute of a bridge would rename the hook point
     point, clean = beside[last], hooks.run(tokens, {})
     beside[last] = _Standing(passed)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import fvu, jacobian_error, response_error, value
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, RealLayersOptions, Run
@@ -40,10 +41,12 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
     options_class = RealLayersOptions
     page_filename = "report.md"
 
+    @override
     def fresh(self, config: RealLayersConfig) -> RealLayersResult:
         environment = Environment.here(config.device)
         return RealLayersResult(complete=False, environment=environment, model=model_title(config.model), config=config)
 
+    @override
     def found(self, result: RealLayersResult, config: RealLayersConfig) -> RealLayersResult:
         """A result with fewer seeds is resumed with more."""
         if changed := differences({"seeds": result.config.seeds}, {"seeds": config.seeds}):
@@ -55,9 +58,11 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
             return result.model_copy(update={"config": config, "complete": False})
         return result
 
+    @override
     def progress(self, result: RealLayersResult) -> tuple[int, int]:
         return len(result.trained), len(result.config.runs())
 
+    @override
     def run(self, result: RealLayersResult, running: Running) -> Iterator[tuple[RealLayersResult, str]]:
         """Make the runs that are missing; each transcoder is in `out`/transcoders. An interrupted run resumes from its
         last checkpoint.
@@ -89,12 +94,15 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
             yield result, line_of(trained, result)
             shutil.rmtree(checkpoint)
 
+    @override
     def tables(self, result: RealLayersResult) -> str:
         return tables(result)
 
+    @override
     def page(self, result: RealLayersResult) -> str:
         return page(result)
 
+    @override
     def figures(self, result: RealLayersResult) -> "Mapping[str, Figure]":
         return figures(result)
 
@@ -141,7 +149,7 @@ class _Bench:
             block: HeldOut(source.hooks, layer, held_out, config, source.exclude, measured_at.get(block))
             for block, layer in layers.items()
         }
-        self.rows = [of.rows_record() for of in self.held_out.values()]
+        self.rows = [of.at.record() for of in self.held_out.values()]
 
     def train(self, run: Run, checkpoint: Path) -> tuple[Any, float | None]:
         """Train the transcoder of a run.

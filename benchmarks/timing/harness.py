@@ -54,6 +54,7 @@ class Measurement(Experiment[T_CONFIG, T_RESULT]):
     def plan(self, config: T_CONFIG) -> list[Part]:
         """Return all parts in their order."""
 
+    @override
     def environment(self, config: T_CONFIG) -> Environment:
         """Return what the numbers are made with."""
         return Environment.here()

@@ -47,11 +47,11 @@ def hooks(
     The pair that the file declares (or --hook-in and --hook-out) is marked, and a line says whether it is the best one.
     """
     from faithfulness_plugin.cli.checks import require_device, require_sources, require_text
+    from faithfulness_plugin.cli.options import made
     from faithfulness_plugin.language_model.rows import RowSettings, require_rows
-    from faithfulness_plugin.results.settings_file import make_config
 
     rows = row_settings(skip_first, special_tokens, exclude_norms_above)
-    require_rows(make_config(rows, "options", RowSettings), context_size)
+    require_rows(made(RowSettings, {"norms_above": "exclude-norms-above"}, **rows), context_size)
     require_sources([path])
     require_text(text or [])
     require_device(device)

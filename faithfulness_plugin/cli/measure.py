@@ -1,7 +1,7 @@
 """The command `faithfulness measure`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +15,14 @@ from faithfulness_plugin.cli.hook_options import (
     WeightsDtype,
     by_name,
 )
-from faithfulness_plugin.cli.rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
+from faithfulness_plugin.cli.rows import ROW_OPTIONS, ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
 from faithfulness_plugin.messages import say
+
+if TYPE_CHECKING:
+    from faithfulness_plugin.measure.config import ArtifactConfig
+
+NAMES = {"held_out_prompts": "prompts", "block": "layer", "transcoder_dtype": "dtype", **ROW_OPTIONS}
+"""Options by the fields that they give."""
 
 
 def measure(
@@ -64,37 +70,29 @@ def measure(
     curves, each beside a shuffled decoder and a mean ablation. Interrupted, it resumes when called again; complete, it
     shows what is there.
     """
-    from faithfulness_plugin.cli.checks import require_device, require_sources, require_text
+    config = _checked(
+        {
+            "transcoders": by_name(paths),
+            "text": {"files": text} if text else {},
+            "block": layer,
+            "hook_in": hook_in,
+            "hook_out": hook_out,
+            "hooks_anyway": hooks_anyway,
+            "autoencoder": autoencoder,
+            "transcoder_dtype": dtype,
+            "held_out_prompts": prompts,
+            "spliced_prompts": min(16, prompts),
+            "context_size": context_size,
+            "rows": row_settings(skip_first, special_tokens, exclude_norms_above),
+            "seed": seed,
+            "device": device,
+        },
+        out,
+        overwrite,
+    )
+
     from faithfulness_plugin.cli.running import run_experiment
     from faithfulness_plugin.language_model.config import ModelSource
-    from faithfulness_plugin.measure.config import ArtifactConfig
-    from faithfulness_plugin.measure.schema import ArtifactResult
-    from faithfulness_plugin.results.open_or_resume import require_resumable
-    from faithfulness_plugin.results.settings_file import make_config
-
-    settings: dict[str, Any] = {
-        "transcoders": by_name(paths),
-        "text": {"files": text} if text else {},
-        "block": layer,
-        "hook_in": hook_in,
-        "hook_out": hook_out,
-        "hooks_anyway": hooks_anyway,
-        "autoencoder": autoencoder,
-        "transcoder_dtype": dtype,
-        "held_out_prompts": prompts,
-        "spliced_prompts": min(16, prompts),
-        "context_size": context_size,
-        "rows": row_settings(skip_first, special_tokens, exclude_norms_above),
-        "seed": seed,
-        "device": device,
-    }
-    config = make_config(settings, "options", ArtifactConfig)
-    require_sources(config.transcoders.values())
-    known = config.model_dump(mode="json", exclude={"model", "model_named", "rows"})
-    require_resumable(out, ArtifactResult, known, overwrite=overwrite)
-    require_text(config.text.files)
-    require_device(device)
-
     from faithfulness_plugin.language_model.named_model import choose_model
     from faithfulness_plugin.measure.artifacts import read_artifacts
     from faithfulness_plugin.measure.run import Measurement
@@ -105,3 +103,20 @@ def measure(
         say(chosen.note)
     config = config.model_copy(update={"model": ModelSource(name=chosen.name), "model_named": chosen.named})
     run_experiment(Measurement(artifacts), config, out, overwrite=overwrite, as_json=as_json)
+
+
+def _checked(settings: dict[str, Any], out: Path, overwrite: bool) -> "ArtifactConfig":
+    """Make the config, and refuse what can be refused before anything is loaded."""
+    from faithfulness_plugin.cli.checks import require_device, require_sources, require_text
+    from faithfulness_plugin.cli.options import made
+    from faithfulness_plugin.measure.config import ArtifactConfig
+    from faithfulness_plugin.measure.schema import ArtifactResult
+    from faithfulness_plugin.results.open_or_resume import require_resumable
+
+    config = made(ArtifactConfig, NAMES, **settings)
+    require_sources(config.transcoders.values())
+    known = config.model_dump(mode="json", exclude={"model", "model_named", "rows"})
+    require_resumable(out, ArtifactResult, known, overwrite=overwrite)
+    require_text(config.text.files)
+    require_device(config.device)
+    return config

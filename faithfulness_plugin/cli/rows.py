@@ -23,6 +23,14 @@ ExcludeNormsAbove = Annotated[
 ]
 
 
+ROW_OPTIONS = {
+    "rows.norms_above": "exclude-norms-above",
+    "rows.skip_first": "skip-first",
+    "rows.special_tokens": "special-tokens",
+}
+"""These options by the settings that they give."""
+
+
 def row_settings(
     skip_first: int | None, special_tokens: bool | None, exclude_norms_above: float | None
 ) -> dict[str, Any]:

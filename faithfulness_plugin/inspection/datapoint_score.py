@@ -21,6 +21,8 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
+
 FLAGGED = 0.5
 """Features with this score or more are flagged: at least that part of the output at a repeated row is their own, and
 two of their firings are more often copies than not."""
@@ -39,12 +41,15 @@ class DatapointScores:
     group: Int[np.ndarray, " d_sae"]
     """Where it is most active, among the groups of several rows; -1 where it is active in none."""
 
+    __repr__ = short_repr
+
 
 class DatapointSums:
-    """Sums over rows of which the scores are made, gathered part by part of a sample.
+    """Gathers, part by part of a sample, the sums over rows that the scores are computed from.
 
     Args:
         groups: the group of near-duplicates of each row of the sample.
+        d_sae: the number of features.
     """
 
     def __init__(self, groups: Int[Tensor, " rows"], d_sae: int) -> None:
@@ -59,12 +64,13 @@ class DatapointSums:
         self.energy = np.zeros(len(self.repeated))
 
     def add(self, acts: Any, along: Any, energy: Float[np.ndarray, " some_rows"], part: slice) -> None:
-        """Add the rows `part` of the sample.
+        """Add one part of the sample to the sums.
 
         Args:
-            acts: activations a(n), a sparse matrix [some_rows, d_sae].
-            along: a(n) <W_dec, u(n)>, likewise.
+            acts: activations a(n), [some_rows, d_sae].
+            along: a(n) <W_dec, u(n)>, [some_rows, d_sae].
             energy: ||u(n)||^2 of each row.
+            part: which rows of the sample these are.
         """
         in_group, squares = self.in_group[part], acts.power(2)
         self.total += acts.sum(0)
@@ -77,7 +83,11 @@ class DatapointSums:
         self.energy += in_group.T @ energy
 
     def scores(self) -> DatapointScores:
-        """Return the scores over all rows that were added."""
+        """Compute every feature's score over all rows that were added.
+
+        Returns:
+            The scores, and the concentration, share and group that they are made of.
+        """
         pairs = self.total**2 - self.squares
         copies = self.sums.power(2).sum(1) - self.own_squares.sum(1)
         concentration = np.divide(copies, pairs, out=np.zeros_like(pairs), where=pairs > 1e-12 * self.total**2)

@@ -2,19 +2,23 @@
 what layer and transcoder do along the direction that it reads."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at, rows_of
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins, RowSample
 from faithfulness_plugin.jacobian.active import dot_active, sum_active
 from faithfulness_plugin.jacobian.linear_region import add_skip, known_region
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 BINS = 24
 BEFORE, AFTER = 15, 8
@@ -40,6 +44,8 @@ class AlongReading:
     gain: Float[np.ndarray, "d_sae top 3"]
     """<W_dec^i, .> / ||W_dec^i|| of J_f v, J_t v and its own part: how much the output moves along what it writes."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class FeatureDetails:
@@ -51,10 +57,24 @@ class FeatureDetails:
     """Its activation at the tokens around each of its top rows, 255 its maximum; None for rows of no text."""
     along: AlongReading
 
+    __repr__ = short_repr
+
 
 @torch.no_grad()
-def feature_details(transcoder: Any, layer: Layer, sample: RowSample, records: FeatureRecords) -> FeatureDetails:
-    """Look closer in one more pass over the sample, and by the layer's derivatives at the features' top rows."""
+def feature_details(transcoder: "SAE[Any]", layer: Layer, sample: RowSample, records: FeatureRecords) -> FeatureDetails:
+    """Measure each feature's activations in detail, and both derivatives along the direction that it reads.
+
+    Takes one more pass over the sample, and forward-mode products at the features' top rows.
+
+    Args:
+        transcoder: with dense activations, in `eval` mode.
+        layer: the function that it replaces.
+        sample: the rows that the records were made on.
+        records: gives each feature's top rows and largest activation.
+
+    Returns:
+        Histograms of activations, activations around top rows, and J_f v and J_t v there.
+    """
     histogram = np.zeros(records.d_sae * BINS, dtype=np.int64)
     maximum = torch.from_numpy(records.max_activation)
     windows = None if sample.origins is None else _Windows(sample.origins, records)
@@ -88,17 +108,20 @@ class _Windows:
         self.rows = at.flatten()[self.order].contiguous()
 
     def add(self, part: slice, acts: Tensor) -> None:
+        """Keep the activations [rows, d_sae] of one part of the sample where a window needs them."""
         low, high = torch.searchsorted(self.rows, torch.tensor([part.start, part.stop])).tolist()
         places = self.order[low:high]
         index = (self.rows[low:high] - part.start, places // self.values[0].numel())  # row and feature
         self.values.view(-1)[places] = acts[tuple(each.to(acts.device) for each in index)].float().cpu()
 
     def scaled(self) -> Any:
+        """Return activations as parts of the feature's maximum, 255 standing for 1."""
         parts = self.values.double() / self.maximum.clamp_min(1e-30)[:, None, None]
         return (parts.clamp(0, 1) * 255).ceil().to(torch.uint8).numpy()
 
 
-def _along_reading(transcoder: Any, layer: Layer, sample: RowSample, records: FeatureRecords) -> AlongReading:
+def _along_reading(transcoder: "SAE[Any]", layer: Layer, sample: RowSample, records: FeatureRecords) -> AlongReading:
+    """Compute J_f v, J_t v and each feature's own part at its top rows, v the unit vector that it reads."""
     W_enc, W_dec = transcoder.W_enc.detach(), transcoder.W_dec.detach()
     reads, writes = nn.functional.normalize(W_enc.T, dim=1), nn.functional.normalize(W_dec, dim=1)
     sizes, device = W_enc.norm(dim=0), W_enc.device
@@ -117,7 +140,7 @@ def _along_reading(transcoder: Any, layer: Layer, sample: RowSample, records: Fe
     return AlongReading(*(each.numpy() for each in (coordinates.cpu(), of_layer, of_transcoder, own, gain)))
 
 
-def _jvp(transcoder: Any, x: Tensor, v: Tensor) -> Tensor:
+def _jvp(transcoder: "SAE[Any]", x: Tensor, v: Tensor) -> Tensor:
     """Compute J_t v by active features alone."""
     region = known_region(transcoder, x, gate=acts_at(transcoder, x))
     active, (W_enc, W_dec, *_) = region.active(), region.weights

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
+from typing_extensions import override
 
+from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointScores, DatapointSums
 from faithfulness_plugin.inspection.hooked_reading import acts_and_output, require_fit, rows_of
 from faithfulness_plugin.inspection.sample import RowSample
@@ -20,12 +22,16 @@ from faithfulness_plugin.jacobian.gram import jacobian_by_feature
 from faithfulness_plugin.jacobian.linear_region import known_region
 from faithfulness_plugin.metrics.circuit_projection import Circuit, live_circuits, norms_and_cosines
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    import pandas as pd
+    from sae_lens import SAE
+
 JACOBIAN_ROWS = 16_384
 CIRCUIT_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class FeatureRecords:
+class FeatureRecords(NotebookTable):
     """Arrays [d_sae], a number a feature, on one sample."""
 
     n_rows: int
@@ -58,6 +64,17 @@ class FeatureRecords:
     """The transcoder's on this sample; NaN where the layer's output is the same on all rows."""
     l0: float = 0.0
 
+    def __repr__(self) -> str:
+        found = {"n_rows": self.n_rows, "d_sae": self.d_sae, "fvu": self.fvu, "l0": self.l0}
+        return line("FeatureRecords", {**found, "dead": int(self.dead.sum()), "flagged": int(self.flagged.sum())})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return `feature_table`, the features with the highest datapoint scores first."""
+        from faithfulness_plugin.inspection.export import feature_table
+
+        return feature_table(self).sort_values("datapoint_score", ascending=False, kind="stable")
+
     @property
     def d_sae(self) -> int:
         return len(self.firing_rate)
@@ -75,7 +92,7 @@ class FeatureRecords:
 
 @torch.no_grad()
 def feature_records(
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     sample: RowSample,
     *,
     circuits: Sequence[Circuit] = (),
@@ -83,16 +100,20 @@ def feature_records(
     jacobian_rows: int = JACOBIAN_ROWS,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> FeatureRecords:
-    """Make a record of every feature, in one pass over the sample.
+    """Compute a record of every feature, in one pass over the sample.
 
     Activations are those that `hook_sae_acts_post` carries, outputs what the transcoder returns: hooks on it show.
 
     Args:
         transcoder: any SAELens transcoder with dense activations, in `eval` mode.
+        sample: rows of the layer that it replaces.
         circuits: the layer's own, where they are known (`layer.circuits()`).
         top: rows to remember of each feature.
-        jacobian_rows: rows for the shares of the Jacobian at most, evenly spread.
-        on_rows: called with the number of rows that were looked at.
+        jacobian_rows: the largest number of rows for the shares of the Jacobian, evenly spread.
+        on_rows: receives the number of rows after each part.
+
+    Returns:
+        Arrays with one entry a feature.
 
     Raises:
         ValueError: the transcoder is of another layer (its width is named); its linear regions are not known.
@@ -150,7 +171,9 @@ def _sparse(values: Tensor, active: ActiveFeatures) -> Any:
     return csr_array((values.double().cpu().numpy(), *index), shape=(active.n_rows, active.d_sae))
 
 
-def _nearest_circuits(transcoder: Any, sample: RowSample, circuits: Sequence[Circuit]) -> tuple[Any | None, Any | None]:
+def _nearest_circuits(
+    transcoder: "SAE[Any]", sample: RowSample, circuits: Sequence[Circuit]
+) -> tuple[Any | None, Any | None]:
     rows = sample.x[sample.spread(CIRCUIT_ROWS)]
     live = live_circuits(circuits, rows)
     if not live:

@@ -8,11 +8,13 @@ from torch import Tensor
 
 
 class TopRows:
-    """The `most` largest activations of each feature in different groups of near-duplicates: of copies one row is
-    enough, and of equal activations the first row.
+    """Keeps the largest activations of each feature in different groups of near-duplicates: one row stands for its
+    copies, and the first row for equal activations.
 
     Args:
         groups: the group that each row of the sample belongs to.
+        d_sae: the number of features.
+        most: rows to keep of each feature.
     """
 
     def __init__(self, groups: Int[Tensor, " rows"], d_sae: int, most: int) -> None:
@@ -23,7 +25,12 @@ class TopRows:
         """-1 where a feature has fired in fewer groups."""
 
     def add(self, acts: Any, first_row: int) -> None:
-        """Add the activations of further rows, which begin with this one: a sparse matrix [rows, d_sae]."""
+        """Add the activations of further rows.
+
+        Args:
+            acts: [rows, d_sae].
+            first_row: the index in the sample of the first of these rows.
+        """
         new = np.flatnonzero(acts.data > self.values[acts.indices, -1])
         touched = np.zeros(len(self.rows), dtype=bool)
         touched[acts.indices[new]] = True

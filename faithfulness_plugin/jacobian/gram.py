@@ -35,6 +35,18 @@ class JacobianGram:
     Memory: d_sae m + m^2 numbers, m the layer's rank-one terms (d_mlp, or 2 d_mlp where gated). Computed in the layer's
     dtype, half precision in single. Squared errors are differences: in single precision, relative errors below about
     1e-6 are rounding.
+
+    Example:
+        >>> from faithfulness_plugin.jacobian.linear_region import DenseRegion
+        >>> from faithfulness_plugin.layers.layer_weights import MlpWeights
+        >>> _ = torch.manual_seed(0)
+        >>> x, W_in, W_out, W_enc, W_dec = (torch.randn(*shape) for shape in ((5, 3), (3, 6), (6, 2), (3, 8), (8, 2)))
+        >>> layer, weights = MlpWeights(W_in, W_out, torch.relu), Weights(W_enc, W_dec, torch.zeros(2))
+        >>> region = DenseRegion(x, weights, (x @ W_enc).relu())
+        >>> products = JacobianGram(weights, layer).products(region, x)
+        >>> J_t = torch.einsum("ns,is,so->noi", (x @ W_enc > 0).float(), W_enc, W_dec)
+        >>> J_f = torch.einsum("nm,im,mo->noi", (x @ W_in > 0).float(), W_in, W_out)
+        >>> torch.testing.assert_close(products.squared_error, (J_t - J_f).square().sum((1, 2)))
     """
 
     @torch.no_grad()
@@ -59,7 +71,15 @@ class JacobianGram:
 
     @torch.no_grad()
     def products(self, region: LinearRegion, x: Float[Tensor, "rows d_in"]) -> JacobianProducts:
-        """Compute the products at rows x, with the transcoder's linear region there."""
+        """Compute the squared norms and the inner product of both Jacobians at rows x.
+
+        Args:
+            region: the transcoder's linear region at x, which says which features are active.
+            x: the rows.
+
+        Returns:
+            The products at each row. Squared errors are at least 0.
+        """
         active, terms = region.active(), self._mlp.jacobian(x.to(self._mlp.W_in.dtype))
         h = terms.h.to(self._layer.dtype)
         ones = h.new_ones(len(active.features))
@@ -83,12 +103,12 @@ class JacobianGram:
     def _transcoder_norms(self, active: ActiveFeatures) -> Float[Tensor, " rows"]:
         """Compute ||sum_s W_dec[s] (x) W_enc[:, s]||^2 over the active features of each row."""
         norms = self._features.new_zeros(active.n_rows)
-        for rows, _, products in rank_one_products(active, self._features, self._W_dec):
+        for rows, _, products in _rank_one_products(active, self._features, self._W_dec):
             norms[rows] = products.sum((-1, -2))
         return norms
 
 
-def rank_one_products(
+def _rank_one_products(
     active: ActiveFeatures, reads: Float[Tensor, "d_sae d_in"], writes: Float[Tensor, "d_sae d_out"]
 ) -> Iterator[tuple[Int[Tensor, " some"], Int[Tensor, "some k"], Float[Tensor, "some k k"]]]:
     """Compute <writes_s (x) reads_s, writes_r (x) reads_r> of the active features s, r of each row.
@@ -123,13 +143,19 @@ def jacobian_by_feature(region: LinearRegion) -> tuple[Float[Tensor, " d_sae"], 
 
     With the skip connection's part <W_skip, J_t> the former add up to the latter. A feature's part is negative where
     it takes back what others do.
+
+    Args:
+        region: the transcoder's linear region at the rows that are summed over.
+
+    Returns:
+        The feature's parts [d_sae], and the sum of ||J_t||_F^2 over rows, in single precision at least.
     """
     W_enc, W_dec, _, W_skip = region.weights
     wide = torch.promote_types(W_enc.dtype, torch.float32)
     reads, writes = W_enc.T.to(wide).contiguous(), W_dec.to(wide)
     active = region.active()
     parts = reads.new_zeros(active.d_sae)
-    for _, features, products in rank_one_products(active, reads, writes):
+    for _, features, products in _rank_one_products(active, reads, writes):
         parts.index_add_(0, features.flatten(), products.sum(-1).flatten())
     if W_skip is None:
         return parts, parts.sum()

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
+
 
 class LayerResponse(NamedTuple):
     """The layer's side of a comparison: all that the loss needs once the layer is gone."""
@@ -24,12 +26,25 @@ class LayerResponse(NamedTuple):
     scale: Float[Tensor, ""] | None = None
     """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1. None where no loss asked for it."""
 
+    __repr__ = short_repr
+
     def to(self, where: torch.dtype | torch.device | str) -> "LayerResponse":
-        """Cast every tensor to a dtype, or move it to a device."""
+        """Cast every tensor to a dtype, or move it to a device.
+
+        Args:
+            where: the dtype or the device.
+
+        Returns:
+            A new response; numbers that are no tensors are kept.
+        """
         return self._changed(lambda tensor: tensor.to(where))
 
     def trainable(self) -> "LayerResponse":
-        """Copy what was made in inference mode, which no backward pass could save."""
+        """Copy what was made in inference mode, which no backward pass could save.
+
+        Returns:
+            The response itself within inference mode, else one without inference tensors.
+        """
         if torch.is_inference_mode_enabled():
             return self
         return self._changed(lambda tensor: tensor.clone() if tensor.is_inference() else tensor)

@@ -5,12 +5,14 @@ E_v ||J_t(x) v - J_f(x) v||^2, C. Olah, "A Toy Model of Mechanistic (Un)Faithful
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
@@ -42,6 +44,13 @@ class JacobianMatching:
         self.across: Any = None
         """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
 
+    def __repr__(self) -> str:
+        said = asdict(self.estimator) | {name: getattr(self.config, name) for name in ("jitter", "normalize", "seed")}
+        defaults = JacobianMatchingConfig().to_dict()
+        changed = {name: value for name, value in said.items() if value != defaults[name] and name != "probe"}
+        first = {"estimator": self.config.estimator} | ({"probe": said["probe"]} if "probe" in said else {})
+        return line("JacobianMatching", first | changed)
+
     def __call__(self, transcoder: nn.Module, layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
         """Compute the loss at x [..., d_in] for any module and any callable layer, both row-wise."""
         return self.from_targets(transcoder, self.targets(layer, x))
@@ -58,8 +67,11 @@ class JacobianMatching:
 
         Args:
             layer: row-wise, [..., d_in] -> [..., d_out].
-            x: [..., d_in].
+            x: the rows.
             y: layer(x), where it is known already (the unit needs it when x is jittered).
+
+        Returns:
+            Rows (jittered, if so configured), f there, probes, products, step and scale, without a graph.
 
         Raises:
             ValueError: one single row with `normalize`, whose unit is a variance over rows; a layer that cannot be
@@ -85,8 +97,17 @@ class JacobianMatching:
 
     @torch.no_grad()
     def targets_of(self, response: LayerResponse) -> LayerResponse:
-        """Build targets from stored layer responses. Raises ValueError where they hold no derivative, or as `targets`
-        for a single row."""
+        """Build targets from stored layer responses.
+
+        Args:
+            response: rows with f(x), probes and products, as a store gives them.
+
+        Returns:
+            The response with this batch's scale.
+
+        Raises:
+            ValueError: rows without derivatives; one single row, as `targets`.
+        """
         x, y, v, Jv, step, _ = response
         if v is None or Jv is None:
             raise ValueError("these rows bring no derivatives: read them from the store with the matching's config")
@@ -138,8 +159,13 @@ class JacobianMatching:
         """Compute the loss against targets made before.
 
         Args:
+            transcoder: the student, any nn.Module.
+            targets: what `targets` or `targets_of` returned.
             gate: the feature activations [..., d_sae] of a forward pass already made at `targets.x` (so: without
                 jitter), or its `linear_region`, to encode nothing twice. For classes that `linear_region` knows.
+
+        Returns:
+            The loss, a scalar, with a graph to the transcoder's parameters.
 
         Raises:
             ValueError: transcoder and targets differ in width, device or (for a class that does not cast by itself)
@@ -168,23 +194,47 @@ class JacobianMatching:
         return energy * len(Jv) if self.estimator.fixed_probes else energy
 
     def relative_error(self, loss: Float[Tensor, ""], targets: LayerResponse) -> Float[Tensor, ""]:
-        """Express a loss of `from_targets` as a fraction of what losing the whole Jacobian would cost."""
+        """Express a loss of `from_targets` as a fraction of what losing the whole Jacobian would cost.
+
+        Args:
+            loss: what `from_targets` returned.
+            targets: the targets that it was computed against.
+
+        Returns:
+            E||J_t v - J_f v||^2 / E||J_f v||^2: 0 for a perfect match, 1 for J_t = 0.
+        """
         scale, Jv = cast(Tensor, targets.scale), cast(Tensor, targets.Jv)
         return loss / (scale * self._mean_energy(Jv))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the random generator's state, so that a resumed run draws the same probes."""
+        """Return the random generator's state, so that a resumed run draws the same probes.
+
+        Returns:
+            The state and the generator's device by name; empty before the first draw.
+        """
         if self._generator is None:
             return {}
         return {"device": str(self._generator.device), "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the random generator, on the device where it was saved.
+
+        Args:
+            state: what `state_dict` returned.
+        """
         self._generator = None
         if state:
             self.generator(torch.device(state["device"])).set_state(state["generator"].cpu())
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """Return the generator on the device of the inputs; it starts at the seed on first use."""
+        """Return the generator on the device of the inputs; it starts at the seed on first use, and on another device.
+
+        Args:
+            device: the device of the inputs.
+
+        Returns:
+            The generator of probes and jitter, which is the same one from call to call.
+        """
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device).manual_seed(derived_seed(self.config.seed, "probes"))
         return self._generator

@@ -87,8 +87,17 @@ class JacobianMatchingConfig:
             self.build_estimator()  # the class itself says what does not go with it
 
     def build_estimator(self, probe: "Probe | None" = None) -> "Estimator":
-        """Build the estimator with the fields that it reads, or with a probe of the caller's own. Raises ValueError for
-        fields that do not go with it."""
+        """Build the estimator with the fields that it reads.
+
+        Args:
+            probe: the caller's own probe instead of the named one.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ValueError: fields that do not go with it.
+        """
         cls = ESTIMATORS[self.estimator]
         options = {field.name: getattr(self, field.name) for field in fields(cls)}
         return cls(**options if probe is None else {**options, "probe": probe})
@@ -106,12 +115,26 @@ class JacobianMatchingConfig:
         return {"estimator": self.estimator, **options, "jitter": self.jitter}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, as JSON takes them."""
+        """Return the fields by name, as JSON takes them.
+
+        Returns:
+            All fields, defaults included.
+        """
         return asdict(self)
 
 
 def as_config(config: JacobianMatchingConfig | Mapping[str, Any]) -> JacobianMatchingConfig:
-    """Return the config itself, or one made of a dict. Raises ValueError for a field that does not exist."""
+    """Return the config itself, or one made of a dict.
+
+    Args:
+        config: a config, or some of its fields by name.
+
+    Returns:
+        The config, checked.
+
+    Raises:
+        ValueError: a field that does not exist, or a value that does not fit.
+    """
     if isinstance(config, JacobianMatchingConfig):
         return config
     _require(isinstance(config, Mapping), f"jacobian={config!r}: pass a JacobianMatchingConfig or a dict of its fields")

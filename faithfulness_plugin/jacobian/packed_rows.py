@@ -34,13 +34,30 @@ class PackedRows:
         return [self.d_in, self.d_out, *[probe] * n, *[product] * n]
 
     def pack(self, response: LayerResponse) -> Float[Tensor, "rows width"]:
-        """Concatenate the parts, one row each."""
+        """Concatenate the parts of a response, one row each.
+
+        Args:
+            response: x, f(x), and probes and products where the layout has some; its step and scale are not packed.
+
+        Returns:
+            Rows [x | y | v_1 ... v_n | Jv_1 ... Jv_n].
+        """
         x, y, v, Jv, *_ = response
         parts = [x, y] if v is None or Jv is None else [x, y, *v, *Jv]
         return torch.cat(parts, dim=-1)
 
     def unpack(self, rows: Float[Tensor, "rows width"]) -> LayerResponse:
-        """Split rows into their parts. Raises ValueError for rows of another width."""
+        """Split rows into their parts.
+
+        Args:
+            rows: what `pack` returned, or a batch of such rows.
+
+        Returns:
+            The response, with the layout's step and without a scale.
+
+        Raises:
+            ValueError: rows of another width.
+        """
         if rows.shape[-1] != sum(self.widths):
             raise ValueError(
                 f"the rows are {rows.shape[-1]} wide and x, f(x), probes and products make {sum(self.widths)}: take "

@@ -155,7 +155,20 @@ class TrainConfig(Record):
         return capacity + (rounds - 1) * served
 
     def transcoder_config(self, d_in: int, d_out: int, coefficient: float, seed: int = 0) -> Any:
-        """Return the config of one transcoder. Raises ValueError for fields that do not exist or do not fit."""
+        """Build the config of one transcoder.
+
+        Args:
+            d_in: width of the layer's input.
+            d_out: width of its output.
+            coefficient: weight of the Jacobian term.
+            seed: decides the probes.
+
+        Returns:
+            A config of the architecture.
+
+        Raises:
+            ValueError: fields that do not exist or do not fit.
+        """
         from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
 
         return ARCHITECTURES[self.architecture][0](
@@ -168,7 +181,11 @@ class TrainConfig(Record):
         )
 
     def planned(self) -> list[PlannedTranscoder]:
-        """Return every transcoder that is to be trained."""
+        """List every transcoder that is to be trained.
+
+        Returns:
+            Blocks first, then coefficients, then seeds.
+        """
         seeds = range(self.seed, self.seed + self.seeds)
         return [
             PlannedTranscoder(
@@ -182,12 +199,29 @@ class TrainConfig(Record):
 
 
 def require_a_batch(tokens: int, batch_size: int) -> None:
-    """Raise ValueError where the tokens to train on do not make one batch."""
+    """Refuse fewer tokens than one batch takes.
+
+    Args:
+        tokens: to train on.
+        batch_size: tokens a step.
+
+    Raises:
+        ValueError: they do not make one batch.
+    """
     if tokens < batch_size:
         raise ValueError(f"tokens={tokens} do not make one batch of {batch_size}: raise tokens")
 
 
 def read_config(path: Path) -> TrainConfig:
-    """Read the settings in a YAML file. Raises SettingsError for a file that cannot be read, or settings that do not
-    fit."""
+    """Read the settings in a YAML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The settings, with defaults for what it does not say.
+
+    Raises:
+        SettingsError: a file that cannot be read, or settings that do not fit.
+    """
     return make_config(read_settings(path), str(path), TrainConfig)

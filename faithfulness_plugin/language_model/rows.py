@@ -29,7 +29,14 @@ class RowSettings(Record):
     )
 
     def left_out(self, tokenizer: Any) -> "LeftOut":
-        """Return the rule for a model's tokens."""
+        """Build the rule by which tokens of a model are left out.
+
+        Args:
+            tokenizer: names the special tokens.
+
+        Returns:
+            The rule.
+        """
         from sae_lens.util import get_special_token_ids
 
         from faithfulness_plugin.store.left_out import LeftOut
@@ -38,7 +45,15 @@ class RowSettings(Record):
         return LeftOut(special, self.skip_first, self.norms_above)
 
     def per_prompt(self, context_size: int, tokenizer: Any) -> int:
-        """Return the rows that a prompt has at most: each begins with a special token, where there is one."""
+        """Compute how many rows a prompt has at most: each begins with a special token, where there is one.
+
+        Args:
+            context_size: tokens a prompt.
+            tokenizer: says whether prompts begin with a special token.
+
+        Returns:
+            Rows.
+        """
         starts_special = tokenizer.bos_token_id is not None and not self.special_tokens
         return context_size - max(self.skip_first, int(starts_special))
 
@@ -53,7 +68,15 @@ EVERY_ROW = RowSettings()
 
 
 def require_rows(rows: RowSettings, context_size: int) -> None:
-    """Raise UsageError where no position of a prompt counts."""
+    """Refuse settings under which no position of a prompt counts.
+
+    Args:
+        rows: which rows count.
+        context_size: tokens a prompt.
+
+    Raises:
+        UsageError: no position is left.
+    """
     if rows.skip_first >= context_size - 1:
         raise UsageError(
             f"rows: skip_first={rows.skip_first} leaves too little of {context_size} positions: skip fewer, or raise "
@@ -72,21 +95,34 @@ class RowsRecord(Record):
     norms: int = Field(description="of extreme norm")
     rows_for_half: float | None = Field(
         description="the least share of the rows that makes more than half of the variance that FVU divides by; None "
-        "where the layer puts out the same everywhere"
+        "in earlier results, where the layer puts out the same everywhere"
     )
 
 
-def said_rows(
-    hook_in: str, counts: "LeftOutCounts", spread: "VarianceConcentration | None", rows: str = "rows"
-) -> RowsRecord:
-    """Record which rows of a layer count, and say it."""
-    say_rows(f"{rows} at {hook_in}", counts, spread)
-    rows_for_half = None if spread is None else spread.rows_for_half
-    return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=rows_for_half)
+def said_rows(hook_in: str, counts: "LeftOutCounts", spread: "VarianceConcentration") -> RowsRecord:
+    """Record which rows of a layer count, and say it on stderr.
+
+    Args:
+        hook_in: the tensor that the layer reads.
+        counts: how many rows were left out, and why.
+        spread: how the output's variance is spread over rows; None where it has none.
+        rows: what they are called.
+
+    Returns:
+        The record.
+    """
+    say_rows(f"held-out rows at {hook_in}", counts, spread)
+    return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=spread.rows_for_half)
 
 
 def say_rows(where: str, counts: "LeftOutCounts | None", spread: "VarianceConcentration | None") -> None:
-    """Say on stderr what was left out, and warn where a few rows make most of the variance."""
+    """Say on stderr what was left out, and warn where a few rows make most of the variance.
+
+    Args:
+        where: what is said of which rows.
+        counts: how many rows were left out, and why; None says nothing.
+        spread: how the output's variance is spread over rows; None says nothing.
+    """
     if counts is not None:
         say(f"{where}: {counts}")
     if spread is not None and spread.warning:

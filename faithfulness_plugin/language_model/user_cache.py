@@ -16,13 +16,22 @@ INSTALL = "run `make examples`, or pip install 'faithfulness-plugin[examples]'"
 
 
 def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:
-    """Return the folder of that name in the user's cache, with the files that `make` wrote into it.
+    """Return a folder in the user's cache, and make it if it is not there.
 
     It is made in a folder beside and then renamed, so that it is never seen half done; of several processes that make
     it at once, one's work stays. Its source.json holds `source` and the files' sizes: a folder of another source, or
     whose files are not all there, is made again.
 
-    Raises UsageError where the cache cannot be written, and whatever `make` raises.
+    Args:
+        name: the folder's.
+        source: what it is made from.
+        make: writes its files into the folder that it is given.
+
+    Returns:
+        The folder, complete.
+
+    Raises:
+        UsageError: the cache cannot be written.
     """
     base = cache()
     final = base / name
@@ -53,7 +62,14 @@ def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]
 
 
 def cache() -> Path:
-    """Return FAITHFULNESS_CACHE, or else the user's cache folder of this platform."""
+    """Find the cache folder: FAITHFULNESS_CACHE, or else the user's cache folder of this platform.
+
+    Returns:
+        The folder; it may not exist yet.
+
+    Raises:
+        UsageError: platformdirs is not installed.
+    """
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser().absolute()
     if find_spec("platformdirs") is None:
@@ -64,7 +80,14 @@ def cache() -> Path:
 
 
 def unwritable(reason: str | None) -> str:
-    """Return what to say where the cache cannot be written."""
+    """Explain that the cache cannot be written.
+
+    Args:
+        reason: what the system says; None where it says nothing.
+
+    Returns:
+        One line with what to do.
+    """
     return (
         f"the cache {cache()} cannot be written ({reason}): free some space, or set {CACHE_VARIABLE} to another folder"
     )

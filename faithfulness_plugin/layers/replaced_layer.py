@@ -40,11 +40,17 @@ def pair_of(
 
     Args:
         model: of any library, or its `Hooks`.
+        transcoders: one or several, whose files may name hooks.
         layer: the block; where the files name no hooks, its MLP is meant. It never overrides hooks.
-        hook_in, hook_out: override what the files say.
+        hook_in: overrides what the files say is read.
+        hook_out: overrides what the files say is written.
         anyway: an override may contradict them.
 
-    Raises UsageError where the files name none or several, another block than `layer`, or are contradicted.
+    Returns:
+        The two names, and what the files say where an override contradicts them.
+
+    Raises:
+        UsageError: the files name none or several, another block than `layer`, or are contradicted.
     """
     hooks, said = hooks_of(model), list(dict.fromkeys(map(declared_hooks, transcoders)))
     for declared in said:
@@ -77,9 +83,16 @@ def layer_of(
     """Return the layer between the tensors that `pair_of` names, checked against the model.
 
     Args:
-        block, asked: as `layer`, `hook_in`, `hook_out` and `anyway` of `pair_of`.
+        model: of any library, or its `Hooks`.
+        transcoders: one or several of that layer.
+        block: as `layer` of `pair_of`.
+        asked: `hook_in`, `hook_out` and `anyway` of `pair_of`.
 
-    Raises UsageError as `pair_of` and `layer_at_pair` do.
+    Returns:
+        The layer, as `layer_at_pair` gives it.
+
+    Raises:
+        UsageError: as `pair_of` and `layer_at_pair`.
     """
     hooks = hooks_of(model)
     pair = pair_of(hooks, transcoders, layer=block, **asked)
@@ -89,6 +102,14 @@ def layer_of(
 def layer_at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool = False) -> HookedLayer:
     """Return the block's MLP where the two are its own input and output, else whatever the model computes between them;
     the identity at the one tensor of an autoencoder.
+
+    Args:
+        hooks: the model's.
+        pair: what is read and written.
+        autoencoder: one tensor may be both.
+
+    Returns:
+        The layer, checked against the model.
 
     Raises:
         UsageError: one tensor is read and written, and that is not what was asked for; there is no such hook.

@@ -3,13 +3,17 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.measure.config import ArtifactConfig
-from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.load import load_with_files
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,24 @@ class Artifact:
     """A transcoder as it was read."""
 
     name: str
-    transcoder: Any
+    transcoder: "SAE[Any]"
     digest: str
+
+    __repr__ = short_repr
 
 
 def read_artifacts(config: ArtifactConfig) -> list[Artifact]:
-    """Read all transcoders of a config, from folders and addresses. Raises FormatError for one that holds none."""
+    """Read all transcoders of a config, from folders and addresses.
+
+    Args:
+        config: names them and says how they are read.
+
+    Returns:
+        The transcoders in `eval` mode, each with a digest of its files.
+
+    Raises:
+        FormatError: a source that holds none.
+    """
     dtype = torch.float32 if config.transcoder_dtype == "float32" else None
     request, found = Request(config.block, config.device, dtype, config.autoencoder), []
     for name, source in config.transcoders.items():

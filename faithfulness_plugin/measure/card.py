@@ -13,11 +13,15 @@ from faithfulness_plugin.results.tables import Table
 
 
 def card(result: ArtifactResult, name: str = "", against: str = "") -> Card:
-    """Return a transcoder's card: errors of responses, of Jacobians, of effects downstream; deletion curves.
+    """Build a transcoder's card: errors of responses, of Jacobians, of effects downstream; deletion curves.
 
     Args:
-        name: may be empty where the result has one transcoder only.
+        result: the measurements.
+        name: the transcoder's; may be empty where the result has one only.
         against: another transcoder of the result, drawn beside it; or empty.
+
+    Returns:
+        The card.
 
     Raises:
         UsageError: no such transcoder, or one that is not measured yet.

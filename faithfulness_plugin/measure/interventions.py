@@ -1,7 +1,7 @@
 """Changes inside a language model, with and without a transcoder in the layer's place."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,15 +18,21 @@ from faithfulness_plugin.metrics.next_token import cross_entropy
 from faithfulness_plugin.rounding import beyond_rounding
 from faithfulness_plugin.seeds import derived_seed
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 
 class Interventions:
     """Changes the layer's input or output at one token of each prompt, the same for everything that is compared.
 
     Args:
+        hooks: the model's.
+        layer: the layer that transcoders replace.
+        tokens: the prompts.
         kept: the tokens at which transcoders stand in the layer's place.
-        features_of: the transcoder whose largest feature at that token is removed, from the layer's output or from
-            that of whatever stands in its place.
-        seed: of the tokens, and of random features.
+        features_of: the transcoder whose largest feature at that token is removed, from the layer's output or from that
+            of whatever stands in its place.
+        seed: decides the tokens, and random features.
 
     Raises:
         ValueError: no prompt has a token to change.
@@ -54,8 +60,15 @@ class Interventions:
         self._seed = seed
 
     @torch.no_grad()
-    def effects(self, transcoder: Any) -> dict[ChangeKind, list[EffectRecord]]:
-        """Measure the effects of both changes, after every block from the layer's own on."""
+    def effects(self, transcoder: "SAE[Any]") -> dict[ChangeKind, list[EffectRecord]]:
+        """Measure the effects of both changes, after every block from the layer's own on.
+
+        Args:
+            transcoder: stands in the layer's place in the spliced model.
+
+        Returns:
+            For each kind of change, one record a block.
+        """
         clean, clean_spliced = self._stages(None), self._stages(transcoder)
 
         def effects_of(**change: Change) -> list[EffectRecord]:
@@ -74,7 +87,7 @@ class Interventions:
             "feature": effects_of(of_output=self._without_the_feature()),
         }
 
-    def _stages(self, transcoder: Any, **change: Any) -> dict[str, Tensor]:
+    def _stages(self, transcoder: "SAE[Any] | None", **change: Any) -> dict[str, Tensor]:
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, stages=self.stages, **change)
         return dict(seen.stages)
 
@@ -100,11 +113,19 @@ class Interventions:
 
         return change
 
-    def deletion(self, transcoder: Any, sizes: Sequence[int] = SIZES) -> DeletionRecord | None:
-        """Return the deletion curve of the transcoder's active features.
+    def deletion(self, transcoder: "SAE[Any]", sizes: Sequence[int] = SIZES) -> DeletionRecord | None:
+        """Measure the deletion curve of the transcoder's active features.
 
         A feature at one token counts as one; they are ranked by a * ds/da, s the log-probability of each prompt's last
-        token. None where none is active, or all of them change no prediction."""
+        token.
+
+        Args:
+            transcoder: stands in the layer's place.
+            sizes: how many features are deleted; those that some prompt does not have are left out.
+
+        Returns:
+            The curve; None where no feature is active, or all of them change no prediction.
+        """
         acts, attributions = self._attributions(transcoder)
         active = acts.flatten(1) > 0
         counts = active.sum(1)
@@ -129,7 +150,7 @@ class Interventions:
             ).to_dict()
         )
 
-    def _attributions(self, transcoder: Any) -> tuple[Tensor, Tensor]:
+    def _attributions(self, transcoder: "SAE[Any]") -> tuple[Tensor, Tensor]:
         leaves: list[Tensor] = []
 
         def as_leaf(acts: Tensor) -> Tensor:
@@ -144,7 +165,7 @@ class Interventions:
         return acts, acts * gradient
 
     @torch.no_grad()
-    def _score(self, transcoder: Any, change: Change) -> Float[Tensor, " prompts"]:
+    def _score(self, transcoder: "SAE[Any]", change: Change) -> Float[Tensor, " prompts"]:
         def changed(acts: Tensor) -> Tensor:
             return change(acts * self.kept[..., None])
 

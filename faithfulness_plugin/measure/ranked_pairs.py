@@ -4,16 +4,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 CLEARLY = 0.5
 """A pair is clearly not the one that a transcoder was trained on where its FVU is above this, the best pair's below it,
@@ -59,6 +63,8 @@ class Ranking:
     of_autoencoder: bool
     """Whether it was read as an autoencoder."""
 
+    __repr__ = short_repr
+
     @property
     def best(self) -> RankedPair:
         """The pair of the lowest FVU."""
@@ -76,8 +82,11 @@ class Ranking:
         return declared is not None and best.fvu < CLEARLY < declared.fvu and best.fvu < declared.fvu / 2
 
     def warning(self) -> str | None:
-        """Return one line for a declared pair that is clearly not the best, with what to pass instead; None
-        otherwise."""
+        """Warn of a declared pair that is clearly not the best.
+
+        Returns:
+            One line with what to pass instead; None where there is nothing to warn of.
+        """
         if not self.clearly_another:
             return None
         declared, best = self.compared, self.best
@@ -90,7 +99,15 @@ class Ranking:
 
 
 def what_to_pass(pair: RankedPair, *, of_autoencoder: bool) -> str:
-    """Return the options that choose a pair, for what was read as an autoencoder or not."""
+    """Name the options that choose a pair.
+
+    Args:
+        pair: the pair to choose.
+        of_autoencoder: whether the transcoder was read as an autoencoder.
+
+    Returns:
+        One sentence.
+    """
     if pair.autoencoder and of_autoencoder:
         return f"Pass --hook-in {pair.hook_in[0]} --hooks-anyway to measure it there"
     if pair.autoencoder:
@@ -121,7 +138,7 @@ class _Carried:
 @torch.no_grad()
 def ranked_pairs(
     hooks: Hooks,
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     tokens: Tokens,
     blocks: Sequence[Sequence[str]],
     *,
@@ -129,17 +146,24 @@ def ranked_pairs(
     kept: Bool[Tensor, "batch pos"] | None = None,
     norms_above: float | None = None,
 ) -> Ranking:
-    """Run the model once, and the transcoder once on every distinct tensor that is as wide as its input.
+    """Run the model once, and the transcoder once on every distinct tensor that is as wide as its input, and rank the
+    pairs.
 
     Args:
-        tokens: [batch, pos], a few prompts.
+        hooks: the model's.
+        transcoder: any SAELens transcoder, in `eval` mode.
+        tokens: a few prompts.
         blocks: names of tensors; pairs are made within each list, of one tensor and those that are passed after it.
-        compared: names of the declared pair.
-        kept: which tokens are looked at; all by default.
+        compared: names of the declared pair; None where there is none.
+        kept: which tokens are looked at; None keeps all.
         norms_above: leaves out rows whose norm is above this factor times the median at any tensor that is as wide as
-            the transcoder's input or output: so all pairs share their rows.
+            the transcoder's input or output: so all pairs share their rows. None keeps all.
 
-    Raises UsageError where no tensors have the transcoder's widths, no row is left, or they hold NaN or Inf.
+    Returns:
+        All pairs, the lowest FVU first.
+
+    Raises:
+        UsageError: no tensors have the transcoder's widths, no row is left, or they hold NaN or Inf.
     """
     d_in, d_out = transcoder.W_enc.shape[0], transcoder.W_dec.shape[1]
 
@@ -176,18 +200,24 @@ def ranked_pairs(
 
 def mismatch_warning(
     hooks: Hooks,
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     tokens: Tokens,
     layer: Any,
     kept: Bool[Tensor, "batch pos"] | None = None,
     n_prompts: int = 4,
 ) -> str | None:
-    """Return one line where a transcoder is clearly not one of the layer that it is measured at; None where it may be,
-    or where the tensors of the layer's block cannot be compared.
+    """Warn where a transcoder is clearly not one of the layer that it is measured at.
 
     Args:
+        hooks: the model's.
+        transcoder: any SAELens transcoder, in `eval` mode.
+        tokens: the prompts.
         layer: with `hook_in` and `hook_out`.
+        kept: which tokens are looked at; None keeps all.
         n_prompts: how many of the prompts are looked at.
+
+    Returns:
+        One line; None where it may be of this layer, or where the tensors of the layer's block cannot be compared.
     """
     block, pair = block_of(layer.hook_in), (layer.hook_in, layer.hook_out)
     if block is None:

@@ -10,7 +10,14 @@ from faithfulness_plugin.results.agreement import Rerun
 
 
 def rerun_of(result: ArtifactResult, n: int | None = None) -> Rerun[ArtifactResult]:
-    """Return the rerun of all measurements of a result, which compares numbers relative to their size.
+    """Prepare the rerun of all measurements of a result, which compares numbers relative to their size.
+
+    Args:
+        result: the measurements.
+        n: None: a part of them cannot be chosen.
+
+    Returns:
+        The rerun.
 
     Raises:
         UsageError: a number is given, or a transcoder is not what it was.

@@ -1,9 +1,9 @@
 """What `faithfulness measure` does: finished transcoders against their real layer, each beside its references."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from typing_extensions import override
 
 from faithfulness_plugin import metrics
 from faithfulness_plugin.errors import UsageError
@@ -24,6 +24,9 @@ from faithfulness_plugin.messages import say
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 
 class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
     """Measures transcoders of one layer, and the references of each: a shuffled decoder and the layer's mean."""
@@ -34,10 +37,12 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
     def __init__(self, artifacts: Sequence[Artifact]) -> None:
         self.artifacts = artifacts
 
+    @override
     def fresh(self, config: ArtifactConfig) -> ArtifactResult:
         environment = Environment.here(config.device, packages=("transformers",))
         return ArtifactResult(complete=False, environment=environment, model=model_title(config.model), config=config)
 
+    @override
     def found(self, result: ArtifactResult, config: ArtifactConfig) -> ArtifactResult:
         """Return the result. Raises UsageError where a transcoder is not the one that was measured."""
         del config
@@ -50,9 +55,11 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
                 )
         return result
 
+    @override
     def progress(self, result: ArtifactResult) -> tuple[int, int]:
         return len(result.measured), len(result.config.transcoders) * len(ROLES)
 
+    @override
     def run(self, result: ArtifactResult, running: Running) -> Iterator[tuple[ArtifactResult, str]]:
         """Measure what is missing.
 
@@ -62,7 +69,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
             ValueError: a layer to which errors cannot be relative.
         """
         bench = _Bench(result.config, self.artifacts, running.note)
-        rows = bench.held_out.rows_record()
+        rows = bench.held_out.at.record()
         if result.layer is None:
             record = bench.held_out.layer_record(self.artifacts[0].transcoder)
             result = result.model_copy(update={"layer": record, "rows": [rows], "notices": bench.notices()})
@@ -80,6 +87,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
                 result = result.model_copy(update={"complete": done == total})
                 yield result, f"{artifact.name}, {role}: L0 {numbers.l0:.1f}, KL {numbers.kl:.3f}"
 
+    @override
     def tables(self, result: ArtifactResult) -> str:
         return tables(result)
 
@@ -94,13 +102,13 @@ class _Bench:
         self.layer, self.pair = _layer(self.hooks, config, [artifact.transcoder for artifact in artifacts])
         tokens = source.prompts(config.held_out_prompts)
         self.held_out = HeldOut(self.hooks, self.layer, tokens, config, source.exclude)
-        self.tokens = self.held_out.tokens
-        self.kept = self.held_out.kept.mask[: config.spliced_prompts].to(self.hooks.device)
+        self.tokens = self.held_out.evaluator.tokens
+        self.kept = self.held_out.at.kept.mask[: config.spliced_prompts]
         x = self.held_out.rows.x
-        self.widths = x.shape[1], self.held_out.outputs.shape[1]
+        self.widths = x.shape[1], self.held_out.at.outputs.shape[1]
         for artifact in artifacts:
             self._require_fit(artifact)
-        self.spectrum_rows = x[torch.linspace(0, len(x) - 1, min(config.spectrum_rows, len(x))).long()]
+        self.spectrum_rows = self.held_out.rows.spread(config.spectrum_rows).x
 
     def _require_fit(self, artifact: Artifact) -> None:
         d_in, d_out = artifact.transcoder.W_enc.shape[0], artifact.transcoder.W_dec.shape[1]
@@ -111,7 +119,7 @@ class _Bench:
             )
 
     def notices(self) -> list[str]:
-        """Return what has to be said of the tensors that are measured between."""
+        """List what has to be said of the tensors that are measured between."""
         found = []
         if self.pair.declared is not None:
             declared = " and ".join(self.pair.declared)
@@ -128,7 +136,7 @@ class _Bench:
         if role == "shuffled decoder":
             transcoder = shuffled_decoder(artifact.transcoder, seed)
         elif role == "mean ablation":
-            transcoder = mean_ablation(artifact.transcoder, self.held_out.outputs)
+            transcoder = mean_ablation(artifact.transcoder, self.held_out.at.outputs)
         numbers = self.held_out.measure(transcoder)
         top = [k for k in self.config.top if k <= min(self.widths)]
         spectrum = metrics.jacobian_spectrum(transcoder, self.layer, self.spectrum_rows, top)
@@ -147,8 +155,8 @@ class _Bench:
         )
 
 
-def _layer(hooks: Hooks, config: ArtifactConfig, transcoders: Sequence[Any]) -> tuple[HookedLayer, Pair]:
-    """The layer between the tensors that the transcoders name, or the config does."""
+def _layer(hooks: Hooks, config: ArtifactConfig, transcoders: "Sequence[SAE[Any]]") -> tuple[HookedLayer, Pair]:
+    """Return the layer between the tensors that the transcoders name, or the config does."""
     options = {"layer": config.block, "hook_in": config.hook_in, "hook_out": config.hook_out}
     try:
         pair = pair_of(hooks, transcoders, **options, anyway=config.hooks_anyway)

@@ -15,6 +15,7 @@ from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import nnls
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.metrics.result import MetricResult, Transcoder
 
 ALPHA = 0.01
@@ -28,6 +29,8 @@ class Circuit:
     activation: Callable[[Tensor], Tensor]
     """[batch, d_in] -> [batch]."""
     direction: Float[Tensor, " d_out"]
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.exact import covariance_root, layer_jacobian
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
@@ -33,6 +34,8 @@ class JacobianEnergies:
     """Squared singular values of (J_f - W_skip) R, the largest first."""
     layer: dict[str, Float[Tensor, " rows"]]
     """||J_f R||_F^2."""
+
+    __repr__ = short_repr
 
     def floor(self, active: Int[Tensor, " rows"]) -> JacobianFloor:
         """Compute the floor of a transcoder from its number of active features at each row.

@@ -13,7 +13,14 @@ RANGE = f"in brackets the range of fewer than {FEW} seeds"
 
 
 def interval(values: Sequence[int | float]) -> Interval:
-    """mean +- t_{0.975, n-1} s / sqrt(n); of fewer than 5 values their range as well."""
+    """Compute mean +- t_{0.975, n-1} s / sqrt(n), Student's 95 % interval.
+
+    Args:
+        values: one a seed.
+
+    Returns:
+        The interval; without bounds for a single value, and with the range of fewer than 5 values.
+    """
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return Interval(mean=mean, low=None, high=None, n=n)
@@ -25,7 +32,15 @@ def interval(values: Sequence[int | float]) -> Interval:
 
 
 def share(count: int, n: int) -> Share:
-    """count of n, with Wilson's interval, which stays sensible at 0 and at n."""
+    """Compute count / n with Wilson's 95 % interval, which stays sensible at 0 and at n.
+
+    Args:
+        count: how many of them.
+        n: of how many.
+
+    Returns:
+        The share and its interval.
+    """
     from scipy import stats  # half a second
 
     ci = stats.binomtest(count, n).proportion_ci(0.95, method="wilson")
@@ -33,8 +48,17 @@ def share(count: int, n: int) -> Share:
 
 
 def prediction_interval(values: Sequence[int | float]) -> tuple[float, float]:
-    """Where one more value of the same kind falls with 95 %: mean +- t_{0.975, n-1} s sqrt(1 + 1/n). Raises ValueError
-    for fewer than two values."""
+    """Compute where one more value of the same kind falls with 95 %: mean +- t_{0.975, n-1} s sqrt(1 + 1/n).
+
+    Args:
+        values: two or more.
+
+    Returns:
+        The lower and the upper bound.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
     n = len(values)
     if n < 2:
         raise ValueError("a prediction interval needs two values or more")

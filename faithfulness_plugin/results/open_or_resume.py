@@ -19,12 +19,15 @@ T_RESULT = TypeVar("T_RESULT", bound=Result)
 
 
 def open_or_resume(out: Path, fresh: T_RESULT, *, overwrite: bool = False) -> T_RESULT:
-    """Return the result in `out` where it has the settings of `fresh`, else `fresh` itself. Nothing is written.
+    """Open the result in a folder where it has the settings of `fresh`. Nothing is written.
 
     Args:
         out: the folder of the result.
         fresh: an empty result with the settings that are wanted.
         overwrite: return `fresh`, whatever stands in `out`.
+
+    Returns:
+        The result that stands there, complete or partial, or `fresh`.
 
     Raises:
         ResultError: `out` cannot be read or written, or holds a result of other settings, a partial one of other
@@ -96,8 +99,8 @@ def require_same_kind(out: Path, kind: str) -> None:
         return  # there is none, or `read_result` says what is wrong
     if other != kind:
         raise ResultError(
-            f"{out / RESULT_FILENAME} is a result of another command ({other}): choose another --out, or pass "
-            "--overwrite"
+            f"{out / RESULT_FILENAME} is no result of this command, and one of another ({other}): choose another "
+            "--out, or pass --overwrite"
         )
 
 
@@ -125,7 +128,16 @@ def _require_settings(path: Path, result: Result, settings: Mapping[str, Any]) -
 
 
 def require_versions(path: Path, there: Result, here: Result) -> None:
-    """Raise ResultError where a partial result was begun with other versions of the packages than are installed."""
+    """Refuse to resume a result that was begun with other versions of the packages than are installed.
+
+    Args:
+        path: the result's file, for the message.
+        there: the partial result.
+        here: an empty result of this environment.
+
+    Raises:
+        ResultError: versions differ.
+    """
     if changed := differences(there.environment.packages, here.environment.packages):
         raise ResultError(
             f"{path} was begun with other versions ({changed}): install those to resume, choose another --out, "

@@ -18,7 +18,17 @@ class SettingsError(UsageError):
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read names and values from a YAML file. Raises SettingsError for a file that cannot be read, or holds none."""
+    """Read settings by name from a YAML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Names and values; empty for an empty file.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds no settings.
+    """
     try:
         settings = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -35,7 +45,19 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def make_config(settings: dict[str, Any], where: str, config: type[T_CONFIG]) -> T_CONFIG:
-    """Make a record of settings. Raises SettingsError, with `where` they stand, for what does not fit."""
+    """Build a record from settings.
+
+    Args:
+        settings: values by name.
+        where: what the settings were read from, for messages.
+        config: the record's class.
+
+    Returns:
+        The record.
+
+    Raises:
+        SettingsError: a name that does not exist, or a value that does not fit.
+    """
     try:
         return config(**settings)
     except ValidationError as error:
@@ -52,11 +74,19 @@ def make_config(settings: dict[str, Any], where: str, config: type[T_CONFIG]) ->
 
 
 def unknown_setting(name: str, known: list[str]) -> str:
-    """Return what is wrong with a setting that does not exist, with the one that may have been meant."""
+    """Explain that a setting does not exist, with the closest match.
+
+    Args:
+        name: what was given.
+        known: the settings that exist.
+
+    Returns:
+        A clause for an error message.
+    """
     return f"there is no setting {name}: {nearest(name.rsplit('.', 1)[-1], known)}"
 
 
 def _records(annotation: Any) -> list[type[BaseModel]]:
-    """The records in a field's type, such as those of list[Record] or Record | None."""
+    """Find the records in a field's type, such as those of list[Record] or Record | None."""
     inside = [record for part in get_args(annotation) for record in _records(part)]
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else inside

@@ -39,7 +39,17 @@ class Product(Record):
 
     @classmethod
     def of(cls, config: JacobianMatchingConfig | Mapping[str, Any]) -> "Product":
-        """Build what a matching of this config asks of the layer. Raises StoreError for what no store can keep."""
+        """Build what a matching of this config asks of the layer.
+
+        Args:
+            config: a config, or its fields by name.
+
+        Returns:
+            The layer's side of it, which equal products share.
+
+        Raises:
+            StoreError: what no store can keep: all directions, or derivatives at jittered rows.
+        """
         config = as_config(config)
         if ESTIMATORS[config.estimator].fixed_probes:
             raise StoreError(
@@ -145,5 +155,12 @@ class Index(Record):
 
 
 def names(products: Sequence[Product]) -> str:
-    """Join the names of products for a message."""
+    """Join the names of products for a message.
+
+    Args:
+        products: the products.
+
+    Returns:
+        The names with commas, or "none".
+    """
     return ", ".join(map(str, products)) or "none"

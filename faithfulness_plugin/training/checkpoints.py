@@ -22,12 +22,30 @@ History = list[dict[str, int | float]]
 class Stateful(Protocol):
     """Data whose position can be saved, so that a resumed run sees the batches that it would have seen."""
 
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position.
+
+        Returns:
+            Tensors, numbers, strings, lists and dicts, by name.
+        """
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go to a position.
+
+        Args:
+            state: what `state_dict` returned.
+        """
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Find the `step_N` of the highest N, or None where there is none."""
+    """Find the newest checkpoint in a folder: the `step_N` of the highest N.
+
+    Args:
+        folder: the folder of a run.
+
+    Returns:
+        The checkpoint; None where there is none.
+    """
     steps = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
     return max(steps, key=lambda path: int(path.name[5:]), default=None)
 
@@ -49,6 +67,9 @@ class Checkpoints:
 
     def open(self, resume: bool) -> None:
         """Find the newest checkpoint, and see now rather than after hours of training that one can be written.
+
+        Args:
+            resume: whether the run resumes the newest.
 
         Raises:
             ValueError: a folder that cannot be written, or that the processes do not share.
@@ -75,6 +96,11 @@ class Checkpoints:
 
     def save(self, trainer: SAETrainer[Any, Any], inputs: Any, history: History) -> None:
         """Write a checkpoint whole, and then remove the one before.
+
+        Args:
+            trainer: SAELens's trainer, with the transcoder, its optimizer and the step.
+            inputs: the data; their position is saved where they are `Stateful`.
+            history: the records so far.
 
         Raises:
             NonFiniteError: the weights contain NaN or Inf; the checkpoint before stays.
@@ -115,7 +141,14 @@ class Checkpoints:
                 ) from error
 
     def load(self, trainer: SAETrainer[Any, Any], inputs: Any) -> History:
-        """Put trainer and inputs where the newest checkpoint was written; return the history up to there.
+        """Put trainer and inputs where the newest checkpoint was written.
+
+        Args:
+            trainer: SAELens's trainer, of the same settings.
+            inputs: the data, made with the same settings.
+
+        Returns:
+            The history up to there; empty without a checkpoint.
 
         Raises:
             ValueError: a corrupt checkpoint, one of other settings, inputs whose position is not known.

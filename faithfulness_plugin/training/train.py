@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sae_lens.config import LoggingConfig, SAETrainerConfig
@@ -12,7 +12,9 @@ from sae_lens.saes.sae import TrainStepOutput
 from sae_lens.training.sae_trainer import Evaluator, SAETrainer
 from torch import Tensor
 from tqdm.auto import tqdm
+from typing_extensions import override
 
+from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.training.checkpoints import Checkpoints, History
@@ -20,16 +22,36 @@ from faithfulness_plugin.training.distributed_trainer import DistributedTrainer
 from faithfulness_plugin.training.processes import Processes
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """What `train_transcoder` returns."""
+class TrainingResult(NotebookTable):
+    """What `train_transcoder` returns. Notebooks show its history as a table."""
 
     transcoder: TrainingTranscoder[Any]
     history: list[dict[str, int | float]] = field(repr=False)
     """One record every `log_every` steps: "step", "loss", each named loss, "l0", and the evaluator's entries."""
     checkpoint: Path | None
     """The last checkpoint's folder."""
+
+    @property
+    def loss(self) -> float:
+        """The loss of the last record; `history[-1]` has its parts."""
+        return self.history[-1]["loss"]
+
+    def __repr__(self) -> str:
+        last = {name: value for name, value in self.history[-1].items() if name != "step"}
+        step, where = self.history[-1]["step"], {"checkpoint": self.checkpoint} if self.checkpoint else {}
+        return line("TrainingResult", {"transcoder": self.transcoder, "steps": step, **last, **where})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return the history, a row per record, the last one first."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history[::-1])
 
 
 def train_transcoder(
@@ -63,17 +85,23 @@ def train_transcoder(
         inputs: endless batches [batch, d_in]. Where it has state_dict and load_state_dict, as `AbsInputs` does,
             checkpoints hold its position. `StoredRows` bring the layer's responses with them.
         n_steps: optimizer steps in total, those before a resume included.
-        lr: Adam's learning rate, between `lr_warm_up_steps` of linear growth and `lr_decay_steps` of linear decay.
+        lr: Adam's learning rate, between its growth and its decay.
+        lr_warm_up_steps: steps of linear growth, the first ones.
+        lr_decay_steps: steps of linear decay to 0, the last ones.
         batch_size: rows per batch, of all processes together; by default `inputs.batch_size`.
         dead_feature_window: steps without firing after which a feature counts as dead, for the losses that revive them.
         log_every: steps between records of the history.
         evaluator: SAELens's (transcoder, inputs, activation_scaler) -> dict; called every `evaluate_every` steps.
+        evaluate_every: steps between calls of the evaluator; needed with one.
         checkpoint: folder for checkpoints, one subfolder `step_N`; only the newest is kept, and a kill while it is
             written leaves the one before.
         checkpoint_every: steps between checkpoints; the end is always one.
         resume: resume the newest checkpoint in that folder, if there is one, with the same settings. The result
             is the uninterrupted run's, for which the inputs need state_dict and load_state_dict.
         progress: show a bar; by default on a terminal only.
+
+    Returns:
+        The transcoder, the history of losses, and the last checkpoint.
 
     Raises:
         ValueError: arguments that do not fit; inputs that several processes do not share; a shape that does not; NaN or

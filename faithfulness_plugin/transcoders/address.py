@@ -50,7 +50,11 @@ def fetch(of: HubPath, *, layer: int | None = None) -> Fetched:
     """Fetch what a transcoder needs into the hub's cache.
 
     Args:
+        of: the repository, or a folder or file in one.
         layer: which layer of a set.
+
+    Returns:
+        The files, in the cache.
 
     Raises:
         FormatError: the hub cannot be reached, the address does not exist, access is not granted, or it holds many
@@ -68,7 +72,17 @@ def fetch(of: HubPath, *, layer: int | None = None) -> Fetched:
 
 
 def layers_at(address: str | Path) -> list[int]:
-    """Return the layers of the set at an address, by the names of its files. Raises FormatError as `fetch`."""
+    """List the layers of the set at an address, by the names of its files.
+
+    Args:
+        address: hf://owner/repo/path.
+
+    Returns:
+        Their numbers, in order; none where it is no set.
+
+    Raises:
+        FormatError: as `fetch`.
+    """
     of = HubPath.of(address)
     names = [name.rpartition("/") for name in _contents(of).names]
     return sorted(_by_layer([name for folder, _, name in names if folder == of.path]))
@@ -80,7 +94,17 @@ def _by_layer(names: list[str]) -> dict[int, str]:
 
 @contextmanager
 def fetching(of: HubPath) -> Iterator[None]:
-    """Turn whatever goes wrong between here and the hub into one line. Raises FormatError."""
+    """Turn whatever goes wrong between here and the hub into one line.
+
+    Args:
+        of: what is fetched in the block.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        FormatError: the hub's library failed; the message says what to do.
+    """
     from huggingface_hub import errors
 
     try:
@@ -101,8 +125,17 @@ def fetching(of: HubPath) -> Iterator[None]:
 
 
 def is_reachable(of: HubPath) -> bool:
-    """Whether the hub can be reached. Raises FormatError where there is no such repository, or where nothing of it is
-    in the hub's cache either."""
+    """Tell whether the hub can be reached.
+
+    Args:
+        of: a repository that is asked for.
+
+    Returns:
+        Whether it can.
+
+    Raises:
+        FormatError: there is no such repository; nothing of it is in the hub's cache either.
+    """
     return _contents(of).cached is None
 
 
@@ -138,9 +171,13 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
     for, and its settings.
 
     Args:
-        names: of all files of the repository, or of those in the hub's cache.
+        of: the repository, or a folder or file in one.
+        names: the names of all files of the repository, or of those in the hub's cache.
         layer: which layer of a set.
         reason: why the hub cannot be reached, where these are the names in its cache.
+
+    Returns:
+        The names of those files.
 
     Raises:
         FormatError: nothing stands there, or several transcoders, or a set of layers of which none was asked for.
@@ -176,7 +213,7 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
 
 
 def _one_transcoder(of: HubPath, weights: list[str], layer: int | None) -> list[str]:
-    """The file of the layer asked for, or the one of several files of weights that a format knows by its name."""
+    """Select the file of the layer asked for, or the one of several files that a format knows by its name."""
     from faithfulness_plugin.transcoders.formats.registry import makes_folder
 
     layers = _by_layer(weights)

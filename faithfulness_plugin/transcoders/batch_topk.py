@@ -154,8 +154,18 @@ def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, r
 
 
 def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
-    """Find the positions of the `count` largest, in no order. `topk` over a large batch is slow on a CPU: it runs over
-    those above a bound guessed from a sample, and over all of them where the guess was too high."""
+    """Find the positions of the largest values, in no order.
+
+    `topk` over a large batch is slow on a CPU: it runs over the values above a bound guessed from a sample, and over
+    all of them where the guess was too high.
+
+    Args:
+        values: the values.
+        count: how many are found.
+
+    Returns:
+        Their positions.
+    """
     sample = values[:: SAMPLE + 1]  # not in step with d_sae
     rank = int(1.3 * count * len(sample) / max(1, len(values))) + 16
     if rank < len(sample):

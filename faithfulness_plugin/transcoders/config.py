@@ -70,7 +70,11 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
         return SkipTranscoderConfig if self.skip else TranscoderConfig
 
     def jumprelu_config_class(self) -> type[SAEConfig]:
-        """Return the config class of the stock JumpReLU transcoder, for architectures that are exported as one."""
+        """Return the config class of the stock JumpReLU transcoder, for architectures that are exported as one.
+
+        Returns:
+            SAELens's class, the one with a skip connection with `skip`.
+        """
         return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
 
     @override
@@ -80,12 +84,25 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
 
 
 def require_non_negative(config: TrainingTranscoderConfig, name: str) -> None:
-    """Raise ValueError for a field that is negative, infinite or NaN."""
+    """Check that a field is a number from 0 on.
+
+    Args:
+        config: the config.
+        name: the field.
+
+    Raises:
+        ValueError: it is negative, infinite or NaN.
+    """
     if not 0 <= getattr(config, name) < inf:
         raise ValueError(f"{name}={getattr(config, name)} must be finite and not negative")
 
 
 def register_once(sae_class: type, config_class: type[TrainingSAEConfig]) -> None:
-    """Register a training class with SAELens, which refuses a name twice (a module may be imported again)."""
+    """Register a training class with SAELens, which refuses a name twice (a module may be imported again).
+
+    Args:
+        sae_class: the class.
+        config_class: its config's, whose `architecture()` is the name.
+    """
     if config_class.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
         register_sae_training_class(config_class.architecture(), sae_class, config_class)

@@ -28,7 +28,8 @@ def topk_to_jumprelu(
     your own, with `metrics.reconstruction`.
 
     Args:
-        x: [rows, d_in], inputs of the kind that it will see; some thousands.
+        transcoder: a TopK transcoder, in training or finished.
+        x: inputs of the kind that it will see; some thousands.
 
     Returns:
         A JumpReLUTranscoder, or a JumpReLUSkipTranscoder where there is a skip connection; `save_model` writes it.

@@ -8,13 +8,14 @@ import torch
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.hub_path import HubPath, is_hub_path
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.transcoders.address import Fetched, fetch
 from faithfulness_plugin.transcoders.formats import registry
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.releases import add_listed, read_by_sae_lens, release_of, require_readable
 
 SIDES = ("hf_hook_name", "hook_name")
@@ -30,8 +31,14 @@ class Loaded:
     place: Path | HubPath | Fetched
     """An address where SAELens's own loader has fetched the files."""
 
+    __repr__ = short_repr
+
     def files(self) -> list[Path]:
-        """Return the files that it was read from, in the order of their names."""
+        """List the files that it was read from, and fetch them where SAELens's own loader has not kept them.
+
+        Returns:
+            The files in the order of their names.
+        """
         place = self.place
         if isinstance(place, Path):
             return [file for file in sorted(place.rglob("*")) if file.is_file()] if place.is_dir() else [place]
@@ -75,7 +82,19 @@ def load_transcoder(
 
 
 def load_with_files(source: Path | str, request: Request) -> Loaded:
-    """Load a transcoder, and keep where its files are. Raises as `load_transcoder`."""
+    """Load a transcoder, and keep where its files are.
+
+    Args:
+        source: as in `load_transcoder`.
+        request: its other options.
+
+    Returns:
+        The transcoder, and its place.
+
+    Raises:
+        FormatError: as `load_transcoder`.
+        UsageError: as `load_transcoder`.
+    """
     _require_usable(request)
     called = str(source)
     try:
@@ -143,7 +162,7 @@ def _require_as_asked(cfg: TranscoderConfig, where: str, request: Request) -> No
 
 
 def _layer_of(metadata: SAEMetadata) -> int | None:
-    """The block that the metadata say, by the hooks or by `layer`."""
+    """Find the block that the metadata say, by the hooks or by `layer`."""
     for name in ("hook_name", "hf_hook_name", "hookpoint"):
         said = metadata[name]
         if isinstance(said, str) and (match := re.search(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)(?:\.|$)", said)):

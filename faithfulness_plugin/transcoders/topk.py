@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_region import DenseRegion, SparseRegion, Weights
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, Weights
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
@@ -107,11 +108,25 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return pays if wanted is None else wanted
 
     def score(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """Compute what features are ranked by."""
+        """Compute what features are ranked by.
+
+        Args:
+            hidden_pre: the pre-activations z.
+
+        Returns:
+            z_i ||W_dec^i||, or z_i without `rescale_acts_by_decoder_norm`.
+        """
         return ranking_score(hidden_pre, self)
 
     def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
-        """Select the features that stay."""
+        """Select the features that stay.
+
+        Args:
+            score: what they are ranked by.
+
+        Returns:
+            The k largest of each row, positive or not.
+        """
         return ActiveFeatures.same_count(score.topk(self.cfg.k, sorted=False).indices, self.cfg.d_sae)
 
     @override
@@ -136,7 +151,15 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def selected_region(
         self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]
     ) -> DenseRegion | SparseRegion:
-        """Build the region of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
+        """Build the region of the features that `select` picks, sparse or dense.
+
+        Args:
+            x: the rows.
+            select: picks features by their scores [rows, d_sae].
+
+        Returns:
+            The region, with a graph.
+        """
         if self._multiplies_active_only():
             return self._sparse_region(x, select)
 
@@ -148,7 +171,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre)
 
     def _multiplies_active_only(self) -> bool:
-        """Whether a training step multiplies active features only: hooks on the activations may edit all of them."""
+        """Decide whether a step multiplies active features only: hooks on the activations may edit all of them."""
         return self.sparse and not (_hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post))
 
     def _sparse_region(self, x: Tensor, select: Callable[[Tensor], ActiveFeatures]) -> SparseRegion:
@@ -157,11 +180,11 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         with torch.no_grad():
             hidden_pre = rows @ self.W_enc + self.b_enc
             entries = select(self.score(hidden_pre))
-        values = self.pre_activations(rows, entries, hidden_pre).relu()
+        values = self._pre_activations(rows, entries, hidden_pre).relu()
         hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
         return SparseRegion(x, Weights.of(self), values, entries, hidden_pre)
 
-    def pre_activations(
+    def _pre_activations(
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
     ) -> Float[Tensor, " entries"]:
         """Compute W_enc x + b_enc of some features only: taken from `hidden_pre`, and given its gradient."""
@@ -176,8 +199,14 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return straight_through(feature_acts, score, threshold, bandwidth)
 
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
-        """Compute thresholds [rows, 1]: half-way between the last feature that stays and the first that does not, at
-        least 0."""
+        """Compute thresholds: half-way between the last feature that stays and the first that does not, at least 0.
+
+        Args:
+            score: what features are ranked by.
+
+        Returns:
+            One threshold per row [rows, 1], in units of the score.
+        """
         if self.cfg.k == self.cfg.d_sae:
             return score.new_zeros(len(score), 1)
         ranked = score.topk(self.cfg.k + 1, sorted=True).values
@@ -197,7 +226,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         largest = self.score(hidden_pre)[:, dead_features].topk(min(wanted, n_dead), sorted=False).indices
         entries = ActiveFeatures.same_count(dead_features[largest], d_sae)
         rows = cast(TranscoderStepInput, step_input).x.reshape(-1, self.cfg.d_in).to(self.dtype)
-        revived = sum_active(self.pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
+        revived = sum_active(self._pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
         residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)
         loss = (revived - residual).square().sum() / max(1, len(rows))
         share = min(1.0, n_dead / wanted)  # a few dead features cannot explain much

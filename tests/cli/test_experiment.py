@@ -1,5 +1,5 @@
 import pytest
-from counting import Counting, CountResult
+from counting import CountResult
 from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.experiments import EXPERIMENTS, Listed
@@ -76,7 +76,7 @@ def test_a_file_of_settings_gives_what_options_override(tmp_path):
         (["--step", "0"], "--step: Input should be greater than or equal to 1"),
         (["--kind", "sideways"], "--kind: Input should be 'up' or 'down'"),
         (["--seeds", "0"], "--seeds 0: at least one seed is needed"),
-        (["--jobs", "0"], "--jobs 0: pass the number of counts at a time"),
+        (["--jobs", "0"], "--jobs 0: pass the number of parts at a time"),
         (["--pace", "1"], "No such option"),
     ],
 )
@@ -90,7 +90,7 @@ def test_bad_arguments_exit_with_2_and_one_line(tmp_path, arguments, message):
 
 def test_jobs_are_an_option_of_experiments_whose_parts_can_run_together_alone(monkeypatch, tmp_path):
     assert "Parts at a time" in call("counting", "--help").output
-    monkeypatch.setattr(Counting, "parallel", False)
+    monkeypatch.setitem(EXPERIMENTS, "counting", EXPERIMENTS["counting"]._replace(parallel=False))
     assert "No such option" in call("counting", "--jobs", 2, out=tmp_path).stderr
 
 

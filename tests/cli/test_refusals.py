@@ -47,7 +47,7 @@ REFUSALS: list[tuple[list[str], str]] = [
     (["train", "--out", "{suite}"], "is corrupt, or no result of this command"),
     (["measure", "{t}", "--out", "{suite}"], "is corrupt, or no result of this command"),
     (["bench", "run", "--out", "{toy}"], "is corrupt, or no result of this command"),
-    (["experiment", "speed", "--out", "{suite}"], "is a result of another command (faithfulness)"),
+    (["experiment", "speed", "--out", "{suite}"], "no result of this command, and one of another (faithfulness)"),
     (["bench", "leaderboard", "{toy}"], "is corrupt, or no result of this command"),
     (["bench", "compare", "{none}", "--against", "a"], "cannot be read"),
     (["bench", "card", "{none}"], "cannot be read"),
@@ -74,13 +74,13 @@ REFUSALS: list[tuple[list[str], str]] = [
     (["reproduce", "--density", "1.5"], "--density: Input should be less than or equal to 1"),
     (["reproduce", "--jobs", "0"], "--jobs 0"),
     (["reproduce", "--seeds", "0"], "--seeds 0"),
-    (["measure", "{t}", "--prompts", "1"], "Input should be greater than or equal to 2"),
-    (["measure", "{t}", "--context-size", "1"], "Input should be greater than or equal to 2"),
+    (["measure", "{t}", "--prompts", "1"], "--prompts: Input should be greater than or equal to 2"),
+    (["measure", "{t}", "--context-size", "1"], "--context-size: Input should be greater than or equal to 2"),
     (["measure", "{t}", "--skip-first", "200"], "leaves too little of 128 positions"),
     (["hooks", "{t}", "--skip-first", "64"], "leaves too little of 64 positions"),
     (["inspect", "{t}", "--skip-first", "127"], "leaves too little of 128 positions"),
     (["inspect", "{t}", "--exclude-norms-above", "1"], "greater than 1"),
-    (["hooks", "{t}", "--exclude-norms-above", "0.5"], "greater than 1"),
+    (["hooks", "{t}", "--exclude-norms-above", "0.5"], "--exclude-norms-above: Input should be greater than 1"),
     (["inspect", "{t}", "--tokens", "0"], "greater than or equal to 1"),
     (["train", "--tokens", "5"], "do not make one batch"),
     (["train", "--seeds", "0"], "greater than or equal to 1"),
@@ -163,7 +163,13 @@ def places(tmp_path_factory) -> dict[str, str]:
         found[name].mkdir()
     (found["t"] / "cfg.json").write_text("{}")
     (found["others"] / "mine.md").write_text("mine")
-    trials: dict[str, Any] = {"suite_version": 1, "tasks": ["rotated"], "seeds": [11, 23], "n_steps": 20, "time_limit": 1}
+    trials: dict[str, Any] = {
+        "suite_version": 1,
+        "tasks": ["rotated"],
+        "seeds": [11, 23],
+        "n_steps": 20,
+        "time_limit": 1,
+    }
     methods = [{"name": name, "strengths": [1.0], "source": "baseline"} for name in ("a", "b")]
     here = {"python": "", "machine": "", "device": "", "packages": {}}
     suite = {

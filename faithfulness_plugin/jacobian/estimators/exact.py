@@ -22,8 +22,17 @@ def _fixed(probes: Callable[[Tensor], Tensor]) -> Probe:
 
 @dataclass(frozen=True)
 class Exact(Jvp):
-    """Sum of ||J_t v_i - J_f v_i||^2 over fixed probes with sum_i v_i v_i^T = E[v v^T]: the mean that random probes of
-    the same name estimate, itself. For isotropic probes ||J_t - J_f||_F^2."""
+    """Sum of ||J_t v_i - J_f v_i||^2 over fixed probes with sum_i v_i v_i^T = E[v v^T].
+
+    It is the mean that random probes of the same name estimate, itself. For isotropic probes it is ||J_t - J_f||_F^2.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> estimator, layer, x = Exact(), torch.nn.Linear(3, 2), torch.randn(5, 3)
+        >>> v = estimator.draw(x, None)
+        >>> _, Jv = estimator.layer_products(layer, x, v, 1.0)
+        >>> torch.testing.assert_close(Jv.square().sum((0, 2)), layer.weight.detach().square().sum().expand(5))
+    """
 
     name = "exact"
     probes: ClassVar[Mapping[str, Probe]] = {

@@ -15,7 +15,18 @@ from faithfulness_plugin.layers.derivatives import Layer, layer_vjp
 @dataclass(frozen=True)
 class Vjp(Estimator):
     """Mean of ||J_t^T u - J_f^T u||^2. With E[u u^T] = I it is an unbiased estimate of ||J_t - J_f||_F^2, because
-    E_u ||A^T u||^2 = ||A||_F^2 = E_v ||A v||^2."""
+    E_u ||A^T u||^2 = ||A||_F^2 = E_v ||A v||^2.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> layer, x = torch.nn.Linear(3, 2), torch.randn(1, 3)
+        >>> estimator = Vjp(n_probes=2000)
+        >>> u = estimator.draw(layer(x), None)
+        >>> _, JTu = estimator.layer_products(layer, x, u, 1.0)
+        >>> norm = layer.weight.detach().square().sum()
+        >>> torch.testing.assert_close(JTu.square().sum(-1).mean(), norm, rtol=0.1, atol=0)
+    """
 
     name = "vjp"
     probes = ISOTROPIC
