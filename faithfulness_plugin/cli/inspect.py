@@ -53,7 +53,7 @@ class InspectOptions(Record):
     )
     rows: str | None = Field(default=None, description="rows of a layer of your own, [n, d_in] as .npy")
     tokens: int | None = Field(
-        default=None, ge=1, description=f"tokens, or rows, to look at [default: {TOKENS:,}; of bare layers {ROWS:,}]"
+        default=None, ge=2, description=f"tokens, or rows, to look at [default: {TOKENS:,}; of bare layers {ROWS:,}]"
     )
     context_size: int = Field(default=128, ge=2, description="tokens a prompt")
     skip_first: int = Field(default=0, ge=0, description="leave out the first positions of every prompt, this many")

@@ -9,6 +9,7 @@ from faithfulness_plugin import metrics
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.model import model_title
+from faithfulness_plugin.language_model.widths import require_widths
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, Pair, layer_at_pair, pair_of
@@ -100,23 +101,14 @@ class _Bench:
         source = LoadedModel(config, note, plain=True)
         self.hooks = source.hooks
         self.layer, self.pair = _layer(self.hooks, config, [artifact.transcoder for artifact in artifacts])
+        require_widths(self.hooks, self.layer, {artifact.name: artifact.transcoder for artifact in artifacts})
         tokens = source.prompts(config.held_out_prompts)
         self.held_out = HeldOut(self.hooks, self.layer, tokens, config, source.exclude)
         self.tokens = self.held_out.evaluator.tokens
         self.kept = self.held_out.at.kept.mask[: config.spliced_prompts]
         x = self.held_out.rows.x
         self.widths = x.shape[1], self.held_out.at.outputs.shape[1]
-        for artifact in artifacts:
-            self._require_fit(artifact)
         self.spectrum_rows = self.held_out.rows.spread(config.spectrum_rows).x
-
-    def _require_fit(self, artifact: Artifact) -> None:
-        d_in, d_out = artifact.transcoder.W_enc.shape[0], artifact.transcoder.W_dec.shape[1]
-        if (d_in, d_out) != self.widths:
-            raise UsageError(
-                f"{artifact.name} maps {d_in} to {d_out} and the layer {self.widths[0]} to {self.widths[1]}: is it a "
-                "transcoder of this layer and this model?"
-            )
 
     def notices(self) -> list[str]:
         """List what has to be said of the tensors that are measured between."""

@@ -1,5 +1,6 @@
 """train_transcoder: SAELens's SAETrainer with a layer, a progress bar, an evaluator and checkpoints that resume."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -98,7 +99,7 @@ def train_transcoder(
         checkpoint_every: steps between checkpoints; the end is always one.
         resume: resume the newest checkpoint in that folder, if there is one, with the same settings. The result
             is the uninterrupted run's, for which the inputs need state_dict and load_state_dict.
-        progress: show a bar; by default on a terminal only.
+        progress: show a bar; by default on a terminal and in a notebook.
 
     Returns:
         The transcoder, the history of losses, and the last checkpoint.
@@ -123,6 +124,7 @@ def train_transcoder(
     _check_inputs(inputs, processes)
     checkpoints = Checkpoints(checkpoint, _settings(transcoder, config), processes)
     checkpoints.open(resume)
+    checkpoints.require_room(transcoder)
     config.device = str(transcoder.device)
     trainer = (DistributedTrainer if processes.several else SAETrainer)(config, transcoder.set_layer(layer), inputs)
     every = (log_every, evaluate_every or n_steps, checkpoint_every or n_steps)
@@ -188,6 +190,8 @@ def _train(
     history, batch_size = checkpoints.load(trainer, inputs), trainer.cfg.train_batch_size_samples
     n_steps = trainer.cfg.total_training_samples // batch_size
     hidden = None if progress is None else not progress  # tqdm: None hides the bar where there is no terminal
+    if progress is None and "ipykernel" in sys.modules:  # a notebook draws one of its own
+        hidden = False
     hidden = hidden if processes.first else True
     try:
         with tqdm(total=n_steps, initial=trainer.n_training_steps, desc="train", unit="step", disable=hidden) as bar:

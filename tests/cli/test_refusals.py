@@ -81,7 +81,7 @@ REFUSALS: list[tuple[list[str], str]] = [
     (["inspect", "{t}", "--skip-first", "127"], "leaves too little of 128 positions"),
     (["inspect", "{t}", "--exclude-norms-above", "1"], "greater than 1"),
     (["hooks", "{t}", "--exclude-norms-above", "0.5"], "--exclude-norms-above: Input should be greater than 1"),
-    (["inspect", "{t}", "--tokens", "0"], "greater than or equal to 1"),
+    (["inspect", "{t}", "--tokens", "0"], "greater than or equal to 2"),
     (["train", "--tokens", "5"], "do not make one batch"),
     (["train", "--seeds", "0"], "greater than or equal to 1"),
     (["scan", "--vary", "lr=0,0.1"], "greater than 0"),
