@@ -18,7 +18,8 @@ from faithfulness_plugin.measure.relative_errors import (
     ratio,
     response_error,
 )
-from faithfulness_plugin.measure.schema import Directions, LayerRecord
+from faithfulness_plugin.measure.schema import LayerRecord
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.schema import Interval
 
 __all__ = ["Gain", "Group", "fvu", "gain", "groups", "jacobian_error", "jacobian_floor", "response_error", "value"]

@@ -17,8 +17,8 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.measure.schema import Directions
 from faithfulness_plugin.metrics.passage_memorization import RARE
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
 
 PAIR_ERROR = jacobian_error("data")

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from faithfulness_plugin.cli.hook_options import TranscoderOptions
+from faithfulness_plugin.cli.rows import row_settings
 from faithfulness_plugin.errors import FormatError, UsageError
 from faithfulness_plugin.hub_path import HubPath, is_hub_path
 from faithfulness_plugin.messages import one_line
@@ -11,6 +13,18 @@ from faithfulness_plugin.release_list import listed_release
 from faithfulness_plugin.results.open_or_resume import require_writable
 
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+def require_readable(sources: Iterable[str], options: TranscoderOptions) -> None:
+    """Refuse what commands on finished transcoders can refuse before anything is loaded: rows of which none is left,
+    transcoders and text that are not there, a device."""
+    from faithfulness_plugin.language_model import rows
+
+    which = rows.RowSettings(**row_settings(options.model_dump()))
+    rows.require_rows(which, options.context_size)
+    require_sources(sources)
+    require_text(options.text)
+    require_device(options.device)
 
 
 def require_sources(sources: Iterable[str]) -> None:

@@ -21,9 +21,8 @@ from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.language_model.text import cut_prompts
 from faithfulness_plugin.language_model.widths import require_widths
 from faithfulness_plugin.layers.any_model import hooks_of
-from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, layer_at_pair, pair_of
+from faithfulness_plugin.layers.replaced_layer import layer_and_pair
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.metrics.circuit_projection import Circuit
@@ -182,13 +181,9 @@ def text_subject(
     note(f"loading {model_title(model_source)}")
     model = load_model(model_source, device, plain=True)
     hooks = hooks_of(model)
-    try:
-        pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway)
-        layer = layer_at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders))
-    except NamesNoLayer as error:
-        raise UsageError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    layer, pair = layer_and_pair(
+        hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
+    )
     require_widths(hooks, layer, {_numbered(n, transcoders): t for n, t in enumerate(transcoders)})
     note("cutting the text into prompts")
     wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))

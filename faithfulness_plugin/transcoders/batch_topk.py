@@ -37,9 +37,9 @@ class BatchTopKTrainingTranscoderConfig(TopKTrainingTranscoderConfig):
 
     @override
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.topk_threshold_lr <= 1:
             raise ValueError(f"topk_threshold_lr={self.topk_threshold_lr}: choose a rate above 0, and at most 1")
-        super().__post_init__()
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:

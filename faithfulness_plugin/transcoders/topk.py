@@ -14,6 +14,7 @@ from typing_extensions import override
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
 from faithfulness_plugin.jacobian.linear_region import DenseRegion, Weights
 from faithfulness_plugin.jacobian.sparse_region import SparseRegion
+from faithfulness_plugin.require import number
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
@@ -51,14 +52,12 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
 
     @override
     def __post_init__(self) -> None:
+        if self.whole_k and number("k", self.k) % 1:
+            raise ValueError(f"k={self.k}: TopK keeps a whole number of features in each row")
+        super().__post_init__()
         if not 0 < self.k <= self.d_sae:
             raise ValueError(f"k={self.k}: choose more than 0 active features and at most d_sae={self.d_sae}")
-        if self.whole_k:
-            if self.k != int(self.k):
-                raise ValueError(f"k={self.k}: TopK keeps a whole number of features in each row")
-            self.k = int(self.k)
         require_non_negative(self, "aux_loss_coefficient")
-        super().__post_init__()
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:

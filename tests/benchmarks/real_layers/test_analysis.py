@@ -11,7 +11,7 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import (
     value,
 )
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.measure.schema import DIRECTIONS
+from faithfulness_plugin.metrics.result import DIRECTIONS
 
 PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
 GENERATOR = np.random.default_rng(0)
