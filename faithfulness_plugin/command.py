@@ -1,11 +1,9 @@
-"""The console script. It imports everything else itself, so that an interruption ends in one line from the start."""
+"""The console script, and what Ctrl-C does to it: from its first moment to its last it ends in one line."""
 
 import _thread
 import os
 import signal
 import sys
-import threading
-from types import FrameType
 from typing import Any
 
 SOON = 0.05
@@ -13,26 +11,33 @@ SOON = 0.05
 
 
 class Interruption:
-    """Whether Ctrl-C was pressed: an import may turn the exception into another one, and a callback loses it."""
+    """Whether Ctrl-C was pressed. An import may turn the exception into another one, and a callback loses it."""
 
     came = False
+    at_once = True
+    """Whether the process ends at once: while modules are imported, and when all is done."""
 
     @classmethod
     def watch(cls) -> None:
-        """Note interruptions from now on, unless the process ignores them."""
+        """Take interruptions from now on, unless the process ignores them."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, cls._note)
+            signal.signal(signal.SIGINT, cls._take)
             sys.unraisablehook = cls._unraisable
 
     @classmethod
-    def _note(cls, number: int, frame: FrameType | None) -> None:
+    def _take(cls, *_: Any) -> None:
         cls.came = True
-        signal.default_int_handler(number, frame)
+        if not cls.at_once:
+            raise KeyboardInterrupt
+        os.write(2, b"stopped\n")
+        os._exit(130)
 
     @staticmethod
     def _unraisable(what: Any) -> None:
         """Raise an interruption again that came in a callback, where Python would print it and go on."""
         if what.exc_type is not None and issubclass(what.exc_type, KeyboardInterrupt):
+            import threading
+
             timer = threading.Timer(SOON, _thread.interrupt_main)
             timer.daemon = True
             timer.start()
@@ -40,18 +45,20 @@ class Interruption:
             sys.__unraisablehook__(what)
 
 
-def main() -> None:
-    """Run the command `faithfulness`; Ctrl-C at any moment ends in a line and the exit code 130."""
-    Interruption.watch()
-    try:
-        from faithfulness_plugin.cli.app import app
+def is_command() -> bool:
+    """Tell whether this process is the command, by how it was started.
 
-        app()
-    except SystemExit:
-        raise
-    except BaseException as error:
-        if not Interruption.came and not isinstance(error, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print("stopped", file=sys.stderr, flush=True)
-        os._exit(130)  # what is half imported cannot be cleaned up
+    Returns:
+        Whether it was started as `faithfulness` or as `python -m faithfulness_plugin`.
+    """
+    started = sys.orig_argv[1:]
+    script = os.path.basename(started[0]) if started else ""
+    return script in ("faithfulness", "faithfulness.exe") or started[:2] == ["-m", "faithfulness_plugin"]
+
+
+def main() -> None:
+    """Run the command `faithfulness`."""
+    Interruption.watch()
+    from faithfulness_plugin.cli.app import app
+
+    app()

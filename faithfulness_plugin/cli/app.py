@@ -97,6 +97,7 @@ class Commands(LazyGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command: 2 for what the user gave wrongly, 130 for an interruption, 1 for a failure."""
+        Interruption.at_once = False
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
@@ -117,6 +118,8 @@ class Commands(LazyGroup):
             if isinstance(error, ValidationError):
                 fail(bad_option(error), 2)
             fail(one_line(error), 1)
+        finally:
+            Interruption.at_once = True
 
 
 def stop() -> NoReturn:
