@@ -3,7 +3,8 @@
 Exits 0, 1 (ran and failed), 2 (bad arguments, with a line that says what to do) or 130 (interrupted).
 """
 
-from typing import Any, NoReturn
+import os
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -12,7 +13,7 @@ from faithfulness_plugin.cli.terminal import fail
 from faithfulness_plugin.command import Interruption
 from faithfulness_plugin.command import main as main
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.messages import one_line, say
+from faithfulness_plugin.messages import Voice, one_line, say
 
 CLI = "faithfulness_plugin.cli"
 
@@ -62,7 +63,7 @@ COMMANDS = {
     "train": Entry(
         f"{CLI}.train:train",
         "transcoders of a language model's MLPs, from a file of settings",
-        "faithfulness train settings.yaml --tokens 100000 --out out/mine",
+        "faithfulness train --print-config > settings.yaml; faithfulness train settings.yaml --out out/mine",
     ),
     "measure": Entry(
         f"{CLI}.measure:measure",
@@ -86,14 +87,42 @@ COMMANDS = {
         "faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3",
     ),
     "report": Entry(
-        f"{CLI}.report:report", "the results page", "faithfulness report --results out/scan --out out/report"
+        f"{CLI}.report:report",
+        "the results page of the presets that were scanned",
+        "faithfulness scan --preset pareto; faithfulness report --results out/scan --out out/report",
     ),
     "experiment": Entry(f"{CLI}.experiment:app", "the repository's own measurements"),
 }
 
 
+def told_version(wanted: bool) -> None:
+    """Print the version and stop, where it was asked for."""
+    if wanted:
+        from faithfulness_plugin.version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=told_version, help="Show it")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Errors and warnings alone on stderr; may also stand behind a command")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    del version, quiet
+
+
 class Commands(LazyGroup):
     """All commands, with the one place where an error becomes a line and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take --quiet from wherever it stands."""
+        Voice.quiet = "--quiet" in args
+        if Voice.quiet:
+            os.environ["TQDM_DISABLE"] = "1"
+        return super().parse_args(ctx, [arg for arg in args if arg != "--quiet"])
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command: 2 for what the user gave wrongly, 130 for an interruption, 1 for a failure."""
@@ -129,4 +158,10 @@ def stop() -> NoReturn:
 
 
 bench = group(LazyGroup, BENCH, "The faithfulness benchmark of methods.", RENAMED)
-app = group(Commands, COMMANDS, "Mechanistic faithfulness of transcoders: train, measure, inspect, and compare.")
+app = group(
+    Commands,
+    COMMANDS,
+    "Mechanistic faithfulness of transcoders: train, measure, inspect, and compare.",
+    options=options,
+    add_completion=True,
+)

@@ -37,6 +37,7 @@ class Experiments(LazyGroup):
             settings: Annotated[Path | None, typer.Option(help="YAML file of settings, which options override")] = None,
             out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out") / name,
             overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+            as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
         ) -> None:
             n_jobs = given.pop("jobs", 1)
             require_jobs(n_jobs, "parts")
@@ -50,7 +51,13 @@ class Experiments(LazyGroup):
                 config = make_config({**read_settings(settings), **given}, str(settings), config_class)
             made_options = made(options_class, **options)
             run_experiment(
-                attribute_at(listed.place)(), config, out, overwrite=overwrite, n_jobs=n_jobs, options=made_options
+                attribute_at(listed.place)(),
+                config,
+                out,
+                overwrite=overwrite,
+                as_json=as_json,
+                n_jobs=n_jobs,
+                options=made_options,
             )
 
         command.__doc__ = (

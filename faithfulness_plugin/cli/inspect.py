@@ -1,5 +1,6 @@
 """The command `faithfulness inspect`."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,6 +89,7 @@ def inspect(
         bool, typer.Option("--directions/--no-directions", help="With them W_enc and W_dec of each feature")
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, not as a table")] = False,
 ) -> None:
     """Look at the features of a transcoder: one page that opens from disk.
 
@@ -120,7 +122,10 @@ def inspect(
     if records is not None:
         write_records(found, records, token_text=subject.token_text, directions=directions)
     write_page(found, out, token_text=subject.token_text)
-    show(scores_table(found))
+    if as_json:
+        print(json.dumps({of.name: of.scores() for of in found}, indent=1))
+    else:
+        show(scores_table(found))
     say("written: " + ", ".join(map(str, files)))
 
 

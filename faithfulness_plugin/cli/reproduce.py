@@ -29,6 +29,7 @@ def reproduce(
         int | None, typer.Option(help="Runs at a time; -1: one per core [default: -1, with --quick 1]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Run the absolute-value experiment: table, figures, result file.
 
@@ -67,4 +68,4 @@ def reproduce(
 
     from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
 
-    run_experiment(AbsoluteValue(), config, out, overwrite=overwrite, n_jobs=n_jobs)
+    run_experiment(AbsoluteValue(), config, out, overwrite=overwrite, as_json=as_json, n_jobs=n_jobs)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,7 @@ def compare(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="markdown, latex or csv")] = "markdown",
     out: Annotated[Path | None, typer.Option(help="File to write it to, in place of showing it")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Show paired differences with 95 % intervals: between methods at the layer's own L0, over the seeds they share;
     between transcoders of a real layer, over the held-out prompts."""
@@ -52,6 +54,8 @@ def compare(
     if out is not None:
         write_text(out, text)
         say(f"written: {out}")
+    elif as_json:
+        print(json.dumps(table.to_dict(), indent=1))
     elif form == "markdown":
         show(text)
     else:
@@ -86,6 +90,7 @@ def rerun(
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Largest difference of a number that counts as agreement")] = 1e-6,
     jobs: Annotated[int, typer.Option(help="Processes at a time, for methods; -1: one per core")] = -1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print how they compare as JSON")] = False,
 ) -> None:
     """Run a result again from what stands in it, and say whether the numbers agree (exit code 0) or not (1)."""
     if trials is not None and trials < 1:
@@ -102,7 +107,10 @@ def rerun(
     for line in [*(f"note: {note}" for note in agreement.notes), *agreement.disagree[:20]]:
         say(line)
     agree, largest = agreement.n - len(agreement.disagree), f"largest difference {agreement.largest:.3g}"
-    print(f"{agree} of {agreement.n} {experiment.parts} agree to {tolerance:g}; {largest}")
+    if as_json:
+        print(json.dumps({"agree": agree, **asdict(agreement)}, indent=1))
+    else:
+        print(f"{agree} of {agreement.n} {experiment.parts} agree to {tolerance:g}; {largest}")
     raise typer.Exit(int(agree < agreement.n))
 
 

@@ -36,6 +36,7 @@ def scan(
     shard_size: Annotated[int, typer.Option(help="Transcoders that one process trains together at most")] = 32,
     yes: Annotated[bool, typer.Option("--yes", help="Run it even if it takes more than an hour")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Train a grid of toy transcoders at once, and write one result.
 
@@ -52,7 +53,7 @@ def scan(
     require_jobs(jobs, "parts")
     if shard_size < 1:
         raise UsageError(f"--shard-size {shard_size}: at least one transcoder at a time")
-    how: dict[str, Any] = {"n_jobs": jobs, "backend": backend, "overwrite": overwrite}
+    how: dict[str, Any] = {"n_jobs": jobs, "backend": backend, "overwrite": overwrite, "as_json": as_json}
     if preset == AUDIT:
         if vary or settings:
             raise UsageError(

@@ -1,5 +1,6 @@
 """`faithfulness bench run | list | leaderboard`: the benchmark of methods."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ def run(
     jobs: Annotated[int, typer.Option(help="Processes at a time; -1: one per core")] = -1,
     backend: Annotated[str, typer.Option(help="local, or ray")] = "local",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Train methods on layers whose mechanism is known, and score what they kept of it.
 
@@ -48,11 +50,23 @@ def run(
     from faithfulness_plugin.benchmarks.suite.experiment import FaithfulnessSuite
 
     spec = make_spec(size, **options, time_limit=time_limit)
-    run_experiment(FaithfulnessSuite(), spec, folder, overwrite=overwrite, n_jobs=jobs, backend=backend)
+    run_experiment(
+        FaithfulnessSuite(), spec, folder, overwrite=overwrite, as_json=as_json, n_jobs=jobs, backend=backend
+    )
 
 
-def list_all() -> None:
+def list_all(
+    as_json: Annotated[bool, typer.Option("--json", help="Print names and strengths as JSON, not as tables")] = False,
+) -> None:
     """Show what there is to run (tasks, methods, sizes), and what scores mean."""
+    if as_json:
+        from faithfulness_plugin.benchmarks.methods.registry import BASELINES
+        from faithfulness_plugin.benchmarks.suite.spec import SIZES
+        from faithfulness_plugin.benchmarks.tasks.registry import NAMES
+
+        methods = {name: list(method.strengths) for name, method in BASELINES.items()}
+        print(json.dumps({"tasks": NAMES, "methods": methods, "sizes": list(SIZES)}, indent=1))
+        return
     from faithfulness_plugin.benchmarks.suite.report import methods_table, scores_table, sizes_table, tasks_table
 
     for table in (tasks_table(), methods_table(), sizes_table(), scores_table()):

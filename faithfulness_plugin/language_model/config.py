@@ -1,15 +1,16 @@
 """Settings of `faithfulness train`: model, text, layers, transcoder, estimator, budget."""
 
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.jacobian.matching_config import as_config
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
-from faithfulness_plugin.language_model.transcoder_settings import DEFAULTS, Architecture, checked_settings
+from faithfulness_plugin.language_model.transcoder_settings import DEFAULTS, SETTINGS, Architecture, checked_settings
 from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.results.settings_file import make_config, read_settings
 
@@ -70,6 +71,12 @@ class TextSource(Record):
 class TrainConfig(Record):
     """One run: a transcoder for every block, coefficient and seed, from one pass over the model."""
 
+    INSIDE: ClassVar[dict[str, frozenset[str]]] = {
+        "transcoder": frozenset(name for of in SETTINGS.values() for name in of.model_fields),
+        "jacobian": frozenset(field.name for field in fields(JacobianMatchingConfig)),
+        "rows": frozenset(RowSettings.model_fields),
+    }
+    """Names that belong to a setting of this one, for those who write them beside it."""
     model: ModelSource = ModelSource()
     text: TextSource = TextSource()
     blocks: list[int] = Field(default=[10], min_length=1, description="whose MLPs are replaced")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
@@ -56,6 +56,11 @@ class Table(NotebookTable):
 
         frame = pd.DataFrame([[_tex(cell) for cell in row] for row in cells], columns=[_tex(h) for h in self.header])
         return frame.to_latex(index=False, caption=_tex(self.caption), position="t")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return header, rows (an interval by its fields) and caption, for JSON."""
+        rows = [[cell.model_dump() if isinstance(cell, Interval) else cell for cell in row] for row in self.rows]
+        return {"header": list(self.header), "rows": rows, "caption": self.caption}
 
     def cells(self, digits: int) -> list[list[str]]:
         """Format the rows as text.
