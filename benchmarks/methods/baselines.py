@@ -108,7 +108,17 @@ class Baseline:
         }
 
     def config(self, d_in: int, d_out: int, *, seed: int, strength: float) -> ToyConfig:
-        """Return the transcoder's config."""
+        """Build the transcoder's config.
+
+        Args:
+            d_in: width of the layer's input.
+            d_out: width of its output.
+            seed: decides the probes.
+            strength: one of `strengths`.
+
+        Returns:
+            The config.
+        """
         sweep, term = SWEEPS[self.architecture], TERMS[self.term]
         return sweep.config(
             d_in=d_in,
@@ -123,7 +133,17 @@ class Baseline:
         )
 
     def member(self, rows: RowSource, d_out: int, *, seed: int, strength: float) -> ToyMember:
-        """Return the member of an ensemble that becomes the transcoder that `train` returns."""
+        """Build the member of an ensemble that becomes the transcoder that `train` returns.
+
+        Args:
+            rows: what it learns from.
+            d_out: width of the layer's output.
+            seed: decides weights, probes and rows.
+            strength: one of `strengths`.
+
+        Returns:
+            The member.
+        """
         return ToyMember(
             transcoder=self.config(rows.d_in, d_out, seed=seed, strength=strength),
             seed=seed,
@@ -133,7 +153,11 @@ class Baseline:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that the method consists of but strength, seed and widths, for JSON."""
+        """Collect everything that the method consists of but strength, seed and widths.
+
+        Returns:
+            Settings by name, ready for JSON.
+        """
         config = self.config(1, 1, seed=0, strength=1.0).to_dict()
         for name in ("metadata", "d_in", "d_out", "device", SWEEPS[self.architecture].swept):
             config.pop(name, None)
@@ -147,7 +171,17 @@ class Baseline:
         }
 
     def train(self, layer: Layer, inputs: Any, *, seed: int, strength: float) -> TrainingTranscoder[Any]:
-        """Train one transcoder by `train_transcoder`, step by step as the member of an ensemble."""
+        """Train one transcoder with `train_transcoder`; its steps are those of the ensemble's member.
+
+        Args:
+            layer: the function to replace.
+            inputs: endless batches, with d_in and d_out.
+            seed: decides weights and probes.
+            strength: one of `strengths`.
+
+        Returns:
+            The transcoder.
+        """
         config = self.config(inputs.d_in, inputs.d_out, seed=seed, strength=strength)
         augmentation = TERMS[self.term].augmentation
         transcoder = made_with_seed(config if augmentation is None else augmented(config, augmentation), seed)

@@ -79,7 +79,18 @@ class Kind(Record):
         return f"{self.architecture} {of}{' skip' * self.skip}"
 
     def config(self, arm: Arm, *, d_in: int, d_out: int, d_sae: int, device: str) -> Any:
-        """Return the config of a transcoder that is trained as the arm says."""
+        """Build the config of a transcoder that is trained as an arm says.
+
+        Args:
+            arm: what is matched.
+            d_in: width of the layer's input.
+            d_out: width of its output.
+            d_sae: features.
+            device: where it is trained.
+
+        Returns:
+            The config.
+        """
         config_class: Any = plugin.StandardTrainingTranscoderConfig
         fields: dict[str, Any] = {"sparsity_coefficient": self.sparsity}
         if self.architecture == "topk":

@@ -62,7 +62,7 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
 
     @override
     def found(self, result: RealLayersResult, config: RealLayersConfig) -> RealLayersResult:
-        """A result with fewer seeds is resumed with more."""
+        """Resume a result that has fewer seeds with more."""
         if changed := differences({"seeds": result.config.seeds}, {"seeds": config.seeds}):
             if result.config.seeds > config.seeds:
                 raise ResultError(
@@ -105,7 +105,7 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
             transcoder.save_inference_model(out / TRANSCODERS / run.folder)
             update = {"trained": [*result.trained, trained], "complete": run is missing[-1]}
             result = result.model_copy(update=update)
-            yield result, line_of(trained, result)
+            yield result, _line_of(trained, result)
             shutil.rmtree(checkpoint)
 
     @override
@@ -121,7 +121,7 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
         return figures(result)
 
 
-def line_of(trained: RunRecord, result: RealLayersResult) -> str:
+def _line_of(trained: RunRecord, result: RealLayersResult) -> str:
     """Say a run in a line, as it ends."""
     at = f", passage's own {trained.passage.share:.2f}" if trained.passage is not None else ""
     pair, half = value(result, trained, jacobian_error("data")), value(result, trained, response_error("difference"))

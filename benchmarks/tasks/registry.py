@@ -32,7 +32,17 @@ TASKS: dict[str, Callable[[], Task]] = {
 
 @cache
 def task(name: str) -> Task:
-    """Return the task of this name, made once. Raises UsageError, with the closest match, for an unknown one."""
+    """Look up a task, made once.
+
+    Args:
+        name: one of `TASKS`.
+
+    Returns:
+        The task.
+
+    Raises:
+        UsageError: there is none of that name; the message has the closest match.
+    """
     if name not in TASKS:
         raise UsageError(f"there is no task {name!r}: {nearest(name, list(TASKS))}")
     return TASKS[name]()

@@ -6,6 +6,7 @@ Exits 0, 1 (ran and failed), 2 (bad arguments, with a line that says what to do)
 from typing import Any
 
 import typer
+from typing_extensions import override
 
 from faithfulness_plugin.cli.lazy import Entry, LazyGroup, group
 from faithfulness_plugin.cli.terminal import fail
@@ -93,6 +94,7 @@ COMMANDS = {
 class Commands(LazyGroup):
     """All commands, with the one place where an error becomes a line and an exit code."""
 
+    @override
     def invoke(self, ctx: Any) -> Any:
         """Run a command: 2 for what the user gave wrongly, 130 for an interruption, 1 for a failure."""
         try:
@@ -119,5 +121,5 @@ app = group(Commands, COMMANDS, "Mechanistic faithfulness of transcoders: train,
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line: the console script."""
     app()

@@ -33,16 +33,29 @@ WeightsDtype = Annotated[
 
 
 def weights_dtype(given: str) -> "torch.dtype | None":
-    """Return what `load_transcoder` converts weights to."""
+    """Translate --dtype.
+
+    Args:
+        given: the option's value.
+
+    Returns:
+        What `load_transcoder` converts weights to; None keeps the file's.
+    """
     import torch
 
     return torch.float32 if given == "float32" else None
 
 
 def by_name(given: Sequence[str]) -> dict[str, str]:
-    """Return the sources of transcoders by name: what NAME=SOURCE says, or a short name of the source.
+    """Name transcoders: as NAME=SOURCE says, or by a short name of the source.
 
     A source may have "=" in it: what exists, begins with hf://, or has a "/" before its "=" is no NAME=SOURCE.
+
+    Args:
+        given: the command's arguments.
+
+    Returns:
+        Sources by name.
 
     Raises:
         UsageError: two of one name.

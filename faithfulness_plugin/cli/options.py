@@ -22,6 +22,12 @@ def with_fields(*configs: type[BaseModel]) -> Callable[..., Callable[..., None]]
 
     Fields that no single option can give (records, dicts) have none: a YAML file gives them. A tuple of seeds is given
     by --seeds, their number, and --seed, the first one.
+
+    Args:
+        configs: records; the descriptions of their fields are the options' help.
+
+    Returns:
+        The decorator.
     """
     fields = {name: field for config in configs for name, field in config.model_fields.items()}
     seeds = fields.pop("seeds") if "seeds" in fields and _type(fields["seeds"]) == list[int] else None
@@ -60,7 +66,18 @@ def _seeds(n: int | None, first: int | None, default: Any) -> dict[str, tuple[in
 
 
 def made(config: type[T_MODEL], **fields: Any) -> T_MODEL:
-    """Make a config of what options gave. Raises UsageError, with the option's name, for what does not fit."""
+    """Build a config from what options gave.
+
+    Args:
+        config: the record's class.
+        fields: values by name.
+
+    Returns:
+        The config.
+
+    Raises:
+        UsageError: a value does not fit; the message begins with the option's name.
+    """
     try:
         return config(**fields)
     except ValidationError as error:
@@ -68,7 +85,14 @@ def made(config: type[T_MODEL], **fields: Any) -> T_MODEL:
 
 
 def bad_option(error: ValidationError) -> str:
-    """Return the first thing that is wrong, under the name of its option."""
+    """Describe the first thing that is wrong, under the name of its option.
+
+    Args:
+        error: from a config.
+
+    Returns:
+        One line.
+    """
     first = error.errors()[0]
     option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1])
     return option + first["msg"].removeprefix("Value error, ")

@@ -118,7 +118,14 @@ def _kind(file: Path) -> str:
 
 
 def result_file(path: Path) -> Path:
-    """Return the result file that a path names: itself, or the one in the folder."""
+    """Find the result file that a path names.
+
+    Args:
+        path: the file, or its folder.
+
+    Returns:
+        The file; it may not exist.
+    """
     from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 
     return path / RESULT_FILENAME if path.is_dir() else path

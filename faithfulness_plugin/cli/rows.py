@@ -26,7 +26,15 @@ ExcludeNormsAbove = Annotated[
 def row_settings(
     skip_first: int | None, special_tokens: bool | None, exclude_norms_above: float | None
 ) -> dict[str, Any]:
-    """Return the setting `rows` of these options: those that were given, also as 0, which is refused or overrides what
-    a file of settings says."""
+    """Collect these options as the setting `rows`.
+
+    Args:
+        skip_first: --skip-first; None where it was not given.
+        special_tokens: --special-tokens, likewise.
+        exclude_norms_above: --exclude-norms-above, likewise.
+
+    Returns:
+        Those that were given, also as 0, which is refused or overrides what a file of settings says.
+    """
     given = {"skip_first": skip_first, "special_tokens": special_tokens, "norms_above": exclude_norms_above}
     return {name: value for name, value in given.items() if value is not None}
