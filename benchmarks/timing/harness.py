@@ -62,7 +62,6 @@ class Measurement(Experiment[T_CONFIG, T_RESULT]):
             The parts.
         """
 
-    @override
     def environment(self, config: T_CONFIG) -> Environment:
         """Describe what the numbers are made with.
 
