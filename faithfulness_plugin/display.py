@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -86,6 +87,16 @@ def short_repr(of: Any) -> str:
     else:
         names = getattr(of, "_fields", None) or list(type(of).model_fields)
     return line(type(of).__name__, {name: getattr(of, name) for name in names})
+
+
+def in_notebook() -> bool:
+    """Tell whether this is a Jupyter kernel, whose output is no terminal and yet moves.
+
+    Returns:
+        False in scripts, and at the prompt of IPython.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 class NotebookTable:

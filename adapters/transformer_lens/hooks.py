@@ -95,6 +95,8 @@ class TransformerLensHooks(Hooks):
 
     @override
     def mlp(self, block: int | str) -> HookedLayer:
+        if not str(block).isdecimal():
+            raise UsageError(f"block {block!r}: pass its number, such as 3 (names are for Hugging Face models)")
         return mlp_in(self.model, int(block))
 
     @override

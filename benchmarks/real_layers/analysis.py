@@ -11,17 +11,13 @@ from faithfulness_plugin.measure.relative_errors import (
     Parts,
     RelativeError,
     bootstrap,
-    fvu,
-    jacobian_error,
     jacobian_floor,
     over_prompts,
     ratio,
-    response_error,
 )
-from faithfulness_plugin.measure.schema import Directions, LayerRecord
+from faithfulness_plugin.measure.schema import LayerRecord
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.schema import Interval
-
-__all__ = ["Gain", "Group", "fvu", "gain", "groups", "jacobian_error", "jacobian_floor", "response_error", "value"]
 
 
 class Gain(NamedTuple):

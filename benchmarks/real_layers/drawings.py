@@ -7,18 +7,12 @@ from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.figures.error_against_fvu import Plane, Point, error_against_fvu
 from faithfulness_plugin.benchmarks.figures.passage_features import PassageFeatures, passage_features
-from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    Group,
-    fvu,
-    groups,
-    jacobian_error,
-    jacobian_floor,
-    response_error,
-)
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, groups
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.measure.schema import Directions
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor, response_error
 from faithfulness_plugin.metrics.passage_memorization import RARE
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
 
 PAIR_ERROR = jacobian_error("data")

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.real_layers.analysis import fvu, jacobian_error, response_error, value
+from faithfulness_plugin.benchmarks.real_layers.analysis import value
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
 from faithfulness_plugin.benchmarks.real_layers.drawings import figures
 from faithfulness_plugin.benchmarks.real_layers.report import page
@@ -21,6 +21,7 @@ from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.language_model.train_stored import note_origin, train_on_store
 from faithfulness_plugin.measure.held_out import HeldOut
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, response_error
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions
 from faithfulness_plugin.results.schema import Environment, Record, ResultError

@@ -4,21 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    Group,
-    fvu,
-    groups,
-    jacobian_error,
-    jacobian_floor,
-    response_error,
-    value,
-)
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, groups, value
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
 from faithfulness_plugin.measure.config import HALF_WAY
-from faithfulness_plugin.measure.schema import Directions
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor, response_error
 from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.intervals import interval
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 from faithfulness_plugin.results.schema import Interval

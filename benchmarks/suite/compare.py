@@ -106,13 +106,15 @@ def comparison(
     require_known(KIND, [against, *arms], list(found))
     require_known("task", tasks, common)
     require_known("score", scores, list(Scores.model_fields))
-    rows = []
+    rows, n_trials = [], 0
     for task in tasks or common:
         for name in arms or [name for name in found if name != against]:
             n, by_score = difference(found, task, name, against)
+            n_trials += n
             rows.append([task, name, str(n), *(by_score.get(score) for score in scores)])
     caption = (
         f"Difference to {against} at the layer's own L0, paired by seed: mean and 95 % interval (Student's t) over the "
-        f"seeds at which both reach it, {RANGE}; a dash where fewer than two do."
+        f"seeds at which both reach it, {RANGE}; a dash where fewer than two do. In common: {n_trials:,} trials, of "
+        f"{len(tasks or common)} tasks."
     )
     return Table(["task", "method", "seeds", *scores], rows, caption)

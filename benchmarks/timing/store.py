@@ -184,7 +184,7 @@ def _in_this_process(c: StoreSpeedConfig, folder: Path, note: Note) -> dict[str,
     filling = store.index.n_rows / (time.perf_counter() - begun)
 
     def train(layer: Any, rows: Iterator[Tensor]) -> tuple[TrainingResult, float]:
-        return _train(c, store, layer, rows, c.batch_size, c.n_steps)
+        return _train(c, store, layer, rows, c.batch_size, c.n_steps, log_every=c.n_steps)
 
     def stored() -> StoredRows:
         return StoredRows(store, PROBES, batch_size=c.batch_size, seed=c.seed)
@@ -213,15 +213,21 @@ def _in_this_process(c: StoreSpeedConfig, folder: Path, note: Note) -> dict[str,
 
 
 def _train(
-    c: StoreSpeedConfig, store: DerivativeStore, layer: Any, rows: Iterator[Tensor], batch_size: int, n_steps: int
+    c: StoreSpeedConfig,
+    store: DerivativeStore,
+    layer: Any,
+    rows: Iterator[Tensor],
+    batch_size: int,
+    n_steps: int,
+    log_every: int,
 ) -> tuple[TrainingResult, float]:
-    """Train a transcoder from the seed, and return its rows a second as well."""
+    """Train a transcoder from the seed, and return its rows a second as well, the logging included."""
     shape: dict[str, Any] = {"d_in": store.index.d_in, "d_out": store.index.d_out, "d_sae": c.d_sae, "k": c.k}
     config = TopKTrainingTranscoderConfig(**shape, jacobian=PROBES, jacobian_coefficient=0.5)
     transcoder = made_with_seed(config, c.seed)
     begun = time.perf_counter()
     trained = train_transcoder(
-        transcoder, layer, rows, n_steps=n_steps, lr=1e-3, batch_size=batch_size, log_every=1, progress=False
+        transcoder, layer, rows, n_steps=n_steps, lr=1e-3, batch_size=batch_size, log_every=log_every, progress=False
     )
     return trained, n_steps * batch_size / (time.perf_counter() - begun)
 
@@ -273,7 +279,7 @@ def _as_one_process(folder: Path, threads: int) -> None:
             rows = StoredRows(
                 store, PROBES, batch_size=c.together_batch_size, seed=c.seed, rank=here.rank, processes=here.size
             )
-            trained, rate = _train(c, store, rows.layer, rows, c.together_batch_size, n_steps)
+            trained, rate = _train(c, store, rows.layer, rows, c.together_batch_size, n_steps, log_every=1)
         losses = [record["loss"] for record in trained.history]
         if here.first:
             together = Together(processes=here.size, threads=threads, rows_per_second=rate, losses=losses)

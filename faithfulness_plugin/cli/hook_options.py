@@ -3,47 +3,57 @@ are read."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Any, Literal
 
-import typer
+from pydantic import Field
 
+from faithfulness_plugin.cli.rows import RowOptions
 from faithfulness_plugin.errors import UsageError
 
-if TYPE_CHECKING:
-    import torch
 
-Model = Annotated[
-    str | None,
-    typer.Option(help="A name on the hub, a folder, or smollm2, which needs no hub [default: what the file names]"),
-]
-ModelAnyway = Annotated[bool, typer.Option("--model-anyway", help="Use --model, though the file names another model")]
-HookIn = Annotated[
-    str | None, typer.Option(help="The tensor that it reads, by a name of TransformerLens or Hugging Face")
-]
-HookOut = Annotated[str | None, typer.Option(help="The tensor that it writes")]
-HooksAnyway = Annotated[
-    bool, typer.Option("--hooks-anyway", help="Use --hook-in and --hook-out, though the file says other tensors")
-]
-AsAutoencoder = Annotated[
-    bool, typer.Option("--autoencoder", help="It is an autoencoder: measure it as a map of one tensor to itself")
-]
-WeightsDtype = Annotated[
-    Literal["float32", "stored"], typer.Option("--dtype", help="Of the transcoder's weights: stored keeps the file's")
-]
+class TranscoderOptions(RowOptions):
+    """A finished transcoder, and what it is looked at on."""
+
+    hook_in: str | None = Field(
+        default=None, description="the tensor that it reads, by a name of TransformerLens or Hugging Face"
+    )
+    hook_out: str | None = Field(default=None, description="the tensor that it writes")
+    autoencoder: bool = Field(
+        default=False, description="it is an autoencoder: take it as a map of one tensor to itself"
+    )
+    dtype: Literal["float32", "stored"] = Field(
+        default="float32", description="of the transcoder's weights; stored keeps the file's"
+    )
+    model: str | None = Field(
+        default=None,
+        description="a name on the hub, a folder, or smollm2, which needs no hub [default: what the file names]",
+    )
+    model_anyway: bool = Field(default=False, description="use --model, though the file names another model")
+    text: list[str] = Field(
+        default_factory=list, description="text files to look at it on [default: the examples' text]"
+    )
+    context_size: int = Field(default=128, ge=2, description="tokens a prompt")
+    device: str = Field(default="cpu", description="where models run: cpu or cuda")
+
+    def reading(self, layer: int | None) -> dict[str, Any]:
+        """Collect the arguments of `load_transcoder` that these options say.
+
+        Args:
+            layer: of a set; None where the file names its tensors.
+
+        Returns:
+            Arguments by name.
+        """
+        return {"layer": layer, "device": self.device, "dtype": self.dtype, "autoencoder": self.autoencoder}
 
 
-def weights_dtype(given: str) -> "torch.dtype | None":
-    """Translate --dtype.
+class SeededOptions(TranscoderOptions):
+    """Those of commands that take the tensors as they are told to, and draw something."""
 
-    Args:
-        given: the option's value.
-
-    Returns:
-        What `load_transcoder` converts weights to; None keeps the file's.
-    """
-    import torch
-
-    return torch.float32 if given == "float32" else None
+    hooks_anyway: bool = Field(
+        default=False, description="use --hook-in and --hook-out, though the file says other tensors"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**61, description="of the order of prompts, and of all that is drawn")
 
 
 def by_name(given: Sequence[str]) -> dict[str, str]:

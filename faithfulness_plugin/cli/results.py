@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from faithfulness_plugin.cli.running import require_jobs, shown
+from faithfulness_plugin.cli.running import require_jobs
 from faithfulness_plugin.cli.terminal import Lines, fail, show
 from faithfulness_plugin.messages import say
 
@@ -87,7 +87,7 @@ def rerun(
     experiment, partial = again.experiment, again.partial
     (done, total), now = experiment.progress(partial), partial
     with Lines(total - done, 0, experiment.parts, cost=experiment.work_left(partial)) as lines:
-        for grown in shown(lines, experiment, partial, again.run(jobs, lines.tell)):
+        for grown in lines.follow(experiment, partial, again.run(jobs, lines.tell)):
             now = grown
     agreement = again.agreement(now, tolerance)
     for line in [*(f"note: {note}" for note in agreement.notes), *agreement.disagree[:20]]:

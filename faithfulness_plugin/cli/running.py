@@ -1,6 +1,5 @@
 """Run an experiment from a command: open or resume, progress, interruption, report, exit code."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -60,7 +59,7 @@ def run_experiment(
         try:
             with Lines(total, done, experiment.parts, cost=experiment.work_left(result)) as lines:
                 running.note = lines.tell
-                for grown in shown(lines, experiment, result, run_parts(experiment, result, running)):
+                for grown in lines.follow(experiment, result, run_parts(experiment, result, running)):
                     result, began = grown, True
         except KeyboardInterrupt:
             code = 130
@@ -102,26 +101,3 @@ def require_jobs(n_jobs: int, parts: str) -> None:
     """
     if n_jobs < 1 and n_jobs != -1:
         raise UsageError(f"--jobs {n_jobs}: pass the number of {parts} at a time, or -1 for one per core")
-
-
-def shown(
-    lines: Lines, experiment: "Experiment[Any, Any]", result: Any, parts: Iterable[tuple[Any, str]]
-) -> Iterator[Any]:
-    """Show the line about each part, with the time that is left.
-
-    Args:
-        lines: where to show it.
-        experiment: counts parts and work.
-        result: the result before the first part.
-        parts: results and lines, as they come.
-
-    Yields:
-        The result as it grows.
-    """
-    done, left = experiment.progress(result)[0], experiment.work_left(result)
-    for grown, line in parts:
-        before = done, left
-        done, left = experiment.progress(grown)[0], experiment.work_left(grown)
-        if line:
-            lines.show(line, parts=done - before[0], cost=before[1] - left)
-        yield grown

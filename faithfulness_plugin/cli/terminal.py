@@ -1,8 +1,8 @@
 """What commands say: progress and messages on stderr, results on stdout."""
 
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -10,6 +10,9 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from faithfulness_plugin.messages import say
+
+if TYPE_CHECKING:  # at run time the command that runs one imports it
+    from faithfulness_plugin.results.experiment import Experiment
 
 HOUR = 3600.0
 WIDE = 150  # columns that the full tables need
@@ -84,6 +87,27 @@ class Lines:
         else:
             advance = parts if self.cost is None else cost
             self.bar.update(self.task, advance=advance, description=text, parts=f"{self.done}/{self.total}")
+
+    def follow(
+        self, experiment: "Experiment[Any, Any]", result: Any, parts: Iterable[tuple[Any, str]]
+    ) -> Iterator[Any]:
+        """Show the line about each part, with the remaining time.
+
+        Args:
+            experiment: counts parts and work.
+            result: the result before the first part.
+            parts: results and lines, as they come.
+
+        Yields:
+            The result as it grows.
+        """
+        done, left = experiment.progress(result)[0], experiment.work_left(result)
+        for grown, line in parts:
+            before = done, left
+            done, left = experiment.progress(grown)[0], experiment.work_left(grown)
+            if line:
+                self.show(line, parts=done - before[0], cost=before[1] - left)
+            yield grown
 
     def _left(self) -> str:
         if self.cost is None or not self.spent or self.done == self.total:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faithfulness_plugin.cli.rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
+from faithfulness_plugin.cli.options import with_fields
+from faithfulness_plugin.cli.rows import RowOptions, row_settings
 from faithfulness_plugin.cli.terminal import fail, show
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line, say
@@ -15,7 +16,9 @@ if TYPE_CHECKING:  # at run time the command imports them
     from faithfulness_plugin.language_model.train import Training
 
 
+@with_fields(RowOptions)
 def train(
+    given: dict[str, Any],
     config: Annotated[
         Path | None,
         typer.Argument(help="YAML file of settings [default: a 4-bit SmolLM2-135M-Instruct, no hub needed]"),
@@ -25,9 +28,6 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu or cuda, in place of the file's")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many, in place of the file's")] = None,
-    skip_first: SkipFirst = None,
-    special_tokens: SpecialTokens = None,
-    exclude_norms_above: ExcludeNormsAbove = None,
     stores: Annotated[
         Path | None,
         typer.Option(help="Folder for stores of rows and derivatives: filled once, then trained from [default: none]"),
@@ -48,7 +48,7 @@ def train(
     settings: dict[str, Any] = {} if config is None else read_config(config).model_dump(exclude_unset=True)
     flags = {"tokens": tokens, "device": device, "seed": seed, "seeds": seeds}
     settings |= {name: value for name, value in flags.items() if value is not None}
-    if rows := row_settings(skip_first, special_tokens, exclude_norms_above):
+    if rows := row_settings(given):
         settings["rows"] = {**settings.get("rows", {}), **rows}
     wanted = make_config(settings, str(config or "default settings"), TrainConfig)
     try:

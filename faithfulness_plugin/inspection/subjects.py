@@ -20,9 +20,8 @@ from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.language_model.text import cut_prompts
 from faithfulness_plugin.layers.any_model import hooks_of
-from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, layer_at_pair, pair_of
+from faithfulness_plugin.layers.replaced_layer import layer_and_pair
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.metrics.circuit_projection import Circuit
@@ -34,9 +33,6 @@ from faithfulness_plugin.toy.inputs import AbsInputs
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
-
-FEW = 4
-"""Prompts on which the tensors of the block are compared."""
 
 
 @dataclass(frozen=True)
@@ -181,13 +177,9 @@ def text_subject(
     note(f"loading {model_title(model_source)}")
     model = load_model(model_source, device, plain=True)
     hooks = hooks_of(model)
-    try:
-        pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway)
-        layer = layer_at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders))
-    except NamesNoLayer as error:
-        raise UsageError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    layer, pair = layer_and_pair(
+        hooks, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
+    )
     note("cutting the text into prompts")
     wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
     tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
@@ -197,8 +189,8 @@ def text_subject(
     exclude = rows.left_out(model.tokenizer)
     sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
     assert sample.origins is not None
-    kept = sample.origins.row_at[:FEW] >= 0
-    warnings = [mismatch_warning(hooks, t, tokens[:FEW].to(hooks.device), layer, kept) for t in transcoders]
+    kept = sample.origins.row_at >= 0
+    warnings = [mismatch_warning(hooks, t, tokens.to(hooks.device), layer, kept) for t in transcoders]
     notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
     name = model_title(model_source) + (f" (the transcoder names {model_named})" if model_named else "")
     name += f", {layer.hook_in} to {layer.hook_out}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -53,6 +53,19 @@ class Comparison:
     def dead_fraction(self) -> float:
         """The share of features that never fire."""
         return (~self.active.any(0)).float().mean().item()
+
+
+class Spliced(NamedTuple):
+    """The model with a transcoder in a layer's place: nats a token."""
+
+    ce: float
+    ce_clean: float
+    """With the layer itself."""
+    ce_zero: float
+    """With zeros there."""
+    ce_recovered: float | None
+    kl: float
+    """Of the next token, from the model's own prediction."""
 
 
 class TranscoderEvaluator:
@@ -139,7 +152,7 @@ class TranscoderEvaluator:
             transcoder.eval()
         try:
             spliced = self.spliced(transcoders)
-            return {name: self._alone(name, t) | spliced[name] for name, t in transcoders.items()}
+            return {name: self._alone(name, t) | spliced[name]._asdict() for name, t in transcoders.items()}
         finally:
             for name, transcoder in transcoders.items():
                 transcoder.train(modes[name])
@@ -218,14 +231,14 @@ class TranscoderEvaluator:
         self._clean, self._zero = clean / n, {place: total / n for place, total in zero.items()}
 
     @torch.no_grad()
-    def spliced(self, transcoders: "Mapping[str, SAE[Any]]") -> dict[str, Entries]:
+    def spliced(self, transcoders: "Mapping[str, SAE[Any]]") -> dict[str, Spliced]:
         """Run the model with each transcoder in its layer's place, one at a time.
 
         Args:
             transcoders: by the names of `layers`, in their own modes.
 
         Returns:
-            The entries "ce" and following of each by name.
+            What each costs, by name.
         """
         with self.lock:
             self._look_once()
@@ -237,16 +250,11 @@ class TranscoderEvaluator:
                     changed = run_spliced(self.hooks, layer, tokens, kept[_place_of(layer)], transcoder).logits
                     ce[name] += cross_entropy(changed, tokens).double().sum().item()
                     kl[name] += kl_divergence(logits, changed)[:, :-1].sum().item()
-        found: dict[str, Entries] = {}
+        found = {}
         for name in transcoders:
             zero, own = self._zero[_place_of(self.layers[name])], ce[name] / self._n_predicted
-            found[name] = {
-                "ce": own,
-                "ce_clean": self._clean,
-                "ce_zero": zero,
-                "ce_recovered": ce_recovered(zero, own, self._clean),
-                "kl": kl[name] / self._n_predicted,
-            }
+            recovered = ce_recovered(zero, own, self._clean)
+            found[name] = Spliced(own, self._clean, zero, recovered, kl[name] / self._n_predicted)
         return found
 
     @property

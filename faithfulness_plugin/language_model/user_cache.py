@@ -4,10 +4,10 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from faithfulness_plugin.atomic import put_in_place
 from faithfulness_plugin.errors import UsageError
 
 CACHE_VARIABLE = "FAITHFULNESS_CACHE"
@@ -47,13 +47,7 @@ def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]
             for file in files:  # safetensors leaves its own to their owner, and a cache may be shared
                 (unfinished / file).chmod(0o644)
             (unfinished / SOURCE_FILENAME).write_text(json.dumps({**source, "files": files}, indent=1), "utf-8")
-            try:
-                os.rename(unfinished, final)
-            except OSError:  # something stands there: another process's work, or what is to be made again
-                if not _complete(final, source):
-                    with suppress(FileNotFoundError):
-                        os.rename(final, Path(beside) / "before")
-                    os.rename(unfinished, final)
+            put_in_place(unfinished, final, Path(beside) / "before", keep=lambda: _complete(final, source))
     except OSError as error:
         if error.errno is None:  # not the system's: a library's own
             raise

@@ -14,17 +14,13 @@ from faithfulness_plugin.layers.hooks import Hooks, same_tensor
 AT_AN_MLP = re.compile(r"blocks\.(\d+)\.(hook_mlp_out|mlp\.hook_in|mlp\.hook_out|ln2\.hook_normalized)")
 
 
-class NamesNoLayer(UsageError):
-    """The files of these transcoders do not say which layer they replace."""
-
-
 class Pair(NamedTuple):
     """The tensors that a transcoder reads and writes, by name."""
 
     hook_in: str
     hook_out: str
     declared: tuple[str, str] | None = None
-    """What the file says, where an option overrides it."""
+    """The tensors that the file names, where an option overrides them."""
 
 
 def pair_of(
@@ -73,14 +69,29 @@ def pair_of(
     return _overriding(hooks, Pair(hook_in, hook_out), said, anyway)
 
 
-def layer_of(
-    model: Any,
-    transcoders: Sequence[Any],
-    *,
-    block: int | None = None,
-    **asked: Any,
-) -> HookedLayer:
-    """Return the layer between the tensors that `pair_of` names, checked against the model.
+def layer_of(model: Any, transcoders: Sequence[Any], *, block: int | None = None, **asked: Any) -> HookedLayer:
+    """Return the layer that transcoders replace, checked against the model.
+
+    Args:
+        model: as in `layer_and_pair`.
+        transcoders: as in `layer_and_pair`.
+        block: as in `layer_and_pair`.
+        asked: as in `layer_and_pair`.
+
+    Returns:
+        The layer alone.
+
+    Raises:
+        UsageError: as `layer_and_pair`.
+        LayerError: as `layer_and_pair`.
+    """
+    return layer_and_pair(model, transcoders, block=block, **asked)[0]
+
+
+def layer_and_pair(
+    model: Any, transcoders: Sequence[Any], *, block: int | None = None, **asked: Any
+) -> tuple[HookedLayer, Pair]:
+    """Return the layer between the tensors that `pair_of` names, checked against the model, and their names.
 
     Args:
         model: of any library, or its `Hooks`.
@@ -89,32 +100,20 @@ def layer_of(
         asked: `hook_in`, `hook_out` and `anyway` of `pair_of`.
 
     Returns:
-        The layer, as `layer_at_pair` gives it.
+        The block's MLP where the two are its own input and output, else whatever the model computes between them; the
+        identity at the one tensor of an autoencoder. And the pair.
 
     Raises:
-        UsageError: as `pair_of` and `layer_at_pair`.
+        UsageError: as `pair_of`; one tensor is read and written, and that is not what was asked for; there is no such
+            hook.
+        LayerError: what is written is no function of what is read.
     """
     hooks = hooks_of(model)
     pair = pair_of(hooks, transcoders, layer=block, **asked)
-    return layer_at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders))
+    return _at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders)), pair
 
 
-def layer_at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool = False) -> HookedLayer:
-    """Return the block's MLP where the two are its own input and output, else whatever the model computes between them;
-    the identity at the one tensor of an autoencoder.
-
-    Args:
-        hooks: the model's.
-        pair: what is read and written.
-        autoencoder: one tensor may be both.
-
-    Returns:
-        The layer, checked against the model.
-
-    Raises:
-        UsageError: one tensor is read and written, and that is not what was asked for; there is no such hook.
-        LayerError: what is written is no function of what is read.
-    """
+def _at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool) -> HookedLayer:
     _require_stream(hooks, pair.hook_out)
     if same_tensor(hooks, pair.hook_in, pair.hook_out):
         if not autoencoder:
@@ -155,7 +154,10 @@ def _declared_pair(hooks: Hooks, declared: Declared, layer: int | None, *, overr
         if overridden:
             raise UsageError("the transcoder names no hooks: pass both, where it reads (hook_in) and writes (hook_out)")
         if block is None:
-            raise NamesNoLayer("which layer do the transcoders replace? Their metadata say None")
+            raise UsageError(
+                "which layer do the transcoders replace? Their metadata say None: pass --layer, the number of a block, "
+                "or --hook-in and --hook-out (layer, or hook_in and hook_out)"
+            )
         mlp = _mlp(hooks, block)
         return Pair(mlp.hook_in, mlp.hook_out)
     if not overridden:

@@ -4,7 +4,8 @@ from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.measure.compare import KIND
 from faithfulness_plugin.measure.report import layer_of, relative_error, scores
-from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind, Directions
+from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.arms import arms_of_card
 from faithfulness_plugin.results.card import Card
 from faithfulness_plugin.results.curves import Curve, Panel

@@ -9,11 +9,9 @@ from typing_extensions import override
 from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.measure.config import ArtifactConfig
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.schema import Record, Result
 
-Directions = Literal["isotropic", "data", "difference"]
-"""Of Jacobians: all alike; those in which the inputs vary (pairs of them); differences to other inputs."""
-DIRECTIONS: tuple[Directions, ...] = ("isotropic", "data", "difference")
 ByPrompt = list[float]
 """A sum over the rows of each held-out prompt."""
 Role = Literal["transcoder", "shuffled decoder", "mean ablation"]

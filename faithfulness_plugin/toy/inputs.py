@@ -10,6 +10,7 @@ from torch import Tensor
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.display import line, short_repr
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.require import number, whole
 from faithfulness_plugin.seeds import derived_seed
 
 
@@ -66,8 +67,10 @@ class AbsInputs:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
+        d_in, n_ones = whole("d_in", d_in), whole("n_ones", n_ones)
+        batch_size = whole("batch_size", batch_size)
         for name, share in (("density", density), ("repeat_frac", repeat_frac)):
-            if not 0 <= share <= 1:
+            if not 0 <= number(name, share) <= 1:
                 raise UsageError(f"{name}={share} is a probability: choose it in [0, 1]")
         if not 1 <= n_ones <= d_in:
             raise UsageError(f"n_ones={n_ones} ones do not fit in d_in={d_in} coordinates: choose 1 to {d_in}")

@@ -10,7 +10,6 @@ from typing import Any
 from sae_lens import SAE
 from sae_lens.loading import pretrained_sae_loaders as loaders
 from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_pretrained_saes_directory
-from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder
 
 from faithfulness_plugin.messages import listed
@@ -127,18 +126,6 @@ def read_by_sae_lens(release: Release, request: Request) -> Transcoder:
         # how a HookedTransformer is to be loaded; what is measured here is the model as it is
         warnings.filterwarnings("ignore", "(?s).*non-empty model_from_pretrained_kwargs")
         return read_parts(config, f"the settings of {release}", tensors, str(release), request)
-
-
-def add_listed(metadata: SAEMetadata, release: Release) -> None:
-    """Add what SAELens's list says of an entry to the metadata of its transcoder.
-
-    Args:
-        metadata: the metadata, changed in place.
-        release: the entry.
-    """
-    metadata.source = f"SAELens's list ({metadata.source})"
-    metadata.neuronpedia_id = release.listed.neuronpedia_id.get(release.id)
-    metadata.l0 = metadata.l0 or release.listed.expected_l0.get(release.id) or None
 
 
 def _loaded_by_sae_lens(release: Release, device: str) -> tuple[dict[str, Any], Mapping[str, Any]]:

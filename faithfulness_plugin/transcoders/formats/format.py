@@ -15,13 +15,13 @@ from faithfulness_plugin.transcoders.formats.errors import Where
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.parts import centred, transcoder_of
 from faithfulness_plugin.transcoders.formats.request import Request
-from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors, require_keys
+from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors, require_finite, require_keys
 
 Weights = Mapping[str, Tensor]
 
 
 class Likeness(IntEnum):
-    """How much a folder or file resembles a format; of several formats, the one with the highest value reads it."""
+    """The degree to which a folder or file resembles a format; the format with the highest value reads it."""
 
     NONE = 0
     SETTINGS = 1
@@ -252,6 +252,9 @@ class Format:
         if function.in_float64:
             dtype = request.dtype or found[next(iter(function.tensors.needs))].dtype
             parts = {name: part.to(dtype) if isinstance(part, Tensor) else part for name, part in parts.items()}
+        for name, part in parts.items():
+            if isinstance(part, Tensor):
+                require_finite(file, name, part)  # what was folded may have become too large
         metadata = {"source": self.source, **function.metadata}
         if function.autoencoder is not None:
             metadata["autoencoder"] = True

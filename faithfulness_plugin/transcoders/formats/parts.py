@@ -1,4 +1,4 @@
-"""From the parts that every format has to a SAELens inference transcoder."""
+"""Build a SAELens inference transcoder from the parts that every format has."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,6 @@ from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 
 from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
-from faithfulness_plugin.transcoders.formats.schema import require_finite
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
 
@@ -51,7 +50,7 @@ def transcoder_of(
         An instance of SAELens's class, or `TopKTranscoder`, in the dtype and on the device of W_enc.
 
     Raises:
-        FormatError: k does not fit the weights; a threshold is below 0; a weight is not finite.
+        FormatError: k does not fit the weights; a threshold is below 0.
     """
     weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, "W_skip": W_skip, "threshold": threshold}
     weights["post_enc"] = post_enc
@@ -65,8 +64,6 @@ def transcoder_of(
         raise FormatError(
             f"{where} has {n_below} thresholds below 0, under which features are negative: no SAELens class has those"
         )
-    for name, weight in weights.items():
-        require_finite(where, name, weight)  # what was folded may have become too large
     name = "jumprelu_" * (threshold is not None) + "skip_" * (W_skip is not None) + "transcoder"
     own: dict[str, Any] = {}
     if k is not None:
