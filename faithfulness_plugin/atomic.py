@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNFINISHED = ".unfinished."
-"""What names begin with until the content is whole; a writer that was killed leaves such names behind."""
+"""The beginning of names until the content is whole; a writer that was killed leaves such names behind."""
 
 
 @contextmanager

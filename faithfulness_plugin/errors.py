@@ -2,7 +2,7 @@
 
 
 class UsageError(ValueError):
-    """What the user gave cannot be used; the message says what is wrong and what to pass instead."""
+    """Something that the user passed cannot be used; the message says what is wrong and what to pass instead."""
 
 
 class FormatError(UsageError):

@@ -71,7 +71,7 @@ class PassageScores(Experiment[PassageConfig, PassageResult]):
 
     @override
     def fresh(self, config: PassageConfig) -> PassageResult:
-        """Return the empty result. Raises ResultError for transcoders of which none was trained on a passage."""
+        """Build the empty result. Raises ResultError for transcoders of which none was trained on a passage."""
         trained = trained_transcoders(config.transcoders)
         if trained.config.passage is None or not any(of.repeated for of in trained.trained):
             raise ResultError(f"{config.transcoders} holds no transcoder that was trained with a repeated passage")
@@ -115,7 +115,13 @@ class PassageScores(Experiment[PassageConfig, PassageResult]):
 
 
 class Passage:
-    """Text with the passage in it, at the layer that the transcoders replace."""
+    """Samples text with the passage in it, at the layer that the transcoders replace.
+
+    Args:
+        trained: the result beside the transcoders.
+        config: how much text.
+        note: receives a line about what is being done.
+    """
 
     def __init__(self, trained: RealLayersResult, config: PassageConfig, note: Callable[[str], None]) -> None:
         assert trained.config.passage is not None
@@ -150,7 +156,15 @@ class Passage:
         return torch.tensor([prompt]).repeat(self.n_passages, 1)
 
     def score(self, transcoder: Any, of: RunRecord) -> PassageScored:
-        """Score the features of one transcoder."""
+        """Score the features of one transcoder.
+
+        Args:
+            transcoder: in `eval` mode.
+            of: what it was trained on.
+
+        Returns:
+            How well the datapoint score finds the passage's own features.
+        """
         sample = self.subject.sample
         records = feature_records(transcoder, sample)
         once = sample.x[self.at_passage][: int(self.at_passage.sum()) // self.n_passages]
@@ -178,7 +192,17 @@ class Passage:
 
 @cache
 def trained_transcoders(folder: str) -> RealLayersResult:
-    """Read the result beside the transcoders. Raises ResultError as `read_result`."""
+    """Read the result beside the transcoders.
+
+    Args:
+        folder: the result's.
+
+    Returns:
+        The result.
+
+    Raises:
+        ResultError: as `read_result`.
+    """
     return read_result(Path(folder) / RESULT_FILENAME, RealLayersResult)
 
 
@@ -195,7 +219,14 @@ COLUMNS: dict[str, tuple[int, Callable[[PassageScored], float | None]]] = {
 
 
 def passage_table(result: PassageResult) -> str:
-    """Return a table with the transcoders of an arm a row, means over seeds."""
+    """Format the transcoders of an arm a row, means over seeds.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
     arms: dict[str, list[PassageScored]] = {}
     for of in result.scored:
         arms.setdefault(f"{'passage repeated' if of.repeated else 'not repeated'}, {of.matched}", []).append(of)

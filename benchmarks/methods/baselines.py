@@ -104,7 +104,17 @@ class Baseline:
         }
 
     def config(self, d_in: int, d_out: int, *, seed: int, strength: float) -> "ToyConfig":
-        """Return the transcoder's config."""
+        """Build the transcoder's config.
+
+        Args:
+            d_in: width of the layer's input.
+            d_out: width of its output.
+            seed: decides the probes.
+            strength: one of `strengths`.
+
+        Returns:
+            The config.
+        """
         from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
 
         sweep, term = SWEEPS[self.architecture], TERMS[self.term]
@@ -122,7 +132,17 @@ class Baseline:
         )
 
     def member(self, rows: "RowSource", d_out: int, *, seed: int, strength: float) -> "ToyMember":
-        """Return the member of an ensemble that becomes the transcoder that `train` returns."""
+        """Build the member of an ensemble that becomes the transcoder that `train` returns.
+
+        Args:
+            rows: what it learns from.
+            d_out: width of the layer's output.
+            seed: decides weights, probes and rows.
+            strength: one of `strengths`.
+
+        Returns:
+            The member.
+        """
         from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 
         return ToyMember(
@@ -134,7 +154,11 @@ class Baseline:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that the method consists of but strength, seed and widths, for JSON."""
+        """Collect everything that the method consists of but strength, seed and widths.
+
+        Returns:
+            Settings by name, ready for JSON.
+        """
         config = self.config(1, 1, seed=0, strength=1.0).to_dict()
         for name in ("metadata", "d_in", "d_out", "device", SWEEPS[self.architecture].swept):
             config.pop(name, None)
@@ -148,7 +172,17 @@ class Baseline:
         }
 
     def train(self, layer: "Layer", inputs: Any, *, seed: int, strength: float) -> "TrainingTranscoder[Any]":
-        """Train one transcoder by `train_transcoder`, step by step as the member of an ensemble."""
+        """Train one transcoder with `train_transcoder`; its steps are those of the ensemble's member.
+
+        Args:
+            layer: the function to replace.
+            inputs: endless batches, with d_in and d_out.
+            seed: decides weights and probes.
+            strength: one of `strengths`.
+
+        Returns:
+            The transcoder.
+        """
         from faithfulness_plugin.benchmarks.methods.controls import augmented
         from faithfulness_plugin.training.train import train_transcoder
         from faithfulness_plugin.transcoders.seeded import made_with_seed

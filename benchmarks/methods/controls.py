@@ -107,6 +107,14 @@ NoiseAugmentedJumpReLUTranscoderConfig, NoiseAugmentedJumpReLUTranscoder = _cont
 
 
 def augmented(config: TrainingTranscoderConfig, augmentation: Augmentation) -> TrainingTranscoderConfig:
-    """Return the control's config with the same fields."""
+    """Build the control's config with the fields of an architecture's.
+
+    Args:
+        config: of the architecture without the control.
+        augmentation: at which points outputs are matched, and with which weight.
+
+    Returns:
+        The config.
+    """
     fields = {f"augmentation_{name}": value for name, value in asdict(augmentation).items()}
     return CONTROLS[type(config)][0](**vars(config), **fields)

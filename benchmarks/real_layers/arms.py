@@ -89,7 +89,18 @@ class Kind(Record):
         checked_settings(self._named, {"d_sae": d_sae, **self._sparsity()})
 
     def config(self, arm: Arm, *, d_in: int, d_out: int, d_sae: int, device: str) -> Any:
-        """Return the config of a transcoder that is trained as the arm says."""
+        """Build the config of a transcoder that is trained as an arm says.
+
+        Args:
+            arm: what is matched.
+            d_in: width of the layer's input.
+            d_out: width of its output.
+            d_sae: features.
+            device: where it is trained.
+
+        Returns:
+            The config.
+        """
         from faithfulness_plugin.benchmarks.methods.controls import augmented
         from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
 

@@ -111,7 +111,11 @@ class RealLayersConfig(HeldOutConfig):
         return -(-self.tokens // self.batch_size)
 
     def runs(self) -> list[Run]:
-        """Return all runs in their order: by seed, so that an interrupted experiment has whole ones."""
+        """List all runs in their order: by seed, so that an interrupted experiment has whole ones.
+
+        Returns:
+            The runs.
+        """
         found = []
         for seed in range(self.seed, self.seed + self.seeds):
             found += [Run(*of, seed, False) for of in product(self.blocks, self.kinds, self.arms)]
@@ -121,7 +125,14 @@ class RealLayersConfig(HeldOutConfig):
         return found
 
     def derivatives(self, *, repeated: bool) -> list[dict[str, Any]]:
-        """Return what a store has to keep for its runs, each once."""
+        """List what a store has to keep for its runs, each once.
+
+        Args:
+            repeated: for runs that see the passage again and again.
+
+        Returns:
+            Fields of JacobianMatchingConfig.
+        """
         arms = self.passage.arms if repeated and self.passage is not None else self.arms
         asked = [{**arm.jacobian, "gate_bandwidth": None} for arm in arms if arm.jacobian is not None]
         return [of for i, of in enumerate(asked) if of not in asked[:i]]

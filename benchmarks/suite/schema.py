@@ -119,11 +119,27 @@ class SuiteResult(Result):
         return self.spec.model_dump()
 
     def scored(self, task: str, method: str, seed: int | None = None) -> list[TrialRecord]:
-        """Return the trials of a task and a method (and a seed, where it is given) that have scores, by strength."""
+        """Look up trials that have scores.
+
+        Args:
+            task: the task's name.
+            method: the method's name.
+            seed: one seed; None for all.
+
+        Returns:
+            The trials, by strength.
+        """
         return [trial for trial in self._scored.get((task, method), []) if seed in (None, trial.seed)]
 
     def with_trials(self, trials: list[TrialRecord]) -> "SuiteResult":
-        """Return the result of the same spec with these trials, in the spec's order."""
+        """Build the result of the same spec with other trials.
+
+        Args:
+            trials: in any order.
+
+        Returns:
+            The result, its trials in the spec's order.
+        """
         order = {trial.key: n for n, trial in enumerate(self.spec.trials)}
         trials = sorted(trials, key=lambda trial: order[trial.key])
         complete = len(trials) == len(order)

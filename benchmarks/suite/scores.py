@@ -20,23 +20,39 @@ STEP = 0.5
 
 
 def score(task: Task, transcoders: Sequence[Any]) -> Scores:
-    """Score one transcoder a hop, in `eval` mode.
+    """Score one transcoder a hop.
 
-    Raises ValueError where a transcoder's outputs do not fit the layer, or are not finite."""
+    Args:
+        task: the layers and their mechanism.
+        transcoders: one a hop, in `eval` mode.
+
+    Returns:
+        Means over hops; of the headline, the product.
+
+    Raises:
+        ValueError: a transcoder's outputs do not fit the layer, or are not finite.
+    """
     each = [_score_hop(hop, transcoder, task.keeps) for hop, transcoder in zip(task.hops, transcoders, strict=True)]
     means = {name: sum(getattr(s, name) for s in each) / len(each) for name in Scores.model_fields}
     return Scores(**{**means, "headline": prod(s.headline for s in each)})
 
 
 def l0_of(task: Task) -> float:
-    """Return the layer's own effective L0, the mean over hops."""
+    """Compute the layer's own effective L0.
+
+    Args:
+        task: the layers.
+
+    Returns:
+        Features per row, the mean over hops.
+    """
     return sum(hop.l0 for hop in task.hops) / len(task.hops)
 
 
 @torch.no_grad()
 def _score_hop(hop: Mechanism, transcoder: Any, keeps: KeepsWhat) -> Scores:
     reconstruction = metrics.reconstruction(transcoder, hop.layer, hop.clean)
-    memorization = mean_memorization(hop, transcoder)
+    memorization = _mean_memorization(hop, transcoder)
     recovery = metrics.feature_recovery(transcoder, hop.repeated, hop.circuits)
     rows = hop.clean[:N_JACOBIAN]
     generator = torch.Generator().manual_seed(derived_seed(0, "evaluation steps"))
@@ -59,8 +75,8 @@ def _score_hop(hop: Mechanism, transcoder: Any, keeps: KeepsWhat) -> Scores:
     )
 
 
-def mean_memorization(hop: Mechanism, transcoder: Any) -> float:
-    """Return m as a fraction of its maximum, mean over the points."""
+def _mean_memorization(hop: Mechanism, transcoder: Any) -> float:
+    """Compute m as a fraction of its maximum, averaged over the points."""
     each = [metrics.memorization(transcoder, p, layer=hop.layer, basis=hop.writes).fraction for p in hop.points]
     return sum(each) / len(each)
 
@@ -70,7 +86,7 @@ def _headline(hop: Mechanism, keeps: KeepsWhat, memorization: float, fvu: float,
         return f1
     lost = memorization
     if keeps == "memory":
-        own = mean_memorization(hop, exact_transcoder(hop.layer))
+        own = _mean_memorization(hop, exact_transcoder(hop.layer))
         lost = abs(memorization - own) / own
     return max(0.0, 1 - lost) * max(0.0, 1 - fvu)
 

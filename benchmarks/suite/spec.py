@@ -55,7 +55,18 @@ def make_spec(
     n_steps: int | None = None,
     time_limit: float = 600.0,
 ) -> SuiteSpec:
-    """Return the spec of a size, with the choices that are given in place of its own.
+    """Build the spec of a size, with the choices that are given in place of its own.
+
+    Args:
+        size: one of `SIZES`.
+        tasks: none for the size's.
+        methods: names, patterns or references; none for the size's.
+        n_seeds: None for the size's.
+        n_steps: steps of the shipped methods; None for the size's.
+        time_limit: seconds that a trial of an outside method may take.
+
+    Returns:
+        The spec.
 
     Raises:
         UsageError: there is no such size, task or method, or not so many seeds.
@@ -97,7 +108,18 @@ def chosen_parts(
 
 
 def method_spec(name: str, n_steps: int) -> MethodSpec:
-    """Return a method with everything that decides what it does. Raises MethodError for one that does not exist."""
+    """Describe a method with everything that decides what it does.
+
+    Args:
+        name: a shipped method's, or a reference.
+        n_steps: steps of a shipped method.
+
+    Returns:
+        The description.
+
+    Raises:
+        MethodError: there is no such method.
+    """
     if not is_outside(name):
         shipped = baseline(name, n_steps)
         return MethodSpec(name=name, strengths=list(shipped.strengths), source="baseline", settings=shipped.settings())

@@ -11,7 +11,11 @@ PAIRS = 8
 
 
 def pairwise_max() -> Task:
-    """A transcoder needs features for the linear parts as well as for the kinks."""
+    """Build the task of pairwise maxima: a transcoder needs features for the linear parts as well as for the kinks.
+
+    Returns:
+        The task.
+    """
     n = 2 * PAIRS
     first, second, out = torch.eye(n)[0::2], torch.eye(n)[1::2], torch.eye(PAIRS)
     reads, writes = torch.cat([first - second, second, -second]), torch.cat([out, out, -out])

@@ -34,6 +34,16 @@ def require_task(name: str) -> None:
 
 @cache
 def task(name: str) -> "Task":
-    """Return the task of this name, made once. Raises UsageError, with the closest match, for an unknown one."""
+    """Look up a task, made once.
+
+    Args:
+        name: one of `TASKS`.
+
+    Returns:
+        The task.
+
+    Raises:
+        UsageError: there is none of that name; the message has the closest match.
+    """
     require_task(name)
     return TASKS[name]()

@@ -30,8 +30,12 @@ class Conjunctions(LatentRows):
 
 
 def two_hops() -> Task:
-    """A transcoder that reads bits and writes the second hop's output directly would skip a step of the computation;
-    one transcoder a layer cannot, and is asked for both hops."""
+    """Build the two-hop task. A transcoder that reads bits and writes the second hop's output directly would skip a
+    step of the computation; one transcoder a layer cannot, and is asked for both hops.
+
+    Returns:
+        The task.
+    """
     bits = BitRows(BITS, BITS, density=DENSITY, points=(point(BITS, 0, 1, 4, 5, 8, 9, share=0.05),))
     # the point's conjunctions; they come with the bits
     ands = Conjunctions(ANDS, ANDS, points=(point(ANDS, 0, 2, 4, share=0.05),), bits=bits)

@@ -63,8 +63,8 @@ class AdapterOverhead(Measurement[OverheadConfig, OverheadResult]):
     @override
     def plan(self, config: OverheadConfig) -> list[Part]:
         return [
-            Part("whole loop", "loop", partial(time_terms, "loop", config)),
-            Part("step alone", "step", partial(time_terms, "step", config)),
+            Part("whole loop", "loop", partial(_time_terms, "loop", config)),
+            Part("step alone", "step", partial(_time_terms, "step", config)),
         ]
 
     @override
@@ -76,7 +76,7 @@ Train = Callable[[dict[str, Any] | None], float]
 """Seconds a step of a trainer that matches with these options, or, with None, not at all."""
 
 
-def time_terms(what: Literal["step", "loop"], config: OverheadConfig, note: Note) -> Timings:
+def _time_terms(what: Literal["step", "loop"], config: OverheadConfig, note: Note) -> Timings:
     """Train with the library alone and with each term, in turn, in all rounds after one that does not count.
 
     Raises:
@@ -91,7 +91,14 @@ def time_terms(what: Literal["step", "loop"], config: OverheadConfig, note: Note
 
 
 def table(results: Sequence[OverheadResult]) -> str:
-    """Return a row a library and term: medians over rounds, with the least and the largest of the paired ratios."""
+    """Format a row a library and term: medians over rounds, with the least and the largest of the paired ratios.
+
+    Args:
+        results: one a library.
+
+    Returns:
+        Markdown.
+    """
     rows = []
     for result in results:
         measured = [timings for timings in (result.step, result.loop) if timings is not None]

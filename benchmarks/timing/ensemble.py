@@ -81,8 +81,8 @@ class Ensemble(Measurement[EnsembleSpeedConfig, EnsembleSpeedResult]):
 
     @override
     def plan(self, config: EnsembleSpeedConfig) -> list[Part]:
-        compared = [Part(name, "compared", partial(compare, config, name)) for name in OBJECTIVES]
-        return [*compared, *(Part(f"line over {over}", "lines", partial(fit_line, config, over)) for over in LINES)]
+        compared = [Part(name, "compared", partial(_compare, config, name)) for name in OBJECTIVES]
+        return [*compared, *(Part(f"line over {over}", "lines", partial(_fit_line, config, over)) for over in LINES)]
 
     @override
     def tables(self, result: EnsembleSpeedResult) -> str:
@@ -111,8 +111,8 @@ class Ensemble(Measurement[EnsembleSpeedConfig, EnsembleSpeedResult]):
         return f"{markdown_table(list(columns), rows)}\n\n{caption}\n"
 
 
-def compare(config: EnsembleSpeedConfig, objective: str, note: Note) -> Compared:
-    """Train the same members for the same steps, both ways."""
+def _compare(config: EnsembleSpeedConfig, objective: str, note: Note) -> Compared:
+    """Train the same members for the same steps, as an ensemble and in a loop."""
     members, model_steps = _members(config, objective, config.n_models), config.n_models * config.n_steps
     flops = config.n_steps * sum(Program.of(member).flops for member in members)
     _train_ensemble(members[:2], WARM_UP_STEPS)
@@ -121,7 +121,7 @@ def compare(config: EnsembleSpeedConfig, objective: str, note: Note) -> Compared
         {
             "ensemble": partial(seconds, partial(_train_ensemble, members, config.n_steps)),
             "loop": partial(seconds, partial(_train_loop, members, config.n_steps)),
-            "one product": partial(matrix_product_peak, config.peak_size),
+            "one product": partial(_matrix_product_peak, config.peak_size),
         },
         config.rounds,
         warm_up=0,
@@ -140,7 +140,7 @@ def compare(config: EnsembleSpeedConfig, objective: str, note: Note) -> Compared
     )
 
 
-def fit_line(config: EnsembleSpeedConfig, over: Literal["models", "steps"], note: Note) -> Line:
+def _fit_line(config: EnsembleSpeedConfig, over: Literal["models", "steps"], note: Note) -> Line:
     """Fit seconds over the number of models, or of steps (the same numbers, times five)."""
     if over == "models":
         jobs = {n: (_members(config, UNMATCHED, n), config.n_steps) for n in config.line}
@@ -161,8 +161,8 @@ def fit_line(config: EnsembleSpeedConfig, over: Literal["models", "steps"], note
     )
 
 
-def matrix_product_peak(size: int) -> float:
-    """Return the floating-point operations a second of one square single-precision product, the best of three."""
+def _matrix_product_peak(size: int) -> float:
+    """Measure the floating-point operations a second of one square single-precision product, the best of three."""
     a, out = torch.randn(size, size), torch.empty(size, size)
     return 2 * size**3 / min(seconds(lambda: torch.mm(a, a, out=out)) for _ in range(4))
 

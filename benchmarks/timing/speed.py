@@ -151,7 +151,16 @@ class Speed(Measurement[SpeedConfig, SpeedResult]):
 
 
 def measure(size: Size, config: SpeedConfig, note: Note) -> SizeResult:
-    """Take all timings, ratios and peaks of one size."""
+    """Take all timings, ratios and peaks of one size.
+
+    Args:
+        size: widths and batch.
+        config: rounds and device.
+        note: receives a line about what is being done.
+
+    Returns:
+        The numbers.
+    """
     times = _times(size, config, note)
     peaks: dict[str, list[float]] = {}
     note("peak memory")
@@ -201,7 +210,14 @@ def _ratios(pairs: Mapping[str, tuple[str, str]], values: Mapping[str, list[floa
 
 
 def ratio_table(result: SpeedResult) -> str:
-    """Return medians with quartiles."""
+    """Format the ratios: medians with quartiles.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        A Markdown table.
+    """
     return _table("ratio", [{ratio.name: ratio.text for ratio in of.ratios} for of in result.sizes], result)
 
 

@@ -15,6 +15,7 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
+from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.timing.configs import Size, SpeedConfig
 from faithfulness_plugin.jacobian.gram import JacobianGram
@@ -35,24 +36,46 @@ MEMORY_STEPS = 3
 
 
 def swiglu(d: int, d_mlp: int) -> nn.Module:
-    """Return a gated MLP as language models have it."""
+    """Build a gated MLP as language models have it.
+
+    Args:
+        d: width of its input and output.
+        d_mlp: hidden width.
+
+    Returns:
+        The MLP, with random weights.
+    """
     return LlamaMLP(LlamaConfig(hidden_size=d, intermediate_size=d_mlp, num_attention_heads=1))
 
 
 class KnownTargets(JacobianMatching):
-    """Matching against targets that were computed beforehand."""
+    """Matches against targets that were computed beforehand.
+
+    Args:
+        known: the layer's response.
+    """
 
     def __init__(self, known: LayerResponse) -> None:
         super().__init__()
         self._known = known
 
+    @override
     def targets(self, layer: Layer, x: Tensor, *, y: Tensor | None = None) -> LayerResponse:
         """Return the known ones, at x itself."""
         return self._known._replace(x=x)
 
 
 def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step]:
-    """Return every arm of this size by name, or only one."""
+    """Build every arm of a size.
+
+    Args:
+        size: widths and batch.
+        c: rounds and device.
+        only: build this arm alone; None builds all.
+
+    Returns:
+        Steps by arm, each a function without arguments.
+    """
     torch.manual_seed(c.seed)
     layer = swiglu(size.d, size.d_mlp).to(c.device)
     x = torch.randn(size.batch, size.d, device=c.device)

@@ -100,7 +100,7 @@ class StoreSpeed(Experiment[StoreSpeedConfig, StoreSpeedResult]):
     @override
     def run(self, result: StoreSpeedResult, running: Running) -> Iterator[tuple[StoreSpeedResult, str]]:
         with torch_threads(result.config.threads):
-            measured = measure(result.config, running.note)
+            measured = _measure(result.config, running.note)
         yield result.model_copy(update={"complete": True, **measured}), "all of it"
 
     @override
@@ -127,8 +127,8 @@ class StoreSpeed(Experiment[StoreSpeedConfig, StoreSpeedResult]):
         return where + "\n\n" + markdown_table(["what", "measured"], rows)
 
 
-def measure(c: StoreSpeedConfig, note: Note) -> dict[str, Any]:
-    """Return the fields of the result that are measured, after some minutes.
+def _measure(c: StoreSpeedConfig, note: Note) -> dict[str, Any]:
+    """Measure everything with one store, in some minutes; return the fields of the result.
 
     Raises:
         TrainConfigError: the model, its block or the text cannot be used as configured.

@@ -7,6 +7,7 @@ import os
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typing_extensions import override
 
 from faithfulness_plugin.cli.lazy import Entry, LazyGroup, group
 from faithfulness_plugin.cli.terminal import fail
@@ -117,6 +118,7 @@ def options(
 class Commands(LazyGroup):
     """All commands, with the one place where an error becomes a line and an exit code."""
 
+    @override
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take --quiet from wherever it stands."""
         Voice.quiet = "--quiet" in args
@@ -124,6 +126,7 @@ class Commands(LazyGroup):
             os.environ["TQDM_DISABLE"] = "1"
         return super().parse_args(ctx, [arg for arg in args if arg != "--quiet"])
 
+    @override
     def invoke(self, ctx: Any) -> Any:
         """Run a command: 2 for what the user gave wrongly, 130 for an interruption, 1 for a failure."""
         Interruption.at_once = False

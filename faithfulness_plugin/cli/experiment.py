@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import Field
+from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.experiments import EXPERIMENTS
 from faithfulness_plugin.cli.lazy import Entry, LazyGroup, as_command, attribute_at, group
@@ -22,6 +23,7 @@ class Experiments(LazyGroup):
 
     what = "experiment"
 
+    @override
     def made(self, name: str) -> Any:
         """Return the command that runs an experiment."""
         from faithfulness_plugin.cli.options import made, with_fields

@@ -37,7 +37,14 @@ class TranscoderOptions(RowOptions):
     device: str = Field(default="cpu", description="where models run: cpu or cuda")
 
     def reading(self, layer: int | None) -> dict[str, Any]:
-        """Return the arguments of `load_each`."""
+        """Collect the arguments of `load_transcoder` that these options say.
+
+        Args:
+            layer: of a set; None where the file names its tensors.
+
+        Returns:
+            Arguments by name.
+        """
         return {"layer": layer, "device": self.device, "dtype": self.dtype, "autoencoder": self.autoencoder}
 
 
@@ -51,9 +58,15 @@ class SeededOptions(TranscoderOptions):
 
 
 def by_name(given: Sequence[str]) -> dict[str, str]:
-    """Return the sources of transcoders by name: what NAME=SOURCE says, or a short name of the source.
+    """Name transcoders: as NAME=SOURCE says, or by a short name of the source.
 
     A source may have "=" in it: what exists, begins with hf://, or has a "/" before its "=" is no NAME=SOURCE.
+
+    Args:
+        given: the command's arguments.
+
+    Returns:
+        Sources by name.
 
     Raises:
         UsageError: two of one name.

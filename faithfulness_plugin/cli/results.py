@@ -74,7 +74,7 @@ def card(
     from faithfulness_plugin.results.open_or_resume import require_writable
 
     if out.suffix not in CARDS:
-        fail(f"--out {out}: choose a name that ends in {', '.join(CARDS)}", 2)
+        fail(f"--out {out}: let its name end in {', '.join(CARDS)}", 2)
     package, (found,) = _read([result])
     kind, names = _arms(found)
     arms_of_card(kind, method, against, names)
@@ -142,7 +142,14 @@ def _kind(file: Path) -> str:
 
 
 def result_file(path: Path) -> Path:
-    """Return the result file that a path names: itself, or the one in the folder."""
+    """Find the result file that a path names.
+
+    Args:
+        path: the file, or its folder.
+
+    Returns:
+        The file; it may not exist.
+    """
     from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 
     return path / RESULT_FILENAME if path.is_dir() else path

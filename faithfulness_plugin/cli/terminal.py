@@ -17,13 +17,14 @@ HOUR = 3600.0
 
 
 class Lines:
-    """A progress bar on a terminal, a line per finished part elsewhere; on stderr.
+    """Shows a progress bar on a terminal, a line per finished part elsewhere; on stderr.
 
     Args:
-        total, done: parts in all, and those that are finished already.
+        total: parts in all.
+        done: parts that are finished already.
         what: the parts' name.
-        cost: what the parts that are left cost in all, in any unit, where they are not alike: the time left is then
-            reckoned by cost.
+        cost: what the parts that are left cost in all, in any unit, where they are not alike: the remaining time is
+            then computed from it.
     """
 
     def __init__(self, total: int, done: int, what: str, cost: int | float | None = None) -> None:
@@ -51,18 +52,32 @@ class Lines:
         self.bar.stop()
 
     def tell(self, text: str) -> None:
-        """Say what is going on."""
+        """Say what is going on.
+
+        Args:
+            text: one line.
+        """
         self.bar.update(self.task, description=text)
         if self.bar.disable:
             say(text)
 
     def advance(self, parts: int) -> None:
-        """Count finished parts of which there are too many for a line each: on a terminal only."""
+        """Count finished parts of which there are too many for a line each: on a terminal only.
+
+        Args:
+            parts: how many more are finished.
+        """
         self.done += parts
         self.bar.update(self.task, advance=parts, parts=f"{self.done}/{self.total}")
 
     def show(self, text: str, parts: int = 1, cost: int | float = 0) -> None:
-        """So many parts are finished, which cost that much."""
+        """Count finished parts, and show a line about them.
+
+        Args:
+            text: the line.
+            parts: how many more are finished.
+            cost: what they cost, in the unit of the whole.
+        """
         self.done += parts
         self.spent += cost
         if self.bar.disable:
@@ -74,7 +89,16 @@ class Lines:
     def follow(
         self, experiment: "Experiment[Any, Any]", result: Any, parts: Iterable[tuple[Any, str]]
     ) -> Iterator[Any]:
-        """Yield a result as it grows, and show the line about each part with the time that is left."""
+        """Show the line about each part, with the remaining time.
+
+        Args:
+            experiment: counts parts and work.
+            result: the result before the first part.
+            parts: results and lines, as they come.
+
+        Yields:
+            The result as it grows.
+        """
         done, left = experiment.progress(result)[0], experiment.work_left(result)
         for grown, line in parts:
             before = done, left
@@ -86,11 +110,11 @@ class Lines:
     def _left(self) -> str:
         if self.cost is None or not self.spent or self.done == self.total:
             return ""
-        return f", {in_words((time.monotonic() - self.begun) * (self.cost / self.spent - 1))} left"
+        return f", {_in_words((time.monotonic() - self.begun) * (self.cost / self.spent - 1))} left"
 
 
-def in_words(seconds: float) -> str:
-    """A time as people say it."""
+def _in_words(seconds: float) -> str:
+    """Write a time as people say it."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 90 * 60:
@@ -99,7 +123,11 @@ def in_words(seconds: float) -> str:
 
 
 def show(markdown: str) -> None:
-    """Draw tables and text on a terminal, in its width; print them as Markdown elsewhere."""
+    """Draw tables and text on a terminal, in its width; print them as Markdown elsewhere.
+
+    Args:
+        markdown: the tables.
+    """
     console = Console()
     if not console.is_terminal:
         print(markdown)
@@ -119,18 +147,31 @@ def show_result(experiment: Any, result: Any, as_json: bool) -> None:
 
 
 def fail(message: str, code: int, *, all_processes: bool = False) -> NoReturn:
-    """One line that says what to do, and the exit code."""
+    """Say one line on stderr, and exit.
+
+    Args:
+        message: what is wrong, and what to do.
+        code: the exit code.
+        all_processes: say it in every process, not in the first one alone.
+    """
     say(f"error: {message}", all_processes=all_processes)
     raise typer.Exit(code)
 
 
 def ask_for_yes(what: str, workers: int, estimate: Callable[[], float], yes: bool) -> None:
-    """Says how long it will take; past an hour, fails without --yes. An estimate that cannot be made is left out: the
-    run itself will say what is wrong."""
+    """Say how long it will take; past an hour, fail without --yes. An estimate that cannot be made is left out: the run
+    itself will say what is wrong.
+
+    Args:
+        what: what is run.
+        workers: how many processes run it.
+        estimate: returns seconds.
+        yes: whether --yes was passed.
+    """
     try:
         time_needed = estimate()
     except (ValueError, RuntimeError, OSError):
         return
-    say(f"{what} on {workers} worker{'s' * (workers > 1)}: about {in_words(time_needed)}")
+    say(f"{what} on {workers} worker{'s' * (workers > 1)}: about {_in_words(time_needed)}")
     if time_needed > HOUR and not yes:
-        fail(f"that is more than an hour ({in_words(time_needed)}): pass --yes, or take a part of it", 2)
+        fail(f"that is more than an hour ({_in_words(time_needed)}): pass --yes, or take a part of it", 2)

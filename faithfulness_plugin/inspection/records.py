@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointScores, DatapointSums
 from faithfulness_plugin.inspection.hooked_reading import acts_and_output, require_fit, rows_of
+from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.inspection.top_rows import TopRows
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
 
 JACOBIAN_ROWS = 16_384
+"""Rows for the shares of the Jacobian at most, evenly spread."""
 CIRCUIT_ROWS = 20_000
 
 
@@ -92,12 +94,11 @@ class FeatureRecords(NotebookTable):
 
 @torch.no_grad()
 def feature_records(
-    transcoder: "SAE[Any]",
+    transcoder: nn.Module,
     sample: RowSample,
     *,
     circuits: Sequence[Circuit] = (),
     top: int = 5,
-    jacobian_rows: int = JACOBIAN_ROWS,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> FeatureRecords:
     """Compute a record of every feature, in one pass over the sample.
@@ -105,11 +106,11 @@ def feature_records(
     Activations are those that `hook_sae_acts_post` carries, outputs what the transcoder returns: hooks on it show.
 
     Args:
-        transcoder: any SAELens transcoder with dense activations, in `eval` mode.
+        transcoder: any SAELens transcoder with dense activations, or a module whose linear region is registered;
+            in `eval` mode.
         sample: rows of the layer that it replaces.
         circuits: the layer's own, where they are known (`layer.circuits()`).
         top: rows to remember of each feature.
-        jacobian_rows: the largest number of rows for the shares of the Jacobian, evenly spread.
         on_rows: receives the number of rows after each part.
 
     Returns:
@@ -118,13 +119,14 @@ def feature_records(
     Raises:
         ValueError: the transcoder is of another layer (its width is named); its linear regions are not known.
     """
+    transcoder = hooked(transcoder, sample.x[:1])
     require_fit(transcoder, sample)
     W_dec, n_rows = transcoder.W_dec.detach().contiguous(), len(sample)
     d_sae, device = len(W_dec), W_dec.device
     sums, tops = DatapointSums(sample.groups, d_sae), TopRows(sample.groups, d_sae, top)
     jacobian_parts, jacobian_norm, error = torch.zeros(d_sae, dtype=torch.float64), 0.0, 0.0
     for_jacobian = torch.zeros(n_rows, dtype=torch.bool)
-    for_jacobian[sample.spread(jacobian_rows)] = True
+    for_jacobian[sample.spread(JACOBIAN_ROWS)] = True
     for part, x in rows_of(sample, transcoder):
         acts, t = acts_and_output(transcoder, x)
         y = sample.y[part].to(device)

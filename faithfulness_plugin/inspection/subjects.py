@@ -35,9 +35,6 @@ from faithfulness_plugin.toy.inputs import AbsInputs
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
 
-FEW = 4
-"""Prompts on which the tensors of the block are compared."""
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -182,7 +179,7 @@ def text_subject(
     model = load_model(model_source, device, plain=True)
     hooks = hooks_of(model)
     layer, pair = layer_and_pair(
-        hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
+        hooks, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
     )
     require_widths(hooks, layer, {_numbered(n, transcoders): t for n, t in enumerate(transcoders)})
     note("cutting the text into prompts")
@@ -194,8 +191,8 @@ def text_subject(
     exclude = rows.left_out(model.tokenizer)
     sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
     assert sample.origins is not None
-    kept = sample.origins.row_at[:FEW] >= 0
-    warnings = [mismatch_warning(hooks, t, tokens[:FEW].to(hooks.device), layer, kept) for t in transcoders]
+    kept = sample.origins.row_at >= 0
+    warnings = [mismatch_warning(hooks, t, tokens.to(hooks.device), layer, kept) for t in transcoders]
     notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
     name = model_title(model_source) + (f" (the transcoder names {model_named})" if model_named else "")
     name += f", {layer.hook_in} to {layer.hook_out}"

@@ -20,7 +20,7 @@ SUM_MODE = 0  # embedding_bag's own number for mode="sum"
 
 @dataclass(frozen=True)
 class ActiveFeatures:
-    """Which features are active on which row: the index of a [n_rows, d_sae] matrix, row after row."""
+    """The features that are active on each row: the index of a [n_rows, d_sae] matrix, row after row."""
 
     features: Int[Tensor, " entries"]
     """The feature of each entry."""
@@ -42,7 +42,7 @@ class ActiveFeatures:
             The index, with n_rows * k entries.
         """
         n_rows, k = features.shape
-        offsets = torch.arange(n_rows + 1, device=features.device) * k
+        offsets = torch.arange(n_rows + 1, device=features.device) * k  # row i has the entries from i k on
         return cls(features.reshape(-1), offsets, d_sae)
 
     @classmethod
@@ -57,6 +57,7 @@ class ActiveFeatures:
         Returns:
             The index; rows may have different numbers of entries.
         """
+        # position = row * d_sae + feature
         return cls(positions % d_sae, _offsets(positions // d_sae, n_rows), d_sae)
 
     @property
@@ -82,7 +83,7 @@ class ActiveFeatures:
         Returns:
             The matrix, with a gradient to the values.
         """
-        zeros = values.new_zeros(self.n_rows * self.d_sae)
+        zeros = values.new_zeros(self.n_rows * self.d_sae)  # flat, [n_rows * d_sae]
         return zeros.index_put((self.positions,), values).view(self.n_rows, self.d_sae)
 
     def coo(self, values: Float[Tensor, " entries"]) -> Tensor:
@@ -94,7 +95,7 @@ class ActiveFeatures:
         Returns:
             A sparse tensor [n_rows, d_sae], with a gradient to the values.
         """
-        index = torch.stack([self.rows, self.features])
+        index = torch.stack([self.rows, self.features])  # [2, entries]
         return torch.sparse_coo_tensor(index, values, (self.n_rows, self.d_sae), check_invariants=False)
 
 
@@ -147,6 +148,8 @@ class _SumActive(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
         values, W, features, offsets = ctx.saved_tensors
         grad = grad_outputs[0].contiguous()
+        # out[n] = sum_i values_ni W[i], so that with grad [n_rows, d] the gradient of values_ni is <grad[n], W[i]>, and
+        # that of W[i] the sum over rows of values_ni grad[n], [d_sae, d]
         to_values = _dots(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
         to_W = _by_feature(values, features, offsets, grad, len(W)) if ctx.needs_input_grad[1] else None
         return to_values, to_W, None, None
@@ -165,6 +168,8 @@ class _DotActive(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, W, features, offsets = ctx.saved_tensors
         grad = grad_outputs[0].contiguous()
+        # values_ni = <x[n], W[i]>, so that with grad [entries] the gradient of x[n] is sum_i grad_ni W[i], [n_rows, d],
+        # and that of W[i] the sum over rows of grad_ni x[n], [d_sae, d]
         to_x = _bag(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
         to_W = _by_feature(grad, features, offsets, x.contiguous(), len(W)) if ctx.needs_input_grad[1] else None
         return to_x, to_W, None, None, None
@@ -182,8 +187,9 @@ def _dots(x: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:
 
 def _by_feature(values: Tensor, features: Tensor, offsets: Tensor, x: Tensor, d_sae: int) -> Tensor:
     """Sum values_ni x[n] over the rows n where feature i is active: the same bag, read feature by feature."""
-    order = features.argsort(stable=True)
+    order = features.argsort(stable=True)  # the entries feature by feature
     rows = _rows(features, offsets)
+    # a bag per feature, of the rows of x where it is active: [d_sae, d]
     return _bag(values[order], rows[order], _offsets(features[order], d_sae), x)
 
 

@@ -52,7 +52,7 @@ def add_skip(
     Returns:
         y + W_skip x, or y.
     """
-    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T
+    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T  # [..., d_in] @ [d_in, d_out]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class LinearRegion(ABC):
         check_probe_shape(self.x.shape, v)
         W_enc, W_dec, _, W_skip = self.weights
         v = v.to(W_enc.dtype)
-        return add_skip(self._through(v, W_enc.T, W_dec), v, W_skip)
+        return add_skip(self._through(v, W_enc.T, W_dec), v, W_skip)  # reads [d_sae, d_in], writes [d_sae, d_out]
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
         """Compute J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u.
@@ -141,10 +141,10 @@ class LinearRegion(ABC):
             ValueError: u does not fit t(x).
         """
         W_enc, W_dec, _, W_skip = self.weights
-        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)
+        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)  # u is as wide as the output
         u = u.to(W_enc.dtype)
-        JTu = self._through(u, W_dec, W_enc.T)
-        return JTu if W_skip is None else JTu + u @ W_skip
+        JTu = self._through(u, W_dec, W_enc.T)  # the same sum, with what is read and written exchanged
+        return JTu if W_skip is None else JTu + u @ W_skip  # [..., d_out] @ [d_out, d_in]
 
     def masking(self) -> Float[Tensor, ""]:
         """Average sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i|| over rows (`gradient_masking_penalty`).
@@ -152,8 +152,8 @@ class LinearRegion(ABC):
         Returns:
             The mean, with a graph to W_enc and W_dec; 0 for no rows.
         """
-        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)
-        return self._sum_of_active(slopes) / max(1, self.x[..., 0].numel())
+        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)  # [d_sae]
+        return self._sum_of_active(slopes) / max(1, self.x[..., 0].numel())  # rows, however many dimensions
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class DenseRegion(LinearRegion):
     @property
     def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
         """The active features, [..., d_sae]."""
-        return self.acts > 0
+        return self.acts > 0  # also for JumpReLU and TopK, whose activations are 0 where they are off
 
     @property
     def gate(self) -> Bool[Tensor, "*batch d_sae"] | Float[Tensor, "*batch d_sae"]:
@@ -185,11 +185,11 @@ class DenseRegion(LinearRegion):
 
     @override
     def decode(self) -> Float[Tensor, "*batch d_out"]:
-        return self.acts @ self.weights.W_dec + self.weights.b_dec
+        return self.acts @ self.weights.W_dec + self.weights.b_dec  # [..., d_sae] @ [d_sae, d_out]
 
     @override
     def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
-        return ((v @ reads.T) * self.gate) @ writes
+        return ((v @ reads.T) * self.gate) @ writes  # [(n_probes,) ..., d_sae] in between; one gate for all probes
 
     @property
     @override
@@ -198,12 +198,12 @@ class DenseRegion(LinearRegion):
 
     @override
     def _sum_of_active(self, values: Tensor) -> Tensor:
-        return (self.is_active.to(values.dtype) @ values).sum()
+        return (self.is_active.to(values.dtype) @ values).sum()  # [..., d_sae] @ [d_sae]
 
     @override
     def active(self) -> ActiveFeatures:
-        rows = self.is_active.reshape(-1, self.acts.shape[-1])
-        return ActiveFeatures.of_flat(rows.flatten().nonzero().squeeze(-1), *rows.shape)
+        rows = self.is_active.reshape(-1, self.acts.shape[-1])  # [rows, d_sae]
+        return ActiveFeatures.of_flat(rows.flatten().nonzero().squeeze(-1), *rows.shape)  # ascending
 
 
 class SignedRegion(DenseRegion):
@@ -241,7 +241,7 @@ def linear_region(
         The region, with a graph to the transcoder's parameters; None for an unknown class.
     """
     if adapter_imported(type(transcoder)):
-        return linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
+        return linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)  # now registered
     return None
 
 
@@ -292,4 +292,4 @@ def region_of_activations(
             "straight-through gates need pre-activations, which activations and regions with constant gates do not "
             "hold: leave gate out, or pass a linear_region made with the same gate_bandwidth"
         )
-    return gate if isinstance(gate, LinearRegion) else DenseRegion(x, weights, gate)
+    return gate if isinstance(gate, LinearRegion) else DenseRegion(x, weights, gate)  # activations [..., d_sae]

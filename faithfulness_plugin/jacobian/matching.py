@@ -83,13 +83,14 @@ class JacobianMatching:
             x = x.clone()  # or the student's backward pass could not save it
         generator, jittered = self.generator(x.device), self.config.jitter > 0
         rms = _mean(_wide(x).square()).sqrt()
-        rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)
+        rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)  # rows of zeros still get a step
         at = x + self.config.jitter * rms * gaussian(x, 1, generator)[0] if jittered else x
         rows = at
         if self.estimator.pulls_back:
             rows = layer_output(layer, at) if y is None else y
-        v = self.estimator.draw(rows, generator)
-        step = torch.ones_like(rms) * self.estimator.step(rms)
+        v = self.estimator.draw(rows, generator)  # [n_probes, ..., d_in or d_out]
+        step = torch.ones_like(rms) * self.estimator.step(rms)  # a scalar tensor, for all rows
+        # [..., d_out] and [n_probes, ..., d_product]
         y_there, Jv = self.estimator.layer_products(layer, at, v, step, y=None if jittered else y)
         if y is None:
             y = layer_output(layer, x) if jittered and self.config.normalize else y_there
@@ -136,10 +137,13 @@ class JacobianMatching:
         if not self.config.normalize:
             return _wide(y.new_ones(()))
         y = _wide(y)
-        rows = y.reshape(-1, y.shape[-1])
-        mean = self._over_processes(rows.sum(0) / max(1, len(rows)))
+        rows = y.reshape(-1, y.shape[-1])  # [rows, d_out]
+        mean = self._over_processes(rows.sum(0) / max(1, len(rows)))  # E f, [d_out]
+        # E||f - E f||^2 and E||J_f v||^2, means over rows (and probes)
         variance, energy = _mean((y - mean).square().sum(-1)), self._mean_energy(Jv)
+        # both at once over the processes, whose shares of the batch are equal
         variance, energy = self._over_processes(torch.stack([variance, energy]))
+        # a layer that does not move asks for nothing
         return torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
 
     def _over_processes(self, values: Tensor) -> Tensor:
@@ -186,12 +190,12 @@ class JacobianMatching:
                 f"the Jacobian of {type(transcoder).__name__} has no gradient to its parameters, so matching could not "
                 "train it: take .detach(), torch.no_grad() and non-differentiable activations out of its forward pass"
             )
-        return self._mean_energy(Jv - of_layer) * scale
+        return self._mean_energy(Jv - of_layer) * scale  # both [n_probes, ..., d_product]
 
     def _mean_energy(self, Jv: Tensor) -> Tensor:
         """Average ||Jv||^2 over rows and over random probes, or sum it over fixed ones."""
-        energy = _mean(_wide(Jv).square().sum(-1))
-        return energy * len(Jv) if self.estimator.fixed_probes else energy
+        energy = _mean(_wide(Jv).square().sum(-1))  # over [n_probes, ...]
+        return energy * len(Jv) if self.estimator.fixed_probes else energy  # mean over n probes to their sum
 
     def relative_error(self, loss: Float[Tensor, ""], targets: LayerResponse) -> Float[Tensor, ""]:
         """Express a loss of `from_targets` as a fraction of what losing the whole Jacobian would cost.
@@ -204,7 +208,7 @@ class JacobianMatching:
             E||J_t v - J_f v||^2 / E||J_f v||^2: 0 for a perfect match, 1 for J_t = 0.
         """
         scale, Jv = cast(Tensor, targets.scale), cast(Tensor, targets.Jv)
-        return loss / (scale * self._mean_energy(Jv))
+        return loss / (scale * self._mean_energy(Jv))  # the scale cancels
 
     def state_dict(self) -> dict[str, Any]:
         """Return the random generator's state, so that a resumed run draws the same probes.

@@ -21,7 +21,7 @@ SHIPPED = ("jvp", "vjp", "secant", "exact")
 
 @dataclass(frozen=True)
 class JacobianMatchingConfig:
-    """What is matched, and along which directions. Every field is JSON-safe."""
+    """The estimator of Jacobian matching, its probes and its unit. Every field is JSON-safe."""
 
     estimator: str = "jvp"
     """"jvp": the derivative J v; "vjp": J^T u, for layers without forward-mode rules; "secant": the change over a step

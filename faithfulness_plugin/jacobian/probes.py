@@ -34,7 +34,7 @@ def rademacher(
         >>> v = rademacher(torch.zeros(1, 3), 4000, torch.Generator().manual_seed(0)).squeeze(1)
         >>> torch.testing.assert_close(v.T @ v / 4000, torch.eye(3), atol=0.05, rtol=0)
     """
-    return random_signs(x, (n_probes, *x.shape), generator)
+    return random_signs(x, (n_probes, *x.shape), generator)  # [n_probes, ..., d_in]
 
 
 def gaussian(
@@ -54,7 +54,7 @@ def gaussian(
         >>> v = gaussian(torch.zeros(1, 3), 4000, torch.Generator().manual_seed(0)).squeeze(1)
         >>> torch.testing.assert_close(v.T @ v / 4000, torch.eye(3), atol=0.1, rtol=0)
     """
-    return torch.randn((n_probes, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
+    return torch.randn((n_probes, *x.shape), generator=generator, device=x.device, dtype=x.dtype)  # likewise
 
 
 def sphere(
@@ -75,6 +75,7 @@ def sphere(
         >>> torch.testing.assert_close(v.norm(dim=-1), torch.full((2, 5), 3**0.5))
     """
     v = gaussian(x, n_probes, generator)
+    # a gaussian direction is uniform: only its length is changed
     return v * (x.shape[-1] ** 0.5 / torch.linalg.vector_norm(v, dim=-1, keepdim=True))
 
 
@@ -118,15 +119,16 @@ def difference(
         >>> bool(((x + v).sort(dim=-1).values == torch.tensor([0.0, 1.0])).all())  # each ends at one of the rows
         True
     """
-    return _random_rows(x, n_probes, generator) - x
+    return _random_rows(x, n_probes, generator) - x  # x broadcasts over the probes
 
 
 def _random_rows(x: Tensor, n_probes: int, generator: torch.Generator | None) -> Tensor:
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])  # [rows, d_in]
     if not len(rows):
         return x.new_zeros(n_probes, *x.shape)
+    # one row of the batch for each probe of each row
     index = torch.randint(len(rows), (n_probes, *x.shape[:-1]), generator=generator, device=x.device)
-    return rows[index]
+    return rows[index]  # [n_probes, ..., d_in]
 
 
 ISOTROPIC: dict[str, Probe] = {"rademacher": rademacher, "gaussian": gaussian, "sphere": sphere}

@@ -50,10 +50,10 @@ class SparseRegion(LinearRegion):
     @override
     def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
         gate, reads, writes = self.values > 0, reads.contiguous(), writes.contiguous()
-        each = v if v.ndim > self.x.ndim else v[None]
-        rows = [probe.reshape(self.entries.n_rows, v.shape[-1]) for probe in each]
+        each = v if v.ndim > self.x.ndim else v[None]  # [n_probes, ..., d]
+        rows = [probe.reshape(self.entries.n_rows, v.shape[-1]) for probe in each]  # [rows, d] each
         products = [sum_active(dot_active(probe, self.entries, reads) * gate, self.entries, writes) for probe in rows]
-        return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])
+        return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])  # [n_probes, rows, e] to the shape of v
 
     @override
     def _sum_of_active(self, values: Tensor) -> Tensor:
@@ -61,5 +61,5 @@ class SparseRegion(LinearRegion):
 
     @override
     def active(self) -> ActiveFeatures:
-        positions = self.entries.positions[self.values > 0].sort().values
+        positions = self.entries.positions[self.values > 0].sort().values  # TopK keeps features that the ReLU made 0
         return ActiveFeatures.of_flat(positions, self.entries.n_rows, self.entries.d_sae)

@@ -14,9 +14,9 @@ ADAPTERS = {
     "transformer_lens": "faithfulness_plugin.adapters.transformer_lens.hooks:TransformerLensHooks",
     "transformers": "faithfulness_plugin.adapters.huggingface.hooks:HuggingFaceHooks",
 }
-"""By the library that a model's class comes from, or one that it inherits from: the adapter, imported at first use."""
+"""The adapter by the library that a model's class, or one that it inherits from, comes from; imported at first use."""
 KNOWN_BY = {"transformer_lens": "hook_dict", "transformers": "config"}
-"""By library: an attribute that tells its models in a wrapper (torch.compile's)."""
+"""An attribute by which a library's models are recognised in a wrapper (torch.compile's)."""
 
 
 def hooks_of(model: Any) -> Hooks:

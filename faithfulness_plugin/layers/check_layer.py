@@ -20,7 +20,7 @@ class LayerError(UsageError):
 
 
 class Injected(NamedTuple):
-    """What the model itself computes between two hooks."""
+    """The values that the model itself computes between two hooks."""
 
     x: Float[Tensor, "batch *pos d_in"]
     v: Float[Tensor, "batch *pos d_in"]

@@ -9,7 +9,7 @@ HOOKPOINT = re.compile(r"(?:[\w.]+\.)?(?:layers|h|blocks|block)\.\d+(?:\.[\w.]+)
 
 
 class Declared(NamedTuple):
-    """What the metadata of a transcoder say."""
+    """The hooks and the block that a transcoder's metadata name."""
 
     hook_in: str | None = None
     hook_out: str | None = None
@@ -30,12 +30,12 @@ def declared_hooks(transcoder: Any) -> Declared:
     its input and written at its output; then `layer`, a block's number.
 
     Args:
-        transcoder: anything with SAELens's `cfg.metadata`.
+        transcoder: anything, with SAELens's `cfg.metadata` or without.
 
     Returns:
         The names and the block, None for what the metadata do not say.
     """
-    metadata = transcoder.cfg.metadata
+    metadata = getattr(getattr(transcoder, "cfg", None), "metadata", None)
 
     def say(name: str) -> Any:
         return getattr(metadata, name, None)

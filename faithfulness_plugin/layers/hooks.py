@@ -22,7 +22,7 @@ Hook = Callable[[Tensor], Tensor | None]
 Function = Callable[[Tensor], Tensor]
 
 Tokens = Int[Tensor, "batch pos"] | Float[Tensor, "batch *shape"]
-"""What a model is run on: tokens, or the pictures or the sound that it reads."""
+"""The inputs of a model: tokens, or the pictures or the sound that it reads."""
 
 
 class NoLogits(UsageError):
@@ -136,7 +136,7 @@ class Hooks(ABC):
             hook_out: the name of the tensor that it writes.
 
         Returns:
-            By the cause, as a message says it: what makes the layer without the mistake of the one with it.
+            By cause, as a message words it: a function that makes the right layer of the mistaken one.
         """
         del hook_in, hook_out
         return {}

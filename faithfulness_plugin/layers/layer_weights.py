@@ -36,10 +36,10 @@ class RankOneSum(NamedTuple):
         Returns:
             The products.
         """
-        Jv = (self.h * (v @ self.W_in)) @ self.W_out
+        Jv = (self.h * (v @ self.W_in)) @ self.W_out  # [rows, m] in between
         if self.left is None or self.right is None:
             return Jv
-        return Jv + self.left * (self.right * v).sum(-1, keepdim=True)
+        return Jv + self.left * (self.right * v).sum(-1, keepdim=True)  # left <right, v>
 
     def vjp(self, u: Float[Tensor, "rows d_out"]) -> Float[Tensor, "rows d_in"]:
         """Compute J^T u = W_in (h * (W_out u)), a row each.
@@ -50,10 +50,10 @@ class RankOneSum(NamedTuple):
         Returns:
             The products.
         """
-        JTu = (self.h * (u @ self.W_out.T)) @ self.W_in.T
+        JTu = (self.h * (u @ self.W_out.T)) @ self.W_in.T  # [rows, m] in between
         if self.left is None or self.right is None:
             return JTu
-        return JTu + self.right * (self.left * u).sum(-1, keepdim=True)
+        return JTu + self.right * (self.left * u).sum(-1, keepdim=True)  # right <left, u>
 
     def matrix(self) -> Float[Tensor, "rows d_out d_in"]:
         """Build the matrices J themselves.
@@ -61,10 +61,10 @@ class RankOneSum(NamedTuple):
         Returns:
             One Jacobian per row.
         """
-        J = (self.W_out.T * self.h[:, None]) @ self.W_in.T
+        J = (self.W_out.T * self.h[:, None]) @ self.W_in.T  # [rows, d_out, m] @ [m, d_in]
         if self.left is None or self.right is None:
             return J
-        return J + self.left[:, :, None] * self.right[:, None]
+        return J + self.left[:, :, None] * self.right[:, None]  # [rows, d_out, 1] * [rows, 1, d_in]
 
 
 class MlpWeights(NamedTuple):
@@ -109,10 +109,10 @@ class MlpWeights(NamedTuple):
         """
         linear = _affine(x, self.W_in, self.b_in)
         gate = linear if self.W_gate is None else _affine(x, self.W_gate, self.b_gate)
-        act, slope = forward_jvp(self.act, gate, torch.ones_like(gate))
+        act, slope = forward_jvp(self.act, gate, torch.ones_like(gate))  # act and act' elementwise, [rows, d_mlp]
         if self.W_gate is None:
             return RankOneSum(slope, self.W_in, self.W_out)
-        weights = torch.cat([slope * linear, act], dim=-1)
+        weights = torch.cat([slope * linear, act], dim=-1)  # [rows, 2 d_mlp]: the gate's terms, then the other's
         return RankOneSum(weights, torch.cat([self.W_gate, self.W_in], dim=1), torch.cat([self.W_out, self.W_out]))
 
 
@@ -164,9 +164,9 @@ class NormedMlp(NamedTuple):
             The Jacobians, never made as matrices.
         """
         terms, (y, s) = self.mlp.jacobian(x), self._centred_output(x)
-        writes = _centre(terms.W_out) if self.centred else terms.W_out
-        left = -self.scale * y / (y.shape[-1] * s**3)
-        return RankOneSum(terms.h / s, terms.W_in, writes * self.scale, left, terms.vjp(y))
+        writes = _centre(terms.W_out) if self.centred else terms.W_out  # centring is linear
+        left = -self.scale * y / (y.shape[-1] * s**3)  # [rows, d_out]
+        return RankOneSum(terms.h / s, terms.W_in, writes * self.scale, left, terms.vjp(y))  # right: J^T y
 
     def _centred_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute y and s, [..., d_out] and [..., 1]."""

@@ -104,7 +104,7 @@ class _Bench:
         self.layer, self.pair = layer_and_pair(
             self.hooks,
             list(transcoders.values()),
-            layer=config.block,
+            block=config.block,
             hook_in=config.hook_in,
             hook_out=config.hook_out,
             anyway=config.hooks_anyway,

@@ -68,7 +68,7 @@ class StoredRows(Iterator[Tensor]):
         step = 1.0 if kept is None else kept.build_estimator().step(index.rms or 1.0)
         self.layer = PackedRows(index.d_in, index.d_out, kept, step)
         self.batch = 0
-        """How many batches were served."""
+        """The number of batches that were served."""
         self._epoch: int | None = None
         self._at: tuple[int, int] | None = None
         self._in_memory: dict[str, Tensor] = {}

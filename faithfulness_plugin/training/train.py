@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingResult(NotebookTable):
-    """What `train_transcoder` returns. Notebooks show its history as a table."""
+    """The result of `train_transcoder`. Notebooks show its history as a table."""
 
     transcoder: TrainingTranscoder[Any]
     history: list[dict[str, int | float]] = field(repr=False)
@@ -118,7 +118,7 @@ def train_transcoder(
     batch_size = getattr(inputs, "batch_size", None) if batch_size is None else whole("batch_size", batch_size)
     inputs = endless(inputs, batch_size)
     if batch_size is None:
-        raise ValueError("the inputs do not tell their batch size: pass batch_size=")
+        raise ValueError("the inputs have no batch_size: pass batch_size=")
     if (evaluator is None) != (evaluate_every is None):
         raise ValueError("an evaluator needs evaluate_every, and the other way round: pass both or neither")
     if checkpoint is None and (resume or checkpoint_every):

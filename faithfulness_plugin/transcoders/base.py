@@ -1,4 +1,4 @@
-"""What every transcoder here shares: the layer that it learns from, the training step, the Jacobian term."""
+"""The base of all transcoders here: the training step, with the Jacobian term."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ T_CONFIG = TypeVar("T_CONFIG", bound=TrainingTranscoderConfig)
 
 @dataclass
 class TranscoderStepInput(TrainStepInput):
-    """What auxiliary losses are given: `sae_in` is the target f(x), as SAELens's own losses want it."""
+    """The input of auxiliary losses: `sae_in` is the target f(x), as SAELens's own losses want it."""
 
     x: Tensor
     """The inputs [..., d_in]."""
@@ -73,6 +73,7 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, TrainingSAE[T_CONFIG], A
         """Draw both matrices uniformly in +-1/sqrt(fan-in), untied; set biases and skip to 0. At this scale the
         trainer's gradient clip (norm 1) does not hold features back."""
         cfg, options = self.cfg, {"dtype": self.dtype, "device": self.device}
+        # +-1 / sqrt(fan-in): d_in for W_enc [d_in, d_sae], d_sae for W_dec [d_sae, d_out]
         W_enc = torch.empty(cfg.d_in, cfg.d_sae, **options).uniform_(-(cfg.d_in**-0.5), cfg.d_in**-0.5)
         W_dec = torch.empty(cfg.d_sae, cfg.d_out, **options).uniform_(-(cfg.d_sae**-0.5), cfg.d_sae**-0.5)
         if cfg.decoder_init_norm is not None:
@@ -140,6 +141,7 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, TrainingSAE[T_CONFIG], A
         batch = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
         x, y, targets = self._ask(batch)
         y = self.as_target(x, y)
+        # one encoding of x for the output, the penalties and J_t v
         region = self.encode_to_region(x, None if targets is None else self.matching.config.gate_bandwidth)
         hidden_pre = cast(Tensor, region.hidden_pre)
         sae_out = add_skip(self.hook_sae_recons(region.decode()), x, region.weights.W_skip)
@@ -248,7 +250,7 @@ def mean_over_rows(values: Float[Tensor, "*batch width"]) -> Float[Tensor, ""]:
     Returns:
         The mean over rows of the sums; 0 for no rows.
     """
-    sums = values.sum(-1)
+    sums = values.sum(-1)  # [...], one number a row
     return (sums / max(1, sums.numel())).sum()
 
 

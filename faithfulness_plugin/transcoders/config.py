@@ -31,7 +31,7 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
     decoder_init_norm: float | None = None
     """Rescale the decoder's rows to this norm at the start; None keeps the uniform draw."""
     jacobian: JacobianMatchingConfig | dict[str, Any] | None = None
-    """How Jacobians are matched: a `JacobianMatchingConfig` or its dict; None for the defaults."""
+    """The settings of Jacobian matching: a `JacobianMatchingConfig` or its dict; None for the defaults."""
     jacobian_coefficient: float = 0.0
     """Weight of the Jacobian term; 0 turns it off. With the config's `normalize`, 1 makes the loss of the whole
     Jacobian as costly as the loss of the whole output; 10, with a warm-up over the first eighth of the steps, is a

@@ -15,7 +15,7 @@ T_LEARNER = TypeVar("T_LEARNER", bound="LearnsFromLayer")
 
 
 class LearnsFromLayer:
-    """The part of a training transcoder that holds its layer, beside SAELens's class.
+    """The part of a training transcoder that holds its layer, next to SAELens's class.
 
     The layer stays outside the module tree: it is neither trained, nor moved, nor saved.
     """
@@ -68,12 +68,14 @@ class LearnsFromLayer:
     def layer(self) -> Layer:
         """The layer being replaced. Raises ValueError where none is set, or rows that bring its responses."""
         if isinstance(self.given_layer, PackedRows):
-            raise ValueError("the layer itself is not at hand: the transcoder was set to learn from stored rows")
+            raise ValueError(
+                "the transcoder learns from stored rows, so it has no layer to call: pass the layer to set_layer"
+            )
         return self.given_layer
 
     @property
     def given_layer(self) -> Layer | PackedRows:
-        """What `set_layer` was given: the layer, or the layout of rows. Raises ValueError where none is set."""
+        """The layer, or the layout of rows, as `set_layer` was given it. Raises ValueError where none is set."""
         layer: Layer | PackedRows | None = vars(self)["_layer"]
         if layer is None:
             raise ValueError("no layer is set: call transcoder.set_layer(layer) before training")

@@ -32,7 +32,7 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
     whole_k: ClassVar[bool] = True
     keep_negative: ClassVar[bool] = False
     shift: ClassVar[bool] = False
-    """What is exported has neither."""
+    """Negative features and shifts occur in other libraries' files only, so that no export has them."""
 
     k: int = 32
     """Features active on each row, at most (a feature is active only where it is positive)."""
@@ -136,7 +136,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     def _encode(self, x: Tensor, keep: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Encode with the features that `keep` picks by their scores [..., d_sae]: (activations, pre-activations)."""
-        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)  # [..., d_sae]
         return self.hook_sae_acts_post(hidden_pre.relu() * keep(self.score(hidden_pre))), hidden_pre
 
     @override
@@ -163,7 +163,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
             return self._sparse_region(x, select)
 
         def keep(score: Tensor) -> Tensor:
-            entries = select(score.detach().reshape(-1, self.cfg.d_sae))
+            entries = select(score.detach().reshape(-1, self.cfg.d_sae))  # of rows [rows, d_sae]
             return entries.dense(score.new_ones(len(entries.features))).view_as(score)
 
         feature_acts, hidden_pre = self._encode(x, keep)
@@ -175,11 +175,11 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     def _sparse_region(self, x: Tensor, select: Callable[[Tensor], ActiveFeatures]) -> SparseRegion:
         sae_in = self.process_sae_in(x)
-        rows = sae_in.reshape(-1, sae_in.shape[-1])
+        rows = sae_in.reshape(-1, sae_in.shape[-1])  # [rows, d_in]
         with torch.no_grad():
-            hidden_pre = rows @ self.W_enc + self.b_enc
+            hidden_pre = rows @ self.W_enc + self.b_enc  # [rows, d_sae], the one dense product
             entries = select(self.score(hidden_pre))
-        values = self._pre_activations(rows, entries, hidden_pre).relu()
+        values = self._pre_activations(rows, entries, hidden_pre).relu()  # [rows * k]
         hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
         return SparseRegion(x, Weights.of(self), values, entries, hidden_pre)
 
@@ -188,13 +188,13 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     ) -> Float[Tensor, " entries"]:
         """Compute W_enc x + b_enc of some features only: taken from `hidden_pre`, and given its gradient."""
         bias = self.b_enc.index_select(0, entries.features)
-        known = hidden_pre.detach()[entries.rows, entries.features] - bias.detach()
+        known = hidden_pre.detach()[entries.rows, entries.features] - bias.detach()  # [entries], without the bias
         return dot_active(rows, entries, self.W_enc.T.contiguous(), known) + bias
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
         score = self.score(hidden_pre)
-        threshold = self.gate_threshold(score.detach().reshape(-1, self.cfg.d_sae))
+        threshold = self.gate_threshold(score.detach().reshape(-1, self.cfg.d_sae))  # [rows, 1], or one for a batch
         return straight_through(feature_acts, score, threshold, bandwidth)
 
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
@@ -208,7 +208,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         """
         if self.cfg.k == self.cfg.d_sae:
             return score.new_zeros(len(score), 1)
-        ranked = score.topk(self.cfg.k + 1, sorted=True).values
+        ranked = score.topk(self.cfg.k + 1, sorted=True).values  # [rows, k + 1], descending
         return ranked[:, self.cfg.k - 1 :].mean(-1, keepdim=True).clamp_min(0)
 
     @override
@@ -222,11 +222,12 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         wanted = max(1, d_out // 2)
         hidden_pre = hidden_pre.detach().reshape(-1, d_sae)
         dead_features = dead.nonzero().squeeze(-1)
+        # [rows, n_dead] to the positions of the largest among the dead, and to their numbers among all
         largest = self.score(hidden_pre)[:, dead_features].topk(min(wanted, n_dead), sorted=False).indices
         entries = ActiveFeatures.same_count(dead_features[largest], d_sae)
         rows = cast(TranscoderStepInput, step_input).x.reshape(-1, self.cfg.d_in).to(self.dtype)
         revived = sum_active(self._pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
-        residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)
+        residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)  # [rows, d_out]
         loss = (revived - residual).square().sum() / max(1, len(rows))
         share = min(1.0, n_dead / wanted)  # a few dead features cannot explain much
         return {"auxiliary_reconstruction_loss": self.cfg.aux_loss_coefficient * share * loss}

@@ -64,7 +64,8 @@ class TopKTranscoder(Attachable, Transcoder):
     def encode(self, x: Tensor) -> Tensor:
         """Compute the activations, [..., d_in] -> [..., d_sae]."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        gate = self.kept(self.score(hidden_pre))
+        gate = self.kept(self.score(hidden_pre))  # 0 or 1, [..., d_sae]
+        # [..., d_sae]; post_enc is not ranked, and goes to features that stay
         acts = hidden_pre + self.post_enc if self.cfg.shift else hidden_pre
         return self.remember(self.hook_sae_acts_post(acts * gate), x)
 
@@ -78,6 +79,7 @@ class TopKTranscoder(Attachable, Transcoder):
             True for those features, [..., d_sae].
         """
         if self.cfg.keep_negative:
+            # True at k positions of each row, [..., d_sae]
             return torch.zeros_like(score, dtype=torch.bool).scatter(-1, score.topk(self.cfg.k).indices, True)
         return self.activation_fn(score) > 0
 
@@ -120,7 +122,7 @@ def ranking_score(hidden_pre: Tensor, transcoder: Any) -> Tensor:
     """
     if not transcoder.cfg.rescale_acts_by_decoder_norm:
         return hidden_pre
-    return hidden_pre * transcoder.W_dec.detach().norm(dim=-1)
+    return hidden_pre * transcoder.W_dec.detach().norm(dim=-1)  # [..., d_sae] * [d_sae]
 
 
 def require_ranking_by_norm(config: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an estimator is asked for: its probes, the layer's products along them, and the transcoder's."""
+"""The interface of estimators: their probes, the layer's products along them, and the transcoder's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Estimator(ABC):
 
     The fields are those of `JacobianMatchingConfig` that the estimator reads (`config.build_estimator()` makes one of a
     config); `__post_init__` refuses values that do not go with it. A subclass with options of its own adds them as
-    fields, here and in the config. The class attributes tell what kind of estimator it is:
+    fields, here and in the config. The class attributes describe the estimator:
     """
 
     name: ClassVar[str]

@@ -32,11 +32,12 @@ class Jvp(Estimator):
     def layer_products(
         self, layer: Layer, x: Tensor, v: Tensor, step: Tensor | float, *, y: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        return layer_jvp(layer, x, v)
+        return layer_jvp(layer, x, v)  # [..., d_out] and [n_probes, ..., d_out]
 
     @override
     def transcoder_products(
         self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
     ) -> Tensor:
+        # closed form where there is a region, autograd where not
         region = region_at(transcoder, x, gate, self.gate_bandwidth)
-        return transcoder_jvp(transcoder, x, v)[1] if region is None else region.jvp(v)
+        return transcoder_jvp(transcoder, x, v)[1] if region is None else region.jvp(v)  # [n_probes, ..., d_out]

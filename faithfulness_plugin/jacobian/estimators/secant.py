@@ -43,7 +43,7 @@ class Secant(Estimator):
 
     @override
     def step(self, rms: Any) -> Any:
-        return self.radius * rms if self.isotropic else self.radius
+        return self.radius * rms if self.isotropic else self.radius  # isotropic probes have coordinates of size 1
 
     @override
     def layer_products(
@@ -145,16 +145,17 @@ def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], region:
     """
     if region is None:
         return bare(transcoder)
+    # encoded again at each point: gates may change on the way
     return lambda moved: cast(LinearRegion, linear_region(transcoder, moved)).output()
 
 
 def _quotient(function: Layer, x: Tensor, v: Tensor, step: Tensor | float, y: Tensor, central: bool) -> Tensor:
-    probes = each_probe(x, v)
-    there = _at_each(function, [x + step * probe for probe in probes])
-    back = _at_each(function, [x - step * probe for probe in probes]) if central else y
-    quotient = (there - back) / (2 * step if central else step)
-    return quotient[0] if v.ndim == x.ndim else quotient
+    probes = each_probe(x, v)  # n_probes of x's shape
+    there = _at_each(function, [x + step * probe for probe in probes])  # [n_probes, ..., d_out]
+    back = _at_each(function, [x - step * probe for probe in probes]) if central else y  # y [..., d_out] broadcasts
+    quotient = (there - back) / (2 * step if central else step)  # per unit of v
+    return quotient[0] if v.ndim == x.ndim else quotient  # without n_probes where v had none
 
 
 def _at_each(function: Layer, points: list[Any]) -> Tensor:
-    return torch.stack([function(point) for point in points])
+    return torch.stack([function(point) for point in points])  # one call each: no batch of n_probes times the rows

@@ -29,7 +29,7 @@ class Vjp(Estimator):
     """
 
     name = "vjp"
-    probes = ISOTROPIC
+    probes = ISOTROPIC  # differences of inputs are no directions of the output
     pulls_back = True
 
     @override
@@ -45,11 +45,11 @@ class Vjp(Estimator):
     def layer_products(
         self, layer: Layer, x: Tensor, v: Tensor, step: Tensor | float, *, y: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        return layer_vjp(layer, x, v)
+        return layer_vjp(layer, x, v)  # v is u here, [n_probes, ..., d_out]
 
     @override
     def transcoder_products(
         self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
     ) -> Tensor:
         region = region_at(transcoder, x, gate, self.gate_bandwidth)
-        return transcoder_vjp(transcoder, x, v)[1] if region is None else region.vjp(v)
+        return transcoder_vjp(transcoder, x, v)[1] if region is None else region.vjp(v)  # [n_probes, ..., d_in]

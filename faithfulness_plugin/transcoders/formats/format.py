@@ -21,7 +21,7 @@ Weights = Mapping[str, Tensor]
 
 
 class Likeness(IntEnum):
-    """How much a folder or file resembles a format; of several formats, the one with the highest value reads it."""
+    """The degree to which a folder or file resembles a format; the format with the highest value reads it."""
 
     NONE = 0
     SETTINGS = 1

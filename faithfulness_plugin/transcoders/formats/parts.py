@@ -1,4 +1,4 @@
-"""From the parts that every format has to a SAELens inference transcoder."""
+"""Build a SAELens inference transcoder from the parts that every format has."""
 
 from collections.abc import Mapping
 from typing import Any

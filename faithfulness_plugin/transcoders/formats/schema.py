@@ -72,7 +72,7 @@ class Settings:
     """The settings that state the size of a dimension, by dimension: {"d_sae": "num_latents"}. Unless they are needed,
     null says that it is not stated."""
     zero_is_unstated: str = ""
-    """Those of them where the library writes 0 for a size that it works out."""
+    """The settings among them for which the library writes 0 for a size that it works out."""
 
     def check(self, looks_like: str, where: Where, found: Any) -> Mapping[str, Any]:
         """Check the settings of a file.
