@@ -69,9 +69,11 @@ def gain(
     for run in arm:
         if (other := of_seed.get(run.seed)) is not None:
             each = ((run, error), (other, error), (other, least))
+            # [6, prompts]: numerator and denominator of ours, theirs and the floor
             pairs.append(np.array([part for of, read in each for part in _parts(result, of, read)]))
 
     def change(sums: np.ndarray) -> np.ndarray:
+        # sums [..., seeds, 6] -> ratios [..., seeds] -> means [...]
         ours, theirs = ratio(sums[..., :2]).mean(-1), ratio(sums[..., 2:4]).mean(-1)
         return (ours - theirs) / theirs
 
@@ -80,9 +82,11 @@ def gain(
 
     def of_distance(sums: np.ndarray) -> np.ndarray:
         ours, theirs, lowest = (ratio(sums[..., i : i + 2]).mean(-1) for i in (0, 2, 4))
+        # NaN where the error is below the floor: `bootstrap` leaves such draws out
         distance = np.where(theirs > lowest, theirs - lowest, np.nan)
         return (theirs - ours) / distance
 
+    # the seeds stacked, [seeds, 6, prompts], and summed over all prompts: a single draw [1, seeds, 6]
     defined = np.isfinite(of_distance(np.stack(pairs).sum(-1)[None])).all()
     return Gain(bootstrap(pairs, change), bootstrap(pairs, of_distance) if defined else None)
 

@@ -56,6 +56,7 @@ def _score_hop(hop: Mechanism, transcoder: Any, keeps: KeepsWhat) -> Scores:
     recovery = metrics.feature_recovery(transcoder, hop.repeated, hop.circuits)
     rows = hop.clean[:N_JACOBIAN]
     generator = torch.Generator().manual_seed(derived_seed(0, "evaluation steps"))
+    # one step a row, [rows, d_in]: half the rms coordinate at random, and half-way to another row
     isotropic = gaussian(hop.clean, 1, generator)[0] * hop.clean.square().mean().sqrt()
     to_others = difference(hop.clean, 1, generator)[0]
     total = recovery.precision + recovery.recall
@@ -94,8 +95,12 @@ def _headline(hop: Mechanism, keeps: KeepsWhat, memorization: float, fvu: float,
 def _jacobian_error(hop: Mechanism, transcoder: Any, rows: Tensor) -> float:
     """Return the relative error over the directions that count at each row."""
     directions = hop.rows.directions.to(rows)
+    # [rows, 1, directions], where the layer has a derivative along the direction
     counts = hop.differentiable[:, None]
+    # v [directions, rows, d_in]: every direction at every row
     v = directions[:, None].expand(-1, *rows.shape)
+    # J_f u [directions, rows, d_out] -> [rows, d_out, directions]
     of_layer = layer_jvp(hop.layer, rows, v)[1].movedim(0, -1)
+    # [rows, d_out, d_in] @ [d_in, directions]
     of_transcoder = transcoder_jacobian(transcoder, rows) @ directions.T
     return float(((of_transcoder - of_layer).square() * counts).sum() / (of_layer.square() * counts).sum())

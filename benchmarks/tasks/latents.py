@@ -68,6 +68,7 @@ class LatentRows:
         Returns:
             s; of repeated points, theirs.
         """
+        # s [n_rows, n], which [n_rows, 1]: a row's share of [0, 1) says which point it is, if any
         shape = (n_rows, self.n)
         s = self.values(torch.rand(shape, generator=generator, device=generator.device))
         s = s * (torch.rand(shape, generator=generator, device=generator.device) < self.density)
@@ -114,8 +115,10 @@ class LatentRows:
         """
         if self.frame == "coordinates":
             return latents
+        # [n_rows, n] @ [n, d_in]
         rows = latents @ self.directions.to(latents)
         for repeated, row in zip(self.points, self.point_rows, strict=True):
+            # [n_rows, 1]: rows at this point take its x, computed once
             here = (latents == torch.tensor(repeated.latents).to(latents)).all(-1, keepdim=True)
             rows = torch.where(here, row.to(rows), rows)
         return rows

@@ -16,6 +16,7 @@ def rotated() -> Task:
         The task.
     """
     rows = LatentRows(D, D, "rotation", points=(point(D, 0, 1, 2, share=0.05),))
+    # W_in [d, 2d] reads U x, W_out [2d, d] writes back into U's frame: y = |x U^T| U
     network, U = AbsNetwork(D), rows.directions
     return Task(
         "Absolute value through a rotation",

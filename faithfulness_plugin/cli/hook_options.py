@@ -37,7 +37,7 @@ class TranscoderOptions(RowOptions):
     device: str = Field(default="cpu", description="where models run: cpu or cuda")
 
     def reading(self, layer: int | None) -> dict[str, Any]:
-        """Collect the arguments of `load_transcoder` that these options say.
+        """Collect the arguments of `load_each` that these options say.
 
         Args:
             layer: of a set; None where the file names its tensors.
