@@ -1,7 +1,6 @@
 """Gates that a Jacobian term can train."""
 
 from jaxtyping import Float
-from sae_lens.saes.jumprelu_sae import Step
 from torch import Tensor
 
 
@@ -15,13 +14,16 @@ def straight_through(
     / 2, else 0, and d/dthreshold = -d/dz.
 
     Args:
+        feature_acts: the activations.
         z: what is compared with the threshold.
-        threshold: broadcasts against z flattened to [rows, d_sae].
+        threshold: broadcasts against z.
+        bandwidth: the width of the interval around the threshold in which the gates have a gradient.
+
+    Returns:
+        The gates, 0 or 1.
 
     Source: S. Rajamanoharan et al., "Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse
     Autoencoders", 2024.
     """
-    rows = z.reshape(-1, z.shape[-1])  # SAELens sums the threshold's gradient over one dimension
-    step: Tensor = Step.apply(rows, threshold, bandwidth, True)  # pyright: ignore[reportAssignmentType]
-    step = step.view_as(z)
-    return (feature_acts > 0) + (step - step.detach())
+    ramp = (z - threshold).clamp(-bandwidth / 2, bandwidth / 2) / bandwidth
+    return (feature_acts > 0) + (ramp - ramp.detach())

@@ -164,9 +164,9 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
-        score = self.score(hidden_pre)
-        threshold = self.gate_threshold(score.detach().reshape(-1, self.cfg.d_sae))
-        return straight_through(feature_acts, score, threshold, bandwidth)
+        score = self.score(hidden_pre).reshape(-1, self.cfg.d_sae)
+        gate = straight_through(feature_acts.view_as(score), score, self.gate_threshold(score.detach()), bandwidth)
+        return gate.view_as(hidden_pre)
 
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
         """Compute thresholds [rows, 1]: half-way between the last feature that stays and the first that does not, at
