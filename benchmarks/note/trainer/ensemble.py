@@ -72,8 +72,7 @@ def train_ensemble(
 
     Args:
         members: of any settings; those that differ only in numbers (seeds, coefficients, repeat fractions, densities)
-            cost least, for they are computed together, if batch_size,
-            d_in, d_sae and d_out multiply to multiples of 32. One dtype and one device, from their configs.
+            cost least, for they are computed together (see `Program`). One dtype and one device, from their configs.
         layer: what all of them learn to replace, row-wise [rows, d_in] -> [rows, d_out].
         n_steps, lr, lr_warm_up_steps, lr_decay_steps, dead_feature_window: as in `train_transcoder`.
         log_every: steps between records of the histories; by default the end alone is recorded.
@@ -108,9 +107,6 @@ def train_ensemble(
         done, history = state["done"], state["history"]
         for group, group_state in zip(groups, state["groups"], strict=True):
             group.load_state_dict(group_state)
-    # freed at once: from then on glibc keeps freed buffers of up to this size for the next step, where it would give
-    # them back to the system, which then clears every page again (a fifth of the time of a step)
-    torch.empty(KEPT_BYTES, dtype=torch.uint8)
     hidden = None if progress is None else not progress
     with tqdm(total=n_steps, initial=done, desc=f"train {len(members)}", unit="step", disable=hidden) as bar:
         while done < n_steps:
@@ -136,6 +132,7 @@ def _groups_of(
     members: Sequence[ToyMember], layer: Layer, lrs: list[float], dead_feature_window: int
 ) -> "list[_Group]":
     """Put members of one program together."""
+    _keep_freed_buffers()
     alike: dict[Any, list[int]] = {}
     for i, member in enumerate(members):
         program = Program.of(member)
@@ -143,6 +140,12 @@ def _groups_of(
     return [
         _Group(numbers, [members[i] for i in numbers], layer, lrs, dead_feature_window) for numbers in alike.values()
     ]
+
+
+def _keep_freed_buffers() -> None:
+    """Let glibc keep freed buffers for the next step. It would return them to the system, which clears every page again
+    (a fifth of the time of a step), but for sizes up to the largest that was freed before: this one."""
+    torch.empty(KEPT_BYTES, dtype=torch.uint8)
 
 
 def _require_usable(
