@@ -55,7 +55,7 @@ def test_the_wheel_imports_and_keeps_to_its_own_name(installed, tmp_path):
 def test_the_wheel_holds_code_presets_and_the_page_only(installed):
     site = next(installed.glob("lib/python*/site-packages"))
     kinds = {path.suffix for path in (site / "faithfulness_plugin").rglob("*") if path.is_file()}
-    assert kinds <= {".py", ".pyc", ".typed", ".yaml", ".html", ".css", ".js", ".md"}
+    assert kinds <= {".py", ".pyi", ".pyc", ".typed", ".yaml", ".html", ".css", ".js", ".md"}
     presets = {path.stem for path in (site / "faithfulness_plugin" / "benchmarks" / "note" / "scan").rglob("*.yaml")}
     assert presets == set(names())
     page = site / "faithfulness_plugin" / "inspection" / "page"

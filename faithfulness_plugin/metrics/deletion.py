@@ -33,12 +33,30 @@ def deletion(
     at_random: Float[Tensor, "sizes prompts"],
     sizes: Sequence[int],
 ) -> Deletion:
-    """Compute the curves from scores with all features (s_0), with none (s_empty), and with m of them deleted.
+    """Compute deletion curves from an answer's scores with features deleted.
 
-    Prompts on which deleting all changes nothing (up to rounding) are left out.
+    Each point is the mean over prompts of (s_0 - s_del(m)) / |s_0 - s_empty|, clipped to [-1, 1]. Prompts on which
+    deleting all features changes nothing (up to rounding) are left out.
+
+    Args:
+        whole: s_0, the score with all features, such as the log-probability of the next token.
+        empty: s_empty, the score with all features deleted.
+        by_attribution: s_del(m) with the m features deleted that attribution ranks first.
+        at_random: s_del(m) with m random active features deleted.
+        sizes: m, the number of features deleted at each point.
+
+    Returns:
+        Both curves and their difference.
 
     Raises:
-        ValueError: that leaves no prompt.
+        ValueError: deleting all features changes the answer on no prompt.
+
+    A ranking that finds the one feature that matters scores 1 where chance scores 0:
+
+        >>> import torch
+        >>> whole, empty = torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])
+        >>> deletion(whole, empty, empty[None], whole[None], sizes=[1])
+        Deletion(sizes=(1,), by_attribution=(1.0,), at_random=(0.0,), excess=(1.0,))
     """
     span = (whole - empty).abs()
     counts = (beyond_rounding(whole[:, None], empty[:, None]) != 0).flatten()
@@ -46,6 +64,7 @@ def deletion(
         raise ValueError("deleting all features changes no answer, so that there is no curve to draw")
 
     def curve(scores: Tensor) -> Tensor:
+        # [sizes, prompts] -> [sizes, prompts that count] -> [sizes]
         return ((whole - scores)[:, counts] / span[counts]).clamp(-1, 1).mean(1)
 
     first, second = curve(by_attribution), curve(at_random)

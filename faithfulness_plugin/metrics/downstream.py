@@ -35,15 +35,34 @@ def effect(
     clean_spliced: Float[Tensor, "batch *rest"],
     changed_spliced: Float[Tensor, "batch *rest"],
 ) -> Effect:
-    """Compare effects by activations at one place: of the model, clean and changed, and of the spliced model likewise.
+    """Compare what one change does behind the layer, in the model and in the model with the transcoder spliced in.
 
-    A prompt's effect is one vector, over all of its tokens.
+    error = E||E_t - E_f||^2 / E||E_f||^2, with E_f = changed - clean and E_t likewise in the spliced model. A prompt's
+    effect is one vector, over all of its tokens; what rounding explains is no effect.
+
+    Args:
+        clean: activations of the model at one place behind the layer.
+        changed: the same activations after the change.
+        clean_spliced: activations of the spliced model there.
+        changed_spliced: the same activations after the change.
+
+    Returns:
+        The relative error, and the mean cosine over the prompts that the change moves.
 
     Raises:
         ValueError: the change has no effect in the model on any prompt.
 
     Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
+
+    An effect of the right direction and half the size has cosine 1 and error 1/4:
+
+        >>> import torch
+        >>> step = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+        >>> found = effect(torch.zeros(8, 5), step, torch.zeros(8, 5), step / 2)
+        >>> round(found.error, 6), round(found.cosine, 6)
+        (0.25, 1.0)
     """
+    # E_f, E_t: [prompts, all tokens and coordinates]
     of_layer = beyond_rounding(clean, changed).flatten(1).double()
     of_transcoder = beyond_rounding(clean_spliced, changed_spliced).flatten(1).double()
     energy = of_layer.square().sum(1)

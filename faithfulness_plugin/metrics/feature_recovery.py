@@ -39,11 +39,30 @@ def feature_recovery(
 ) -> FeatureRecovery:
     """Match one feature to one circuit, by the assignment that maximises the sum of cosines (Hungarian method).
 
-    The cosine is between contributions over the rows x, a_i(x) W_dec^i against u_k(x) d_k: what a feature
-    reads and what it writes count alike.
+    The cosine is between contributions over the rows x, a_i(x) W_dec^i and u_k(x) d_k: what a feature reads and what it
+    writes count alike.
+
+    Args:
+        transcoder: with `encode` and `W_dec`.
+        x: rows on which every circuit is active somewhere.
+        circuits: the layer's own.
+
+    Returns:
+        The mean matched cosine, with precision and recall at a cosine of 0.9.
 
     Raises:
-        ValueError: a circuit that is never active on these rows.
+        ValueError: no circuits, or a circuit that is never active on these rows.
+
+    The transcoder that is the layer itself recovers all circuits and has no other features:
+
+        >>> import torch
+        >>> from faithfulness_plugin.toy.abs_network import AbsNetwork
+        >>> from faithfulness_plugin.toy.circuits import abs_circuits
+        >>> from faithfulness_plugin.toy.exact_transcoder import exact_transcoder
+        >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+        >>> found = feature_recovery(exact_transcoder(AbsNetwork(3)), x, abs_circuits(3))
+        >>> found.recovered, found.precision, found.recall
+        (6, 1.0, 1.0)
     """
     norms, cosines, _ = norms_and_cosines(transcoder, x, circuits)
     live = norms > LIVE_SHARE * norms.max(initial=0.0)

@@ -35,12 +35,34 @@ class JacobianSpectrum(MetricResult):
 def jacobian_spectrum(
     transcoder: nn.Module, layer: Layer, x: Float[Tensor, "rows d_in"], top: Sequence[int] = (1, 2, 4, 8)
 ) -> JacobianSpectrum:
-    """Decompose whole Jacobians at rows x, so for small widths.
+    """Compare the singular values of both Jacobians, and the error inside the layer's top-k singular subspaces.
+
+    top_error(k) = E||P (J_t - J_f) Q||_F^2 / E||P J_f Q||_F^2, with P and Q the projections on J_f's first k left and
+    right singular vectors at each row. Whole Jacobians are built at all rows: use small widths or few rows.
+
+    Args:
+        transcoder: any module on rows.
+        layer: the function that it replaces.
+        x: rows of the layer's input.
+        top: k, each from 1 to min(d_in, d_out).
+
+    Returns:
+        Mean singular values, the effective rank of J_t, the relative error and the errors at each k.
 
     Raises:
         ValueError: a k outside 1 to min(d_in, d_out); the layer's Jacobian is zero on all rows.
 
     Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", 2025, on superposition.
+
+    The Jacobian of |x| is a diagonal of signs, so that all its singular values are 1:
+
+        >>> import torch
+        >>> from faithfulness_plugin.toy.abs_network import AbsNetwork
+        >>> from faithfulness_plugin.toy.exact_transcoder import exact_transcoder
+        >>> layer, x = AbsNetwork(3), torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+        >>> found = jacobian_spectrum(exact_transcoder(layer), layer, x, top=(1,))
+        >>> found.layer, found.rank, found.top_error
+        ((1.0, 1.0, 1.0), 3.0, (0.0,))
     """
     J_f, J_t = layer_jacobian(layer, x), transcoder_jacobian(transcoder, x)
     wide = torch.promote_types(torch.promote_types(J_f.dtype, J_t.dtype), torch.float32)  # for singular values
@@ -49,11 +71,14 @@ def jacobian_spectrum(
         raise ValueError(f"top={tuple(top)}: choose ranks from 1 to {min(J_f.shape[1:])}")
     if not J_f.any():
         raise ValueError("the layer's Jacobian is zero on all these rows: pass others")
+    # J_f = U diag(s) Vt: U [rows, d_out, r], s [rows, r], Vt [rows, r, d_in], r = min(d_in, d_out)
     U, of_layer, Vt = torch.linalg.svd(J_f, full_matrices=False)
     of_transcoder = torch.linalg.svdvals(J_t)
+    # the error in J_f's singular bases, [rows, r, r]: its first k rows and columns are P (J_t - J_f) Q
     inside = (U.mT @ (J_t - J_f) @ Vt.mT).square()
 
     def error(k: int) -> float:
+        # ||P J_f Q||_F^2 is the sum of the first k squared singular values
         return (inside[:, :k, :k].sum() / of_layer[:, :k].square().sum()).item()
 
     return JacobianSpectrum(

@@ -22,10 +22,27 @@ class OffDiagonalEnergy(MetricResult):
 
 @torch.no_grad()
 def off_diagonal_energy(transcoder: nn.Module, point: Float[Tensor, " d_in"]) -> OffDiagonalEnergy:
-    """Measure J_t at the point p [d_in], for a layer that works coordinate by coordinate (d_in = d_out), as |x| does.
+    """Measure ||J - diag J||_F^2 / ||J||_F^2 of a transcoder's Jacobian J at one point.
+
+    For layers that work coordinate by coordinate (d_in = d_out), such as |x|, whose own energy is 0.
+
+    Args:
+        transcoder: any module on rows.
+        point: p.
+
+    Returns:
+        The share in [0, 1] (0 for a Jacobian of zeros), and the norm ||J - diag J||_F.
 
     Raises:
         ValueError: the Jacobian is not square.
+
+    A matrix of ones has d of d^2 entries on its diagonal:
+
+        >>> import torch
+        >>> ones = torch.nn.Linear(4, 4, bias=False)
+        >>> ones.weight.data = torch.ones(4, 4)
+        >>> off_diagonal_energy(ones, torch.zeros(4)).energy
+        0.75
     """
     J = transcoder_jacobian(transcoder, point)
     if J.shape[0] != J.shape[1]:

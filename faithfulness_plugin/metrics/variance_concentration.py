@@ -36,20 +36,44 @@ class VarianceConcentration(MetricResult):
 
 
 def variance_concentration(y: Float[Tensor, "rows d_out"]) -> VarianceConcentration:
-    """Sort outputs y [rows, d_out] of a layer by ||f - E f||^2.
+    """Measure whether a few rows make most of the variance of a layer's outputs.
 
-    Read it before an FVU: where it is `concentrated`, a transcoder that knows a handful of rows (attention sinks of
+    Read it before an FVU: where it is `concentrated`, a transcoder that knows a handful of rows (attention sinks of a
     hundred times the usual norm) and nothing else has an FVU near 0. Leave such rows out (`LeftOut`).
+
+    Args:
+        y: the layer's outputs.
+
+    Returns:
+        The least share of the rows that makes more than half of E||y - E y||^2, and the share that the top 2 % make.
 
     Raises:
         ValueError: no rows, or outputs that are the same on all rows.
+
+    One row of a hundred makes almost all of the variance:
+
+        >>> import torch
+        >>> y = torch.zeros(100, 1)
+        >>> y[0] = 1.0
+        >>> variance_concentration(y).rows_for_half
+        0.01
     """
     wide = y.double()
     return concentration_of((wide - wide.mean(0)).square().sum(-1))
 
 
 def concentration_of(energy: Float[Tensor, " rows"]) -> VarianceConcentration:
-    """Compute `variance_concentration` from ||f - E f||^2 of each row."""
+    """Compute `variance_concentration` from each row's energy.
+
+    Args:
+        energy: ||y - E y||^2 of each row.
+
+    Returns:
+        As `variance_concentration`.
+
+    Raises:
+        ValueError: no rows, or no energy on any row.
+    """
     n_rows, total = len(energy), energy.sum()
     if not n_rows or total == 0:
         raise ValueError(

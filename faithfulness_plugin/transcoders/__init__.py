@@ -1,1 +1,5 @@
-"""Transcoders that SAELens can train: `TrainingSAE` subclasses whose target is a layer's output."""
+"""Transcoders as SAELens classes: trained, exported, loaded."""
+
+# Whoever imports SAELens first makes it register ours (see the package's root). Here that happens before any module of
+# this package is half imported.
+import sae_lens  # noqa: F401

@@ -5,7 +5,7 @@ from typing import Any
 
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.weights import ALIGNED
-from faithfulness_plugin.jacobian.estimators import Estimator
+from faithfulness_plugin.jacobian.estimators.base import Estimator
 from faithfulness_plugin.jacobian.estimators.secant import Secant
 
 OPTIONS = (
