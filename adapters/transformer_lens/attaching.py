@@ -29,7 +29,7 @@ def attach(
     model passes its input and then its output, and what is written there changes the logits.
 
     Args:
-        model: a HookedSAETransformer or a SAETransformerBridge.
+        model: a HookedSAETransformer or a SAETransformerBridge; a plain TransformerBridge becomes one, in place.
         transcoder: any SAELens transcoder.
         use_error_term: add what the transcoder leaves of the layer's output.
         exclude_special_tokens: leave those tokens to the layer; None does as in its training, where the metadata tell.
@@ -44,16 +44,18 @@ def attach(
     """
     from faithfulness_plugin.transcoders.skip import attachable  # needs SAELens, which the other names here do not
 
-    if not hasattr(model, "acts_to_saes"):
-        raise UsageError(
-            f"a {type(model).__name__} takes no transcoders: load the model as sae_lens's HookedSAETransformer or "
-            "SAETransformerBridge (sae_lens.analysis.sae_transformer_bridge), with boot_transformers or from_pretrained"
-        )
-    hooks, declared = TransformerLensHooks(model), declared_hooks(transcoder)
+    declared = declared_hooks(transcoder)
     if not declared.hook_in or not declared.hook_out:
         raise UsageError(
             "the transcoder does not say between which hooks it stands: set cfg.metadata.hook_name and hook_name_out"
         )
+    plain = type(model)
+    if not (hasattr(model, "acts_to_saes") or _takes_saes(model)):
+        raise UsageError(
+            f"a {type(model).__name__} takes no transcoders: load the model as sae_lens's HookedSAETransformer or "
+            "SAETransformerBridge (sae_lens.analysis.sae_transformer_bridge), with boot_transformers or from_pretrained"
+        )
+    hooks = TransformerLensHooks(model)
     before = model._acts_to_saes.get(declared.hook_in)  # add_sae says that it takes its place, but its hook stays
     if before is not None:
         model.reset_saes(declared.hook_in)
@@ -73,7 +75,20 @@ def attach(
         if before is not None:
             masks = {"exclude_special_tokens": before.exclude_special_tokens} if _masks_tokens(model) else {}
             model.add_sae(before.sae, use_error_term=before.use_error_term, **masks)
+        model.__class__ = plain
         raise
+
+
+def _takes_saes(model: Any) -> bool:
+    """Make a plain bridge take transcoders, as SAELens's `boot_transformers` does; return False for other models."""
+    from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if type(model) is not TransformerBridge:
+        return False
+    model.__class__ = SAETransformerBridge
+    model._acts_to_saes, model._transcoder_output_hooks = {}, {}
+    return True
 
 
 def _added(

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from typing_extensions import override
 
 from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.inspection.details import FeatureDetails, feature_details
+from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.overview import Overview, overview
 from faithfulness_plugin.inspection.records import FeatureRecords, feature_records
 from faithfulness_plugin.inspection.sample import RowSample
@@ -69,7 +71,7 @@ class Inspection(NotebookTable):
 
 
 def inspect_transcoder(
-    transcoder: "SAE[Any]",
+    transcoder: nn.Module,
     layer: Layer,
     sample: RowSample,
     *,
@@ -83,7 +85,7 @@ def inspect_transcoder(
     """Compute records, details and the overview of a transcoder on a sample (`row_sample`, `text_sample`).
 
     Args:
-        transcoder: any SAELens transcoder with dense activations.
+        transcoder: any SAELens transcoder with dense activations, or a module whose linear region is registered.
         layer: the function that it replaces.
         sample: at least two different rows.
         name: what the page calls the transcoder.
@@ -101,7 +103,7 @@ def inspect_transcoder(
     """
     if len(sample.copies) < 2:
         raise ValueError(f"the sample holds one input ({len(sample):,} times): look at more rows, or at other text")
-    transcoder = transcoder.eval()
+    transcoder = hooked(transcoder.eval(), sample.x[:1])
     records = feature_records(transcoder, sample, circuits=circuits, top=top, on_rows=on_rows)
     if records.dead.all():
         raise ValueError(

@@ -55,6 +55,22 @@ class Prompts:
     def __iter__(self) -> Iterator[dict[str, list[int]]]:
         return self._cut() if self.rows is None else iter(self.rows)
 
+    def __getitem__(self, place: int | slice) -> dict[str, list[int]] | list[dict[str, list[int]]]:
+        """Return one prompt, or some, of a text that is no stream.
+
+        Args:
+            place: its number, or a slice of numbers.
+
+        Returns:
+            A row {"tokens": [...]}, or several.
+
+        Raises:
+            TrainConfigError: the text is a stream, which has no places.
+        """
+        if self.rows is None:
+            raise TrainConfigError(f"prompts of a stream have no number {place}: iterate over them")
+        return self.rows[place]
+
     def _cut(self) -> Iterator[dict[str, list[int]]]:
         from sae_lens.tokenization_and_batching import concat_and_batch_sequences
 

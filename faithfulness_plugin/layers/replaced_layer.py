@@ -75,7 +75,7 @@ def layer_of(
     model: nn.Module | Hooks,
     transcoders: Sequence[HasMetadata],
     *,
-    layer: int | None = None,
+    block: int | None = None,
     hook_in: str | None = None,
     hook_out: str | None = None,
     anyway: bool = False,
@@ -85,7 +85,7 @@ def layer_of(
     Args:
         model: of any library, or its `Hooks`.
         transcoders: one or several of that layer.
-        layer: the block, as in `pair_of`.
+        block: the block, as `layer` of `pair_of`.
         hook_in: as in `pair_of`.
         hook_out: as in `pair_of`.
         anyway: as in `pair_of`.
@@ -96,7 +96,7 @@ def layer_of(
     Raises:
         UsageError: as `layer_and_pair`, and LayerError likewise.
     """
-    found, _ = layer_and_pair(model, transcoders, layer=layer, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
+    found, _ = layer_and_pair(model, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
     return found
 
 
@@ -104,7 +104,7 @@ def layer_and_pair(
     model: nn.Module | Hooks,
     transcoders: Sequence[HasMetadata],
     *,
-    layer: int | None = None,
+    block: int | None = None,
     hook_in: str | None = None,
     hook_out: str | None = None,
     anyway: bool = False,
@@ -114,7 +114,7 @@ def layer_and_pair(
     Args:
         model: of any library, or its `Hooks`.
         transcoders: one or several of that layer.
-        layer: the block, as in `pair_of`.
+        block: the block, as `layer` of `pair_of`.
         hook_in: as in `pair_of`.
         hook_out: as in `pair_of`.
         anyway: as in `pair_of`.
@@ -129,7 +129,7 @@ def layer_and_pair(
         LayerError: what is written is no function of what is read.
     """
     hooks = hooks_of(model)
-    pair = pair_of(hooks, transcoders, layer=layer, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
+    pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
     return _at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders)), pair
 
 

@@ -10,8 +10,9 @@ from sae_lens.saes.transcoder import Transcoder
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.hub_path import HubPath, is_hub_path
 from faithfulness_plugin.messages import one_line
-from faithfulness_plugin.transcoders.address import Fetched, HubPath, fetch, is_hub_path
+from faithfulness_plugin.transcoders.address import Fetched, fetch
 from faithfulness_plugin.transcoders.formats import registry
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.request import Request

@@ -67,7 +67,7 @@ class Request:
         Those of an autoencoder then say that it writes what it reads.
 
         Args:
-            cfg: the transcoder's, whose metadata may be changed.
+            cfg: the transcoder's, whose metadata may change.
             where: what messages call the file.
 
         Raises:
@@ -104,7 +104,7 @@ class Request:
 
 
 def _layer_of(metadata: SAEMetadata) -> int | None:
-    """Find the block that the metadata name, by the hooks or by `layer`."""
+    """Find the block that the metadata say, by the hooks or by `layer`."""
     for name in ("hook_name", "hf_hook_name", "hookpoint"):
         said = metadata[name]
         if isinstance(said, str) and (match := re.search(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)(?:\.|$)", said)):
