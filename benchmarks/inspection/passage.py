@@ -32,7 +32,7 @@ class PassageConfig(Record):
 
     transcoders: str = Field(description="folder of an experiment on real layers with a repeated passage")
     tokens: int = Field(default=20_000, ge=1000, description="tokens of text, for the score")
-    share: float = Field(default=0.05, gt=0, lt=1, description="of the rows that are the passage's")
+    share: float = Field(default=0.05, gt=0, lt=1, description="share of the rows that are the passage's")
     cost_tokens: int = Field(default=100_000, ge=1000, description="tokens of text, for what inspecting costs")
     memory: float = Field(default=2.0, gt=0, description="GiB, as --memory")
 
@@ -48,11 +48,15 @@ class PassageScored(Record):
     own: int = Field(description="the passage's own features: firing there, and on 0.1 % of other rows at most")
     live: int = Field(description="features that fire on the sample")
     flagged: int
-    auc: float | None = Field(description="of the score for own features among live ones; None where there are none")
-    auc_concentration: float | None = Field(description="of the concentration alone")
-    own_in_first: int | None = Field(description="of as many first features by score as there are own ones")
+    auc: float | None = Field(
+        description="AUC of the score for own features among live ones; None where there are none"
+    )
+    auc_concentration: float | None = Field(description="AUC of the concentration alone")
+    own_in_first: int | None = Field(
+        description="own features among the first ones by score, as many as there are own ones"
+    )
     largest: float = Field(description="the largest score of an own feature, or of any where there is none")
-    share: float = Field(description="of the passage's output that its own features carry")
+    share: float = Field(description="share of the passage's output that its own features carry")
 
 
 class PassageResult(Result):

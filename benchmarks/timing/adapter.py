@@ -38,14 +38,14 @@ class OverheadConfig(Record):
     """One layer, one TopK transcoder, and how often it is trained."""
 
     library: Literal["sparsify", "dictionary_learning"] = Field(
-        description="whose trainer: sparsify or dictionary_learning, installed beside this package"
+        description="the trainer's library: sparsify or dictionary_learning, installed beside this package"
     )
     d: int = Field(default=576, ge=2, description="width of the layer's inputs and outputs")
     d_mlp: int = Field(default=1536, ge=1, description="hidden width of its SwiGLU layer")
     d_sae: int = Field(default=4608, ge=1, description="features")
     k: int = Field(default=32, ge=1, description="features active a row")
-    rows: int = Field(default=1024, ge=2, description="a step")
-    n_steps: int = Field(default=4, ge=1, description="of each arm in each round")
+    rows: int = Field(default=1024, ge=2, description="rows of each step")
+    n_steps: int = Field(default=4, ge=1, description="steps of each arm in each round")
     rounds: int = Field(default=5, ge=1, description="every arm once a round, in turns")
     threads: int = threads_field()
 
@@ -54,7 +54,7 @@ class Timings(Record):
     """Seconds a step, round by round."""
 
     alone: list[float] = Field(description="the library's trainer")
-    matched: dict[str, list[float]] = Field(description="with the term, by estimator and probe")
+    matched: dict[str, list[float]] = Field(description="the trainer with the term, by estimator and probe")
 
 
 class OverheadResult(MeasurementResult):
@@ -63,8 +63,12 @@ class OverheadResult(MeasurementResult):
     schema_version: Literal[1] = 1
     config: OverheadConfig
     processor: str
-    step: Timings | None = Field(default=None, description="next to no model: rows at hand, or a model of one block")
-    loop: Timings | None = Field(default=None, description="with the run of the examples' model, as users train")
+    step: Timings | None = Field(
+        default=None, description="almost no model: rows made beforehand, or a model of one block"
+    )
+    loop: Timings | None = Field(
+        default=None, description="the whole loop, with the run of the examples' model, as users train"
+    )
 
 
 class AdapterOverhead(Measurement[OverheadConfig, OverheadResult]):

@@ -74,17 +74,17 @@ class SpeedConfig(Record):
     sizes: tuple[Annotated[Size, BeforeValidator(_size_by_name, json_schema_input_type=str)], ...] = Field(
         default_factory=lambda: tuple(SIZES[name] for name in CPU_SIZES),
         min_length=1,
-        description=f"of layers: {', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
+        description=f"sizes of layers: {', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
     )
     rounds: int = Field(default=7, ge=1, description="every arm is run once a round, in an order of its own each round")
-    slow_rounds: int = Field(default=2, ge=1, description="of these, rounds that also run the arms that take seconds")
+    slow_rounds: int = Field(default=2, ge=1, description="rounds that also run the arms that take seconds")
     coordinates: int = Field(
         default=16, ge=1, description="output coordinates timed of one backward pass per coordinate"
     )
     jacobian_rows: int = Field(
         default=16, ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch"
     )
-    seed: int = Field(default=0, ge=0, lt=2**62, description="of weights, data and the order of the arms")
+    seed: int = Field(default=0, ge=0, lt=2**62, description="seed of weights, data and the order of the arms")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where steps are timed: cpu or cuda")
     threads: int = threads_field()
 

@@ -52,7 +52,7 @@ class StoreSpeedConfig(Record):
     block: int = Field(default=10, ge=0)
     d_sae: int = Field(default=2304, ge=1)
     k: int = Field(default=32, ge=1)
-    prompts: int = Field(default=128, ge=2, description="in the store")
+    prompts: int = Field(default=128, ge=2, description="prompts in the store")
     prompts_per_shard: int = Field(default=32, ge=1)
     context_size: int = Field(default=128, ge=2)
     prompts_per_pass: int = Field(default=8, ge=1)
@@ -62,11 +62,11 @@ class StoreSpeedConfig(Record):
         default=4096, ge=2, description="rows a step, of all processes that train together"
     )
     together_steps: int = Field(default=12, ge=1)
-    rounds: int = Field(default=3, ge=1, description="of both, in turns")
+    rounds: int = Field(default=3, ge=1, description="rounds of both, in turns")
     rows: ClassVar[RowSettings] = EVERY_ROW
     device: ClassVar[str] = "cpu"
     threads: int = threads_field("; two processes have half of them each")
-    seed: int = Field(default=0, description="of text, weights and order")
+    seed: int = Field(default=0, description="seed of text, weights and order")
 
 
 class Together(Record):
@@ -75,7 +75,7 @@ class Together(Record):
     processes: int
     threads: int = Field(description="a process")
     rows_per_second: float
-    losses: list[float] = Field(description="of every step")
+    losses: list[float] = Field(description="losses of every step")
 
     @property
     def name(self) -> str:

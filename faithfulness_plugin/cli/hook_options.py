@@ -48,7 +48,7 @@ class TranscoderOptions(RowOptions):
 
 
 class SeededOptions(TranscoderOptions):
-    """Those of commands that take the tensors as they are told to, and draw something."""
+    """Options of commands that may contradict the file's tensors, and that draw something at random."""
 
     hooks_anyway: bool = Field(
         default=False, description="use --hook-in and --hook-out, though the file says other tensors"
