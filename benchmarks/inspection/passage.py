@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.inspection.area_under_curve import area_under_curve
+from faithfulness_plugin.benchmarks.inspection.configs import PassageConfig
 from faithfulness_plugin.benchmarks.inspection.cost import InspectionCost, cost_table, inspection_cost
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
@@ -25,16 +26,6 @@ from faithfulness_plugin.results.markdown import interval_text, markdown_table
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 from faithfulness_plugin.results.schema import Environment, Record, Result, ResultError, processor, read_result
 from faithfulness_plugin.transcoders.load import load_transcoder
-
-
-class PassageConfig(Record):
-    """Where transcoders come from, and what they are inspected on."""
-
-    transcoders: str = Field(description="folder of an experiment on real layers with a repeated passage")
-    tokens: int = Field(default=20_000, ge=1000, description="tokens of text, for the score")
-    share: float = Field(default=0.05, gt=0, lt=1, description="share of the rows that are the passage's")
-    cost_tokens: int = Field(default=100_000, ge=1000, description="tokens of text, for what inspecting costs")
-    memory: float = Field(default=2.0, gt=0, description="GiB, as --memory")
 
 
 class PassageScored(Record):
@@ -79,11 +70,6 @@ class PassageResult(Result):
 class PassageScores(Experiment[PassageConfig, PassageResult]):
     """The first part is what inspecting one transcoder costs; the others are the transcoders."""
 
-    summary = (
-        "Score the features of a real layer's transcoders, some of which were trained on a repeated passage. First "
-        "measures what `faithfulness inspect` costs on one of them, and its page in a Chromium where there is one "
-        "(keep the machine quiet meanwhile)."
-    )
     parts = "parts"
     config_class = PassageConfig
 

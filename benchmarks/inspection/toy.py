@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.inspection.area_under_curve import area_under_curve
+from faithfulness_plugin.benchmarks.inspection.configs import ToyScoresConfig
 from faithfulness_plugin.benchmarks.note.scan.settings import Settings
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import EnsembleResult, train_ensemble
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED
@@ -34,21 +35,6 @@ ARMS: dict[Arm, dict[str, Any]] = {
     "repetition + secant": {"jacobian_coefficient": 10.0, "estimator": "secant"},
 }
 """What differs from the default of `faithfulness reproduce`."""
-
-
-class ToyScoresConfig(Record):
-    """What is scored, and on how many rows."""
-
-    n_seeds: int = Field(default=60, ge=1, description="transcoders of each arm")
-    seed: int = Field(default=1000, ge=0, lt=2**61, description="the first seed; of weights, data and probes")
-    n_steps: int = Field(default=4000, ge=1, description="optimizer steps")
-    n_rows: int = Field(default=8192, ge=256, description="rows that the features are inspected on")
-    truth: float = Field(
-        default=0.1,
-        gt=0,
-        lt=1,
-        description="datapoint features are those whose own m_i is above this part of the maximum",
-    )
 
 
 class Scored(Record):
@@ -82,9 +68,7 @@ class ToyScoresResult(Result):
 class ToyScores(Experiment[ToyScoresConfig, ToyScoresResult]):
     """One part for each transcoder; ensembles of an arm are trained together."""
 
-    summary = "Score the features of toy transcoders, where it is known which of them serve the repeated point."
     parts = "transcoders"
-    parallel = True
     config_class = ToyScoresConfig
 
     @override

@@ -8,7 +8,7 @@ from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepO
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation
+from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.jacobian.probes import ISOTROPIC, difference, gaussian
 from faithfulness_plugin.transcoders.base import TrainingTranscoder

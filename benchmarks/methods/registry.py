@@ -11,12 +11,15 @@ from fnmatch import fnmatchcase
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from faithfulness_plugin.benchmarks.methods.baselines import SWEEPS, TERMS, Baseline
-from faithfulness_plugin.benchmarks.methods.method import Method
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.results.imported import imported
+
+if TYPE_CHECKING:
+    from faithfulness_plugin.benchmarks.methods.method import Method
 
 BASELINES = {
     baseline.name: baseline
@@ -81,7 +84,7 @@ def baseline(name: str, n_steps: int) -> Baseline:
 
 
 @cache
-def outside(reference: str) -> Method:
+def outside(reference: str) -> "Method":
     """Import an outside method; modules of the working folder are found as well.
 
     Args:
@@ -114,7 +117,7 @@ def outside(reference: str) -> Method:
     return method
 
 
-def source_digest(reference: str, method: Method) -> str:
+def source_digest(reference: str, method: "Method") -> str:
     """Digest the file that a reference names and, where that is another, the one in which `train` stands: a rerun
     notices when they have changed.
 

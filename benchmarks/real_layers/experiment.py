@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import value
-from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
+from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, RealLayersOptions, Run
 from faithfulness_plugin.benchmarks.real_layers.drawings import figures
 from faithfulness_plugin.benchmarks.real_layers.report import page
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
@@ -24,7 +23,7 @@ from faithfulness_plugin.measure.held_out import HeldOut
 from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, response_error
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions
-from faithfulness_plugin.results.schema import Environment, Record, ResultError
+from faithfulness_plugin.results.schema import Environment, ResultError
 from faithfulness_plugin.training import latest_checkpoint
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
@@ -35,22 +34,9 @@ CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 CHECKPOINT_EVERY = 500  # steps
 
 
-class RealLayersOptions(Record):
-    """What decides no number."""
-
-    stores: str | None = Field(
-        default=None, description="folder for stores of rows and derivatives [default: stores in --out]"
-    )
-
-
 class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
     """Fills stores of rows and derivatives once, then trains and measures transcoder after transcoder from them."""
 
-    summary = (
-        "Does Jacobian matching make transcoders of a language model's MLPs more faithful, and along which directions? "
-        "Trains them with no term, with jvp and secant along isotropic, difference and pair probes, with augmentation, "
-        "and on a passage that is repeated; measures errors beside their floors, and the loss of the spliced model."
-    )
     parts = "transcoders"
     config_class = RealLayersConfig
     options_class = RealLayersOptions

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faithfulness_plugin.benchmarks.note.crossing import crossing
-from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
-from faithfulness_plugin.benchmarks.suite.scores import Scores
+from faithfulness_plugin.benchmarks.suite.schema import Scores, SuiteResult
 from faithfulness_plugin.results.intervals import interval
 from faithfulness_plugin.results.schema import Interval
 

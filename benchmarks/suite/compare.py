@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import seed_scores
-from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
-from faithfulness_plugin.benchmarks.suite.scores import Scores
+from faithfulness_plugin.benchmarks.suite.schema import Scores, SuiteResult
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.arms import arms_by_name, require_known
 from faithfulness_plugin.results.intervals import RANGE, interval

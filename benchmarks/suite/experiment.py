@@ -20,7 +20,6 @@ from faithfulness_plugin.results.workers import each_done
 class FaithfulnessSuite(Experiment[SuiteSpec, SuiteResult]):
     """Methods at layers whose mechanism is known."""
 
-    summary = "Train methods on layers whose mechanism is known, and score what they kept of it."
     parts = "trials"
     config_class = SuiteSpec
     indent = None

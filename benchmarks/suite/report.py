@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import at_layer_l0
-from faithfulness_plugin.benchmarks.suite.schema import SuiteResult, TrialRecord
-from faithfulness_plugin.benchmarks.suite.scores import Scores, l0_of
+from faithfulness_plugin.benchmarks.suite.schema import Scores, SuiteResult, TrialRecord
+from faithfulness_plugin.benchmarks.suite.scores import l0_of
 from faithfulness_plugin.benchmarks.suite.spec import SIZES
 from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
 from faithfulness_plugin.results.intervals import RANGE

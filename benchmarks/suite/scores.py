@@ -5,51 +5,18 @@ from math import prod
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from faithfulness_plugin import metrics
+from faithfulness_plugin.benchmarks.suite.schema import Scores
 from faithfulness_plugin.benchmarks.tasks.task import N_JACOBIAN, KeepsWhat, Mechanism, Task
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.jacobian.probes import difference, gaussian
 from faithfulness_plugin.layers.derivatives import layer_jvp
-from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.exact_transcoder import exact_transcoder
 
 STEP = 0.5
-
-
-class Scores(Record):
-    """One transcoder's scores (for a task of several hops the mean over hops, but for the headline). Rows hold no
-    points unless said otherwise."""
-
-    headline: float = Field(
-        description="Share of the mechanism kept: 1 for the layer's own circuits, 0 for the shortcut; more is better. "
-        "(1 - memorization) (1 - FVU), each not below 0; for a layer that memorises, memorization is replaced by the "
-        "distance from the layer's own, in units of it; for the shuffled layer, circuits_f1; a product over hops"
-    )
-    memorization: float = Field(
-        description="m as a fraction of its maximum, mean over the repeated points; 0 says that no feature serves a "
-        "point alone, 1 that one feature serves each; less is better, unless the layer itself memorises"
-    )
-    circuits_f1: float = Field(
-        description="Harmonic mean of precision (recovered circuits / live features) and recall (recovered / all "
-        "circuits), on rows with points; recovered is a circuit whose matched feature has a cosine of .9; 1 is best"
-    )
-    l0: float = Field(description="Effective L0: features per row that write more than 1 % of the rms output norm")
-    l0_gap: float = Field(description="l0 - the layer's own, in features per row; 0 is best")
-    jacobian_error: float = Field(
-        description="E||(J_f - J_t) u||^2 / E||J_f u||^2 over the latents' directions u along which the layer has a "
-        "derivative; 0 is best, 1 says that nothing of the Jacobian is there"
-    )
-    response_error: float = Field(
-        description="E||D_t - D_f||^2 / E||D_f||^2 for isotropic steps of half the rms coordinate; 0 is best"
-    )
-    response_error_data: float = Field(description="The same half-way to another row; 0 is best")
-    fvu: float = Field(description="Fraction of variance unexplained; 0 is best")
-    fvu_shifted: float = Field(description="The same on rows of another density, without training on them; 0 is best")
-    dead_fraction: float = Field(description="Share of features that never fire; a diagnosis, no score")
 
 
 def score(task: Task, transcoders: Sequence[Any]) -> Scores:

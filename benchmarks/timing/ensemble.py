@@ -13,6 +13,7 @@ from faithfulness_plugin.benchmarks.note.scan.settings import Settings
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
+from faithfulness_plugin.benchmarks.timing.configs import EnsembleSpeedConfig
 from faithfulness_plugin.benchmarks.timing.harness import (
     Measurement,
     MeasurementResult,
@@ -20,7 +21,6 @@ from faithfulness_plugin.benchmarks.timing.harness import (
     Part,
     Quartiles,
     paired,
-    threads_field,
 )
 from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Record
@@ -39,18 +39,6 @@ LINES: tuple[Literal["models", "steps"], ...] = ("models", "steps")
 LINE_MODELS = 16
 """The number of models in the ensembles of the line over steps."""
 WARM_UP_STEPS = 20
-
-
-class EnsembleSpeedConfig(Record):
-    """What is timed. Transcoders, data and batches are those of `faithfulness reproduce`."""
-
-    n_models: int = Field(default=30, ge=2, description="transcoders, in the ensemble and in the loop")
-    n_steps: int = Field(default=200, ge=20, description="steps of each")
-    rounds: int = Field(default=5, ge=1, description="every arm is run once a round")
-    line: tuple[int, ...] = Field(default=(4, 8, 16, 32, 64), min_length=3, description="ensemble sizes of the line")
-    peak_size: int = Field(default=2048, ge=64, description="width of the square matrices of the peak")
-    seed: int = Field(default=0, ge=0, lt=2**62)
-    threads: int = threads_field()
 
 
 class Compared(Record):
@@ -91,10 +79,6 @@ class EnsembleSpeedResult(MeasurementResult):
 class Ensemble(Measurement[EnsembleSpeedConfig, EnsembleSpeedResult]):
     """One part for each objective and each line."""
 
-    summary = (
-        "Time the toy ensemble beside a loop of train_transcoder, in one process with the same threads. Keep the "
-        "machine quiet meanwhile."
-    )
     config_class, result_class = EnsembleSpeedConfig, EnsembleSpeedResult
 
     @override

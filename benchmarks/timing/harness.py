@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.results.experiment import T_CONFIG, T_RESULT, Experiment, Running
@@ -94,19 +93,6 @@ class Measurement(Experiment[T_CONFIG, T_RESULT]):
             values = [*before, value] if isinstance(before, list) else value
             result = result.model_copy(update={part.field: values, "complete": n == total})
             yield result, part.label
-
-
-def threads_field(more: str = "") -> Any:
-    """Build the field of a config that says with how many threads torch computes.
-
-    Args:
-        more: ends its description.
-
-    Returns:
-        The field.
-    """
-    description = f"CPU threads of torch{more} [default: torch's own]"
-    return Field(default_factory=torch.get_num_threads, ge=1, description=description)
 
 
 class Quartiles(Record):

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from typing_extensions import override
 
+from faithfulness_plugin.benchmarks.timing.configs import Size, SpeedConfig
 from faithfulness_plugin.benchmarks.timing.harness import (
     Measurement,
     MeasurementResult,
@@ -19,7 +20,7 @@ from faithfulness_plugin.benchmarks.timing.harness import (
     fresh_process,
     paired,
 )
-from faithfulness_plugin.benchmarks.timing.steps import SLOW, Size, SpeedConfig, steps
+from faithfulness_plugin.benchmarks.timing.steps import SLOW, steps
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Environment, Record
@@ -103,11 +104,6 @@ class SpeedResult(MeasurementResult):
 class Speed(Measurement[SpeedConfig, SpeedResult]):
     """One part for each size."""
 
-    summary = (
-        "Time a matched training step beside other ways to make it, and take their peak memory: without the Jacobian "
-        "term, with it, by torch.func.jvp, by double vjp, by a pass per coordinate, and SAELens's own steps. Keep the "
-        "machine quiet meanwhile."
-    )
     parts = "sizes"
     config_class, result_class = SpeedConfig, SpeedResult
 

@@ -1,7 +1,7 @@
 """Groups of commands whose modules are imported when one of them is called."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -98,7 +98,12 @@ def as_command(function: Any, name: str, example: str) -> Any:
 
 
 def group(
-    base: type[LazyGroup], table: Mapping[str, Entry], about: str, renamed: Mapping[str, str] = MappingProxyType({})
+    base: type[LazyGroup],
+    table: Mapping[str, Entry],
+    about: str,
+    renamed: Mapping[str, str] = MappingProxyType({}),
+    options: Callable[..., None] = lambda: None,
+    **typer_options: Any,
 ) -> typer.Typer:
     """Build a group of commands as an app that can stand in another group.
 
@@ -107,11 +112,13 @@ def group(
         table: the commands by name.
         about: the group's help.
         renamed: the words of the new command, behind `faithfulness`, by the old name.
+        options: a function whose signature is the group's own options.
+        typer_options: of `typer.Typer`.
 
     Returns:
         The app.
     """
     cls = type(base.__name__, (base,), {"table": table, "renamed": renamed})
-    app = typer.Typer(cls=cls, help=about, no_args_is_help=True, **PLAIN)
-    app.callback()(lambda: None)
+    app = typer.Typer(cls=cls, help=about, no_args_is_help=True, **{**PLAIN, **typer_options})
+    app.callback()(options)
     return app

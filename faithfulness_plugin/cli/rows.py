@@ -22,6 +22,14 @@ class RowOptions(Record):
     )
 
 
+ROW_OPTIONS = {
+    "rows.norms_above": "exclude-norms-above",
+    "rows.skip_first": "skip-first",
+    "rows.special_tokens": "special-tokens",
+}
+"""These options by the settings that they give."""
+
+
 def row_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Collect the setting `rows` of the options that were given.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from faithfulness_plugin.cli.terminal import Lines, fail, show
+from faithfulness_plugin.cli.terminal import Lines, fail, show_result
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line, say
 
@@ -78,10 +78,7 @@ def run_experiment(
         written = write_report(experiment, result, out)
     except UsageError as error:  # the experiment has run
         fail(one_line(error), 1)
-    if as_json:
-        print(result.model_dump_json(indent=experiment.indent))
-    else:
-        show(experiment.tables(result))
+    show_result(experiment, result, as_json)
     if not result.complete:
         done, again = experiment.progress(result)[0], "the same command" + " without --overwrite" * overwrite
         say(f"stopped: {path} holds {done} of {total} {experiment.parts}; {again} resumes from there")

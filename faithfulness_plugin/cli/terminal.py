@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from faithfulness_plugin.messages import say
+from faithfulness_plugin.messages import Voice, say
 
 if TYPE_CHECKING:  # at run time the command that runs one imports it
     from faithfulness_plugin.results.experiment import Experiment
 
 HOUR = 3600.0
-WIDE = 150  # columns that the full tables need
 
 
 class Lines:
@@ -39,7 +37,7 @@ class Lines:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=Voice.quiet or not console.is_terminal,
             speed_estimate_period=24 * 3600,  # parts end in bursts: their mean over the whole run is the honest speed
         )
         length, completed = (total, done) if cost is None else (cost, 0)
@@ -125,16 +123,33 @@ def _in_words(seconds: float) -> str:
 
 
 def show(markdown: str) -> None:
-    """Print tables, drawn where they fit and as Markdown where they would be cut.
+    """Draw tables and text on a terminal, in its width; print them as Markdown elsewhere.
 
     Args:
         markdown: the tables.
     """
     console = Console()
-    if console.is_terminal and console.width >= WIDE:
-        console.print(Markdown(markdown))
-    else:
+    if not console.is_terminal:
         print(markdown)
+        return
+    from faithfulness_plugin.cli.drawn_tables import drawn
+
+    for part in drawn(markdown, console.width):
+        console.print(part)
+
+
+def show_result(experiment: Any, result: Any, as_json: bool) -> None:
+    """Print a result as JSON, or its experiment's tables.
+
+    Args:
+        experiment: makes the tables.
+        result: complete or partial.
+        as_json: print JSON.
+    """
+    if as_json:
+        print(result.model_dump_json(indent=experiment.indent))
+    else:
+        show(experiment.tables(result))
 
 
 def fail(message: str, code: int, *, all_processes: bool = False) -> NoReturn:

@@ -19,6 +19,7 @@ from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.language_model.widths import require_widths
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.layers.replaced_layer import layer_and_pair
@@ -180,6 +181,7 @@ def text_subject(
     layer, pair = layer_and_pair(
         hooks, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
     )
+    require_widths(hooks, layer, {_numbered(n, transcoders): t for n, t in enumerate(transcoders)})
     note("cutting the text into prompts")
     wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
     tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
@@ -197,3 +199,7 @@ def text_subject(
     name += f" (the transcoder says {' to '.join(pair.declared)})" if pair.declared else ""
     name += "".join(f". Warning: {notice}" for notice in notices)
     return Subject(layer, sample, name, notices=notices, token_text=TokenText(model.tokenizer))
+
+
+def _numbered(n: int, of: Sequence[Any]) -> str:
+    return "the transcoder" if len(of) == 1 else f"transcoder {n + 1}"

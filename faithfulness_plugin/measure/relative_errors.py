@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from faithfulness_plugin.directions import Directions
 from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.measure.schema import ByPrompt, HeldOutRecord, LayerRecord
-from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.schema import Interval
 
 RESAMPLES = 4000

@@ -8,7 +8,7 @@ from faithfulness_plugin.benchmarks.note.absolute_value.schema import (
     AbsoluteValueResult,
     ArmSummary,
 )
-from faithfulness_plugin.benchmarks.note.toy_problem import RunMetrics
+from faithfulness_plugin.benchmarks.note.toy_records import RunMetrics
 from faithfulness_plugin.benchmarks.readme import LANGUAGE_MODEL, REAL_LAYERS, RESULT, RESULTS, SPEED, STORE_SPEED
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, gain, value
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
