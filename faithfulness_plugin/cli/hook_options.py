@@ -23,7 +23,7 @@ class TranscoderOptions(RowOptions):
         default=False, description="it is an autoencoder: take it as a map of one tensor to itself"
     )
     dtype: Literal["float32", "stored"] = Field(
-        default="float32", description="of the transcoder's weights; stored keeps the file's"
+        default="float32", description="dtype of the transcoder's weights; stored keeps the file's"
     )
     model: str | None = Field(
         default=None,
@@ -49,16 +49,17 @@ class TranscoderOptions(RowOptions):
 
 
 class SeededOptions(TranscoderOptions):
-    """Those of commands that take the tensors as they are told to, and draw something."""
+    """Options of commands that may contradict the file's tensors, and that draw something at random."""
 
     hooks_anyway: bool = Field(
         default=False, description="use --hook-in and --hook-out, though the file says other tensors"
     )
-    seed: int = Field(default=0, ge=0, lt=2**61, description="of the order of prompts, and of all that is drawn")
+    seed: int = Field(default=0, ge=0, lt=2**61, description="seed of the order of prompts, and of all that is drawn")
 
 
 def by_name(given: Sequence[str]) -> dict[str, str]:
-    """Name transcoders: as NAME=SOURCE says, or by a short name of the source.
+    """Name transcoders: as NAME=SOURCE says, or by the last part of the source, without the name of a file that all
+    transcoders of a format have.
 
     A source may have "=" in it: what exists, begins with hf://, or has a "/" before its "=" is no NAME=SOURCE.
 
@@ -74,18 +75,13 @@ def by_name(given: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in given:
         name, equals, source = text.partition("=")
-        if not equals or Path(text).exists() or is_hub_path(text) or "/" in name:
-            name, source = _short_name(text), text
+        if is_hub_path(text):
+            of = HubPath.of(text)
+            path, source = PurePosixPath(of.repo, of.path), text
+            name = path.parent.name if path.stem == "params" else path.name
+        elif not equals or Path(text).exists() or "/" in name:
+            name, source = Path(text).resolve().name, text
         if name in found:
             raise UsageError(f"{text}: there is a {name} already; write NAME=FOLDER, with another name")
         found[name] = source
     return found
-
-
-def _short_name(source: str) -> str:
-    """Return the last part of a path or address, without the name of a file that all transcoders of a format have."""
-    if not is_hub_path(source):
-        return Path(source).resolve().name
-    of = HubPath.of(source)
-    path = PurePosixPath(of.repo, of.path)
-    return path.parent.name if path.stem == "params" else path.name
