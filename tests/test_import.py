@@ -1,5 +1,7 @@
 """What importing the package loads, and that SAELens knows its classes, in processes of their own."""
 
+import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -64,6 +66,30 @@ def test_every_public_name_can_be_had_and_is_listed():
     assert not {"Any", "TYPE_CHECKING"} & set(dir(faithfulness_plugin))
     with pytest.raises(AttributeError, match="no_such_name"):
         faithfulness_plugin.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [
+        ("", {"figures", "inspection", "metrics", "store", "train_transcoder"}),
+        ("layers", {"any_model", "hooked_layer"}),
+        ("jacobian", {"linear_region", "estimators"}),
+        ("adapters", {"sparsify", "transformer_lens", "sae_lens"}),
+        ("adapters.transformer_lens", {"attach"}),
+        ("training", {"train_transcoder"}),
+        ("metrics", {"jacobian_error", "memorization_by_feature"}),
+        ("toy", {"exact_transcoder"}),
+        ("measure", {"candidate_hooks"}),
+        ("benchmarks", {"figures"}),
+    ],
+)
+def test_dir_lists_what_is_there_and_it_can_be_had(package, names):
+    name = f"faithfulness_plugin.{package}".rstrip(".")
+    code = f"import importlib; package = importlib.import_module({name!r}); print(dir(package))"
+    assert names <= set(ast.literal_eval(in_a_new_process(code)))
+    there = importlib.import_module(name)
+    for of in names - {"sparsify"}:  # which needs that library
+        assert getattr(there, of) is not None
 
 
 def test_forward_mode_is_left_out_of_the_compiler_that_is_loaded_later():
