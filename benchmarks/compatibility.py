@@ -33,7 +33,14 @@ class CompatibilityResult(Result):
 
 
 def table(results: Sequence[CompatibilityResult]) -> str:
-    """Return a row a library."""
+    """Format a row a library.
+
+    Args:
+        results: one a library.
+
+    Returns:
+        A Markdown table.
+    """
     rows = []
     for result in results:
         packages = result.environment.packages

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from faithfulness_plugin.atomic import new_folder
-from faithfulness_plugin.transcoders.address import HubPath, fetch, is_hub_path, layers_at
+from faithfulness_plugin.hub_path import HubPath, is_hub_path
+from faithfulness_plugin.transcoders.address import fetch, layers_at
 from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, KIND, THRESHOLD, CircuitTracer
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_settings

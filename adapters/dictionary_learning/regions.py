@@ -32,6 +32,7 @@ def weights_of(ae: Any) -> Weights:
     """
     if isinstance(ae, JumpReluAutoEncoder):
         return Weights.of(ae)
+    # their encoder.weight [d_sae, d_in], decoder.weight [d_out, d_sae]: ours are the transposes
     W_enc, W_dec = ae.encoder.weight.T, ae.decoder.weight.T
     if isinstance(ae, GatedAutoEncoder):
         return Weights(W_enc * ae.r_mag.exp(), W_dec, ae.decoder_bias)
@@ -82,8 +83,10 @@ def encoded_topk(ae: AutoEncoderTopK, x: Tensor) -> LinearRegion:
     Returns:
         The region at x.
     """
+    # [*batch, d_in] -> [rows, d_in]
     centred = x.reshape(-1, x.shape[-1]).to(ae.b_dec.dtype) - ae.b_dec
     with torch.no_grad():
+        # [rows, d_sae] -> [rows, k]
         indices = ae.encoder(centred).topk(int(ae.k), dim=-1, sorted=False).indices
     return topk_region(x, weights_of(ae), ae.encoder, centred, indices)
 

@@ -60,17 +60,6 @@ class Evaluations:
 
             wandb.log({f"eval/{name}/{k}": v for name, entry in entries.items() for k, v in entry.items()}, step=step)
 
-    def first(self, name: str) -> dict[str, Any]:
-        """Look up a transcoder's evaluation before training.
-
-        Args:
-            name: the transcoder's.
-
-        Returns:
-            Its line.
-        """
-        return next(line for line in self.lines if line["name"] == name)
-
     def last(self, name: str) -> dict[str, Any]:
         """Look up a transcoder's newest evaluation.
 

@@ -115,9 +115,11 @@ def _scaled(mlp: MlpWeights, norm: Any) -> MlpWeights:
     w, b = getattr(norm, "w", None), getattr(norm, "b", None)
 
     def scaled(W: Tensor) -> Tensor:
+        # [d_in, 1] * [d_in, d_mlp]: the scale of each input multiplies its row
         return W if w is None else w[:, None] * W
 
     def shifted(W: Tensor, bias: Tensor | None) -> Tensor | None:
+        # [d_in] @ [d_in, d_mlp] -> [d_mlp]
         return bias if b is None else b @ W if bias is None else b @ W + bias
 
     gate = mlp.W_gate

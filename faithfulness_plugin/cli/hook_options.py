@@ -9,6 +9,7 @@ from pydantic import Field
 
 from faithfulness_plugin.cli.rows import RowOptions
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.hub_path import HubPath, is_hub_path
 
 
 class TranscoderOptions(RowOptions):
@@ -36,7 +37,14 @@ class TranscoderOptions(RowOptions):
     device: str = Field(default="cpu", description="where models run: cpu or cuda")
 
     def reading(self, layer: int | None) -> dict[str, Any]:
-        """Return the arguments of `load_each`."""
+        """Collect the arguments of `load_each` that these options say.
+
+        Args:
+            layer: of a set; None where the file names its tensors.
+
+        Returns:
+            Arguments by name.
+        """
         return {"layer": layer, "device": self.device, "dtype": self.dtype, "autoencoder": self.autoencoder}
 
 
@@ -50,32 +58,30 @@ class SeededOptions(TranscoderOptions):
 
 
 def by_name(given: Sequence[str]) -> dict[str, str]:
-    """Return the sources of transcoders by name: what NAME=SOURCE says, or a short name of the source.
+    """Name transcoders: as NAME=SOURCE says, or by the last part of the source, without the name of a file that all
+    transcoders of a format have.
 
     A source may have "=" in it: what exists, begins with hf://, or has a "/" before its "=" is no NAME=SOURCE.
+
+    Args:
+        given: the command's arguments.
+
+    Returns:
+        Sources by name.
 
     Raises:
         UsageError: two of one name.
     """
-    from faithfulness_plugin.transcoders.address import is_hub_path
-
     found: dict[str, str] = {}
     for text in given:
         name, equals, source = text.partition("=")
-        if not equals or Path(text).exists() or is_hub_path(text) or "/" in name:
-            name, source = _short_name(text), text
+        if is_hub_path(text):
+            of = HubPath.of(text)
+            path, source = PurePosixPath(of.repo, of.path), text
+            name = path.parent.name if path.stem == "params" else path.name
+        elif not equals or Path(text).exists() or "/" in name:
+            name, source = Path(text).resolve().name, text
         if name in found:
             raise UsageError(f"{text}: there is a {name} already; write NAME=FOLDER, with another name")
         found[name] = source
     return found
-
-
-def _short_name(source: str) -> str:
-    """Return the last part of a path or address, without the name of a file that all transcoders of a format have."""
-    from faithfulness_plugin.transcoders.address import HubPath, is_hub_path
-
-    if not is_hub_path(source):
-        return Path(source).resolve().name
-    of = HubPath.of(source)
-    path = PurePosixPath(of.repo, of.path)
-    return path.parent.name if path.stem == "params" else path.name

@@ -36,10 +36,14 @@ def hooks(
     Runs the model once on a few prompts, measures FVU and L0 at every pair of tensors around the block, and ranks them.
     The pair that the file declares (or --hook-in and --hook-out) is marked, and a line says whether it is the best one.
     """
+    from faithfulness_plugin.cli.checks import require_readable
+
+    options = made(HooksOptions, **given)
+    require_readable([path], options)
+
     from faithfulness_plugin.measure.candidate_hooks import candidates_on_text
     from faithfulness_plugin.transcoders.load import load_each
 
-    options = made(HooksOptions, **given)
     (loaded,) = load_each({path: path}, **options.reading(layer)).values()
     found = candidates_on_text(
         path,

@@ -1,5 +1,6 @@
 """The command `faithfulness inspect`."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +11,15 @@ from pydantic import Field, model_validator
 from faithfulness_plugin.cli.hook_options import SeededOptions, by_name
 from faithfulness_plugin.cli.options import made, with_fields
 from faithfulness_plugin.cli.rows import row_settings
-from faithfulness_plugin.cli.terminal import Lines, fail, show
+from faithfulness_plugin.cli.terminal import Lines, show
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import say
 
 if TYPE_CHECKING:
     from faithfulness_plugin.inspection.subjects import Subject
 
 TOKENS, ROWS = 100_000, 8192
+RECORDS = (".parquet", ".jsonl")
 
 
 class InspectOptions(SeededOptions):
@@ -29,7 +32,7 @@ class InspectOptions(SeededOptions):
     )
     rows: str | None = Field(default=None, description="rows of a layer of your own, [n, d_in] as .npy")
     tokens: int | None = Field(
-        default=None, ge=1, description=f"tokens, or rows, to look at [default: {TOKENS:,}; of bare layers {ROWS:,}]"
+        default=None, ge=2, description=f"tokens, or rows, to look at [default: {TOKENS:,}; of bare layers {ROWS:,}]"
     )
     density: float = Field(default=0.1, description="--layer abs: probability that a coordinate is not 0")
     repeat_frac: float = Field(default=0.05, description="--layer abs: probability that a row is the point p")
@@ -86,25 +89,30 @@ def inspect(
         bool, typer.Option("--directions/--no-directions", help="With them W_enc and W_dec of each feature")
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, not as a table")] = False,
 ) -> None:
     """Look at the features of a transcoder: one page that opens from disk.
 
     What each feature reads, writes and does to the Jacobian, where it is most active, and which features look as if
     they served a repeated input alone. With --compare, two transcoders of one layer beside each other.
     """
-    from faithfulness_plugin.inspection.export import require_kind, write_records
+    from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
+
+    options = made(InspectOptions, **given)
+    files = [file for file in (out, records) if file is not None]
+    if records is not None and records.suffix not in RECORDS:
+        raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
+    sources = by_name([path] if compare is None else [path, compare])
+    require_readable(sources.values(), options)
+    if options.rows is not None:
+        require_rows(Path(options.rows))
+    require_new_files(files, overwrite=overwrite)
+
+    from faithfulness_plugin.inspection.export import write_records
     from faithfulness_plugin.inspection.inspection import scores_table
     from faithfulness_plugin.inspection.page import write_page
     from faithfulness_plugin.transcoders.load import load_each
 
-    options = made(InspectOptions, **given)
-    files = [file for file in (out, records) if file is not None]
-    for file in files:
-        if file.exists() and not overwrite:
-            fail(f"{file} is there already: choose another name, or pass --overwrite", 2)
-    if records is not None:
-        require_kind(records)
-    sources = by_name([path] if compare is None else [path, compare])
     loaded = {name: of.transcoder for name, of in load_each(sources, **options.reading(options.block)).items()}
     subject = _subject(loaded, options)
     found = []
@@ -114,7 +122,10 @@ def inspect(
     if records is not None:
         write_records(found, records, token_text=subject.token_text, directions=directions)
     write_page(found, out, token_text=subject.token_text)
-    show(scores_table(found))
+    if as_json:
+        print(json.dumps({of.name: of.scores() for of in found}, indent=1))
+    else:
+        show(scores_table(found))
     say("written: " + ", ".join(map(str, files)))
 
 
@@ -123,7 +134,7 @@ def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
     from faithfulness_plugin.inspection.subjects import bare_subject, text_subject, toy_subject
     from faithfulness_plugin.language_model.config import ModelSource, TextSource
     from faithfulness_plugin.language_model.named_model import choose_model
-    from faithfulness_plugin.language_model.rows import RowSettings, require_rows, say_rows
+    from faithfulness_plugin.language_model.rows import RowSettings, say_rows
 
     shared: dict[str, Any] = {"seed": options.seed, "memory": options.memory}
     if options.bare:
@@ -133,7 +144,6 @@ def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
         drawn = options.model_dump(include={"density", "repeat_frac", "n_ones"})
         return toy_subject(len(next(iter(loaded.values())).W_enc), **drawn, **shared)
     which = RowSettings(**row_settings(options.model_dump()))
-    require_rows(which, options.context_size)
     chosen = choose_model(loaded, options.model, anyway=options.model_anyway)
     if chosen.note is not None:
         say(chosen.note)

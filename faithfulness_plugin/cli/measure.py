@@ -8,15 +8,18 @@ from pydantic import Field
 
 from faithfulness_plugin.cli.hook_options import SeededOptions, by_name
 from faithfulness_plugin.cli.options import made, with_fields
-from faithfulness_plugin.cli.rows import row_settings
+from faithfulness_plugin.cli.rows import ROW_OPTIONS, row_settings
 from faithfulness_plugin.cli.running import run_experiment
 from faithfulness_plugin.messages import say
+
+NAMES = {"held_out_prompts": "prompts", "block": "layer", "transcoder_dtype": "dtype", **ROW_OPTIONS}
+"""Options by the fields that they give."""
 
 
 class MeasureOptions(SeededOptions):
     """The transcoders, and what they are measured on."""
 
-    prompts: int = Field(default=32, description="held-out prompts")
+    prompts: int = Field(default=32, ge=2, description="held-out prompts")
 
 
 @with_fields(MeasureOptions)
@@ -49,12 +52,10 @@ def measure(
     curves, each beside a shuffled decoder and a mean ablation. Interrupted, it resumes when called again; complete, it
     shows what is there.
     """
-    from faithfulness_plugin.language_model.config import ModelSource
-    from faithfulness_plugin.language_model.named_model import choose_model
+    from faithfulness_plugin.cli.checks import require_readable
     from faithfulness_plugin.measure.config import ArtifactConfig
-    from faithfulness_plugin.measure.run import Measurement
-    from faithfulness_plugin.results.settings_file import make_config
-    from faithfulness_plugin.transcoders.load import load_each
+    from faithfulness_plugin.measure.schema import ArtifactResult
+    from faithfulness_plugin.results.open_or_resume import require_resumable
 
     options = made(MeasureOptions, **given)
     settings: dict[str, Any] = {
@@ -69,7 +70,16 @@ def measure(
         "spliced_prompts": min(16, options.prompts),
         "rows": row_settings(given),
     }
-    config = make_config(settings, "options", ArtifactConfig)
+    config = made(ArtifactConfig, NAMES, **settings)
+    require_readable(config.transcoders.values(), options)
+    known = config.model_dump(mode="json", exclude={"model", "model_named", "rows"})
+    require_resumable(out, ArtifactResult, known, overwrite=overwrite)
+
+    from faithfulness_plugin.language_model.config import ModelSource
+    from faithfulness_plugin.language_model.named_model import choose_model
+    from faithfulness_plugin.measure.run import Measurement
+    from faithfulness_plugin.transcoders.load import load_each
+
     loaded = load_each(config.transcoders, **config.reading)
     chosen = choose_model({n: of.transcoder for n, of in loaded.items()}, options.model, anyway=options.model_anyway)
     if chosen.note is not None:

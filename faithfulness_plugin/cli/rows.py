@@ -22,8 +22,22 @@ class RowOptions(Record):
     )
 
 
+ROW_OPTIONS = {
+    "rows.norms_above": "exclude-norms-above",
+    "rows.skip_first": "skip-first",
+    "rows.special_tokens": "special-tokens",
+}
+"""These options by the settings that they give."""
+
+
 def row_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the setting `rows` of the options that were given, also as 0, which overrides what a file of settings
-    says."""
+    """Collect the setting `rows` of the options that were given.
+
+    Args:
+        given: options by name.
+
+    Returns:
+        Settings by name, also where they are 0, which overrides what a file of settings says.
+    """
     names = {"skip_first": "skip_first", "special_tokens": "special_tokens", "exclude_norms_above": "norms_above"}
     return {setting: given[option] for option, setting in names.items() if option in given}

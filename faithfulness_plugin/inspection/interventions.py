@@ -141,6 +141,7 @@ def intervene(
     run = partial(run_spliced, hooks, replaced, tokens, kept, stages=stages)
     seen = run(transcoder)
     assert seen.acts is not None
+    # acts, wanted, moved: [prompts, pos, features] (of rows [rows, features])
     acts = seen.acts[..., list(which)]
     wanted = torch.zeros_like(acts) if do == "ablate" else torch.full_like(acts, value or 0.0)
     wanted = acts + wanted if do == "steer" else torch.where(acts > 0, wanted, acts)
@@ -150,6 +151,7 @@ def intervene(
         raise ValueError(f"features {which} are not active on these inputs: choose others, or steer them")
     change = _changes(transcoder, which, moved, through)
     runs = [dict(each.stages) for each in (run(None), run(None, **change), seen, run(transcoder, **change))]
+    # at each stage four tensors [prompts, ...]: clean, changed, and both with the transcoder
     by_stage = [tuple(each[stage] for each in runs) for stage in stages]
     # None for a layer that does not respond at all
     found = [effect(*of) if beyond_rounding(*of[:2]).any() else None for of in by_stage]
@@ -170,8 +172,10 @@ def intervene(
 def _changes(transcoder: "SAE[Any]", which: tuple[int, ...], moved: Tensor, through: Through) -> dict[str, Any]:
     if through == "reading":
         reads = transcoder.W_enc.T[list(which)]
+        # [..., features] @ [features, d_in]: sum_i (a'_i - a_i) W_enc^i / ||W_enc^i||^2
         step = moved @ (reads / reads.square().sum(-1, keepdim=True))
         return {"of_input": lambda x: x + step.to(x.dtype)}
+    # [..., features] @ [features, d_out]
     written = moved @ transcoder.W_dec[list(which)]
     return {"of_output": lambda y: y + written.to(y.dtype)}
 

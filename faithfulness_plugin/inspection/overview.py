@@ -105,7 +105,9 @@ def overview(
 def _examples(transcoder: "SAE[Any]", layer: Layer, sample: RowSample, records: FeatureRecords) -> Examples:
     """Choose the repeated inputs with most of the output, and those at which single features are most active."""
     copies, n_rows = sample.copies, len(sample)
+    # the first row of each group of near-duplicates, [groups]
     first = torch.full((len(copies),), n_rows).scatter_reduce(0, sample.groups, torch.arange(n_rows), "amin")
+    # ||f - E f||^2 there; copies * output ranks what repeated inputs make of all output
     output = (sample.y[first].double().cpu() - sample.mean.double().cpu()).square().sum(-1)
     repeated = (copies * output).argsort(descending=True, stable=True)[:8]
     of_features = records.top_rows[np.argsort(-records.written, kind="stable"), 0]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
 
 JACOBIAN_ROWS = 16_384
+"""Rows for the shares of the Jacobian at most, evenly spread."""
 CIRCUIT_ROWS = 20_000
 
 
@@ -98,7 +99,6 @@ def feature_records(
     *,
     circuits: Sequence[Circuit] = (),
     top: int = 5,
-    jacobian_rows: int = JACOBIAN_ROWS,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> FeatureRecords:
     """Compute a record of every feature, in one pass over the sample.
@@ -111,7 +111,6 @@ def feature_records(
         sample: rows of the layer that it replaces.
         circuits: the layer's own, where they are known (`layer.circuits()`).
         top: rows to remember of each feature.
-        jacobian_rows: the largest number of rows for the shares of the Jacobian, evenly spread.
         on_rows: receives the number of rows after each part.
 
     Returns:
@@ -127,24 +126,28 @@ def feature_records(
     sums, tops = DatapointSums(sample.groups, d_sae), TopRows(sample.groups, d_sae, top)
     jacobian_parts, jacobian_norm, error = torch.zeros(d_sae, dtype=torch.float64), 0.0, 0.0
     for_jacobian = torch.zeros(n_rows, dtype=torch.bool)
-    for_jacobian[sample.spread(jacobian_rows)] = True
+    for_jacobian[sample.spread(JACOBIAN_ROWS)] = True
     for part, x in rows_of(sample, transcoder):
         acts, t = acts_and_output(transcoder, x)
         y = sample.y[part].to(device)
         beyond = y - sample.mean.to(device)
         error += (t.double() - y.double()).square().sum().item()
         if (some := for_jacobian[part]).any():
+            # <g_i W_dec^i (x) W_enc^i, J_t> summed over rows, [d_sae], and ||J_t||_F^2
             of_features, of_all = jacobian_by_feature(known_region(transcoder, x[some], gate=acts[some]))
             jacobian_parts += of_features.double().cpu()
             jacobian_norm += of_all.item()
+        # acts [some_rows, d_sae]: only its active entries are kept, as places in [some_rows * d_sae]
         positions = acts.flatten().nonzero().flatten()
         active, values = ActiveFeatures.of_flat(positions, len(acts), d_sae), acts.flatten()[positions]
+        # a_i(n) <W_dec^i, f(x_n) - E f> at the active entries
         along = values * dot_active(beyond.to(W_dec).contiguous(), active, W_dec)
         sparse_acts = _sparse(values.float(), active)
         sums.add(sparse_acts, _sparse(along, active), beyond.double().square().sum(-1).cpu().numpy(), part)
         tops.add(sparse_acts, part.start)
         on_rows(len(acts))
     reads = transcoder.W_enc.detach().norm(dim=0).double().cpu().numpy()
+    # sum over rows of a_i ||W_dec^i||, [d_sae]
     written = sums.total * W_dec.norm(dim=1).double().cpu().numpy()
     mean_activation = _divided(sums.total, sums.n_active)
     nearest, cosine = _nearest_circuits(transcoder, sample, circuits)
@@ -182,6 +185,7 @@ def _nearest_circuits(
     if not live:
         return None, None
     norms, cosines, _ = norms_and_cosines(transcoder, rows.to(transcoder.W_enc), [circuits[k] for k in live])
+    # cosines [live circuits, d_sae]
     nearest = np.asarray(live)[cosines.argmax(0)]
     return np.where(norms > 0, nearest, -1), np.where(norms > 0, cosines.max(0), 0.0)
 

@@ -19,6 +19,7 @@ from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.language_model.widths import require_widths
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.layers.replaced_layer import layer_and_pair
@@ -33,9 +34,6 @@ from faithfulness_plugin.toy.inputs import AbsInputs
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
-
-FEW = 4
-"""Prompts on which the tensors of the block are compared."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +179,9 @@ def text_subject(
     model = load_model(model_source, device, plain=True)
     hooks = hooks_of(model)
     layer, pair = layer_and_pair(
-        hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
+        hooks, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
     )
+    require_widths(hooks, layer, {_numbered(n, transcoders): t for n, t in enumerate(transcoders)})
     note("cutting the text into prompts")
     wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
     tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
@@ -192,11 +191,15 @@ def text_subject(
     exclude = rows.left_out(model.tokenizer)
     sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
     assert sample.origins is not None
-    kept = sample.origins.row_at[:FEW] >= 0
-    warnings = [mismatch_warning(hooks, t, tokens[:FEW].to(hooks.device), layer, kept) for t in transcoders]
+    kept = sample.origins.row_at >= 0
+    warnings = [mismatch_warning(hooks, t, tokens.to(hooks.device), layer, kept) for t in transcoders]
     notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
     name = model_title(model_source) + (f" (the transcoder names {model_named})" if model_named else "")
     name += f", {layer.hook_in} to {layer.hook_out}"
     name += f" (the transcoder says {' to '.join(pair.declared)})" if pair.declared else ""
     name += "".join(f". Warning: {notice}" for notice in notices)
     return Subject(layer, sample, name, notices=notices, token_text=TokenText(model.tokenizer))
+
+
+def _numbered(n: int, of: Sequence[Any]) -> str:
+    return "the transcoder" if len(of) == 1 else f"transcoder {n + 1}"

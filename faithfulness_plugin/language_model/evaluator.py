@@ -191,6 +191,7 @@ class TranscoderEvaluator:
             Squared errors and active features of each row, and Jacobians at some.
         """
         at, some, active, squared_error = self.at[_place_of(self.layers[name])], self.for_jacobians(name), [], []
+        # 1,024 rows at a time: x [1024, d_in], feature_acts [1024, d_sae], t and y [1024, d_out]
         for x, y in zip(at.rows.x.split(ROWS_AT_ONCE), at.outputs.split(ROWS_AT_ONCE), strict=True):
             feature_acts = transcoder.encode(x)
             t = output_of(transcoder, x, feature_acts)
@@ -198,6 +199,7 @@ class TranscoderEvaluator:
             active.append(feature_acts > 0)
             squared_error.append((t - y).square())
         among = at.rows.x if self.by_prompt else some.x
+        # whole Jacobians at some rows; prompt by prompt, along directions in which all rows vary
         jacobians = jacobian_products(transcoder, at.layer, some.x, among=among)
         return Comparison(torch.cat(squared_error), torch.cat(active), jacobians)
 
@@ -224,9 +226,11 @@ class TranscoderEvaluator:
         for tokens, kept in self._batches():
             clean += cross_entropy(self.hooks.run(tokens, {}), tokens).double().sum().item()
             for place, mask in kept.items():
+                # mask [batch, pos] -> [batch, pos, 1]: zeros at the tokens that count, y elsewhere
                 write_zeros = partial(torch.where, mask[..., None], 0)
                 zeroed = self.hooks.run(tokens, {place[1]: write_zeros})
                 zero[place] += cross_entropy(zeroed, tokens).double().sum().item()
+        # means over the predicted tokens of all prompts
         n = self._n_predicted
         self._clean, self._zero = clean / n, {place: total / n for place, total in zero.items()}
 
@@ -249,6 +253,7 @@ class TranscoderEvaluator:
                     layer = self.layers[name]
                     changed = run_spliced(self.hooks, layer, tokens, kept[_place_of(layer)], transcoder).logits
                     ce[name] += cross_entropy(changed, tokens).double().sum().item()
+                    # [batch, pos]: the last token's prediction is held out of both measures
                     kl[name] += kl_divergence(logits, changed)[:, :-1].sum().item()
         found = {}
         for name in transcoders:

@@ -1,15 +1,16 @@
 """Which rows of a text count: the settings, and the record of what they came to."""
 
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import say
-from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration
 from faithfulness_plugin.results.schema import Record
-from faithfulness_plugin.store.left_out import LeftOut, LeftOutCounts
+
+if TYPE_CHECKING:  # settings are read and refused before torch is loaded
+    from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration
+    from faithfulness_plugin.store.left_out import LeftOut, LeftOutCounts
 
 ADVICE = "--skip-first N or --exclude-norms-above FACTOR leaves such rows out"
 
@@ -26,7 +27,7 @@ class RowSettings(Record):
         "that positions and tokens leave (of the held-out prompts; in a store, of its first shard)",
     )
 
-    def left_out(self, tokenizer: Any) -> LeftOut:
+    def left_out(self, tokenizer: Any) -> "LeftOut":
         """Build the rule by which tokens of a model are left out.
 
         Args:
@@ -36,6 +37,8 @@ class RowSettings(Record):
             The rule.
         """
         from sae_lens.util import get_special_token_ids
+
+        from faithfulness_plugin.store.left_out import LeftOut
 
         special = () if self.special_tokens else tuple(int(token) for token in get_special_token_ids(tokenizer))
         return LeftOut(special, self.skip_first, self.norms_above)
@@ -95,23 +98,7 @@ class RowsRecord(Record):
     )
 
 
-def said_rows(hook_in: str, counts: LeftOutCounts, spread: VarianceConcentration) -> RowsRecord:
-    """Record which rows of a layer count, and say it on stderr.
-
-    Args:
-        hook_in: the tensor that the layer reads.
-        counts: how many rows were left out, and why.
-        spread: how the output's variance is spread over rows; None where it has none.
-        rows: what they are called.
-
-    Returns:
-        The record.
-    """
-    say_rows(f"held-out rows at {hook_in}", counts, spread)
-    return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=spread.rows_for_half)
-
-
-def say_rows(where: str, counts: LeftOutCounts | None, spread: VarianceConcentration | None) -> None:
+def say_rows(where: str, counts: "LeftOutCounts | None", spread: "VarianceConcentration | None") -> None:
     """Say on stderr what was left out, and warn where a few rows make most of the variance.
 
     Args:

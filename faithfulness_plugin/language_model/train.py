@@ -37,7 +37,6 @@ class Training(Experiment[TrainConfig, TrainResult]):
         processes: those that train together, from stores.
     """
 
-    summary = "Train transcoders of a language model's MLPs, with and without Jacobian matching."
     parts = "transcoders"
     config_class = TrainConfig
 

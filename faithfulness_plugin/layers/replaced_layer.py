@@ -69,20 +69,34 @@ def pair_of(
     return _overriding(hooks, Pair(hook_in, hook_out), said, anyway)
 
 
-def layer_of(model: Any, transcoders: Sequence[Any], *, layer: int | None = None, **asked: Any) -> HookedLayer:
-    """Return the layer that transcoders replace, as `layer_and_pair`."""
-    return layer_and_pair(model, transcoders, layer=layer, **asked)[0]
+def layer_of(model: Any, transcoders: Sequence[Any], *, block: int | None = None, **asked: Any) -> HookedLayer:
+    """Return the layer that transcoders replace, checked against the model.
+
+    Args:
+        model: as in `layer_and_pair`.
+        transcoders: as in `layer_and_pair`.
+        block: as in `layer_and_pair`.
+        asked: as in `layer_and_pair`.
+
+    Returns:
+        The layer alone.
+
+    Raises:
+        UsageError: as `layer_and_pair`.
+        LayerError: as `layer_and_pair`.
+    """
+    return layer_and_pair(model, transcoders, block=block, **asked)[0]
 
 
 def layer_and_pair(
-    model: Any, transcoders: Sequence[Any], *, layer: int | None = None, **asked: Any
+    model: Any, transcoders: Sequence[Any], *, block: int | None = None, **asked: Any
 ) -> tuple[HookedLayer, Pair]:
     """Return the layer between the tensors that `pair_of` names, checked against the model, and their names.
 
     Args:
         model: of any library, or its `Hooks`.
         transcoders: one or several of that layer.
-        layer: the block, as in `pair_of`.
+        block: as `layer` of `pair_of`.
         asked: `hook_in`, `hook_out` and `anyway` of `pair_of`.
 
     Returns:
@@ -95,7 +109,7 @@ def layer_and_pair(
         LayerError: what is written is no function of what is read.
     """
     hooks = hooks_of(model)
-    pair = pair_of(hooks, transcoders, layer=layer, **asked)
+    pair = pair_of(hooks, transcoders, layer=block, **asked)
     return _at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders)), pair
 
 

@@ -93,6 +93,7 @@ class Interventions:
 
     def _half_way(self, x: Float[Tensor, "prompts pos d_in"]) -> Tensor:
         """Move each prompt's token half-way to that of the prompt before."""
+        # x [prompts, pos, d_in] -> [prompts, d_in], one token of each prompt; roll gives the prompt before
         there = x[self.each, self.at]
         changed = x.clone()
         changed[self.each, self.at] = there + HALF_WAY * (there.roll(1, 0) - there)
@@ -101,9 +102,11 @@ class Interventions:
     def _without_the_feature(self) -> Change:
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, self.features_of)
         assert seen.acts is not None
+        # [prompts, pos, d_sae] -> [prompts, d_sae]
         acts = seen.acts[self.each, self.at]
         W_dec = self.features_of.W_dec
         largest = (acts * W_dec.norm(dim=-1)).argmax(-1)
+        # a_i W_dec^i of each prompt's largest feature, [prompts, 1] * [prompts, d_out]
         written = acts.gather(-1, largest[:, None]) * W_dec[largest]
 
         def change(y: Tensor) -> Tensor:
@@ -127,6 +130,7 @@ class Interventions:
             The curve; None where no feature is active, or all of them change no prediction.
         """
         acts, attributions = self._attributions(transcoder)
+        # [prompts, pos * d_sae]: a feature at a token is one entry
         active = acts.flatten(1) > 0
         counts = active.sum(1)
         sizes = [m for m in sizes if m <= counts.min()]
@@ -135,6 +139,7 @@ class Interventions:
         generator = torch.Generator().manual_seed(derived_seed(self._seed, "features at random"))
         noise = torch.rand(active.shape, generator=generator).to(active.device)
         minus = torch.finfo(torch.float32).min
+        # places of active entries first, by attribution and at random, [prompts, pos * d_sae]
         ranked = torch.where(active, attributions.flatten(1).float(), minus).argsort(1, descending=True)
         drawn = torch.where(active, noise, minus).argsort(1, descending=True)
         whole, empty = self._score(transcoder, lambda a: a), self._score(transcoder, torch.zeros_like)
@@ -170,6 +175,7 @@ class Interventions:
             return change(acts * self.kept[..., None])
 
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, of_acts=changed)
+        # log p(last token) of each prompt
         return -cross_entropy(seen.logits, self.tokens)[:, -1]
 
 

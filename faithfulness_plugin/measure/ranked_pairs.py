@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
 CLEARLY = 0.5
 """A pair is clearly not the one that a transcoder was trained on where its FVU is above this, the best pair's below it,
 and less than half of it."""
+FEW = 4
+"""Prompts on which the tensors of a block are compared for a warning."""
 AS_EQUAL = 1e-6
 """Tensors that differ by less, relative to their size, are ranked as one, under all of their names."""
 
@@ -204,7 +206,6 @@ def mismatch_warning(
     tokens: Tokens,
     layer: Any,
     kept: Bool[Tensor, "batch pos"] | None = None,
-    n_prompts: int = 4,
 ) -> str | None:
     """Warn where a transcoder is clearly not one of the layer that it is measured at.
 
@@ -214,7 +215,6 @@ def mismatch_warning(
         tokens: the prompts.
         layer: with `hook_in` and `hook_out`.
         kept: which tokens are looked at; None keeps all.
-        n_prompts: how many of the prompts are looked at.
 
     Returns:
         One line; None where it may be of this layer, or where the tensors of the layer's block cannot be compared.
@@ -224,8 +224,8 @@ def mismatch_warning(
         return None
     try:
         names = [*dict.fromkeys([*hooks.block_tensors(block), *(name for name in pair if block_of(name) == block)])]
-        some = None if kept is None else kept[:n_prompts]
-        return ranked_pairs(hooks, transcoder, tokens[:n_prompts], [names], compared=pair, kept=some).warning()
+        some = None if kept is None else kept[:FEW]
+        return ranked_pairs(hooks, transcoder, tokens[:FEW], [names], compared=pair, kept=some).warning()
     except ValueError:
         return None
 

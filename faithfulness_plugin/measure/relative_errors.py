@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from faithfulness_plugin.directions import Directions
 from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.measure.schema import ByPrompt, HeldOutRecord, LayerRecord
-from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.schema import Interval
 
 RESAMPLES = 4000
@@ -114,11 +114,15 @@ def bootstrap(parts: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.
     Returns:
         The statistic of all prompts, with its 95 % percentile interval.
     """
+    # [seeds, parts, prompts]
     each, generator = np.stack(parts), np.random.default_rng(0)
     n_seeds, _, n_prompts = each.shape
+    # how often each draw takes each prompt, [4000, prompts]: sums need no copies of rows
     times_drawn = generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=RESAMPLES)
+    # [seeds, parts, prompts] @ [prompts, 4000] -> [4000, seeds, parts]
     sums = np.moveaxis(each @ times_drawn.T, -1, 0)
     seeds = generator.integers(n_seeds, size=(RESAMPLES, n_seeds))
+    # seeds [4000, seeds, 1] picks along axis 1 the seeds of each draw, with replacement
     low, high = np.nanpercentile(statistic(np.take_along_axis(sums, seeds[..., None], axis=1)), [2.5, 97.5])
     mean = statistic(each.sum(-1)[None])[0]
     return Interval(mean=float(mean), low=float(low), high=float(high), n=n_prompts)

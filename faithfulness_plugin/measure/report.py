@@ -11,7 +11,6 @@ from faithfulness_plugin.measure.relative_errors import (
     response_error,
 )
 from faithfulness_plugin.measure.schema import ArtifactNumbers, ArtifactResult, ByPrompt, LayerRecord
-from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
 from faithfulness_plugin.results.schema import Interval
 from faithfulness_plugin.results.tables import Table
 
@@ -69,6 +68,8 @@ def scores(result: ArtifactResult, of: ArtifactNumbers) -> dict[str, str | Inter
     Returns:
         Scores by name; None where one is undefined.
     """
+    from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+
     layer, distances = layer_of(result), result.config.distances
     errors = {name: relative_error(*error(of, layer, distances)) for name, error in ERRORS.items()}
     numbers = {name: value(of) for name, value in NUMBERS.items()}
@@ -103,6 +104,8 @@ def overview(result: ArtifactResult) -> Table:
     Returns:
         The table.
     """
+    from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+
     layer, rows = layer_of(result), []
     for of in result.ordered():
         top = ", ".join(f"{error:.2f}" for error in of.top_error)

@@ -10,6 +10,7 @@ from faithfulness_plugin import metrics
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.model import model_title
+from faithfulness_plugin.language_model.widths import require_widths
 from faithfulness_plugin.layers.replaced_layer import layer_and_pair
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.measure.held_out import HeldOut
@@ -30,7 +31,6 @@ if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
 class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
     """Measures transcoders of one layer, and the references of each: a shuffled decoder and the layer's mean."""
 
-    summary = "Measure finished transcoders against their real layer."
     parts = "measurements"
     config_class = ArtifactConfig
 
@@ -100,25 +100,21 @@ class _Bench:
     ) -> None:
         self.config, self.transcoders = config, transcoders
         source = LoadedModel(config, note, plain=True)
-        tokens, self.hooks = source.prompts(config.held_out_prompts), source.hooks
+        self.hooks = source.hooks
         self.layer, self.pair = layer_and_pair(
             self.hooks,
             list(transcoders.values()),
-            layer=config.block,
+            block=config.block,
             hook_in=config.hook_in,
             hook_out=config.hook_out,
             anyway=config.hooks_anyway,
         )
+        require_widths(self.hooks, self.layer, transcoders)
+        tokens = source.prompts(config.held_out_prompts)
         self.held_out = HeldOut(self.hooks, self.layer, tokens, config, source.exclude)
         self.tokens, at = self.held_out.evaluator.tokens, self.held_out.at
         self.kept, self.outputs = at.kept.mask[: config.spliced_prompts], at.outputs
         self.widths = at.rows.x.shape[1], self.outputs.shape[1]
-        for name, transcoder in transcoders.items():
-            if (d := (transcoder.W_enc.shape[0], transcoder.W_dec.shape[1])) != self.widths:
-                raise UsageError(
-                    f"{name} maps {d[0]} to {d[1]} and the layer {self.widths[0]} to {self.widths[1]}: is it a "
-                    "transcoder of this layer and this model?"
-                )
         self.spectrum_rows = at.rows.spread(config.spectrum_rows).x
 
     def notices(self) -> list[str]:

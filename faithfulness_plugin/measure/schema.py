@@ -6,10 +6,10 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
+from faithfulness_plugin.directions import Directions
 from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.measure.config import ArtifactConfig
-from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.schema import Record, Result
 
 ByPrompt = list[float]

@@ -144,6 +144,7 @@ def jacobian_products(
         plain, data = (
             products_along(transcoder, layer, x, probes * mask) for probes in (unit_probes(x), pair_probes(x, among))
         )
+    # one direction a row, [1, batch, d_in]: towards the mean
     to_mean = products_along(transcoder, layer, x, ((among.mean(0) - x) * mask)[None])
     along: dict[Directions, JacobianProducts]
     along = {"isotropic": plain, "data": data, "difference": data.along_with(to_mean)}

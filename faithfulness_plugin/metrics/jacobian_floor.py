@@ -63,6 +63,7 @@ class JacobianEnergies:
             sum_{i > r} s_i^2 of each row.
         """
         squares = self.squares[kind]
+        # squares [rows, d_out], largest first; the mask [rows, d_out] drops the first r of each row
         return (squares * (torch.arange(squares.shape[1], device=squares.device) >= active[:, None])).sum(-1)
 
 
@@ -141,6 +142,7 @@ def jacobian_energies(
     squares: dict[str, list[Tensor]] = {kind: [] for kind in DIRECTIONS}
     norms: dict[str, list[Tensor]] = {kind: [] for kind in DIRECTIONS}
     for rows in x.split(AT_A_TIME):
+        # J_f [16, d_out, d_in] or fewer rows, to_mean [16, d_in, 1]
         J_f = (layer_jacobian(layer, rows) if weights is None else weights.jacobian(rows).matrix()).to(wide)
         to_mean = (mean - rows)[..., None].to(wide)
         of_layer = _grams(J_f, root, to_mean)
@@ -148,6 +150,7 @@ def jacobian_energies(
         for kind in DIRECTIONS:
             # eigenvalues of A A^T: a third of the time of singular values of A
             squares[kind].append(torch.linalg.eigvalsh(of_rest[kind]).clamp_min(0).flip(-1))
+            # ||J R||_F^2 is the trace of J R (J R)^T, [16, d_out, d_out] -> [16]
             norms[kind].append(of_layer[kind].diagonal(dim1=-2, dim2=-1).sum(-1))
     return JacobianEnergies(
         {kind: torch.cat(parts) for kind, parts in squares.items()},
@@ -159,6 +162,7 @@ def _grams(
     J: Float[Tensor, "rows d_out d_in"], root: Float[Tensor, "d_in d_in"], to_mean: Float[Tensor, "rows d_in 1"]
 ) -> dict[str, Float[Tensor, "rows d_out d_out"]]:
     """Return J R (J R)^T for each kind of directions."""
+    # C + (mean - x)(mean - x)^T splits into two Gram matrices [rows, d_out, d_out]
     data = _gram(J @ root)
     return dict(zip(DIRECTIONS, (_gram(J), data, data + _gram(J @ to_mean)), strict=True))
 

@@ -115,6 +115,7 @@ def finite_differences(
     y, t = layer(x), transcoder(x)
     check_same_shape(t, y)
     return [
+        # D_f, D_t: [rows, d_out]
         _responses(beyond_rounding(y, layer(x + eps * v)), beyond_rounding(t, transcoder(x + eps * v)))
         for eps in distances
     ]

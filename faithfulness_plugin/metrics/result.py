@@ -1,7 +1,7 @@
 """What metrics share: their results, what they ask of a transcoder, relative errors and cosines."""
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,15 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from faithfulness_plugin.directions import DIRECTIONS as DIRECTIONS
+from faithfulness_plugin.directions import Directions as Directions
 from faithfulness_plugin.display import NotebookTable, short, short_repr
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Directions = Literal["isotropic", "data", "difference"]
-"""Kinds of directions along which Jacobians are compared: R R^T is 1; the rows' covariance C; C + (mean - x)(mean -
-x)^T, as of differences to other rows."""
-DIRECTIONS: tuple[Directions, ...] = ("isotropic", "data", "difference")
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ def train_transcoder(
     _check_inputs(inputs, processes)
     checkpoints = Checkpoints(checkpoint, _settings(transcoder, config), processes)
     checkpoints.open(resume)
+    checkpoints.require_room(transcoder)
     config.device = str(transcoder.device)
     trainer = (DistributedTrainer if processes.several else SAETrainer)(config, transcoder.set_layer(layer), inputs)
     intervals = (log_every, evaluate_every or n_steps, checkpoint_every or n_steps)

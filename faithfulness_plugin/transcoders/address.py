@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from faithfulness_plugin.hub_path import HubPath
 from faithfulness_plugin.messages import listed, one_line
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.transcoders.formats.errors import FormatError
@@ -22,40 +23,6 @@ IN_FOLDER = "checkpoints/final.safetensors"
 """The file in which llamascopium keeps the weights of a folder."""
 
 _ONLINE = "connect once to fetch it, or pass a local folder"
-
-
-@dataclass(frozen=True)
-class HubPath:
-    """A repository on the hub, or a folder or file in one."""
-
-    repo: str
-    path: str = ""
-    """Within the repository; empty for all of it."""
-    revision: str | None = None
-    """A branch, tag or commit; None for the main branch."""
-
-    @classmethod
-    def of(cls, address: str | Path) -> "HubPath":
-        """Parse hf://owner/repo, hf://owner/repo/path or hf://owner/repo@revision/path.
-
-        Args:
-            address: the text.
-
-        Returns:
-            Its parts.
-
-        Raises:
-            FormatError: other text.
-        """
-        text = re.sub("^hf:/+", "", str(address)).strip("/")
-        match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@(refs/\w+/[^/]+|[^/]+))?(?:/(.+))?", text)
-        if match is None:
-            raise FormatError(f"{address} is no address: write hf://owner/repo/path, or hf://owner/repo@revision/path")
-        return cls(match[1], match[3] or "", match[2])
-
-    def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"hf://{self.repo}{revision}" + f"/{self.path}" * bool(self.path)
 
 
 @dataclass(frozen=True)
@@ -77,18 +44,6 @@ class Fetched:
     """The folder or file that the address names."""
     files: list[Path]
     """All files that it is read from, in the order of their names."""
-
-
-def is_hub_path(source: str | Path) -> bool:
-    """Tell whether this is an address that begins with hf://.
-
-    Args:
-        source: what `load_transcoder` was given.
-
-    Returns:
-        Whether it is.
-    """
-    return str(source).startswith("hf:/")
 
 
 def fetch(of: HubPath, *, layer: int | None = None) -> Fetched:

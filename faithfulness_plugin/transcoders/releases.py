@@ -12,9 +12,9 @@ from sae_lens.loading import pretrained_sae_loaders as loaders
 from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_pretrained_saes_directory
 from sae_lens.saes.transcoder import Transcoder
 
-from faithfulness_plugin.messages import listed
-from faithfulness_plugin.nearest import nearest
-from faithfulness_plugin.transcoders.address import HubPath, fetching, is_reachable
+from faithfulness_plugin.hub_path import HubPath
+from faithfulness_plugin.release_list import listed_release
+from faithfulness_plugin.transcoders.address import fetching, is_reachable
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.formats.sae_lens import read_parts
@@ -66,21 +66,8 @@ def release_of(source: str | Path) -> Release | None:
         FormatError: with near names, where the release has no such ID, or where nothing of this name exists and a
             release is called nearly so.
     """
-    name, _, sae_id = str(source).strip("/").partition("/")
-    if str(source).startswith((".", "/", "~")) or Path(source).exists():
-        return None
-    releases = get_pretrained_saes_directory()
-    if name not in releases:
-        like_one = re.fullmatch(r"[a-zA-Z0-9][\w.-]{3,}", name)
-        if like_one and (near := nearest(name, [*releases], n=3, otherwise=" ").strip()):
-            raise FormatError(f"{source} does not exist, and SAELens's list has no such release: {near}")
-        return None
-    ids = [*releases[name].saes_map]
-    if sae_id not in ids:
-        what = f"{source}: SAELens's release {name} has no {sae_id}" if sae_id else f"{name} is a release of {len(ids)}"
-        otherwise = f"pass {name}/ID, with one of {listed(ids)}"
-        raise FormatError(f"{what}: {nearest(sae_id, ids, n=3, otherwise=otherwise)}")
-    return Release(name, sae_id, releases[name])
+    found = listed_release(source)
+    return None if found is None else Release(*found, get_pretrained_saes_directory()[found[0]])
 
 
 def require_readable(release: Release, request: Request) -> None:

@@ -167,7 +167,7 @@ def test_bad_arguments_say_what_to_do(hub, tmp_path):
         ("layer=0 was asked for", (str(hub / "right"), "--layer", "0")),
         ("there is no block 9", (str(hub / "silent"), "--layer", "9")),
         ("is an autoencoder of", (str(hub / "autoencoder"),)),
-        ("device nothing cannot be used here", (str(hub / "right"), "--device", "nothing")),
+        ("--device nothing: choose cpu or cuda", (str(hub / "right"), "--device", "nothing")),
     ):
         fails(run(hub, "hooks", *args), 2, message)
 

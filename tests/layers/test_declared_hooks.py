@@ -93,13 +93,13 @@ def test_files_that_name_several_layers_or_none():
 def test_a_layer_is_picked_and_overrides_nothing():
     model = tiny_models.bridge("llama")
     declared = says("blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out")
-    assert layer_of(model, [declared], layer=1).hook_in == "blocks.1.ln2.hook_normalized"
+    assert layer_of(model, [declared], block=1).hook_in == "blocks.1.ln2.hook_normalized"
     with pytest.raises(ValueError, match=r"layer 0 was asked for, and .* at blocks.1.ln2.hook_normalized, in block 1"):
-        layer_of(model, [declared], layer=0)
-    assert layer_of(model, [says(None)], layer=0).hook_in == "blocks.0.mlp.hook_in"
+        layer_of(model, [declared], block=0)
+    assert layer_of(model, [says(None)], block=0).hook_in == "blocks.0.mlp.hook_in"
     assert layer_of(model, [says(None, layer=0)]).hook_in == "blocks.0.mlp.hook_in"
     with pytest.raises(ValueError, match="layer 1 was asked for, and the transcoder says that it is of layer 0"):
-        layer_of(model, [says(None, layer=0)], layer=1)
+        layer_of(model, [says(None, layer=0)], block=1)
 
 
 def test_an_override_that_contradicts_the_file_has_to_be_confirmed():
@@ -250,9 +250,9 @@ def test_an_autoencoder_that_names_no_tensor_is_not_taken_for_one_of_the_mlp():
     x = of(model, name)
     for unnamed in (says(None, layer=1, autoencoder=True), says(None, hookpoint="my_run", autoencoder=True)):
         with pytest.raises(ValueError, match=r"names no tensor: pass the one that it reads and writes \(--hook-in\)"):
-            layer_of(model, [unnamed], layer=1)
+            layer_of(model, [unnamed], block=1)
         for hook_in, hook_out in ((name, None), (None, name), (name, name)):
-            assert torch.equal(layer_of(model, [unnamed], layer=1, hook_in=hook_in, hook_out=hook_out)(x), x)
+            assert torch.equal(layer_of(model, [unnamed], block=1, hook_in=hook_in, hook_out=hook_out)(x), x)
         with pytest.raises(ValueError, match="are two: pass hook_in alone"):
             layer_of(model, [unnamed], hook_in="blocks.1.mlp.hook_in", hook_out="blocks.1.mlp.hook_out")
     named = says("blocks.1.hook_mlp_out", autoencoder=True)

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -423,3 +424,29 @@ def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path):
 
 def test_paths_may_be_strings(tmp_path):
     assert train(new(), checkpoint=str(tmp_path)).checkpoint == Path(tmp_path) / "step_60"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("PytorchStreamWriter failed writing file data/0"), OSError(28, "No space left on device")]
+)
+def test_a_disk_that_fills_up_is_told_in_a_line_and_nothing_half_written_stays(tmp_path, monkeypatch, error):
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"step_10 could not be written .*: make room on its disk") as raised:
+        fit(tmp_path)
+    assert len(str(raised.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_for_checkpoints_is_refused_first(tmp_path, monkeypatch):
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=10))
+    with pytest.raises(ValueError, match=r"checkpoints take .* MB, and its disk has 0.0 MB free: make room"):
+        fit(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def fit(folder: Path) -> None:
+    train_transcoder(new(), AbsNetwork(D), inputs(), n_steps=10, checkpoint=folder)

@@ -11,7 +11,8 @@ from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.transcoders.address import HubPath, fetch
+from faithfulness_plugin.hub_path import HubPath
+from faithfulness_plugin.transcoders.address import fetch
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in
 from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Likeness

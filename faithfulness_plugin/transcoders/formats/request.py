@@ -64,6 +64,10 @@ class Request:
     def require_answered(self, cfg: TranscoderConfig, where: str) -> None:
         """Hold the metadata against what was asked for; those of an autoencoder then say that it writes what it reads.
 
+        Args:
+            cfg: the transcoder's, whose metadata may change.
+            where: what messages call the file.
+
         Raises:
             FormatError: metadata of another kind than they should be; it is of another layer; it reads what it writes,
                 and no autoencoder was asked for; or one was, and it reads another tensor than it writes.
@@ -98,7 +102,7 @@ class Request:
 
 
 def _layer_of(metadata: SAEMetadata) -> int | None:
-    """The block that the metadata say, by the hooks or by `layer`."""
+    """Find the block that the metadata say, by the hooks or by `layer`."""
     for name in ("hook_name", "hf_hook_name", "hookpoint"):
         said = metadata[name]
         if isinstance(said, str) and (match := re.search(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)(?:\.|$)", said)):
