@@ -71,7 +71,7 @@ def feature_weights(panels: Mapping[str, WeightsPanel], n_ones: int | None) -> F
 
     Args:
         panels: by title.
-        n_ones: the size of p's support.
+        n_ones: the size of p's support, its first coordinates; None draws no line.
 
     Returns:
         The figure.
