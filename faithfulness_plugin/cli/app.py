@@ -97,7 +97,14 @@ COMMANDS = {
 
 
 def told_version(wanted: bool) -> None:
-    """Print the version and stop, where it was asked for."""
+    """Print the version and stop, where it was asked for.
+
+    Args:
+        wanted: whether --version was passed.
+
+    Raises:
+        typer.Exit: after printing.
+    """
     if wanted:
         from faithfulness_plugin.version import __version__
 
