@@ -13,13 +13,13 @@ FILENAME = "pretrained_saes.yaml"
 
 
 def listed_release(source: str | Path) -> tuple[str, str] | None:
-    """Find the release and the id that RELEASE/ID names.
+    """Look up a transcoder in SAELens's list.
 
     Args:
-        source: what `load_transcoder` was given.
+        source: RELEASE/ID, or a folder, file or address.
 
     Returns:
-        Both names; None for a folder, file or address.
+        The release and the id; None for a folder, file or address.
 
     Raises:
         FormatError: with near names, where the release has no such ID, or where nothing of this name exists and a
@@ -44,13 +44,11 @@ def listed_release(source: str | Path) -> tuple[str, str] | None:
 
 @cache
 def releases_by_name() -> dict[str, list[str]]:
-    """List the ids of each release.
-
-    SAELens's file has 44,000 lines, of which these names are found without a YAML parser; a test compares them with
-    what SAELens reads.
+    """Read the names in SAELens's list. It has 44,000 lines, of which these names are found without a YAML parser; a
+    test compares them with what SAELens reads.
 
     Returns:
-        The ids, by the name of their release.
+        The ids of each release.
     """
     package = find_spec("sae_lens")
     assert package is not None
