@@ -53,7 +53,7 @@ FRAGMENTS = {
 }
 """Words that begin no docstring of a function: it begins with a verb."""
 
-COMMANDS = {entry.place for table in (app.BENCH, app.COMMANDS) for entry in table.values()}
+COMMANDS = {entry.place for table in (app.BENCH, app.COMMANDS) for entry in table.values()} | {f"{app.CLI}.app:options"}
 """Functions whose docstring is the help of a command, where each option has its own."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
