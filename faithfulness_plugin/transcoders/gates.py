@@ -39,5 +39,5 @@ def straight_through(
     """
     rows = z.reshape(-1, z.shape[-1])  # SAELens sums the threshold's gradient over one dimension
     step: Tensor = Step.apply(rows, threshold, bandwidth, True)  # pyright: ignore[reportAssignmentType]
-    step = step.view_as(z)
-    return (feature_acts > 0) + (step - step.detach())
+    step = step.view_as(z)  # [rows, d_sae] to [..., d_sae]
+    return (feature_acts > 0) + (step - step.detach())  # 1[a > 0], with the gradient of step
