@@ -24,7 +24,7 @@ class CompatibilityResult(Result):
     schema_version: Literal[1] = 1
     library: str
     works: list[str] = Field(description="what tests have shown")
-    n_tests: int = Field(description="that passed, none skipped")
+    n_tests: int = Field(description="tests that passed, none skipped")
 
     @property
     @override
@@ -33,7 +33,14 @@ class CompatibilityResult(Result):
 
 
 def table(results: Sequence[CompatibilityResult]) -> str:
-    """Return a row a library."""
+    """Format a row a library.
+
+    Args:
+        results: one a library.
+
+    Returns:
+        A Markdown table.
+    """
     rows = []
     for result in results:
         packages = result.environment.packages

@@ -3,12 +3,12 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNFINISHED = ".unfinished."
-"""What names begin with until the content is whole; a writer that was killed leaves such names behind."""
+"""The beginning of names until the content is whole; a writer that was killed leaves such names behind."""
 
 
 @contextmanager
@@ -56,19 +56,39 @@ def new_folder(path: Path) -> Iterator[Path]:
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
-        if path.exists():
-            shutil.rmtree(before, ignore_errors=True)
-            os.replace(path, before)
-        try:
-            os.replace(unfinished, path)
-        except OSError:
-            if before.exists():
-                os.replace(before, path)
-            raise
+        shutil.rmtree(before, ignore_errors=True)
+        put_in_place(unfinished, path, before)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         if path.exists():
             shutil.rmtree(before, ignore_errors=True)
+
+
+def put_in_place(new: Path, path: Path, before: Path, keep: Callable[[], bool] = lambda: False) -> None:
+    """Give a whole folder its name.
+
+    Args:
+        new: the folder.
+        path: its name.
+        before: where what stands there goes; it comes back where `new` cannot take its place.
+        keep: whether what stands there, such as another process's work, stays.
+
+    Raises OSError where the folder around it cannot be written.
+    """
+    try:
+        os.replace(new, path)
+        return
+    except OSError:
+        if keep():
+            return
+    with suppress(FileNotFoundError):
+        os.replace(path, before)
+    try:
+        os.replace(new, path)
+    except OSError:
+        if before.exists():
+            os.replace(before, path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

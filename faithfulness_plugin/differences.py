@@ -1,4 +1,4 @@
-"""What changed between two sets of settings, in words."""
+"""Say in words how two sets of settings differ."""
 
 import re
 from collections.abc import Mapping

@@ -5,6 +5,13 @@ import sys
 from collections.abc import Sequence
 
 
+class Voice:
+    """How much is said."""
+
+    quiet = False
+    """Errors and warnings alone."""
+
+
 def say(line: str, *, all_processes: bool = False) -> None:
     """Print a line on stderr, at once.
 
@@ -12,6 +19,8 @@ def say(line: str, *, all_processes: bool = False) -> None:
         line: the text.
         all_processes: every process prints it; by default only the first of those that torchrun started.
     """
+    if Voice.quiet and not line.startswith(("error: ", "warning: ")):
+        return
     if all_processes or os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)
 

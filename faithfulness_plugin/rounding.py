@@ -1,4 +1,4 @@
-"""What is the same number, computed twice: processors, threads and sizes of a batch round differently."""
+"""Tell changes from rounding: processors, threads and sizes of a batch round differently."""
 
 import torch
 from jaxtyping import Float
@@ -21,8 +21,8 @@ def beyond_rounding(before: Float[Tensor, "*batch d"], after: Float[Tensor, "*ba
     """
     moved = after - before
     rounding = min(16 * torch.finfo(before.dtype).eps, 1e-5)
-    sizes = before.norm(dim=-1, keepdim=True)
+    sizes = before.norm(dim=-1, keepdim=True)  # [..., 1]
     if sizes.numel():
         sizes = sizes.clamp_min(sizes.median())
-    explained = moved.norm(dim=-1, keepdim=True) <= rounding * sizes
+    explained = moved.norm(dim=-1, keepdim=True) <= rounding * sizes  # row by row
     return torch.where(explained, torch.zeros_like(moved), moved)

@@ -4,7 +4,8 @@ from torch import Tensor
 
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.adapters.regions import register_regions
-from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, Weights
+from faithfulness_plugin.jacobian.dense_region import DenseRegion
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights
 
 with needs("circuit-tracer>=0.5,<0.6"):
     from circuit_tracer.transcoder import SingleLayerTranscoder
@@ -16,7 +17,7 @@ def _weights(transcoder: SingleLayerTranscoder) -> Weights:
 
 @register_regions(SingleLayerTranscoder, weights=_weights)
 def _encoded(transcoder: SingleLayerTranscoder, x: Tensor) -> LinearRegion | None:
-    """t(x) = W_dec a(W_enc x + b_enc) + b_dec (+ W_skip x), for ReLU, JumpReLU and TopK; where TopK keeps features
-    below 0 it is left to autograd."""
+    """Encode x: t(x) = W_dec a(W_enc x + b_enc) + b_dec (+ W_skip x), for ReLU, JumpReLU and TopK. Where TopK keeps
+    features below 0, None leaves it to autograd."""
     acts = transcoder.encode(x)
     return None if (acts < 0).any() else DenseRegion(x, _weights(transcoder), acts)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm, Kind
+from faithfulness_plugin.jacobian.matching_config import as_config
 from faithfulness_plugin.language_model.config import require_a_batch
 from faithfulness_plugin.measure.config import HeldOutConfig
 from faithfulness_plugin.results.schema import Record
@@ -38,7 +39,7 @@ class Passage(Record):
     """The repeated passage: which runs see it again and again."""
 
     text: str = PASSAGE
-    share: float = Field(default=0.05, gt=0, lt=1, description="of the training rows")
+    share: float = Field(default=0.05, gt=0, lt=1, description="share of the training rows")
     blocks: list[int]
     arms: list[Arm]
 
@@ -57,9 +58,13 @@ ARMS = [
 
 
 class RealLayersConfig(HeldOutConfig):
-    """One experiment: every block, kind, arm and seed, and the repeated passage."""
+    """Does Jacobian matching make transcoders of a language model's MLPs more faithful, and along which
+    directions? Trains them with no term, with jvp and secant along isotropic, difference and pair probes, with
+    augmentation, and on a passage that is repeated; measures errors beside their floors, and the loss of the
+    spliced model.
+    """
 
-    blocks: list[int] = Field(default=[10, 24], min_length=1, description="whose MLPs are replaced")
+    blocks: list[int] = Field(default=[10, 24], min_length=1, description="blocks whose MLPs are replaced")
     kinds: list[Kind] = Field(default=[Kind()], min_length=1)
     arms: list[Arm] = Field(default=ARMS, min_length=1)
     line: list[Kind] = Field(
@@ -67,15 +72,15 @@ class RealLayersConfig(HeldOutConfig):
         description="trained without a term alone: how errors go with FVU when nothing is matched",
     )
     passage: Passage | None = Passage(blocks=[10], arms=[NONE, ARMS[5]])
-    seeds: int = Field(default=1, ge=1, description="how many")
+    seeds: int = Field(default=1, ge=1, description="how many seeds")
     d_sae: int = Field(default=2304, ge=1, description="features of each transcoder")
-    stored_prompts: int = Field(default=1280, ge=1, description="whose rows and derivatives are kept; an epoch")
+    stored_prompts: int = Field(default=1280, ge=1, description="prompts whose rows and derivatives are kept; an epoch")
     prompts_per_shard: int = Field(default=64, ge=1)
     stored_dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float16"
-    tokens: int = Field(default=512_000, ge=1, description="that every transcoder is trained on")
+    tokens: int = Field(default=512_000, ge=1, description="tokens that every transcoder is trained on")
     batch_size: int = Field(default=512, ge=2, description="tokens a step")
     lr: float = Field(default=4e-3, gt=0)
-    lr_decay_share: float = Field(default=0.2, ge=0, le=1, description="of the steps over which lr falls to 0")
+    lr_decay_share: float = Field(default=0.2, ge=0, le=1, description="share of the steps over which lr falls to 0")
 
     @field_validator("arms")
     @classmethod
@@ -94,8 +99,10 @@ class RealLayersConfig(HeldOutConfig):
         if self.passage is not None and not set(self.passage.blocks) <= set(self.blocks):
             raise ValueError("passage: its blocks have to be among the blocks (passage: null leaves it out)")
         require_a_batch(self.tokens, self.batch_size)
-        for kind, arm in product(every_kind, self.arms):  # raises its own errors
-            kind.config(arm, d_in=1, d_out=1, d_sae=self.d_sae, device="cpu")
+        for kind in every_kind:
+            kind.checked(self.d_sae)
+        for arm in self.arms:
+            as_config(arm.jacobian or {})
         return self
 
     @property
@@ -104,7 +111,11 @@ class RealLayersConfig(HeldOutConfig):
         return -(-self.tokens // self.batch_size)
 
     def runs(self) -> list[Run]:
-        """Return all runs in their order: by seed, so that an interrupted experiment has whole ones."""
+        """List all runs in their order: by seed, so that an interrupted experiment has whole ones.
+
+        Returns:
+            The runs.
+        """
         found = []
         for seed in range(self.seed, self.seed + self.seeds):
             found += [Run(*of, seed, False) for of in product(self.blocks, self.kinds, self.arms)]
@@ -114,7 +125,22 @@ class RealLayersConfig(HeldOutConfig):
         return found
 
     def derivatives(self, *, repeated: bool) -> list[dict[str, Any]]:
-        """Return what a store has to keep for its runs, each once."""
+        """List what a store has to keep for its runs, each once.
+
+        Args:
+            repeated: for runs that see the passage again and again.
+
+        Returns:
+            Fields of JacobianMatchingConfig.
+        """
         arms = self.passage.arms if repeated and self.passage is not None else self.arms
         asked = [{**arm.jacobian, "gate_bandwidth": None} for arm in arms if arm.jacobian is not None]
         return [of for i, of in enumerate(asked) if of not in asked[:i]]
+
+
+class RealLayersOptions(Record):
+    """What decides no number."""
+
+    stores: str | None = Field(
+        default=None, description="folder for stores of rows and derivatives [default: stores in --out]"
+    )

@@ -20,7 +20,9 @@ class RunRecord(HeldOutRecord):
     arm: Arm
     seed: int
     repeated: bool = Field(description="whether the passage was repeated among its rows")
-    seconds: float | None = Field(description="of training, the store's reading included; None where it is not known")
+    seconds: float | None = Field(
+        description="seconds of training, the store's reading included; None where they are not known"
+    )
 
     @property
     def run(self) -> Run:
@@ -49,5 +51,12 @@ class RealLayersResult(Result):
         return {**self.config.model_dump(mode="json", exclude={"seeds"}), "rows": self.config.rows.model_dump()}
 
     def layer(self, block: int) -> LayerRecord:
-        """Return the record of a block's layer."""
+        """Look up a block's layer.
+
+        Args:
+            block: its number.
+
+        Returns:
+            The layer's record.
+        """
         return next(layer for layer in self.layers if layer.block == block)

@@ -21,6 +21,8 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
+
 FLAGGED = 0.5
 """Features with this score or more are flagged: at least that part of the output at a repeated row is their own, and
 two of their firings are more often copies than not."""
@@ -39,6 +41,8 @@ class DatapointScores:
     group: Int[np.ndarray, " d_sae"]
     """Where it is most active, among the groups of several rows; -1 where it is active in none."""
 
+    __repr__ = short_repr
+
 
 class DatapointSums:
     """Gathers, part by part of a sample, the sums over rows that the scores are computed from.
@@ -53,6 +57,7 @@ class DatapointSums:
         self.repeated = np.flatnonzero(copies > 1)  # a row alone has no copies to fire on
         rows = np.flatnonzero(copies[of_row] > 1)
         place = np.searchsorted(self.repeated, of_row[rows])
+        # [rows, repeated groups], 1 where a row belongs to the group; rows without copies are all 0
         self.in_group = csr_array((np.ones(len(rows)), (rows, place)), shape=(len(groups), len(self.repeated)))
         self.total, self.squares, self.along = (np.zeros(d_sae) for _ in range(3))
         self.n_active = np.zeros(d_sae, dtype=np.int64)
@@ -73,6 +78,7 @@ class DatapointSums:
         self.squares += squares.sum(0)
         self.along += along.sum(0)
         self.n_active += np.bincount(acts.indices, minlength=len(self.total))
+        # [d_sae, some_rows] @ [some_rows, groups]: sums of a, a^2 and a <W_dec, u> over each group's rows
         self.sums = self.sums + acts.T @ in_group
         self.own_squares = self.own_squares + squares.T @ in_group
         self.written = self.written + along.T @ in_group
@@ -84,10 +90,12 @@ class DatapointSums:
         Returns:
             The scores, and the concentration, share and group that they are made of.
         """
+        # sum over n != m of a(n) a(m) is (sum a)^2 - sum a^2: over all rows, and group by group
         pairs = self.total**2 - self.squares
         copies = self.sums.power(2).sum(1) - self.own_squares.sum(1)
         concentration = np.divide(copies, pairs, out=np.zeros_like(pairs), where=pairs > 1e-12 * self.total**2)
         group, alone = np.full(len(pairs), -1), np.zeros(len(pairs))
+        # a row of the sparse [d_sae, groups] at a time: the group where the feature is most active
         for i in np.flatnonzero(np.diff(self.sums.indptr)):
             part = slice(self.sums.indptr[i], self.sums.indptr[i + 1])
             most = self.sums.indices[part][self.sums.data[part].argmax()]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at, rows_of
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins, RowSample
@@ -43,6 +44,8 @@ class AlongReading:
     gain: Float[np.ndarray, "d_sae top 3"]
     """<W_dec^i, .> / ||W_dec^i|| of J_f v, J_t v and its own part: how much the output moves along what it writes."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class FeatureDetails:
@@ -53,6 +56,8 @@ class FeatureDetails:
     windows: UInt8[np.ndarray, "d_sae top window"] | None
     """Its activation at the tokens around each of its top rows, 255 its maximum; None for rows of no text."""
     along: AlongReading
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()
@@ -75,8 +80,10 @@ def feature_details(transcoder: "SAE[Any]", layer: Layer, sample: RowSample, rec
     windows = None if sample.origins is None else _Windows(sample.origins, records)
     for part, x in rows_of(sample, transcoder):
         acts = acts_at(transcoder, x)
+        # only active entries of acts [some_rows, d_sae] are counted
         row, feature = acts.nonzero(as_tuple=True)
         values, feature = acts[row, feature].double().cpu(), feature.cpu()
+        # bin k of 24 holds (k, k + 1] / 24 of the feature's maximum; bincount over [d_sae * 24]
         bins = (values / (maximum[feature] / BINS)).ceil().long().clamp(1, BINS) - 1
         histogram += np.bincount((feature * BINS + bins).numpy(), minlength=len(histogram))
         if windows is not None:
@@ -94,8 +101,10 @@ class _Windows:
     def __init__(self, origins: Origins, records: FeatureRecords) -> None:
         rows = torch.from_numpy(records.top_rows)
         prompt, position = (each[rows.clamp_min(0)][..., None] for each in (origins.prompt, origins.position))
+        # [d_sae, top, window]: the positions around each top row
         position, n_pos = position + torch.arange(-BEFORE, AFTER + 1), origins.tokens.shape[1]
         inside = (rows >= 0)[..., None] & (position >= 0) & (position < n_pos)
+        # [d_sae, top, window] rows of the sample, -1 outside the prompt or where a token is left out
         at = torch.where(inside, origins.row_at[prompt, position.clamp(0, n_pos - 1)], -1)
         self.values = torch.zeros(at.shape)
         self.maximum = torch.from_numpy(records.max_activation)
@@ -127,8 +136,10 @@ def _along_reading(transcoder: "SAE[Any]", layer: Layer, sample: RowSample, reco
     for f, k in zip(*(each.split(ROWS) for each in (top_rows >= 0).nonzero(as_tuple=True)), strict=True):
         i, at = f.to(device), sample.x[top_rows[f, k]].to(device)
         v, d, shown = reads[i], writes[i], coordinates[i]
+        # at [some, d_in] top rows, v [some, d_in] unit reading directions; J_f v, J_t v [some, d_out]
         J_f, J_t = layer_jvp(layer, at, v.to(at))[1].to(reads), _jvp(transcoder, at.to(reads), v)
         of_layer[f, k], of_transcoder[f, k] = (J.gather(1, shown).float().cpu() for J in (J_f, J_t))
+        # <W_dec^i, .> / ||W_dec^i|| of the feature's own rank-one term, ||W_enc^i|| ||W_dec^i||
         own = (sizes * W_dec.norm(dim=1))[i]
         gain[f, k] = torch.stack([(J_f * d).sum(1), (J_t * d).sum(1), own], dim=1).float().cpu()
     own = (W_dec * sizes[:, None]).gather(1, coordinates).float().cpu()
@@ -137,6 +148,7 @@ def _along_reading(transcoder: "SAE[Any]", layer: Layer, sample: RowSample, reco
 
 def _jvp(transcoder: "SAE[Any]", x: Tensor, v: Tensor) -> Tensor:
     """Compute J_t v by active features alone."""
+    # J_t v = sum over active i of (W_enc^i . v) W_dec^i (+ W_skip v)
     region = known_region(transcoder, x, gate=acts_at(transcoder, x))
     active, (W_enc, W_dec, *_) = region.active(), region.weights
     through = sum_active(dot_active(v.contiguous(), active, W_enc.T.contiguous()), active, W_dec.contiguous())

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.layers.spliced import ACTS_POST
 
@@ -77,11 +78,11 @@ def require_fit(transcoder: "SAE[Any]", sample: RowSample) -> None:
         sample: rows of the layer.
 
     Raises:
-        ValueError: d_in or d_out differ.
+        UsageError: d_in or d_out differ.
     """
     theirs = (transcoder.W_enc.shape[0], transcoder.W_dec.shape[1])
     if theirs != (sample.x.shape[1], sample.y.shape[1]):
-        raise ValueError(
+        raise UsageError(
             f"the transcoder maps {theirs[0]} to {theirs[1]} and the layer {sample.x.shape[1]} to {sample.y.shape[1]}: "
             "is it a transcoder of this layer and this model? Name another --layer or --model"
         )

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
+from faithfulness_plugin.display import line
+from faithfulness_plugin.inspection.hooked_transcoder import HookedTranscoder, has_hooks
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
@@ -22,13 +24,14 @@ from faithfulness_plugin.metrics.result import MetricResult
 from faithfulness_plugin.rounding import beyond_rounding
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    import pandas as pd
     from sae_lens import SAE
 
 Do = Literal["ablate", "clamp", "steer"]
 Through = Literal["reading", "writing"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class InterventionEffect(MetricResult):
     """What changing some features does in the model (f), and with the transcoder in the layer's place (t)."""
 
@@ -71,14 +74,21 @@ class InterventionEffect(MetricResult):
 
     @override
     def __repr__(self) -> str:
-        first = ("faithfulness", "agreement")  # a cosine does not see sizes, and may stand for few rows
-        said = self.to_dict()
-        return f"{type(self).__name__}({', '.join(f'{k}={said[k]!r}' for k in dict.fromkeys([*first, *said]))})"
+        said = self.to_dict()  # a cosine does not see sizes, and may stand for few rows: it does not come first
+        return line(type(self).__name__, {k: said[k] for k in dict.fromkeys(["faithfulness", "agreement", *said])})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row per stage."""
+        import pandas as pd
+
+        names = ("agreement", "cosine", "moved", "error", "size_layer", "size_transcoder")
+        return pd.DataFrame({"stage": self.stages, **{name: getattr(self, name) for name in names}})
 
 
 @torch.no_grad()
 def intervene(
-    transcoder: "SAE[Any]",
+    transcoder: nn.Module,
     inputs: Int[Tensor, "prompts pos"] | Float[Tensor, "rows d_in"],
     features: int | np.integer | Sequence[int],
     *,
@@ -100,7 +110,7 @@ def intervene(
     change alike at first; what differs is what later blocks make of it.
 
     Args:
-        transcoder: any SAELens transcoder with dense activations.
+        transcoder: any SAELens transcoder with dense activations, or a module whose linear region is registered.
         inputs: tokens of a model, or rows of a bare layer with hooks (`AbsNetwork`).
         features: one, or several that are changed together.
         layer: the one that the transcoder replaces (`mlp_layer(model, block)`); None takes what its metadata say.
@@ -122,13 +132,16 @@ def intervene(
     Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
     """
     which = tuple(np.atleast_1d(np.asarray(features, dtype=np.int64)).tolist())
-    _check(transcoder, which, do, value, through)
     hooks, replaced, stages = _place(transcoder, layer, model)
+    if not has_hooks(transcoder):
+        transcoder = HookedTranscoder(transcoder, _rows_at(hooks, replaced, inputs))
+    _check(transcoder, which, do, value, through)
     kept = torch.ones(inputs.shape[: 2 if model is not None else 1], dtype=torch.bool) if kept is None else kept
     tokens, kept = inputs.to(hooks.device), kept.to(hooks.device)
     run = partial(run_spliced, hooks, replaced, tokens, kept, stages=stages)
     seen = run(transcoder)
     assert seen.acts is not None
+    # acts, wanted, moved: [prompts, pos, features] (of rows [rows, features])
     acts = seen.acts[..., list(which)]
     wanted = torch.zeros_like(acts) if do == "ablate" else torch.full_like(acts, value or 0.0)
     wanted = acts + wanted if do == "steer" else torch.where(acts > 0, wanted, acts)
@@ -138,6 +151,7 @@ def intervene(
         raise ValueError(f"features {which} are not active on these inputs: choose others, or steer them")
     change = _changes(transcoder, which, moved, through)
     runs = [dict(each.stages) for each in (run(None), run(None, **change), seen, run(transcoder, **change))]
+    # at each stage four tensors [prompts, ...]: clean, changed, and both with the transcoder
     by_stage = [tuple(each[stage] for each in runs) for stage in stages]
     # None for a layer that does not respond at all
     found = [effect(*of) if beyond_rounding(*of[:2]).any() else None for of in by_stage]
@@ -158,13 +172,15 @@ def intervene(
 def _changes(transcoder: "SAE[Any]", which: tuple[int, ...], moved: Tensor, through: Through) -> dict[str, Any]:
     if through == "reading":
         reads = transcoder.W_enc.T[list(which)]
+        # [..., features] @ [features, d_in]: sum_i (a'_i - a_i) W_enc^i / ||W_enc^i||^2
         step = moved @ (reads / reads.square().sum(-1, keepdim=True))
         return {"of_input": lambda x: x + step.to(x.dtype)}
+    # [..., features] @ [features, d_out]
     written = moved @ transcoder.W_dec[list(which)]
     return {"of_output": lambda y: y + written.to(y.dtype)}
 
 
-def _place(transcoder: "SAE[Any]", layer: Any, model: Any) -> tuple[Hooks, HookedLayer, list[str]]:
+def _place(transcoder: nn.Module, layer: Any, model: Any) -> tuple[Hooks, HookedLayer, list[str]]:
     """Return the hooks, the layer that the transcoder replaces, and where effects are read."""
     if model is None:
         if layer is None or not hasattr(layer, "hook_dict"):
@@ -177,6 +193,13 @@ def _place(transcoder: "SAE[Any]", layer: Any, model: Any) -> tuple[Hooks, Hooke
             raise ValueError("the transcoder's metadata do not say which layer it replaces: pass layer=")
         layer = layer_of(model, [transcoder])
     return hooks, layer, stages_after(hooks, layer)
+
+
+def _rows_at(hooks: Hooks, layer: HookedLayer, inputs: Tensor) -> Tensor:
+    """Return the layer's input at the first of the inputs."""
+    seen: list[Tensor] = []
+    hooks.run(inputs[:1].to(hooks.device), {layer.hook_in: seen.append})
+    return seen[0].flatten(0, -2)
 
 
 def _check(transcoder: "SAE[Any]", which: tuple[int, ...], do: Do, value: float | None, through: Through) -> None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import RowSample
@@ -41,6 +42,8 @@ class Examples:
     activations: Float[np.ndarray, "examples d_sae"]
     """The transcoder's: its gates are where they are above 0."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -48,11 +51,13 @@ class Overview:
 
     jacobian: JacobianError
     spectrum: JacobianSpectrum | None
-    """For wide layers."""
+    """None for small layers."""
     examples: Examples | None
-    """For small ones."""
+    """None for wide layers."""
     projection: CircuitProjection | None
-    """Where the layer's circuits are known."""
+    """None where the layer's circuits are not known."""
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()
@@ -100,7 +105,9 @@ def overview(
 def _examples(transcoder: "SAE[Any]", layer: Layer, sample: RowSample, records: FeatureRecords) -> Examples:
     """Choose the repeated inputs with most of the output, and those at which single features are most active."""
     copies, n_rows = sample.copies, len(sample)
+    # the first row of each group of near-duplicates, [groups]
     first = torch.full((len(copies),), n_rows).scatter_reduce(0, sample.groups, torch.arange(n_rows), "amin")
+    # ||f - E f||^2 there; copies * output ranks what repeated inputs make of all output
     output = (sample.y[first].double().cpu() - sample.mean.double().cpu()).square().sum(-1)
     repeated = (copies * output).argsort(descending=True, stable=True)[:8]
     of_features = records.top_rows[np.argsort(-records.written, kind="stable"), 0]

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from faithfulness_plugin.display import line
+
 REPLACEMENT = "\ufffd"
 SPACE = "\u2581"
 """What SentencePiece writes for a space."""
@@ -27,6 +29,9 @@ class TokenText:
         decoder = repr(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None))
         self._byte_level = "ByteLevel" in decoder or hasattr(tokenizer, "byte_decoder")
         self._holds_bytes = self._byte_level or "ByteFallback" in decoder
+
+    def __repr__(self) -> str:
+        return line("TokenText", {"tokenizer": type(self.tokenizer)})
 
     def __call__(self, token: int) -> str:
         """Return the text of a token alone, incomplete characters as bytes."""

@@ -31,19 +31,23 @@ class TopRows:
             acts: [rows, d_sae].
             first_row: the index in the sample of the first of these rows.
         """
+        # only entries above the feature's least kept activation can change anything
         new = np.flatnonzero(acts.data > self.values[acts.indices, -1])
         touched = np.zeros(len(self.rows), dtype=bool)
         touched[acts.indices[new]] = True
+        # kept and new entries of the features that change, as flat lists of (feature, row, value)
         known, place = np.nonzero((self.rows >= 0) & touched[:, None])
         rows = np.repeat(np.arange(acts.shape[0]), np.diff(acts.indptr))[new] + first_row
         feature = np.concatenate([known, acts.indices[new]])
         row = np.concatenate([self.rows[known, place], rows])
         value = np.concatenate([self.values[known, place], acts.data[new]])
+        # by feature, then largest value, then first row
         order = np.lexsort((row, -value, feature))
         in_group = feature[order].astype(np.int64) * self.n_groups + self.groups[row[order]]
         order = order[
             np.sort(np.unique(in_group, return_index=True)[1])
         ]  # the first, and so the largest, of each group
+        # the rank of each entry within its feature
         place = np.arange(len(order)) - np.searchsorted(feature[order], feature[order])
         order, place = order[place < self.rows.shape[1]], place[place < self.rows.shape[1]]
         self.rows[touched], self.values[touched] = -1, 0.0

@@ -14,18 +14,22 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from faithfulness_plugin.display import short_repr
+
 SUM_MODE = 0  # embedding_bag's own number for mode="sum"
 
 
 @dataclass(frozen=True)
 class ActiveFeatures:
-    """Which features are active on which row: the index of a [n_rows, d_sae] matrix, row after row."""
+    """The features that are active on each row: the index of a [n_rows, d_sae] matrix, row after row."""
 
     features: Int[Tensor, " entries"]
     """The feature of each entry."""
     offsets: Int[Tensor, " n_rows_and_1"]
     """Row i has the entries offsets[i] up to offsets[i + 1]."""
     d_sae: int
+
+    __repr__ = short_repr
 
     @classmethod
     def same_count(cls, features: Int[Tensor, "n_rows k"], d_sae: int) -> "ActiveFeatures":
@@ -39,7 +43,7 @@ class ActiveFeatures:
             The index, with n_rows * k entries.
         """
         n_rows, k = features.shape
-        offsets = torch.arange(n_rows + 1, device=features.device) * k
+        offsets = torch.arange(n_rows + 1, device=features.device) * k  # row i has the entries from i k on
         return cls(features.reshape(-1), offsets, d_sae)
 
     @classmethod
@@ -54,12 +58,13 @@ class ActiveFeatures:
         Returns:
             The index; rows may have different numbers of entries.
         """
+        # position = row * d_sae + feature
         return cls(positions % d_sae, _offsets(positions // d_sae, n_rows), d_sae)
 
     @cached_property
     def by_feature(self) -> tuple[Tensor, Tensor, Tensor]:
         """The entries feature after feature: (their order, their rows, where each feature's begin [d_sae + 1])."""
-        order = self.features.argsort(stable=True)
+        order = self.features.argsort(stable=True)  # [entries]
         return order, self.rows[order], _offsets(self.features[order], self.d_sae)
 
     @property
@@ -85,7 +90,7 @@ class ActiveFeatures:
         Returns:
             The matrix, with a gradient to the values.
         """
-        zeros = values.new_zeros(self.n_rows * self.d_sae)
+        zeros = values.new_zeros(self.n_rows * self.d_sae)  # flat, [n_rows * d_sae]
         return zeros.index_put((self.positions,), values).view(self.n_rows, self.d_sae)
 
     def coo(self, values: Float[Tensor, " entries"]) -> Tensor:
@@ -97,7 +102,7 @@ class ActiveFeatures:
         Returns:
             A sparse tensor [n_rows, d_sae], with a gradient to the values.
         """
-        index = torch.stack([self.rows, self.features])
+        index = torch.stack([self.rows, self.features])  # [2, entries]
         return torch.sparse_coo_tensor(index, values, (self.n_rows, self.d_sae), check_invariants=False)
 
 
@@ -151,6 +156,8 @@ class _SumActive(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None]:
         values, W = ctx.saved_tensors
         grad = grad_outputs[0].contiguous()
+        # out[n] = sum_i values_ni W[i], so that with grad [n_rows, d] the gradient of values_ni is <grad[n], W[i]>, and
+        # that of W[i] the sum over rows of values_ni grad[n], [d_sae, d]
         to_values = _dots(grad, ctx.active, W) if ctx.needs_input_grad[0] else None
         to_W = _by_feature(values, ctx.active, grad) if ctx.needs_input_grad[1] else None
         return to_values, to_W, None
@@ -170,6 +177,8 @@ class _DotActive(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, W = ctx.saved_tensors
         grad, active = grad_outputs[0].contiguous(), ctx.active
+        # values_ni = <x[n], W[i]>, so that with grad [entries] the gradient of x[n] is sum_i grad_ni W[i], [n_rows, d],
+        # and that of W[i] the sum over rows of grad_ni x[n], [d_sae, d]
         to_x = _bag(grad, active.features, active.offsets, W) if ctx.needs_input_grad[0] else None
         to_W = _by_feature(grad, active, x.contiguous()) if ctx.needs_input_grad[1] else None
         return to_x, to_W, None, None
@@ -189,6 +198,7 @@ def _dots(x: Tensor, active: ActiveFeatures, W: Tensor) -> Tensor:
 def _by_feature(values: Tensor, active: ActiveFeatures, x: Tensor) -> Tensor:
     """Sum values_ni x[n] over the rows n where feature i is active: the same bag, read feature by feature."""
     order, rows, offsets = active.by_feature
+    # a bag per feature, of the rows of x where it is active: [d_sae, d]
     return _bag(values[order], rows, offsets, x)
 
 

@@ -1,11 +1,10 @@
 """The transcoder's directional derivatives J_t v and J_t^T u, with a graph, so that they can be trained on."""
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region, region_of_activations
+from faithfulness_plugin.jacobian.dense_region import region_of_activations
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region
 from faithfulness_plugin.layers.derivatives import forward_jvp, mismatch_explained, reverse_vjp
 
 
@@ -52,9 +51,10 @@ def transcoder_jvp(
     """
     region = region_at(transcoder, x, gate, gate_bandwidth)
     if region is not None:
-        return region.output(), region.jvp(v)
+        # encoded once, for y and for all probes
+        return region.output(), region.jvp(v)  # [..., d_out] each, or n_probes of the latter
     with mismatch_explained(transcoder, x):
-        return forward_jvp(transcoder, x, v)
+        return forward_jvp(transcoder, x, v)  # with a graph: torch.func.jvp is differentiable
 
 
 def transcoder_vjp(
@@ -92,12 +92,14 @@ def transcoder_vjp(
     """
     region = region_at(transcoder, x, gate, gate_bandwidth)
     if region is not None:
-        return region.output(), region.vjp(u)
+        return region.output(), region.vjp(u)  # [..., d_out] and [..., d_in]
     with mismatch_explained(transcoder, x):
-        return reverse_vjp(transcoder, x, u)
+        return reverse_vjp(transcoder, x, u)  # with a graph: create_graph is on where gradients are
 
 
-def region_at(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float | None) -> LinearRegion | None:
+def region_at(
+    transcoder: nn.Module, x: Tensor, gate: Tensor | LinearRegion | None, gate_bandwidth: float | None
+) -> LinearRegion | None:
     """Find the transcoder's `linear_region` at x, and refuse options that need one where there is none.
 
     Args:
@@ -113,7 +115,8 @@ def region_at(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float
         ValueError: a gate or a bandwidth for a module without a region.
     """
     if isinstance(gate, LinearRegion):
-        return region_of_activations(gate, x, gate.weights, gate_bandwidth)
+        return region_of_activations(gate, x, gate.weights, gate_bandwidth)  # checks the bandwidth alone
+    # a class without a region gives None, whatever the options
     region = linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
     if region is None and (gate is not None or gate_bandwidth is not None):
         option = "gate" if gate is not None else "gate_bandwidth"

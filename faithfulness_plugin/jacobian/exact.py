@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.closed_form import transcoder_jvp
 from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
@@ -25,7 +26,7 @@ def layer_jacobian(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tenso
         >>> x = torch.tensor([[0.5, -2.0, 0.0]])
         >>> torch.testing.assert_close(layer_jacobian(torch.abs, x)[0], torch.diag(x[0].sign()))
     """
-    return layer_jvp(layer, x, unit_probes(x))[1].movedim(0, -1)
+    return layer_jvp(layer, x, unit_probes(x))[1].movedim(0, -1)  # [d_in, ..., d_out] to [..., d_out, d_in]
 
 
 def transcoder_jacobian(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out d_in"]:
@@ -38,7 +39,7 @@ def transcoder_jacobian(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"]) 
     Returns:
         One Jacobian per row; column i is J_t e_i.
     """
-    return transcoder_jvp(transcoder, x, unit_probes(x))[1].movedim(0, -1)
+    return transcoder_jvp(transcoder, x, unit_probes(x))[1].movedim(0, -1)  # [d_in, ..., d_out] likewise
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class JacobianProducts:
     """<J_t, J_f>."""
     squared_error: Float[Tensor, " rows"]
     """||J_t - J_f||_F^2."""
+
+    __repr__ = short_repr
 
     def along_with(self, other: "JacobianProducts") -> "JacobianProducts":
         """Add the products along another set of directions.
@@ -102,8 +105,8 @@ def products_along(
     """
     region = linear_region(transcoder, x)
     wide = torch.promote_types(x.dtype, torch.float32)  # sums of so many half-precision squares stand still
-    totals = [x.new_zeros(len(x), dtype=wide) for _ in range(4)]
-    for v in probes:
+    totals = [x.new_zeros(len(x), dtype=wide) for _ in range(4)]  # one number a row, summed over probes
+    for v in probes:  # [rows, d_in]: one probe at a time, so that no [n, rows, d_out] is held
         J_f = layer_jvp(layer, x, v)[1].to(wide)
         J_t = (transcoder_jvp(transcoder, x, v)[1] if region is None else region.jvp(v)).to(wide)
         if J_t.shape != J_f.shape:
@@ -140,7 +143,7 @@ def pair_probes(
     Returns:
         d_in probes, the columns of a root of the covariance, expanded over the rows.
     """
-    return _on_every_row(covariance_root(x if among is None else among).T, x)
+    return _on_every_row(covariance_root(x if among is None else among).T, x)  # columns of R: sum_i v_i v_i^T = R R^T
 
 
 def difference_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in_and_1 *batch d_in"]:
@@ -153,6 +156,7 @@ def difference_probes(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in_an
         The pair probes, and mean - x, which differs from row to row.
     """
     rows = x.reshape(-1, x.shape[-1])
+    # [d_in, ..., d_in] of the covariance, and [1, ..., d_in] of the way to the mean
     return torch.cat([pair_probes(x), (rows.sum(0) / max(1, len(rows)) - x)[None]])
 
 
@@ -169,7 +173,9 @@ def covariance_root(x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "d_in d_in
     wide = rows.to(torch.promote_types(rows.dtype, torch.float32))  # eigh knows no half precision
     n_rows = max(1, len(rows))
     centred = wide - wide.sum(0) / n_rows
+    # Cov = V diag(eigenvalues) V^T, [d_in, d_in]
     values, vectors = torch.linalg.eigh(centred.T @ centred / n_rows)
+    # R = V diag(sqrt(eigenvalues)); rounding may leave an eigenvalue slightly below 0
     return (vectors * values.clamp_min(0).sqrt()).to(x.dtype)
 
 

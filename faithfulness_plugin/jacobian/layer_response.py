@@ -1,4 +1,4 @@
-"""What a layer was asked and what it answered: one record, live or read back from a store."""
+"""The layer's side of a comparison in one record, live or read back from a store."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.layers.row_differences import RowDifferences
 
 
@@ -14,7 +15,7 @@ class LayerResponse(NamedTuple):
     """The layer's side of a comparison: all that the loss needs once the layer is gone."""
 
     x: Float[Tensor, "*batch d_in"]
-    """Where the Jacobians are compared (jittered, if so configured)."""
+    """The rows at which the Jacobians are compared (jittered, if so configured)."""
     y: Float[Tensor, "*batch d_out"]
     """f(x), which came with the derivative."""
     v: Float[Tensor, "n_probes *batch d_probe"] | None = None
@@ -24,9 +25,11 @@ class LayerResponse(NamedTuple):
     step: Float[Tensor, ""] | float = 1.0
     """The length of the secant's step (unused by the other estimators)."""
     scale: Float[Tensor, ""] | None = None
-    """What the squared error is multiplied by: E||f - E f||^2 / E||J_f v||^2, or 1. None where no loss asked for it."""
+    """The factor of the squared error: E||f - E f||^2 / E||J_f v||^2, or 1. None where no loss asked for it."""
     along: RowDifferences | None = None
     """Which rows of x the probes are differences of, where they are: then W v needs no product."""
+
+    __repr__ = short_repr
 
     def to(self, where: torch.dtype | torch.device | str) -> "LayerResponse":
         """Cast every tensor to a dtype, or move it to a device.

@@ -6,10 +6,10 @@ from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import override
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.adapter_import import adapter_imported
 from faithfulness_plugin.layers.probe_shape import check_probe_shape
@@ -23,6 +23,8 @@ class Weights(NamedTuple):
     W_dec: Float[Tensor, "d_sae d_out"]
     b_dec: Float[Tensor, " d_out"]
     W_skip: Float[Tensor, "d_out d_in"] | None = None
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, module: Any) -> "Weights":
@@ -38,7 +40,7 @@ class Weights(NamedTuple):
 
 
 def add_skip(
-    y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], W_skip: Float[Tensor, "d_out d_in"] | None
+    y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], W_skip: Float[Tensor, "*n d_out d_in"] | None
 ) -> Float[Tensor, "*batch d_out"]:
     """Add W_skip x to y where there is a skip connection.
 
@@ -50,7 +52,7 @@ def add_skip(
     Returns:
         y + W_skip x, or y.
     """
-    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T
+    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.mT  # [..., d_in] @ [d_in, d_out]
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ class LinearRegion(ABC):
         W_enc, W_dec, _, W_skip = self.weights
         v = v.to(W_enc.dtype)
         Jv = None if along is None else self._along_rows(v, along)
-        return add_skip(self._through(v, W_enc.T, W_dec) if Jv is None else Jv, v, W_skip)
+        if Jv is None:
+            Jv = self._through(v, W_enc.mT, W_dec)  # reads [d_sae, d_in], writes [d_sae, d_out]
+        return add_skip(Jv, v, W_skip)
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
         """Compute J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u.
@@ -160,10 +164,10 @@ class LinearRegion(ABC):
             ValueError: u does not fit t(x).
         """
         W_enc, W_dec, _, W_skip = self.weights
-        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)
+        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[-1]]), u)  # u is as wide as the output
         u = u.to(W_enc.dtype)
-        JTu = self._through(u, W_dec, W_enc.T)
-        return JTu if W_skip is None else JTu + u @ W_skip
+        JTu = self._through(u, W_dec, W_enc.mT)  # the same sum, with what is read and written exchanged
+        return JTu if W_skip is None else JTu + u @ W_skip  # [..., d_out] @ [d_out, d_in]
 
     def masking(self) -> Float[Tensor, ""]:
         """Average sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i|| over rows (`gradient_masking_penalty`).
@@ -171,75 +175,8 @@ class LinearRegion(ABC):
         Returns:
             The mean, with a graph to W_enc and W_dec; 0 for no rows.
         """
-        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)
-        return self._sum_of_active(slopes) / max(1, self.x[..., 0].numel())
-
-
-@dataclass(frozen=True)
-class DenseRegion(LinearRegion):
-    """The region of a transcoder whose activations are a matrix."""
-
-    acts: Float[Tensor, "*batch d_sae"]
-    hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
-    """The pre-activations, where they are known."""
-    straight_through: Float[Tensor, "*batch d_sae"] | None = None
-    """Gates that have a gradient; None for constants, 1[a > 0]."""
-    linear: Float[Tensor, "*batch d_sae"] | None = None
-    """W_enc x + b_enc with its graph, as no hook has edited it; None where it is not known."""
-
-    @property
-    def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
-        """The active features, [..., d_sae]."""
-        return self.acts > 0
-
-    @property
-    def gate(self) -> Bool[Tensor, "*batch d_sae"] | Float[Tensor, "*batch d_sae"]:
-        """The gates, [..., d_sae]."""
-        return self.is_active if self.straight_through is None else self.straight_through
-
-    @property
-    @override
-    def feature_acts(self) -> Tensor:
-        return self.acts
-
-    @override
-    def decode(self) -> Float[Tensor, "*batch d_out"]:
-        return self.acts @ self.weights.W_dec + self.weights.b_dec
-
-    @override
-    def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
-        return ((v @ reads.T) * self.gate) @ writes
-
-    @override
-    def _along_rows(self, v: Tensor, along: RowDifferences) -> Tensor | None:
-        return None if self.linear is None else (along.of(self.linear) * self.gate) @ self.weights.W_dec
-
-    @override
-    def moved_pre(self, along: RowDifferences, step: Tensor | float) -> Tensor | None:
-        return None if self.linear is None else along.moved(self.linear, step)
-
-    @property
-    @override
-    def trains_gates(self) -> bool:
-        return self.straight_through is not None
-
-    @override
-    def _sum_of_active(self, values: Tensor) -> Tensor:
-        return (self.is_active.to(values.dtype) @ values).sum()
-
-    @override
-    def active(self) -> ActiveFeatures:
-        rows = self.is_active.reshape(-1, self.acts.shape[-1])
-        return ActiveFeatures.of_flat(rows.flatten().nonzero().squeeze(-1), *rows.shape)
-
-
-class SignedRegion(DenseRegion):
-    """The region of a transcoder whose active features may be negative: those are active that are not 0."""
-
-    @property
-    @override
-    def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
-        return self.acts != 0
+        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)  # [d_sae]
+        return self._sum_of_active(slopes) / max(1, self.x[..., 0].numel())  # rows, however many dimensions
 
 
 @singledispatch
@@ -268,7 +205,7 @@ def linear_region(
         The region, with a graph to the transcoder's parameters; None for an unknown class.
     """
     if adapter_imported(type(transcoder)):
-        return linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
+        return linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)  # now registered
     return None
 
 
@@ -295,28 +232,3 @@ def known_region(
             "(faithfulness_plugin.jacobian.linear_region)"
         )
     return region
-
-
-def region_of_activations(
-    gate: Tensor | LinearRegion, x: Tensor, weights: Weights, gate_bandwidth: float | None
-) -> LinearRegion:
-    """Return the region of a forward pass already made at x, or build it from the pass's activations.
-
-    Args:
-        gate: that region, or the activations [..., d_sae].
-        x: where the pass was made.
-        weights: the transcoder's.
-        gate_bandwidth: the width of straight-through gates; None for constant ones.
-
-    Returns:
-        The region; dense where it is built here.
-
-    Raises:
-        ValueError: a bandwidth, and no region with straight-through gates.
-    """
-    if gate_bandwidth is not None and not (isinstance(gate, LinearRegion) and gate.trains_gates):
-        raise ValueError(
-            "straight-through gates need pre-activations, which activations and regions with constant gates do not "
-            "hold: leave gate out, or pass a linear_region made with the same gate_bandwidth"
-        )
-    return gate if isinstance(gate, LinearRegion) else DenseRegion(x, weights, gate)

@@ -5,12 +5,14 @@ E_v ||J_t(x) v - J_f(x) v||^2, C. Olah, "A Toy Model of Mechanistic (Un)Faithful
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
@@ -41,8 +43,15 @@ class JacobianMatching:
         self._generator: torch.Generator | None = None
         self._warned = False
         self._in_use = LayerInUse()
-        self.across: Any = None
+        self.across: torch.distributed.ProcessGroup | None = None
         """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
+
+    def __repr__(self) -> str:
+        said = asdict(self.estimator) | {name: getattr(self.config, name) for name in ("jitter", "normalize", "seed")}
+        defaults = JacobianMatchingConfig().to_dict()
+        changed = {name: value for name, value in said.items() if value != defaults[name] and name != "probe"}
+        first = {"estimator": self.config.estimator} | ({"probe": said["probe"]} if "probe" in said else {})
+        return line("JacobianMatching", first | changed)
 
     def __call__(self, transcoder: nn.Module, layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
         """Compute the loss at x [..., d_in] for any module and any callable layer, both row-wise."""
@@ -76,15 +85,16 @@ class JacobianMatching:
             x = x.clone()  # or the student's backward pass could not save it
         generator, jittered = self.generator(x.device), self.config.jitter > 0
         rms = _mean(_wide(x).square()).sqrt()
-        rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)
+        rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)  # rows of zeros still get a step
         at = x + self.config.jitter * rms * gaussian(x, 1, generator)[0] if jittered else x
         rows = at
         if self.estimator.pulls_back:
             rows = layer_output(layer, at) if y is None else y
         along = self.estimator.draw_along(rows, generator)
-        v = self.estimator.draw(rows, generator) if along is None else along.of(rows)
-        step = torch.ones_like(rms) * self.estimator.step(rms)
+        v = self.estimator.draw(rows, generator) if along is None else along.of(rows)  # [n_probes, ..., d_in or d_out]
+        step = torch.ones_like(rms) * self.estimator.step(rms)  # a scalar tensor, for all rows
         asked = self._in_use(layer, at)
+        # [..., d_out] and [n_probes, ..., d_product]
         y_there, Jv = self.estimator.layer_products(asked, at, v, step, y=None if jittered else y, along=along)
         if y is None:
             y = layer_output(layer, x) if jittered and self.config.normalize else y_there
@@ -131,10 +141,13 @@ class JacobianMatching:
         if not self.config.normalize:
             return _wide(y.new_ones(()))
         y = _wide(y)
-        rows = y.reshape(-1, y.shape[-1])
-        mean = self._over_processes(rows.sum(0) / max(1, len(rows)))
+        rows = y.reshape(-1, y.shape[-1])  # [rows, d_out]
+        mean = self._over_processes(rows.sum(0) / max(1, len(rows)))  # E f, [d_out]
+        # E||f - E f||^2 and E||J_f v||^2, means over rows (and probes)
         variance, energy = _mean((y - mean).square().sum(-1)), self._mean_energy(Jv)
+        # both at once over the processes, whose shares of the batch are equal
         variance, energy = self._over_processes(torch.stack([variance, energy]))
+        # a layer that does not move asks for nothing
         return torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
 
     def _over_processes(self, values: Tensor) -> Tensor:
@@ -181,12 +194,12 @@ class JacobianMatching:
                 f"the Jacobian of {type(transcoder).__name__} has no gradient to its parameters, so matching could not "
                 "train it: take .detach(), torch.no_grad() and non-differentiable activations out of its forward pass"
             )
-        return self._mean_energy(Jv - of_layer) * scale
+        return self._mean_energy(Jv - of_layer) * scale  # both [n_probes, ..., d_product]
 
     def _mean_energy(self, Jv: Tensor) -> Tensor:
         """Average ||Jv||^2 over rows and over random probes, or sum it over fixed ones."""
-        energy = _mean(_wide(Jv).square().sum(-1))
-        return energy * len(Jv) if self.estimator.fixed_probes else energy
+        energy = _mean(_wide(Jv).square().sum(-1))  # over [n_probes, ...]
+        return energy * len(Jv) if self.estimator.fixed_probes else energy  # mean over n probes to their sum
 
     def relative_error(self, loss: Float[Tensor, ""], targets: LayerResponse) -> Float[Tensor, ""]:
         """Express a loss of `from_targets` as a fraction of what losing the whole Jacobian would cost.
@@ -199,7 +212,7 @@ class JacobianMatching:
             E||J_t v - J_f v||^2 / E||J_f v||^2: 0 for a perfect match, 1 for J_t = 0.
         """
         scale, Jv = cast(Tensor, targets.scale), cast(Tensor, targets.Jv)
-        return loss / (scale * self._mean_energy(Jv))
+        return loss / (scale * self._mean_energy(Jv))  # the scale cancels
 
     def state_dict(self) -> dict[str, Any]:
         """Return the random generator's state, so that a resumed run draws the same probes.

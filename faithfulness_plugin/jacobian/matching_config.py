@@ -3,15 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from faithfulness_plugin.jacobian.estimators import ESTIMATORS, Estimator
-from faithfulness_plugin.jacobian.probes import Probe
+from faithfulness_plugin.jacobian.estimators import ESTIMATORS
+
+if TYPE_CHECKING:
+    from faithfulness_plugin.jacobian.estimators.base import Estimator
+    from faithfulness_plugin.jacobian.probes import Probe
+
+ISOTROPIC = ("rademacher", "gaussian", "sphere")
+"""Names of the probes that point everywhere alike."""
+DATA = ("pair", "difference")
+"""Names of the probes that point where the inputs vary."""
+SHIPPED = ("jvp", "vjp", "secant", "exact")
+"""Estimators whose refusals are known here, without their classes."""
 
 
 @dataclass(frozen=True)
 class JacobianMatchingConfig:
-    """What is matched, and along which directions. Every field is JSON-safe."""
+    """The estimator of Jacobian matching, its probes and its unit. Every field is JSON-safe."""
 
     estimator: str = "jvp"
     """"jvp": the derivative J v; "vjp": J^T u, for layers without forward-mode rules; "secant": the change over a step
@@ -57,11 +67,26 @@ class JacobianMatchingConfig:
                 width is None or _is_positive(width),
                 f"gate_bandwidth={width}: a width is positive and finite; None for constant gates",
             ),
+            # what the shipped estimators refuse, too: here it is known before torch is loaded
+            (
+                self.estimator not in SHIPPED or self.probe in (*ISOTROPIC, *DATA),
+                f"probe={self.probe!r} is unknown: choose one of {(*ISOTROPIC, *DATA)}",
+            ),
+            (
+                self.estimator != "vjp" or self.probe in ISOTROPIC,
+                f'estimator="vjp" draws directions of the output, and probe={self.probe!r} are directions of the '
+                f'input: choose one of {ISOTROPIC}, or estimator="jvp"',
+            ),
+            (
+                self.estimator != "secant" or width is None,
+                "the secant trains its gates by itself: leave gate_bandwidth out",
+            ),
         ):
             _require(holds, message)
-        self.build_estimator()
+        if self.estimator not in SHIPPED:
+            self.build_estimator()  # the class itself says what does not go with it
 
-    def build_estimator(self, probe: Probe | None = None) -> Estimator:
+    def build_estimator(self, probe: "Probe | None" = None) -> "Estimator":
         """Build the estimator with the fields that it reads.
 
         Args:

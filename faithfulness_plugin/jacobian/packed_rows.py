@@ -1,4 +1,4 @@
-"""Rows that bring with them what the layer says of them, so that a transcoder can learn where the layer is not."""
+"""Rows that carry the layer's outputs and derivatives, so that a transcoder can learn without the layer."""
 
 from dataclasses import dataclass
 
@@ -43,8 +43,8 @@ class PackedRows:
             Rows [x | y | v_1 ... v_n | Jv_1 ... Jv_n].
         """
         x, y, v, Jv, *_ = response
-        parts = [x, y] if v is None or Jv is None else [x, y, *v, *Jv]
-        return torch.cat(parts, dim=-1)
+        parts = [x, y] if v is None or Jv is None else [x, y, *v, *Jv]  # v and Jv probe by probe, [rows, d] each
+        return torch.cat(parts, dim=-1)  # [rows, sum of the widths]
 
     def unpack(self, rows: Float[Tensor, "rows width"]) -> LayerResponse:
         """Split rows into their parts.
@@ -66,5 +66,5 @@ class PackedRows:
         x, y, *rest = rows.split(self.widths, dim=-1)
         if not rest:
             return LayerResponse(x, y)
-        n = len(rest) // 2
-        return LayerResponse(x, y, torch.stack(rest[:n]), torch.stack(rest[n:]), self.step)
+        n = len(rest) // 2  # as many probes as products
+        return LayerResponse(x, y, torch.stack(rest[:n]), torch.stack(rest[n:]), self.step)  # [n_probes, rows, d]

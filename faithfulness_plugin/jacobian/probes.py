@@ -35,7 +35,7 @@ def rademacher(
         >>> v = rademacher(torch.zeros(1, 3), 4000, torch.Generator().manual_seed(0)).squeeze(1)
         >>> torch.testing.assert_close(v.T @ v / 4000, torch.eye(3), atol=0.05, rtol=0)
     """
-    return random_signs(x, (n_probes, *x.shape), generator)
+    return random_signs(x, (n_probes, *x.shape), generator)  # [n_probes, ..., d_in]
 
 
 def gaussian(
@@ -55,7 +55,7 @@ def gaussian(
         >>> v = gaussian(torch.zeros(1, 3), 4000, torch.Generator().manual_seed(0)).squeeze(1)
         >>> torch.testing.assert_close(v.T @ v / 4000, torch.eye(3), atol=0.1, rtol=0)
     """
-    return torch.randn((n_probes, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
+    return torch.randn((n_probes, *x.shape), generator=generator, device=x.device, dtype=x.dtype)  # likewise
 
 
 def sphere(
@@ -76,6 +76,7 @@ def sphere(
         >>> torch.testing.assert_close(v.norm(dim=-1), torch.full((2, 5), 3**0.5))
     """
     v = gaussian(x, n_probes, generator)
+    # a gaussian direction is uniform: only its length is changed
     return v * (x.shape[-1] ** 0.5 / torch.linalg.vector_norm(v, dim=-1, keepdim=True))
 
 
@@ -157,6 +158,7 @@ def _random_rows(x: Tensor, n_probes: int, generator: torch.Generator | None) ->
     n_rows = x.shape[:-1].numel()
     if not n_rows:
         return torch.zeros(n_probes, *x.shape[:-1], dtype=torch.int64, device=x.device)
+    # one row of the batch for each probe of each row
     return torch.randint(n_rows, (n_probes, *x.shape[:-1]), generator=generator, device=x.device)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.layers.row_differences import RowDifferences
@@ -29,6 +30,8 @@ class SparseRegion(LinearRegion):
     hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
     """The pre-activations, without a graph."""
 
+    __repr__ = short_repr
+
     @cached_property
     def _coo(self) -> Tensor:
         return self.entries.coo(self.values)
@@ -49,11 +52,11 @@ class SparseRegion(LinearRegion):
     def _through(self, v: Tensor, reads: Tensor, writes: Tensor, along: RowDifferences | None = None) -> Tensor:
         gate, reads, writes = self.values > 0, reads.contiguous(), writes.contiguous()
         products = []
-        for n, probe in enumerate(v if v.ndim > self.x.ndim else v[None]):
-            rows = probe.reshape(self.entries.n_rows, v.shape[-1])
+        for n, probe in enumerate(v if v.ndim > self.x.ndim else v[None]):  # [..., d]
+            rows = probe.reshape(self.entries.n_rows, v.shape[-1])  # [rows, d]
             known = None if along is None or self.hidden_pre is None else self._known(along, n)
             products.append(sum_active(dot_active(rows, self.entries, reads, known) * gate, self.entries, writes))
-        return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])
+        return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])  # [n_probes, rows, e] to the shape of v
 
     def _known(self, along: RowDifferences, probe: int) -> Float[Tensor, " entries"]:
         """Compute W_enc v of active features, which the pre-activations of all rows hold."""
@@ -76,5 +79,5 @@ class SparseRegion(LinearRegion):
 
     @override
     def active(self) -> ActiveFeatures:
-        positions = self.entries.positions[self.values > 0].sort().values
+        positions = self.entries.positions[self.values > 0].sort().values  # TopK keeps features that the ReLU made 0
         return ActiveFeatures.of_flat(positions, self.entries.n_rows, self.entries.d_sae)

@@ -1,27 +1,23 @@
 """A layer at the held-out tokens that count: everything there that no transcoder changes."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.language_model.rows import RowsRecord, said_rows
+from faithfulness_plugin.language_model.rows import RowsRecord, say_rows
 from faithfulness_plugin.layers.derivatives import layer_output
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.metrics.variance_concentration import variance_concentration
 from faithfulness_plugin.store.fill import rows_kept
-from faithfulness_plugin.store.kept_rows import KeptRows
+from faithfulness_plugin.store.kept_rows import KeptRows, evenly
 
 RELATIVE_TO_NOTHING = "relative errors are undefined: choose another layer, or other text"
-
-
-def evenly(n_rows: int, n: int) -> Int[Tensor, " n_or_fewer"]:
-    """Return the places of n rows, or of all where there are fewer, evenly spread."""
-    return torch.linspace(0, n_rows - 1, min(n, n_rows)).long()
 
 
 @dataclass(frozen=True)
@@ -32,17 +28,40 @@ class Rows:
     prompt: Int[Tensor, " rows"]
     n_prompts: int
 
+    __repr__ = short_repr
+
     def by_prompt(self, values: Float[Tensor, " rows"]) -> list[float]:
-        """Sum over the rows of each prompt, to six digits."""
+        """Sum over the rows of each prompt, to six digits.
+
+        Args:
+            values: one a row.
+
+        Returns:
+            One sum a prompt.
+        """
         sums = torch.zeros(self.n_prompts, dtype=torch.float64, device=values.device)
         return [float(f"{v:.6g}") for v in sums.index_add(0, self.prompt, values.double()).tolist()]
 
     def spread(self, n: int) -> "Rows":
-        """Take this many rows, evenly spread over all."""
+        """Choose rows, evenly spread over all.
+
+        Args:
+            n: how many; all where there are fewer.
+
+        Returns:
+            These rows.
+        """
         return self._at(evenly(len(self.x), n))
 
     def spread_by_prompt(self, n: int) -> "Rows":
-        """Take this many rows of each prompt, evenly spread."""
+        """Choose rows of each prompt, evenly spread.
+
+        Args:
+            n: how many of each; all where there are fewer.
+
+        Returns:
+            These rows.
+        """
         places = [(self.prompt == prompt).nonzero().flatten() for prompt in range(self.n_prompts)]
         return self._at(torch.cat([p[evenly(len(p), n)] for p in places]))
 
@@ -87,5 +106,11 @@ class LayerRows:
         return f"the layer from {self.layer.hook_in} to {self.layer.hook_out}"
 
     def record(self) -> RowsRecord:
-        """Record which rows count, and say it; warn where a few of them make most of the variance."""
-        return said_rows(self.layer.hook_in, self.kept.counts, variance_concentration(self.outputs))
+        """Record which rows count, and say it on stderr; warn where a few of them make most of the variance.
+
+        Returns:
+            The record.
+        """
+        hook_in, counts, spread = self.layer.hook_in, self.kept.counts, variance_concentration(self.outputs)
+        say_rows(f"held-out rows at {hook_in}", counts, spread)
+        return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=spread.rows_for_half)

@@ -10,6 +10,7 @@ from typing import Any
 import sae_lens
 from sae_lens.config import LoggingConfig
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
+from typing_extensions import override
 
 from faithfulness_plugin.language_model.config import MIXED, PlannedTranscoder, TrainConfig
 from faithfulness_plugin.language_model.loaded import LoadedModel
@@ -36,13 +37,13 @@ class Training(Experiment[TrainConfig, TrainResult]):
         processes: those that train together, from stores.
     """
 
-    summary = "Train transcoders of a language model's MLPs, with and without Jacobian matching."
     parts = "transcoders"
     config_class = TrainConfig
 
     def __init__(self, stores: Path | None = None, processes: Processes = Processes()) -> None:  # noqa: B008
         self.stores, self.processes = stores, processes
 
+    @override
     def fresh(self, config: TrainConfig) -> TrainResult:
         return TrainResult(
             complete=False,
@@ -52,13 +53,16 @@ class Training(Experiment[TrainConfig, TrainResult]):
             from_stores=self.stores is not None,
         )
 
+    @override
     def found(self, result: TrainResult, config: TrainConfig) -> TrainResult:
-        """A partial run is resumed with the settings of now where they decide no number."""
+        """Resume a partial run with the settings of now, where they decide no number."""
         return result if result.complete else result.model_copy(update={"config": config})
 
+    @override
     def progress(self, result: TrainResult) -> tuple[int, int]:
         return len(result.transcoders), len(result.config.planned())
 
+    @override
     def run(self, result: TrainResult, running: Running) -> Iterator[tuple[TrainResult, str]]:
         """Train, from the last checkpoint where there is one, and write transcoders, cards and evaluations.
 
@@ -74,6 +78,7 @@ class Training(Experiment[TrainConfig, TrainResult]):
 
         return from_stores(result, running, self.stores, self.processes)
 
+    @override
     def tables(self, result: TrainResult) -> str:
         return tables(result)
 

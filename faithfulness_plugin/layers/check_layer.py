@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.comparison import random_signs, same_rows
 from faithfulness_plugin.layers.derivatives import forward_jvp, layer_jvp
@@ -19,12 +20,14 @@ class LayerError(UsageError):
 
 
 class Injected(NamedTuple):
-    """What the model itself computes between two hooks."""
+    """The values that the model itself computes between two hooks."""
 
     x: Float[Tensor, "batch *pos d_in"]
     v: Float[Tensor, "batch *pos d_in"]
     y: Float[Tensor, "batch *pos d_out"]
     Jv: Float[Tensor, "batch *pos d_out"]
+
+    __repr__ = short_repr
 
 
 def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:

@@ -38,9 +38,9 @@ def same_rows(ours: Float[Tensor, "*batch d"], theirs: Tensor) -> bool:
     if ours.shape != theirs.shape or not theirs.dtype.is_floating_point:
         return False
     eps, ours, theirs = torch.finfo(theirs.dtype).eps, ours.double(), theirs.double()
-    errors, norms = (ours - theirs).norm(dim=-1), theirs.norm(dim=-1)
-    size = norms.maximum(norms.median()) if norms.numel() else norms
-    size = torch.where(size > 0, size, norms.square().mean().sqrt())
+    errors, norms = (ours - theirs).norm(dim=-1), theirs.norm(dim=-1)  # [...], one number a row
+    size = norms.maximum(norms.median()) if norms.numel() else norms  # of a typical row at least
+    size = torch.where(size > 0, size, norms.square().mean().sqrt())  # where most rows are 0
     return bool((errors <= eps**0.5 * size).all())
 
 

@@ -1,7 +1,7 @@
 """Read from its metadata which tensors a transcoder reads and writes."""
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 NUMBERED = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 HOOKPOINT = re.compile(r"(?:[\w.]+\.)?(?:layers|h|blocks|block)\.\d+(?:\.[\w.]+)?")
@@ -9,7 +9,7 @@ HOOKPOINT = re.compile(r"(?:[\w.]+\.)?(?:layers|h|blocks|block)\.\d+(?:\.[\w.]+)
 
 
 class Declared(NamedTuple):
-    """What the metadata of a transcoder say."""
+    """The hooks and the block that a transcoder's metadata name."""
 
     hook_in: str | None = None
     hook_out: str | None = None
@@ -22,7 +22,15 @@ class Declared(NamedTuple):
         return next((b for hook in (self.hook_in, self.hook_out) if (b := block_of(hook)) is not None), self.layer)
 
 
-def declared_hooks(transcoder: Any) -> Declared:
+@runtime_checkable
+class HasMetadata(Protocol):
+    """A transcoder of SAELens's kind, whose `cfg.metadata` may name hooks."""
+
+    @property
+    def cfg(self) -> Any: ...
+
+
+def declared_hooks(transcoder: HasMetadata) -> Declared:
     """Read from a transcoder's metadata which tensors it reads and writes.
 
     Hugging Face's names (`hf_hook_name`, `hf_hook_name_out`) go before TransformerLens's (`hook_name`,
@@ -30,12 +38,12 @@ def declared_hooks(transcoder: Any) -> Declared:
     its input and written at its output; then `layer`, a block's number.
 
     Args:
-        transcoder: anything with SAELens's `cfg.metadata`.
+        transcoder: anything, with SAELens's `cfg.metadata` or without.
 
     Returns:
         The names and the block, None for what the metadata do not say.
     """
-    metadata = transcoder.cfg.metadata
+    metadata = getattr(getattr(transcoder, "cfg", None), "metadata", None)
 
     def say(name: str) -> Any:
         return getattr(metadata, name, None)

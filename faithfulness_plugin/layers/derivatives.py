@@ -3,47 +3,23 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
-from types import ModuleType
-from typing import Any, TypeVar
 
 import torch
-import wrapt
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.layers.never_compiled import never_compiled
 from faithfulness_plugin.layers.probe_shape import each_probe
 
 Layer = Callable[[Tensor], Tensor]
 """The function that is replaced, row-wise: [..., d_in] -> [..., d_out]. Any callable. Of an nn.Module, its `forward`:
 the module's own forward hooks are not run (its submodules' are), so that a layer can be matched inside one of them."""
 
-FUNCTION = TypeVar("FUNCTION", bound=Callable[..., Any])
-
 # Forward-mode AD keeps one global level per process: two threads inside it break each other.
 FORWARD_AD_LOCK = threading.RLock()
 
-# What torch says where forward mode cannot be had: an operation without a rule, or a level that the caller has opened.
+# Parts of torch's messages about forward mode: an operation without a rule, or a level that the caller has opened.
 NO_FORWARD_MODE = ("forward AD", "forward mode AD", "jvp")
-
-
-def never_compiled(function: FUNCTION) -> FUNCTION:
-    """Leave a function out of `torch.compile`: a compiled forward-mode product that fails leaves its level open.
-
-    `torch.compiler.disable` loads the compiler, which takes seconds: it is applied once something else has loaded it.
-    """
-    current: Callable[..., Any] = function
-
-    @wraps(function)
-    def eager(*args: Any, **kwargs: Any) -> Any:
-        return current(*args, **kwargs)
-
-    @wrapt.when_imported("torch._dynamo")
-    def _disable(_: ModuleType) -> None:
-        nonlocal current
-        current = torch.compiler.disable(function)
-
-    return eager  # pyright: ignore[reportReturnType]  it keeps the signature
 
 
 def bare(function: Layer) -> Layer:
@@ -106,7 +82,7 @@ def layer_output(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor,
         ValueError: a layer on another device or of another dtype.
     """
     with mismatch_explained(layer, x):
-        return bare(layer)(x)
+        return bare(layer)(x)  # [..., d_out]
 
 
 @never_compiled
@@ -190,13 +166,13 @@ def forward_jvp(
     function, probes = bare(function), [probe.to(x.dtype) for probe in each_probe(x, v)]
     try:
         with FORWARD_AD_LOCK:
-            pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]
+            pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]  # (y, Jv) each
     except (NotImplementedError, RuntimeError) as error:
         if not any(sign in str(error) for sign in NO_FORWARD_MODE):
             raise
         return double_vjp(function, x, v, because=error)
     products = [Jv for _, Jv in pairs]
-    return pairs[0][0], products[0] if v.ndim == x.ndim else torch.stack(products)
+    return pairs[0][0], products[0] if v.ndim == x.ndim else torch.stack(products)  # [(n_probes,) ..., d_out]
 
 
 @never_compiled
@@ -232,15 +208,16 @@ def double_vjp(
     try:
         with torch.inference_mode(False), torch.enable_grad():
             y, point = _at_leaf(bare(function), x)
-            u = torch.zeros_like(y, requires_grad=True)
-            (pulled,) = torch.autograd.grad(y, point, u, create_graph=True)
-            products = _each_grad(pulled, u, probes, keep)
+            u = torch.zeros_like(y, requires_grad=True)  # any value does: J^T u is linear in u
+            (pulled,) = torch.autograd.grad(y, point, u, create_graph=True)  # J^T u, [..., d_in]
+            products = _each_grad(pulled, u, probes, keep)  # d <J^T u, v> / du = J v, [..., d_out]
     except (NotImplementedError, RuntimeError) as error:
         reason = str(because or error).splitlines()[0]
         raise ValueError(
             "the derivative along v can be had neither forward nor twice in reverse, because an operation of the "
             f'function does not support it ({reason}): use estimator="secant", which needs no derivative, or "vjp"'
         ) from error
+    # a caller without gradients gets none, though the passes needed them
     return y if keep else y.detach(), products[0] if v.ndim == x.ndim else torch.stack(products)
 
 
@@ -264,15 +241,17 @@ def reverse_vjp(
     keep = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         y, point = _at_leaf(bare(function), x)
-        probes = [probe.to(y.dtype) for probe in each_probe(y, u)]
-        products = _each_grad(y, point, probes, keep)
+        probes = [probe.to(y.dtype) for probe in each_probe(y, u)]  # each of y's shape
+        products = _each_grad(y, point, probes, keep)  # d <y, u> / dx = J^T u, [..., d_in]
+    # a caller without gradients gets none, though autograd was on
     products = products if keep else [product.detach() for product in products]
     return y if keep else y.detach(), products[0] if u.ndim == y.ndim else torch.stack(products)
 
 
 def _each_grad(of: Tensor, by: Tensor, probes: list[Tensor], keep: bool) -> list[Tensor]:
     """Differentiate each <of, probe>; keep the graph, or let the last one free it."""
-    last = len(probes) - 1
+    last = len(probes) - 1  # whose backward pass may free the graph
+    # the products come probe by probe: batching them (vmap) would ask more of the function
     return [
         torch.autograd.grad(of, by, probe, create_graph=keep, retain_graph=keep or i < last)[0]
         for i, probe in enumerate(probes)

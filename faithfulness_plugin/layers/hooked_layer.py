@@ -65,6 +65,9 @@ class HookedLayer:
 
         Args:
             device: where the work is done.
+
+        Returns:
+            A context.
         """
         begun = _clock(device)
         yield

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.comparison import same_values
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
@@ -21,7 +22,7 @@ Hook = Callable[[Tensor], Tensor | None]
 Function = Callable[[Tensor], Tensor]
 
 Tokens = Int[Tensor, "batch pos"] | Float[Tensor, "batch *shape"]
-"""What a model is run on: tokens, or the pictures or the sound that it reads."""
+"""The inputs of a model: tokens, or the pictures or the sound that it reads."""
 
 
 class NoLogits(UsageError):
@@ -34,6 +35,9 @@ class Reached(Exception):
 
 class Hooks(ABC):
     """The interface through which everything here reads and changes a model's activations."""
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, vars(self))
 
     @property
     @abstractmethod
@@ -132,7 +136,7 @@ class Hooks(ABC):
             hook_out: the name of the tensor that it writes.
 
         Returns:
-            By the cause, as a message says it: what makes the layer without the mistake of the one with it.
+            By cause, as a message words it: a function that makes the right layer of the mistaken one.
         """
         del hook_in, hook_out
         return {}

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.layers.derivatives import forward_jvp
 
 
@@ -24,6 +25,8 @@ class RankOneSum(NamedTuple):
     left: Float[Tensor, "rows d_out"] | None = None
     right: Float[Tensor, "rows d_in"] | None = None
 
+    __repr__ = short_repr
+
     def jvp(self, v: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_out"]:
         """Compute J v = W_out^T (h * (W_in^T v)), a row each.
 
@@ -33,10 +36,10 @@ class RankOneSum(NamedTuple):
         Returns:
             The products.
         """
-        Jv = (self.h * (v @ self.W_in)) @ self.W_out
+        Jv = (self.h * (v @ self.W_in)) @ self.W_out  # [rows, m] in between
         if self.left is None or self.right is None:
             return Jv
-        return Jv + self.left * (self.right * v).sum(-1, keepdim=True)
+        return Jv + self.left * (self.right * v).sum(-1, keepdim=True)  # left <right, v>
 
     def vjp(self, u: Float[Tensor, "rows d_out"]) -> Float[Tensor, "rows d_in"]:
         """Compute J^T u = W_in (h * (W_out u)), a row each.
@@ -47,10 +50,10 @@ class RankOneSum(NamedTuple):
         Returns:
             The products.
         """
-        JTu = (self.h * (u @ self.W_out.T)) @ self.W_in.T
+        JTu = (self.h * (u @ self.W_out.T)) @ self.W_in.T  # [rows, m] in between
         if self.left is None or self.right is None:
             return JTu
-        return JTu + self.right * (self.left * u).sum(-1, keepdim=True)
+        return JTu + self.right * (self.left * u).sum(-1, keepdim=True)  # right <left, u>
 
     def matrix(self) -> Float[Tensor, "rows d_out d_in"]:
         """Build the matrices J themselves.
@@ -58,10 +61,10 @@ class RankOneSum(NamedTuple):
         Returns:
             One Jacobian per row.
         """
-        J = (self.W_out.T * self.h[:, None]) @ self.W_in.T
+        J = (self.W_out.T * self.h[:, None]) @ self.W_in.T  # [rows, d_out, m] @ [m, d_in]
         if self.left is None or self.right is None:
             return J
-        return J + self.left[:, :, None] * self.right[:, None]
+        return J + self.left[:, :, None] * self.right[:, None]  # [rows, d_out, 1] * [rows, 1, d_in]
 
 
 Read = tuple[Float[Tensor, "*batch d_mlp"], ...]
@@ -80,6 +83,8 @@ class MlpWeights(NamedTuple):
     b_out: Float[Tensor, " d_out"] | None = None
     W_gate: Float[Tensor, "d_in d_mlp"] | None = None
     b_gate: Float[Tensor, " d_mlp"] | None = None
+
+    __repr__ = short_repr
 
     def output(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Compute f(x).
@@ -145,10 +150,10 @@ class MlpWeights(NamedTuple):
         products = []
         act = None
         for of_v in directions:
-            act, hidden = forward_jvp(self.act, read[-1], of_v[-1])  # act(g), act'(g) * (W_gate^T v)
+            act, hidden = forward_jvp(self.act, read[-1], of_v[-1])  # act(g), act'(g) * (W_gate^T v): [..., d_mlp]
             if gate:
                 hidden = hidden.mul_(linear).addcmul_(act, of_v[0])
-            products.append(hidden @ self.W_out)
+            products.append(hidden @ self.W_out)  # [..., d_out]
         act = self.act(read[-1]) if act is None else act
         return _affine(act * linear if gate else act, self.W_out, self.b_out), products
 
@@ -166,10 +171,10 @@ class MlpWeights(NamedTuple):
         """
         read = self.read(x)
         linear = read[0]
-        act, slope = forward_jvp(self.act, read[-1], torch.ones_like(linear))
+        act, slope = forward_jvp(self.act, read[-1], torch.ones_like(linear))  # act and act' elementwise, [rows, d_mlp]
         if self.W_gate is None:
             return RankOneSum(slope, self.W_in, self.W_out)
-        weights = torch.cat([slope * linear, act], dim=-1)
+        weights = torch.cat([slope * linear, act], dim=-1)  # [rows, 2 d_mlp]: the gate's terms, then the other's
         return RankOneSum(weights, torch.cat([self.W_gate, self.W_in], dim=1), torch.cat([self.W_out, self.W_out]))
 
 
@@ -182,6 +187,8 @@ class NormedMlp(NamedTuple):
     shift: Float[Tensor, " d_out"]
     eps: float
     centred: bool
+
+    __repr__ = short_repr
 
     @property
     def W_in(self) -> Float[Tensor, "d_in d_mlp"]:
@@ -205,27 +212,56 @@ class NormedMlp(NamedTuple):
         return self.write(self.read(x))
 
     def read(self, x: Float[Tensor, "*batch d_in"]) -> Read:
-        """Compute what the MLP's input matrices make of rows, as `MlpWeights.read`."""
+        """Compute what the MLP's input matrices make of rows.
+
+        Args:
+            x: the rows, in the weights' dtype.
+
+        Returns:
+            As `MlpWeights.read`.
+        """
         return self.mlp.read(x)
 
     def read_direction(self, v: Float[Tensor, "*batch d_in"]) -> Read:
-        """Compute what the MLP's input matrices make of directions, as `MlpWeights.read_direction`."""
+        """Compute what the MLP's input matrices make of directions.
+
+        Args:
+            v: one direction for each row.
+
+        Returns:
+            As `MlpWeights.read_direction`.
+        """
         return self.mlp.read_direction(v)
 
     def write(self, read: Read) -> Float[Tensor, "*batch d_out"]:
-        """Compute f(x) from what the input matrices made of x, as `MlpWeights.write`."""
+        """Compute f(x) from what the input matrices made of x.
+
+        Args:
+            read: what `read` returned.
+
+        Returns:
+            The output, after the norm.
+        """
         y, s = self._centred(self.mlp.write(read))
         return self.scale * y / s + self.shift
 
     def push(
         self, read: Read, directions: Iterable[Read]
     ) -> tuple[Float[Tensor, "*batch d_out"], list[Float[Tensor, "*batch d_out"]]]:
-        """Compute f(x) and J_f v, as `MlpWeights.push`: with dy the MLP's product, centred where y is,
-        scale * (dy / s - y <y, dy> / (d s^3))."""
+        """Compute f(x), and J_f v for each direction v: scale * (dy / s - y <y, dy> / (d s^3)), with dy the MLP's
+        product, centred where y is.
+
+        Args:
+            read: what `read` made of x.
+            directions: what `read_direction` made of each v.
+
+        Returns:
+            f(x) and the products.
+        """
         y, products = self.mlp.push(read, directions)
         y, s = self._centred(y)
         pulled = [_centre(dy) if self.centred else dy for dy in products]
-        along = y / (y.shape[-1] * s**2)
+        along = y / (y.shape[-1] * s**2)  # [..., d_out]
         products = [self.scale * (dy - along * (y * dy).sum(-1, keepdim=True)) / s for dy in pulled]
         return self.scale * y / s + self.shift, products
 
@@ -243,9 +279,9 @@ class NormedMlp(NamedTuple):
             The Jacobians, never made as matrices.
         """
         terms, (y, s) = self.mlp.jacobian(x), self._centred(self.mlp.output(x))
-        writes = _centre(terms.W_out) if self.centred else terms.W_out
-        left = -self.scale * y / (y.shape[-1] * s**3)
-        return RankOneSum(terms.h / s, terms.W_in, writes * self.scale, left, terms.vjp(y))
+        writes = _centre(terms.W_out) if self.centred else terms.W_out  # centring is linear
+        left = -self.scale * y / (y.shape[-1] * s**3)  # [rows, d_out]
+        return RankOneSum(terms.h / s, terms.W_in, writes * self.scale, left, terms.vjp(y))  # right: J^T y
 
     def _centred(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Compute y, centred where the norm does it, and s, [..., d_out] and [..., 1]."""

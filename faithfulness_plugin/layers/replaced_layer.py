@@ -2,20 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from torch import nn
 
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.any_model import hooks_of, layer_between, mlp_layer
 from faithfulness_plugin.layers.check_layer import LayerError
-from faithfulness_plugin.layers.declared_hooks import Declared, block_of, declared_hooks
+from faithfulness_plugin.layers.declared_hooks import Declared, HasMetadata, block_of, declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks, same_tensor
 
 AT_AN_MLP = re.compile(r"blocks\.(\d+)\.(hook_mlp_out|mlp\.hook_in|mlp\.hook_out|ln2\.hook_normalized)")
-
-
-class NamesNoLayer(UsageError):
-    """The files of these transcoders do not say which layer they replace."""
 
 
 class Pair(NamedTuple):
@@ -24,12 +22,12 @@ class Pair(NamedTuple):
     hook_in: str
     hook_out: str
     declared: tuple[str, str] | None = None
-    """What the file says, where an option overrides it."""
+    """The tensors that the file names, where an option overrides them."""
 
 
 def pair_of(
-    model: Any,
-    transcoders: Sequence[Any],
+    model: nn.Module | Hooks,
+    transcoders: Sequence[HasMetadata],
     *,
     layer: int | None = None,
     hook_in: str | None = None,
@@ -74,47 +72,68 @@ def pair_of(
 
 
 def layer_of(
-    model: Any,
-    transcoders: Sequence[Any],
+    model: nn.Module | Hooks,
+    transcoders: Sequence[HasMetadata],
     *,
     block: int | None = None,
-    **asked: Any,
+    hook_in: str | None = None,
+    hook_out: str | None = None,
+    anyway: bool = False,
 ) -> HookedLayer:
-    """Return the layer between the tensors that `pair_of` names, checked against the model.
+    """Return the layer that transcoders replace, checked against the model.
 
     Args:
         model: of any library, or its `Hooks`.
         transcoders: one or several of that layer.
-        block: as `layer` of `pair_of`.
-        asked: `hook_in`, `hook_out` and `anyway` of `pair_of`.
+        block: the block, as `layer` of `pair_of`.
+        hook_in: as in `pair_of`.
+        hook_out: as in `pair_of`.
+        anyway: as in `pair_of`.
 
     Returns:
-        The layer, as `layer_at_pair` gives it.
+        The layer of `layer_and_pair`.
 
     Raises:
-        UsageError: as `pair_of` and `layer_at_pair`.
+        UsageError: as `layer_and_pair`, and LayerError likewise.
     """
-    hooks = hooks_of(model)
-    pair = pair_of(hooks, transcoders, layer=block, **asked)
-    return layer_at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders))
+    found, _ = layer_and_pair(model, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
+    return found
 
 
-def layer_at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool = False) -> HookedLayer:
-    """Return the block's MLP where the two are its own input and output, else whatever the model computes between them;
-    the identity at the one tensor of an autoencoder.
+def layer_and_pair(
+    model: nn.Module | Hooks,
+    transcoders: Sequence[HasMetadata],
+    *,
+    block: int | None = None,
+    hook_in: str | None = None,
+    hook_out: str | None = None,
+    anyway: bool = False,
+) -> tuple[HookedLayer, Pair]:
+    """Return the layer between the tensors that `pair_of` names, checked against the model, and their names.
 
     Args:
-        hooks: the model's.
-        pair: what is read and written.
-        autoencoder: one tensor may be both.
+        model: of any library, or its `Hooks`.
+        transcoders: one or several of that layer.
+        block: the block, as `layer` of `pair_of`.
+        hook_in: as in `pair_of`.
+        hook_out: as in `pair_of`.
+        anyway: as in `pair_of`.
 
     Returns:
-        The layer, checked against the model.
+        The block's MLP where the two are its own input and output, else whatever the model computes between them; the
+        identity at the one tensor of an autoencoder. And the pair.
 
     Raises:
-        UsageError: one tensor is read and written, and that is not what was asked for; there is no such hook.
+        UsageError: as `pair_of`; one tensor is read and written, and that is not what was asked for; there is no such
+            hook.
         LayerError: what is written is no function of what is read.
     """
+    hooks = hooks_of(model)
+    pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
+    return _at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders)), pair
+
+
+def _at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool) -> HookedLayer:
     _require_stream(hooks, pair.hook_out)
     if same_tensor(hooks, pair.hook_in, pair.hook_out):
         if not autoencoder:
@@ -155,7 +174,10 @@ def _declared_pair(hooks: Hooks, declared: Declared, layer: int | None, *, overr
         if overridden:
             raise UsageError("the transcoder names no hooks: pass both, where it reads (hook_in) and writes (hook_out)")
         if block is None:
-            raise NamesNoLayer("which layer do the transcoders replace? Their metadata say None")
+            raise UsageError(
+                "which layer do the transcoders replace? Their metadata say None: pass --layer, the number of a block, "
+                "or --hook-in and --hook-out (layer, or hook_in and hook_out)"
+            )
         mlp = _mlp(hooks, block)
         return Pair(mlp.hook_in, mlp.hook_out)
     if not overridden:

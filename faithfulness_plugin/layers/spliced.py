@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens, read_and_write
@@ -56,6 +57,8 @@ class Seen:
     stages: Mapping[str, Float[Tensor, "batch *pos d_model"]]
     acts: Float[Tensor, "batch *pos d_sae"] | None
     """Of the transcoder, if there was one with `hook_sae_acts_post`."""
+
+    __repr__ = short_repr
 
 
 def run_spliced(

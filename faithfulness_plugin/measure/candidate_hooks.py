@@ -1,26 +1,25 @@
 """Find the tensors of a model that a transcoder reads and writes, by how well it maps one to the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.language_model.config import ModelSource, TextSource
-from faithfulness_plugin.language_model.model import load_model, model_title
-from faithfulness_plugin.language_model.named_model import choose_model
-from faithfulness_plugin.language_model.rows import RowSettings, require_rows, say_rows
-from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.language_model.loaded import LoadedModel
+from faithfulness_plugin.language_model.rows import say_rows
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
 from faithfulness_plugin.layers.hooks import Hooks, Tokens
 from faithfulness_plugin.layers.replaced_layer import pair_of
 from faithfulness_plugin.measure.ranked_pairs import CLEARLY, Ranking, ranked_pairs, what_to_pass
-from faithfulness_plugin.messages import say
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.settings_file import make_config
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 SHOWN = 12
 NEAR_THE_MLP = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in", "mlp.hook_out", "hook_mlp_out")
@@ -42,8 +41,14 @@ class HookCandidates(Ranking):
     asked: bool = False
     """Whether the pair that is compared was asked for."""
 
+    __repr__ = short_repr
+
     def verdict(self) -> str:
-        """Return one sentence: is the declared pair the best one, and what to pass where it is not."""
+        """Say whether the declared pair is the best one, and what to pass where it is not.
+
+        Returns:
+            One or two sentences.
+        """
         best, compared = self.best, self.compared
         pass_this = what_to_pass(best, of_autoencoder=self.of_autoencoder)
         there = f"{best.hook_in[0]} to {best.hook_out[0]} (FVU {best.fvu:.3g})"
@@ -68,7 +73,11 @@ class HookCandidates(Ranking):
         return f"{called} (FVU {compared.fvu:.3g}) is {how}: that is {there}. {pass_this}"
 
     def table(self) -> str:
-        """Return the best pairs, and the declared one, as a Markdown table."""
+        """Format the best pairs, and the declared one.
+
+        Returns:
+            A Markdown table.
+        """
         rows = []
         for place, pair in enumerate(self.pairs):
             if place < SHOWN or pair.compared:
@@ -82,7 +91,11 @@ class HookCandidates(Ranking):
         return table + (f"\n{left} more pairs, with higher FVU, are left out (--json has all).\n" if left else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all pairs and the verdict, for JSON."""
+        """Convert all pairs and the verdict for JSON.
+
+        Returns:
+            Fields by name.
+        """
         same_names = ("hook_in", "hook_out", "fvu", "l0", "norm_in", "norm_out")
         pairs = [
             {name: getattr(pair, name) for name in same_names}
@@ -109,7 +122,7 @@ def _together(names: Sequence[str]) -> str:
 
 def hook_candidates(
     model: Any,
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     tokens: Tokens,
     *,
     layer: int | None = None,
@@ -126,15 +139,22 @@ def hook_candidates(
 
     Args:
         model: a TransformerBridge, a HookedTransformer or a plain Hugging Face model.
-        tokens: [batch, pos].
-        layer: the block; by default the one that the file names. If it names none, all blocks are searched, at the
+        transcoder: any SAELens transcoder, in `eval` mode.
+        tokens: a few prompts.
+        layer: the block; None takes the one that the file names. If it names none, all blocks are searched, at the
             tensors around their MLPs.
-        hook_in, hook_out: the pair to compare with the others, instead of the declared one.
-        kept: the tokens that are looked at; all by default.
+        hook_in: the tensor read by the pair to compare with the others; None takes the declared one.
+        hook_out: the tensor written by it, likewise.
+        kept: the tokens that are looked at; None keeps all.
         norms_above: leaves out rows whose norm is above this factor times the median at any of the tensors that are
-            compared. Attention sinks are such rows, and an FVU that counts them says little of the others.
+            compared. Attention sinks are such rows, and an FVU that counts them says little of the others. None keeps
+            all.
 
-    Raises UsageError for a missing block or hook, or where no tensors have the transcoder's widths.
+    Returns:
+        All pairs, the lowest FVU first, beside what the file says.
+
+    Raises:
+        UsageError: a missing block or hook; no tensors have the transcoder's widths.
     """
     hooks, declared = hooks_of(model), declared_hooks(transcoder)
     compared: tuple[str, str] | None = None
@@ -171,7 +191,7 @@ def hook_candidates(
 
 
 def _every_block(hooks: Hooks) -> list[list[str]]:
-    """Return the tensors of all blocks; of those that have an MLP, in a model that mixes them with others."""
+    """Return the tensors of each block; none for a block without an MLP, in a model that mixes both."""
     found: list[list[str]] = []
     while True:
         try:
@@ -182,47 +202,28 @@ def _every_block(hooks: Hooks) -> list[list[str]]:
             found.append([])
 
 
-def candidates_on_text(
-    path: str,
-    transcoder: Any,
-    *,
-    model: str | None = None,
-    model_anyway: bool = False,
-    files: Sequence[str] = (),
-    prompts: int = 4,
-    context_size: int = 64,
-    rows: Mapping[str, Any] | None = None,
-    device: str = "cpu",
-    **asked: Any,
-) -> HookCandidates:
-    """Load a transcoder's model, and measure the transcoder on prompts of a text: what `faithfulness hooks` does.
+def candidates_on_text(source: LoadedModel, transcoder: "SAE[Any]", n_prompts: int, **asked: Any) -> HookCandidates:
+    """Measure a transcoder at the tensors of its model, on prompts of a text, and say which rows count.
 
     Args:
-        path: where the transcoder comes from, for messages.
-        model: its name or folder; by default what the transcoder's file names.
-        files: the text's; the examples' text by default.
-        rows: which rows count, as `RowSettings` takes it.
+        source: the model, with its text.
+        transcoder: any SAELens transcoder, in `eval` mode.
+        n_prompts: how many.
         asked: `layer`, `hook_in` and `hook_out` of `hook_candidates`.
 
-    Raises UsageError as `hook_candidates` does, or where no row is left.
+    Returns:
+        As `hook_candidates`.
+
+    Raises:
+        UsageError: as `hook_candidates`; no row is left.
     """
-    settings = make_config(dict(rows or {}), "rows", RowSettings)
-    require_rows(settings, context_size)
-    chosen = choose_model({path: transcoder}, model, anyway=model_anyway)
-    if chosen.note is not None:
-        say(chosen.note)
-    source = ModelSource(name=chosen.name)
-    say(f"loading {model_title(source)}")
-    loaded = load_model(source, device, plain=True)
-    hooks, text = hooks_of(loaded), TextSource(files=list(files))
-    tokens = cut_prompts(text, loaded.tokenizer, context_size, 0, prompts, least=1, hooks=hooks)
-    rule = settings.left_out(loaded.tokenizer)
+    tokens, rule = source.prompts(n_prompts, least=1), source.exclude
     kept = rule.places(tokens)
     counts = rule.counts(kept)
     if not counts.rows:
         raise UsageError(f"no row is left to look at ({counts}): leave out less, or give longer prompts")
-    on_device = tokens.to(hooks.device)
-    found = hook_candidates(hooks, transcoder, on_device, kept=kept, norms_above=settings.norms_above, **asked)
+    on_device, norms_above = tokens.to(source.hooks.device), rule.norms_above
+    found = hook_candidates(source.hooks, transcoder, on_device, kept=kept, norms_above=norms_above, **asked)
     say_rows("rows", replace(counts, norms=counts.rows - found.n_rows), None)
     for pair in dict.fromkeys(pair for pair in (found.compared, found.best) if pair is not None):
         say_rows(f"rows at {pair.hook_out[0]}", None, pair.spread)

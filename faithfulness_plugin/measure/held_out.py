@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.jacobian.exact import JacobianProducts
 from faithfulness_plugin.jacobian.probes import difference, pair, rademacher
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.layer_rows import RELATIVE_TO_NOTHING, Rows
@@ -17,29 +16,33 @@ from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.measure.config import HeldOutConfig
-from faithfulness_plugin.measure.schema import DIRECTIONS, Directions, HeldOutRecord, LayerRecord, PassageRecord
+from faithfulness_plugin.measure.schema import HeldOutRecord, LayerRecord, PassageRecord
 from faithfulness_plugin.metrics.jacobian_error import ByDirections, jacobian_products
 from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
 from faithfulness_plugin.metrics.response import StepResponses, finite_differences
-from faithfulness_plugin.metrics.result import mean_cosine
+from faithfulness_plugin.metrics.result import DIRECTIONS, Directions, mean_cosine
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.store.fill import rows_at
 from faithfulness_plugin.store.left_out import LeftOut
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 CARRIES = 0.01
 """The part of the passage's output from which on a feature is listed that is not the passage's own."""
 
 
 class HeldOut:
-    """Records transcoders of one layer on held-out prompts; keeps everything that no transcoder changes.
+    """Measures transcoders of one layer on held-out prompts; keeps everything that no transcoder changes.
 
     Args:
         hooks: the model's.
         layer: the layer that transcoders replace.
-        tokens: [prompts, pos]; the spliced model is run on the first `config.spliced_prompts`.
+        tokens: the held-out prompts; the spliced model is run on the first `config.spliced_prompts`.
+        config: numbers of rows, and lengths of steps.
         exclude: the rule by which rows are left out.
-        passage: a repeated prompt [1, pos] at which memorization is measured.
+        passage: a repeated prompt at which memorization is measured; None measures none.
     """
 
     def __init__(
@@ -88,14 +91,17 @@ class HeldOut:
         return {"isotropic": isotropic, "data": pair(x, 1, generator)[0], "difference": difference(x, 1, generator)[0]}
 
     @torch.no_grad()
-    def layer_record(self, transcoder: Any) -> LayerRecord:
-        """Measure the layer itself.
+    def layer_record(self, transcoder: "SAE[Any]") -> LayerRecord:
+        """Measure the layer itself: the denominators of relative errors.
 
         Args:
             transcoder: any transcoder of the layer.
 
+        Returns:
+            Sums by prompt, and cross-entropies in nats a token.
+
         Raises:
-            ValueError: a layer to which errors cannot be relative.
+            UsageError: a layer to which errors cannot be relative.
         """
         x, among = self.for_jacobians.x, self.rows.x
         products = jacobian_products(transcoder, self.layer, x, among=among)
@@ -107,15 +113,15 @@ class HeldOut:
             hook_in=self.layer.hook_in,
             hook_out=self.layer.hook_out,
             variance=self.rows.by_prompt(self.at.variance.sum(-1)),
-            jacobian={d: self.for_jacobians.by_prompt(_along(products, d).layer) for d in DIRECTIONS},
+            jacobian={d: self.for_jacobians.by_prompt(products.along[d].layer) for d in DIRECTIONS},
             response={d: [self.for_responses.by_prompt(a.layer) for a in responses[d]] for d in DIRECTIONS},
-            ce_clean=cast(float, spliced["ce_clean"]),
-            ce_zero=cast(float, spliced["ce_zero"]),
+            ce_clean=spliced.ce_clean,
+            ce_zero=spliced.ce_zero,
         )
 
     def _require_responses(self, products: ByDirections, responses: Mapping[Directions, list[StepResponses]]) -> None:
         for d in DIRECTIONS:
-            moves = {"derivative": [_along(products, d).layer], "answer to a step": [a.layer for a in responses[d]]}
+            moves = {"derivative": [products.along[d].layer], "response to a step": [a.layer for a in responses[d]]}
             for what, sizes in moves.items():
                 if not all(bool((of > 0).any()) for of in sizes):
                     raise UsageError(
@@ -124,35 +130,41 @@ class HeldOut:
                     )
 
     @torch.no_grad()
-    def measure(self, transcoder: Any) -> HeldOutRecord:
-        """Measure a transcoder, which is in `eval` mode."""
+    def measure(self, transcoder: "SAE[Any]") -> HeldOutRecord:
+        """Measure a transcoder.
+
+        Args:
+            transcoder: in `eval` mode.
+
+        Returns:
+            Sums by prompt, cosines, and the spliced model's cross-entropy and KL in nats a token.
+        """
         found, at = self.evaluator.compare("t", transcoder), self.for_jacobians
         W_skip, among = getattr(transcoder, "W_skip", None), self.rows.x
         energies = self.energies if W_skip is None else jacobian_energies(self.layer, at.x, W_skip, among=among)
         active = (transcoder.encode(at.x) > 0).sum(-1)
-        jacobians: dict[Directions, JacobianProducts] = {d: _along(found.jacobians, d) for d in DIRECTIONS}
         responses, by_prompt = self._responses(transcoder), self.for_responses.by_prompt
         spliced = self.evaluator.spliced({"t": transcoder})["t"]
         return HeldOutRecord(
             error=self.rows.by_prompt(found.squared_error.sum(-1)),
             l0=found.l0,
             dead_fraction=found.dead_fraction,
-            jacobian_error={d: at.by_prompt(of.squared_error) for d, of in jacobians.items()},
-            jacobian_cosine={d: mean_cosine(of.cosine, of.layer) for d, of in jacobians.items()},
+            jacobian_error={d: at.by_prompt(of.squared_error) for d, of in found.jacobians.along.items()},
+            jacobian_cosine={d: mean_cosine(of.cosine, of.layer) for d, of in found.jacobians.along.items()},
             floor={d: at.by_prompt(energies.beyond(d, active)) for d in DIRECTIONS},
             response_error={d: [by_prompt(a.squared_error) for a in responses[d]] for d in DIRECTIONS},
             response_cosine={d: [mean_cosine(a.cosine, a.layer) for a in responses[d]] for d in DIRECTIONS},
-            ce=cast(float, spliced["ce"]),
-            ce_recovered=spliced["ce_recovered"],
-            kl=cast(float, spliced["kl"]),
+            ce=spliced.ce,
+            ce_recovered=spliced.ce_recovered,
+            kl=spliced.kl,
             passage=None if self.passage is None else self._at_passage(transcoder, self.passage),
         )
 
-    def _responses(self, transcoder: Any) -> dict[Directions, list[StepResponses]]:
+    def _responses(self, transcoder: "SAE[Any]") -> dict[Directions, list[StepResponses]]:
         x, distances = self.for_responses.x, self.config.distances
         return {d: finite_differences(transcoder, self.layer, x, v, distances) for d, v in self.directions.items()}
 
-    def _at_passage(self, transcoder: Any, passage: Tensor) -> PassageRecord:
+    def _at_passage(self, transcoder: "SAE[Any]", passage: Tensor) -> PassageRecord:
         found = passage_memorization(transcoder, self.layer, passage, self.rows.x)
         each = enumerate(zip(found.carried, found.rate_elsewhere, strict=True))
         listed = [i for i, (carried, rate) in each if abs(carried) >= CARRIES or rate <= RARE]
@@ -164,7 +176,3 @@ class HeldOut:
             rate_elsewhere=[found.rate_elsewhere[i] for i in listed],
             carried=[found.carried[i] for i in listed],
         )
-
-
-def _along(products: ByDirections, directions: Directions) -> JacobianProducts:
-    return getattr(products, directions)

@@ -1,4 +1,4 @@
-"""Deletion curves: how much of an answer hangs on the features that are said to matter."""
+"""Deletion curves: how much an answer depends on the features that attribution ranks first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Deletion(MetricResult):
     by_attribution: tuple[float, ...]
     """(s_0 - s_del(m)) / |s_0 - s_empty|, clipped to [-1, 1], where those are deleted that attribution ranks first."""
     at_random: tuple[float, ...]
-    """The same ratio with as many of the other active features deleted."""
+    """That ratio with as many random ones of the other active features deleted."""
     excess: tuple[float, ...]
     """by_attribution - at_random: 0 says that the ranking knows nothing."""
 
@@ -64,6 +64,7 @@ def deletion(
         raise ValueError("deleting all features changes no answer, so that there is no curve to draw")
 
     def curve(scores: Tensor) -> Tensor:
+        # [sizes, prompts] -> [sizes, prompts that count] -> [sizes]
         return ((whole - scores)[:, counts] / span[counts]).clamp(-1, 1).mean(1)
 
     first, second = curve(by_attribution), curve(at_random)

@@ -42,23 +42,20 @@ class Running:
 
 
 class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
-    """A measurement that a command runs, resumes and shows; its name in `benchmarks/experiments.py` is its only
+    """A measurement that a command runs, resumes and shows; its line in `benchmarks/experiments.py` is its only
     registration."""
 
-    summary: ClassVar[str]
-    """What it measures, in a sentence or two: the command's help."""
     parts: ClassVar[str] = "runs"
     """What its result is made of, in the plural, for progress."""
-    parallel: ClassVar[bool] = False
-    """Whether several parts can run at a time: `faithfulness experiment NAME` then has --jobs."""
     config_class: ClassVar[type[Any]]
-    """A Record whose fields decide the numbers. Their descriptions are the help of the command's options."""
+    """A Record whose fields decide the numbers. Its docstring is the command's help, and the fields' descriptions are
+    that of the options; it stands in a module that loads pydantic only, for both to be shown at once."""
     options_class: ClassVar[type[Any]] = NoOptions
     """A Record of what does not decide the numbers, such as a folder for caches."""
     page_filename: ClassVar[str] = "table.md"
     """The name of its page."""
     indent: ClassVar[int | None] = 1
-    """Of the result's JSON; None for results of many parts."""
+    """The indent of the result's JSON; None for results of many parts."""
 
     @abstractmethod
     def fresh(self, config: T_CONFIG) -> T_RESULT:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from faithfulness_plugin.results.schema import Interval, Share
 
 FEW = 5
 """For fewer values than this, tables show the least and the largest."""
 RANGE = f"in brackets the range of fewer than {FEW} seeds"
-"""For captions."""
+"""Words for captions."""
 
 
 def interval(values: Sequence[int | float]) -> Interval:
@@ -25,6 +24,8 @@ def interval(values: Sequence[int | float]) -> Interval:
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return Interval(mean=mean, low=None, high=None, n=n)
+    from scipy import stats  # half a second
+
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     seen = (float(min(values)), float(max(values))) if n < FEW else None
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n, seen=seen)
@@ -40,6 +41,8 @@ def share(count: int, n: int) -> Share:
     Returns:
         The share and its interval.
     """
+    from scipy import stats  # half a second
+
     ci = stats.binomtest(count, n).proportion_ci(0.95, method="wilson")
     return Share(count=count, n=n, low=float(ci.low), high=float(ci.high))
 
@@ -59,5 +62,7 @@ def prediction_interval(values: Sequence[int | float]) -> tuple[float, float]:
     n = len(values)
     if n < 2:
         raise ValueError("a prediction interval needs two values or more")
+    from scipy import stats  # half a second
+
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
     return float(np.mean(values)) - half, float(np.mean(values)) + half

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from faithfulness_plugin import atomic
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 
 
@@ -22,6 +23,8 @@ class Record(BaseModel):
     """Base of every record: unknown fields are refused, values are finite and do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    __repr__ = short_repr
 
 
 class Interval(Record):
@@ -91,7 +94,7 @@ class Result(Record):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What a partial result and a command must share, so that the one goes on with the other."""
+        """What a partial result and a command must share for the command to resume it."""
 
 
 def fingerprint(result: Result) -> str:

@@ -1,5 +1,6 @@
 """Settings from YAML files and from options, as records; what does not fit is refused by name."""
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -11,6 +12,15 @@ from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.nearest import nearest
 
 T_CONFIG = TypeVar("T_CONFIG", bound=BaseModel)
+
+
+class Numbers(yaml.SafeLoader):
+    """YAML's safe loader, to which 2e4 and 1e-3 are numbers, as people mean them."""
+
+
+Numbers.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 class SettingsError(UsageError):
@@ -30,7 +40,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         SettingsError: the file cannot be read, or holds no settings.
     """
     try:
-        settings = yaml.safe_load(path.read_text())
+        settings = yaml.load(path.read_text(), Loader=Numbers)
     except OSError as error:
         raise SettingsError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except (yaml.YAMLError, ValueError) as error:  # also bytes that are not text, and impossible dates
@@ -68,6 +78,11 @@ def make_config(settings: dict[str, Any], where: str, config: type[T_CONFIG]) ->
             for part in first["loc"][:-1]:
                 if isinstance(part, str):
                     model = next(iter(_records(model.model_fields[part].annotation)), model)
+            inside = [n for n, keys in getattr(config, "INSIDE", {}).items() if name in keys]
+            if inside:
+                raise SettingsError(
+                    f"{where}: {name} belongs under {inside[0]}:, as {inside[0]}: {{{name}: ...}}"
+                ) from error
             raise SettingsError(f"{where}: {unknown_setting(name, list(model.model_fields))}") from error
         message = first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{where}: {name + ': ' if name else ''}{message}") from error

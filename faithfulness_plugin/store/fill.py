@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
@@ -25,6 +26,8 @@ class Filling:
     """A prompt whose rows are put among those of every shard, again and again; None for none."""
     share: float = 0.0
     """The share of a shard's rows that are the repeated prompt's."""
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()

@@ -98,17 +98,17 @@ class Index(Record):
     """Everything but the rows."""
 
     format_version: Literal[1] = 1
-    source: dict[str, str] = Field(description="what tells this model, layer and text from others")
+    source: dict[str, str] = Field(description="identifies the model, the layer and the text")
     d_in: int
     d_out: int
     dtype: str
     products: list[Product]
-    seed: int = Field(description="of the probes")
-    n_shards: int = Field(description="when it is full")
+    seed: int = Field(description="seeds the probes")
+    n_shards: int = Field(description="the number of shards of a full store")
     rms: float | None = Field(
-        default=None, description="of the coordinates of x in the first shard: isotropic secants' unit"
+        default=None, description="root mean square of the coordinates of x in the first shard: isotropic secants' unit"
     )
-    shards: dict[int, Shard] = Field(default_factory=dict, description="those that are there, by number")
+    shards: dict[int, Shard] = Field(default_factory=dict, description="the shards that are filled, by number")
 
     @property
     def n_rows(self) -> int:
@@ -122,7 +122,7 @@ class Index(Record):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What two stores must share to be one, besides their source, by name."""
+        """The settings that two stores must share to be one, besides their source."""
         return self.model_dump(include={"d_in", "d_out", "dtype", "seed", "n_shards"})
 
     @property

@@ -21,7 +21,7 @@ class NormLimits(NamedTuple):
 
 @dataclass(frozen=True)
 class LeftOutCounts:
-    """How many tokens of some prompts were left out; each counts once, for the first reason that there is."""
+    """Numbers of tokens that were left out of prompts; each counts once, for the first reason that applies."""
 
     tokens: int
     """All of them."""
@@ -34,7 +34,7 @@ class LeftOutCounts:
 
     @property
     def rows(self) -> int:
-        """How many are left."""
+        """The number of tokens that are left."""
         return self.tokens - self.positions - self.special - self.norms
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class LeftOut:
     """Rows are left out whose input or output norm is above this factor times the median over the rows that tokens
     and positions leave."""
     limits: NormLimits | None = None
-    """What the factor comes to for one layer, once it was fitted to rows of it."""
+    """The limits that the factor gives for one layer, once it was fitted to rows of it."""
 
     def __post_init__(self) -> None:
         if self.skip_first < 0:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
@@ -67,10 +68,16 @@ class StoredRows(Iterator[Tensor]):
         step = 1.0 if kept is None else kept.build_estimator().step(index.rms or 1.0)
         self.layer = PackedRows(index.d_in, index.d_out, kept, step)
         self.batch = 0
-        """How many batches were served."""
+        """The number of batches that were served."""
         self._epoch: int | None = None
         self._at: tuple[int, int] | None = None
         self._in_memory: dict[str, Tensor] = {}
+
+    def __repr__(self) -> str:
+        product = self._product and str(self._product)
+        said = {"store": self.store.folder, "product": product, "batch_size": self.batch_size, "batch": self.batch}
+        share = {"rank": self.rank, "processes": self.processes} if self.processes > 1 else {}
+        return line("StoredRows", {**said, "window": self.window, "seed": self.seed, **share})
 
     def __next__(self) -> Float[Tensor, "rows width"]:
         share = self.batch_size // self.processes

@@ -1,4 +1,4 @@
-"""The file of one shard: written whole, and checked against what the index says of it."""
+"""The file of one shard: written whole, and checked against its entry in the index."""
 
 import errno
 import hashlib

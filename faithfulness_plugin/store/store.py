@@ -14,6 +14,7 @@ from torch import Tensor
 
 from faithfulness_plugin.atomic import UNFINISHED, write_text
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.store.index import DTYPES, INDEX_FILENAME, Index, Product, StoreError, names
@@ -35,6 +36,12 @@ class DerivativeStore:
         self._writes = False
         self._whole: dict[int, tuple[int, int]] = {}
         """The shards that were found whole, with the size and time that their files had."""
+
+    def __repr__(self) -> str:
+        index = self.index
+        filled = f"{len(index.shards)} of {index.n_shards}"
+        found = {"d_in": index.d_in, "d_out": index.d_out, "products": list(map(str, index.products))}
+        return line("DerivativeStore", {"folder": self.folder, "shards": filled, "rows": index.n_rows, **found})
 
     @classmethod
     def create(

@@ -24,7 +24,7 @@ def abs_circuits(d_in: int) -> list[Circuit]:
 
 
 AT_POINT = 1e-4
-"""As a share of the point's norm: well above what rounding moves a row by in float32, and below any other row."""
+"""The largest distance as a share of the point's norm: well above rounding in float32, and below any other row's."""
 
 
 def at_point(

@@ -8,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.display import line, short_repr
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.require import number, whole
 from faithfulness_plugin.seeds import derived_seed
 
 
@@ -18,6 +20,8 @@ class AbsDraw(NamedTuple):
     value: Float[Tensor, "*batch d_in"]
     present: Float[Tensor, "*batch d_in"]
     repeated: Float[Tensor, "*batch 1"]
+
+    __repr__ = short_repr
 
 
 def abs_rows(
@@ -63,8 +67,10 @@ class AbsInputs:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
+        d_in, n_ones = whole("d_in", d_in), whole("n_ones", n_ones)
+        batch_size = whole("batch_size", batch_size)
         for name, share in (("density", density), ("repeat_frac", repeat_frac)):
-            if not 0 <= share <= 1:
+            if not 0 <= number(name, share) <= 1:
                 raise UsageError(f"{name}={share} is a probability: choose it in [0, 1]")
         if not 1 <= n_ones <= d_in:
             raise UsageError(f"n_ones={n_ones} ones do not fit in d_in={d_in} coordinates: choose 1 to {d_in}")
@@ -76,6 +82,10 @@ class AbsInputs:
         self.point = torch.zeros(d_in, device=self.device)
         self.point[:n_ones] = 1.0
         self._generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "inputs"))
+
+    def __repr__(self) -> str:
+        names = ("d_in", "density", "repeat_frac", "n_ones", "batch_size", "seed")
+        return line("AbsInputs", {name: getattr(self, name) for name in names})
 
     def __iter__(self) -> "AbsInputs":
         return self

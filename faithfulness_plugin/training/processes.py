@@ -18,9 +18,9 @@ from faithfulness_plugin.messages import one_line
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=5)
-"""How long one process waits for the others to join."""
+"""The time that one process waits for the others to join."""
 LONG = timedelta(hours=12)
-"""How long it waits for them later on: the first may fill a store, or evaluate."""
+"""The time that it waits for them later on: the first may fill a store, or evaluate."""
 
 
 class ProcessError(RuntimeError):

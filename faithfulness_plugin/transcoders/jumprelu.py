@@ -25,6 +25,7 @@ class JumpReLUTrainingTranscoderConfig(TrainingTranscoderConfig, JumpReLUTrainin
 
     @override
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("l0_coefficient", "l0_warm_up_steps", "jumprelu_init_threshold"):
             require_non_negative(self, name)
         if self.jumprelu_bandwidth <= 0:
@@ -34,7 +35,6 @@ class JumpReLUTrainingTranscoderConfig(TrainingTranscoderConfig, JumpReLUTrainin
                 f"jumprelu_sparsity_loss_mode={self.jumprelu_sparsity_loss_mode!r} is unknown: "
                 "choose 'step', 'tanh' or 'quadratic'"
             )
-        super().__post_init__()
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:

@@ -4,14 +4,8 @@ and matched in closed form."""
 from sae_lens.saes.transcoder import JumpReLUTranscoder, Transcoder
 from torch import Tensor
 
-from faithfulness_plugin.jacobian.linear_region import (
-    DenseRegion,
-    LinearRegion,
-    SignedRegion,
-    Weights,
-    linear_region,
-    region_of_activations,
-)
+from faithfulness_plugin.jacobian.dense_region import DenseRegion, SignedRegion, region_of_activations
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights, linear_region
 from faithfulness_plugin.transcoders.gates import straight_through
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
 

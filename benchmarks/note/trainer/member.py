@@ -1,9 +1,9 @@
 """One toy transcoder of an ensemble: all that decides what it becomes."""
 
 from dataclasses import dataclass, field
-from math import inf
-from typing import Any, Literal
+from typing import Any
 
+from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
 from faithfulness_plugin.benchmarks.note.trainer.rows import RowInputs, RowSource
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.toy.inputs import AbsInputs
@@ -19,25 +19,6 @@ ToyConfig = (
     | JumpReLUTrainingTranscoderConfig
 )
 """What an ensemble trains."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Outputs matched at other points as well, mean ||t(x') - f(x')||^2: values, no derivative."""
-
-    kind: Literal["noise", "interpolation"] = "noise"
-    """"noise": x' = x + scale * rms * gaussian, rms of the batch's coordinates. "interpolation": x' = x +
-    scale * (another row - x)."""
-    coefficient: float = 1.0
-    """Weight beside 1 for the outputs at x itself."""
-    scale: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("noise", "interpolation"):
-            raise ValueError(f"augmentation {self.kind!r} is unknown: choose 'noise' or 'interpolation'")
-        for name in ("coefficient", "scale"):
-            if not 0 < getattr(self, name) < inf:
-                raise ValueError(f"the augmentation's {name}={getattr(self, name)} must be positive and finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +47,6 @@ class ToyMember:
         config: Any = self.transcoder
         if not isinstance(config, ToyConfig):
             raise ValueError(f"the ensemble does not train {config.architecture()}: use train_transcoder")
-        standard = isinstance(config, StandardTrainingTranscoderConfig)
-        untrained = {
-            "straight-through gates": self.matched and self.matching.gate_bandwidth is not None and not standard,
-            "jumprelu_ste_to_input": getattr(config, "jumprelu_ste_to_input", False),
-            "pre_act_loss_coefficient": getattr(config, "pre_act_loss_coefficient", None) is not None,
-            "a quadratic sparsity loss": getattr(config, "jumprelu_sparsity_loss_mode", None) == "quadratic",
-        }
-        for what, set_here in untrained.items():
-            if set_here:
-                raise ValueError(f"the ensemble trains {config.architecture()} without {what}: use train_transcoder")
 
     @property
     def matching(self) -> JacobianMatchingConfig:
@@ -89,13 +60,27 @@ class ToyMember:
         return self.transcoder.jacobian_coefficient > 0
 
     def inputs(self, device: Any = "cpu") -> AbsInputs | RowInputs:
-        """Return the rows that it is trained on, from the first."""
+        """Return the rows that it is trained on, from the first.
+
+        Args:
+            device: where they are drawn.
+
+        Returns:
+            An endless iterator of batches.
+        """
         return (
             self.abs_inputs(device) if self.rows is None else RowInputs(self.rows, self.batch_size, self.seed, device)
         )
 
     def abs_inputs(self, device: Any = "cpu") -> AbsInputs:
-        """Return these rows where it has none of its own."""
+        """Return these rows where it has none of its own.
+
+        Args:
+            device: where they are drawn.
+
+        Returns:
+            An endless iterator of batches.
+        """
         return AbsInputs(
             self.transcoder.d_in, self.density, self.repeat_frac, self.n_ones, self.batch_size, self.seed, device
         )

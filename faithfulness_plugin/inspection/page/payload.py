@@ -79,6 +79,7 @@ def nearest_features(transcoder: "SAE[Any]", other: Any) -> tuple[np.ndarray, np
     unit = nn.functional.normalize
     reads, writes = unit(transcoder.W_enc.T.float(), dim=1), unit(transcoder.W_dec.float(), dim=1)
     other_reads, other_writes = unit(other.W_enc.T.float(), dim=1), unit(other.W_dec.float(), dim=1)
+    # 1,024 features at a time: cosines [1024, d_sae] of what they read times those of what they write
     best = [
         ((reads[some] @ other_reads.T).clamp_min(0) * (writes[some] @ other_writes.T)).max(1)
         for some in torch.arange(len(reads)).split(CHUNK)
@@ -118,6 +119,7 @@ def _meta(inspection: Inspection) -> dict[str, Any]:
 
 def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
     records, details, sample, found = inspection.records, inspection.details, inspection.sample, inspection.overview
+    # [d_sae, top]: -1 marks fewer top rows
     at_top, first = records.top_rows >= 0, records.top_rows.clip(0)
     copies = np.where(at_top, sample.copies[sample.groups].numpy()[first], 0)
     floats = {name: getattr(records, name) for name in (*NUMBERS, "top_activations", "circuit_cosine")}
@@ -130,9 +132,11 @@ def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
         arrays[f"along.{name}"], arrays[f"along.{name}.scale"] = quantised(getattr(details.along, name))
     arrays |= _weights(inspection.transcoder)
     if sample.origins is not None and details.windows is not None:
+        # a row's place among all tokens: prompt * pos + position
         at = (sample.origins.prompt * sample.origins.tokens.shape[1] + sample.origins.position).numpy()
         arrays |= _of_kind(np.int32, top_at=np.where(at_top, at[first], -1)) | {"windows": details.windows}
     if sample.origins is None and sample.x.shape[1] <= SMALL:
+        # each top row once, with its x [shown, d_in] and y [shown, d_out]
         rows = np.unique(records.top_rows[at_top])
         x, y = (each[torch.from_numpy(rows)].float().cpu().numpy() for each in (sample.x, sample.y))
         arrays |= _of_kind(np.int32, **{"shown.rows": rows}) | {"shown.x": x, "shown.y": y}
@@ -160,6 +164,7 @@ def _weights(transcoder: "SAE[Any]") -> dict[str, np.ndarray]:
         if weights.shape[1] <= SMALL:
             found[name] = weights.numpy()
             continue
+        # [d_sae, 16] coordinates, and the weights there
         largest = weights.abs().topk(SHOWN, dim=1).indices
         found[f"{name}.coordinates"] = largest.numpy().astype(np.uint16)
         found[f"{name}.largest"], found[f"{name}.scale"] = quantised(weights.gather(1, largest).numpy())

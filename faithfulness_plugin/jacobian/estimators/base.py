@@ -1,17 +1,22 @@
-"""What an estimator is asked for: its probes, the layer's products along them, and the transcoder's."""
+"""The interface of estimators: their probes, the layer's products along them, and the transcoder's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.probes import DATA_ROWS, ISOTROPIC, PROBES, Probe
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.layers.row_differences import RowDifferences
+
+Gate = Tensor | LinearRegion
+"""Feature activations [..., d_sae] of a forward pass already made, or the linear region of one."""
+LENGTH = TypeVar("LENGTH", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Estimator(ABC):
 
     The fields are those of `JacobianMatchingConfig` that the estimator reads (`config.build_estimator()` makes one of a
     config); `__post_init__` refuses values that do not go with it. A subclass with options of its own adds them as
-    fields, here and in the config. The class attributes tell what kind of estimator it is:
+    fields, here and in the config. The class attributes describe the estimator:
     """
 
     name: ClassVar[str]
@@ -108,7 +113,7 @@ class Estimator(ABC):
         """
         return (d_out, d_in) if cls.pulls_back else (d_in, d_out)
 
-    def step(self, rms: Any) -> Any:
+    def step(self, rms: LENGTH) -> LENGTH | float:
         """Compute the step's length.
 
         Args:
@@ -153,7 +158,7 @@ class Estimator(ABC):
         v: Float[Tensor, "n_probes *batch d_probe"],
         step: Tensor | float,
         *,
-        gate: Any = None,
+        gate: Gate | None = None,
         along: RowDifferences | None = None,
     ) -> Float[Tensor, "n_probes *batch d_product"]:
         """Compute the transcoder's products along the probes, with a graph to its parameters.

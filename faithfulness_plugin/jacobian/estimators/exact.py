@@ -15,7 +15,7 @@ from faithfulness_plugin.jacobian.probes import ISOTROPIC, Probe
 
 def _fixed(probes: Callable[[Tensor], Tensor]) -> Probe:
     def draw(x: Tensor, n_probes: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        return probes(x)
+        return probes(x)  # [d_in, ..., d_in], or d_in + 1 of them; nothing is random
 
     return draw
 
@@ -40,8 +40,8 @@ class Exact(Jvp):
         "pair": _fixed(pair_probes),
         "difference": _fixed(difference_probes),
     }
-    fixed_probes = True
+    fixed_probes = True  # squares are summed over them
 
     @override
     def n_products(self, d_in: int) -> int:
-        return d_in + (self.probe == "difference")
+        return d_in + (self.probe == "difference")  # and the way to the mean

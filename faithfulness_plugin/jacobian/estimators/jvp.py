@@ -1,13 +1,12 @@
 """Products J v: the estimator of least cost."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.closed_form import region_at, transcoder_jvp
-from faithfulness_plugin.jacobian.estimators.base import Estimator
+from faithfulness_plugin.jacobian.estimators.base import Estimator, Gate
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 from faithfulness_plugin.layers.known_layer import KnownLayer
 from faithfulness_plugin.layers.row_differences import RowDifferences
@@ -41,6 +40,7 @@ class Jvp(Estimator):
         y: Tensor | None = None,
         along: RowDifferences | None = None,
     ) -> tuple[Tensor, Tensor]:
+        # [..., d_out] and [n_probes, ..., d_out]
         return layer.jvp(x, v, along) if isinstance(layer, KnownLayer) else layer_jvp(layer, x, v)
 
     @override
@@ -51,8 +51,10 @@ class Jvp(Estimator):
         v: Tensor,
         step: Tensor | float,
         *,
-        gate: Any = None,
+        gate: Gate | None = None,
         along: RowDifferences | None = None,
     ) -> Tensor:
+        # closed form where there is a region, autograd where not
         region = region_at(transcoder, x, gate, self.gate_bandwidth)
+        # [n_probes, ..., d_out]
         return transcoder_jvp(transcoder, x, v)[1] if region is None else region.jvp(v, along)

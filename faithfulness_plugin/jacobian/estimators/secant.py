@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.estimators.base import Estimator
+from faithfulness_plugin.jacobian.estimators.base import LENGTH, Estimator, Gate
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region
 from faithfulness_plugin.layers.derivatives import Layer, bare, mismatch_explained
 from faithfulness_plugin.layers.known_layer import KnownLayer
@@ -48,8 +48,8 @@ class Secant(Estimator):
             raise ValueError("the secant trains its gates by itself: leave gate_bandwidth out")
 
     @override
-    def step(self, rms: Any) -> Any:
-        return self.radius * rms if self.isotropic else self.radius
+    def step(self, rms: LENGTH) -> LENGTH | float:
+        return self.radius * rms if self.isotropic else self.radius  # isotropic probes have coordinates of size 1
 
     @override
     def layer_products(
@@ -74,7 +74,7 @@ class Secant(Estimator):
         v: Tensor,
         step: Tensor | float,
         *,
-        gate: Any = None,
+        gate: Gate | None = None,
         along: RowDifferences | None = None,
     ) -> Tensor:
         return transcoder_secant(transcoder, x, v, step, central=self.central, gate=gate, along=along)[1]
@@ -111,14 +111,14 @@ def layer_secant(
     """
     with mismatch_explained(layer, x):
         y = bare(layer)(x) if y is None else y
-        return y, _quotient(lambda moved, _: bare(layer)(moved), x, v, step, y, central)
+        return y, _quotient(lambda moved, _: bare(layer)(moved), x, v, step, y, central)  # n_probes more calls
 
 
 def transcoder_secant(
     transcoder: nn.Module,
     x: Float[Tensor, "*batch d_in"],
     v: Float[Tensor, "*probes_batch d_in"],
-    step: Float[Tensor, ""] | float,
+    step: Float[Tensor, ""] | Float[Tensor, "*batch 1"] | float,
     *,
     central: bool = False,
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
@@ -170,6 +170,7 @@ def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], region:
     """
     if region is None:
         return lambda moved, hidden_pre: bare(transcoder)(moved)
+    # encoded again at each point: gates may change on the way
     return lambda moved, hidden_pre: region_there(transcoder, moved, hidden_pre).output()
 
 
@@ -206,7 +207,8 @@ def _quotient(
         for n, probe in enumerate(each_probe(x, v)):
             known = None if region is None or along is None else region.moved_pre(along.only(n), signed)
             points.append(function(x + signed * probe, None if known is None else known[0]))
-        return torch.stack(points)
+        return torch.stack(points)  # [n_probes, ..., d_out]
 
+    # per unit of v; y [..., d_out] broadcasts
     quotient = (at(step) - (at(-step) if central else y)) / (2 * step if central else step)
-    return quotient[0] if v.ndim == x.ndim else quotient
+    return quotient[0] if v.ndim == x.ndim else quotient  # without n_probes where v had none

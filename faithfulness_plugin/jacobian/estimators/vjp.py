@@ -1,13 +1,12 @@
 """Products J^T u, for layers without forward-mode rules."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.closed_form import region_at, transcoder_vjp
-from faithfulness_plugin.jacobian.estimators.base import Estimator
+from faithfulness_plugin.jacobian.estimators.base import Estimator, Gate
 from faithfulness_plugin.jacobian.probes import ISOTROPIC
 from faithfulness_plugin.layers.derivatives import Layer, layer_vjp
 from faithfulness_plugin.layers.row_differences import RowDifferences
@@ -30,7 +29,7 @@ class Vjp(Estimator):
     """
 
     name = "vjp"
-    probes = ISOTROPIC
+    probes = ISOTROPIC  # differences of inputs are no directions of the output
     pulls_back = True
 
     @override
@@ -53,7 +52,7 @@ class Vjp(Estimator):
         y: Tensor | None = None,
         along: RowDifferences | None = None,
     ) -> tuple[Tensor, Tensor]:
-        return layer_vjp(layer, x, v)
+        return layer_vjp(layer, x, v)  # v is u here, [n_probes, ..., d_out]
 
     @override
     def transcoder_products(
@@ -63,8 +62,8 @@ class Vjp(Estimator):
         v: Tensor,
         step: Tensor | float,
         *,
-        gate: Any = None,
+        gate: Gate | None = None,
         along: RowDifferences | None = None,
     ) -> Tensor:
         region = region_at(transcoder, x, gate, self.gate_bandwidth)
-        return transcoder_vjp(transcoder, x, v)[1] if region is None else region.vjp(v)
+        return transcoder_vjp(transcoder, x, v)[1] if region is None else region.vjp(v)  # [n_probes, ..., d_in]

@@ -7,7 +7,8 @@ import torch
 from published_files import D, K, N, clt_training, sparsify
 
 from faithfulness_plugin import gradient_masking_penalty, load_transcoder, topk_to_jumprelu, transcoder_jvp
-from faithfulness_plugin.jacobian.linear_region import SignedRegion, linear_region
+from faithfulness_plugin.jacobian.dense_region import SignedRegion
+from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 pytestmark = pytest.mark.usefixtures("as_installed")
