@@ -2,11 +2,13 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import jaxtyping
 import pytest
 import torch
 import works_with
 from hypothesis import settings
+from joblib.externals.loky.backend import context as loky_context
 from oracles import random_transcoder
 from rounding_noise import rounding_noise
 from torch import nn
@@ -79,6 +81,12 @@ def mlp() -> Mlp:
 def make_transcoder() -> Callable[..., TrainingTranscoder[Any]]:
     """A transcoder of any architecture with random weights, biases, thresholds and skip included, in float64."""
     return random_transcoder
+
+
+@pytest.fixture
+def forking_workers(monkeypatch) -> None:
+    """Worker processes fork from one in which what SAELens imports is imported already; see forks.py."""
+    monkeypatch.setattr(loky_context, "_DEFAULT_START_METHOD", forks.SERVER.get_start_method())
 
 
 @pytest.fixture

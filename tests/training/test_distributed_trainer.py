@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import together
 import torch
@@ -34,13 +35,30 @@ def store(tmp_path_factory) -> Path:
     return folder
 
 
-def launch(processes: int, jobs: list[dict[str, Any]]) -> None:
-    """The script in so many processes; one without torchrun."""
+def torchrun(processes: int, jobs: list[dict[str, Any]]) -> None:
+    """Run the script as its users do."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    script = [together.__file__, json.dumps(jobs, default=str)]
-    command = [sys.executable, *(launcher if processes > 1 else []), *script]
+    command = [sys.executable, *launcher, together.__file__, json.dumps(jobs, default=str)]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def started(*jobs: list[dict[str, Any]]) -> list[forks.Fork]:
+    """Start the script in a process for each of these lists of jobs, with the environment that torchrun gives."""
+    given = {}
+    if len(jobs) > 1:
+        given = {"WORLD_SIZE": str(len(jobs)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    return [
+        forks.start(Path(together.__file__), json.dumps(of, default=str), environment={**given, "RANK": str(rank)})
+        for rank, of in enumerate(jobs)
+    ]
+
+
+def launch(processes: int, jobs: list[dict[str, Any]]) -> None:
+    """Run the script in as many processes."""
+    for process in started(*[jobs] * processes):
+        done = process.wait()
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +71,7 @@ def results(tmp_path_factory, store) -> dict[str, dict[str, Any]]:
         return {"kind": kind, "n_steps": N_STEPS, "stop": stop, **paths}
 
     launch(1, [*(job(f"1 {kind}", kind) for kind in together.CONFIGS), job("1 then 2", stop=17)])
-    launch(2, [*(job(f"2 {kind}", kind) for kind in together.CONFIGS), job("1 then 2"), job("2 then 3", stop=17)])
+    torchrun(2, [*(job(f"2 {kind}", kind) for kind in together.CONFIGS), job("1 then 2"), job("2 then 3", stop=17)])
     assert [path.name for path in (folder / "2 then 3").iterdir()] == ["step_10"]
     launch(3, [job("2 then 3"), job("3 then 1", stop=17)])
     launch(1, [job("3 then 1")])
@@ -89,20 +107,10 @@ def test_a_run_goes_on_on_another_number_of_processes(results, run):
 def test_a_process_that_is_lost_is_told(tmp_path, store):
     """One ends early: the other must neither hang nor go on alone."""
     job = {"checkpoint": tmp_path / "c", "n_steps": N_STEPS, "store": store, "kind": "topk", "result": tmp_path / "r"}
-    environment = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, together.__file__, json.dumps([{**job, "stop": stop}], default=str)],
-            env={**environment, "RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, stop in enumerate((None, 12))
-    ]
-    messages = [process.communicate(timeout=120)[1] for process in processes]
-    assert processes[0].returncode != 0
-    assert "error: process 0 lost another one" in messages[0]
-    assert "the last checkpoint is as it was" in messages[0]
+    lost, _ = [process.wait() for process in started([job], [{**job, "stop": 12}])]
+    assert lost.returncode != 0
+    assert "error: process 0 lost another one" in lost.stderr
+    assert "the last checkpoint is as it was" in lost.stderr
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step_10"]
 
 
