@@ -30,7 +30,7 @@ class Fork:
     stdout: Connection
     stderr: Connection
 
-    def wait(self, timeout: float = 120) -> CompletedProcess[str]:
+    def wait(self, timeout: float = 900) -> CompletedProcess[str]:
         """Its exit code, and what it has written and nobody has read. Raises TimeoutError where it does not end."""
         pipes, read = (self.stdout, self.stderr), ["", ""]
 
