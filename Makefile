@@ -66,7 +66,7 @@ test-slow: $(EXAMPLES)  ## the tests that train for minutes, or use the examples
 
 # every other library in an environment of its own on top of .venv: only what it wants otherwise is installed again
 ADAPTERS := $(VENV)/adapters
-LIBRARIES := sparsify dictionary_learning circuit_tracer
+LIBRARIES := sparsify dictionary_learning circuit_tracer transformer_lens_4
 
 $(ADAPTERS)/%/.installed: $(INSTALLED) adapters/requirements/%.txt
 	rm -rf $(ADAPTERS)/$*

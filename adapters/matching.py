@@ -14,11 +14,16 @@ CHECKED_ROWS, CHECKED_TO = 4, 0.05
 def matching_config(
     coefficient: float, config: JacobianMatchingConfig | None, options: dict[str, Any], no_gates: str
 ) -> JacobianMatchingConfig:
-    """Return what is matched.
+    """Check what another library's trainer is to match.
 
     Args:
+        coefficient: weight of the Jacobian term.
+        config: what is matched; None takes `options`.
         options: the fields of a config, in place of one.
         no_gates: why the library's transcoders take no gate_bandwidth.
+
+    Returns:
+        The config.
 
     Raises:
         ValueError: a negative or non-finite coefficient; a gate_bandwidth; a config and options.
@@ -34,5 +39,13 @@ def matching_config(
 
 
 def agree(found: Tensor, wanted: Tensor) -> bool:
-    """Whether the outputs of a layer are those that were seen, up to rounding."""
+    """Check that a layer's outputs are those that were seen, up to rounding.
+
+    Args:
+        found: the layer's outputs.
+        wanted: those that were seen.
+
+    Returns:
+        Whether shapes are equal and ||found - wanted|| is at most 5 % of ||wanted||.
+    """
     return found.shape == wanted.shape and bool((found - wanted).norm() <= CHECKED_TO * wanted.norm())

@@ -6,11 +6,17 @@ from contextlib import contextmanager
 
 @contextmanager
 def needs(requirement: str, *, install: str | None = None) -> Iterator[None]:
-    """Around the import of an optional library: where it is missing, or another, an ImportError says what to install.
+    """Say what to install where an optional library is missing: a context around its import.
 
     Args:
         requirement: as pip takes it.
         install: the arguments of pip install, where they are more than that.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ImportError: the library is missing, or another version or package is there.
     """
     pip = install or repr(requirement)
     try:

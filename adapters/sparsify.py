@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from faithfulness_plugin.adapters.matching import CHECKED_ROWS, agree, matching_config
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.adapters.regions import register_regions, topk_region
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.active import ActiveFeatures
-from faithfulness_plugin.jacobian.linear_region import LinearRegion, SparseRegion, Weights
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.seeds import derived_seed
@@ -39,7 +41,8 @@ def match_jacobians(
         trainer: with `sae.transcode` on. Any number of hookpoints and seeds, skip connections, TopK and Multi-TopK,
             gradient accumulation, micro-chunks, autocast, DDP and `distribute_modules`.
         coefficient: 0 leaves the trainer exactly as it is.
-        config: what is matched, or its fields as `options`: estimator, probe, radius, ...
+        config: what is matched; None takes `options`.
+        options: fields of a config, in place of one: estimator, probe, radius, ...
 
     Returns:
         What was added: `remove()` undoes it, `relative_errors` are those of the last step.
@@ -78,6 +81,9 @@ class MatchedTrainer:
             if coefficient > 0
         ]
 
+    def __repr__(self) -> str:
+        return line("MatchedTrainer", {"hookpoints": list(self._terms)})
+
     @property
     def relative_errors(self) -> dict[str, Float[Tensor, ""]]:
         """The error of each transcoder on its last batch; losing the whole Jacobian would be 1."""
@@ -96,10 +102,20 @@ class MatchedTrainer:
         self.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the probes' random generators: beside sparsify's checkpoint, so that a resumed run draws the same."""
+        """Collect the probes' random generators, to be saved beside sparsify's checkpoint, so that a resumed run draws
+        the same.
+
+        Returns:
+            Their states by transcoder.
+        """
         return {name: term.matching.state_dict() for name, term in self._terms.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the probes' random generators.
+
+        Args:
+            state: from `state_dict`.
+        """
         for name, term in self._terms.items():
             term.matching.load_state_dict(state[name])
 
@@ -160,7 +176,7 @@ class _WithGradientOf(torch.autograd.Function):
 
 
 def _module_at(trainer: Trainer, name: str) -> nn.Module:
-    """The module that a transcoder replaces: its name may end in the seed's."""
+    """Find the module that a transcoder replaces: its name may end in the seed's."""
     hookpoint = next(point for point in trainer.cfg.hookpoints if name == point or name.startswith(f"{point}/"))
     return trainer.model.base_model.get_submodule(hookpoint)
 
@@ -200,7 +216,7 @@ def _require_function(name: str, layer: Layer, x: Tensor, y: Tensor | None) -> N
 
 
 def _region_of_output(coder: SparseCoder, x: Float[Tensor, "rows d_in"], out: ForwardOutput) -> LinearRegion:
-    """The region of a forward pass already made at x, as a function of this transcoder's weights alone."""
+    """Find the region of a forward pass already made at x, as a function of this transcoder's weights alone."""
     behind_another, x = x.requires_grad, x.detach()
     indices, acts = out.latent_indices, out.latent_acts
     if coder.cfg.multi_topk:  # then the pass returns the 4 k largest
@@ -225,7 +241,8 @@ def _weights(coder: SparseCoder) -> Weights:
 
 @register_regions(SparseCoder, weights=_weights)
 def _encoded(coder: SparseCoder, x: Tensor) -> LinearRegion:
-    """t(x) = W_dec TopK(ReLU(W_enc x + b_enc)) + b_dec (+ W_skip x); "groupmax" keeps the largest of k groups."""
+    """Encode x: t(x) = W_dec TopK(ReLU(W_enc x + b_enc)) + b_dec (+ W_skip x); "groupmax" keeps the largest of k
+    groups."""
     rows = x.reshape(-1, x.shape[-1]).to(coder.dtype)
     with torch.no_grad():
         indices = coder.encode(rows).top_indices

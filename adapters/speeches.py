@@ -31,7 +31,10 @@ INSTEAD = "try again, or give a text of your own"
 
 
 def documents() -> list[str]:
-    """Return the addresses, one string each, in order of year; the first call fetches them.
+    """Read the addresses; the first call fetches them.
+
+    Returns:
+        One string an address, in order of year.
 
     Raises:
         UsageError: there is no npm; npm failed; what it fetched is not the package; the cache cannot be written.

@@ -13,6 +13,7 @@ DISTRIBUTIONS = {
     "sparsify": ("eai-sparsify", "transformers"),
     "dictionary_learning": ("dictionary_learning", "nnsight", "transformers"),
     "circuit_tracer": ("circuit-tracer", "transformers"),
+    "transformer_lens_4": ("transformer-lens", "transformers"),
 }
 """By library: the packages whose versions count, its own first."""
 
@@ -32,7 +33,14 @@ class CompatibilityResult(Result):
 
 
 def table(results: Sequence[CompatibilityResult]) -> str:
-    """Return a row a library."""
+    """Format a row a library.
+
+    Args:
+        results: one a library.
+
+    Returns:
+        A Markdown table.
+    """
     rows = []
     for result in results:
         packages = result.environment.packages

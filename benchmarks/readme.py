@@ -49,7 +49,11 @@ INSPECTION = RESULTS / "inspection"
 
 
 def measured() -> dict[str, str]:
-    """Each table by the name of its place in the docs."""
+    """Read all results, and format their tables.
+
+    Returns:
+        Each table by the name of its place in the docs.
+    """
     speeds = read_result(SPEED, SpeedResult)
     artifacts = read_result(ARTIFACTS, ArtifactResult)
     # as `make artifacts` names them
@@ -87,9 +91,19 @@ def _all(folder: str) -> list[AbsoluteValueResult]:
 
 
 def filled_in(page: str, name: str, table: str) -> str:
-    """The text with what stands between the markers `begin: name` and `end: name` replaced; a page without is left.
+    """Replace what stands between the markers `begin: name` and `end: name`; a page without them stays as it is.
 
-    Raises ValueError where only one of the markers is there."""
+    Args:
+        page: the page's text.
+        name: of the table.
+        table: the new table.
+
+    Returns:
+        The page's new text.
+
+    Raises:
+        ValueError: only one of the markers is there, or they are in the wrong order.
+    """
     begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
     before, found_begin, rest = page.partition(begin)
     _, found_end, after = rest.partition(end)
@@ -101,7 +115,7 @@ def filled_in(page: str, name: str, table: str) -> str:
 
 
 def main() -> None:
-    """Rewrites table.md and the figures beside each committed result, and the tables in README.md and docs."""
+    """Rewrite table.md and the figures beside each committed result, and the tables in README.md and docs."""
     for folder in ("absolute_value", "beyond", "architectures"):
         for path in (RESULTS / folder).rglob(RESULT_FILENAME):
             write_report(AbsoluteValue(), read_result(path, AbsoluteValueResult), path.parent)

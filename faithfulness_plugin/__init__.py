@@ -6,6 +6,11 @@ imported first.
 
 from types import ModuleType
 
+from faithfulness_plugin.command import Interruption, is_command
+
+if is_command():  # Ctrl-C ends in a line also while the rest is imported
+    Interruption.watch()
+
 import lazy_loader
 import wrapt
 

@@ -1,6 +1,6 @@
 """`python -m faithfulness_plugin`, as torchrun starts the command."""
 
-from faithfulness_plugin.cli.app import main
+from faithfulness_plugin.command import main
 
 if __name__ == "__main__":
     main()

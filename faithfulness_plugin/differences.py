@@ -1,4 +1,4 @@
-"""What changed between two sets of settings, in words."""
+"""Say in words how two sets of settings differ."""
 
 import re
 from collections.abc import Mapping
@@ -11,19 +11,43 @@ SAME_SIZE = 2e-3
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """ "name old, not new; ..." for the names of `here` whose value differs in `there`; "" where none does. Sizes at
-    the end of a text (`with_size`) are compared as numbers, to three digits."""
+    """Say what changed between two sets of settings.
+
+    Sizes at the end of a text (`with_size`) are compared as numbers, to three digits.
+
+    Args:
+        there: the settings that were saved.
+        here: today's; only their names are compared.
+
+    Returns:
+        "name old, not new; ..."; "" where nothing differs.
+    """
     changed = [name for name in here if _differ(there.get(name), here[name])]
     return "; ".join(f"{name} {there.get(name)}, not {here[name]}" for name in changed)
 
 
 def with_size(text: str, size: float) -> str:
-    """A text and a number that was computed, for something that text alone does not identify."""
+    """Join a text and a number that was computed, for something that text alone does not identify.
+
+    Args:
+        text: what identifies it but for the number.
+        size: the number, of which 4 digits are kept.
+
+    Returns:
+        "TEXT, size SIZE".
+    """
     return f"{text}, size {size:.4g}"
 
 
 def without_size(text: str) -> str:
-    """What of a text does not depend on rounding."""
+    """Cut the computed number off a text: what is left does not depend on rounding.
+
+    Args:
+        text: a text of `with_size`, or any other.
+
+    Returns:
+        The text in front of the number, or all of it.
+    """
     return SIZE.sub("", text)
 
 

@@ -2,4 +2,8 @@
 
 
 class UsageError(ValueError):
-    """What the user gave cannot be used; the message says what is wrong and what to pass instead."""
+    """Something that the user passed cannot be used; the message says what is wrong and what to pass instead."""
+
+
+class FormatError(UsageError):
+    """Files that look like a library's transcoder cannot be read as one, or are not there."""

@@ -1,4 +1,4 @@
-"""What is the same number, computed twice: processors, threads and sizes of a batch round differently."""
+"""Tell changes from rounding: processors, threads and sizes of a batch round differently."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def beyond_rounding(before: Float[Tensor, "*batch d"], after: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-    """after - before, and 0 at rows where rounding explains it: two runs of a layer need not agree to the bit.
+    """Compute after - before, and 0 at rows where rounding explains it: two runs of a layer need not agree to the bit.
 
     Rounding explains 16 units in the last place of a row's norm, or of the median row's where that is larger (a row of
     zeros may be a difference of numbers that are not); in half precision 1e-5 of it, since there a change of one unit
@@ -21,8 +21,8 @@ def beyond_rounding(before: Float[Tensor, "*batch d"], after: Float[Tensor, "*ba
     """
     moved = after - before
     rounding = min(16 * torch.finfo(before.dtype).eps, 1e-5)
-    sizes = before.norm(dim=-1, keepdim=True)
+    sizes = before.norm(dim=-1, keepdim=True)  # [..., 1]
     if sizes.numel():
         sizes = sizes.clamp_min(sizes.median())
-    explained = moved.norm(dim=-1, keepdim=True) <= rounding * sizes
+    explained = moved.norm(dim=-1, keepdim=True) <= rounding * sizes  # row by row
     return torch.where(explained, torch.zeros_like(moved), moved)

@@ -10,6 +10,8 @@ from faithfulness_plugin.results.schema import Environment, Record, Result
 
 
 class CountConfig(Record):
+    """Count seeds."""
+
     seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1, description="one count each")
     step: int = Field(default=1, ge=1, description="what is added")
     kind: Literal["up", "down"] = Field(default="up", description="up or down")
@@ -33,9 +35,7 @@ class CountResult(Result):
 
 
 class Counting(Experiment[CountConfig, CountResult]):
-    summary = "Counts seeds."
     parts = "counts"
-    parallel = True
     config_class = CountConfig
     options_class = CountOptions
 

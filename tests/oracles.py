@@ -1,6 +1,7 @@
 """The slow, obvious twins that fast paths are held against, in float64."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ from faithfulness_plugin import (
     TopKTrainingTranscoder,
     TopKTrainingTranscoderConfig,
 )
+from faithfulness_plugin.jacobian.exact import covariance_root
+from faithfulness_plugin.jacobian.gram import JacobianGram
+from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
+from faithfulness_plugin.layers.mlp_weights import mlp_weights
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -140,3 +145,23 @@ class GatedMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+def assert_gram_is_explicit(layer: Any, transcoder: Any, x: Tensor, *, in_data_directions: bool) -> None:
+    """The products by Gram matrices are those of the Jacobians themselves."""
+    root = covariance_root(x) if in_data_directions else None
+    weights, region = mlp_weights(layer), linear_region(transcoder, x)
+    assert weights is not None
+    assert region is not None
+    products = JacobianGram(Weights.of(transcoder), weights, root).products(region, x)
+    J_t, J_f = jacobians_of_batch(transcoder, x), jacobians_of_batch(layer, x)
+    if root is not None:
+        J_t, J_f = J_t @ root, J_f @ root
+    J_t, J_f = J_t.flatten(1), J_f.flatten(1)
+    close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-10)
+    close(products.transcoder, J_t.square().sum(1))
+    close(products.layer, J_f.square().sum(1))
+    close(products.inner, (J_t * J_f).sum(1))
+    close(products.squared_error, (J_t - J_f).square().sum(1))
+    moving = products.layer > 1e-6
+    close(products.cosine[moving], torch.cosine_similarity(J_t, J_f, dim=1)[moving])

@@ -5,7 +5,8 @@ from typing import Any
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
-from faithfulness_plugin.measure.schema import DIRECTIONS, LayerRecord, PassageRecord
+from faithfulness_plugin.measure.schema import LayerRecord, PassageRecord
+from faithfulness_plugin.metrics.result import DIRECTIONS
 from faithfulness_plugin.results.schema import Environment
 
 SMALL: dict[str, Any] = {

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from faithfulness_plugin.benchmarks.suite.schema import MethodSpec, SuiteResult, SuiteSpec, TrialRecord
-from faithfulness_plugin.benchmarks.suite.scores import Scores
+from faithfulness_plugin.benchmarks.suite.schema import MethodSpec, Scores, SuiteResult, SuiteSpec, TrialRecord
 from faithfulness_plugin.results.schema import Environment
 
 STRENGTHS = [0.1, 0.2, 0.4]

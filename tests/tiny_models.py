@@ -6,10 +6,7 @@ from typing import Any
 
 import torch
 import transformers as hf
-from sae_lens import HookedSAETransformer
-from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
 from torch import Tensor, nn
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
@@ -82,6 +79,9 @@ def hooked(norm: str | None = "LN", *, sae: bool = False, **options: Any) -> Any
         "dtype": torch.float64,
         **options,
     }
+    from sae_lens import HookedSAETransformer  # neither is there beside transformer-lens 4
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
     config = HookedTransformerConfig(normalization_type=norm, **fields)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
@@ -107,6 +107,8 @@ def native_bridge(norm: str | None = "LN", **options: Any) -> Any:
 
 def sae_bridge(name: str = "llama") -> Any:
     """A SAETransformerBridge, made of a bridge as its own `boot_transformers` makes it."""
+    from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
+
     model = bridge(name)
     model.__class__ = SAETransformerBridge
     model._acts_to_saes, model._transcoder_output_hooks = {}, {}

@@ -16,7 +16,7 @@ def _weights(transcoder: SingleLayerTranscoder) -> Weights:
 
 @register_regions(SingleLayerTranscoder, weights=_weights)
 def _encoded(transcoder: SingleLayerTranscoder, x: Tensor) -> LinearRegion | None:
-    """t(x) = W_dec a(W_enc x + b_enc) + b_dec (+ W_skip x), for ReLU, JumpReLU and TopK; where TopK keeps features
-    below 0 it is left to autograd."""
+    """Encode x: t(x) = W_dec a(W_enc x + b_enc) + b_dec (+ W_skip x), for ReLU, JumpReLU and TopK. Where TopK keeps
+    features below 0, None leaves it to autograd."""
     acts = transcoder.encode(x)
     return None if (acts < 0).any() else DenseRegion(x, _weights(transcoder), acts)

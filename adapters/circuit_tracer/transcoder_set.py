@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from faithfulness_plugin.atomic import new_folder
-from faithfulness_plugin.transcoders.address import HubPath, fetch, is_hub_path, layers_at
+from faithfulness_plugin.hub_path import HubPath, is_hub_path
+from faithfulness_plugin.transcoders.address import fetch, layers_at
 from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, KIND, THRESHOLD, CircuitTracer
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_settings
@@ -42,9 +43,10 @@ def export_transcoder_set(
 
     Args:
         transcoders: by layer, one for each from 0 on, of one width; training or inference classes.
+        folder: where to write; empty, missing, or a set to overwrite.
         model_name: as TransformerLens calls the model.
-        feature_input_hook: where they read, below `blocks.N.`, such as "mlp.hook_in"; where their metadata say it, it
-            need not be given.
+        feature_input_hook: where they read, below `blocks.N.`, such as "mlp.hook_in"; None takes what their metadata
+            say.
         feature_output_hook: where they write, likewise.
         scan: a name that circuit-tracer looks features up by; its own is the set's.
         overwrite: replace a set that is there, and nothing else is.
@@ -83,7 +85,7 @@ def export_transcoder_set(
 
 
 def _is_a_set(folder: Path) -> bool:
-    """Whether all that it holds is of a set."""
+    """Check that a folder holds a set and nothing else."""
     if not folder.is_dir() or not all(p.name == CONFIG or p.match("layer_*.safetensors") for p in folder.iterdir()):
         return False
     return peek_settings(folder / CONFIG).get("model_kind") == KIND
@@ -92,11 +94,15 @@ def _is_a_set(folder: Path) -> bool:
 def load_transcoder_set(
     source: Path | str, device: str = "cpu", *, dtype: torch.dtype | None = torch.float32
 ) -> dict[int, Transcoder]:
-    """Load the transcoders of a set, by layer, as SAELens inference classes.
+    """Load the transcoders of a set as SAELens inference classes.
 
     Args:
         source: the folder of a set, or its address, `hf://owner/repo`.
+        device: where the weights go.
         dtype: what the weights are converted to; None keeps the files'.
+
+    Returns:
+        The transcoders by layer.
 
     Raises:
         FormatError: as `load_transcoder`; no set is there.
@@ -111,7 +117,7 @@ def load_transcoder_set(
 
 
 def _finished(transcoder: Any) -> Any:
-    """The transcoder, or what a training class exports."""
+    """Return an inference transcoder: itself, or what a training class exports."""
     if not isinstance(transcoder, TrainingSAE):
         return transcoder
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +157,7 @@ def _require_a_set(transcoders: Mapping[int, Any]) -> None:
 
 
 def _hook(transcoders: Mapping[int, Any], said: str, option: str) -> str:
-    """The hook that all have in their block, by their metadata."""
+    """Return the hook that all transcoders have in their block, as their metadata say."""
     found = set()
     for layer, transcoder in transcoders.items():
         name, block = getattr(transcoder.cfg.metadata, said), f"blocks.{layer}."
@@ -165,7 +171,7 @@ def _hook(transcoders: Mapping[int, Any], said: str, option: str) -> str:
 
 
 def _weights(transcoder: Any) -> dict[str, Tensor]:
-    """The weights in circuit-tracer's names and shapes: its W_enc is [d_sae, d_in]."""
+    """Return the weights in circuit-tracer's names and shapes: its W_enc is [d_sae, d_in]."""
     parts = {
         "W_enc": transcoder.W_enc.T,
         "b_enc": transcoder.b_enc,

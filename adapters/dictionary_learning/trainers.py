@@ -1,11 +1,8 @@
-"""Jacobian matching for dictionary_learning (0.1): its trainers train matched transcoders, in its own trainSAE.
-
-The library yields pairs of a layer's input and output, and none of its trainers uses them. Here they do.
-"""
+"""What dictionary_learning's trainers are mixed with, so that they read pairs and match the layer's Jacobian."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,68 +16,18 @@ from faithfulness_plugin.adapters.dictionary_learning.regions import (
     jump_relu,
     weights_of,
 )
-from faithfulness_plugin.adapters.matching import CHECKED_ROWS, agree, matching_config
+from faithfulness_plugin.adapters.matching import CHECKED_ROWS, agree
 from faithfulness_plugin.adapters.needs import needs
 from faithfulness_plugin.jacobian.active import ActiveFeatures
-from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, SparseRegion
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 
 with needs("dictionary_learning>=0.1,<0.2", install="--no-deps 'dictionary_learning>=0.1,<0.2' nnsight"):
-    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
-    from dictionary_learning.trainers.gdm import GatedSAETrainer
-    from dictionary_learning.trainers.jumprelu import JumpReluTrainer, StepFunction
-    from dictionary_learning.trainers.standard import StandardTrainer, StandardTrainerAprilUpdate
-    from dictionary_learning.trainers.top_k import TopKTrainer, geometric_median
-
-TRAINER = TypeVar("TRAINER", bound=type)
-
-
-def matched_trainer(
-    trainer: TRAINER,
-    layer: Layer,
-    coefficient: float = 0.5,
-    config: JacobianMatchingConfig | None = None,
-    **options: Any,
-) -> TRAINER:
-    """Return the trainer class, reading pairs (x, y) and matching the layer's Jacobian, for `trainSAE`'s configs.
-
-    Its loss is the trainer's own, of y against the dictionary's function of x, plus coefficient times the matching
-    loss, in the same unit: E||y - t(x)||^2. What it saves, the library loads as ever. TopK kinds start with encoder
-    biases that centre x, where the library's (b_dec = the median of what is reconstructed) would centre y.
-
-    Args:
-        trainer: StandardTrainer, StandardTrainerAprilUpdate, GatedSAETrainer, TopKTrainer, BatchTopKTrainer,
-            JumpReluTrainer, or a class of your own that inherits from one of them.
-        layer: f, row-wise; y = f(x) in the pairs, [batch, 2, d], that `NNsightActivationBuffer(io="in_and_out")` makes.
-        coefficient: 0 for a transcoder without the term.
-        config: what is matched, or its fields as `options`: estimator, probe, radius, ...
-
-    Raises:
-        ValueError: another trainer, one that is matched already, or a loss of your own in place of JumpReLU's; a
-            negative or non-finite coefficient; a gate_bandwidth; a config and options. From the new class: neurons
-            that are resampled, pairs that are none, or not of this layer, a loss that does not encode.
-    """
-    if not (isinstance(trainer, type) and issubclass(trainer, tuple(BASES))):
-        raise ValueError(f"{trainer!r}: choose from {', '.join(base.__name__ for base in BASES)}, or inherit from one")
-    if issubclass(trainer, MatchedTrainer):
-        raise ValueError(f"{trainer.__name__} is matched already: pass the library's class, with all that is to match")
-    if issubclass(trainer, JumpReluTrainer) and trainer.loss is not JumpReluTrainer.loss:
-        raise ValueError(
-            f"{trainer.__name__} has a loss of its own, and JumpReluTrainer's encodes by itself, so that it cannot be "
-            "given a layer's inputs: inherit from the matched class, and extend its own_loss(x, y, step, logging)"
-        )
-    config = matching_config(
-        coefficient,
-        config,
-        options,
-        "this library's activations have no gates with such a gradient; leave it out, or use "
-        'estimator="secant", which also trains biases and thresholds',
-    )
-    mixin = next(mixin for base, mixin in BASES.items() if issubclass(trainer, base))
-    settings = {"_matched": (layer, coefficient, config), "__doc__": trainer.__doc__}
-    return type(f"Matched{trainer.__name__}", (mixin, trainer), settings)
+    from dictionary_learning.trainers.jumprelu import StepFunction
+    from dictionary_learning.trainers.top_k import geometric_median
 
 
 class LossLog(NamedTuple):
@@ -106,19 +53,40 @@ class MatchedTrainer:
         self._checked = False
 
     def update(self, step: int, act: Float[Tensor, "batch 2 d"]) -> Any:
-        """Take one step on pairs."""
+        """Take one step on pairs.
+
+        Args:
+            step: the number of steps before it.
+            act: inputs and outputs of the layer.
+
+        Returns:
+            What the trainer returns.
+        """
         self._inputs, y = _pairs(act.to(self.device))
         try:
             if step == 0:
-                self.centre(self._inputs, y)
+                self._centre(self._inputs, y)
             return super().update(step, y)
         finally:
             self._inputs = None
 
     def loss(self, act: Tensor, step: Any = None, logging: bool = False, **more: Any) -> Any:
-        """Return the loss of pairs, or within `update` of their second half, as the trainer does, with y for its x."""
+        """Compute the loss of pairs, or within `update` of their second half, with y in the place of the trainer's x.
+
+        Args:
+            act: pairs [batch, 2, d]; within `update`, y [batch, d].
+            step: as the trainer takes it.
+            logging: return a `LossLog` in place of the loss.
+            more: further arguments of the trainer's own loss.
+
+        Returns:
+            The loss, or the fields to log.
+
+        Raises:
+            ValueError: pairs that are none, or not of this layer; a loss that does not encode.
+        """
         x, y = _pairs(act) if self._inputs is None else (self._inputs, act)
-        with self.reading(x) as encoded:
+        with self._reading(x) as encoded:
             found = self.own_loss(x, y, step, logging, **more)
         layer, coefficient, config = self._matched
         if coefficient == 0:
@@ -130,7 +98,7 @@ class MatchedTrainer:
             self._checked = True
         targets = self._matching.targets(layer, x, y=y).to(next(self.ae.parameters()).dtype)
         with torch.autocast(x.device.type, enabled=False):
-            gate = self.region_of_pass(x, encoded[-1]) if config.jitter == 0 else self.region_at(targets.x)
+            gate = self._region_of_pass(x, encoded[-1]) if config.jitter == 0 else self._region_at(targets.x)
             loss = self._matching.from_targets(self.ae, targets, gate=gate)
         if not logging:
             return found + coefficient * loss
@@ -139,29 +107,40 @@ class MatchedTrainer:
         return found._replace(losses={**found.losses, **term})
 
     def own_loss(self, x: Tensor, y: Tensor, step: Any, logging: bool, **more: Any) -> Any:
-        """Return the trainer's loss of y, while its dictionary encodes x."""
+        """Compute the trainer's loss of y, while its dictionary encodes x.
+
+        Args:
+            x: the layer's inputs.
+            y: the layer's outputs.
+            step: as the trainer takes it.
+            logging: return a `LossLog` in place of the loss.
+            more: further arguments of the trainer's own loss.
+
+        Returns:
+            What the trainer returns.
+        """
         return super().loss(y, step=step, logging=logging, **more)
 
-    def centre(self, x: Tensor, y: Tensor) -> None:
-        """Prepare the encoder on the first batch."""
+    def _centre(self, x: Tensor, y: Tensor) -> None:
+        """Prepare the encoder on the first batch; by default nothing is done."""
 
-    def region_of_pass(self, x: Tensor, encoded: Any) -> LinearRegion:
-        """Return the region of what the loss has encoded at x, encoded again where autocast has rounded it."""
+    def _region_of_pass(self, x: Tensor, encoded: Any) -> LinearRegion:
+        """Find the region of what the loss has encoded at x, encoded again where autocast has rounded it."""
         dtype = next(self.ae.parameters()).dtype
         acts = encoded[0] if isinstance(encoded, tuple) else encoded
-        return self.region(x, encoded) if acts.dtype == dtype else self.region_at(x.to(dtype))
+        return self._region(x, encoded) if acts.dtype == dtype else self._region_at(x.to(dtype))
 
-    def region(self, x: Tensor, encoded: Any) -> LinearRegion:
-        """Return the region of what the dictionary has encoded at x."""
+    def _region(self, x: Tensor, encoded: Any) -> LinearRegion:
+        """Find the region of what the dictionary has encoded at x."""
         return DenseRegion(x, weights_of(self.ae), encoded[0] if isinstance(encoded, tuple) else encoded)
 
-    def region_at(self, x: Tensor) -> LinearRegion:
-        """Encode x as the loss does."""
-        return self.region(x, self.ae.encode(x))
+    def _region_at(self, x: Tensor) -> LinearRegion:
+        """Encode x as the loss does, and find the region there."""
+        return self._region(x, self.ae.encode(x))
 
     @contextmanager
-    def reading(self, x: Tensor) -> Iterator[list[Any]]:
-        """Make the dictionary encode x, whatever it is given, and keep what it returns."""
+    def _reading(self, x: Tensor) -> Iterator[list[Any]]:
+        """Make the dictionary encode x, whatever it is given; yield a list that collects what `encode` returns."""
         encode, kept = self.ae.encode, []
 
         def encode_inputs(_: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -187,18 +166,18 @@ class MatchedTopK(MatchedTrainer):
 
     @override
     @torch.no_grad()
-    def centre(self, x: Tensor, y: Tensor) -> None:
+    def _centre(self, x: Tensor, y: Tensor) -> None:
         encoder = self.ae.encoder
         encoder.bias += (geometric_median(y) - geometric_median(x)).to(encoder.bias.dtype) @ encoder.weight.T
 
     @override
-    def region(self, x: Tensor, encoded: Any) -> LinearRegion:
+    def _region(self, x: Tensor, encoded: Any) -> LinearRegion:
         _, acts, indices, _ = encoded
         entries = ActiveFeatures.same_count(indices, self.ae.dict_size)
         return SparseRegion(x, weights_of(self.ae), acts.flatten(), entries)
 
     @override
-    def region_at(self, x: Tensor) -> LinearRegion:
+    def _region_at(self, x: Tensor) -> LinearRegion:
         return encoded_topk(self.ae, x)
 
 
@@ -206,15 +185,15 @@ class MatchedBatchTopK(MatchedTopK):
     """BatchTopK: rows compete, so that their regions belong to the batch."""
 
     @override
-    def region(self, x: Tensor, encoded: Any) -> LinearRegion:
+    def _region(self, x: Tensor, encoded: Any) -> LinearRegion:
         acts = encoded[0].flatten()
         positions = acts.nonzero().squeeze(-1)
         entries = ActiveFeatures.of_flat(positions, len(x), self.ae.dict_size)
         return BatchRegion(x, weights_of(self.ae), acts[positions], entries)
 
     @override
-    def region_at(self, x: Tensor) -> LinearRegion:
-        return self.region(x, self.ae.encode(x, return_active=True, use_threshold=False))
+    def _region_at(self, x: Tensor) -> LinearRegion:
+        return self._region(x, self.ae.encode(x, return_active=True, use_threshold=False))
 
 
 class MatchedJumpRelu(MatchedTrainer):
@@ -222,13 +201,13 @@ class MatchedJumpRelu(MatchedTrainer):
 
     @override
     @contextmanager
-    def reading(self, x: Tensor) -> Iterator[list[Any]]:
+    def _reading(self, x: Tensor) -> Iterator[list[Any]]:
         self._encoded: list[Any] = []
         yield self._encoded
 
     @override
     def own_loss(self, x: Tensor, y: Tensor, step: Any, logging: bool, **more: Any) -> Any:
-        """E||y - t(x)||^2 + lambda (L0 / target - 1)^2, as `JumpReluTrainer.loss` for y = x."""
+        """Compute E||y - t(x)||^2 + lambda (L0 / target - 1)^2, as `JumpReluTrainer.loss` does for y = x."""
         x, y = x.to(self.ae.W_enc.dtype), y.to(self.ae.W_enc.dtype)
         f = jump_relu(self.ae, x, self.bandwidth)
         self._encoded.append(f)
@@ -244,23 +223,12 @@ class MatchedJumpRelu(MatchedTrainer):
         return LossLog(y, recon, f, {"l2_loss": l2.item(), "loss": loss.item()}) if logging else loss
 
     @override
-    def region(self, x: Tensor, encoded: Any) -> LinearRegion:
+    def _region(self, x: Tensor, encoded: Any) -> LinearRegion:
         return JumpReluRegion(x, weights_of(self.ae), encoded, bandwidth=self.bandwidth)
 
     @override
-    def region_at(self, x: Tensor) -> LinearRegion:
-        return self.region(x, jump_relu(self.ae, x, self.bandwidth))
-
-
-BASES: dict[type, type[MatchedTrainer]] = {
-    StandardTrainer: MatchedTrainer,
-    StandardTrainerAprilUpdate: MatchedTrainer,
-    GatedSAETrainer: MatchedTrainer,
-    TopKTrainer: MatchedTopK,
-    BatchTopKTrainer: MatchedBatchTopK,
-    JumpReluTrainer: MatchedJumpRelu,
-}
-"""The class that each trainer is mixed with."""
+    def _region_at(self, x: Tensor) -> LinearRegion:
+        return self._region(x, jump_relu(self.ae, x, self.bandwidth))
 
 
 def _pairs(act: Tensor) -> tuple[Tensor, Tensor]:

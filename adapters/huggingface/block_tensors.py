@@ -53,21 +53,23 @@ class Seen:
 
 
 class BlockTensors:
-    """The places of a block's tensors, by name after `blocks.N.`.
+    """Finds the places of a block's tensors, by name after `blocks.N.`.
 
     One small forward pass shows what every module of the block is given and puts out. Then
 
     - ln2 is the module whose output is what the MLP is given; `ln2.hook_normalized` is its output before its scale;
     - `hook_resid_mid` is what ln2 is given, where that is not the block's own input (parallel attention);
     - `hook_mlp_out`, what is added to the residual stream, is the first output from the MLP's on to which the block's
-      output answers by a multiple of whatever is added there. A multiple other than 1 (Granite's residual multiplier)
-      belongs to the tensor.
+    output responds by a multiple of whatever is added there. A multiple other than 1 (Granite's residual multiplier)
+    belongs to the tensor.
 
     Args:
         model: a PreTrainedModel.
         block: the block's name.
-        begins, ends: the names of the modules whose input and output are the MLP's.
-        call: runs the model on `inputs`, any that it reads.
+        begins: the name of the module whose input is the MLP's.
+        ends: the name of the module whose output is the MLP's.
+        call: runs the model.
+        inputs: any that the model reads.
     """
 
     def __init__(
@@ -87,7 +89,11 @@ class BlockTensors:
             self.places: dict[str, Place] = dict(self._find(self._of(begins), self._of(ends)))
 
     def modules(self) -> Iterator[str]:
-        """Name the modules and their inputs that carry one row a position, attention's own parts left out."""
+        """Name the modules, and their inputs, that carry one row a position, attention's own parts left out.
+
+        Returns:
+            The names, in the order in which the model passes them.
+        """
         for seen in self.seen:
             if ATTENTION.search(seen.name.removeprefix(self._whole.name)):
                 continue

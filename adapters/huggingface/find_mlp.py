@@ -40,8 +40,15 @@ class Mlp:
 
 
 def mlp_of(block: nn.Module) -> Mlp | None:
-    """Return the MLP of a block, if it has one: a module whose name or class is an MLP's, in the block or in the last
-    of its sublayers (T5), or two linear layers with an activation between them."""
+    """Find the MLP of a block: a module whose name or class is an MLP's, in the block or in the last of its sublayers
+    (T5), or two linear layers with an activation between them.
+
+    Args:
+        block: a block of a Hugging Face model.
+
+    Returns:
+        The MLP; None for a block without one.
+    """
     for path, module in _candidates(block):
         if _takes_rows(module):
             return Mlp(path, path, _call(module), lambda module=module: mlp_weights(bare_module(module)))
@@ -125,11 +132,15 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], str | None]) -> tuple[str, Mlp]:
-    """Return the name of a block and its MLP.
+    """Find a block and its MLP.
 
     Args:
+        model: a Hugging Face model.
         block: its number in a list of blocks that have MLPs, or its name.
         entered: chooses among several such lists, by name: the one that a run of the model enters first.
+
+    Returns:
+        The block's name and its MLP.
 
     Raises:
         UsageError: there is no such block, or it has no MLP; the message says which have one.
@@ -139,13 +150,13 @@ def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], st
         if named is None:
             raise UsageError(f"the model has no module {block}: name one of its blocks")
         if (mlp := mlp_of(named)) is None:
-            raise UsageError(f"{block} ({kind_of(named)}) has no MLP in it: name the block around an MLP")
+            raise UsageError(f"{block} ({_kind_of(named)}) has no MLP in it: name the block around an MLP")
         return block, mlp
     lists = {name: list(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     with_mlps = {name: blocks for name, blocks in lists.items() if any(map(mlp_of, blocks))}
     outer = [name for name in with_mlps if not any(name.startswith(other + ".") for other in with_mlps)]
     if not outer:
-        kind = next((f" (block 0 is a {kind_of(blocks[0])})" for blocks in lists.values() if blocks), "")
+        kind = next((f" (block 0 is a {_kind_of(blocks[0])})" for blocks in lists.values() if blocks), "")
         raise UsageError(
             f"no block of {type(model).__name__} has an MLP{kind}, neither by its name ({', '.join(MLP_NAMES)}) nor "
             "by its class: name two modules in layer_between(model, hook_in, hook_out)"
@@ -159,8 +170,20 @@ def mlp_in(model: nn.Module, block: int | str, entered: Callable[[list[str]], st
 def numbered_mlp(
     blocks: Sequence[nn.Module] | nn.ModuleList, number: int, find: Callable[[Any], T | None], more: str = ""
 ) -> T:
-    """Return what `find` finds in a block. Raises UsageError for a missing block, with `more` about where the blocks
-    are, and for a block without an MLP, with those that have one."""
+    """Look for an MLP in a block of a list.
+
+    Args:
+        blocks: the list.
+        number: which block.
+        find: returns a block's MLP, or None.
+        more: words about where the blocks are, for messages.
+
+    Returns:
+        What `find` found.
+
+    Raises:
+        UsageError: there is no such block, or it has no MLP; the message says which have one.
+    """
     if not 0 <= number < len(blocks):
         raise UsageError(f"there is no block {number}: the model has blocks 0 to {len(blocks) - 1}{more}")
     if (found := find(blocks[number])) is not None:
@@ -169,13 +192,21 @@ def numbered_mlp(
     few = listed([str(other) for other in others], 8)
     choose = f": choose {'block' if len(others) == 1 else 'one of blocks'} {few}"
     otherwise = ", nor has any other: use layer_between(model, hook_in, hook_out)"
-    kind = kind_of(blocks[number])
+    kind = _kind_of(blocks[number])
     raise UsageError(f"block {number} has no MLP (it is a {kind}){choose if others else otherwise}")
 
 
 def weights_up_to(model: nn.Module, name: str) -> LayerWeights | None:
-    """Guess by names the weights of the MLP that the module `name` ends, or that it is the norm after;
-    `checked_mlp_weights` compares them with the layer."""
+    """Guess, by names, the weights of the MLP that ends in a module, or that the module is the norm after.
+    `checked_mlp_weights` compares them with the layer.
+
+    Args:
+        model: a Hugging Face model.
+        name: the module that puts out the layer's output.
+
+    Returns:
+        The weights; None where no MLP ends there.
+    """
     modules, path = dict(model.named_modules()), name.split(".")
     for length in range(len(path) - 1, 0, -1):
         block = ".".join(path[:length])
@@ -187,7 +218,7 @@ def weights_up_to(model: nn.Module, name: str) -> LayerWeights | None:
     return None
 
 
-def kind_of(block: nn.Module) -> str:
+def _kind_of(block: nn.Module) -> str:
     """Return the class of a block and the classes of its parts, without norms and hooks."""
     parts = [type(bare_module(child)).__name__ for child in bare_module(block).children()]
     parts = [part for part in parts if "Norm" not in part and part != "HookPoint"]

@@ -7,12 +7,17 @@ from faithfulness_plugin.layers.hooks import Hook
 
 
 def by_position(name: str, hook: Hook, n_prompts: int, length: int | None) -> Hook:
-    """Return the hook for a module that may carry rows without a position dimension: OPT flattens [batch, pos, d] to
-    [batch * pos, d] around its MLPs, other models around shared experts and routers, and poolers keep one row a prompt.
-    The hook sees [batch, pos, d] and returns that; the module gets back rows in its own shape.
+    """Wrap a hook for a module that may carry rows without a position dimension: OPT flattens [batch, pos, d] to [batch
+    * pos, d] around its MLPs, other models around shared experts and routers, and poolers keep one row a prompt.
 
     Args:
-        n_prompts, length: the model's inputs are [n_prompts, length]; length is None for inputs that are no tokens.
+        name: the tensor's, for messages.
+        hook: sees [batch, pos, d] and returns that, or None.
+        n_prompts: inputs of the model.
+        length: tokens of each; None for inputs that are no tokens.
+
+    Returns:
+        A hook that sees, and gives back, rows in the module's own shape.
 
     Raises:
         LayerError: while the model runs, for a number of rows that are not those of the tokens.

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from faithfulness_plugin.adapters.huggingface.block_tensors import UNDERSTOOD, BlockTensors
 from faithfulness_plugin.adapters.huggingface.find_mlp import mlp_in, weights_up_to
@@ -58,10 +59,12 @@ class HuggingFaceHooks(Hooks):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @override
     def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Tokens:
         """Draw random inputs of the kind that the model reads: tokens, pictures or sound."""
         return self.inputs.made_up(n_prompts, length, torch.Generator().manual_seed(seed)).to(self.device)
 
+    @override
     def blank(self, n: int) -> Tokens:
         return self.inputs.blank(n).to(self.device)
 
@@ -81,12 +84,23 @@ class HuggingFaceHooks(Hooks):
         main, more = self.inputs.arguments(tokens)
         return self.model(main, **more)
 
+    @override
     def require(self, name: str) -> str:
         self.place(name)
         return name
 
     def place(self, name: str) -> Place:
-        """Return the place of a tensor. Raises UsageError for a name that this model has no tensor for."""
+        """Find the place of a tensor.
+
+        Args:
+            name: a module's, with .input or .output, or one of TransformerLens's.
+
+        Returns:
+            Where torch's hooks read it.
+
+        Raises:
+            UsageError: this model has no tensor of that name.
+        """
         modules = [own for own, _ in self.model.named_modules() if own]
         meant: tuple[tuple[str, Side], ...] = (side_of(name), (name, "output"))
         for whole, side in meant:
@@ -105,6 +119,7 @@ class HuggingFaceHooks(Hooks):
             )
         raise UsageError(f"{name}: block {number} of {type(self.model).__name__} {_why_missing(tensor)}")
 
+    @override
     def own_name(self, name: str) -> str:
         """Return NAME or NAME.input for what a module puts out or is given; the name itself for any other tensor."""
         place = self.place(name)
@@ -114,19 +129,29 @@ class HuggingFaceHooks(Hooks):
         return own + ".input" * (place.side == "input")
 
     def block_names(self, block: int) -> list[str]:
-        """Name the tensors of a block as TransformerLens does."""
+        """Name the tensors of a block as TransformerLens does.
+
+        Args:
+            block: its number.
+
+        Returns:
+            The names of those that it has.
+        """
         return [f"blocks.{block}.{name}" for name in self._block(block).places]
 
+    @override
     def block_tensors(self, block: int) -> list[str]:
         """Return TransformerLens's names, and the modules of the block that carry one row a position."""
         return [*self.block_names(block), *self._block(block).modules()]
 
+    @override
     def mlp(self, block: int | str) -> HookedLayer:
         """Return the MLP of a block, from `NAME.input` to `NAME`. Where two modules make it up (fc1 and fc2 of OPT,
         intermediate and output.dense of BERT), the layer is from the first one's input to the second one's output."""
         name, mlp = mlp_in(self.model, block, self._entered_first)
         return HookedLayer(f"{name}.{mlp.first}.input", f"{name}.{mlp.last}", mlp.function, weights=mlp.weights)
 
+    @override
     def weights_up_to(self, hook_out: str) -> LayerWeights | None:
         return weights_up_to(self.model, hook_out)
 

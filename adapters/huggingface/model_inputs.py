@@ -15,7 +15,14 @@ DECODER_LENGTH = 8
 
 
 def fills_masks(architecture: str | None) -> bool:
-    """Return whether a class of models predicts masked tokens (BERT), not the next one."""
+    """Check whether a class of models predicts masked tokens (BERT), not the next one.
+
+    Args:
+        architecture: the class's name; None where it is unknown.
+
+    Returns:
+        False for unknown classes.
+    """
     return architecture in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
 
 
@@ -53,13 +60,29 @@ class ModelInputs:
         return n
 
     def made_up(self, n: int, length: int, generator: torch.Generator) -> Tensor:
-        """Draw n random main inputs; of `length` tokens, where the model reads tokens."""
+        """Draw random main inputs.
+
+        Args:
+            n: how many.
+            length: tokens of each, where the model reads tokens.
+            generator: on the CPU.
+
+        Returns:
+            [n, length] token ids, or n pictures or sounds.
+        """
         if self.main == TOKENS:
             return torch.randint(self.n_vocab, (n, length), generator=generator)
         return torch.randn(n, *self.shape, generator=generator, dtype=self._dtype)
 
     def blank(self, n: int) -> Tensor:
-        """Return n main inputs of zeros; of one token, where the model reads tokens."""
+        """Return main inputs of zeros.
+
+        Args:
+            n: how many.
+
+        Returns:
+            [n, 1] token ids, or n pictures or sounds.
+        """
         if self.main == TOKENS:
             return torch.zeros(n, 1, dtype=torch.long)
         return torch.zeros(n, *self.shape, dtype=self._dtype)
@@ -87,7 +110,17 @@ class ModelInputs:
         )
 
     def arguments(self, given: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """Return the first argument and the others. Raises UsageError for inputs that the model does not read."""
+        """Prepare the arguments of a forward pass.
+
+        Args:
+            given: the main inputs, or tokens for a model's decoder.
+
+        Returns:
+            The first argument, and the others by name, on the model's device.
+
+        Raises:
+            UsageError: the model does not read such inputs.
+        """
         model, main, more = self.model, given, {}
         generator = torch.Generator().manual_seed(0)
         tokens = not given.is_floating_point()

@@ -38,7 +38,14 @@ class Place:
     view: View | None = None
 
     def register(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """Place a hook, which sees the activation and returns its replacement, or None."""
+        """Place a hook.
+
+        Args:
+            hook: sees the activation and returns its replacement, or None.
+
+        Returns:
+            A handle whose `remove` takes the hook away.
+        """
 
         def see(activation: Any) -> Tensor | None:
             return hook(activation) if isinstance(activation, Tensor) else None
@@ -71,14 +78,29 @@ class Place:
 
 
 def side_of(name: str) -> tuple[str, Side]:
-    """Split a tensor's name into a module's and the side that is meant: its output, if nothing is said."""
+    """Split a tensor's name into a module's and the side that is meant.
+
+    Args:
+        name: a module's, with .input, .output or nothing behind it.
+
+    Returns:
+        The module's name, and its side: the output, if nothing is said.
+    """
     if name.endswith(".input"):
         return name.removesuffix(".input"), "input"
     return name.removesuffix(".output"), "output"
 
 
 def whole_name(name: str, modules: Sequence[str]) -> str | None:
-    """Return the module that this name is, or the only one that ends in it; a name without a number has to be whole."""
+    """Complete a module's name.
+
+    Args:
+        name: a module's whole name, or its end with a number in it.
+        modules: the names of all modules.
+
+    Returns:
+        The module of that name, or the only one that ends in it; None for none or several.
+    """
     if name in modules:
         return name
     ends = [own for own in modules if own.endswith("." + name)]
@@ -92,7 +114,15 @@ def _first(module: nn.Module, named: dict[str, Any]) -> str | None:
 
 
 def scaled_output(module: nn.Module, scale: float) -> Place:
-    """Return the place of `scale` times what the module puts out."""
+    """Describe a tensor that is a multiple of a module's output.
+
+    Args:
+        module: the module.
+        scale: the factor.
+
+    Returns:
+        The tensor's place.
+    """
     return Place(module, "output", View(lambda _, y: y * scale, lambda shown: shown / scale))
 
 
@@ -101,8 +131,9 @@ def before_the_scale(norm: nn.Module, x: Float[Tensor, "*rows d"], y: Float[Tens
     mean.
 
     Args:
-        norm: any norm; which one it is is seen from what it makes of x.
-        x, y: what it was given, and what it put out.
+        norm: any norm; which one it is follows from what it makes of x.
+        x: what it was given.
+        y: what it put out.
 
     Returns:
         The place, or None where y is no scaled norm of x.

@@ -4,11 +4,16 @@ from typing import Any
 
 
 def n_positions(config: Any) -> int | None:
-    """Return the longest prompt that a model was made for by its configuration: `max_position_embeddings`, by
-    whichever name (`n_positions`). None where there is no limit: ALiBi, relative positions, state-space models.
+    """Read the longest prompt that a model was made for: `max_position_embeddings`, or `n_positions`.
 
     Rotary models have the limit too: they run beyond it, at angles that they never saw in training. Where their scaling
     (YaRN and the like) stretches the original context further than that number, the longer one holds.
+
+    Args:
+        config: the model's; None where it has none.
+
+    Returns:
+        Tokens; None where there is no limit (ALiBi, relative positions, state-space models).
     """
     if config is None:
         return None

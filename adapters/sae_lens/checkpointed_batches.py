@@ -68,7 +68,12 @@ class CheckpointedBatches(Iterator[Any]):
         return batch
 
     def end_if_interrupted(self) -> None:
-        """Raise KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM, once the run is saved."""
+        """Save the run and end it, if a signal arrived.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+            SystemExit: after SIGTERM.
+        """
         if self._signal is not None:
             self.save()
             raise KeyboardInterrupt if self._signal == signal.SIGINT else SystemExit(SIGTERM_EXIT)
@@ -101,7 +106,11 @@ class CheckpointedBatches(Iterator[Any]):
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the run before its next step, with a checkpoint; a second one ends it at once."""
+        """Let Ctrl-C and SIGTERM end the run before its next step, with a checkpoint; a second one ends it at once.
+
+        Yields:
+            Nothing; the signals' own handlers are restored afterwards.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # signals arrive elsewhere
             return
@@ -121,6 +130,13 @@ class CheckpointedBatches(Iterator[Any]):
 
 
 def checkpoints(folder: str | Path | None) -> list[Path]:
-    """Return the finished checkpoints in a folder, by tokens seen."""
+    """List the finished checkpoints in a folder.
+
+    Args:
+        folder: the run's checkpoint_path; None for none.
+
+    Returns:
+        Their folders, by tokens seen.
+    """
     found = [] if folder is None else [path for path in Path(folder).glob("*") if path.name.isdigit() and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name))

@@ -15,7 +15,12 @@ EVALUATIONS_FILENAME = "evaluations.jsonl"
 class Evaluations:
     """Evaluates transcoders; keeps the entries in memory, in `evaluations.jsonl` in a folder, and in wandb if asked.
 
-    A line: "name", "step", "tokens", and the evaluator's entries.
+    A line has "name", "step", "tokens", and the evaluator's entries.
+
+    Args:
+        evaluator: evaluates them.
+        folder: where the file stands; None for no file.
+        wandb: log to wandb as well.
     """
 
     def __init__(self, evaluator: TranscoderEvaluator, folder: str | None, *, wandb: bool = False) -> None:
@@ -24,7 +29,11 @@ class Evaluations:
         self.lines: list[dict[str, Any]] = []
 
     def begin(self, step: int) -> None:
-        """Read the lines that a run resumed after so many steps has already, if any."""
+        """Read the lines that a resumed run has already, if any.
+
+        Args:
+            step: the number of steps before the first one of now; later lines are dropped.
+        """
         if self.path is None:
             return
         for line in self.path.read_text().splitlines() if step and self.path.exists() else []:
@@ -34,7 +43,13 @@ class Evaluations:
         self._write()
 
     def add(self, step: int, tokens: int, transcoders: Mapping[str, Any]) -> None:
-        """Evaluate transcoders after a step, once."""
+        """Evaluate transcoders after a step, once.
+
+        Args:
+            step: the number of finished steps.
+            tokens: tokens that they were trained on by then.
+            transcoders: by name.
+        """
         if any(line["step"] == step for line in self.lines):
             return
         entries = self.evaluator.evaluate(transcoders)
@@ -45,12 +60,15 @@ class Evaluations:
 
             wandb.log({f"eval/{name}/{k}": v for name, entry in entries.items() for k, v in entry.items()}, step=step)
 
-    def first(self, name: str) -> dict[str, Any]:
-        """Return a transcoder's evaluation before training."""
-        return next(line for line in self.lines if line["name"] == name)
-
     def last(self, name: str) -> dict[str, Any]:
-        """Return a transcoder's newest evaluation."""
+        """Look up a transcoder's newest evaluation.
+
+        Args:
+            name: the transcoder's.
+
+        Returns:
+            Its line.
+        """
         return next(line for line in reversed(self.lines) if line["name"] == name)
 
     def _write(self) -> None:

@@ -47,7 +47,10 @@ class MatchedRun:
 
     Args:
         runner: of one transcoder or several; its store, evaluator and hook names are replaced.
-        layer, evaluate_every, repeat, norms_above: as in `faithful_runner`.
+        layer: as in `faithful_runner`.
+        evaluate_every: as in `faithful_runner`.
+        repeat: as in `faithful_runner`.
+        norms_above: as in `faithful_runner`.
     """
 
     def __init__(
@@ -135,7 +138,11 @@ class MatchedRun:
         self.store.within = within
 
     def settings(self) -> dict[str, Any]:
-        """Return what a resumed run must share, by dotted name."""
+        """Collect what a resumed run must share.
+
+        Returns:
+            Settings by dotted name, with a fingerprint of each layer and of the text.
+        """
         shared = {name: value for name, value in self.runner.cfg.to_dict().items() if name not in FREE}
         layers = {
             f"layer of {name}": layer_fingerprint(layer, (cfg := self.transcoders[name].cfg).d_in, cfg.device)
@@ -145,8 +152,15 @@ class MatchedRun:
         return {**dict(_flat("", json.loads(json.dumps(shared)))), **layers, **norms, "text": self.text}
 
     def prepare_resume(self, path: Path) -> None:
-        """Put the store where the checkpoint's was. Raises ValueError for a checkpoint that cannot be read, or of other
-        settings, another layer, or another text (recognised by its first prompts)."""
+        """Put the store where the checkpoint's was.
+
+        Args:
+            path: the checkpoint's folder.
+
+        Raises:
+            ValueError: a checkpoint that cannot be read, or of other settings, another layer, or another text
+                (recognised by its first prompts).
+        """
         with _readable(path):
             there = dict(json.loads((path / SETTINGS_FILENAME).read_text()))
             for name in self.transcoders:  # what SAELens will read, when it is too late for one clear line
@@ -162,7 +176,14 @@ class MatchedRun:
 
     def fit(self, trainer: Any) -> Any:
         """Run `trainer.fit()`, evaluate and save between its steps, and export. The export comes before the last
-        evaluation, which may be cut short."""
+        evaluation, which may be cut short.
+
+        Args:
+            trainer: SAELens's.
+
+        Returns:
+            What `trainer.fit()` returns.
+        """
         cfg, evaluations = self.runner.cfg, self.evaluations
 
         def evaluate(step: int) -> None:

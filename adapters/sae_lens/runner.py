@@ -17,6 +17,7 @@ from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner, MultiSAET
 from faithfulness_plugin.adapters.sae_lens.checkpointed_batches import checkpoints
 from faithfulness_plugin.adapters.sae_lens.matched_run import SETTINGS_FILENAME, MatchedRun
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME
+from faithfulness_plugin.display import line
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
@@ -41,31 +42,34 @@ def faithful_runner(
     resume: bool = False,
     overwrite: bool = False,
 ) -> "FaithfulRunner | FaithfulMultiRunner":
-    """Return SAELens's `LanguageModelSAETrainingRunner` or `MultiSAETrainingRunner` for transcoders; then `.run()` it.
+    """Build SAELens's `LanguageModelSAETrainingRunner` or `MultiSAETrainingRunner` for transcoders; then `.run()` it.
 
     The stock runner, subclassed: its model, text, buffer, trainer, optimizer, wandb and export. On top of it
 
     - the transcoder learns from the layer between two hooks: of `hook_name`, which may be the MLP's input or, as in a
-      script that trained an SAE there, its output, or as `layer` says;
+    script that trained an SAE there, its output, or as `layer` says;
     - it is evaluated on held-out prompts (`n_eval_batches` x `eval_batch_size_prompts`, the first of the text) before
-      and after and every `evaluate_every` steps, into `evaluations.jsonl` beside the output, and to wandb if that is
-      on;
+    and after and every `evaluate_every` steps, into `evaluations.jsonl` beside the output, and to wandb if that is on;
     - checkpoints (`n_checkpoints`, and on Ctrl-C and SIGTERM) are whole or not there, and a resumed run is the
-      uninterrupted one; they stand in `checkpoint_path` itself, without the random name that SAELens adds;
+    uninterrupted one; they stand in `checkpoint_path` itself, without the random name that SAELens adds;
     - the export gets a model card.
 
     Args:
         cfg: SAELens's, with one of this package's configs as `sae` (or several as `saes`: one pass over the model).
-        override_model, override_dataset: as SAELens's.
+        override_model: as SAELens's.
+        override_dataset: as SAELens's.
         override_sae: the transcoder, or several by name.
         layer: what is replaced, from `mlp_layer` or `layer_between`; by name for several.
-        evaluate_every: steps; None: as often as SAELens would with wandb.
+        evaluate_every: steps; None evaluates as often as SAELens would with wandb.
         norms_above: leaves out rows whose input or output norm is above this factor times the median over the held-out
             prompts (see `LeftOut`; SAELens's own `seqpos_slice` and `exclude_special_tokens` leave out the others). In
-            a run of several layers, a row that is extreme in one of them is left out of all.
+            a run of several layers, a row that is extreme in one of them is left out of all. None keeps all.
         repeat: start the text again where it ends.
         resume: resume from the newest checkpoint in `checkpoint_path`, if there is one, with the same settings.
         overwrite: replace what stands in `output_path`; start again where checkpoints are.
+
+    Returns:
+        The runner. Its `matched` has the layers, the store and the evaluations.
 
     Raises:
         ValueError: an SAE's config, a model of another kind, a hook that does not exist or belongs to no MLP, widths
@@ -165,6 +169,9 @@ class _Matched:
     """What the two runners of SAELens have in common here."""
 
     matched: MatchedRun
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, {"layers": self.matched.layers})
 
     def run(self) -> Any:
         """Train, evaluate and export; return the transcoder, or several by name, in `eval` mode."""

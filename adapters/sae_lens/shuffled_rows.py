@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.display import line
+
 
 class ShuffledRows(Iterator[Tensor]):
-    """Batches drawn from a buffer that is refilled from a stream.
+    """Draws batches from a buffer that is refilled from a stream.
 
     Like SAELens's mixing buffer, it serves all but the share `mix_fraction` of its `capacity` rows in random order and
     replaces them by new ones before it draws the next order; with 0 the stream's own order is kept. Unlike there, the
@@ -17,9 +19,13 @@ class ShuffledRows(Iterator[Tensor]):
 
     Args:
         source: yields [rows, width], any number of rows; its place in the stream is not saved here.
+        capacity: rows that the buffer holds.
+        batch_size: rows a batch.
+        mix_fraction: the share of the buffer that stays when it is refilled.
         generator: draws the orders, on the CPU.
 
-    Raises ValueError for a capacity below the batch size, or a share outside [0, 1].
+    Raises:
+        ValueError: a capacity below the batch size, or a share outside [0, 1].
     """
 
     def __init__(
@@ -47,6 +53,9 @@ class ShuffledRows(Iterator[Tensor]):
         self.position = self.round
         self.empty: Tensor | None = self.order
         """Slots to be filled before anything is served: not none where the source has failed meanwhile."""
+
+    def __repr__(self) -> str:
+        return line("ShuffledRows", {"capacity": self.capacity, "batch_size": self.batch_size, "mixed": self.mixed})
 
     def __next__(self) -> Float[Tensor, "batch_size width"]:
         if self.empty is None and self.position + self.batch_size > self.round:
@@ -77,7 +86,11 @@ class ShuffledRows(Iterator[Tensor]):
             self.empty = self.empty[n:] if n < len(self.empty) else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state without the source's place, as tensors."""
+        """Collect the state, without the source's place.
+
+        Returns:
+            Tensors by name.
+        """
         state = {
             "order": self.order,
             "position": torch.tensor(self.position),
@@ -87,6 +100,11 @@ class ShuffledRows(Iterator[Tensor]):
         return state | {name: rows.contiguous() for name, rows in held.items() if rows is not None}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state.
+
+        Args:
+            state: from `state_dict`.
+        """
         self.order, self.position = state["order"].clone(), int(state["position"])
         self.generator.set_state(state["generator"])
         self.buffer, self.carry, self.empty = state.get("buffer"), state.get("carry"), state.get("empty")

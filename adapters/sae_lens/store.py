@@ -45,7 +45,7 @@ class ResumableStore(ActivationsStore):
         """Set up what SAELens's constructors do not know, before the first batch.
 
         Args:
-            seed: of the order of the rows.
+            seed: decides the order of the rows.
             n_held_out: prompts that are not trained on.
             repeat: start the text again where it ends; otherwise that is a ValueError.
         """
@@ -71,7 +71,14 @@ class ResumableStore(ActivationsStore):
         return torch.stack(prompts)
 
     def held_out_tokens(self) -> Int[Tensor, "prompts pos"]:
-        """Return the prompts that are not trained on, on the model's device. Raises ValueError as `first_prompts`."""
+        """Read the prompts that are not trained on.
+
+        Returns:
+            Tokens on the model's device.
+
+        Raises:
+            ValueError: the text has fewer prompts.
+        """
         return self.first_prompts[: self.n_held_out].to(next(self.model.parameters()).device)
 
     @override

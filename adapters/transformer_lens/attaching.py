@@ -4,7 +4,6 @@ import warnings
 from typing import Any
 
 import torch
-from sae_lens.analysis.hooked_sae_transformer import get_deep_attr
 from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.transformer_lens.hooks import TransformerLensHooks
@@ -13,7 +12,6 @@ from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.rounding import beyond_rounding
-from faithfulness_plugin.transcoders.skip import attachable
 
 
 def attach(
@@ -23,16 +21,18 @@ def attach(
     use_error_term: bool = False,
     exclude_special_tokens: bool | list[int] | None = None,
 ) -> Any:
-    """Attach a transcoder as `model.add_sae` does, but with its skip connection, which SAELens leaves out, at the
-    tensors that its file names, Hugging Face's names included, and with an error instead of a log line where a hook is
-    missing or is never passed.
+    """Attach a transcoder where a run of the model reaches it.
 
-    A small run of the model on random tokens, before anything is attached, shows that the transcoder will be reached:
-    the model passes its input and then its output, and what is written there changes the logits.
+    As `model.add_sae`, but with its skip connection, which SAELens leaves out, at the tensors that its file names,
+    Hugging Face's names included, and with an error instead of a log line where a hook is missing or is never passed. A
+    small run of the model on random tokens, before anything is attached, shows that the transcoder will be reached: the
+    model passes its input and then its output, and what is written there changes the logits.
 
     Args:
+        model: a HookedSAETransformer or a SAETransformerBridge; a plain TransformerBridge becomes one, in place.
+        transcoder: any SAELens transcoder.
         use_error_term: add what the transcoder leaves of the layer's output.
-        exclude_special_tokens: leave those tokens to the layer; by default as in its training, where the metadata tell.
+        exclude_special_tokens: leave those tokens to the layer; None does as in its training, where the metadata tell.
 
     Returns:
         The transcoder that was attached, as `attachable` makes it; `model.reset_saes()` takes it away again. Its
@@ -42,22 +42,26 @@ def attach(
         UsageError: the model takes no transcoders; the transcoder's metadata do not name its hooks, or the model has
             none of that name; it would never be reached there. The model is then as it was.
     """
-    if not hasattr(model, "acts_to_saes"):
-        raise UsageError(
-            f"a {type(model).__name__} takes no transcoders: load the model as sae_lens's HookedSAETransformer or "
-            "SAETransformerBridge (sae_lens.analysis.sae_transformer_bridge), with boot_transformers or from_pretrained"
-        )
-    hooks, declared = TransformerLensHooks(model), declared_hooks(transcoder)
+    from faithfulness_plugin.transcoders.skip import attachable  # needs SAELens, which the other names here do not
+
+    declared = declared_hooks(transcoder)
     if not declared.hook_in or not declared.hook_out:
         raise UsageError(
             "the transcoder does not say between which hooks it stands: set cfg.metadata.hook_name and hook_name_out"
         )
+    plain = type(model)
+    if not (hasattr(model, "acts_to_saes") or _takes_saes(model)):
+        raise UsageError(
+            f"a {type(model).__name__} takes no transcoders: load the model as sae_lens's HookedSAETransformer or "
+            "SAETransformerBridge (sae_lens.analysis.sae_transformer_bridge), with boot_transformers or from_pretrained"
+        )
+    hooks = TransformerLensHooks(model)
     before = model._acts_to_saes.get(declared.hook_in)  # add_sae says that it takes its place, but its hook stays
     if before is not None:
         model.reset_saes(declared.hook_in)
     try:
         ends = _hook_point(hooks, declared.hook_in), _hook_point(hooks, declared.hook_out)
-        require_reached(hooks, *ends)
+        _require_reached(hooks, *ends)
         length = min(32, hooks.n_positions or 32)
         warning = mismatch_warning(
             hooks, transcoder, hooks.random_tokens(length=length), HookedLayer(*ends, transcoder)
@@ -71,7 +75,20 @@ def attach(
         if before is not None:
             masks = {"exclude_special_tokens": before.exclude_special_tokens} if _masks_tokens(model) else {}
             model.add_sae(before.sae, use_error_term=before.use_error_term, **masks)
+        model.__class__ = plain
         raise
+
+
+def _takes_saes(model: Any) -> bool:
+    """Make a plain bridge take transcoders, as SAELens's `boot_transformers` does; return False for other models."""
+    from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if type(model) is not TransformerBridge:
+        return False
+    model.__class__ = SAETransformerBridge
+    model._acts_to_saes, model._transcoder_output_hooks = {}, {}
+    return True
 
 
 def _added(
@@ -133,20 +150,17 @@ class _Standing(nn.Module):
 
 
 @torch.no_grad()
-def require_reached(hooks: TransformerLensHooks, hook_in: str, hook_out: str) -> None:
+def _require_reached(hooks: TransformerLensHooks, hook_in: str, hook_out: str) -> None:
     """Check in two small runs on random tokens that the model passes the first hook point and then the second one, and
     that what stands in the second one's place changes the logits. The model is left as it was.
 
-    Args:
-        hooks: those of a HookedSAETransformer or a SAETransformerBridge.
-        hook_in, hook_out: names of hook points; the same, for an autoencoder.
-
-    Raises UsageError where a transcoder that is attached there would not be part of the model.
+    Raises:
+        UsageError: a transcoder that is attached there would not be part of the model.
     """
     model: Any = hooks.model
     own, tokens, passed = hooks.own_name(hook_out), hooks.random_tokens(), list[str]()
     where, _, last = own.rpartition(".")
-    beside = get_deep_attr(model, where)._modules  # setting an attribute of a bridge would rename the hook point
+    beside = model.get_submodule(where)._modules  # setting an attribute of a bridge would rename the hook point
     point, clean = beside[last], hooks.run(tokens, {})
     beside[last] = _Standing(passed)
     try:

@@ -14,9 +14,17 @@ from faithfulness_plugin.layers.mlp_weights import mlp_weights, normed_mlp
 
 
 def mlp_in(model: Any, block: int) -> HookedLayer:
-    """Return the MLP of a block (the hooks of each kind of model stand at `mlp_layer`).
+    """Find the MLP of a block (`mlp_layer` lists the hooks of each kind of model).
 
-    Raises UsageError for a missing block or one without an MLP.
+    Args:
+        model: a HookedTransformer or a TransformerBridge.
+        block: its number.
+
+    Returns:
+        The MLP between its hooks.
+
+    Raises:
+        UsageError: a missing block, or one without an MLP.
     """
     blocks = getattr(model, "blocks", None)
     if blocks is None:
@@ -84,8 +92,15 @@ def _of_hooked(model: Any, block: Any, prefix: str) -> HookedLayer:
 
 
 def scale_of(norm: Any) -> Callable[[Tensor], Tensor]:
-    """Return x * w + b, where the norm has them and has not folded them away. In half precision the norm is computed in
-    single, and cast here."""
+    """Build the function x -> x * w + b of a norm, where it has them and has not folded them away. In half precision
+    the norm is computed in single, and cast here.
+
+    Args:
+        norm: a norm of a HookedTransformer.
+
+    Returns:
+        The function.
+    """
 
     def scaled(x: Tensor) -> Tensor:
         x, w, b = x.to(norm.cfg.dtype), getattr(norm, "w", None), getattr(norm, "b", None)
@@ -100,9 +115,11 @@ def _scaled(mlp: MlpWeights, norm: Any) -> MlpWeights:
     w, b = getattr(norm, "w", None), getattr(norm, "b", None)
 
     def scaled(W: Tensor) -> Tensor:
+        # [d_in, 1] * [d_in, d_mlp]: the scale of each input multiplies its row
         return W if w is None else w[:, None] * W
 
     def shifted(W: Tensor, bias: Tensor | None) -> Tensor | None:
+        # [d_in] @ [d_in, d_mlp] -> [d_mlp]
         return bias if b is None else b @ W if bias is None else b @ W + bias
 
     gate = mlp.W_gate

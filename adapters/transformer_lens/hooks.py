@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from faithfulness_plugin.adapters.huggingface.find_mlp import numbered_mlp
 from faithfulness_plugin.adapters.huggingface.flattened_rows import by_position
@@ -72,16 +73,19 @@ class TransformerLensHooks(Hooks):
         masked = fills_masks(getattr(cfg, "architecture", None)) or getattr(cfg, "attention_dir", "") == "bidirectional"
         return None if masked else logits
 
+    @override
     def require(self, name: str) -> str:
         if f"{name}.hook_sae_acts_post" in self.model.hook_dict:
             raise UsageError(f"a transcoder is attached at {name}: take it away with model.reset_saes() first")
         self._find(name)
         return name
 
+    @override
     def own_name(self, name: str) -> str:
         found = self._find(name)[name]
         return found if isinstance(found, str) else name
 
+    @override
     def block_tensors(self, block: int) -> list[str]:
         prefix, blocks, own = f"blocks.{block}.", getattr(self.model, "blocks", ()), self.model.hook_dict
         numbered_mlp(blocks, block, lambda there: getattr(there, "mlp", None))
@@ -89,9 +93,13 @@ class TransformerLensHooks(Hooks):
         names += [prefix + name for name in ("mlp.hook_in", "mlp.hook_out") if prefix + name not in own]
         return list(dict.fromkeys(names))
 
+    @override
     def mlp(self, block: int | str) -> HookedLayer:
+        if not str(block).isdecimal():
+            raise UsageError(f"block {block!r}: pass its number, such as 3 (names are for Hugging Face models)")
         return mlp_in(self.model, int(block))
 
+    @override
     def suspects(self, hook_in: str, hook_out: str) -> Mapping[str, Callable[[Function], Function]]:
         found: dict[str, Callable[[Function], Function]] = {}
         if hook_in.endswith(".hook_normalized"):

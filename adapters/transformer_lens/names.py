@@ -35,20 +35,23 @@ def find_tensor(model: Any, name: str, own: Mapping[str, Any], aliases: Mapping[
     """Find a hook point, or a place of torch's own hooks where TransformerLens has no hook point.
 
     - A TransformerBridge wraps a Hugging Face model: its modules' names stand for what they are given and put out
-      there.
+    there.
     - A HookedTransformer has modules of its own; a Hugging Face name stands for the tensor that is the same there. With
-      a norm's scale folded into the weights none is, which is refused.
+    a norm's scale folded into the weights none is, which is refused.
     - `hook_mlp_in` is what the MLP's branch reads from the residual stream, whether or not the model copies it for a
-      hook of that name (`use_hook_mlp_in`).
+    hook of that name (`use_hook_mlp_in`).
 
     Args:
+        model: a HookedTransformer or a TransformerBridge.
+        name: TransformerLens's, or Hugging Face's.
         own: the model's hook points by name.
         aliases: other names of theirs.
 
     Returns:
         The hook point's own name, a place, or None for an unknown name.
 
-    Raises UsageError for a tensor that the model does not compute as it stands.
+    Raises:
+        UsageError: a tensor that the model does not compute as it stands.
     """
     if name.endswith(".hook_mlp_in") and name in own and not model.cfg.use_hook_mlp_in:
         return _branch_entry(model, name.removesuffix("hook_mlp_in"), own)

@@ -19,7 +19,16 @@ class ProjectionPanel(NamedTuple):
 
 
 def circuit_projection_figure(panels: Mapping[str, ProjectionPanel], circuits: Sequence[str], caption: str) -> Figure:
-    """Draw {title: panel}. The last circuit is the datapoint's, framed; below it, apart, the residual."""
+    """Draw what features are made of. The last circuit is the datapoint's, framed; below it, apart, the residual.
+
+    Args:
+        panels: by title.
+        circuits: labels of the rows.
+        caption: above all panels.
+
+    Returns:
+        The figure.
+    """
     rows, columns = grid(len(panels), 2 if len(panels) == 4 else 3)
     n, height = len(circuits), 0.155 * (len(circuits) + 2)
     figure = Figure(figsize=(5.0 * columns + 0.8, (height + 0.9) * rows), layout="constrained")
@@ -42,5 +51,12 @@ def circuit_projection_figure(panels: Mapping[str, ProjectionPanel], circuits: S
 
 
 def diagonal_order(weights: Float[np.ndarray, "n_circuits n_live"]) -> Int[np.ndarray, " n_live"]:
-    """Return the columns by the circuit that weighs most in them, the heavier first."""
+    """Order the columns by the circuit that weighs most in them, the heavier first.
+
+    Args:
+        weights: one column a feature.
+
+    Returns:
+        Indices of the columns.
+    """
     return np.lexsort((-weights.max(axis=0, initial=0.0), weights.argmax(axis=0)))

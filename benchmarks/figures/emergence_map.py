@@ -20,6 +20,17 @@ def emergence_map(
     """Draw m / maximum as shades, columns and rows at equal distances with their values as ticks.
 
     Solid line: where m / max is one half, interpolated over the logarithms. Dashed: where column * row is `product`.
+
+    Args:
+        m: shares of the maximum.
+        columns: values of the setting along x.
+        rows: values of the setting along y.
+        xlabel: the setting along x.
+        ylabel: the setting along y.
+        product: None draws no dashed line.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(6.6, 4.6), layout="constrained")
     ax = figure.subplots()

@@ -27,7 +27,15 @@ class Plane(NamedTuple):
 
 
 def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
-    """Draw one plane a layer; the arms have the styles of `curves_figure` in the same order."""
+    """Draw one plane a layer; the arms have the styles of `curves_figure` in the same order.
+
+    Args:
+        planes: from left to right.
+        ylabel: which error.
+
+    Returns:
+        The figure.
+    """
     figure = Figure(figsize=(4.6 * len(planes) + 0.3, 4.2), layout="constrained")
     handles = {}
     for ax, plane in zip(subplots(figure, len(planes), len(planes)), planes, strict=True):

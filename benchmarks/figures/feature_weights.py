@@ -19,10 +19,17 @@ class WeightsPanel(NamedTuple):
 
 
 def feature_weights(panels: Mapping[str, WeightsPanel], n_ones: int) -> Figure:
-    """Draw {title: panel}: encoder above, decoder below, a feature a row, its bias beside it.
+    """Draw encoder weights above and decoder weights below, a feature a row, its bias beside it.
 
     What a feature reads is scaled to unit norm and its bias likewise, what it writes multiplied by the same: the
     function is the same. The line ends the support of p.
+
+    Args:
+        panels: by title.
+        n_ones: the size of p's support.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(3.5 * len(panels) + 0.9, 5.6), layout="constrained")
     axes = figure.subplots(2, len(panels), squeeze=False)

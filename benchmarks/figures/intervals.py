@@ -18,7 +18,16 @@ class IntervalPanel(NamedTuple):
 
 def intervals_figure(panels: Sequence[IntervalPanel], xlabel: str, columns: int = 4) -> Figure:
     """Draw groups from top to bottom, the arms of a group below each other, with a line at 0. An arm has the same style
-    in each panel."""
+    in each panel.
+
+    Args:
+        panels: from left to right.
+        xlabel: what the means are of.
+        columns: the largest number of panels in a row.
+
+    Returns:
+        The figure.
+    """
     arms = list(dict.fromkeys(arm for panel in panels for of in panel.groups.values() for arm in of))
     groups = list(dict.fromkeys(group for panel in panels for group in panel.groups))
     rows, columns = grid(len(panels), columns)

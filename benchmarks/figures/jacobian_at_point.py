@@ -16,10 +16,19 @@ def jacobian_at_point(
     n_ones: int,
     caption: str = "Jacobians at p",
 ) -> Figure:
-    """Draw one panel for the layer and one per arm {title: J_t}.
+    """Draw one panel for the layer and one per arm.
 
     Rows are outputs, columns inputs; the frame marks the support of p, the block that a datapoint feature fills. Signed
     colours, 0 is white.
+
+    Args:
+        jacobians: J_t at p, by title.
+        layer: J_f at p.
+        n_ones: the size of p's support.
+        caption: above all panels.
+
+    Returns:
+        The figure.
     """
     panels = {"the layer": layer, **jacobians}
     limit = max(float(np.abs(J).max()) for J in panels.values()) or 1.0

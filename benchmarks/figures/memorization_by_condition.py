@@ -13,8 +13,16 @@ def memorization_by_condition(
     xlabel: str = "memorization at p / its maximum (dot: a seed, bar: the mean)",
     maximum: str = "one datapoint feature",
 ) -> Figure:
-    """Draw {title: m / maximum per seed}, or another share, one row an arm, the mean as a bar. The dashed line is the
-    maximum: of m, one feature that writes the whole output at p."""
+    """Draw shares of a maximum, one row an arm, every seed a dot and the mean a bar.
+
+    Args:
+        fractions: m / maximum of each seed, or another share, by arm.
+        xlabel: what the share is.
+        maximum: what stands at the dashed line, 1: of m, one feature that writes the whole output at p.
+
+    Returns:
+        The figure.
+    """
     figure = Figure(figsize=(7.4, 0.62 * len(fractions) + 1.5), layout="constrained")
     ax = figure.subplots()
     for row, values in enumerate(fractions.values()):

@@ -21,7 +21,15 @@ class PassageFeatures(NamedTuple):
 
 def passage_features(panels: Mapping[str, PassageFeatures], rare: float) -> Figure:
     """Draw a dot a feature: its firing rate on other text, and the part of the passage's output that it carries. Left
-    of the line it is the passage's own."""
+    of the line it is the passage's own.
+
+    Args:
+        panels: by title.
+        rare: the rate at the line.
+
+    Returns:
+        The figure.
+    """
     rows, columns = grid(len(panels), 4)
     figure = Figure(figsize=(3.1 * columns + 0.3, 2.9 * rows + 0.3), layout="constrained")
     axes = subplots(figure, len(panels), columns, sharex=True, sharey=True)

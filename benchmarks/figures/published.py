@@ -18,8 +18,14 @@ class Beside(NamedTuple):
 
 
 def published_beside_ours(panels: Mapping[str, Mapping[str, Beside]]) -> Figure:
-    """Draw {quantity: {arm: row}}. A dot is a run of ours, the bar the 95 % prediction interval, a cross the published
-    value."""
+    """Draw each of our runs as a dot, the 95 % prediction interval as a bar, and the published value as a cross.
+
+    Args:
+        panels: rows by arm, by quantity.
+
+    Returns:
+        The figure.
+    """
     names = list(next(iter(panels.values())))
     figure = Figure(figsize=(3.6 * len(panels) + 1.6, 0.5 * len(names) + 1.5), layout="constrained")
     axes = subplots(figure, len(panels), len(panels), sharey=True)

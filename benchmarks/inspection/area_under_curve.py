@@ -6,9 +6,14 @@ from scipy.stats import mannwhitneyu
 
 
 def area_under_curve(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float | None:
-    """Return the probability that a positive has a larger score than another one, ties counting half: U / (n m).
+    """Compute the probability that a positive has a larger score than another one, ties counting half: U / (n m).
 
-    None where there is no positive, or none else.
+    Args:
+        scores: one a feature.
+        positive: which of them are the ones to find.
+
+    Returns:
+        The area; None where there is no positive, or nothing else.
     """
     n = int(positive.sum())
     if n in (0, len(positive)):

@@ -44,6 +44,9 @@ def inspection_cost(folder: Path, config: RealLayersConfig, tokens: int, memory:
         tokens: how many are inspected.
         memory: GiB, as --memory.
 
+    Returns:
+        Seconds, memory, and the page's size and response times.
+
     Raises:
         RuntimeError: the command failed; the message is what it says.
     """
@@ -60,13 +63,13 @@ def inspection_cost(folder: Path, config: RealLayersConfig, tokens: int, memory:
             memory=memory,
             peak=command.mebibytes / MIB_PER_GIB,
             page_megabytes=page.stat().st_size / MEGABYTE,
-            **dict(zip(("load", "table", "sort"), opened(page), strict=True)),
+            **dict(zip(("load", "table", "sort"), _opened(page), strict=True)),
         )
 
 
-def opened(page: Path) -> tuple[float | None, float | None, float | None]:
-    """Return the seconds until the page answers, until its table and a feature are shown, and until the table is
-    sorted again; None each without Playwright and a Chromium."""
+def _opened(page: Path) -> tuple[float | None, float | None, float | None]:
+    """Return the seconds until the page answers, until its table and a feature are shown, and until the table is sorted
+    again; None each without Playwright and a Chromium."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -92,12 +95,24 @@ def opened(page: Path) -> tuple[float | None, float | None, float | None]:
 
 
 def installed_browser() -> str | None:
-    """Return the first Chromium on PATH."""
+    """Find the first Chromium on PATH.
+
+    Returns:
+        Its path; None for none.
+    """
     return next((path for name in BROWSER if (path := which(name))), None)
 
 
 def cost_table(cost: InspectionCost | None, processor: str) -> str:
-    """Return a table of what inspecting one transcoder costs; "" where it was not measured."""
+    """Format what inspecting one transcoder costs.
+
+    Args:
+        cost: None where it was not measured.
+        processor: what it was measured on.
+
+    Returns:
+        Markdown; "" where it was not measured.
+    """
     if cost is None:
         return ""
     rows = {

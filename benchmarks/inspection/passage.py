@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.inspection.area_under_curve import area_under_curve
+from faithfulness_plugin.benchmarks.inspection.configs import PassageConfig
 from faithfulness_plugin.benchmarks.inspection.cost import InspectionCost, cost_table, inspection_cost
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
@@ -25,16 +26,6 @@ from faithfulness_plugin.results.markdown import interval_text, markdown_table
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 from faithfulness_plugin.results.schema import Environment, Record, Result, ResultError, processor, read_result
 from faithfulness_plugin.transcoders.load import load_transcoder
-
-
-class PassageConfig(Record):
-    """Where transcoders come from, and what they are inspected on."""
-
-    transcoders: str = Field(description="folder of an experiment on real layers with a repeated passage")
-    tokens: int = Field(default=20_000, ge=1000, description="tokens of text, for the score")
-    share: float = Field(default=0.05, gt=0, lt=1, description="of the rows that are the passage's")
-    cost_tokens: int = Field(default=100_000, ge=1000, description="tokens of text, for what inspecting costs")
-    memory: float = Field(default=2.0, gt=0, description="GiB, as --memory")
 
 
 class PassageScored(Record):
@@ -75,17 +66,12 @@ class PassageResult(Result):
 class PassageScores(Experiment[PassageConfig, PassageResult]):
     """The first part is what inspecting one transcoder costs; the others are the transcoders."""
 
-    summary = (
-        "Score the features of a real layer's transcoders, some of which were trained on a repeated passage. First "
-        "measures what `faithfulness inspect` costs on one of them, and its page in a Chromium where there is one "
-        "(keep the machine quiet meanwhile)."
-    )
     parts = "parts"
     config_class = PassageConfig
 
     @override
     def fresh(self, config: PassageConfig) -> PassageResult:
-        """Return the empty result. Raises ResultError for transcoders of which none was trained on a passage."""
+        """Build the empty result. Raises ResultError for transcoders of which none was trained on a passage."""
         trained = trained_transcoders(config.transcoders)
         if trained.config.passage is None or not any(of.repeated for of in trained.trained):
             raise ResultError(f"{config.transcoders} holds no transcoder that was trained with a repeated passage")
@@ -129,7 +115,13 @@ class PassageScores(Experiment[PassageConfig, PassageResult]):
 
 
 class Passage:
-    """Text with the passage in it, at the layer that the transcoders replace."""
+    """Samples text with the passage in it, at the layer that the transcoders replace.
+
+    Args:
+        trained: the result beside the transcoders.
+        config: how much text.
+        note: receives a line about what is being done.
+    """
 
     def __init__(self, trained: RealLayersResult, config: PassageConfig, note: Callable[[str], None]) -> None:
         assert trained.config.passage is not None
@@ -164,7 +156,15 @@ class Passage:
         return torch.tensor([prompt]).repeat(self.n_passages, 1)
 
     def score(self, transcoder: Any, of: RunRecord) -> PassageScored:
-        """Score the features of one transcoder."""
+        """Score the features of one transcoder.
+
+        Args:
+            transcoder: in `eval` mode.
+            of: what it was trained on.
+
+        Returns:
+            How well the datapoint score finds the passage's own features.
+        """
         sample = self.subject.sample
         records = feature_records(transcoder, sample)
         once = sample.x[self.at_passage][: int(self.at_passage.sum()) // self.n_passages]
@@ -192,7 +192,17 @@ class Passage:
 
 @cache
 def trained_transcoders(folder: str) -> RealLayersResult:
-    """Read the result beside the transcoders. Raises ResultError as `read_result`."""
+    """Read the result beside the transcoders.
+
+    Args:
+        folder: the result's.
+
+    Returns:
+        The result.
+
+    Raises:
+        ResultError: as `read_result`.
+    """
     return read_result(Path(folder) / RESULT_FILENAME, RealLayersResult)
 
 
@@ -209,7 +219,14 @@ COLUMNS: dict[str, tuple[int, Callable[[PassageScored], float | None]]] = {
 
 
 def passage_table(result: PassageResult) -> str:
-    """Return a table with the transcoders of an arm a row, means over seeds."""
+    """Format the transcoders of an arm a row, means over seeds.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
     arms: dict[str, list[PassageScored]] = {}
     for of in result.scored:
         arms.setdefault(f"{'passage repeated' if of.repeated else 'not repeated'}, {of.matched}", []).append(of)

@@ -23,7 +23,7 @@ SEED, STEPS = 1000, 4000
 SIZE = {"width": 1500, "height": 1000}
 
 
-def toys() -> list[Inspection]:
+def _toys() -> list[Inspection]:
     """Inspect |x| with a repeated point: without a term, and with the Jacobian matched."""
     subject = toy_subject(16, density=0.1, repeat_frac=0.05, n_ones=3, n_rows=8192, seed=SEED)
     subject = replace(subject, name="y = |x|")
@@ -31,7 +31,7 @@ def toys() -> list[Inspection]:
     return [subject.inspect(transcoder, name=name) for name, transcoder in trained.items()]
 
 
-def text(transcoders: str) -> tuple[Inspection, Any]:
+def _text(transcoders: str) -> tuple[Inspection, Any]:
     """Inspect the first transcoder of a result that was trained with the passage, on text that holds it; return how its
     tokens read as well."""
     trained = trained_transcoders(transcoders)
@@ -41,7 +41,7 @@ def text(transcoders: str) -> tuple[Inspection, Any]:
     return subject.inspect(transcoder, name="passage repeated"), subject.token_text
 
 
-def taken(page: Path, into: Path, select: str | None = None) -> None:
+def _taken(page: Path, into: Path, select: str | None = None) -> None:
     """Take a picture of the table and the first feature by datapoint score, with the selected row's Jacobian."""
     from playwright.sync_api import sync_playwright
 
@@ -64,18 +64,18 @@ def taken(page: Path, into: Path, select: str | None = None) -> None:
 
 
 def main() -> None:
-    """Write both."""
+    """Write both pictures."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("transcoders", help="folder of an experiment on real layers with a passage")
     options.add_argument("--out", type=Path, default=Path("benchmarks/results/inspection"))
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
-        write_page(toys(), page, title="y = |x|, one input repeated")
-        taken(page, given.out / "toy_feature.png", "x1 = 1, x2 = 1, x3 = 1")
-        made, token_text = text(given.transcoders)
+        write_page(_toys(), page, title="y = |x|, one input repeated")
+        _taken(page, given.out / "toy_feature.png", "x1 = 1, x2 = 1, x3 = 1")
+        made, token_text = _text(given.transcoders)
         write_page([made], page, token_text=token_text, title="A passage repeated in training")
-        taken(page, given.out / "text_feature.png")
+        _taken(page, given.out / "text_feature.png")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.inspection.area_under_curve import area_under_curve
+from faithfulness_plugin.benchmarks.inspection.configs import ToyScoresConfig
 from faithfulness_plugin.benchmarks.note.scan.settings import Settings
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import EnsembleResult, train_ensemble
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED
@@ -34,21 +35,6 @@ ARMS: dict[Arm, dict[str, Any]] = {
     "repetition + secant": {"jacobian_coefficient": 10.0, "estimator": "secant"},
 }
 """What differs from the default of `faithfulness reproduce`."""
-
-
-class ToyScoresConfig(Record):
-    """What is scored, and on how many rows."""
-
-    n_seeds: int = Field(default=60, ge=1, description="transcoders of each arm")
-    seed: int = Field(default=1000, ge=0, lt=2**61, description="the first seed; of weights, data and probes")
-    n_steps: int = Field(default=4000, ge=1, description="optimizer steps")
-    n_rows: int = Field(default=8192, ge=256, description="rows that the features are inspected on")
-    truth: float = Field(
-        default=0.1,
-        gt=0,
-        lt=1,
-        description="datapoint features are those whose own m_i is above this part of the maximum",
-    )
 
 
 class Scored(Record):
@@ -82,9 +68,7 @@ class ToyScoresResult(Result):
 class ToyScores(Experiment[ToyScoresConfig, ToyScoresResult]):
     """One part for each transcoder; ensembles of an arm are trained together."""
 
-    summary = "Score the features of toy transcoders, where it is known which of them serve the repeated point."
     parts = "transcoders"
-    parallel = True
     config_class = ToyScoresConfig
 
     @override
@@ -118,7 +102,16 @@ class ToyScores(Experiment[ToyScoresConfig, ToyScoresResult]):
 
 @torch_threads(1)
 def score_toys(config: ToyScoresConfig, arm: Arm, seeds: list[int]) -> list[Scored]:
-    """Train one ensemble of an arm, and score the features of its transcoders."""
+    """Train one ensemble of an arm, and score the features of its transcoders.
+
+    Args:
+        config: steps and rows.
+        arm: what is trained.
+        seeds: one a transcoder.
+
+    Returns:
+        A record a transcoder.
+    """
     trained, found = trained_toys(ARMS[arm], seeds, config.n_steps), []
     for i, seed in enumerate(seeds):
         settings, transcoder = Settings(**ARMS[arm], seed=seed), trained.transcoder(i)
@@ -150,7 +143,16 @@ def score_toys(config: ToyScoresConfig, arm: Arm, seeds: list[int]) -> list[Scor
 
 
 def trained_toys(settings: Mapping[str, Any], seeds: Sequence[int], n_steps: int) -> EnsembleResult:
-    """Train transcoders of |x|, one a seed."""
+    """Train transcoders of |x|, one a seed.
+
+    Args:
+        settings: what differs from the default of `faithfulness reproduce`.
+        seeds: one a transcoder.
+        n_steps: optimizer steps.
+
+    Returns:
+        The ensemble.
+    """
     each = [Settings(**settings, n_steps=n_steps, seed=seed) for seed in seeds]
     return train_ensemble(
         [of.member() for of in each],
@@ -164,7 +166,14 @@ def trained_toys(settings: Mapping[str, Any], seeds: Sequence[int], n_steps: int
 
 
 def toy_table(result: ToyScoresResult) -> str:
-    """Return a table with one arm a row, and what the score is worth over all of them."""
+    """Format one arm a row, and what the score is worth over all of them.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
     header = [
         "condition",
         "seeds with a datapoint feature",
@@ -203,7 +212,14 @@ def _share(which: list[bool]) -> str:
 
 
 def area_over_all(scored: Sequence[Scored]) -> float:
-    """Return the area under the curve over the live features of all transcoders together; NaN where there is none."""
+    """Compute the area under the ROC curve over the live features of all transcoders together.
+
+    Args:
+        scored: the transcoders.
+
+    Returns:
+        The area; NaN where there is none.
+    """
     pairs = [(score, feature in of.true) for of in scored for feature, score in of.scores.items()]
     scores, true = np.array(pairs, dtype=float).T
     area = area_under_curve(scores, true == 1)

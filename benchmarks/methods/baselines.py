@@ -2,28 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from faithfulness_plugin.benchmarks.methods.controls import augmented
-from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyConfig, ToyMember
-from faithfulness_plugin.benchmarks.note.trainer.rows import RowSource
-from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.training.train import train_transcoder
-from faithfulness_plugin.transcoders.base import TrainingTranscoder
-from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
-from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoderConfig
-from faithfulness_plugin.transcoders.seeded import made_with_seed
-from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
-from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoderConfig
+from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
+
+if TYPE_CHECKING:  # methods are chosen by their names before torch is loaded
+    from faithfulness_plugin.benchmarks.note.trainer.member import ToyConfig, ToyMember
+    from faithfulness_plugin.benchmarks.note.trainer.rows import RowSource
+    from faithfulness_plugin.layers.derivatives import Layer
+    from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 N_FEATURES, BATCH_SIZE = 64, 256
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A transcoder's config, and the field that its sparsity is swept by."""
+    """A transcoder's architecture, and the field that its sparsity is swept by."""
 
-    config: type[Any]
+    architecture: str
     swept: str
     strengths: tuple[float, ...]
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -33,22 +29,22 @@ class Sweep:
 
 SWEEPS = {
     "relu_l1": Sweep(
-        StandardTrainingTranscoderConfig,
+        "standard",
         "sparsity_coefficient",
         (0.01, 0.05, 0.2, 0.8, 3.0),
         {"sparsity": "l1"},
         secant_coefficient=10.0,
     ),
     "relu_tanh": Sweep(
-        StandardTrainingTranscoderConfig,
+        "standard",
         "sparsity_coefficient",
         (0.01, 0.05, 0.2, 0.6, 2.0),
         secant_coefficient=10.0,
     ),
-    "topk": Sweep(TopKTrainingTranscoderConfig, "k", (1.0, 2.0, 3.0, 4.0)),
-    "batch_topk": Sweep(BatchTopKTrainingTranscoderConfig, "k", (1.2, 1.6, 2.2, 3.2)),
+    "topk": Sweep("topk", "k", (1.0, 2.0, 3.0, 4.0)),
+    "batch_topk": Sweep("batch_topk", "k", (1.2, 1.6, 2.2, 3.2)),
     "jumprelu": Sweep(
-        JumpReLUTrainingTranscoderConfig,
+        "jumprelu",
         "l0_coefficient",
         (0.001, 0.005, 0.025, 0.12),
         {"jumprelu_bandwidth": 0.1, "jumprelu_init_threshold": 0.05},
@@ -107,10 +103,23 @@ class Baseline:
             "dead_feature_window": max(1, self.n_steps // 10),
         }
 
-    def config(self, d_in: int, d_out: int, *, seed: int, strength: float) -> ToyConfig:
-        """Return the transcoder's config."""
+    def config(self, d_in: int, d_out: int, *, seed: int, strength: float) -> "ToyConfig":
+        """Build the transcoder's config.
+
+        Args:
+            d_in: width of the layer's input.
+            d_out: width of its output.
+            seed: decides the probes.
+            strength: one of `strengths`.
+
+        Returns:
+            The config.
+        """
+        from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
+
         sweep, term = SWEEPS[self.architecture], TERMS[self.term]
-        return sweep.config(
+        config_class = ARCHITECTURES[sweep.architecture][0]
+        return config_class(
             d_in=d_in,
             d_out=d_out,
             d_sae=N_FEATURES,
@@ -119,11 +128,23 @@ class Baseline:
             jacobian_coefficient=sweep.secant_coefficient if term.coefficient is None else term.coefficient,
             jacobian_warm_up_steps=self.n_steps // 8,
             **sweep.fixed,
-            **{sweep.swept: int(strength) if getattr(sweep.config, "whole_k", False) else strength},
+            **{sweep.swept: int(strength) if getattr(config_class, "whole_k", False) else strength},
         )
 
-    def member(self, rows: RowSource, d_out: int, *, seed: int, strength: float) -> ToyMember:
-        """Return the member of an ensemble that becomes the transcoder that `train` returns."""
+    def member(self, rows: "RowSource", d_out: int, *, seed: int, strength: float) -> "ToyMember":
+        """Build the member of an ensemble that becomes the transcoder that `train` returns.
+
+        Args:
+            rows: what it learns from.
+            d_out: width of the layer's output.
+            seed: decides weights, probes and rows.
+            strength: one of `strengths`.
+
+        Returns:
+            The member.
+        """
+        from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
+
         return ToyMember(
             transcoder=self.config(rows.d_in, d_out, seed=seed, strength=strength),
             seed=seed,
@@ -133,7 +154,11 @@ class Baseline:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that the method consists of but strength, seed and widths, for JSON."""
+        """Collect everything that the method consists of but strength, seed and widths.
+
+        Returns:
+            Settings by name, ready for JSON.
+        """
         config = self.config(1, 1, seed=0, strength=1.0).to_dict()
         for name in ("metadata", "d_in", "d_out", "device", SWEEPS[self.architecture].swept):
             config.pop(name, None)
@@ -146,8 +171,22 @@ class Baseline:
             "augmentation": None if augmentation is None else asdict(augmentation),
         }
 
-    def train(self, layer: Layer, inputs: Any, *, seed: int, strength: float) -> TrainingTranscoder[Any]:
-        """Train one transcoder by `train_transcoder`, step by step as the member of an ensemble."""
+    def train(self, layer: "Layer", inputs: Any, *, seed: int, strength: float) -> "TrainingTranscoder[Any]":
+        """Train one transcoder with `train_transcoder`; its steps are those of the ensemble's member.
+
+        Args:
+            layer: the function to replace.
+            inputs: endless batches, with d_in and d_out.
+            seed: decides weights and probes.
+            strength: one of `strengths`.
+
+        Returns:
+            The transcoder.
+        """
+        from faithfulness_plugin.benchmarks.methods.controls import augmented
+        from faithfulness_plugin.training.train import train_transcoder
+        from faithfulness_plugin.transcoders.seeded import made_with_seed
+
         config = self.config(inputs.d_in, inputs.d_out, seed=seed, strength=strength)
         augmentation = TERMS[self.term].augmentation
         transcoder = made_with_seed(config if augmentation is None else augmented(config, augmentation), seed)

@@ -8,7 +8,7 @@ from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepO
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation
+from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.jacobian.probes import ISOTROPIC, difference, gaussian
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
@@ -107,6 +107,14 @@ NoiseAugmentedJumpReLUTranscoderConfig, NoiseAugmentedJumpReLUTranscoder = _cont
 
 
 def augmented(config: TrainingTranscoderConfig, augmentation: Augmentation) -> TrainingTranscoderConfig:
-    """Return the control's config with the same fields."""
+    """Build the control's config with the fields of an architecture's.
+
+    Args:
+        config: of the architecture without the control.
+        augmentation: at which points outputs are matched, and with which weight.
+
+    Returns:
+        The config.
+    """
     fields = {f"augmentation_{name}": value for name, value in asdict(augmentation).items()}
     return CONTROLS[type(config)][0](**vars(config), **fields)

@@ -11,12 +11,15 @@ from fnmatch import fnmatchcase
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from faithfulness_plugin.benchmarks.methods.baselines import SWEEPS, TERMS, Baseline
-from faithfulness_plugin.benchmarks.methods.method import Method
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.results.imported import imported
+
+if TYPE_CHECKING:
+    from faithfulness_plugin.benchmarks.methods.method import Method
 
 BASELINES = {
     baseline.name: baseline
@@ -29,14 +32,29 @@ class MethodError(UsageError):
 
 
 def is_outside(name: str) -> bool:
-    """Return whether it names a module's attribute rather than a shipped method."""
+    """Check whether a name is a module's attribute rather than a shipped method.
+
+    Args:
+        name: of a method.
+
+    Returns:
+        True for "module:attribute".
+    """
     return ":" in name
 
 
 def chosen(patterns: Sequence[str]) -> list[str]:
-    """Return all methods that these names, patterns ("topk-*") and references stand for, each once.
+    """Expand names, patterns ("topk-*") and references to methods.
 
-    Raises MethodError for a pattern that stands for none."""
+    Args:
+        patterns: what was given.
+
+    Returns:
+        The methods' names, each once.
+
+    Raises:
+        MethodError: a pattern stands for none.
+    """
     names: dict[str, None] = {}
     for pattern in patterns:
         found = [pattern] if is_outside(pattern) else [name for name in BASELINES if fnmatchcase(name, pattern)]
@@ -50,15 +68,34 @@ def chosen(patterns: Sequence[str]) -> list[str]:
 
 
 def baseline(name: str, n_steps: int) -> Baseline:
-    """Return the shipped method of this name, trained for n_steps. Raises MethodError where there is none."""
+    """Look up a shipped method.
+
+    Args:
+        name: its name.
+        n_steps: optimizer steps that it is trained for.
+
+    Returns:
+        The method.
+
+    Raises:
+        MethodError: there is none of that name.
+    """
     return replace(BASELINES[chosen([name])[0]], n_steps=n_steps)
 
 
 @cache
-def outside(reference: str) -> Method:
-    """Import the method that `module:attribute` stands for; modules of the working folder are found as well.
+def outside(reference: str) -> "Method":
+    """Import an outside method; modules of the working folder are found as well.
 
-    Raises MethodError for one that cannot be imported, is no method, or has no distinct numbers as strengths."""
+    Args:
+        reference: "module:attribute".
+
+    Returns:
+        The method.
+
+    Raises:
+        MethodError: it cannot be imported, is no method, or has no distinct numbers as strengths.
+    """
     try:
         method = imported(reference)
     except ValueError as error:
@@ -80,9 +117,17 @@ def outside(reference: str) -> Method:
     return method
 
 
-def source_digest(reference: str, method: Method) -> str:
-    """Identify an outside method by the file that the reference names and, where that is another, the one in which
-    `train` stands: a rerun finds out that they have changed."""
+def source_digest(reference: str, method: "Method") -> str:
+    """Digest the file that a reference names and, where that is another, the one in which `train` stands: a rerun
+    notices when they have changed.
+
+    Args:
+        reference: "module:attribute".
+        method: what it stands for.
+
+    Returns:
+        "sha256:" and the digest, or "unknown".
+    """
     files = [sys.modules[reference.partition(":")[0]].__file__ or ""]
     with suppress(TypeError):  # for a callable that is not written in Python
         files.append(inspect.getsourcefile(inspect.unwrap(method.train)) or files[0])

@@ -11,17 +11,13 @@ from faithfulness_plugin.measure.relative_errors import (
     Parts,
     RelativeError,
     bootstrap,
-    fvu,
-    jacobian_error,
     jacobian_floor,
     over_prompts,
     ratio,
-    response_error,
 )
-from faithfulness_plugin.measure.schema import Directions, LayerRecord
+from faithfulness_plugin.measure.schema import LayerRecord
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.schema import Interval
-
-__all__ = ["Gain", "Group", "fvu", "gain", "groups", "jacobian_error", "jacobian_floor", "response_error", "value"]
 
 
 class Gain(NamedTuple):
@@ -34,7 +30,16 @@ class Gain(NamedTuple):
 
 
 def value(result: RealLayersResult, run: RunRecord, error: RelativeError) -> float:
-    """Return a relative error, a ratio of means."""
+    """Compute a relative error, a ratio of means.
+
+    Args:
+        result: has the layers' denominators.
+        run: the transcoder.
+        error: which error.
+
+    Returns:
+        The error.
+    """
     parts, whole = _parts(result, run, error)
     return sum(parts) / sum(whole)
 
@@ -49,7 +54,14 @@ def gain(
     """Compare an arm with another seed by seed (bootstrap over prompts and seeds, paired).
 
     Args:
-        floor: directions of the floor (the baseline's) that distances are taken to.
+        result: has the layers' denominators.
+        arm: its runs.
+        baseline: the other one's runs.
+        error: which error.
+        floor: directions of the floor (the baseline's) that distances are taken to; None takes none.
+
+    Returns:
+        The relative change, and the share of the distance to the floor that is gone.
     """
     least = error if floor is None else jacobian_floor(floor)
     of_seed = {run.seed: run for run in baseline}
@@ -57,9 +69,11 @@ def gain(
     for run in arm:
         if (other := of_seed.get(run.seed)) is not None:
             each = ((run, error), (other, error), (other, least))
+            # [6, prompts]: numerator and denominator of ours, theirs and the floor
             pairs.append(np.array([part for of, read in each for part in _parts(result, of, read)]))
 
     def change(sums: np.ndarray) -> np.ndarray:
+        # sums [..., seeds, 6] -> ratios [..., seeds] -> means [...]
         ours, theirs = ratio(sums[..., :2]).mean(-1), ratio(sums[..., 2:4]).mean(-1)
         return (ours - theirs) / theirs
 
@@ -68,9 +82,11 @@ def gain(
 
     def of_distance(sums: np.ndarray) -> np.ndarray:
         ours, theirs, lowest = (ratio(sums[..., i : i + 2]).mean(-1) for i in (0, 2, 4))
+        # NaN where the error is below the floor: `bootstrap` leaves such draws out
         distance = np.where(theirs > lowest, theirs - lowest, np.nan)
         return (theirs - ours) / distance
 
+    # the seeds stacked, [seeds, 6, prompts], and summed over all prompts: a single draw [1, seeds, 6]
     defined = np.isfinite(of_distance(np.stack(pairs).sum(-1)[None])).all()
     return Gain(bootstrap(pairs, change), bootstrap(pairs, of_distance) if defined else None)
 
@@ -93,40 +109,101 @@ class Group(NamedTuple):
         return self.result.layer(self.block)
 
     def runs(self, arm: Arm = NONE, *, repeated: bool = False) -> list[RunRecord]:
-        """Return the runs of an arm, by seed."""
+        """List the runs of an arm, by seed.
+
+        Args:
+            arm: what is matched.
+            repeated: those that saw the passage again and again.
+
+        Returns:
+            The runs.
+        """
         of = (self.block, self.kind, arm, repeated)
         found = [t for t in self.result.trained if (t.block, t.kind, t.arm, t.repeated) == of]
         return sorted(found, key=lambda t: t.seed)
 
     def arms(self, *, repeated: bool = False) -> list[Arm]:
-        """Return the arms that have runs, in the order of the settings."""
+        """List the arms that have runs, in the order of the settings.
+
+        Args:
+            repeated: those that saw the passage again and again.
+
+        Returns:
+            The arms.
+        """
         config = self.result.config
         arms = [*config.arms, *(config.passage.arms if config.passage is not None else ())]
         return [arm for arm in dict.fromkeys(arms) if self.runs(arm, repeated=repeated)]
 
     def matched(self) -> list[Arm]:
-        """Return the arms beside no term that have runs."""
+        """List the arms with a term that have runs.
+
+        Returns:
+            The arms.
+        """
         return [arm for arm in self.arms() if arm != NONE]
 
     def error(self, arm: Arm, error: RelativeError, *, repeated: bool = False) -> Interval:
-        """Return the mean over seeds, with its 95 % interval over held-out prompts and seeds."""
+        """Average an error over seeds.
+
+        Args:
+            arm: what is matched.
+            error: which error.
+            repeated: runs that saw the passage again and again.
+
+        Returns:
+            The mean, with its 95 % interval over held-out prompts and seeds.
+        """
         return over_prompts([_parts(self.result, run, error) for run in self.runs(arm, repeated=repeated)])
 
     def value(self, arm: Arm, error: RelativeError) -> float:
-        """Return the mean over seeds."""
+        """Average an error over seeds, without an interval.
+
+        Args:
+            arm: what is matched.
+            error: which error.
+
+        Returns:
+            The mean.
+        """
         return float(np.mean([value(self.result, run, error) for run in self.runs(arm)]))
 
     def gain(self, arm: Arm, error: RelativeError, floor: Directions | None = None) -> Gain:
-        """Compare an arm with no term."""
+        """Compare an arm with no term.
+
+        Args:
+            arm: what is matched.
+            error: which error.
+            floor: directions of the floor that distances are taken to; None takes none.
+
+        Returns:
+            As `gain`.
+        """
         return gain(self.result, self.runs(arm), self.runs(), error, floor)
 
     def change(self, arm: Arm, error: RelativeError) -> Interval:
-        """Return what an arm changes against no term."""
+        """Compute what an arm changes against no term.
+
+        Args:
+            arm: what is matched.
+            error: which error.
+
+        Returns:
+            The relative change.
+        """
         return self.gain(arm, error).change
 
 
 def groups(result: RealLayersResult, kinds: Sequence[Kind] | None = None) -> list[Group]:
-    """Return the blocks and kinds of transcoder (or of these kinds) that have runs."""
+    """Group runs by block and kind of transcoder.
+
+    Args:
+        result: complete or partial.
+        kinds: which kinds; None for all.
+
+    Returns:
+        The groups that have runs.
+    """
     kinds = [*result.config.kinds, *result.config.line] if kinds is None else kinds
     found = [Group(result, block, kind) for block in result.config.blocks for kind in kinds]
     return [group for group in found if group.runs()]

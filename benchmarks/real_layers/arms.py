@@ -4,9 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-import faithfulness_plugin as plugin
-from faithfulness_plugin.benchmarks.methods.controls import augmented
-from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation
+from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
+from faithfulness_plugin.language_model.transcoder_settings import Architecture, checked_settings
 from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.results.schema import Record
 
@@ -78,12 +77,35 @@ class Kind(Record):
         of = f"k {self.sparsity:g}" if self.architecture == "topk" else f"penalty {self.sparsity:g}"
         return f"{self.architecture} {of}{' skip' * self.skip}"
 
+    @property
+    def _named(self) -> Architecture:
+        return "standard" if self.architecture == "relu" else "topk"
+
+    def _sparsity(self) -> dict[str, Any]:
+        return {"sparsity_coefficient": self.sparsity} if self.architecture == "relu" else {"k": int(self.sparsity)}
+
+    def checked(self, d_sae: int) -> None:
+        """Raise ValueError for settings that do not fit, before SAELens is loaded."""
+        checked_settings(self._named, {"d_sae": d_sae, **self._sparsity()})
+
     def config(self, arm: Arm, *, d_in: int, d_out: int, d_sae: int, device: str) -> Any:
-        """Return the config of a transcoder that is trained as the arm says."""
-        config_class: Any = plugin.StandardTrainingTranscoderConfig
-        fields: dict[str, Any] = {"sparsity_coefficient": self.sparsity}
-        if self.architecture == "topk":
-            config_class, fields = plugin.TopKTrainingTranscoderConfig, {"k": int(self.sparsity)}
+        """Build the config of a transcoder that is trained as an arm says.
+
+        Args:
+            arm: what is matched.
+            d_in: width of the layer's input.
+            d_out: width of its output.
+            d_sae: features.
+            device: where it is trained.
+
+        Returns:
+            The config.
+        """
+        from faithfulness_plugin.benchmarks.methods.controls import augmented
+        from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
+
+        config_class: Any = ARCHITECTURES[self._named][0]
+        fields = self._sparsity()
         fields |= {"d_in": d_in, "d_out": d_out, "d_sae": d_sae, "skip": self.skip, "device": device}
         if arm.term != "augmentation":
             return config_class(**fields, jacobian=arm.jacobian, jacobian_coefficient=arm.coefficient)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm, Kind
+from faithfulness_plugin.jacobian.matching_config import as_config
 from faithfulness_plugin.language_model.config import require_a_batch
 from faithfulness_plugin.measure.config import HeldOutConfig
 from faithfulness_plugin.results.schema import Record
@@ -57,7 +58,11 @@ ARMS = [
 
 
 class RealLayersConfig(HeldOutConfig):
-    """One experiment: every block, kind, arm and seed, and the repeated passage."""
+    """Does Jacobian matching make transcoders of a language model's MLPs more faithful, and along which
+    directions? Trains them with no term, with jvp and secant along isotropic, difference and pair probes, with
+    augmentation, and on a passage that is repeated; measures errors beside their floors, and the loss of the
+    spliced model.
+    """
 
     blocks: list[int] = Field(default=[10, 24], min_length=1, description="whose MLPs are replaced")
     kinds: list[Kind] = Field(default=[Kind()], min_length=1)
@@ -94,8 +99,10 @@ class RealLayersConfig(HeldOutConfig):
         if self.passage is not None and not set(self.passage.blocks) <= set(self.blocks):
             raise ValueError("passage: its blocks have to be among the blocks (passage: null leaves it out)")
         require_a_batch(self.tokens, self.batch_size)
-        for kind, arm in product(every_kind, self.arms):  # raises its own errors
-            kind.config(arm, d_in=1, d_out=1, d_sae=self.d_sae, device="cpu")
+        for kind in every_kind:
+            kind.checked(self.d_sae)
+        for arm in self.arms:
+            as_config(arm.jacobian or {})
         return self
 
     @property
@@ -104,7 +111,11 @@ class RealLayersConfig(HeldOutConfig):
         return -(-self.tokens // self.batch_size)
 
     def runs(self) -> list[Run]:
-        """Return all runs in their order: by seed, so that an interrupted experiment has whole ones."""
+        """List all runs in their order: by seed, so that an interrupted experiment has whole ones.
+
+        Returns:
+            The runs.
+        """
         found = []
         for seed in range(self.seed, self.seed + self.seeds):
             found += [Run(*of, seed, False) for of in product(self.blocks, self.kinds, self.arms)]
@@ -114,7 +125,22 @@ class RealLayersConfig(HeldOutConfig):
         return found
 
     def derivatives(self, *, repeated: bool) -> list[dict[str, Any]]:
-        """Return what a store has to keep for its runs, each once."""
+        """List what a store has to keep for its runs, each once.
+
+        Args:
+            repeated: for runs that see the passage again and again.
+
+        Returns:
+            Fields of JacobianMatchingConfig.
+        """
         arms = self.passage.arms if repeated and self.passage is not None else self.arms
         asked = [{**arm.jacobian, "gate_bandwidth": None} for arm in arms if arm.jacobian is not None]
         return [of for i, of in enumerate(asked) if of not in asked[:i]]
+
+
+class RealLayersOptions(Record):
+    """What decides no number."""
+
+    stores: str | None = Field(
+        default=None, description="folder for stores of rows and derivatives [default: stores in --out]"
+    )

@@ -7,18 +7,12 @@ from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.figures.error_against_fvu import Plane, Point, error_against_fvu
 from faithfulness_plugin.benchmarks.figures.passage_features import PassageFeatures, passage_features
-from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    Group,
-    fvu,
-    groups,
-    jacobian_error,
-    jacobian_floor,
-    response_error,
-)
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, groups
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.measure.schema import Directions
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor, response_error
 from faithfulness_plugin.metrics.passage_memorization import RARE
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
 
 PAIR_ERROR = jacobian_error("data")
@@ -31,7 +25,14 @@ STEPS: dict[Directions, tuple[str, str]] = {
 
 
 def figures(result: RealLayersResult) -> Mapping[str, Figure]:
-    """Return the figures by file name."""
+    """Draw error over FVU, response curves, and features at the passage.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Figures by file name; none where nothing is trained.
+    """
     if not result.trained:
         return {}
     found = {
@@ -45,7 +46,7 @@ def figures(result: RealLayersResult) -> Mapping[str, Figure]:
 
 
 def _plane_figure(result: RealLayersResult) -> Figure:
-    """Pair errors over FVU, a panel a block, for the first kind."""
+    """Draw pair errors over FVU, a panel a block, for the first kind."""
     planes = []
     for group in groups(result, result.config.kinds[:1]):
         points = {arm.name: _point(group, arm) for arm in group.arms()}
@@ -61,7 +62,7 @@ def _plane_figure(result: RealLayersResult) -> Figure:
 
 
 def _point(group: Group, arm: Arm) -> Point:
-    """FVU and error, with the intervals of their changes against no term."""
+    """Compute FVU and error, with the intervals of their changes against no term."""
     ends = []
     for error in (fvu, PAIR_ERROR):
         baseline, change = group.value(NONE, error), (0.0, 0.0, 0.0)
@@ -83,7 +84,7 @@ def _cosines(group: Group, arm: Arm, directions: Directions) -> list[float]:
 def _over_steps(
     result: RealLayersResult, values: Callable[[Group, Arm, Directions], list[float]], ylabel: str
 ) -> Figure:
-    """Curves over the step's length, a panel a block and kind of direction, for the first kind."""
+    """Draw curves over the step's length, a panel a block and kind of direction, for the first kind."""
     panels = []
     for group in groups(result, result.config.kinds[:1]):
         for directions, (title, xlabel) in STEPS.items():
@@ -93,7 +94,7 @@ def _over_steps(
 
 
 def _passage_figure(result: RealLayersResult) -> Figure:
-    """The first seed's features at the passage, with and without repetition."""
+    """Draw the first seed's features at the passage, with and without repetition."""
     panels = {}
     for t in result.trained:
         if t.passage is None or t.seed != result.config.seed or t.kind != result.config.kinds[0]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
+from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.real_layers.analysis import fvu, jacobian_error, response_error, value
-from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
+from faithfulness_plugin.benchmarks.real_layers.analysis import value
+from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, RealLayersOptions, Run
 from faithfulness_plugin.benchmarks.real_layers.drawings import figures
 from faithfulness_plugin.benchmarks.real_layers.report import page
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
@@ -20,9 +20,10 @@ from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.language_model.train_stored import note_origin, train_on_store
 from faithfulness_plugin.measure.held_out import HeldOut
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, response_error
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions
-from faithfulness_plugin.results.schema import Environment, Record, ResultError
+from faithfulness_plugin.results.schema import Environment, ResultError
 from faithfulness_plugin.training import latest_checkpoint
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
@@ -33,33 +34,22 @@ CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
 CHECKPOINT_EVERY = 500  # steps
 
 
-class RealLayersOptions(Record):
-    """What decides no number."""
-
-    stores: str | None = Field(
-        default=None, description="folder for stores of rows and derivatives [default: stores in --out]"
-    )
-
-
 class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
     """Fills stores of rows and derivatives once, then trains and measures transcoder after transcoder from them."""
 
-    summary = (
-        "Does Jacobian matching make transcoders of a language model's MLPs more faithful, and along which directions? "
-        "Trains them with no term, with jvp and secant along isotropic, difference and pair probes, with augmentation, "
-        "and on a passage that is repeated; measures errors beside their floors, and the loss of the spliced model."
-    )
     parts = "transcoders"
     config_class = RealLayersConfig
     options_class = RealLayersOptions
     page_filename = "report.md"
 
+    @override
     def fresh(self, config: RealLayersConfig) -> RealLayersResult:
         environment = Environment.here(config.device)
         return RealLayersResult(complete=False, environment=environment, model=model_title(config.model), config=config)
 
+    @override
     def found(self, result: RealLayersResult, config: RealLayersConfig) -> RealLayersResult:
-        """A result with fewer seeds is resumed with more."""
+        """Resume a result that has fewer seeds with more."""
         if changed := differences({"seeds": result.config.seeds}, {"seeds": config.seeds}):
             if result.config.seeds > config.seeds:
                 raise ResultError(
@@ -69,9 +59,11 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
             return result.model_copy(update={"config": config, "complete": False})
         return result
 
+    @override
     def progress(self, result: RealLayersResult) -> tuple[int, int]:
         return len(result.trained), len(result.config.runs())
 
+    @override
     def run(self, result: RealLayersResult, running: Running) -> Iterator[tuple[RealLayersResult, str]]:
         """Make the runs that are missing; each transcoder is in `out`/transcoders. An interrupted run resumes from its
         last checkpoint.
@@ -100,20 +92,23 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
             transcoder.save_inference_model(out / TRANSCODERS / run.folder)
             update = {"trained": [*result.trained, trained], "complete": run is missing[-1]}
             result = result.model_copy(update=update)
-            yield result, line_of(trained, result)
+            yield result, _line_of(trained, result)
             shutil.rmtree(checkpoint)
 
+    @override
     def tables(self, result: RealLayersResult) -> str:
         return tables(result)
 
+    @override
     def page(self, result: RealLayersResult) -> str:
         return page(result)
 
+    @override
     def figures(self, result: RealLayersResult) -> "Mapping[str, Figure]":
         return figures(result)
 
 
-def line_of(trained: RunRecord, result: RealLayersResult) -> str:
+def _line_of(trained: RunRecord, result: RealLayersResult) -> str:
     """Say a run in a line, as it ends."""
     at = f", passage's own {trained.passage.share:.2f}" if trained.passage is not None else ""
     pair, half = value(result, trained, jacobian_error("data")), value(result, trained, response_error("difference"))
@@ -155,7 +150,7 @@ class _Bench:
             block: HeldOut(source.hooks, layer, held_out, config, source.exclude, measured_at.get(block))
             for block, layer in layers.items()
         }
-        self.rows = [of.rows_record() for of in self.held_out.values()]
+        self.rows = [of.at.record() for of in self.held_out.values()]
 
     def train(self, run: Run, checkpoint: Path) -> tuple[Any, float | None]:
         """Train the transcoder of a run.

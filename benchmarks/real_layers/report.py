@@ -6,7 +6,14 @@ from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
 
 
 def page(result: RealLayersResult) -> str:
-    """Return the whole page, as Markdown."""
+    """Write the result page.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
     lines = [text for block in result.config.blocks if (text := beside_the_line(result, block))]
     parts = [
         "# Jacobian matching on the MLPs of a language model",

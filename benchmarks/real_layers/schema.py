@@ -49,5 +49,12 @@ class RealLayersResult(Result):
         return {**self.config.model_dump(mode="json", exclude={"seeds"}), "rows": self.config.rows.model_dump()}
 
     def layer(self, block: int) -> LayerRecord:
-        """Return the record of a block's layer."""
+        """Look up a block's layer.
+
+        Args:
+            block: its number.
+
+        Returns:
+            The layer's record.
+        """
         return next(layer for layer in self.layers if layer.block == block)

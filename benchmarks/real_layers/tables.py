@@ -4,21 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    Group,
-    fvu,
-    groups,
-    jacobian_error,
-    jacobian_floor,
-    response_error,
-    value,
-)
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, groups, value
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdicts
 from faithfulness_plugin.measure.config import HALF_WAY
-from faithfulness_plugin.measure.schema import Directions
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor, response_error
 from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.intervals import interval
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 from faithfulness_plugin.results.schema import Interval
@@ -28,21 +21,35 @@ PAIR_ERROR, HALF_WAY_ERROR = jacobian_error("data"), response_error("difference"
 
 
 def tables(result: RealLayersResult) -> str:
-    """Return what was measured, what changed against no term, and the passage, for every block and kind with runs."""
+    """Format what was measured, what changed against no term, and the passage, for every block and kind with runs.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
     parts = [summary(result)]
     for group in groups(result):
-        parts += [f"**Block {group.name}.** {floors(group)}", errors(group), cosines(group)]
+        parts += [f"**Block {group.name}.** {_floors(group)}", errors(group), _cosines(group)]
         if why := undefined_ce_recovered(group.layer.ce_zero, group.layer.ce_clean):
             parts.append(why)
         if group.matched():
-            parts += ["Against no term:", gains(group)]
+            parts += ["Against no term:", _gains(group)]
     if any(t.repeated for t in result.trained):
         parts += ["**The repeated passage.**", passages(result)]
     return "\n\n".join(parts)
 
 
 def overview(result: RealLayersResult) -> str:
-    """Return what every arm changes against no term, in short, and the verdicts, for the first kind."""
+    """Format what every arm changes against no term, in short, and the verdicts, for the first kind.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
     kinds = result.config.kinds[:1]
     header = ["block", "matched", "FVU", "J error, pairs", "of its distance to the floor", "half-way error"]
     rows = []
@@ -55,7 +62,14 @@ def overview(result: RealLayersResult) -> str:
 
 
 def summary(result: RealLayersResult) -> str:
-    """Say what was run."""
+    """Say what was run.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        One paragraph.
+    """
     c = result.config
     rows = len(result.trained[0].error) if result.trained else 0
     seeds = f"{c.seeds} seed{'s' * (c.seeds > 1)}"
@@ -66,7 +80,7 @@ def summary(result: RealLayersResult) -> str:
     )
 
 
-def floors(group: Group) -> str:
+def _floors(group: Group) -> str:
     """Say which errors the L0 allows at least."""
     each = {name: group.error(NONE, jacobian_floor(d)) for name, d in DIRECTIONS.items()}
     text = ", ".join(f"{name} {interval_text(floor, 3)}" for name, floor in each.items())
@@ -74,7 +88,14 @@ def floors(group: Group) -> str:
 
 
 def errors(group: Group) -> str:
-    """Return a table of every arm's errors."""
+    """Format every arm's errors.
+
+    Args:
+        group: the runs.
+
+    Returns:
+        A Markdown table.
+    """
     header = ["matched", "FVU", "L0", "dead", *(f"J error, {name}" for name in DIRECTIONS), "half-way error"]
     each = [fvu, *(jacobian_error(d) for d in DIRECTIONS.values()), HALF_WAY_ERROR]
 
@@ -87,8 +108,8 @@ def errors(group: Group) -> str:
     return markdown_table(header, [row(arm) for arm in group.arms()])
 
 
-def cosines(group: Group) -> str:
-    """Return a table of every arm's cosines, means over rows, and the spliced model's loss."""
+def _cosines(group: Group) -> str:
+    """Format every arm's cosines, means over rows, and the spliced model's loss."""
     header = ["matched", *(f"J cosine, {name}" for name in DIRECTIONS), "half-way cosine", "CE recovered", "KL"]
     undefined = undefined_ce_recovered(group.layer.ce_zero, group.layer.ce_clean)
     half_way = group.result.config.distances.index(HALF_WAY)
@@ -107,8 +128,8 @@ def cosines(group: Group) -> str:
     return markdown_table(header, [row(arm) for arm in group.arms()])
 
 
-def gains(group: Group) -> str:
-    """Return a table of what every arm changes against no term, in percent."""
+def _gains(group: Group) -> str:
+    """Format what every arm changes against no term, in percent."""
     header = ["matched", "FVU", "half-way error", *(f"J error, {name}" for name in DIRECTIONS)]
     header += ["of the distance to the floor, pairs"]
     each = [fvu, HALF_WAY_ERROR, *(jacobian_error(d) for d in DIRECTIONS.values())]
@@ -124,7 +145,14 @@ def gains(group: Group) -> str:
 
 
 def passages(result: RealLayersResult) -> str:
-    """Return a table of the passage in every transcoder of its blocks, where it was repeated and where it was not."""
+    """Format the passage in every transcoder of its blocks, where it was repeated and where it was not.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        A Markdown table.
+    """
     header = ["block", "trained", "matched", "share of its own features", "how many", "FVU there", "FVU"]
     rows = []
     for group in groups(result):
@@ -147,7 +175,15 @@ def passages(result: RealLayersResult) -> str:
 
 
 def beside_the_line(result: RealLayersResult, block: int) -> str:
-    """Say how far cosines lie above the line that transcoders without a term make with FVU; "" without a line."""
+    """Say how far cosines lie above the line that transcoders without a term make with FVU.
+
+    Args:
+        result: complete or partial.
+        block: which layer.
+
+    Returns:
+        Markdown; "" without a line.
+    """
     unmatched = [t for t in result.trained if t.block == block and t.arm == NONE and not t.repeated]
     if len({t.kind.name for t in unmatched}) < 3:
         return ""

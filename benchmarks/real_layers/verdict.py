@@ -4,17 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    Group,
-    fvu,
-    gain,
-    groups,
-    jacobian_error,
-    response_error,
-)
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, gain, groups
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.measure.relative_errors import RelativeError
+from faithfulness_plugin.measure.relative_errors import RelativeError, fvu, jacobian_error, response_error
 from faithfulness_plugin.results.schema import Interval
 
 TOLERATED, SAME_L0 = 0.01, 0.05
@@ -24,7 +17,14 @@ ERRORS = {"the Jacobian error": jacobian_error("data"), "the half-way error": re
 
 def verdict(group: Group) -> str:
     """Say which matched arms lower both errors (whole interval) at a mean FVU no more than 1 % worse and the same L0,
-    which of them have all of the FVU's interval below that, and in which errors they are ahead of augmentation."""
+    which of them have all of the FVU's interval below that, and in which errors they are ahead of augmentation.
+
+    Args:
+        group: the runs.
+
+    Returns:
+        One line.
+    """
     arms = [a for a in group.matched() if a.term != "augmentation"]
     controls = [a for a in group.matched() if a.term == "augmentation"]
     l0 = np.mean([t.l0 for t in group.runs()])
@@ -51,7 +51,15 @@ def verdict(group: Group) -> str:
 
 
 def verdicts(result: RealLayersResult, kinds: Sequence[Kind] | None = None) -> str:
-    """Return the verdict of every block and kind (or of these kinds), with the question that they answer."""
+    """Say the verdict of every block and kind, with the question that they answer.
+
+    Args:
+        result: complete or partial.
+        kinds: which kinds; None for all.
+
+    Returns:
+        Markdown.
+    """
     seeds = result.config.seeds
     over = f"{seeds} seeds and held-out prompts" if seeds > 1 else "held-out prompts"
     alone = "" if seeds > 1 else " One seed: the intervals leave out how trainings differ from each other."

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faithfulness_plugin.benchmarks.note.crossing import crossing
-from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
-from faithfulness_plugin.benchmarks.suite.scores import Scores
+from faithfulness_plugin.benchmarks.suite.schema import Scores, SuiteResult
 from faithfulness_plugin.results.intervals import interval
 from faithfulness_plugin.results.schema import Interval
 
@@ -36,7 +35,14 @@ class AtLayerL0:
         return f"{self.reached} of {self.n}" + (f", {self.failed} trials failed" if self.failed else "")
 
     def cell(self, score: str) -> Interval | str | None:
-        """Return a score for a table. Where the L0 is not reached, the headline's place says what is nearest."""
+        """Choose what a table shows of a score. Where the L0 is not reached, the headline's cell says what is nearest.
+
+        Args:
+            score: a field of `Scores`.
+
+        Returns:
+            The score's interval, words, or None for an empty cell.
+        """
         if self.scores:
             return self.scores[score]
         if score != "headline" or self.nearest is None:
@@ -46,8 +52,19 @@ class AtLayerL0:
 
 
 def at_layer_l0(result: SuiteResult, task: str, method: str) -> AtLayerL0:
-    """Read each seed's sweep where its L0 passes the layer's, linearly between the two transcoders on either side (of
-    several passages the one with the lowest FVU), or at the nearest one where that is within 5 %."""
+    """Read the scores of a method where each seed's sweep passes the layer's L0.
+
+    Linearly between the two transcoders on either side (of several passages, the one with the lowest FVU), or at the
+    nearest one where that is within 5 %.
+
+    Args:
+        result: complete or partial.
+        task: the task's name.
+        method: the method's name.
+
+    Returns:
+        Intervals over seeds, and how many seeds reach the L0.
+    """
     target = result.layer_l0[task]
     seeds = [seed for seed in result.spec.seeds if result.scored(task, method, seed)]
     reached = [scores for seed in seeds if (scores := seed_scores(result, task, method, seed)) is not None]
@@ -68,7 +85,17 @@ def at_layer_l0(result: SuiteResult, task: str, method: str) -> AtLayerL0:
 
 
 def seed_scores(result: SuiteResult, task: str, method: str, seed: int) -> Mapping[str, float] | None:
-    """Return one seed's scores at the layer's L0, or None where its sweep does not reach it."""
+    """Read one seed's scores at the layer's L0.
+
+    Args:
+        result: complete or partial.
+        task: the task's name.
+        method: the method's name.
+        seed: which sweep.
+
+    Returns:
+        Scores by name; None where the sweep does not reach it.
+    """
     sweep = [t.scores.model_dump() for t in result.scored(task, method, seed) if t.scores is not None]
     target = result.layer_l0[task]
     place = crossing([s["l0"] for s in sweep], target, [s["fvu"] for s in sweep])

@@ -17,11 +17,15 @@ from faithfulness_plugin.results.tables import Table
 
 
 def card(result: SuiteResult, method: str = "", against: str = "") -> Card:
-    """Return a method's card.
+    """Build a method's card.
 
     Args:
+        result: complete or partial.
         method: may be empty where the result has one only.
         against: another method of the result, drawn beside it; or empty.
+
+    Returns:
+        The card.
 
     Raises:
         UsageError: the result has no such method, or none of its trials has scores.

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import seed_scores
-from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
-from faithfulness_plugin.benchmarks.suite.scores import Scores
+from faithfulness_plugin.benchmarks.suite.schema import Scores, SuiteResult
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.arms import arms_by_name, require_known
 from faithfulness_plugin.results.intervals import RANGE, interval
@@ -26,7 +25,13 @@ class Difference(NamedTuple):
 
 
 def methods_of(results: Sequence[SuiteResult]) -> dict[str, SuiteResult]:
-    """Return the result of each method by the method's name, the first result's first.
+    """Find the result that holds each method, the first result's first.
+
+    Args:
+        results: of one version of the benchmark.
+
+    Returns:
+        Results by the method's name.
 
     Raises:
         UsageError: results of different versions of the benchmark, without a common task, with fewer than two common
@@ -50,10 +55,16 @@ def methods_of(results: Sequence[SuiteResult]) -> dict[str, SuiteResult]:
 
 
 def difference(results: Mapping[str, SuiteResult], task: str, method: str, against: str) -> Difference:
-    """Return the difference method - against at one task, at the layer's own L0.
+    """Compute method - against at one task, at the layer's own L0, paired by seed.
 
     Args:
         results: by the names of the methods that they hold.
+        task: the task's name.
+        method: the method's name.
+        against: the other method's name.
+
+    Returns:
+        The interval of each score, and the number of pairs.
     """
     pairs = []
     for seed in results[method].spec.seeds:
@@ -74,26 +85,35 @@ def comparison(
     tasks: Sequence[str] = (),
     scores: Sequence[str] = (),
 ) -> Table:
-    """Return the differences of methods to one of them, at tasks.
+    """Compare methods with one of them, task by task.
 
     Args:
-        arms: the methods; all for none.
-        tasks: tasks that all results have; all of those for none.
-        scores: fields of `Scores`; `DEFAULT_SCORES` for none.
+        results: of one version of the benchmark.
+        against: the method that the others are compared with.
+        arms: the methods; none for all.
+        tasks: tasks that all results have; none for all of those.
+        scores: fields of `Scores`; none for `DEFAULT_SCORES`.
 
-    Raises UsageError as `methods_of`, and for unknown names."""
+    Returns:
+        Differences, with 95 % intervals over seeds.
+
+    Raises:
+        UsageError: as `methods_of`; unknown names.
+    """
     found, scores = methods_of(results), scores or DEFAULT_SCORES
     common = [name for name in results[0].spec.tasks if all(name in result.spec.tasks for result in results)]
     require_known(KIND, [against, *arms], list(found))
     require_known("task", tasks, common)
     require_known("score", scores, list(Scores.model_fields))
-    rows = []
+    rows, n_trials = [], 0
     for task in tasks or common:
         for name in arms or [name for name in found if name != against]:
             n, by_score = difference(found, task, name, against)
+            n_trials += n
             rows.append([task, name, str(n), *(by_score.get(score) for score in scores)])
     caption = (
         f"Difference to {against} at the layer's own L0, paired by seed: mean and 95 % interval (Student's t) over the "
-        f"seeds at which both reach it, {RANGE}; a dash where fewer than two do."
+        f"seeds at which both reach it, {RANGE}; a dash where fewer than two do. In common: {n_trials:,} trials, of "
+        f"{len(tasks or common)} tasks."
     )
     return Table(["task", "method", "seeds", *scores], rows, caption)

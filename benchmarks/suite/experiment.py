@@ -20,7 +20,6 @@ from faithfulness_plugin.results.workers import each_done
 class FaithfulnessSuite(Experiment[SuiteSpec, SuiteResult]):
     """Methods at layers whose mechanism is known."""
 
-    summary = "Train methods on layers whose mechanism is known, and score what they kept of it."
     parts = "trials"
     config_class = SuiteSpec
     indent = None
@@ -40,7 +39,7 @@ class FaithfulnessSuite(Experiment[SuiteSpec, SuiteResult]):
         missing = [trial for trial in result.spec.trials if trial.key not in done]
         jobs = [(group, result.spec.n_steps, result.spec.time_limit) for group in groups(missing)]
         for records in each_done(
-            run_group,
+            _run_group,
             jobs,
             n_jobs=running.n_jobs,
             backend=running.backend,
@@ -59,8 +58,17 @@ class FaithfulnessSuite(Experiment[SuiteSpec, SuiteResult]):
 
 
 def groups(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Group the trials that are run together: those of one task and one method. An outside method's trials are run one
-    after another; one strength makes a group, so that cores share them and an interrupt loses few."""
+    """Group the trials that are run together: those of one task and one method.
+
+    An outside method's trials are run one after another; one strength makes a group, so that cores share them and an
+    interrupt loses few.
+
+    Args:
+        trials: in the spec's order.
+
+    Returns:
+        The groups, in the same order.
+    """
 
     def key(trial: Trial) -> tuple[object, ...]:
         return trial.task, trial.method, trial.strength if is_outside(trial.method) else None
@@ -68,7 +76,7 @@ def groups(trials: Sequence[Trial]) -> list[list[Trial]]:
     return [list(group) for _, group in groupby(trials, key=key)]
 
 
-def run_group(trials: list[Trial], n_steps: int, time_limit: float) -> list[TrialRecord]:
+def _run_group(trials: list[Trial], n_steps: int, time_limit: float) -> list[TrialRecord]:
     """Run trials of one task and one method, shipped or outside."""
     if is_outside(trials[0].method):
         return run_outside(trials[0].method, trials, time_limit)

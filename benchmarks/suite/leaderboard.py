@@ -28,10 +28,14 @@ reach the layer's L0."""
 
 
 def write_leaderboard(results: Sequence[SuiteResult], out: Path) -> list[Path]:
-    """Write leaderboard.md, leaderboard.html and the figure into `out`; return their paths.
+    """Write leaderboard.md, leaderboard.html and the figure.
 
     Args:
         results: the first one holds the shipped methods; tables of the others are added.
+        out: the folder for the page.
+
+    Returns:
+        The paths that were written.
 
     Raises:
         ResultError: a result is partial, or has one seed; `out` cannot be written.
@@ -42,8 +46,8 @@ def write_leaderboard(results: Sequence[SuiteResult], out: Path) -> list[Path]:
             raise ResultError("a result is partial: run its command again, it resumes")
         if len(result.spec.seeds) < 2:
             raise ResultError("a result has one seed, and the page shows intervals: run it with 2 seeds or more")
-    gains = headline_gains(results[0], NO_TERM)
-    text = page(results, gains)
+    gains = _headline_gains(results[0], NO_TERM)
+    text = _page(results, gains)
     paths = [out / "leaderboard.md", out / "leaderboard.html", out / FIGURE]
     write_text(paths[0], text)
     save_figure(_figure(results[0], gains), paths[2], source=fingerprint(results[0]), dpi=110)
@@ -51,14 +55,10 @@ def write_leaderboard(results: Sequence[SuiteResult], out: Path) -> list[Path]:
     return paths
 
 
-def page(results: Sequence[SuiteResult], gains: Gains) -> str:
-    """Return the page in Markdown.
-
-    Args:
-        gains: of the first result's methods, over those without a term.
-    """
+def _page(results: Sequence[SuiteResult], gains: Gains) -> str:
+    """Write the page in Markdown, given the first result's gains over methods without a term."""
     first = results[0]
-    tasks, control = first.spec.tasks, headline_gains(first, CONTROL)
+    tasks, control = first.spec.tasks, _headline_gains(first, CONTROL)
     sections = []
     for name in tasks:
         sections += [f"### {task(name).title}", task(name).summary]
@@ -83,8 +83,8 @@ def page(results: Sequence[SuiteResult], gains: Gains) -> str:
     )
 
 
-def headline_gains(result: SuiteResult, term: str) -> Gains:
-    """Return the gain of each method over the same architecture trained with another term, where the result has it."""
+def _headline_gains(result: SuiteResult, term: str) -> Gains:
+    """Compute the gain of each method over the same architecture trained with another term, where the result has it."""
     found = methods_of([result])
     rivals = {name: f"{_architecture(name)}-{term}" for name in found if _term(name) in TERMS and _term(name) != term}
     return {

@@ -26,7 +26,14 @@ START_LIMIT = 300.0
 
 
 class LayerInputs(RowInputs):
-    """The `inputs` of `Method.train`: endless batches, and the widths of the layer."""
+    """Gives `Method.train` endless batches, and the widths of the layer.
+
+    Args:
+        source: draws rows.
+        d_out: width of the layer's output.
+        batch_size: rows a batch.
+        seed: decides the rows.
+    """
 
     def __init__(self, source: Any, d_out: int, batch_size: int, seed: int) -> None:
         super().__init__(source, batch_size, seed)
@@ -34,8 +41,17 @@ class LayerInputs(RowInputs):
 
 
 def run_outside(reference: str, trials: Sequence[Trial], time_limit: float) -> list[TrialRecord]:
-    """Run these trials of one method, one at a time. A method that raises, hangs, kills its process, or returns what
-    cannot be scored fails that trial; the next one gets a new process where it needs one."""
+    """Run trials of one method, one at a time. A method that raises, hangs, kills its process, or returns what cannot
+    be scored fails that trial; the next one gets a new process where it needs one.
+
+    Args:
+        reference: the method, as module:attribute.
+        trials: what to run.
+        time_limit: seconds that a trial may take.
+
+    Returns:
+        A record a trial, with scores or the reason of the failure.
+    """
     worker, records = None, []
     try:
         for trial in trials:
@@ -102,7 +118,12 @@ class _Worker:
 
 
 def serve(descriptor: int, reference: str) -> None:
-    """Be the process: receive trials and send records, until the other end closes."""
+    """Receive trials and send records, until the other end closes: what the process of an outside method runs.
+
+    Args:
+        descriptor: the connection's file descriptor.
+        reference: the method, as module:attribute.
+    """
     from faithfulness_plugin.benchmarks.methods.registry import MethodError, outside
 
     Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
@@ -117,7 +138,7 @@ def serve(descriptor: int, reference: str) -> None:
     with suppress(EOFError):
         while True:
             trial = Trial.model_validate(connection.recv())
-            connection.send(train_and_score(method, trial).model_dump())
+            connection.send(_train_and_score(method, trial).model_dump())
 
 
 def _end_with(parent: int) -> None:
@@ -127,7 +148,7 @@ def _end_with(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def train_and_score(method: Any, trial: Trial) -> TrialRecord:
+def _train_and_score(method: Any, trial: Trial) -> TrialRecord:
     """Run one trial of any method in this process. The record says what failed."""
     from faithfulness_plugin.benchmarks.methods.baselines import BATCH_SIZE
     from faithfulness_plugin.benchmarks.suite.trials import scored

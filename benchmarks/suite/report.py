@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import at_layer_l0
-from faithfulness_plugin.benchmarks.suite.schema import SuiteResult, TrialRecord
-from faithfulness_plugin.benchmarks.suite.scores import Scores, l0_of
+from faithfulness_plugin.benchmarks.suite.schema import Scores, SuiteResult, TrialRecord
+from faithfulness_plugin.benchmarks.suite.scores import l0_of
 from faithfulness_plugin.benchmarks.suite.spec import SIZES
 from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
 from faithfulness_plugin.results.intervals import RANGE
@@ -26,7 +26,14 @@ SHOWN = {
 
 
 def tables(result: SuiteResult) -> str:
-    """Return the table of each task that has trials, and of a complete result the headlines and what failed."""
+    """Format each task that has trials, and of a complete result the headlines and what failed.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
     shown = [task_table(result, name) for name in result.spec.tasks if any(t.task == name for t in result.trials)]
     if result.complete and len(result.spec.tasks) > 1:
         shown.append(headlines(result))
@@ -35,7 +42,15 @@ def tables(result: SuiteResult) -> str:
 
 
 def task_table(result: SuiteResult, name: str) -> Table:
-    """Return the scores of all methods at one task, in the result's order."""
+    """Format the scores of all methods at one task, in the result's order.
+
+    Args:
+        result: complete or partial.
+        name: the task's.
+
+    Returns:
+        The table.
+    """
     rows = []
     for method in result.spec.methods:
         found = at_layer_l0(result, name, method.name)
@@ -50,7 +65,14 @@ def task_table(result: SuiteResult, name: str) -> Table:
 
 
 def headlines(result: SuiteResult) -> Table:
-    """Return the headline of each method at each task, at the layers' own L0."""
+    """Format the headline of each method at each task, at the layers' own L0.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        The table.
+    """
     rows = [
         [method.name, *(at_layer_l0(result, name, method.name).cell("headline") for name in result.spec.tasks)]
         for method in result.spec.methods
@@ -63,19 +85,40 @@ def headlines(result: SuiteResult) -> Table:
 
 
 def n_seeds(result: SuiteResult) -> str:
-    """Return the number of seeds in words."""
+    """Write the number of seeds in words.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Such as "5 seeds".
+    """
     n = len(result.spec.seeds)
     return f"{n} seed{'s' * (n > 1)}"
 
 
 def failures(trials: Sequence[TrialRecord]) -> list[str]:
-    """Return a line for each kind of failure."""
+    """List failures, one line a kind.
+
+    Args:
+        trials: with and without scores.
+
+    Returns:
+        The lines.
+    """
     counts = Counter((t.method, t.task, t.failed) for t in trials if t.failed is not None)
     return [f"{method} at {name}: {n} trial{'s' * (n > 1)} failed: {why}" for (method, name, why), n in counts.items()]
 
 
 def progress_line(trials: Sequence[TrialRecord]) -> str:
-    """Return what is said when trials of one method at one task are done."""
+    """Summarise finished trials of one method at one task.
+
+    Args:
+        trials: at least one.
+
+    Returns:
+        One line.
+    """
     scored = [trial.scores.headline for trial in trials if trial.scores is not None]
     failed = f", {len(trials) - len(scored)} failed" if len(scored) < len(trials) else ""
     best = f", headline up to {max(scored):.2f}" if scored else ""
@@ -83,20 +126,32 @@ def progress_line(trials: Sequence[TrialRecord]) -> str:
 
 
 def tasks_table() -> Table:
-    """Return all tasks."""
+    """Format all tasks.
+
+    Returns:
+        The table.
+    """
     rows = [[name, task(name).title, f"{l0_of(task(name)):.2f}", task(name).summary] for name in TASKS]
     caption = "The layer's L0 is its effective one, on clean rows."
     return Table(["task", "title", "layer's L0", "what it is"], rows, caption)
 
 
 def methods_table() -> Table:
-    """Return the shipped methods."""
+    """Format the shipped methods.
+
+    Returns:
+        The table.
+    """
     rows = [[name, ", ".join(f"{s:g}" for s in b.strengths)] for name, b in BASELINES.items()]
     return Table(["method", "strengths"], rows, "A method of your own: --method my_package.my_module:method.")
 
 
 def sizes_table() -> Table:
-    """Return what `--size` takes."""
+    """Format what `--size` takes.
+
+    Returns:
+        The table.
+    """
     rows = [
         [name, str(len(s.tasks)), str(len(s.methods)), str(s.n_seeds), f"{s.n_steps:,}", s.note]
         for name, s in SIZES.items()
@@ -105,7 +160,11 @@ def sizes_table() -> Table:
 
 
 def scores_table() -> Table:
-    """Return what each score is."""
+    """Format what each score is.
+
+    Returns:
+        The table.
+    """
     rows = [[name, field.description or ""] for name, field in Scores.model_fields.items()]
     caption = "J_f, J_t: Jacobians of layer and transcoder; D_f, D_t: their responses."
     return Table(["score", "what it is"], rows, caption)

@@ -12,7 +12,14 @@ from faithfulness_plugin.results.schema import ResultError
 
 
 def rerun_of(result: SuiteResult, n: int | None = None) -> Rerun[SuiteResult]:
-    """Return the rerun of n of a result's trials, spread evenly over it, or of all.
+    """Prepare the rerun of a result's trials, spread evenly over it.
+
+    Args:
+        result: complete or partial.
+        n: how many trials; None for all.
+
+    Returns:
+        The rerun.
 
     Raises:
         MethodError: a method of these trials does not exist, or is not what it was.

@@ -6,13 +6,44 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.suite.scores import Scores
 from faithfulness_plugin.results.schema import Record, Result
 
 SUITE_VERSION = 1
 """Version of tasks, scores and baselines: numbers of different versions cannot be compared."""
 SEEDS = (11, 23, 37, 41, 59, 67, 73, 89, 97, 103, 109, 127, 139, 149, 151, 163, 179, 181, 193, 199)
 """Frozen: a run with n seeds takes the first n."""
+
+
+class Scores(Record):
+    """One transcoder's scores (for a task of several hops the mean over hops, but for the headline). Rows hold no
+    points unless said otherwise."""
+
+    headline: float = Field(
+        description="Share of the mechanism kept: 1 for the layer's own circuits, 0 for the shortcut; more is better. "
+        "(1 - memorization) (1 - FVU), each not below 0; for a layer that memorises, memorization is replaced by the "
+        "distance from the layer's own, in units of it; for the shuffled layer, circuits_f1; a product over hops"
+    )
+    memorization: float = Field(
+        description="m as a fraction of its maximum, mean over the repeated points; 0 says that no feature serves a "
+        "point alone, 1 that one feature serves each; less is better, unless the layer itself memorises"
+    )
+    circuits_f1: float = Field(
+        description="Harmonic mean of precision (recovered circuits / live features) and recall (recovered / all "
+        "circuits), on rows with points; recovered is a circuit whose matched feature has a cosine of .9; 1 is best"
+    )
+    l0: float = Field(description="Effective L0: features per row that write more than 1 % of the rms output norm")
+    l0_gap: float = Field(description="l0 - the layer's own, in features per row; 0 is best")
+    jacobian_error: float = Field(
+        description="E||(J_f - J_t) u||^2 / E||J_f u||^2 over the latents' directions u along which the layer has a "
+        "derivative; 0 is best, 1 says that nothing of the Jacobian is there"
+    )
+    response_error: float = Field(
+        description="E||D_t - D_f||^2 / E||D_f||^2 for isotropic steps of half the rms coordinate; 0 is best"
+    )
+    response_error_data: float = Field(description="The same half-way to another row; 0 is best")
+    fvu: float = Field(description="Fraction of variance unexplained; 0 is best")
+    fvu_shifted: float = Field(description="The same on rows of another density, without training on them; 0 is best")
+    dead_fraction: float = Field(description="Share of features that never fire; a diagnosis, no score")
 
 
 class Trial(Record):
@@ -88,11 +119,27 @@ class SuiteResult(Result):
         return self.spec.model_dump()
 
     def scored(self, task: str, method: str, seed: int | None = None) -> list[TrialRecord]:
-        """Return the trials of a task and a method (and a seed, where it is given) that have scores, by strength."""
+        """Look up trials that have scores.
+
+        Args:
+            task: the task's name.
+            method: the method's name.
+            seed: one seed; None for all.
+
+        Returns:
+            The trials, by strength.
+        """
         return [trial for trial in self._scored.get((task, method), []) if seed in (None, trial.seed)]
 
     def with_trials(self, trials: list[TrialRecord]) -> "SuiteResult":
-        """Return the result of the same spec with these trials, in the spec's order."""
+        """Build the result of the same spec with other trials.
+
+        Args:
+            trials: in any order.
+
+        Returns:
+            The result, its trials in the spec's order.
+        """
         order = {trial.key: n for n, trial in enumerate(self.spec.trials)}
         trials = sorted(trials, key=lambda trial: order[trial.key])
         complete = len(trials) == len(order)

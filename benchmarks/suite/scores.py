@@ -5,74 +5,58 @@ from math import prod
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from faithfulness_plugin import metrics
+from faithfulness_plugin.benchmarks.suite.schema import Scores
 from faithfulness_plugin.benchmarks.tasks.task import N_JACOBIAN, KeepsWhat, Mechanism, Task
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.jacobian.probes import difference, gaussian
 from faithfulness_plugin.layers.derivatives import layer_jvp
-from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.exact_transcoder import exact_transcoder
 
 STEP = 0.5
 
 
-class Scores(Record):
-    """One transcoder's scores (for a task of several hops the mean over hops, but for the headline). Rows hold no
-    points unless said otherwise."""
-
-    headline: float = Field(
-        description="Share of the mechanism kept: 1 for the layer's own circuits, 0 for the shortcut; more is better. "
-        "(1 - memorization) (1 - FVU), each not below 0; for a layer that memorises, memorization is replaced by the "
-        "distance from the layer's own, in units of it; for the shuffled layer, circuits_f1; a product over hops"
-    )
-    memorization: float = Field(
-        description="m as a fraction of its maximum, mean over the repeated points; 0 says that no feature serves a "
-        "point alone, 1 that one feature serves each; less is better, unless the layer itself memorises"
-    )
-    circuits_f1: float = Field(
-        description="Harmonic mean of precision (recovered circuits / live features) and recall (recovered / all "
-        "circuits), on rows with points; recovered is a circuit whose matched feature has a cosine of .9; 1 is best"
-    )
-    l0: float = Field(description="Effective L0: features per row that write more than 1 % of the rms output norm")
-    l0_gap: float = Field(description="l0 - the layer's own, in features per row; 0 is best")
-    jacobian_error: float = Field(
-        description="E||(J_f - J_t) u||^2 / E||J_f u||^2 over the latents' directions u along which the layer has a "
-        "derivative; 0 is best, 1 says that nothing of the Jacobian is there"
-    )
-    response_error: float = Field(
-        description="E||D_t - D_f||^2 / E||D_f||^2 for isotropic steps of half the rms coordinate; 0 is best"
-    )
-    response_error_data: float = Field(description="The same half-way to another row; 0 is best")
-    fvu: float = Field(description="Fraction of variance unexplained; 0 is best")
-    fvu_shifted: float = Field(description="The same on rows of another density, without training on them; 0 is best")
-    dead_fraction: float = Field(description="Share of features that never fire; a diagnosis, no score")
-
-
 def score(task: Task, transcoders: Sequence[Any]) -> Scores:
-    """Score one transcoder a hop, in `eval` mode.
+    """Score one transcoder a hop.
 
-    Raises ValueError where a transcoder's outputs do not fit the layer, or are not finite."""
+    Args:
+        task: the layers and their mechanism.
+        transcoders: one a hop, in `eval` mode.
+
+    Returns:
+        Means over hops; of the headline, the product.
+
+    Raises:
+        ValueError: a transcoder's outputs do not fit the layer, or are not finite.
+    """
     each = [_score_hop(hop, transcoder, task.keeps) for hop, transcoder in zip(task.hops, transcoders, strict=True)]
     means = {name: sum(getattr(s, name) for s in each) / len(each) for name in Scores.model_fields}
     return Scores(**{**means, "headline": prod(s.headline for s in each)})
 
 
 def l0_of(task: Task) -> float:
-    """Return the layer's own effective L0, the mean over hops."""
+    """Compute the layer's own effective L0.
+
+    Args:
+        task: the layers.
+
+    Returns:
+        Features per row, the mean over hops.
+    """
     return sum(hop.l0 for hop in task.hops) / len(task.hops)
 
 
 @torch.no_grad()
 def _score_hop(hop: Mechanism, transcoder: Any, keeps: KeepsWhat) -> Scores:
     reconstruction = metrics.reconstruction(transcoder, hop.layer, hop.clean)
-    memorization = mean_memorization(hop, transcoder)
+    memorization = _mean_memorization(hop, transcoder)
     recovery = metrics.feature_recovery(transcoder, hop.repeated, hop.circuits)
     rows = hop.clean[:N_JACOBIAN]
     generator = torch.Generator().manual_seed(derived_seed(0, "evaluation steps"))
+    # one step a row, [rows, d_in]: half the rms coordinate at random, and half-way to another row
     isotropic = gaussian(hop.clean, 1, generator)[0] * hop.clean.square().mean().sqrt()
     to_others = difference(hop.clean, 1, generator)[0]
     total = recovery.precision + recovery.recall
@@ -92,8 +76,8 @@ def _score_hop(hop: Mechanism, transcoder: Any, keeps: KeepsWhat) -> Scores:
     )
 
 
-def mean_memorization(hop: Mechanism, transcoder: Any) -> float:
-    """Return m as a fraction of its maximum, mean over the points."""
+def _mean_memorization(hop: Mechanism, transcoder: Any) -> float:
+    """Compute m as a fraction of its maximum, averaged over the points."""
     each = [metrics.memorization(transcoder, p, layer=hop.layer, basis=hop.writes).fraction for p in hop.points]
     return sum(each) / len(each)
 
@@ -103,7 +87,7 @@ def _headline(hop: Mechanism, keeps: KeepsWhat, memorization: float, fvu: float,
         return f1
     lost = memorization
     if keeps == "memory":
-        own = mean_memorization(hop, exact_transcoder(hop.layer))
+        own = _mean_memorization(hop, exact_transcoder(hop.layer))
         lost = abs(memorization - own) / own
     return max(0.0, 1 - lost) * max(0.0, 1 - fvu)
 
@@ -111,8 +95,12 @@ def _headline(hop: Mechanism, keeps: KeepsWhat, memorization: float, fvu: float,
 def _jacobian_error(hop: Mechanism, transcoder: Any, rows: Tensor) -> float:
     """Return the relative error over the directions that count at each row."""
     directions = hop.rows.directions.to(rows)
+    # [rows, 1, directions], where the layer has a derivative along the direction
     counts = hop.differentiable[:, None]
+    # v [directions, rows, d_in]: every direction at every row
     v = directions[:, None].expand(-1, *rows.shape)
+    # J_f u [directions, rows, d_out] -> [rows, d_out, directions]
     of_layer = layer_jvp(hop.layer, rows, v)[1].movedim(0, -1)
+    # [rows, d_out, d_in] @ [d_in, directions]
     of_transcoder = transcoder_jacobian(transcoder, rows) @ directions.T
     return float(((of_transcoder - of_layer).square() * counts).sum() / (of_layer.square() * counts).sum())

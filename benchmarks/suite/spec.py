@@ -12,7 +12,7 @@ from faithfulness_plugin.benchmarks.methods.registry import (
     source_digest,
 )
 from faithfulness_plugin.benchmarks.suite.schema import SEEDS, MethodSpec, SuiteSpec
-from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
+from faithfulness_plugin.benchmarks.tasks.registry import TASKS, require_task
 from faithfulness_plugin.errors import UsageError
 
 
@@ -55,33 +55,71 @@ def make_spec(
     n_steps: int | None = None,
     time_limit: float = 600.0,
 ) -> SuiteSpec:
-    """Return the spec of a size, with the choices that are given in place of its own.
+    """Build the spec of a size, with the choices that are given in place of its own.
+
+    Args:
+        size: one of `SIZES`.
+        tasks: none for the size's.
+        methods: names, patterns or references; none for the size's.
+        n_seeds: None for the size's.
+        n_steps: steps of the shipped methods; None for the size's.
+        time_limit: seconds that a trial of an outside method may take.
+
+    Returns:
+        The spec.
 
     Raises:
         UsageError: there is no such size, task or method, or not so many seeds.
         ValidationError: a number is out of range.
     """
+    wanted = chosen_parts(size, tasks=tasks, methods=methods, n_seeds=n_seeds, n_steps=n_steps, time_limit=time_limit)
+    return wanted.model_copy(update={"methods": [method_spec(m.name, wanted.n_steps) for m in wanted.methods]})
+
+
+def chosen_parts(
+    size: str,
+    *,
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    n_seeds: int | None = None,
+    n_steps: int | None = None,
+    time_limit: float = 600.0,
+) -> SuiteSpec:
+    """Return the spec with the names of its methods alone, before torch is loaded. Raises as `make_spec`."""
     if size not in SIZES:
         raise UsageError(f"--size {size}: choose from {', '.join(SIZES)}")
-    chosen_size = SIZES[size]
-    n_seeds = chosen_size.n_seeds if n_seeds is None else n_seeds
-    n_steps = chosen_size.n_steps if n_steps is None else n_steps
+    of_size = SIZES[size]
+    n_seeds = of_size.n_seeds if n_seeds is None else n_seeds
     if not 1 <= n_seeds <= len(SEEDS):
         raise UsageError(f"--seeds {n_seeds}: the frozen list has {len(SEEDS)} of them, choose 1 to {len(SEEDS)}")
-    names = list(dict.fromkeys(tasks or chosen_size.tasks))
+    names = list(dict.fromkeys(tasks or of_size.tasks))
     for name in names:
-        task(name)
+        require_task(name)
+    wanted = chosen(methods or of_size.methods)
+    for name in filter(is_outside, wanted):
+        outside(name)
     return SuiteSpec(
         tasks=names,
-        methods=[method_spec(name, n_steps) for name in chosen(methods or chosen_size.methods)],
+        methods=[MethodSpec(name=name, strengths=[0.0], source="") for name in wanted],
         seeds=list(SEEDS[:n_seeds]),
-        n_steps=n_steps,
+        n_steps=of_size.n_steps if n_steps is None else n_steps,
         time_limit=time_limit,
     )
 
 
 def method_spec(name: str, n_steps: int) -> MethodSpec:
-    """Return a method with everything that decides what it does. Raises MethodError for one that does not exist."""
+    """Describe a method with everything that decides what it does.
+
+    Args:
+        name: a shipped method's, or a reference.
+        n_steps: steps of a shipped method.
+
+    Returns:
+        The description.
+
+    Raises:
+        MethodError: there is no such method.
+    """
     if not is_outside(name):
         shipped = baseline(name, n_steps)
         return MethodSpec(name=name, strengths=list(shipped.strengths), source="baseline", settings=shipped.settings())

@@ -19,7 +19,15 @@ from faithfulness_plugin.transcoders.base import NonFiniteError
 def run_together(trials: Sequence[Trial], n_steps: int) -> list[TrialRecord]:
     """Train and score trials of one task and one shipped method, with one thread.
 
-    Where one of them diverges, each is trained again alone, so that it costs the others nothing but time."""
+    Where one of them diverges, each is trained again alone, so that it costs the others nothing but time.
+
+    Args:
+        trials: of different seeds and strengths.
+        n_steps: optimizer steps.
+
+    Returns:
+        A record a trial.
+    """
     method = baseline(trials[0].method, n_steps)
     start = perf_counter()
     try:
@@ -37,8 +45,16 @@ def run_together(trials: Sequence[Trial], n_steps: int) -> list[TrialRecord]:
 
 
 def scored(trial: Trial, transcoders: Sequence[object], seconds: float) -> TrialRecord:
-    """Return the record of a trial whose transcoders took that long to train, with the reason where they cannot be
-    scored."""
+    """Score the transcoders of a trial.
+
+    Args:
+        trial: what was trained.
+        transcoders: one a hop.
+        seconds: that their training took.
+
+    Returns:
+        The record, with the reason where they cannot be scored.
+    """
     start = perf_counter()
     try:
         scores, failed = score(task(trial.task), transcoders), None

@@ -8,7 +8,13 @@ D = 16
 
 
 def absolute_value() -> Task:
-    """C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", Transformer Circuits, 2025."""
+    """Build the task of |x| with one repeated point.
+
+    Returns:
+        The task.
+
+    Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", Transformer Circuits, 2025.
+    """
     rows = LatentRows(D, D, points=(point(D, 0, 1, 2, share=0.05),))
     return Task(
         "Absolute value, one repeated point",

@@ -8,7 +8,12 @@ D = 16
 
 
 def many_points() -> Task:
-    """The larger a point's support, and the more often it comes, the more a feature for it saves."""
+    """Build the task of |x| with several points: the larger a point's support, and the more often it comes, the more a
+    feature for it saves.
+
+    Returns:
+        The task.
+    """
     points = (
         point(D, 0, 1, 2, share=0.04),
         point(D, 2, 3, 4, share=0.02, value=-1.0),

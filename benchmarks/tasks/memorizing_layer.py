@@ -10,7 +10,11 @@ D = 16
 
 
 def memorizing_layer() -> Task:
-    """The control that punishes removing datapoint features whatever the layer does."""
+    """Build the control that punishes removing datapoint features whatever the layer does.
+
+    Returns:
+        The task.
+    """
     rows = LatentRows(D, D, points=(point(D, 0, 1, 2, share=0.05),))
     p = torch.tensor(rows.points[0].latents)
     return Task(

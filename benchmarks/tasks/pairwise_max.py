@@ -11,8 +11,13 @@ PAIRS = 8
 
 
 def pairwise_max() -> Task:
-    """A transcoder needs features for the linear parts as well as for the kinks."""
+    """Build the task of pairwise maxima: a transcoder needs features for the linear parts as well as for the kinks.
+
+    Returns:
+        The task.
+    """
     n = 2 * PAIRS
+    # [pairs, n] each: x_2i, x_2i+1; out [pairs, pairs]
     first, second, out = torch.eye(n)[0::2], torch.eye(n)[1::2], torch.eye(PAIRS)
     reads, writes = torch.cat([first - second, second, -second]), torch.cat([out, out, -out])
     rows = LatentRows(n, n, points=(point(n, 0, 2, 4, share=0.05),))
@@ -26,6 +31,7 @@ def pairwise_max() -> Task:
 
 
 def _pair_is_off_the_kink(s: Tensor) -> Tensor:
+    # latents [rows, n] -> [rows, pairs, 2]
     pairs = s.unflatten(-1, (-1, 2))
     off = (pairs[..., 0] != pairs[..., 1]) & (pairs[..., 1] != 0)
     return off.repeat_interleave(2, dim=-1)

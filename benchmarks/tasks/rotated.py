@@ -9,8 +9,14 @@ D = 16
 
 
 def rotated() -> Task:
-    """A method that gains from coordinates (by its initialisation, or by a penalty on entries) loses that here."""
+    """Build the task of |x| in a rotated frame: a method that gains from coordinates (by its initialisation, or by a
+    penalty on entries) loses that here.
+
+    Returns:
+        The task.
+    """
     rows = LatentRows(D, D, "rotation", points=(point(D, 0, 1, 2, share=0.05),))
+    # W_in [d, 2d] reads U x, W_out [2d, d] writes back into U's frame: y = |x U^T| U
     network, U = AbsNetwork(D), rows.directions
     return Task(
         "Absolute value through a rotation",

@@ -9,7 +9,11 @@ D = 16
 
 
 def shuffled_layer() -> Task:
-    """The control of the scoring rule itself."""
+    """Build the control of the scoring rule itself.
+
+    Returns:
+        The task.
+    """
     rows = LatentRows(D, D, points=(point(D, 0, 1, 2, share=0.05),))
     return Task(
         "Shuffled layer (control)",

@@ -10,7 +10,12 @@ D, N, DEAD_ZONE = 16, 24, 0.25
 
 
 def superposition() -> Task:
-    """The dead zone is as wide as two directions overlap: a latent alone does not wake another's neurons."""
+    """Build the task of |x| in superposition. The dead zone is as wide as two directions overlap: a latent alone does
+    not wake another's neurons.
+
+    Returns:
+        The task.
+    """
     rows = LatentRows(N, D, "spikes_and_waves", density=0.08, points=(point(N, 0, 1, 2, share=0.05),))
     U = rows.directions
     bias = torch.full((2 * N,), -DEAD_ZONE)

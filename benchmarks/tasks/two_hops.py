@@ -30,13 +30,19 @@ class Conjunctions(LatentRows):
 
 
 def two_hops() -> Task:
-    """A transcoder that reads bits and writes the second hop's output directly would skip a step of the computation;
-    one transcoder a layer cannot, and is asked for both hops."""
+    """Build the two-hop task. A transcoder that reads bits and writes the second hop's output directly would skip a
+    step of the computation; one transcoder a layer cannot, and is asked for both hops.
+
+    Returns:
+        The task.
+    """
     bits = BitRows(BITS, BITS, density=DENSITY, points=(point(BITS, 0, 1, 4, 5, 8, 9, share=0.05),))
     # the point's conjunctions; they come with the bits
     ands = Conjunctions(ANDS, ANDS, points=(point(ANDS, 0, 2, 4, share=0.05),), bits=bits)
+    # [ands, bits]: both bits of each pair
     pairs = torch.eye(ANDS).repeat_interleave(2, dim=1)
     conjunction = ReluNetwork(2 * pairs.T, torch.eye(ANDS), torch.full((ANDS,), -3.0))
+    # [outputs, ands] each: the two conjunctions of each output
     left, right = torch.eye(ANDS)[0::2], torch.eye(ANDS)[1::2]
     out = torch.eye(ANDS // 2)
     exclusive_or = ReluNetwork(torch.cat([left - right, right - left]).T, torch.cat([out, out]))
@@ -53,5 +59,6 @@ def two_hops() -> Task:
 
 
 def _pair_differs(s: Tensor) -> Tensor:
+    # [rows, ands] -> [rows, outputs, 2]
     pairs = s.unflatten(-1, (-1, 2))
     return (pairs[..., 0] != pairs[..., 1]).repeat_interleave(2, dim=-1)

@@ -10,13 +10,13 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.compatibility import DISTRIBUTIONS
+from faithfulness_plugin.benchmarks.timing.configs import OverheadConfig
 from faithfulness_plugin.benchmarks.timing.harness import (
     Measurement,
     MeasurementResult,
     Note,
     Part,
     ratio_range,
-    threads_field,
 )
 from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Environment, Record
@@ -32,22 +32,6 @@ TERMS: dict[str, dict[str, Any]] = {
     "jvp, difference": {"probe": "difference"},
     "secant, pair": {"estimator": "secant", "probe": "pair"},
 }
-
-
-class OverheadConfig(Record):
-    """One layer, one TopK transcoder, and how often it is trained."""
-
-    library: Literal["sparsify", "dictionary_learning"] = Field(
-        description="whose trainer: sparsify or dictionary_learning, installed beside this package"
-    )
-    d: int = Field(default=576, ge=2, description="width of the layer's inputs and outputs")
-    d_mlp: int = Field(default=1536, ge=1, description="hidden width of its SwiGLU layer")
-    d_sae: int = Field(default=4608, ge=1, description="features")
-    k: int = Field(default=32, ge=1, description="features active a row")
-    rows: int = Field(default=1024, ge=2, description="a step")
-    n_steps: int = Field(default=4, ge=1, description="of each arm in each round")
-    rounds: int = Field(default=5, ge=1, description="every arm once a round, in turns")
-    threads: int = threads_field()
 
 
 class Timings(Record):
@@ -70,10 +54,6 @@ class OverheadResult(MeasurementResult):
 class AdapterOverhead(Measurement[OverheadConfig, OverheadResult]):
     """Two parts: the whole loop, and the step alone."""
 
-    summary = (
-        "Time another library's trainer with and without the Jacobian term, in turn in one process. Some minutes; keep "
-        "the machine quiet meanwhile."
-    )
     config_class, result_class = OverheadConfig, OverheadResult
 
     @override
@@ -83,8 +63,8 @@ class AdapterOverhead(Measurement[OverheadConfig, OverheadResult]):
     @override
     def plan(self, config: OverheadConfig) -> list[Part]:
         return [
-            Part("whole loop", "loop", partial(time_terms, "loop", config)),
-            Part("step alone", "step", partial(time_terms, "step", config)),
+            Part("whole loop", "loop", partial(_time_terms, "loop", config)),
+            Part("step alone", "step", partial(_time_terms, "step", config)),
         ]
 
     @override
@@ -96,7 +76,7 @@ Train = Callable[[dict[str, Any] | None], float]
 """Seconds a step of a trainer that matches with these options, or, with None, not at all."""
 
 
-def time_terms(what: Literal["step", "loop"], config: OverheadConfig, note: Note) -> Timings:
+def _time_terms(what: Literal["step", "loop"], config: OverheadConfig, note: Note) -> Timings:
     """Train with the library alone and with each term, in turn, in all rounds after one that does not count.
 
     Raises:
@@ -111,7 +91,14 @@ def time_terms(what: Literal["step", "loop"], config: OverheadConfig, note: Note
 
 
 def table(results: Sequence[OverheadResult]) -> str:
-    """Return a row a library and term: medians over rounds, with the least and the largest of the paired ratios."""
+    """Format a row a library and term: medians over rounds, with the least and the largest of the paired ratios.
+
+    Args:
+        results: one a library.
+
+    Returns:
+        Markdown.
+    """
     rows = []
     for result in results:
         measured = [timings for timings in (result.step, result.loop) if timings is not None]

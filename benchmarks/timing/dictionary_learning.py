@@ -19,7 +19,14 @@ Batches = Callable[[str], Iterator[Tensor]]
 
 
 def step(c: OverheadConfig) -> Train:
-    """Train on pairs that are made beforehand."""
+    """Prepare training on pairs that are made beforehand.
+
+    Args:
+        c: sizes and numbers of steps.
+
+    Returns:
+        A function that trains and returns seconds a step.
+    """
     torch.manual_seed(0)
     layer = swiglu(c.d, c.d_mlp).requires_grad_(False)
     x = torch.randn(c.rows, c.d)
@@ -28,7 +35,15 @@ def step(c: OverheadConfig) -> Train:
 
 
 def loop(c: OverheadConfig) -> Train:
-    """Train on what the library's own buffer yields of the examples' model and text: each batch runs as many tokens."""
+    """Prepare training on what the library's own buffer yields of the examples' model and text: each batch runs as many
+    tokens.
+
+    Args:
+        c: sizes and numbers of steps.
+
+    Returns:
+        A function that trains and returns seconds a step.
+    """
     from dictionary_learning.buffer import NNsightActivationBuffer
     from nnsight import LanguageModel
 

@@ -13,6 +13,7 @@ from faithfulness_plugin.benchmarks.note.scan.settings import Settings
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
+from faithfulness_plugin.benchmarks.timing.configs import EnsembleSpeedConfig
 from faithfulness_plugin.benchmarks.timing.harness import (
     Measurement,
     MeasurementResult,
@@ -20,7 +21,6 @@ from faithfulness_plugin.benchmarks.timing.harness import (
     Part,
     Quartiles,
     paired,
-    threads_field,
 )
 from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Record
@@ -39,18 +39,6 @@ LINES: tuple[Literal["models", "steps"], ...] = ("models", "steps")
 LINE_MODELS = 16
 """In the ensembles of the line over steps."""
 WARM_UP_STEPS = 20
-
-
-class EnsembleSpeedConfig(Record):
-    """What is timed. Transcoders, data and batches are those of `faithfulness reproduce`."""
-
-    n_models: int = Field(default=30, ge=2, description="transcoders, in the ensemble and in the loop")
-    n_steps: int = Field(default=200, ge=20, description="steps of each")
-    rounds: int = Field(default=5, ge=1, description="every arm is run once a round")
-    line: tuple[int, ...] = Field(default=(4, 8, 16, 32, 64), min_length=3, description="ensemble sizes of the line")
-    peak_size: int = Field(default=2048, ge=64, description="width of the square matrices of the peak")
-    seed: int = Field(default=0, ge=0, lt=2**62)
-    threads: int = threads_field()
 
 
 class Compared(Record):
@@ -89,16 +77,12 @@ class EnsembleSpeedResult(MeasurementResult):
 class Ensemble(Measurement[EnsembleSpeedConfig, EnsembleSpeedResult]):
     """One part for each objective and each line."""
 
-    summary = (
-        "Time the toy ensemble beside a loop of train_transcoder, in one process with the same threads. Keep the "
-        "machine quiet meanwhile."
-    )
     config_class, result_class = EnsembleSpeedConfig, EnsembleSpeedResult
 
     @override
     def plan(self, config: EnsembleSpeedConfig) -> list[Part]:
-        compared = [Part(name, "compared", partial(compare, config, name)) for name in OBJECTIVES]
-        return [*compared, *(Part(f"line over {over}", "lines", partial(fit_line, config, over)) for over in LINES)]
+        compared = [Part(name, "compared", partial(_compare, config, name)) for name in OBJECTIVES]
+        return [*compared, *(Part(f"line over {over}", "lines", partial(_fit_line, config, over)) for over in LINES)]
 
     @override
     def tables(self, result: EnsembleSpeedResult) -> str:
@@ -127,8 +111,8 @@ class Ensemble(Measurement[EnsembleSpeedConfig, EnsembleSpeedResult]):
         return f"{markdown_table(list(columns), rows)}\n\n{caption}\n"
 
 
-def compare(config: EnsembleSpeedConfig, objective: str, note: Note) -> Compared:
-    """Train the same members for the same steps, both ways."""
+def _compare(config: EnsembleSpeedConfig, objective: str, note: Note) -> Compared:
+    """Train the same members for the same steps, as an ensemble and in a loop."""
     members, model_steps = _members(config, objective, config.n_models), config.n_models * config.n_steps
     flops = config.n_steps * sum(Program.of(member).flops for member in members)
     _train_ensemble(members[:2], WARM_UP_STEPS)
@@ -137,7 +121,7 @@ def compare(config: EnsembleSpeedConfig, objective: str, note: Note) -> Compared
         {
             "ensemble": partial(seconds, partial(_train_ensemble, members, config.n_steps)),
             "loop": partial(seconds, partial(_train_loop, members, config.n_steps)),
-            "one product": partial(matrix_product_peak, config.peak_size),
+            "one product": partial(_matrix_product_peak, config.peak_size),
         },
         config.rounds,
         warm_up=0,
@@ -156,7 +140,7 @@ def compare(config: EnsembleSpeedConfig, objective: str, note: Note) -> Compared
     )
 
 
-def fit_line(config: EnsembleSpeedConfig, over: Literal["models", "steps"], note: Note) -> Line:
+def _fit_line(config: EnsembleSpeedConfig, over: Literal["models", "steps"], note: Note) -> Line:
     """Fit seconds over the number of models, or of steps (the same numbers, times five)."""
     if over == "models":
         jobs = {n: (_members(config, UNMATCHED, n), config.n_steps) for n in config.line}
@@ -177,8 +161,8 @@ def fit_line(config: EnsembleSpeedConfig, over: Literal["models", "steps"], note
     )
 
 
-def matrix_product_peak(size: int) -> float:
-    """Return the floating-point operations a second of one square single-precision product, the best of three."""
+def _matrix_product_peak(size: int) -> float:
+    """Measure the floating-point operations a second of one square single-precision product, the best of three."""
     a, out = torch.randn(size, size), torch.empty(size, size)
     return 2 * size**3 / min(seconds(lambda: torch.mm(a, a, out=out)) for _ in range(4))
 

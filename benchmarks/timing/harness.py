@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.results.experiment import T_CONFIG, T_RESULT, Experiment, Running
@@ -53,10 +52,24 @@ class Measurement(Experiment[T_CONFIG, T_RESULT]):
 
     @abstractmethod
     def plan(self, config: T_CONFIG) -> list[Part]:
-        """Return all parts in their order."""
+        """List all parts in their order.
+
+        Args:
+            config: the settings that decide the numbers.
+
+        Returns:
+            The parts.
+        """
 
     def environment(self, config: T_CONFIG) -> Environment:
-        """Return what the numbers are made with."""
+        """Describe what the numbers are made with.
+
+        Args:
+            config: the settings that decide the numbers.
+
+        Returns:
+            The description; by default of the CPU.
+        """
         return Environment.here()
 
     @override
@@ -82,12 +95,6 @@ class Measurement(Experiment[T_CONFIG, T_RESULT]):
             yield result, part.label
 
 
-def threads_field(more: str = "") -> Any:
-    """Return the field of a config that says with how many threads torch computes; `more` ends its description."""
-    description = f"CPU threads of torch{more} [default: torch's own]"
-    return Field(default_factory=torch.get_num_threads, ge=1, description=description)
-
-
 class Quartiles(Record):
     """The median over rounds, with quartiles."""
 
@@ -97,22 +104,53 @@ class Quartiles(Record):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Quartiles":
-        """Take them over these values."""
+        """Compute median and quartiles.
+
+        Args:
+            values: one a round.
+
+        Returns:
+            The three numbers.
+        """
         low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
         return cls(median=median, low=low, high=high)
 
     def text(self, digits: int) -> str:
-        """Return median (lower to upper quartile)."""
+        """Format median (lower to upper quartile).
+
+        Args:
+            digits: digits after the point.
+
+        Returns:
+            The text.
+        """
         return f"{self.median:,.{digits}f} ({self.low:,.{digits}f} to {self.high:,.{digits}f})"
 
 
 def paired(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
-    """Return the ratios of two arms by round; an arm that ran in fewer rounds is paired with the first ones."""
+    """Compute the ratios of two arms by round; an arm that ran in fewer rounds is paired with the first ones.
+
+    Args:
+        numerators: one arm's values.
+        denominators: the other arm's values.
+
+    Returns:
+        The ratios.
+    """
     return [a / b for a, b in zip(numerators, denominators, strict=False)]
 
 
 def ratio_range(numerators: Sequence[float], denominators: Sequence[float], digits: int) -> str:
-    """Return the median of the paired ratios (least to largest)."""
+    """Format the median of the paired ratios (least to largest).
+
+    Args:
+        numerators: one arm's values.
+        denominators: the other arm's values.
+        digits: digits after the point.
+
+    Returns:
+        The text.
+    """
     ratios = paired(numerators, denominators)
     return Quartiles(median=float(np.median(ratios)), low=min(ratios), high=max(ratios)).text(digits)
 
@@ -127,6 +165,13 @@ class ProcessCost(NamedTuple):
 
 def fresh_process(module: str, *arguments: str) -> ProcessCost:
     """Run `python -m module arguments` and measure it.
+
+    Args:
+        module: what to run.
+        arguments: its command line.
+
+    Returns:
+        Seconds, and peak memory.
 
     Raises:
         RuntimeError: the process failed; the message is the last line of what it wrote to stderr.

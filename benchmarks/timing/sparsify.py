@@ -14,7 +14,14 @@ from faithfulness_plugin.results.timing import seconds
 
 
 def step(c: OverheadConfig) -> Train:
-    """Train on a random model of one block."""
+    """Prepare training on a random model of one block.
+
+    Args:
+        c: sizes and numbers of steps.
+
+    Returns:
+        A function that trains and returns seconds a step.
+    """
     import transformers as hf
 
     torch.manual_seed(0)
@@ -32,7 +39,14 @@ def step(c: OverheadConfig) -> Train:
 
 
 def loop(c: OverheadConfig) -> Train:
-    """Train on the examples' model and text."""
+    """Prepare training on the examples' model and text.
+
+    Args:
+        c: sizes and numbers of steps.
+
+    Returns:
+        A function that trains and returns seconds a step.
+    """
     from faithfulness_plugin.adapters.examples.offline import hugging_face_model_and_prompts
 
     model, _, prompts = hugging_face_model_and_prompts(TOKENS, c.n_steps * (c.rows // TOKENS))

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from typing_extensions import override
 
+from faithfulness_plugin.benchmarks.timing.configs import Size, SpeedConfig
 from faithfulness_plugin.benchmarks.timing.harness import (
     Measurement,
     MeasurementResult,
@@ -19,7 +20,7 @@ from faithfulness_plugin.benchmarks.timing.harness import (
     fresh_process,
     paired,
 )
-from faithfulness_plugin.benchmarks.timing.steps import SLOW, Size, SpeedConfig, steps
+from faithfulness_plugin.benchmarks.timing.steps import SLOW, steps
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Environment, Record
@@ -103,11 +104,6 @@ class SpeedResult(MeasurementResult):
 class Speed(Measurement[SpeedConfig, SpeedResult]):
     """One part for each size."""
 
-    summary = (
-        "Time a matched training step beside other ways to make it, and take their peak memory: without the Jacobian "
-        "term, with it, by torch.func.jvp, by double vjp, by a pass per coordinate, and SAELens's own steps. Keep the "
-        "machine quiet meanwhile."
-    )
     parts = "sizes"
     config_class, result_class = SpeedConfig, SpeedResult
 
@@ -155,7 +151,16 @@ class Speed(Measurement[SpeedConfig, SpeedResult]):
 
 
 def measure(size: Size, config: SpeedConfig, note: Note) -> SizeResult:
-    """Take all timings, ratios and peaks of one size."""
+    """Take all timings, ratios and peaks of one size.
+
+    Args:
+        size: widths and batch.
+        config: rounds and device.
+        note: receives a line about what is being done.
+
+    Returns:
+        The numbers.
+    """
     times = _times(size, config, note)
     peaks: dict[str, list[float]] = {}
     note("peak memory")
@@ -205,7 +210,14 @@ def _ratios(pairs: Mapping[str, tuple[str, str]], values: Mapping[str, list[floa
 
 
 def ratio_table(result: SpeedResult) -> str:
-    """Return medians with quartiles."""
+    """Format the ratios: medians with quartiles.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        A Markdown table.
+    """
     return _table("ratio", [{ratio.name: ratio.text for ratio in of.ratios} for of in result.sizes], result)
 
 

@@ -6,25 +6,24 @@ every arm alike, and is an arm of its own.
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BeforeValidator, Field
 from sae_lens import StandardTrainingSAEConfig, TopKTrainingSAEConfig
 from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
+from typing_extensions import override
 
-from faithfulness_plugin.benchmarks.timing.harness import threads_field
+from faithfulness_plugin.benchmarks.timing.configs import Size, SpeedConfig
 from faithfulness_plugin.jacobian.gram import JacobianGram
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.layers.derivatives import Layer, double_vjp, forward_jvp, layer_jvp
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
-from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderConfig
@@ -36,77 +35,47 @@ SLOW = ("topk, a pass per coordinate", "exact cosine by vmap(jacrev)")
 MEMORY_STEPS = 3
 
 
-class Size(Record):
-    """One transcoder, one SwiGLU layer, one batch."""
-
-    name: str
-    d: int = Field(ge=2, description="width of the layer's inputs and outputs")
-    d_mlp: int = Field(ge=1, description="hidden width of the SwiGLU layer")
-    d_sae: int = Field(ge=1, description="features")
-    k: int = Field(ge=1, description="features active per row (TopK)")
-    batch: int = Field(ge=2, description="rows a step")
-    slow_arms: bool = Field(default=True, description="whether the arms that take seconds fit into memory, and are run")
-
-
-SIZES = {
-    size.name: size
-    for size in (
-        Size(name="toy", d=32, d_mlp=64, d_sae=64, k=4, batch=256),
-        Size(name="between", d=256, d_mlp=768, d_sae=2_048, k=16, batch=512),
-        Size(name="small-lm", d=576, d_mlp=1_536, d_sae=9_216, k=32, batch=1_024),
-        Size(name="large", d=2_048, d_mlp=8_192, d_sae=65_536, k=64, batch=8_192, slow_arms=False),
-    )
-}
-"""`small-lm` has the widths of SmolLM2-135M; `large` is for a GPU."""
-CPU_SIZES = ("toy", "between", "small-lm")
-
-
-def _size_by_name(value: Any) -> Any:
-    if isinstance(value, str) and value not in SIZES:
-        raise ValueError(f"{value}: choose from {', '.join(SIZES)}")
-    return SIZES[value] if isinstance(value, str) else value
-
-
-class SpeedConfig(Record):
-    """What is timed, and how often."""
-
-    sizes: tuple[Annotated[Size, BeforeValidator(_size_by_name, json_schema_input_type=str)], ...] = Field(
-        default_factory=lambda: tuple(SIZES[name] for name in CPU_SIZES),
-        min_length=1,
-        description=f"of layers: {', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
-    )
-    rounds: int = Field(default=7, ge=1, description="every arm is run once a round, in an order of its own each round")
-    slow_rounds: int = Field(default=2, ge=1, description="of these, rounds that also run the arms that take seconds")
-    coordinates: int = Field(
-        default=16, ge=1, description="output coordinates timed of one backward pass per coordinate"
-    )
-    jacobian_rows: int = Field(
-        default=16, ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch"
-    )
-    seed: int = Field(default=0, ge=0, lt=2**62, description="of weights, data and the order of the arms")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where steps are timed: cpu or cuda")
-    threads: int = threads_field()
-
-
 def swiglu(d: int, d_mlp: int) -> nn.Module:
-    """Return a gated MLP as language models have it."""
+    """Build a gated MLP as language models have it.
+
+    Args:
+        d: width of its input and output.
+        d_mlp: hidden width.
+
+    Returns:
+        The MLP, with random weights.
+    """
     return LlamaMLP(LlamaConfig(hidden_size=d, intermediate_size=d_mlp, num_attention_heads=1))
 
 
 class KnownTargets(JacobianMatching):
-    """Matching against targets that were computed beforehand."""
+    """Matches against targets that were computed beforehand.
+
+    Args:
+        known: the layer's response.
+    """
 
     def __init__(self, known: LayerResponse) -> None:
         super().__init__()
         self._known = known
 
+    @override
     def targets(self, layer: Layer, x: Tensor, *, y: Tensor | None = None) -> LayerResponse:
         """Return the known ones, at x itself."""
         return self._known._replace(x=x)
 
 
 def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step]:
-    """Return every arm of this size by name, or only one."""
+    """Build every arm of a size.
+
+    Args:
+        size: widths and batch.
+        c: rounds and device.
+        only: build this arm alone; None builds all.
+
+    Returns:
+        Steps by arm, each a function without arguments.
+    """
     torch.manual_seed(c.seed)
     layer = swiglu(size.d, size.d_mlp).to(c.device)
     x = torch.randn(size.batch, size.d, device=c.device)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,12 +20,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin import TopKTrainingTranscoderConfig, train_transcoder
-from faithfulness_plugin.benchmarks.timing.harness import MeasurementResult, Note, ratio_range, threads_field
+from faithfulness_plugin.benchmarks.timing.configs import StoreSpeedConfig
+from faithfulness_plugin.benchmarks.timing.harness import MeasurementResult, Note, ratio_range
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
-from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.model import model_title
-from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.results.experiment import Experiment, Running
@@ -42,31 +41,6 @@ from faithfulness_plugin.transcoders.seeded import made_with_seed
 PROBES = {"probe": "difference"}
 WARM_UP_STEPS = 3
 STORE, CONFIG, TOGETHER = "store", "config.json", "together.json"
-
-
-class StoreSpeedConfig(Record):
-    """What is timed."""
-
-    model: ModelSource = ModelSource()
-    text: TextSource = TextSource()
-    block: int = Field(default=10, ge=0)
-    d_sae: int = Field(default=2304, ge=1)
-    k: int = Field(default=32, ge=1)
-    prompts: int = Field(default=128, ge=2, description="in the store")
-    prompts_per_shard: int = Field(default=32, ge=1)
-    context_size: int = Field(default=128, ge=2)
-    prompts_per_pass: int = Field(default=8, ge=1)
-    batch_size: int = Field(default=512, ge=2, description="rows a step")
-    n_steps: int = Field(default=40, ge=1)
-    together_batch_size: int = Field(
-        default=4096, ge=2, description="rows a step, of all processes that train together"
-    )
-    together_steps: int = Field(default=12, ge=1)
-    rounds: int = Field(default=3, ge=1, description="of both, in turns")
-    rows: ClassVar[RowSettings] = EVERY_ROW
-    device: ClassVar[str] = "cpu"
-    threads: int = threads_field("; two processes have half of them each")
-    seed: int = Field(default=0, description="of text, weights and order")
 
 
 class Together(Record):
@@ -106,10 +80,6 @@ class StoreSpeedResult(MeasurementResult):
 class StoreSpeed(Experiment[StoreSpeedConfig, StoreSpeedResult]):
     """One part: all of it is measured with one store, in some minutes."""
 
-    summary = (
-        "Time training from a store of derivatives beside training from the model, and two processes beside one; also "
-        "how equal their results are. Keep the machine quiet meanwhile."
-    )
     parts = "measurements"
     config_class = StoreSpeedConfig
 
@@ -130,7 +100,7 @@ class StoreSpeed(Experiment[StoreSpeedConfig, StoreSpeedResult]):
     @override
     def run(self, result: StoreSpeedResult, running: Running) -> Iterator[tuple[StoreSpeedResult, str]]:
         with torch_threads(result.config.threads):
-            measured = measure(result.config, running.note)
+            measured = _measure(result.config, running.note)
         yield result.model_copy(update={"complete": True, **measured}), "all of it"
 
     @override
@@ -157,8 +127,8 @@ class StoreSpeed(Experiment[StoreSpeedConfig, StoreSpeedResult]):
         return where + "\n\n" + markdown_table(["what", "measured"], rows)
 
 
-def measure(c: StoreSpeedConfig, note: Note) -> dict[str, Any]:
-    """Return the fields of the result that are measured, after some minutes.
+def _measure(c: StoreSpeedConfig, note: Note) -> dict[str, Any]:
+    """Measure everything with one store, in some minutes; return the fields of the result.
 
     Raises:
         TrainConfigError: the model, its block or the text cannot be used as configured.
@@ -184,7 +154,7 @@ def _in_this_process(c: StoreSpeedConfig, folder: Path, note: Note) -> dict[str,
     filling = store.index.n_rows / (time.perf_counter() - begun)
 
     def train(layer: Any, rows: Iterator[Tensor]) -> tuple[TrainingResult, float]:
-        return _train(c, store, layer, rows, c.batch_size, c.n_steps)
+        return _train(c, store, layer, rows, c.batch_size, c.n_steps, log_every=c.n_steps)
 
     def stored() -> StoredRows:
         return StoredRows(store, PROBES, batch_size=c.batch_size, seed=c.seed)
@@ -213,15 +183,21 @@ def _in_this_process(c: StoreSpeedConfig, folder: Path, note: Note) -> dict[str,
 
 
 def _train(
-    c: StoreSpeedConfig, store: DerivativeStore, layer: Any, rows: Iterator[Tensor], batch_size: int, n_steps: int
+    c: StoreSpeedConfig,
+    store: DerivativeStore,
+    layer: Any,
+    rows: Iterator[Tensor],
+    batch_size: int,
+    n_steps: int,
+    log_every: int,
 ) -> tuple[TrainingResult, float]:
-    """Train a transcoder from the seed, and return its rows a second as well."""
+    """Train a transcoder from the seed, and return its rows a second as well, the logging included."""
     shape: dict[str, Any] = {"d_in": store.index.d_in, "d_out": store.index.d_out, "d_sae": c.d_sae, "k": c.k}
     config = TopKTrainingTranscoderConfig(**shape, jacobian=PROBES, jacobian_coefficient=0.5)
     transcoder = made_with_seed(config, c.seed)
     begun = time.perf_counter()
     trained = train_transcoder(
-        transcoder, layer, rows, n_steps=n_steps, lr=1e-3, batch_size=batch_size, log_every=1, progress=False
+        transcoder, layer, rows, n_steps=n_steps, lr=1e-3, batch_size=batch_size, log_every=log_every, progress=False
     )
     return trained, n_steps * batch_size / (time.perf_counter() - begun)
 
@@ -273,7 +249,7 @@ def _as_one_process(folder: Path, threads: int) -> None:
             rows = StoredRows(
                 store, PROBES, batch_size=c.together_batch_size, seed=c.seed, rank=here.rank, processes=here.size
             )
-            trained, rate = _train(c, store, rows.layer, rows, c.together_batch_size, n_steps)
+            trained, rate = _train(c, store, rows.layer, rows, c.together_batch_size, n_steps, log_every=1)
         losses = [record["loss"] for record in trained.history]
         if here.first:
             together = Together(processes=here.size, threads=threads, rows_per_second=rate, losses=losses)

@@ -3,14 +3,18 @@
 Exits 0, 1 (ran and failed), 2 (bad arguments, with a line that says what to do) or 130 (interrupted).
 """
 
-from typing import Any
+import os
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typing_extensions import override
 
 from faithfulness_plugin.cli.lazy import Entry, LazyGroup, group
 from faithfulness_plugin.cli.terminal import fail
+from faithfulness_plugin.command import Interruption
+from faithfulness_plugin.command import main as main
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.messages import one_line, say
+from faithfulness_plugin.messages import Voice, one_line, say
 
 CLI = "faithfulness_plugin.cli"
 
@@ -60,7 +64,7 @@ COMMANDS = {
     "train": Entry(
         f"{CLI}.train:train",
         "transcoders of a language model's MLPs, from a file of settings",
-        "faithfulness train settings.yaml --tokens 100000 --out out/mine",
+        "faithfulness train --print-config > settings.yaml; faithfulness train settings.yaml --out out/mine",
     ),
     "measure": Entry(
         f"{CLI}.measure:measure",
@@ -84,27 +88,61 @@ COMMANDS = {
         "faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3",
     ),
     "report": Entry(
-        f"{CLI}.report:report", "the results page", "faithfulness report --results out/scan --out out/report"
+        f"{CLI}.report:report",
+        "the results page of the presets that were scanned",
+        "faithfulness scan --preset pareto; faithfulness report --results out/scan --out out/report",
     ),
     "experiment": Entry(f"{CLI}.experiment:app", "the repository's own measurements"),
 }
 
 
+def told_version(wanted: bool) -> None:
+    """Print the version and stop, where it was asked for."""
+    if wanted:
+        from faithfulness_plugin.version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=told_version, help="Show it")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Errors and warnings alone on stderr; may also stand behind a command")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    del version, quiet
+
+
 class Commands(LazyGroup):
     """All commands, with the one place where an error becomes a line and an exit code."""
 
+    @override
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take --quiet from wherever it stands."""
+        Voice.quiet = "--quiet" in args
+        if Voice.quiet:
+            os.environ["TQDM_DISABLE"] = "1"
+        return super().parse_args(ctx, [arg for arg in args if arg != "--quiet"])
+
+    @override
     def invoke(self, ctx: Any) -> Any:
         """Run a command: 2 for what the user gave wrongly, 130 for an interruption, 1 for a failure."""
+        Interruption.at_once = False
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
-            say("stopped")
-            raise typer.Exit(130) from None
-        except (UsageError, ImportError, ConnectionError) as error:  # a missing extra, a cluster that is not there
-            fail(one_line(error), 2)
-        except (ValueError, RuntimeError, OSError) as error:
+            stop()
+        except Exception as error:
+            if Interruption.came:  # what a half imported module makes of it
+                stop()
+            if isinstance(error, (UsageError, ImportError, ConnectionError)):  # a missing extra, or cluster
+                fail(one_line(error), 2)
+            if not isinstance(error, (ValueError, RuntimeError, OSError)):
+                raise
             from pydantic import ValidationError
 
             from faithfulness_plugin.cli.options import bad_option
@@ -112,12 +150,21 @@ class Commands(LazyGroup):
             if isinstance(error, ValidationError):
                 fail(bad_option(error), 2)
             fail(one_line(error), 1)
+        finally:
+            Interruption.at_once = True
+
+
+def stop() -> NoReturn:
+    """Say that the command was stopped, and exit with 130."""
+    say("stopped")
+    raise typer.Exit(130) from None
 
 
 bench = group(LazyGroup, BENCH, "The faithfulness benchmark of methods.", RENAMED)
-app = group(Commands, COMMANDS, "Mechanistic faithfulness of transcoders: train, measure, inspect, and compare.")
-
-
-def main() -> None:
-    """The console script."""
-    app()
+app = group(
+    Commands,
+    COMMANDS,
+    "Mechanistic faithfulness of transcoders: train, measure, inspect, and compare.",
+    options=options,
+    add_completion=True,
+)

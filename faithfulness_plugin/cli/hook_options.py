@@ -3,69 +3,85 @@ are read."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Any, Literal
 
-import typer
+from pydantic import Field
 
+from faithfulness_plugin.cli.rows import RowOptions
 from faithfulness_plugin.errors import UsageError
-
-if TYPE_CHECKING:
-    import torch
-
-Model = Annotated[
-    str | None,
-    typer.Option(help="A name on the hub, a folder, or smollm2, which needs no hub [default: what the file names]"),
-]
-ModelAnyway = Annotated[bool, typer.Option("--model-anyway", help="Use --model, though the file names another model")]
-HookIn = Annotated[
-    str | None, typer.Option(help="The tensor that it reads, by a name of TransformerLens or Hugging Face")
-]
-HookOut = Annotated[str | None, typer.Option(help="The tensor that it writes")]
-HooksAnyway = Annotated[
-    bool, typer.Option("--hooks-anyway", help="Use --hook-in and --hook-out, though the file says other tensors")
-]
-AsAutoencoder = Annotated[
-    bool, typer.Option("--autoencoder", help="It is an autoencoder: measure it as a map of one tensor to itself")
-]
-WeightsDtype = Annotated[
-    Literal["float32", "stored"], typer.Option("--dtype", help="Of the transcoder's weights: stored keeps the file's")
-]
+from faithfulness_plugin.hub_path import HubPath, is_hub_path
 
 
-def weights_dtype(given: str) -> "torch.dtype | None":
-    """Return what `load_transcoder` converts weights to."""
-    import torch
+class TranscoderOptions(RowOptions):
+    """A finished transcoder, and what it is looked at on."""
 
-    return torch.float32 if given == "float32" else None
+    hook_in: str | None = Field(
+        default=None, description="the tensor that it reads, by a name of TransformerLens or Hugging Face"
+    )
+    hook_out: str | None = Field(default=None, description="the tensor that it writes")
+    autoencoder: bool = Field(
+        default=False, description="it is an autoencoder: take it as a map of one tensor to itself"
+    )
+    dtype: Literal["float32", "stored"] = Field(
+        default="float32", description="of the transcoder's weights; stored keeps the file's"
+    )
+    model: str | None = Field(
+        default=None,
+        description="a name on the hub, a folder, or smollm2, which needs no hub [default: what the file names]",
+    )
+    model_anyway: bool = Field(default=False, description="use --model, though the file names another model")
+    text: list[str] = Field(
+        default_factory=list, description="text files to look at it on [default: the examples' text]"
+    )
+    context_size: int = Field(default=128, ge=2, description="tokens a prompt")
+    device: str = Field(default="cpu", description="where models run: cpu or cuda")
+
+    def reading(self, layer: int | None) -> dict[str, Any]:
+        """Collect the arguments of `load_each` that these options say.
+
+        Args:
+            layer: of a set; None where the file names its tensors.
+
+        Returns:
+            Arguments by name.
+        """
+        return {"layer": layer, "device": self.device, "dtype": self.dtype, "autoencoder": self.autoencoder}
+
+
+class SeededOptions(TranscoderOptions):
+    """Those of commands that take the tensors as they are told to, and draw something."""
+
+    hooks_anyway: bool = Field(
+        default=False, description="use --hook-in and --hook-out, though the file says other tensors"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**61, description="of the order of prompts, and of all that is drawn")
 
 
 def by_name(given: Sequence[str]) -> dict[str, str]:
-    """Return the sources of transcoders by name: what NAME=SOURCE says, or a short name of the source.
+    """Name transcoders: as NAME=SOURCE says, or by the last part of the source, without the name of a file that all
+    transcoders of a format have.
 
     A source may have "=" in it: what exists, begins with hf://, or has a "/" before its "=" is no NAME=SOURCE.
+
+    Args:
+        given: the command's arguments.
+
+    Returns:
+        Sources by name.
 
     Raises:
         UsageError: two of one name.
     """
-    from faithfulness_plugin.transcoders.address import is_hub_path
-
     found: dict[str, str] = {}
     for text in given:
         name, equals, source = text.partition("=")
-        if not equals or Path(text).exists() or is_hub_path(text) or "/" in name:
-            name, source = _short_name(text), text
+        if is_hub_path(text):
+            of = HubPath.of(text)
+            path, source = PurePosixPath(of.repo, of.path), text
+            name = path.parent.name if path.stem == "params" else path.name
+        elif not equals or Path(text).exists() or "/" in name:
+            name, source = Path(text).resolve().name, text
         if name in found:
             raise UsageError(f"{text}: there is a {name} already; write NAME=FOLDER, with another name")
         found[name] = source
     return found
-
-
-def _short_name(source: str) -> str:
-    """Return the last part of a path or address, without the name of a file that all transcoders of a format have."""
-    from faithfulness_plugin.transcoders.address import HubPath, is_hub_path
-
-    if not is_hub_path(source):
-        return Path(source).resolve().name
-    of = HubPath.of(source)
-    path = PurePosixPath(of.repo, of.path)
-    return path.parent.name if path.stem == "params" else path.name

@@ -1,24 +1,27 @@
 """The command `faithfulness hooks`."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 
-from faithfulness_plugin.cli.hook_options import (
-    AsAutoencoder,
-    HookIn,
-    HookOut,
-    Model,
-    ModelAnyway,
-    WeightsDtype,
-    weights_dtype,
-)
-from faithfulness_plugin.cli.rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
+from faithfulness_plugin.cli.hook_options import TranscoderOptions
+from faithfulness_plugin.cli.options import made, with_fields
+from faithfulness_plugin.cli.rows import row_settings
 from faithfulness_plugin.cli.terminal import show
 
 
+class HooksOptions(TranscoderOptions):
+    """The transcoder and a few prompts."""
+
+    prompts: int = Field(default=4, ge=1, description="how many")
+    context_size: int = Field(default=64, ge=2, description="tokens a prompt")
+
+
+@with_fields(HooksOptions)
 def hooks(
+    given: dict[str, Any],
     path: Annotated[str, typer.Argument(help="The transcoder's folder, file or address")],
     layer: Annotated[
         int | None,
@@ -26,19 +29,6 @@ def hooks(
             min=0, help="The layer of a set; where the file names no tensors, whose block is searched [default: all]"
         ),
     ] = None,
-    model: Model = None,
-    model_anyway: ModelAnyway = False,
-    text: Annotated[list[str] | None, typer.Option(help="Text files to look at [default: the examples' text]")] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts")] = 4,
-    context_size: Annotated[int, typer.Option(min=2, help="Tokens a prompt")] = 64,
-    skip_first: SkipFirst = None,
-    special_tokens: SpecialTokens = None,
-    exclude_norms_above: ExcludeNormsAbove = None,
-    hook_in: HookIn = None,
-    hook_out: HookOut = None,
-    autoencoder: AsAutoencoder = False,
-    dtype: WeightsDtype = "float32",
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print all pairs as JSON")] = False,
 ) -> None:
     """Find out which tensors of a model a transcoder reads and writes.
@@ -46,24 +36,24 @@ def hooks(
     Runs the model once on a few prompts, measures FVU and L0 at every pair of tensors around the block, and ranks them.
     The pair that the file declares (or --hook-in and --hook-out) is marked, and a line says whether it is the best one.
     """
-    from faithfulness_plugin.measure.candidate_hooks import candidates_on_text
-    from faithfulness_plugin.transcoders.load import load_transcoder
+    from faithfulness_plugin.cli.checks import require_readable
 
-    options = {"device": device, "dtype": weights_dtype(dtype), "autoencoder": autoencoder}
-    transcoder = load_transcoder(path, layer=layer, **options).eval()
+    options = made(HooksOptions, **given)
+    require_readable([path], options)
+
+    from faithfulness_plugin.measure.candidate_hooks import candidates_on_text
+    from faithfulness_plugin.transcoders.load import load_each
+
+    (loaded,) = load_each({path: path}, **options.reading(layer)).values()
     found = candidates_on_text(
         path,
-        transcoder,
-        model=model,
-        model_anyway=model_anyway,
-        files=text or [],
-        prompts=prompts,
-        context_size=context_size,
-        rows=row_settings(skip_first, special_tokens, exclude_norms_above),
-        device=device,
+        loaded.transcoder,
+        files=options.text,
+        rows=row_settings(given),
         layer=layer,
-        hook_in=hook_in,
-        hook_out=hook_out,
+        **options.model_dump(
+            include={"model", "model_anyway", "prompts", "context_size", "device", "hook_in", "hook_out"}
+        ),
     )
     if as_json:
         print(json.dumps(found.to_dict(), indent=1))

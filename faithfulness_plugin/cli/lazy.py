@@ -1,12 +1,13 @@
 """Groups of commands whose modules are imported when one of them is called."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import typer
 import typer.core
+from typing_extensions import override
 
 from faithfulness_plugin.nearest import nearest
 
@@ -30,15 +31,18 @@ class LazyGroup(typer.core.TyperGroup):
     renamed: ClassVar[Mapping[str, str]]
     what: ClassVar[str] = "command"
 
+    @override
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names."""
         return list(self.table)
 
+    @override
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the names with what each command does."""
         with formatter.section(f"{self.what.capitalize()}s"):
             formatter.write_dl([(name, about) for name, (_, about, _) in self.table.items()])
 
+    @override
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command; an unknown name fails with the nearest one, an old name with the new one."""
         if cmd_name in self.renamed:
@@ -48,7 +52,14 @@ class LazyGroup(typer.core.TyperGroup):
         return self.made(cmd_name)
 
     def made(self, name: str) -> Any:
-        """Import a command, or a group of them, and return it."""
+        """Import a command, or a group of them.
+
+        Args:
+            name: one of the table's.
+
+        Returns:
+            The command.
+        """
         found = attribute_at(self.table[name].place)
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
@@ -56,13 +67,29 @@ class LazyGroup(typer.core.TyperGroup):
 
 
 def attribute_at(place: str) -> Any:
-    """Return what stands at "module:attribute"."""
+    """Import an object.
+
+    Args:
+        place: "module:attribute".
+
+    Returns:
+        The object.
+    """
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def as_command(function: Any, name: str, example: str) -> Any:
-    """Return a function as a command, with its docstring as help and an example below."""
+    """Turn a function into a command, with its docstring as help and an example below.
+
+    Args:
+        function: its parameters are the options.
+        name: the command's.
+        example: a command line.
+
+    Returns:
+        The command.
+    """
     app = typer.Typer(**PLAIN)
     app.command(name, epilog=f"Example: {example}")(function)
     command = typer.main.get_command(app)
@@ -71,16 +98,27 @@ def as_command(function: Any, name: str, example: str) -> Any:
 
 
 def group(
-    base: type[LazyGroup], table: Mapping[str, Entry], about: str, renamed: Mapping[str, str] = MappingProxyType({})
+    base: type[LazyGroup],
+    table: Mapping[str, Entry],
+    about: str,
+    renamed: Mapping[str, str] = MappingProxyType({}),
+    options: Callable[..., None] = lambda: None,
+    **typer_options: Any,
 ) -> typer.Typer:
-    """Return commands as an app that can stand in another group.
+    """Build a group of commands as an app that can stand in another group.
 
     Args:
+        base: the group's class.
         table: the commands by name.
         about: the group's help.
         renamed: the words of the new command, behind `faithfulness`, by the old name.
+        options: a function whose signature is the group's own options.
+        typer_options: of `typer.Typer`.
+
+    Returns:
+        The app.
     """
     cls = type(base.__name__, (base,), {"table": table, "renamed": renamed})
-    app = typer.Typer(cls=cls, help=about, no_args_is_help=True, **PLAIN)
-    app.callback()(lambda: None)
+    app = typer.Typer(cls=cls, help=about, no_args_is_help=True, **{**PLAIN, **typer_options})
+    app.callback()(options)
     return app

@@ -2,7 +2,8 @@
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
@@ -22,6 +23,12 @@ def with_fields(*configs: type[BaseModel]) -> Callable[..., Callable[..., None]]
 
     Fields that no single option can give (records, dicts) have none: a YAML file gives them. A tuple of seeds is given
     by --seeds, their number, and --seed, the first one.
+
+    Args:
+        configs: records; the descriptions of their fields are the options' help.
+
+    Returns:
+        The decorator.
     """
     fields = {name: field for config in configs for name, field in config.model_fields.items()}
     seeds = fields.pop("seeds") if "seeds" in fields and _type(fields["seeds"]) == list[int] else None
@@ -59,18 +66,40 @@ def _seeds(n: int | None, first: int | None, default: Any) -> dict[str, tuple[in
     return {"seeds": tuple(range(first, first + (len(default) if n is None else n)))}
 
 
-def made(config: type[T_MODEL], **fields: Any) -> T_MODEL:
-    """Make a config of what options gave. Raises UsageError, with the option's name, for what does not fit."""
+def made(config: type[T_MODEL], names: Mapping[str, str] = MappingProxyType({}), **fields: Any) -> T_MODEL:
+    """Build a config from what options gave.
+
+    Args:
+        config: the record's class.
+        names: options whose names differ from those of their fields, by field.
+        fields: values by name.
+
+    Returns:
+        The config.
+
+    Raises:
+        UsageError: what does not fit, under the option's name.
+    """
     try:
         return config(**fields)
     except ValidationError as error:
-        raise UsageError(bad_option(error)) from error
+        raise UsageError(bad_option(error, names)) from error
 
 
-def bad_option(error: ValidationError) -> str:
-    """Return the first thing that is wrong, under the name of its option."""
+def bad_option(error: ValidationError, names: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Describe the first thing that is wrong, under the name of its option.
+
+    Args:
+        error: from a config.
+        names: as in `made`.
+
+    Returns:
+        One line.
+    """
     first = error.errors()[0]
-    option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1])
+    place = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    name = names.get(place) or place.partition(".")[0]
+    option = f"--{name.replace('_', '-')}: " if name else ""
     return option + first["msg"].removeprefix("Value error, ")
 
 

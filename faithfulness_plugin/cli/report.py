@@ -16,6 +16,12 @@ def report(
 
     Makes report.md with its figures, and report.html, the same in one file. Every number is read off the result files.
     """
+    from faithfulness_plugin.benchmarks.note.page.results import read_results
+    from faithfulness_plugin.results.open_or_resume import require_writable
+
+    read_results(results)
+    require_writable(out or results, "--out")
+
     from faithfulness_plugin.benchmarks.note.page.page import write_page
 
     say("written: " + ", ".join(str(path) for path in write_page(results, out or results)))

@@ -29,16 +29,18 @@ def reproduce(
         int | None, typer.Option(help="Runs at a time; -1: one per core [default: -1, with --quick 1]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Run the absolute-value experiment: table, figures, result file.
 
     Trains transcoders of y = |x| without and with a repeated point, with Jacobian matching and with its control.
     Interrupted, it resumes when called again; complete, it shows what is there.
     """
-    from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
+    from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueConfig, AbsoluteValueResult
     from faithfulness_plugin.cli.options import made
-    from faithfulness_plugin.cli.running import run_experiment
+    from faithfulness_plugin.cli.running import require_jobs, run_experiment
     from faithfulness_plugin.errors import UsageError
+    from faithfulness_plugin.results.open_or_resume import require_resumable
 
     n_seeds = seeds if seeds is not None else (1 if quick else 10)
     if n_seeds < 1:
@@ -46,7 +48,7 @@ def reproduce(
     if seed < 0:
         raise UsageError(f"--seed: Input should be greater than or equal to 0, not {seed}")
     config = made(
-        AbsoluteValue.config_class,
+        AbsoluteValueConfig,
         d_in=d_in,
         d_sae=d_sae,
         density=density,
@@ -59,10 +61,11 @@ def reproduce(
         n_steps=n_steps if n_steps is not None else (QUICK_STEPS if quick else 4000),
         seeds=tuple(range(seed, seed + n_seeds)),
     )
-    run_experiment(
-        AbsoluteValue(),
-        config,
-        out or Path("out/quick" if quick else "out/reproduce"),
-        overwrite=overwrite,
-        n_jobs=jobs if jobs is not None else (1 if quick else -1),
-    )
+    n_jobs = jobs if jobs is not None else (1 if quick else -1)
+    require_jobs(n_jobs, "runs")
+    out = out or Path("out/quick" if quick else "out/reproduce")
+    require_resumable(out, AbsoluteValueResult, config.model_dump(), overwrite=overwrite)
+
+    from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
+
+    run_experiment(AbsoluteValue(), config, out, overwrite=overwrite, as_json=as_json, n_jobs=n_jobs)

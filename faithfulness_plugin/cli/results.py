@@ -2,12 +2,13 @@
 
 import importlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from faithfulness_plugin.cli.running import require_jobs, shown
+from faithfulness_plugin.cli.running import require_jobs
 from faithfulness_plugin.cli.terminal import Lines, fail, show
 from faithfulness_plugin.messages import say
 
@@ -17,6 +18,7 @@ PACKAGES = {
 }
 """By the field `benchmark` of a result: the package whose modules `compare`, `card` and `rerun` know such results, and
 the result's class in its `schema`."""
+CARDS = (".png", ".pdf", ".svg", ".html")
 FILES = "of `faithfulness bench run` or `faithfulness measure`, or"
 
 
@@ -35,6 +37,7 @@ def compare(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="markdown, latex or csv")] = "markdown",
     out: Annotated[Path | None, typer.Option(help="File to write it to, in place of showing it")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Show paired differences with 95 % intervals: between methods at the layer's own L0, over the seeds they share;
     between transcoders of a real layer, over the held-out prompts."""
@@ -51,6 +54,8 @@ def compare(
     if out is not None:
         write_text(out, text)
         say(f"written: {out}")
+    elif as_json:
+        print(json.dumps(table.to_dict(), indent=1))
     elif form == "markdown":
         show(text)
     else:
@@ -65,7 +70,15 @@ def card(
 ) -> None:
     """Write one page. Of a method: scores at the layer's own L0, and its sweeps. Of a transcoder: its errors, its
     effects downstream and its deletion curve, beside its references."""
+    from faithfulness_plugin.results.arms import arms_of_card
+    from faithfulness_plugin.results.open_or_resume import require_writable
+
+    if out.suffix not in CARDS:
+        fail(f"--out {out}: let its name end in {', '.join(CARDS)}", 2)
     package, (found,) = _read([result])
+    kind, names = _arms(found)
+    arms_of_card(kind, method, against, names)
+    require_writable(out.parent, "--out")
     importlib.import_module(f"{package}.card").card(found, method, against).write(out)
     say(f"written: {out}")
 
@@ -77,6 +90,7 @@ def rerun(
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Largest difference of a number that counts as agreement")] = 1e-6,
     jobs: Annotated[int, typer.Option(help="Processes at a time, for methods; -1: one per core")] = -1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print how they compare as JSON")] = False,
 ) -> None:
     """Run a result again from what stands in it, and say whether the numbers agree (exit code 0) or not (1)."""
     if trials is not None and trials < 1:
@@ -87,13 +101,16 @@ def rerun(
     experiment, partial = again.experiment, again.partial
     (done, total), now = experiment.progress(partial), partial
     with Lines(total - done, 0, experiment.parts, cost=experiment.work_left(partial)) as lines:
-        for grown in shown(lines, experiment, partial, again.run(jobs, lines.tell)):
+        for grown in lines.follow(experiment, partial, again.run(jobs, lines.tell)):
             now = grown
     agreement = again.agreement(now, tolerance)
     for line in [*(f"note: {note}" for note in agreement.notes), *agreement.disagree[:20]]:
         say(line)
     agree, largest = agreement.n - len(agreement.disagree), f"largest difference {agreement.largest:.3g}"
-    print(f"{agree} of {agreement.n} {experiment.parts} agree to {tolerance:g}; {largest}")
+    if as_json:
+        print(json.dumps({"agree": agree, **asdict(agreement)}, indent=1))
+    else:
+        print(f"{agree} of {agreement.n} {experiment.parts} agree to {tolerance:g}; {largest}")
     raise typer.Exit(int(agree < agreement.n))
 
 
@@ -109,6 +126,13 @@ def _read(paths: list[Path]) -> tuple[str, list[Any]]:
     return package, [read_result(file, getattr(importlib.import_module(f"{package}.schema"), schema)) for file in files]
 
 
+def _arms(result: Any) -> tuple[str, list[str]]:
+    """Return what an arm of a result is called, and the arms' names."""
+    if hasattr(result, "spec"):
+        return "method", [method.name for method in result.spec.methods]
+    return "transcoder", list(result.config.transcoders)
+
+
 def _kind(file: Path) -> str:
     try:
         kind = json.loads(file.read_bytes())["benchmark"]
@@ -118,7 +142,14 @@ def _kind(file: Path) -> str:
 
 
 def result_file(path: Path) -> Path:
-    """Return the result file that a path names: itself, or the one in the folder."""
+    """Find the result file that a path names.
+
+    Args:
+        path: the file, or its folder.
+
+    Returns:
+        The file; it may not exist.
+    """
     from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 
     return path / RESULT_FILENAME if path.is_dir() else path

@@ -1,32 +1,43 @@
 """Options of commands that say which rows of a text count."""
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Any
 
-import typer
+from pydantic import Field
 
-SkipFirst = Annotated[
-    int | None,
-    typer.Option("--skip-first", min=0, help="Leave out the first positions of every prompt, this many [default: 0]"),
-]
-SpecialTokens = Annotated[
-    bool | None,
-    typer.Option(
-        "--special-tokens/--no-special-tokens", help="Whether special tokens count as well [default: they are left out]"
-    ),
-]
-ExcludeNormsAbove = Annotated[
-    float | None,
-    typer.Option(
-        "--exclude-norms-above",
-        help="Leave out rows whose input or output norm is above this factor times the median",
-    ),
-]
+from faithfulness_plugin.results.schema import Record
 
 
-def row_settings(
-    skip_first: int | None, special_tokens: bool | None, exclude_norms_above: float | None
-) -> dict[str, Any]:
-    """Return the setting `rows` of these options: those that were given, also as 0, which is refused or overrides what
-    a file of settings says."""
-    given = {"skip_first": skip_first, "special_tokens": special_tokens, "norms_above": exclude_norms_above}
-    return {name: value for name, value in given.items() if value is not None}
+class RowOptions(Record):
+    """The setting `rows`, as options."""
+
+    skip_first: int = Field(default=0, ge=0, description="leave out the first positions of every prompt, this many")
+    special_tokens: bool = Field(
+        default=False, description="let special tokens count as well; by default they are left out"
+    )
+    exclude_norms_above: float | None = Field(
+        default=None,
+        gt=1,
+        description="leave out rows whose input or output norm is above this factor times the median",
+    )
+
+
+ROW_OPTIONS = {
+    "rows.norms_above": "exclude-norms-above",
+    "rows.skip_first": "skip-first",
+    "rows.special_tokens": "special-tokens",
+}
+"""These options by the settings that they give."""
+
+
+def row_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect the setting `rows` of the options that were given.
+
+    Args:
+        given: options by name.
+
+    Returns:
+        Settings by name, also where they are 0, which overrides what a file of settings says.
+    """
+    names = {"skip_first": "skip_first", "special_tokens": "special_tokens", "exclude_norms_above": "norms_above"}
+    return {setting: given[option] for option, setting in names.items() if option in given}

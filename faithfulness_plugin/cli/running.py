@@ -1,12 +1,11 @@
 """Run an experiment from a command: open or resume, progress, interruption, report, exit code."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from faithfulness_plugin.cli.terminal import Lines, fail, show
+from faithfulness_plugin.cli.terminal import Lines, fail, show_result
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line, say
 
@@ -31,9 +30,14 @@ def run_experiment(
     A result that is complete is shown and not run again; a partial one is resumed.
 
     Args:
+        experiment: what is measured.
+        config: the settings that decide the numbers.
+        out: the result's folder.
         overwrite: begin a new result; the old one stays until the first part of the new one is done.
         as_json: print the result as JSON, and not as tables.
         n_jobs: parts at a time; -1 for one per core.
+        backend: where parts run.
+        options: what decides no number; None for the experiment's defaults.
 
     Raises:
         UsageError: the result's folder cannot be used, or a part found that something was given wrongly.
@@ -55,7 +59,7 @@ def run_experiment(
         try:
             with Lines(total, done, experiment.parts, cost=experiment.work_left(result)) as lines:
                 running.note = lines.tell
-                for grown in shown(lines, experiment, result, run_parts(experiment, result, running)):
+                for grown in lines.follow(experiment, result, run_parts(experiment, result, running)):
                     result, began = grown, True
         except KeyboardInterrupt:
             code = 130
@@ -74,10 +78,7 @@ def run_experiment(
         written = write_report(experiment, result, out)
     except UsageError as error:  # the experiment has run
         fail(one_line(error), 1)
-    if as_json:
-        print(result.model_dump_json(indent=experiment.indent))
-    else:
-        show(experiment.tables(result))
+    show_result(experiment, result, as_json)
     if not result.complete:
         done, again = experiment.progress(result)[0], "the same command" + " without --overwrite" * overwrite
         say(f"stopped: {path} holds {done} of {total} {experiment.parts}; {again} resumes from there")
@@ -86,19 +87,14 @@ def run_experiment(
 
 
 def require_jobs(n_jobs: int, parts: str) -> None:
-    """Raise UsageError for a number of parts at a time that makes no sense."""
+    """Refuse a number of parts at a time that makes no sense.
+
+    Args:
+        n_jobs: the option's value.
+        parts: what they are called, for the message.
+
+    Raises:
+        UsageError: it is neither positive nor -1.
+    """
     if n_jobs < 1 and n_jobs != -1:
         raise UsageError(f"--jobs {n_jobs}: pass the number of {parts} at a time, or -1 for one per core")
-
-
-def shown(
-    lines: Lines, experiment: "Experiment[Any, Any]", result: Any, parts: Iterable[tuple[Any, str]]
-) -> Iterator[Any]:
-    """Yield a result as it grows, and show the line about each part with the time that is left."""
-    done, left = experiment.progress(result)[0], experiment.work_left(result)
-    for grown, line in parts:
-        before = done, left
-        done, left = experiment.progress(grown)[0], experiment.work_left(grown)
-        if line:
-            lines.show(line, parts=done - before[0], cost=before[1] - left)
-        yield grown

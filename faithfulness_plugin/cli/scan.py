@@ -36,6 +36,7 @@ def scan(
     shard_size: Annotated[int, typer.Option(help="Transcoders that one process trains together at most")] = 32,
     yes: Annotated[bool, typer.Option("--yes", help="Run it even if it takes more than an hour")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Train a grid of toy transcoders at once, and write one result.
 
@@ -52,7 +53,7 @@ def scan(
     require_jobs(jobs, "parts")
     if shard_size < 1:
         raise UsageError(f"--shard-size {shard_size}: at least one transcoder at a time")
-    how: dict[str, Any] = {"n_jobs": jobs, "backend": backend, "overwrite": overwrite}
+    how: dict[str, Any] = {"n_jobs": jobs, "backend": backend, "overwrite": overwrite, "as_json": as_json}
     if preset == AUDIT:
         if vary or settings:
             raise UsageError(
@@ -115,6 +116,11 @@ def _value(text: str) -> Any:
 
 
 def _run_scan(spec: "ScanSpec", out: Path, shard_size: int, yes: bool, how: dict[str, Any]) -> NoReturn:
+    from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
+    from faithfulness_plugin.results.open_or_resume import require_resumable
+
+    require_resumable(out, ScanResult, spec.model_dump(exclude={"name"}), overwrite=how["overwrite"])
+
     from faithfulness_plugin.benchmarks.note.scan.estimate import seconds
     from faithfulness_plugin.benchmarks.note.scan.experiment import Scan, ScanOptions, missing
     from faithfulness_plugin.results.experiment import open_result
@@ -129,15 +135,19 @@ def _run_scan(spec: "ScanSpec", out: Path, shard_size: int, yes: bool, how: dict
 
 
 def _run_audit(n_seeds: int | None, seed: int, out: Path, yes: bool, how: dict[str, Any]) -> NoReturn:
-    from faithfulness_plugin.benchmarks.note.audit.experiment import Audit, seconds
-    from faithfulness_plugin.benchmarks.note.audit.schema import AuditConfig
+    from faithfulness_plugin.benchmarks.note.audit.schema import AuditConfig, AuditResult
     from faithfulness_plugin.cli.options import made
-    from faithfulness_plugin.results.experiment import open_result
-    from faithfulness_plugin.results.workers import n_workers
+    from faithfulness_plugin.results.open_or_resume import require_resumable
 
     if n_seeds is not None and n_seeds < 1:
         raise UsageError(f"--seeds {n_seeds}: at least one seed is needed")
     config = made(AuditConfig, seeds=tuple(range(seed, seed + (10 if n_seeds is None else n_seeds))))
+    require_resumable(out, AuditResult, config.model_dump(), overwrite=how["overwrite"])
+
+    from faithfulness_plugin.benchmarks.note.audit.experiment import Audit, seconds
+    from faithfulness_plugin.results.experiment import open_result
+    from faithfulness_plugin.results.workers import n_workers
+
     audit, workers = Audit(), n_workers(how["n_jobs"], how["backend"])
     done, total = audit.progress(open_result(audit, config, out, how["overwrite"]))
     if not done:

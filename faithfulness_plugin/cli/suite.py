@@ -1,7 +1,8 @@
 """`faithfulness bench run | list | leaderboard`: the benchmark of methods."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,29 +25,48 @@ def run(
     jobs: Annotated[int, typer.Option(help="Processes at a time; -1: one per core")] = -1,
     backend: Annotated[str, typer.Option(help="local, or ray")] = "local",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Train methods on layers whose mechanism is known, and score what they kept of it.
 
     Interrupted, it resumes when called again; complete, it shows what is there.
     """
-    from faithfulness_plugin.benchmarks.suite.experiment import FaithfulnessSuite
-    from faithfulness_plugin.benchmarks.suite.spec import make_spec
-    from faithfulness_plugin.cli.running import run_experiment
+    from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
+    from faithfulness_plugin.benchmarks.suite.spec import chosen_parts, make_spec
+    from faithfulness_plugin.cli.running import require_jobs, run_experiment
+    from faithfulness_plugin.results.open_or_resume import require_resumable
 
     if quick and size is not None:
         fail(f"--quick is --size quick: leave out one of --quick and --size {size}", 2)
     if backend not in ("local", "ray"):
         fail(f"--backend {backend}: choose local or ray", 2)
     size = "quick" if quick else size or "standard"
-    spec = make_spec(
-        size, tasks=tasks or (), methods=methods or (), n_seeds=seeds, n_steps=n_steps, time_limit=time_limit
-    )
+    require_jobs(jobs, "trials")
+    options: dict[str, Any] = {"tasks": tasks or (), "methods": methods or (), "n_seeds": seeds, "n_steps": n_steps}
+    parts = chosen_parts(size, **options, time_limit=time_limit)
     folder = out or Path("out/bench") / size
-    run_experiment(FaithfulnessSuite(), spec, folder, overwrite=overwrite, n_jobs=jobs, backend=backend)
+    require_resumable(folder, SuiteResult, parts.model_dump(exclude={"methods"}), overwrite=overwrite)
+
+    from faithfulness_plugin.benchmarks.suite.experiment import FaithfulnessSuite
+
+    spec = make_spec(size, **options, time_limit=time_limit)
+    run_experiment(
+        FaithfulnessSuite(), spec, folder, overwrite=overwrite, as_json=as_json, n_jobs=jobs, backend=backend
+    )
 
 
-def list_all() -> None:
+def list_all(
+    as_json: Annotated[bool, typer.Option("--json", help="Print names and strengths as JSON, not as tables")] = False,
+) -> None:
     """Show what there is to run (tasks, methods, sizes), and what scores mean."""
+    if as_json:
+        from faithfulness_plugin.benchmarks.methods.registry import BASELINES
+        from faithfulness_plugin.benchmarks.suite.spec import SIZES
+        from faithfulness_plugin.benchmarks.tasks.registry import NAMES
+
+        methods = {name: list(method.strengths) for name, method in BASELINES.items()}
+        print(json.dumps({"tasks": NAMES, "methods": methods, "sizes": list(SIZES)}, indent=1))
+        return
     from faithfulness_plugin.benchmarks.suite.report import methods_table, scores_table, sizes_table, tasks_table
 
     for table in (tasks_table(), methods_table(), sizes_table(), scores_table()):
@@ -58,10 +78,15 @@ def leaderboard(
     out: Annotated[Path, typer.Option(help="Folder for the page")] = Path("out/leaderboard"),
 ) -> None:
     """Make a page from results: what matching buys at matched L0, where it does not help, which control comes close."""
-    from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
     from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
     from faithfulness_plugin.cli.results import result_file
+    from faithfulness_plugin.results.open_or_resume import require_writable
     from faithfulness_plugin.results.schema import read_result
 
-    written = write_leaderboard([read_result(result_file(path), SuiteResult) for path in results], out)
+    found = [read_result(result_file(path), SuiteResult) for path in results]
+    require_writable(out, "--out")
+
+    from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
+
+    written = write_leaderboard(found, out)
     say("written: " + ", ".join(str(path) for path in written))

@@ -1,12 +1,14 @@
 """The command `faithfulness train`."""
 
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faithfulness_plugin.cli.rows import ExcludeNormsAbove, SkipFirst, SpecialTokens, row_settings
-from faithfulness_plugin.cli.terminal import fail, show
+from faithfulness_plugin.cli.options import with_fields
+from faithfulness_plugin.cli.rows import RowOptions, row_settings
+from faithfulness_plugin.cli.terminal import fail, show_result
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line, say
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:  # at run time the command imports them
     from faithfulness_plugin.language_model.train import Training
 
 
+@with_fields(RowOptions)
 def train(
+    given: dict[str, Any],
     config: Annotated[
         Path | None,
         typer.Argument(help="YAML file of settings [default: a 4-bit SmolLM2-135M-Instruct, no hub needed]"),
@@ -25,14 +29,15 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu or cuda, in place of the file's")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many, in place of the file's")] = None,
-    skip_first: SkipFirst = None,
-    special_tokens: SpecialTokens = None,
-    exclude_norms_above: ExcludeNormsAbove = None,
     stores: Annotated[
         Path | None,
         typer.Option(help="Folder for stores of rows and derivatives: filled once, then trained from [default: none]"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the default settings with comments, to be edited, and stop")
+    ] = False,
 ) -> None:
     """Train transcoders of a language model's MLPs, with and without Jacobian matching, from a file of settings.
 
@@ -43,26 +48,53 @@ def train(
     """
     from faithfulness_plugin.language_model.config import TrainConfig, read_config
     from faithfulness_plugin.results.settings_file import make_config
-    from faithfulness_plugin.training.processes import ProcessError, joined
 
+    if print_config:
+        print((files("faithfulness_plugin.adapters.examples") / "train.yaml").read_text("utf-8"), end="")
+        return
     settings: dict[str, Any] = {} if config is None else read_config(config).model_dump(exclude_unset=True)
     flags = {"tokens": tokens, "device": device, "seed": seed, "seeds": seeds}
     settings |= {name: value for name, value in flags.items() if value is not None}
-    if rows := row_settings(skip_first, special_tokens, exclude_norms_above):
+    if rows := row_settings(given):
         settings["rows"] = {**settings.get("rows", {}), **rows}
     wanted = make_config(settings, str(config or "default settings"), TrainConfig)
+    _check(wanted, out, stores, overwrite)
+
+    from faithfulness_plugin.training.processes import ProcessError, joined
+
     try:
         with joined(wanted.device) as processes:
             if processes.several and stores is None:
                 raise UsageError(f"{processes.size} processes train from stores of derivatives: pass --stores FOLDER")
             from faithfulness_plugin.language_model.train import Training
 
-            _train(Training(stores, processes), wanted, out, overwrite)
+            _train(Training(stores, processes), wanted, out, overwrite, as_json)
     except ProcessError as error:
         fail(one_line(error), 1, all_processes=True)
 
 
-def _train(training: "Training", wanted: "TrainConfig", out: Path, overwrite: bool) -> None:
+def _check(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: bool) -> None:
+    """Refuse what can be refused before anything is loaded."""
+    from faithfulness_plugin.cli.checks import require_device, require_text
+    from faithfulness_plugin.language_model.result import TrainResult
+    from faithfulness_plugin.results.open_or_resume import require_resumable, require_writable
+    from faithfulness_plugin.results.schema import Environment
+
+    fresh = TrainResult(
+        complete=False,
+        environment=Environment.here(wanted.device),
+        model=wanted.model.name,
+        config=wanted,
+        from_stores=stores is not None,
+    )
+    require_resumable(out, TrainResult, fresh.settings, overwrite=overwrite)
+    if stores is not None:
+        require_writable(stores, "--stores")
+    require_text(wanted.text.files)
+    require_device(wanted.device)
+
+
+def _train(training: "Training", wanted: "TrainConfig", out: Path, overwrite: bool, as_json: bool) -> None:
     """Train in this process, one of several perhaps; of these the first writes and speaks, and the others speak of
     what they meet by themselves alone."""
     from faithfulness_plugin.language_model.train import TRANSCODERS
@@ -94,5 +126,5 @@ def _train(training: "Training", wanted: "TrainConfig", out: Path, overwrite: bo
             raise
         fail(one_line(error), 2 if isinstance(error, UsageError) else 1, all_processes=True)
     if processes.first:
-        show(training.tables(result))
+        show_result(training, result, as_json)
     say(f"written: {path}, {out / TRANSCODERS}")

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from sae_lens import SAE
-from torch import Tensor
+from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at
+from faithfulness_plugin.inspection.hooked_transcoder import hooked
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class ActiveFeature:
     reads: Float[Tensor, " d_in"]
     """W_enc^i, the direction that it listens to."""
 
+    __repr__ = short_repr
+
     @property
     def norm(self) -> float:
         """||contribution||."""
@@ -29,21 +32,27 @@ class ActiveFeature:
 
 
 @torch.no_grad()
-def active_features(transcoder: SAE, x: Float[Tensor, " d_in"], most: int = 10) -> list[ActiveFeature]:
-    """Return the features with a_i(x) > 0, by the norm of what they add to the output, largest first.
+def active_features(transcoder: nn.Module, x: Float[Tensor, " d_in"], most: int = 10) -> list[ActiveFeature]:
+    """Find the features with a_i(x) > 0, ranked by the norm of what they add to the output, largest first.
 
-    Read through TransformerLens hooks, so that interventions on `hook_sae_acts_pre` and `hook_sae_acts_post` show.
+    Activations are read through TransformerLens hooks, so that interventions on `hook_sae_acts_pre` and
+    `hook_sae_acts_post` show.
 
     Args:
-        transcoder: any SAELens SAE or transcoder with dense activations.
-        x: one input, [d_in].
-        most: how many are returned at most.
+        transcoder: any SAELens SAE or transcoder with dense activations, or a module whose linear region is
+            registered.
+        x: one input.
+        most: the largest number of features to return.
+
+    Returns:
+        One record a feature: its activation, what it adds, and what it reads.
 
     Raises:
         ValueError: x is not one row.
     """
     if x.ndim != 1:
         raise ValueError(f"x has shape {list(x.shape)}: pass one input, [d_in]")
+    transcoder = hooked(transcoder, x[None])
     acts = acts_at(transcoder, x[None])[0]
     order = (acts * transcoder.W_dec.norm(dim=-1)).argsort(descending=True)[:most]
     return [

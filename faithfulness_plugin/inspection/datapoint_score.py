@@ -21,6 +21,8 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
+
 FLAGGED = 0.5
 """Features with this score or more are flagged: at least that part of the output at a repeated row is their own, and
 two of their firings are more often copies than not."""
@@ -39,12 +41,15 @@ class DatapointScores:
     group: Int[np.ndarray, " d_sae"]
     """Where it is most active, among the groups of several rows; -1 where it is active in none."""
 
+    __repr__ = short_repr
+
 
 class DatapointSums:
-    """Sums over rows of which the scores are made, gathered part by part of a sample.
+    """Gathers, part by part of a sample, the sums over rows that the scores are computed from.
 
     Args:
         groups: the group of near-duplicates of each row of the sample.
+        d_sae: the number of features.
     """
 
     def __init__(self, groups: Int[Tensor, " rows"], d_sae: int) -> None:
@@ -52,6 +57,7 @@ class DatapointSums:
         self.repeated = np.flatnonzero(copies > 1)  # a row alone has no copies to fire on
         rows = np.flatnonzero(copies[of_row] > 1)
         place = np.searchsorted(self.repeated, of_row[rows])
+        # [rows, repeated groups], 1 where a row belongs to the group; rows without copies are all 0
         self.in_group = csr_array((np.ones(len(rows)), (rows, place)), shape=(len(groups), len(self.repeated)))
         self.total, self.squares, self.along = (np.zeros(d_sae) for _ in range(3))
         self.n_active = np.zeros(d_sae, dtype=np.int64)
@@ -59,29 +65,37 @@ class DatapointSums:
         self.energy = np.zeros(len(self.repeated))
 
     def add(self, acts: Any, along: Any, energy: Float[np.ndarray, " some_rows"], part: slice) -> None:
-        """Add the rows `part` of the sample.
+        """Add one part of the sample to the sums.
 
         Args:
-            acts: activations a(n), a sparse matrix [some_rows, d_sae].
-            along: a(n) <W_dec, u(n)>, likewise.
+            acts: activations a(n), [some_rows, d_sae].
+            along: a(n) <W_dec, u(n)>, [some_rows, d_sae].
             energy: ||u(n)||^2 of each row.
+            part: which rows of the sample these are.
         """
         in_group, squares = self.in_group[part], acts.power(2)
         self.total += acts.sum(0)
         self.squares += squares.sum(0)
         self.along += along.sum(0)
         self.n_active += np.bincount(acts.indices, minlength=len(self.total))
+        # [d_sae, some_rows] @ [some_rows, groups]: sums of a, a^2 and a <W_dec, u> over each group's rows
         self.sums = self.sums + acts.T @ in_group
         self.own_squares = self.own_squares + squares.T @ in_group
         self.written = self.written + along.T @ in_group
         self.energy += in_group.T @ energy
 
     def scores(self) -> DatapointScores:
-        """Return the scores over all rows that were added."""
+        """Compute every feature's score over all rows that were added.
+
+        Returns:
+            The scores, and the concentration, share and group that they are made of.
+        """
+        # sum over n != m of a(n) a(m) is (sum a)^2 - sum a^2: over all rows, and group by group
         pairs = self.total**2 - self.squares
         copies = self.sums.power(2).sum(1) - self.own_squares.sum(1)
         concentration = np.divide(copies, pairs, out=np.zeros_like(pairs), where=pairs > 1e-12 * self.total**2)
         group, alone = np.full(len(pairs), -1), np.zeros(len(pairs))
+        # a row of the sparse [d_sae, groups] at a time: the group where the feature is most active
         for i in np.flatnonzero(np.diff(self.sums.indptr)):
             part = slice(self.sums.indptr[i], self.sums.indptr[i + 1])
             most = self.sums.indices[part][self.sums.data[part].argmax()]

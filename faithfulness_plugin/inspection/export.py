@@ -28,13 +28,27 @@ KINDS = (".parquet", ".jsonl")
 
 
 def require_kind(path: Path) -> None:
-    """Raise UsageError unless records can be written under this name."""
+    """Refuse a file name under which records cannot be written.
+
+    Args:
+        path: the file to write.
+
+    Raises:
+        UsageError: its suffix is neither .parquet nor .jsonl.
+    """
     if path.suffix not in KINDS:
         raise UsageError(f"{path}: choose a name for the records that ends in {' or '.join(KINDS)}")
 
 
 def feature_table(records: FeatureRecords) -> pd.DataFrame:
-    """Return the numbers of `FeatureRecords` as a table, a row a feature."""
+    """Collect the numbers of `FeatureRecords` in a table, one row a feature.
+
+    Args:
+        records: from `feature_records`.
+
+    Returns:
+        The table, with circuits in it where they are known.
+    """
     columns: dict[str, Any] = {"feature": range(records.d_sae)} | {name: getattr(records, name) for name in NUMBERS}
     columns |= {
         "datapoint_score": records.datapoint.score,
@@ -55,16 +69,17 @@ def write_records(
     token_text: Callable[[int], str] | None = None,
     directions: bool = True,
 ) -> None:
-    """Write the tables, with top rows (or contexts) and the directions that each feature reads and writes.
+    """Write one table for all inspections, with top rows (or contexts) and the directions that each feature reads and
+    writes.
 
     Args:
         inspections: the transcoders; a column names them.
         path: .parquet or .jsonl; written whole or not at all.
         token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text.
-        directions: W_enc^i and W_dec^i as well.
+        directions: write W_enc^i and W_dec^i as well.
 
     Raises:
-        UsageError: a path of another kind.
+        UsageError: a path with another suffix.
         OSError: it cannot be written.
     """
     require_kind(path)
@@ -87,7 +102,7 @@ def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, direct
         pairs = zip(values, records.top_rows, strict=True)
         table[f"top_{name}"] = [of_feature[rows >= 0].tolist() for of_feature, rows in pairs]
     if sample.origins is not None and token_text is not None:
-        contexts = Contexts(sample.origins, token_text)
+        contexts = _Contexts(sample.origins, token_text)
         table["top_token"] = [contexts.token(rows[0]) if rows[0] >= 0 else None for rows in records.top_rows.tolist()]
         table["top_contexts"] = [[contexts.around(r) for r in rows if r >= 0] for rows in records.top_rows.tolist()]
     if directions:
@@ -96,7 +111,7 @@ def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, direct
     return table
 
 
-class Contexts:
+class _Contexts:
     """The tokens at the rows of a text, and around them."""
 
     def __init__(self, origins: Origins, token_text: Callable[[int], str]) -> None:

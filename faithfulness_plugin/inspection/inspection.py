@@ -1,10 +1,15 @@
 """Inspect a transcoder's features on one sample: everything that pages and exports are made of."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from torch import nn
+from typing_extensions import override
+
+from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.inspection.details import FeatureDetails, feature_details
+from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.overview import Overview, overview
 from faithfulness_plugin.inspection.records import FeatureRecords, feature_records
 from faithfulness_plugin.inspection.sample import RowSample
@@ -12,18 +17,51 @@ from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
 from faithfulness_plugin.results.markdown import markdown_table
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    import pandas as pd
+    from sae_lens import SAE
+
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(NotebookTable):
     """What was found out about one transcoder on one sample."""
 
     name: str
-    transcoder: Any = field(repr=False)
-    sample: RowSample = field(repr=False)
-    records: FeatureRecords = field(repr=False)
-    details: FeatureDetails = field(repr=False)
-    overview: Overview = field(repr=False)
+    transcoder: "SAE[Any]"
+    sample: RowSample
+    records: FeatureRecords
+    details: FeatureDetails
+    overview: Overview
     layer_name: str = ""
+
+    def __repr__(self) -> str:
+        return line("Inspection", {"name": self.name, "layer_name": self.layer_name, "records": self.records})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return the scores of `scores_table`."""
+        import pandas as pd
+
+        return pd.DataFrame([self.scores()])
+
+    def scores(self) -> dict[str, str]:
+        """Return the numbers that a page begins with.
+
+        Returns:
+            The numbers as text, by the names of their columns.
+        """
+        r, j = self.records, self.overview.jacobian
+        first = int(r.datapoint.score.argmax())
+        return {
+            "transcoder": self.name,
+            "FVU": f"{r.fvu:.3f}",
+            "L0": f"{r.l0:.2f}",
+            "dead": f"{int(r.dead.sum())} of {r.d_sae}",
+            "J error": f"{j.relative_error:.3f}",
+            "J error, data": f"{j.relative_error_data:.3f}",
+            "flagged": f"{int(r.flagged.sum())}",
+            "first by datapoint score": f"{first} ({r.datapoint.score[first]:.2f})",
+        }
 
     @property
     def neuronpedia(self) -> str | None:
@@ -33,7 +71,7 @@ class Inspection:
 
 
 def inspect_transcoder(
-    transcoder: Any,
+    transcoder: nn.Module,
     layer: Layer,
     sample: RowSample,
     *,
@@ -44,21 +82,28 @@ def inspect_transcoder(
     top: int = 5,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Make records, details and the overview of a transcoder on a sample (`row_sample`, `text_sample`).
+    """Compute records, details and the overview of a transcoder on a sample (`row_sample`, `text_sample`).
 
     Args:
-        layer: what it replaces, as a function of rows.
-        name, layer_name: what they are called on the page.
+        transcoder: any SAELens transcoder with dense activations, or a module whose linear region is registered.
+        layer: the function that it replaces.
+        sample: at least two different rows.
+        name: what the page calls the transcoder.
+        layer_name: what the page calls the layer.
         circuits: the layer's own, where they are known.
-        kinks: see `overview`.
+        kinks: whether the layer has no derivative along coordinates that are 0 (see `overview`).
         top: rows to remember of each feature.
-        on_rows: called with the number of rows that were looked at.
+        on_rows: receives the number of rows after each part.
 
-    Raises ValueError as `feature_records` and `overview`.
+    Returns:
+        All that pages and exports show.
+
+    Raises:
+        ValueError: a sample of one input; no feature fires; as `feature_records` and `overview`.
     """
     if len(sample.copies) < 2:
         raise ValueError(f"the sample holds one input ({len(sample):,} times): look at more rows, or at other text")
-    transcoder = transcoder.eval()
+    transcoder = hooked(transcoder.eval(), sample.x[:1])
     records = feature_records(transcoder, sample, circuits=circuits, top=top, on_rows=on_rows)
     if records.dead.all():
         raise ValueError(
@@ -77,22 +122,13 @@ def inspect_transcoder(
 
 
 def scores_table(inspections: Sequence[Inspection]) -> str:
-    """Return the scores of transcoders as a table in Markdown, one a row."""
-    rows = []
-    for of in inspections:
-        r, j = of.records, of.overview.jacobian
-        first = int(r.datapoint.score.argmax())
-        rows.append(
-            [
-                of.name,
-                f"{r.fvu:.3f}",
-                f"{r.l0:.2f}",
-                f"{int(r.dead.sum())} of {r.d_sae}",
-                f"{j.relative_error:.3f}",
-                f"{j.relative_error_data:.3f}",
-                f"{int(r.flagged.sum())}",
-                f"{first} ({r.datapoint.score[first]:.2f})",
-            ]
-        )
-    header = ["transcoder", "FVU", "L0", "dead", "J error", "J error, data", "flagged", "first by datapoint score"]
-    return markdown_table(header, rows)
+    """Format the scores of transcoders as a Markdown table, one row each.
+
+    Args:
+        inspections: the transcoders.
+
+    Returns:
+        The table.
+    """
+    scores = [of.scores() for of in inspections]
+    return markdown_table(list(scores[0]), [list(of.values()) for of in scores])

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
+from faithfulness_plugin.display import line
+from faithfulness_plugin.inspection.hooked_transcoder import HookedTranscoder, has_hooks
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
@@ -21,11 +23,15 @@ from faithfulness_plugin.metrics.downstream import effect
 from faithfulness_plugin.metrics.result import MetricResult
 from faithfulness_plugin.rounding import beyond_rounding
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    import pandas as pd
+    from sae_lens import SAE
+
 Do = Literal["ablate", "clamp", "steer"]
 Through = Literal["reading", "writing"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class InterventionEffect(MetricResult):
     """What changing some features does in the model (f), and with the transcoder in the layer's place (t)."""
 
@@ -63,24 +69,31 @@ class InterventionEffect(MetricResult):
 
     @override
     def to_dict(self) -> dict[str, Any]:
-        """The fields, `agreement` and `faithfulness`: ready for JSON."""
+        """Convert the fields, `agreement` and `faithfulness` for JSON."""
         return {**super().to_dict(), "agreement": self.agreement, "faithfulness": self.faithfulness}
 
     @override
     def __repr__(self) -> str:
-        first = ("faithfulness", "agreement")  # a cosine does not see sizes, and may stand for few rows
-        said = self.to_dict()
-        return f"{type(self).__name__}({', '.join(f'{k}={said[k]!r}' for k in dict.fromkeys([*first, *said]))})"
+        said = self.to_dict()  # a cosine does not see sizes, and may stand for few rows: it does not come first
+        return line(type(self).__name__, {k: said[k] for k in dict.fromkeys(["faithfulness", "agreement", *said])})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row per stage."""
+        import pandas as pd
+
+        names = ("agreement", "cosine", "moved", "error", "size_layer", "size_transcoder")
+        return pd.DataFrame({"stage": self.stages, **{name: getattr(self, name) for name in names}})
 
 
 @torch.no_grad()
 def intervene(
-    transcoder: Any,
+    transcoder: nn.Module,
     inputs: Int[Tensor, "prompts pos"] | Float[Tensor, "rows d_in"],
     features: int | np.integer | Sequence[int],
     *,
-    layer: Any = None,
-    model: Any = None,
+    layer: HookedLayer | nn.Module | None = None,
+    model: nn.Module | None = None,
     do: Do = "ablate",
     value: float | None = None,
     through: Through = "reading",
@@ -91,19 +104,26 @@ def intervene(
     a_i becomes 0 (ablate), `value` (clamp; where the feature is active), or a_i + `value` (steer; everywhere). Through
 
     - "reading": the layer's input is moved by sum_i (a'_i - a_i) W_enc^i / ||W_enc^i||^2, the least change that does
-      this to each pre-activation by itself, for the layer and for the transcoder. Does the layer respond to what
-      the feature reads as the transcoder does?
+    this to each pre-activation by itself, for the layer and for the transcoder. Does the layer respond to what the
+    feature reads as the transcoder does?
     - "writing": sum_i (a'_i - a_i) W_dec^i is added to what the layer, or the transcoder, writes. Both streams then
-      change alike at first; what differs is what later blocks make of it.
+    change alike at first; what differs is what later blocks make of it.
 
     Args:
+        transcoder: any SAELens transcoder with dense activations, or a module whose linear region is registered.
         inputs: tokens of a model, or rows of a bare layer with hooks (`AbsNetwork`).
         features: one, or several that are changed together.
-        layer: of a model, the one that the transcoder replaces (`mlp_layer(model, block)`); by default what its
-            metadata say. Without a model, the layer itself.
+        layer: the one that the transcoder replaces (`mlp_layer(model, block)`); None takes what its metadata say.
+            Without a model, the layer itself.
         model: HookedTransformer, HookedSAETransformer (nothing attached at this layer), a bridge, or a plain Hugging
             Face model.
-        kept: tokens that the transcoder stands for and that are changed; all by default. The others are the layer's.
+        do: what happens to the features' activations.
+        value: for clamp and steer, in units of the activation.
+        through: which direction of the features carries the change.
+        kept: tokens that the transcoder stands for and that are changed; None keeps all. The layer handles the others.
+
+    Returns:
+        Cosine, relative error and sizes of the effects at each stage behind the layer.
 
     Raises:
         ValueError: a feature that does not exist; `value` missing, or where it has no meaning; no layer; a change that
@@ -112,13 +132,16 @@ def intervene(
     Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
     """
     which = tuple(np.atleast_1d(np.asarray(features, dtype=np.int64)).tolist())
-    _check(transcoder, which, do, value, through)
     hooks, replaced, stages = _place(transcoder, layer, model)
+    if not has_hooks(transcoder):
+        transcoder = HookedTranscoder(transcoder, _rows_at(hooks, replaced, inputs))
+    _check(transcoder, which, do, value, through)
     kept = torch.ones(inputs.shape[: 2 if model is not None else 1], dtype=torch.bool) if kept is None else kept
     tokens, kept = inputs.to(hooks.device), kept.to(hooks.device)
     run = partial(run_spliced, hooks, replaced, tokens, kept, stages=stages)
     seen = run(transcoder)
     assert seen.acts is not None
+    # acts, wanted, moved: [prompts, pos, features] (of rows [rows, features])
     acts = seen.acts[..., list(which)]
     wanted = torch.zeros_like(acts) if do == "ablate" else torch.full_like(acts, value or 0.0)
     wanted = acts + wanted if do == "steer" else torch.where(acts > 0, wanted, acts)
@@ -128,6 +151,7 @@ def intervene(
         raise ValueError(f"features {which} are not active on these inputs: choose others, or steer them")
     change = _changes(transcoder, which, moved, through)
     runs = [dict(each.stages) for each in (run(None), run(None, **change), seen, run(transcoder, **change))]
+    # at each stage four tensors [prompts, ...]: clean, changed, and both with the transcoder
     by_stage = [tuple(each[stage] for each in runs) for stage in stages]
     # None for a layer that does not respond at all
     found = [effect(*of) if beyond_rounding(*of[:2]).any() else None for of in by_stage]
@@ -145,16 +169,18 @@ def intervene(
     )
 
 
-def _changes(transcoder: Any, which: tuple[int, ...], moved: Tensor, through: Through) -> dict[str, Any]:
+def _changes(transcoder: "SAE[Any]", which: tuple[int, ...], moved: Tensor, through: Through) -> dict[str, Any]:
     if through == "reading":
         reads = transcoder.W_enc.T[list(which)]
+        # [..., features] @ [features, d_in]: sum_i (a'_i - a_i) W_enc^i / ||W_enc^i||^2
         step = moved @ (reads / reads.square().sum(-1, keepdim=True))
         return {"of_input": lambda x: x + step.to(x.dtype)}
+    # [..., features] @ [features, d_out]
     written = moved @ transcoder.W_dec[list(which)]
     return {"of_output": lambda y: y + written.to(y.dtype)}
 
 
-def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer, list[str]]:
+def _place(transcoder: nn.Module, layer: Any, model: Any) -> tuple[Hooks, HookedLayer, list[str]]:
     """Return the hooks, the layer that the transcoder replaces, and where effects are read."""
     if model is None:
         if layer is None or not hasattr(layer, "hook_dict"):
@@ -169,7 +195,14 @@ def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer,
     return hooks, layer, stages_after(hooks, layer)
 
 
-def _check(transcoder: Any, which: tuple[int, ...], do: Do, value: float | None, through: Through) -> None:
+def _rows_at(hooks: Hooks, layer: HookedLayer, inputs: Tensor) -> Tensor:
+    """Return the layer's input at the first of the inputs."""
+    seen: list[Tensor] = []
+    hooks.run(inputs[:1].to(hooks.device), {layer.hook_in: seen.append})
+    return seen[0].flatten(0, -2)
+
+
+def _check(transcoder: "SAE[Any]", which: tuple[int, ...], do: Do, value: float | None, through: Through) -> None:
     d_sae = len(transcoder.W_dec)
     if not which or not all(0 <= i < d_sae for i in which):
         raise ValueError(f"features {which}: the transcoder has the features 0 to {d_sae - 1}")

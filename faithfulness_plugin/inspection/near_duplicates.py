@@ -16,8 +16,13 @@ PAIRS = 4096
 
 
 class RowSketches:
-    """Few numbers for each row, at distances that are right on average: a random projection where rows are wider than
-    `SKETCH`, else the rows themselves."""
+    """Projects rows to few numbers whose distances are right on average: at random where rows are wider than `SKETCH`;
+    narrower rows stay as they are.
+
+    Args:
+        d_in: the rows' width.
+        seed: decides the projection.
+    """
 
     def __init__(self, d_in: int, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(derived_seed(seed, "sketches of rows"))
@@ -31,16 +36,22 @@ class RowSketches:
 
 
 def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> Int[Tensor, " rows"]:
-    """Return the group of near-duplicates that each row belongs to, numbered from 0 by their first rows.
+    """Group rows that are near-duplicates of each other.
 
     A row joins the first group whose first row is within `radius` times the typical distance of two rows (the median of
-    pairs drawn at random, which a few huge rows do not move); if there is none, it begins one. So no
-    group is wider than twice that, whatever lies between (chains of neighbours would join all of a dense region). A row
-    alone is a group of one. Rows that differ by rounding alone, 1e-5 of a row's norm, are near-duplicates at any
-    radius.
+    pairs drawn at random, which a few huge rows do not move); if there is none, it begins one. So no group is wider
+    than twice that, whatever lies between (chains of neighbours would join all of a dense region). Rows that differ by
+    rounding alone, 1e-5 of a row's norm, are near-duplicates at any radius.
+
+    Args:
+        rows: the rows, or sketches of them.
+        radius: as a share of the typical distance.
+
+    Returns:
+        The group of each row, numbered from 0 by their first rows; a row alone is a group of one.
 
     Raises:
-        ValueError: no rows, or a radius that is no part of the distance.
+        ValueError: no rows, or a radius outside [0, 1).
     """
     if not len(rows):
         raise ValueError("there is no row to compare: pass a sample with rows")
@@ -63,7 +74,14 @@ def near_duplicates(rows: Float[Tensor, "rows d"], radius: float = RADIUS) -> In
 
 
 def typical_distance(rows: Float[np.ndarray, "rows d"]) -> float:
-    """Return the median distance of two different rows, over pairs drawn at random (the same every time)."""
+    """Compute the median distance of two different rows, over pairs drawn at random (the same every time).
+
+    Args:
+        rows: at least one.
+
+    Returns:
+        The distance; 0 for a single row.
+    """
     one, other = np.random.default_rng(0).integers(len(rows), size=(2, PAIRS))
     apart = np.linalg.norm(rows[one] - rows[other], axis=1)[one != other]
     return float(np.median(apart)) if len(apart) else 0.0

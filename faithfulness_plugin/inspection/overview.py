@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import RowSample
@@ -18,6 +19,9 @@ from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit, CircuitProjection, circuit_projection, live_circuits
 from faithfulness_plugin.metrics.jacobian_error import JacobianError, jacobian_error
 from faithfulness_plugin.metrics.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 JACOBIAN_ROWS = 256
 SPECTRUM_ROWS = 16
@@ -38,6 +42,8 @@ class Examples:
     activations: Float[np.ndarray, "examples d_sae"]
     """The transcoder's: its gates are where they are above 0."""
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -51,10 +57,12 @@ class Overview:
     projection: CircuitProjection | None
     """Where the layer's circuits are known."""
 
+    __repr__ = short_repr
+
 
 @torch.no_grad()
 def overview(
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     layer: Layer,
     sample: RowSample,
     records: FeatureRecords,
@@ -65,9 +73,18 @@ def overview(
     """Compare exact Jacobians at some rows of the sample, and project the features on the circuits.
 
     Args:
-        kinks: the layer has no derivative along coordinates that are 0 (as |x|): these columns are left out.
+        transcoder: in `eval` mode.
+        layer: the function that it replaces.
+        sample: rows of the layer.
+        records: gives the rows that are worth showing.
+        circuits: the layer's own, where they are known.
+        kinks: leave out columns of coordinates that are 0, along which the layer (as |x|) has no derivative.
 
-    Raises ValueError as `jacobian_error`.
+    Returns:
+        Errors, and spectra for wide layers or whole Jacobians for small ones.
+
+    Raises:
+        ValueError: as `jacobian_error`.
     """
     x = sample.x[sample.spread(JACOBIAN_ROWS)].to(transcoder.W_enc.device)
     columns: Bool[Tensor, "rows d_in"] | None = x != 0 if kinks else None
@@ -85,10 +102,12 @@ def overview(
     )
 
 
-def _examples(transcoder: Any, layer: Layer, sample: RowSample, records: FeatureRecords) -> Examples:
+def _examples(transcoder: "SAE[Any]", layer: Layer, sample: RowSample, records: FeatureRecords) -> Examples:
     """Choose the repeated inputs with most of the output, and those at which single features are most active."""
     copies, n_rows = sample.copies, len(sample)
+    # the first row of each group of near-duplicates, [groups]
     first = torch.full((len(copies),), n_rows).scatter_reduce(0, sample.groups, torch.arange(n_rows), "amin")
+    # ||f - E f||^2 there; copies * output ranks what repeated inputs make of all output
     output = (sample.y[first].double().cpu() - sample.mean.double().cpu()).square().sum(-1)
     repeated = (copies * output).argsort(descending=True, stable=True)[:8]
     of_features = records.top_rows[np.argsort(-records.written, kind="stable"), 0]

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
+from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointScores, DatapointSums
 from faithfulness_plugin.inspection.hooked_reading import acts_and_output, require_fit, rows_of
+from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.inspection.top_rows import TopRows
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
@@ -20,12 +23,17 @@ from faithfulness_plugin.jacobian.gram import jacobian_by_feature
 from faithfulness_plugin.jacobian.linear_region import known_region
 from faithfulness_plugin.metrics.circuit_projection import Circuit, live_circuits, norms_and_cosines
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    import pandas as pd
+    from sae_lens import SAE
+
 JACOBIAN_ROWS = 16_384
+"""Rows for the shares of the Jacobian at most, evenly spread."""
 CIRCUIT_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class FeatureRecords:
+class FeatureRecords(NotebookTable):
     """Arrays [d_sae], a number a feature, on one sample."""
 
     n_rows: int
@@ -58,6 +66,17 @@ class FeatureRecords:
     """The transcoder's on this sample; NaN where the layer's output is the same on all rows."""
     l0: float = 0.0
 
+    def __repr__(self) -> str:
+        found = {"n_rows": self.n_rows, "d_sae": self.d_sae, "fvu": self.fvu, "l0": self.l0}
+        return line("FeatureRecords", {**found, "dead": int(self.dead.sum()), "flagged": int(self.flagged.sum())})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return `feature_table`, the features with the highest datapoint scores first."""
+        from faithfulness_plugin.inspection.export import feature_table
+
+        return feature_table(self).sort_values("datapoint_score", ascending=False, kind="stable")
+
     @property
     def d_sae(self) -> int:
         return len(self.firing_rate)
@@ -75,52 +94,60 @@ class FeatureRecords:
 
 @torch.no_grad()
 def feature_records(
-    transcoder: Any,
+    transcoder: nn.Module,
     sample: RowSample,
     *,
     circuits: Sequence[Circuit] = (),
     top: int = 5,
-    jacobian_rows: int = JACOBIAN_ROWS,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> FeatureRecords:
-    """Make a record of every feature, in one pass over the sample.
+    """Compute a record of every feature, in one pass over the sample.
 
     Activations are those that `hook_sae_acts_post` carries, outputs what the transcoder returns: hooks on it show.
 
     Args:
-        transcoder: any SAELens transcoder with dense activations, in `eval` mode.
+        transcoder: any SAELens transcoder with dense activations, or a module whose linear region is registered;
+            in `eval` mode.
+        sample: rows of the layer that it replaces.
         circuits: the layer's own, where they are known (`layer.circuits()`).
         top: rows to remember of each feature.
-        jacobian_rows: rows for the shares of the Jacobian at most, evenly spread.
-        on_rows: called with the number of rows that were looked at.
+        on_rows: receives the number of rows after each part.
+
+    Returns:
+        Arrays with one entry a feature.
 
     Raises:
         ValueError: the transcoder is of another layer (its width is named); its linear regions are not known.
     """
+    transcoder = hooked(transcoder, sample.x[:1])
     require_fit(transcoder, sample)
     W_dec, n_rows = transcoder.W_dec.detach().contiguous(), len(sample)
     d_sae, device = len(W_dec), W_dec.device
     sums, tops = DatapointSums(sample.groups, d_sae), TopRows(sample.groups, d_sae, top)
     jacobian_parts, jacobian_norm, error = torch.zeros(d_sae, dtype=torch.float64), 0.0, 0.0
     for_jacobian = torch.zeros(n_rows, dtype=torch.bool)
-    for_jacobian[sample.spread(jacobian_rows)] = True
+    for_jacobian[sample.spread(JACOBIAN_ROWS)] = True
     for part, x in rows_of(sample, transcoder):
         acts, t = acts_and_output(transcoder, x)
         y = sample.y[part].to(device)
         beyond = y - sample.mean.to(device)
         error += (t.double() - y.double()).square().sum().item()
         if (some := for_jacobian[part]).any():
+            # <g_i W_dec^i (x) W_enc^i, J_t> summed over rows, [d_sae], and ||J_t||_F^2
             of_features, of_all = jacobian_by_feature(known_region(transcoder, x[some], gate=acts[some]))
             jacobian_parts += of_features.double().cpu()
             jacobian_norm += of_all.item()
+        # acts [some_rows, d_sae]: only its active entries are kept, as places in [some_rows * d_sae]
         positions = acts.flatten().nonzero().flatten()
         active, values = ActiveFeatures.of_flat(positions, len(acts), d_sae), acts.flatten()[positions]
+        # a_i(n) <W_dec^i, f(x_n) - E f> at the active entries
         along = values * dot_active(beyond.to(W_dec).contiguous(), active, W_dec)
         sparse_acts = _sparse(values.float(), active)
         sums.add(sparse_acts, _sparse(along, active), beyond.double().square().sum(-1).cpu().numpy(), part)
         tops.add(sparse_acts, part.start)
         on_rows(len(acts))
     reads = transcoder.W_enc.detach().norm(dim=0).double().cpu().numpy()
+    # sum over rows of a_i ||W_dec^i||, [d_sae]
     written = sums.total * W_dec.norm(dim=1).double().cpu().numpy()
     mean_activation = _divided(sums.total, sums.n_active)
     nearest, cosine = _nearest_circuits(transcoder, sample, circuits)
@@ -150,12 +177,15 @@ def _sparse(values: Tensor, active: ActiveFeatures) -> Any:
     return csr_array((values.double().cpu().numpy(), *index), shape=(active.n_rows, active.d_sae))
 
 
-def _nearest_circuits(transcoder: Any, sample: RowSample, circuits: Sequence[Circuit]) -> tuple[Any | None, Any | None]:
+def _nearest_circuits(
+    transcoder: "SAE[Any]", sample: RowSample, circuits: Sequence[Circuit]
+) -> tuple[Any | None, Any | None]:
     rows = sample.x[sample.spread(CIRCUIT_ROWS)]
     live = live_circuits(circuits, rows)
     if not live:
         return None, None
     norms, cosines, _ = norms_and_cosines(transcoder, rows.to(transcoder.W_enc), [circuits[k] for k in live])
+    # cosines [live circuits, d_sae]
     nearest = np.asarray(live)[cosines.argmax(0)]
     return np.where(norms > 0, nearest, -1), np.where(norms > 0, cosines.max(0), 0.0)
 

@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.near_duplicates import RowSketches, near_duplicates
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, concentration_of
+from faithfulness_plugin.store.kept_rows import evenly
 from faithfulness_plugin.store.left_out import LeftOutCounts
 
 GIB = 2**30
@@ -32,6 +34,8 @@ class Origins:
     left_out: LeftOutCounts | None = None
     """How many were left out, and why, where that is known."""
 
+    __repr__ = short_repr
+
     @classmethod
     def of_kept(
         cls,
@@ -39,14 +43,30 @@ class Origins:
         kept: Bool[Tensor, "prompts pos"],
         left_out: LeftOutCounts | None = None,
     ) -> "Origins":
-        """Number the tokens that are kept, prompt after prompt."""
+        """Number the tokens that are kept, prompt after prompt.
+
+        Args:
+            tokens: the prompts.
+            kept: which of their tokens are rows.
+            left_out: how many are not, and why; None where that is unknown.
+
+        Returns:
+            Each row's prompt and position, and each token's row.
+        """
         prompt, position = kept.nonzero(as_tuple=True)
         row_at = torch.full(kept.shape, -1)
         row_at[prompt, position] = torch.arange(len(prompt))
         return cls(tokens, prompt, position, row_at, left_out)
 
     def place(self, row: int) -> str:
-        """Say which prompt and position a row is from."""
+        """Name the prompt and position of a row, for messages.
+
+        Args:
+            row: its index in the sample.
+
+        Returns:
+            Words in brackets, with a space before them.
+        """
         return f" (prompt {int(self.prompt[row]):,}, position {int(self.position[row]):,})"
 
 
@@ -69,20 +89,41 @@ class RowSample:
     memory: float = MEMORY
     """GiB that looking at the sample may take, about."""
 
+    __repr__ = short_repr
+
     def __len__(self) -> int:
         return len(self.x)
 
     def chunks(self, d_sae: int) -> Iterator[slice]:
-        """Return parts whose activations, of which a few copies are made, take an eighth of the memory at most."""
+        """Split the sample so that a part's activations, of which a few copies are made, take an eighth of the memory
+        at most.
+
+        Args:
+            d_sae: the number of features.
+
+        Returns:
+            Slices that cover all rows.
+        """
         size = max(1, min(AT_A_TIME, int(self.memory * GIB / 8 / (4 * max(1, d_sae)) / 4)))
         return (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
     def spread(self, n: int) -> Int[Tensor, " n_or_fewer"]:
-        """Return n rows, evenly spread over all of them."""
-        return torch.linspace(0, len(self) - 1, min(n, len(self))).long()
+        """Choose n rows, evenly spread over the sample.
+
+        Args:
+            n: how many; all rows where there are fewer.
+
+        Returns:
+            Their indices.
+        """
+        return evenly(len(self), n)
 
     def concentration(self) -> VarianceConcentration | None:
-        """Measure whether a few rows make most of the output's variance; None where it is the same on all rows."""
+        """Measure whether a few rows make most of the output's variance.
+
+        Returns:
+            The measure; None where the output is the same on all rows.
+        """
         if not self.variance:
             return None
         mean = self.mean.double().cpu()
@@ -102,8 +143,17 @@ def row_sample(layer: Layer, x: Float[Tensor, "rows d_in"], *, memory: float = M
     What a layer with hooks (`AbsNetwork`) reads and writes is read through them, so that interventions on `hook_in` and
     `hook_out` show.
 
+    Args:
+        layer: any function of rows.
+        x: the rows.
+        memory: GiB that looking at the sample may take, about.
+        seed: decides the sketches by which near-duplicates are found.
+
+    Returns:
+        The rows, the layer's outputs, and groups of near-duplicates.
+
     Raises:
-        ValueError: no rows; x of another width than the layer, or NaN and Inf.
+        ValueError: no rows; x of another width than the layer, or with NaN or Inf.
     """
     if x.ndim != 2 or not len(x):
         raise ValueError(f"the sample has shape {list(x.shape)}: pass rows, [n, d_in], one at least")
@@ -119,7 +169,21 @@ def row_sample(layer: Layer, x: Float[Tensor, "rows d_in"], *, memory: float = M
 def finished_sample(
     x: Tensor, y: Tensor, origins: Origins | None = None, *, memory: float = MEMORY, seed: int = 0
 ) -> RowSample:
-    """Make a sample of rows that are known. Raises ValueError as `row_sample`."""
+    """Build a sample from the layer's inputs and outputs.
+
+    Args:
+        x: what the layer reads, [rows, d_in].
+        y: what it writes, [rows, d_out].
+        origins: where rows of a text come from; None for other rows.
+        memory: GiB that looking at the sample may take, about.
+        seed: decides the sketches by which near-duplicates are found.
+
+    Returns:
+        The sample, with mean, variance and groups of near-duplicates.
+
+    Raises:
+        ValueError: no rows, or NaN or Inf among them.
+    """
     if not len(x):
         raise ValueError("the sample is empty: give more text, or other tokens than special ones alone")
     sketches = RowSketches(x.shape[1], seed)
@@ -142,8 +206,18 @@ def finished_sample(
 
 
 def room_for(n_rows: int, width: int, dtype: torch.dtype, memory: float) -> Tensor:
-    """Return a tensor [n_rows, width] to be filled: in memory where it takes a quarter of it at most, else in a file
-    without a name, which is gone when the tensor is."""
+    """Allocate a tensor to be filled, in memory or on disk.
+
+    Args:
+        n_rows: its rows.
+        width: its columns.
+        dtype: of its elements.
+        memory: GiB; a tensor that takes more than a quarter of it lies in a file without a name, which is gone when the
+            tensor is.
+
+    Returns:
+        The tensor [n_rows, width], not initialised.
+    """
     if n_rows * width * dtype.itemsize <= memory * GIB / 4:
         return torch.empty(n_rows, width, dtype=dtype)
     with tempfile.TemporaryDirectory(prefix="rows-") as folder:

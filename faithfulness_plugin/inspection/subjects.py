@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
@@ -18,10 +19,10 @@ from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
 from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.language_model.widths import require_widths
 from faithfulness_plugin.layers.any_model import hooks_of
-from faithfulness_plugin.layers.declared_hooks import declared_hooks
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.layers.replaced_layer import NamesNoLayer, layer_at_pair, pair_of
+from faithfulness_plugin.layers.replaced_layer import layer_and_pair
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.metrics.circuit_projection import Circuit
@@ -31,8 +32,8 @@ from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 from faithfulness_plugin.toy.inputs import AbsInputs
 
-FEW = 4
-"""Prompts on which the tensors of the block are compared."""
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,21 @@ class Subject:
     """Warnings about tensors that look wrong."""
     token_text: Callable[[int], str] | None = field(default=None, repr=False)
 
-    def inspect(self, transcoder: Any, *, name: str, on_rows: Callable[[int], None] = lambda _: None) -> Inspection:
-        """Inspect a transcoder of this layer by `inspect_transcoder`."""
+    __repr__ = short_repr
+
+    def inspect(
+        self, transcoder: "SAE[Any]", *, name: str, on_rows: Callable[[int], None] = lambda _: None
+    ) -> Inspection:
+        """Inspect a transcoder of this layer.
+
+        Args:
+            transcoder: the one to inspect.
+            name: what the page calls it.
+            on_rows: receives the number of rows after each part.
+
+        Returns:
+            As `inspect_transcoder`.
+        """
         return inspect_transcoder(
             transcoder,
             self.layer,
@@ -65,7 +79,20 @@ class Subject:
 def toy_subject(
     d_in: int, *, density: float, repeat_frac: float, n_ones: int, n_rows: int, seed: int, memory: float = MEMORY
 ) -> Subject:
-    """Return y = |x| on rows drawn as its transcoders are trained on, of another seed."""
+    """Sample y = |x| on rows drawn as its transcoders are trained on, with another seed.
+
+    Args:
+        d_in: the layer's width.
+        density: probability that a coordinate is not 0.
+        repeat_frac: probability that a row is the repeated point.
+        n_ones: ones in the repeated point.
+        n_rows: rows to draw.
+        seed: decides the rows.
+        memory: GiB that looking at the sample may take, about.
+
+    Returns:
+        The layer, its sample and its circuits.
+    """
     inputs = AbsInputs(d_in, density, repeat_frac, n_ones, n_rows, derived_seed(seed, "rows to look at"))
     layer, circuits = AbsNetwork(d_in), abs_circuits(d_in)
     if repeat_frac:
@@ -74,7 +101,21 @@ def toy_subject(
 
 
 def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: float = MEMORY) -> Subject:
-    """Return a user's layer (module:name) on rows [n, d_in] of a .npy file. Raises UsageError where there is none."""
+    """Sample a user's own layer on rows of a .npy file.
+
+    Args:
+        reference: the layer, as module:name.
+        rows: the file, with an array [n, d_in].
+        n_rows: the largest number of rows to read.
+        seed: decides the sketches by which near-duplicates are found.
+        memory: GiB that looking at the sample may take, about.
+
+    Returns:
+        The layer and its sample, with circuits where the layer has a method `circuits`.
+
+    Raises:
+        UsageError: the layer cannot be imported, or the file cannot be read.
+    """
     try:
         layer = imported(reference)
     except ValueError as error:
@@ -90,7 +131,7 @@ def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: 
 def text_subject(
     model_source: ModelSource,
     text: TextSource,
-    transcoders: Sequence[Any] = (),
+    transcoders: "Sequence[SAE[Any]]" = (),
     *,
     model_named: str | None = None,
     block: int | None = None,
@@ -107,28 +148,40 @@ def text_subject(
     note: Callable[[str], None] = lambda _: None,
     on_prompts: Callable[[int], None] = lambda _: None,
 ) -> Subject:
-    """Return the layer of a language model that the transcoders replace, on about `n_tokens` tokens of text.
+    """Sample the layer of a language model that the transcoders replace, on about `n_tokens` tokens of text.
 
     Args:
+        model_source: the model.
+        text: the text.
+        transcoders: decide the layer by their metadata.
         model_named: the model of the transcoders' metadata, where another one is used on purpose.
-        block, hook_in, hook_out, hooks_anyway: which layer, where the metadata do not say it (see `pair_of`).
-        rows: which of them count.
-        more: from the tokenizer, prompts [n, context_size] to be read as well.
+        block: which block's MLP, where the metadata do not say it (see `pair_of`).
+        hook_in: the tensor that is read, likewise.
+        hook_out: the tensor that is written, likewise.
+        hooks_anyway: whether hook_in and hook_out may contradict the metadata.
+        n_tokens: tokens to look at.
+        context_size: tokens a prompt.
+        seed: decides the order of the prompts.
+        device: where the model runs.
+        memory: GiB that looking at the sample may take, about.
+        rows: which rows count.
+        more: makes further prompts [n, context_size] from the tokenizer.
         note: receives a line about what is being done.
-        on_prompts: receives the number of prompts that were read.
+        on_prompts: receives the number of prompts after each pass.
 
-    Raises UsageError where there is no such layer, model or text, or where prompts do not fit the model.
+    Returns:
+        The layer, its sample, and warnings about its tensors.
+
+    Raises:
+        UsageError: there is no such layer, model or text, or prompts do not fit the model.
     """
     note(f"loading {model_title(model_source)}")
     model = load_model(model_source, device, plain=True)
     hooks = hooks_of(model)
-    try:
-        pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway)
-        layer = layer_at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders))
-    except NamesNoLayer as error:
-        raise UsageError(f"{error}: pass --layer, the number of a block, or --hook-in and --hook-out") from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    layer, pair = layer_and_pair(
+        hooks, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
+    )
+    require_widths(hooks, layer, {_numbered(n, transcoders): t for n, t in enumerate(transcoders)})
     note("cutting the text into prompts")
     wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
     tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
@@ -138,11 +191,15 @@ def text_subject(
     exclude = rows.left_out(model.tokenizer)
     sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
     assert sample.origins is not None
-    kept = sample.origins.row_at[:FEW] >= 0
-    warnings = [mismatch_warning(hooks, t, tokens[:FEW].to(hooks.device), layer, kept) for t in transcoders]
+    kept = sample.origins.row_at >= 0
+    warnings = [mismatch_warning(hooks, t, tokens.to(hooks.device), layer, kept) for t in transcoders]
     notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
     name = model_title(model_source) + (f" (the transcoder names {model_named})" if model_named else "")
     name += f", {layer.hook_in} to {layer.hook_out}"
     name += f" (the transcoder says {' to '.join(pair.declared)})" if pair.declared else ""
     name += "".join(f". Warning: {notice}" for notice in notices)
     return Subject(layer, sample, name, notices=notices, token_text=TokenText(model.tokenizer))
+
+
+def _numbered(n: int, of: Sequence[Any]) -> str:
+    return "the transcoder" if len(of) == 1 else f"transcoder {n + 1}"

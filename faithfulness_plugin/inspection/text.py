@@ -26,15 +26,23 @@ def text_sample(
     seed: int = 0,
     on_prompts: Callable[[int], None] = lambda _: None,
 ) -> RowSample:
-    """What the model itself carries at the layer's two hooks, token by token; it is run once, and only that far.
+    """Sample a language model's layer on text: what the model itself carries at the layer's two hooks, token by token.
+
+    The model is run once, and only as far as the layer (twice where norms decide which rows count).
 
     Args:
         hooks: the model's (`TransformerLensHooks(model)`).
         layer: which one (`mlp_layer(model, block)`).
+        tokens: the prompts.
         exclude: token ids that transcoders of this layer are not trained on (special tokens), or a `LeftOut`, which
-            leaves out positions and rows of extreme norm as well (for norms the model is run twice).
-        memory: GiB. Rows that would take too much of it are kept in a file meanwhile.
-        on_prompts: called with the number of prompts that were read.
+            leaves out positions and rows of extreme norm as well. None keeps all.
+        prompts_per_pass: prompts that the model is run on at a time.
+        memory: GiB. Rows that would take too much of it lie in a file meanwhile.
+        seed: decides the sketches by which near-duplicates are found.
+        on_prompts: receives the number of prompts after each pass.
+
+    Returns:
+        The sample, with each row's prompt and position.
 
     Raises:
         ValueError: all tokens are excluded; NaN or Inf among the rows; prompts that the model cannot be run on (see

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from faithfulness_plugin.display import line
+
 REPLACEMENT = "\ufffd"
 SPACE = "\u2581"
 """What SentencePiece writes for a space."""
@@ -28,12 +30,22 @@ class TokenText:
         self._byte_level = "ByteLevel" in decoder or hasattr(tokenizer, "byte_decoder")
         self._holds_bytes = self._byte_level or "ByteFallback" in decoder
 
+    def __repr__(self) -> str:
+        return line("TokenText", {"tokenizer": type(self.tokenizer)})
+
     def __call__(self, token: int) -> str:
         """Return the text of a token alone, incomplete characters as bytes."""
         return "".join(self.parts([token]))
 
     def parts(self, tokens: Sequence[int]) -> list[str]:
-        """Return the text of each token of a prompt; "" for tokens that only continue a character."""
+        """Show each token of a prompt as text.
+
+        Args:
+            tokens: token ids of one prompt.
+
+        Returns:
+            One text a token; "" for tokens that only continue a character.
+        """
         tokens = [int(token) for token in tokens]
         parts: list[str] = []
         start = 0
@@ -78,7 +90,7 @@ class TokenText:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _by_growing_spans(self, tokens: list[int]) -> list[str]:
-        """Each token's text is what it adds to the text of those before it; tokens whose text ends in an incomplete
+        """Show each token as what it adds to the text of those before it; tokens whose text ends in an incomplete
         character are put together with the next ones, and shown at the first of them."""
         parts = [""] * len(tokens)
         before, begun = 0, 0
@@ -97,8 +109,16 @@ class TokenText:
 
 
 def shown(token_text: Callable[[int], str] | None, tokens: Sequence[int]) -> list[str]:
-    """Return the text of each token of a prompt: by a `TokenText`, which sees all of them; by another function, token
-    by token; without one, their numbers."""
+    """Show each token of a prompt as text.
+
+    Args:
+        token_text: a `TokenText`, which sees the whole prompt; or a function from one token id to its text; None shows
+            numbers.
+        tokens: token ids of one prompt.
+
+    Returns:
+        One text a token.
+    """
     if isinstance(token_text, TokenText):
         return token_text.parts(tokens)
     return [f"[{token}]" if token_text is None else token_text(int(token)) for token in tokens]

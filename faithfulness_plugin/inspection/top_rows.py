@@ -8,11 +8,13 @@ from torch import Tensor
 
 
 class TopRows:
-    """The `most` largest activations of each feature in different groups of near-duplicates: of copies one row is
-    enough, and of equal activations the first row.
+    """Keeps the largest activations of each feature in different groups of near-duplicates: one row stands for its
+    copies, and the first row for equal activations.
 
     Args:
         groups: the group that each row of the sample belongs to.
+        d_sae: the number of features.
+        most: rows to keep of each feature.
     """
 
     def __init__(self, groups: Int[Tensor, " rows"], d_sae: int, most: int) -> None:
@@ -23,20 +25,29 @@ class TopRows:
         """-1 where a feature has fired in fewer groups."""
 
     def add(self, acts: Any, first_row: int) -> None:
-        """Add the activations of further rows, which begin with this one: a sparse matrix [rows, d_sae]."""
+        """Add the activations of further rows.
+
+        Args:
+            acts: [rows, d_sae].
+            first_row: the index in the sample of the first of these rows.
+        """
+        # only entries above the feature's least kept activation can change anything
         new = np.flatnonzero(acts.data > self.values[acts.indices, -1])
         touched = np.zeros(len(self.rows), dtype=bool)
         touched[acts.indices[new]] = True
+        # kept and new entries of the features that change, as flat lists of (feature, row, value)
         known, place = np.nonzero((self.rows >= 0) & touched[:, None])
         rows = np.repeat(np.arange(acts.shape[0]), np.diff(acts.indptr))[new] + first_row
         feature = np.concatenate([known, acts.indices[new]])
         row = np.concatenate([self.rows[known, place], rows])
         value = np.concatenate([self.values[known, place], acts.data[new]])
+        # by feature, then largest value, then first row
         order = np.lexsort((row, -value, feature))
         in_group = feature[order].astype(np.int64) * self.n_groups + self.groups[row[order]]
         order = order[
             np.sort(np.unique(in_group, return_index=True)[1])
         ]  # the first, and so the largest, of each group
+        # the rank of each entry within its feature
         place = np.arange(len(order)) - np.searchsorted(feature[order], feature[order])
         order, place = order[place < self.rows.shape[1]], place[place < self.rows.shape[1]]
         self.rows[touched], self.values[touched] = -1, 0.0

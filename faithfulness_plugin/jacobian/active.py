@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from faithfulness_plugin.display import short_repr
+
 SUM_MODE = 0  # embedding_bag's own number for mode="sum"
 
 
 @dataclass(frozen=True)
 class ActiveFeatures:
-    """Which features are active on which row: the index of a [n_rows, d_sae] matrix, row after row."""
+    """The features that are active on each row: the index of a [n_rows, d_sae] matrix, row after row."""
 
     features: Int[Tensor, " entries"]
     """The feature of each entry."""
@@ -26,16 +28,36 @@ class ActiveFeatures:
     """Row i has the entries offsets[i] up to offsets[i + 1]."""
     d_sae: int
 
+    __repr__ = short_repr
+
     @classmethod
     def same_count(cls, features: Int[Tensor, "n_rows k"], d_sae: int) -> "ActiveFeatures":
-        """Make the index of k features in every row."""
+        """Make the index of k features in every row.
+
+        Args:
+            features: the k features of each row, in any order.
+            d_sae: the number of features that a row could have.
+
+        Returns:
+            The index, with n_rows * k entries.
+        """
         n_rows, k = features.shape
-        offsets = torch.arange(n_rows + 1, device=features.device) * k
+        offsets = torch.arange(n_rows + 1, device=features.device) * k  # row i has the entries from i k on
         return cls(features.reshape(-1), offsets, d_sae)
 
     @classmethod
     def of_flat(cls, positions: Int[Tensor, " entries"], n_rows: int, d_sae: int) -> "ActiveFeatures":
-        """Make the index from positions in the flattened matrix, in ascending order."""
+        """Make the index from positions in the flattened [n_rows, d_sae] matrix.
+
+        Args:
+            positions: row * d_sae + feature of each entry, in ascending order.
+            n_rows: the number of rows, those without entries included.
+            d_sae: the number of features.
+
+        Returns:
+            The index; rows may have different numbers of entries.
+        """
+        # position = row * d_sae + feature
         return cls(positions % d_sae, _offsets(positions // d_sae, n_rows), d_sae)
 
     @property
@@ -53,20 +75,43 @@ class ActiveFeatures:
         return _rows(self.features, self.offsets)
 
     def dense(self, values: Float[Tensor, " entries"]) -> Float[Tensor, "n_rows d_sae"]:
-        """Build the matrix itself."""
-        zeros = values.new_zeros(self.n_rows * self.d_sae)
+        """Build the matrix itself, with 0 where no entry is.
+
+        Args:
+            values: the value of each entry.
+
+        Returns:
+            The matrix, with a gradient to the values.
+        """
+        zeros = values.new_zeros(self.n_rows * self.d_sae)  # flat, [n_rows * d_sae]
         return zeros.index_put((self.positions,), values).view(self.n_rows, self.d_sae)
 
     def coo(self, values: Float[Tensor, " entries"]) -> Tensor:
-        """Build the matrix in torch's sparse layout [n_rows, d_sae]."""
-        index = torch.stack([self.rows, self.features])
+        """Build the matrix in torch's sparse COO layout.
+
+        Args:
+            values: the value of each entry.
+
+        Returns:
+            A sparse tensor [n_rows, d_sae], with a gradient to the values.
+        """
+        index = torch.stack([self.rows, self.features])  # [2, entries]
         return torch.sparse_coo_tensor(index, values, (self.n_rows, self.d_sae), check_invariants=False)
 
 
 def sum_active(
     values: Float[Tensor, " entries"], active: ActiveFeatures, W: Float[Tensor, "d_sae d"]
 ) -> Float[Tensor, "n_rows d"]:
-    """Compute out[n] = sum over the active features i of row n of values_i W[i]: a decoder over active features."""
+    """Compute out[n] = sum over the active features i of row n of values_i W[i]: a decoder over active features.
+
+    Args:
+        values: one number per entry, such as activations a_i; cast to the dtype of W.
+        active: which features are active on which row.
+        W: what each feature writes, such as W_dec.
+
+    Returns:
+        The sums, with gradients to `values` and `W`.
+    """
     return _SumActive.apply(values.to(W.dtype), W, active.features, active.offsets)  # pyright: ignore[reportReturnType]
 
 
@@ -79,7 +124,13 @@ def dot_active(
     """Compute values_i = <x[n], W[i]> for the active features i of each row n: an encoder over active features.
 
     Args:
+        x: the rows; cast to the dtype of W.
+        active: which features are active on which row.
+        W: what each feature reads, such as W_enc^T, stored feature by feature.
         known: the result, where it is known already: then this only gives it its gradient.
+
+    Returns:
+        The products, entry by entry, with gradients to `x` and `W`.
     """
     return _DotActive.apply(x.to(W.dtype), W, active.features, active.offsets, known)  # pyright: ignore[reportReturnType]
 
@@ -97,6 +148,8 @@ class _SumActive(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
         values, W, features, offsets = ctx.saved_tensors
         grad = grad_outputs[0].contiguous()
+        # out[n] = sum_i values_ni W[i], so that with grad [n_rows, d] the gradient of values_ni is <grad[n], W[i]>, and
+        # that of W[i] the sum over rows of values_ni grad[n], [d_sae, d]
         to_values = _dots(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
         to_W = _by_feature(values, features, offsets, grad, len(W)) if ctx.needs_input_grad[1] else None
         return to_values, to_W, None, None
@@ -115,6 +168,8 @@ class _DotActive(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, W, features, offsets = ctx.saved_tensors
         grad = grad_outputs[0].contiguous()
+        # values_ni = <x[n], W[i]>, so that with grad [entries] the gradient of x[n] is sum_i grad_ni W[i], [n_rows, d],
+        # and that of W[i] the sum over rows of grad_ni x[n], [d_sae, d]
         to_x = _bag(grad, features, offsets, W) if ctx.needs_input_grad[0] else None
         to_W = _by_feature(grad, features, offsets, x.contiguous(), len(W)) if ctx.needs_input_grad[1] else None
         return to_x, to_W, None, None, None
@@ -132,13 +187,14 @@ def _dots(x: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:
 
 def _by_feature(values: Tensor, features: Tensor, offsets: Tensor, x: Tensor, d_sae: int) -> Tensor:
     """Sum values_ni x[n] over the rows n where feature i is active: the same bag, read feature by feature."""
-    order = features.argsort(stable=True)
+    order = features.argsort(stable=True)  # the entries feature by feature
     rows = _rows(features, offsets)
+    # a bag per feature, of the rows of x where it is active: [d_sae, d]
     return _bag(values[order], rows[order], _offsets(features[order], d_sae), x)
 
 
 def _rows(features: Tensor, offsets: Tensor) -> Tensor:
-    """The row of each entry."""
+    """Compute the row of each entry."""
     return torch.repeat_interleave(offsets.diff(), output_size=len(features))
 
 

@@ -14,8 +14,16 @@ ADAPTERS = {
 
 
 def adapter_imported(cls: type) -> bool:
-    """Import the adapter for a class, or for what it inherits from, and return whether one was imported now. A package
-    that only shares its name with the library, or is of another version, has none: a warning says so, once."""
+    """Import the adapter for a class, or for what it inherits from.
+
+    A package that only shares its name with the library, or is of another version, has none: a warning says so, once.
+
+    Args:
+        cls: the class of a transcoder that has no linear region so far.
+
+    Returns:
+        Whether an adapter was imported now, so that looking again may help.
+    """
     roots = dict.fromkeys(base.__module__.partition(".")[0] for base in cls.__mro__)
     wanted = [root for root in roots if root in ADAPTERS and ADAPTERS[root] not in sys.modules]
     return sum(map(_imported, wanted)) > 0

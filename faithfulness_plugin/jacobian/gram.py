@@ -35,6 +35,18 @@ class JacobianGram:
     Memory: d_sae m + m^2 numbers, m the layer's rank-one terms (d_mlp, or 2 d_mlp where gated). Computed in the layer's
     dtype, half precision in single. Squared errors are differences: in single precision, relative errors below about
     1e-6 are rounding.
+
+    Example:
+        >>> from faithfulness_plugin.jacobian.linear_region import DenseRegion
+        >>> from faithfulness_plugin.layers.layer_weights import MlpWeights
+        >>> _ = torch.manual_seed(0)
+        >>> x, W_in, W_out, W_enc, W_dec = (torch.randn(*shape) for shape in ((5, 3), (3, 6), (6, 2), (3, 8), (8, 2)))
+        >>> layer, weights = MlpWeights(W_in, W_out, torch.relu), Weights(W_enc, W_dec, torch.zeros(2))
+        >>> region = DenseRegion(x, weights, (x @ W_enc).relu())
+        >>> products = JacobianGram(weights, layer).products(region, x)
+        >>> J_t = torch.einsum("ns,is,so->noi", (x @ W_enc > 0).float(), W_enc, W_dec)
+        >>> J_f = torch.einsum("nm,im,mo->noi", (x @ W_in > 0).float(), W_in, W_out)
+        >>> torch.testing.assert_close(products.squared_error, (J_t - J_f).square().sum((1, 2)))
     """
 
     @torch.no_grad()
@@ -42,34 +54,45 @@ class JacobianGram:
         dtype = torch.promote_types(layer.W_in.dtype, torch.float32)
         W_enc, W_dec = transcoder.W_enc.to(dtype), transcoder.W_dec.to(dtype)
         W_skip = None if transcoder.W_skip is None else transcoder.W_skip.to(dtype)
-        terms = layer.jacobian(layer.W_in.new_zeros(0, len(layer.W_in)))
+        terms = layer.jacobian(layer.W_in.new_zeros(0, len(layer.W_in)))  # for its matrices; h has no rows
         W_in, self._W_out = terms.W_in.to(dtype), terms.W_out.to(dtype)
         root = None if root is None else root.to(dtype)
         if root is not None:
-            W_in, W_enc = root.T @ W_in, root.T @ W_enc
-            W_skip = None if W_skip is None else W_skip @ root
+            W_in, W_enc = (
+                root.T @ W_in,
+                root.T @ W_enc,
+            )  # (W_out (x) W_in) R = W_out (x) R^T W_in
+            W_skip = None if W_skip is None else W_skip @ root  # [d_out, r]
         self._mlp, self._root = layer, root
-        self._features, self._W_dec = W_enc.T.contiguous(), W_dec
-        self._layer = (W_in.T @ W_in) * (self._W_out @ self._W_out.T)
-        self._cross = (self._features @ W_in) * (W_dec @ self._W_out.T)
+        self._features, self._W_dec = W_enc.T.contiguous(), W_dec  # [d_sae, r] and [d_sae, d_out]
+        self._layer = (W_in.T @ W_in) * (self._W_out @ self._W_out.T)  # G_f [m, m]
+        self._cross = (self._features @ W_in) * (W_dec @ self._W_out.T)  # C [d_sae, m]
         self._skip_norm = W_skip.square().sum() if W_skip is not None else W_enc.new_zeros(())
-        # <W_skip, W_out[m] (x) W_in[:, m]>, and the same with features
+        # <W_skip, W_out[m] (x) W_in[:, m]>, and the same with features  # [m] and [d_sae]
         self._skip_layer = ((self._W_out @ W_skip) * W_in.T).sum(-1) if W_skip is not None else None
         self._skip_features = ((W_dec @ W_skip) * self._features).sum(-1) if W_skip is not None else None
 
     @torch.no_grad()
     def products(self, region: LinearRegion, x: Float[Tensor, "rows d_in"]) -> JacobianProducts:
-        """Compute the products at rows x, with the transcoder's linear region there."""
+        """Compute the squared norms and the inner product of both Jacobians at rows x.
+
+        Args:
+            region: the transcoder's linear region at x, which says which features are active.
+            x: the rows.
+
+        Returns:
+            The products at each row. Squared errors are at least 0.
+        """
         active, terms = region.active(), self._mlp.jacobian(x.to(self._mlp.W_in.dtype))
         h = terms.h.to(self._layer.dtype)
         ones = h.new_ones(len(active.features))
-        inner = (sum_active(ones, active, self._cross) * h).sum(-1)
+        inner = (sum_active(ones, active, self._cross) * h).sum(-1)  # g^T C h: [rows, m] summed over m
         transcoder = self._transcoder_norms(active)
         if self._skip_layer is not None and self._skip_features is not None:
             inner = inner + h @ self._skip_layer
             by_feature = sum_active(ones, active, self._skip_features[:, None]).squeeze(-1)
             transcoder = transcoder + 2 * by_feature + self._skip_norm
-        layer = ((h @ self._layer) * h).sum(-1)
+        layer = ((h @ self._layer) * h).sum(-1)  # h^T G_f h
         if terms.left is not None and terms.right is not None:
             left, right = terms.left.to(h), terms.right.to(h)
             # R R^T b, so that a^T J R R^T b is <J R, a (x) R^T b>
@@ -83,12 +106,12 @@ class JacobianGram:
     def _transcoder_norms(self, active: ActiveFeatures) -> Float[Tensor, " rows"]:
         """Compute ||sum_s W_dec[s] (x) W_enc[:, s]||^2 over the active features of each row."""
         norms = self._features.new_zeros(active.n_rows)
-        for rows, _, products in rank_one_products(active, self._features, self._W_dec):
+        for rows, _, products in _rank_one_products(active, self._features, self._W_dec):
             norms[rows] = products.sum((-1, -2))
         return norms
 
 
-def rank_one_products(
+def _rank_one_products(
     active: ActiveFeatures, reads: Float[Tensor, "d_sae d_in"], writes: Float[Tensor, "d_sae d_out"]
 ) -> Iterator[tuple[Int[Tensor, " some"], Int[Tensor, "some k"], Float[Tensor, "some k k"]]]:
     """Compute <writes_s (x) reads_s, writes_r (x) reads_r> of the active features s, r of each row.
@@ -111,8 +134,8 @@ def rank_one_products(
             continue
         place = torch.arange(k, device=rows.device)
         real = place < counts[rows, None]
-        features = active.features[torch.where(real, active.offsets[rows, None] + place, 0)]
-        d_in, d_out = reads[features], writes[features] * real[..., None]
+        features = active.features[torch.where(real, active.offsets[rows, None] + place, 0)]  # [some, k]
+        d_in, d_out = reads[features], writes[features] * real[..., None]  # [some, k, d_in] and [some, k, d_out]
         yield rows, features, (d_in @ d_in.mT) * (d_out @ d_out.mT)
         start += len(rows)
 
@@ -123,16 +146,23 @@ def jacobian_by_feature(region: LinearRegion) -> tuple[Float[Tensor, " d_sae"], 
 
     With the skip connection's part <W_skip, J_t> the former add up to the latter. A feature's part is negative where
     it takes back what others do.
+
+    Args:
+        region: the transcoder's linear region at the rows that are summed over.
+
+    Returns:
+        The feature's parts [d_sae], and the sum of ||J_t||_F^2 over rows, in single precision at least.
     """
     W_enc, W_dec, _, W_skip = region.weights
     wide = torch.promote_types(W_enc.dtype, torch.float32)
     reads, writes = W_enc.T.to(wide).contiguous(), W_dec.to(wide)
     active = region.active()
     parts = reads.new_zeros(active.d_sae)
-    for _, features, products in rank_one_products(active, reads, writes):
+    for _, features, products in _rank_one_products(active, reads, writes):
         parts.index_add_(0, features.flatten(), products.sum(-1).flatten())
     if W_skip is None:
         return parts, parts.sum()
     skip = W_skip.to(wide)
+    # <W_dec[i] (x) W_enc[:, i], W_skip> [d_sae], as often as the feature is active
     with_skip = ((writes @ skip) * reads).sum(-1) * active.features.bincount(minlength=active.d_sae)
     return parts + with_skip, parts.sum() + 2 * with_skip.sum() + active.n_rows * skip.square().sum()

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property, singledispatch
+from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
+from faithfulness_plugin.display import short_repr
+from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.adapter_import import adapter_imported
-from faithfulness_plugin.layers.derivatives import check_probe_shape
+from faithfulness_plugin.layers.probe_shape import check_probe_shape
 
 
 class Weights(NamedTuple):
@@ -23,17 +24,35 @@ class Weights(NamedTuple):
     b_dec: Float[Tensor, " d_out"]
     W_skip: Float[Tensor, "d_out d_in"] | None = None
 
+    __repr__ = short_repr
+
     @classmethod
     def of(cls, module: Any) -> "Weights":
-        """Read the weights of a module that has them under these names."""
+        """Read the weights of a module that has them under these names.
+
+        Args:
+            module: anything with W_enc, W_dec and b_dec, and W_skip or not.
+
+        Returns:
+            The weights themselves, not copies.
+        """
         return cls(module.W_enc, module.W_dec, module.b_dec, getattr(module, "W_skip", None))
 
 
 def add_skip(
     y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], W_skip: Float[Tensor, "d_out d_in"] | None
 ) -> Float[Tensor, "*batch d_out"]:
-    """Add W_skip x to y where there is a skip connection."""
-    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T
+    """Add W_skip x to y where there is a skip connection.
+
+    Args:
+        y: the output without it.
+        x: the input, or a direction of it; cast to the dtype of W_skip.
+        W_skip: the skip connection; None for none.
+
+    Returns:
+        y + W_skip x, or y.
+    """
+    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T  # [..., d_in] @ [d_in, d_out]
 
 
 @dataclass(frozen=True)
@@ -60,45 +79,81 @@ class LinearRegion(ABC):
 
     @abstractmethod
     def decode(self) -> Float[Tensor, "*batch d_out"]:
-        """Compute W_dec a(x) + b_dec."""
+        """Compute W_dec a(x) + b_dec, without the skip connection.
+
+        Returns:
+            The sum, with a graph to the weights and the activations.
+        """
 
     @abstractmethod
-    def through(
+    def _through(
         self, v: Float[Tensor, "*probes_batch d"], reads: Float[Tensor, "d_sae d"], writes: Float[Tensor, "d_sae e"]
     ) -> Float[Tensor, "*probes_batch e"]:
         """Compute sum_i g_i <reads_i, v> writes_i."""
 
     @abstractmethod
-    def sum_of_active(self, values: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
+    def _sum_of_active(self, values: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
         """Sum 1[a_i > 0] values_i over features and rows."""
 
     @abstractmethod
     def active(self) -> ActiveFeatures:
-        """Index the active features, rows flattened."""
+        """Index the active features, rows flattened.
+
+        Returns:
+            The index, without entries of features that are not active.
+        """
 
     def output(self) -> Float[Tensor, "*batch d_out"]:
-        """Compute t(x) = W_dec a(x) + b_dec + W_skip x."""
+        """Compute t(x) = W_dec a(x) + b_dec + W_skip x.
+
+        Returns:
+            The output, with a graph.
+        """
         return add_skip(self.decode(), self.x, self.weights.W_skip)
 
     def jvp(self, v: Float[Tensor, "*probes_batch d_in"]) -> Float[Tensor, "*probes_batch d_out"]:
-        """Compute J_t v = W_dec (g * (W_enc v)) + W_skip v. Raises ValueError for v that does not fit x."""
+        """Compute J_t v = W_dec (g * (W_enc v)) + W_skip v.
+
+        Args:
+            v: one probe for each row, of x's shape, or several, with n_probes in front; cast to the weights' dtype.
+
+        Returns:
+            J_t v, with a graph to W_enc, W_dec and W_skip.
+
+        Raises:
+            ValueError: v does not fit x.
+        """
         check_probe_shape(self.x.shape, v)
         W_enc, W_dec, _, W_skip = self.weights
         v = v.to(W_enc.dtype)
-        return add_skip(self.through(v, W_enc.T, W_dec), v, W_skip)
+        return add_skip(self._through(v, W_enc.T, W_dec), v, W_skip)  # reads [d_sae, d_in], writes [d_sae, d_out]
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
-        """Compute J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u. Raises ValueError for u that does not fit t(x)."""
+        """Compute J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u.
+
+        Args:
+            u: one direction of the output for each row, or several, with n_probes in front; cast to the weights' dtype.
+
+        Returns:
+            J_t^T u, with a graph to W_enc, W_dec and W_skip.
+
+        Raises:
+            ValueError: u does not fit t(x).
+        """
         W_enc, W_dec, _, W_skip = self.weights
-        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)
+        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)  # u is as wide as the output
         u = u.to(W_enc.dtype)
-        JTu = self.through(u, W_dec, W_enc.T)
-        return JTu if W_skip is None else JTu + u @ W_skip
+        JTu = self._through(u, W_dec, W_enc.T)  # the same sum, with what is read and written exchanged
+        return JTu if W_skip is None else JTu + u @ W_skip  # [..., d_out] @ [d_out, d_in]
 
     def masking(self) -> Float[Tensor, ""]:
-        """Average sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i|| over rows."""
-        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)
-        return self.sum_of_active(slopes) / max(1, self.x[..., 0].numel())
+        """Average sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i|| over rows (`gradient_masking_penalty`).
+
+        Returns:
+            The mean, with a graph to W_enc and W_dec; 0 for no rows.
+        """
+        slopes = self.weights.W_enc.norm(dim=0) * self.weights.W_dec.norm(dim=1)  # [d_sae]
+        return self._sum_of_active(slopes) / max(1, self.x[..., 0].numel())  # rows, however many dimensions
 
 
 @dataclass(frozen=True)
@@ -111,10 +166,12 @@ class DenseRegion(LinearRegion):
     straight_through: Float[Tensor, "*batch d_sae"] | None = None
     """Gates that have a gradient; None for constants, 1[a > 0]."""
 
+    __repr__ = short_repr
+
     @property
     def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
         """The active features, [..., d_sae]."""
-        return self.acts > 0
+        return self.acts > 0  # also for JumpReLU and TopK, whose activations are 0 where they are off
 
     @property
     def gate(self) -> Bool[Tensor, "*batch d_sae"] | Float[Tensor, "*batch d_sae"]:
@@ -128,11 +185,11 @@ class DenseRegion(LinearRegion):
 
     @override
     def decode(self) -> Float[Tensor, "*batch d_out"]:
-        return self.acts @ self.weights.W_dec + self.weights.b_dec
+        return self.acts @ self.weights.W_dec + self.weights.b_dec  # [..., d_sae] @ [d_sae, d_out]
 
     @override
-    def through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
-        return ((v @ reads.T) * self.gate) @ writes
+    def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
+        return ((v @ reads.T) * self.gate) @ writes  # [(n_probes,) ..., d_sae] in between; one gate for all probes
 
     @property
     @override
@@ -140,13 +197,13 @@ class DenseRegion(LinearRegion):
         return self.straight_through is not None
 
     @override
-    def sum_of_active(self, values: Tensor) -> Tensor:
-        return (self.is_active.to(values.dtype) @ values).sum()
+    def _sum_of_active(self, values: Tensor) -> Tensor:
+        return (self.is_active.to(values.dtype) @ values).sum()  # [..., d_sae] @ [d_sae]
 
     @override
     def active(self) -> ActiveFeatures:
-        rows = self.is_active.reshape(-1, self.acts.shape[-1])
-        return ActiveFeatures.of_flat(rows.flatten().nonzero().squeeze(-1), *rows.shape)
+        rows = self.is_active.reshape(-1, self.acts.shape[-1])  # [rows, d_sae]
+        return ActiveFeatures.of_flat(rows.flatten().nonzero().squeeze(-1), *rows.shape)  # ascending
 
 
 class SignedRegion(DenseRegion):
@@ -156,56 +213,6 @@ class SignedRegion(DenseRegion):
     @override
     def is_active(self) -> Bool[Tensor, "*batch d_sae"]:
         return self.acts != 0
-
-
-@dataclass(frozen=True)
-class SparseRegion(LinearRegion):
-    """The region of a transcoder whose activations are stored for active features only: no product here has the size of
-    a [batch, d_sae] matrix, forward or backward.
-
-    W_enc is read by columns. Stored feature by feature (`W_enc.T` contiguous, as TopK transcoders here have it) it is
-    used as it is; otherwise it is copied at every use.
-    """
-
-    values: Float[Tensor, " entries"]
-    """a_i of each entry; entries that are 0 are not active."""
-    entries: ActiveFeatures
-    """The index of the rows of x, flattened."""
-    hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
-    """The pre-activations, without a graph."""
-
-    @cached_property
-    def _coo(self) -> Tensor:
-        return self.entries.coo(self.values)
-
-    @property
-    @override
-    def feature_acts(self) -> Tensor:
-        return self._coo
-
-    @override
-    def decode(self) -> Float[Tensor, "*batch d_out"]:
-        _, W_dec, b_dec, _ = self.weights
-        return (sum_active(self.values, self.entries, W_dec.contiguous()) + b_dec).view(
-            *self.x.shape[:-1], W_dec.shape[1]
-        )
-
-    @override
-    def through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
-        gate, reads, writes = self.values > 0, reads.contiguous(), writes.contiguous()
-        each = v if v.ndim > self.x.ndim else v[None]
-        rows = [probe.reshape(self.entries.n_rows, v.shape[-1]) for probe in each]
-        products = [sum_active(dot_active(probe, self.entries, reads) * gate, self.entries, writes) for probe in rows]
-        return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])
-
-    @override
-    def sum_of_active(self, values: Tensor) -> Tensor:
-        return (values.index_select(0, self.entries.features) * (self.values > 0)).sum()
-
-    @override
-    def active(self) -> ActiveFeatures:
-        positions = self.entries.positions[self.values > 0].sort().values
-        return ActiveFeatures.of_flat(positions, self.entries.n_rows, self.entries.d_sae)
 
 
 @singledispatch
@@ -222,22 +229,38 @@ def linear_region(
     exact Jacobians, gradient masking) with `linear_region.register(MyTranscoder, my_function)`.
 
     Args:
-        x: [..., d_in].
+        transcoder: an instance of a registered class, of a known library's class, or any other module.
+        x: where the gates are taken.
         gate: feature activations [..., d_sae] of a forward pass already made at x, or its region: nothing is encoded
             again.
         gate_bandwidth: makes the gates straight-through: constants forward, and backward as if 1[z > threshold] rose
             linearly over an interval of this width around the threshold (SAELens's convention for JumpReLU). Needs the
             pre-activations, so it takes no activations in `gate`.
+
+    Returns:
+        The region, with a graph to the transcoder's parameters; None for an unknown class.
     """
     if adapter_imported(type(transcoder)):
-        return linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
+        return linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)  # now registered
     return None
 
 
 def known_region(
     transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], *, gate: Float[Tensor, "*batch d_sae"] | None = None
 ) -> LinearRegion:
-    """Return the transcoder's `linear_region` at x. Raises ValueError for a class that has none."""
+    """Find the transcoder's `linear_region` at x, and refuse a class that has none.
+
+    Args:
+        transcoder: as in `linear_region`.
+        x: where the gates are taken.
+        gate: activations at x, where they are known.
+
+    Returns:
+        The region.
+
+    Raises:
+        ValueError: a class without a region; the message says how to register one.
+    """
     region = linear_region(transcoder, x, gate=gate)
     if region is None:
         raise ValueError(
@@ -250,11 +273,23 @@ def known_region(
 def region_of_activations(
     gate: Tensor | LinearRegion, x: Tensor, weights: Weights, gate_bandwidth: float | None
 ) -> LinearRegion:
-    """Return the region of a forward pass already made at x, or build it from the pass's activations. Raises ValueError
-    where a bandwidth asks for more than activations."""
+    """Return the region of a forward pass already made at x, or build it from the pass's activations.
+
+    Args:
+        gate: that region, or the activations [..., d_sae].
+        x: where the pass was made.
+        weights: the transcoder's.
+        gate_bandwidth: the width of straight-through gates; None for constant ones.
+
+    Returns:
+        The region; dense where it is built here.
+
+    Raises:
+        ValueError: a bandwidth, and no region with straight-through gates.
+    """
     if gate_bandwidth is not None and not (isinstance(gate, LinearRegion) and gate.trains_gates):
         raise ValueError(
             "straight-through gates need pre-activations, which activations and regions with constant gates do not "
             "hold: leave gate out, or pass a linear_region made with the same gate_bandwidth"
         )
-    return gate if isinstance(gate, LinearRegion) else DenseRegion(x, weights, gate)
+    return gate if isinstance(gate, LinearRegion) else DenseRegion(x, weights, gate)  # activations [..., d_sae]

@@ -5,12 +5,14 @@ E_v ||J_t(x) v - J_f(x) v||^2, C. Olah, "A Toy Model of Mechanistic (Un)Faithful
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
@@ -42,6 +44,13 @@ class JacobianMatching:
         self.across: Any = None
         """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
 
+    def __repr__(self) -> str:
+        said = asdict(self.estimator) | {name: getattr(self.config, name) for name in ("jitter", "normalize", "seed")}
+        defaults = JacobianMatchingConfig().to_dict()
+        changed = {name: value for name, value in said.items() if value != defaults[name] and name != "probe"}
+        first = {"estimator": self.config.estimator} | ({"probe": said["probe"]} if "probe" in said else {})
+        return line("JacobianMatching", first | changed)
+
     def __call__(self, transcoder: nn.Module, layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, ""]:
         """Compute the loss at x [..., d_in] for any module and any callable layer, both row-wise."""
         return self.from_targets(transcoder, self.targets(layer, x))
@@ -58,8 +67,11 @@ class JacobianMatching:
 
         Args:
             layer: row-wise, [..., d_in] -> [..., d_out].
-            x: [..., d_in].
+            x: the rows.
             y: layer(x), where it is known already (the unit needs it when x is jittered).
+
+        Returns:
+            Rows (jittered, if so configured), f there, probes, products, step and scale, without a graph.
 
         Raises:
             ValueError: one single row with `normalize`, whose unit is a variance over rows; a layer that cannot be
@@ -71,13 +83,14 @@ class JacobianMatching:
             x = x.clone()  # or the student's backward pass could not save it
         generator, jittered = self.generator(x.device), self.config.jitter > 0
         rms = _mean(_wide(x).square()).sqrt()
-        rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)
+        rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)  # rows of zeros still get a step
         at = x + self.config.jitter * rms * gaussian(x, 1, generator)[0] if jittered else x
         rows = at
         if self.estimator.pulls_back:
             rows = layer_output(layer, at) if y is None else y
-        v = self.estimator.draw(rows, generator)
-        step = torch.ones_like(rms) * self.estimator.step(rms)
+        v = self.estimator.draw(rows, generator)  # [n_probes, ..., d_in or d_out]
+        step = torch.ones_like(rms) * self.estimator.step(rms)  # a scalar tensor, for all rows
+        # [..., d_out] and [n_probes, ..., d_product]
         y_there, Jv = self.estimator.layer_products(layer, at, v, step, y=None if jittered else y)
         if y is None:
             y = layer_output(layer, x) if jittered and self.config.normalize else y_there
@@ -85,8 +98,17 @@ class JacobianMatching:
 
     @torch.no_grad()
     def targets_of(self, response: LayerResponse) -> LayerResponse:
-        """Build targets from stored layer responses. Raises ValueError where they hold no derivative, or as `targets`
-        for a single row."""
+        """Build targets from stored layer responses.
+
+        Args:
+            response: rows with f(x), probes and products, as a store gives them.
+
+        Returns:
+            The response with this batch's scale.
+
+        Raises:
+            ValueError: rows without derivatives; one single row, as `targets`.
+        """
         x, y, v, Jv, step, _ = response
         if v is None or Jv is None:
             raise ValueError("these rows bring no derivatives: read them from the store with the matching's config")
@@ -115,10 +137,13 @@ class JacobianMatching:
         if not self.config.normalize:
             return _wide(y.new_ones(()))
         y = _wide(y)
-        rows = y.reshape(-1, y.shape[-1])
-        mean = self._over_processes(rows.sum(0) / max(1, len(rows)))
+        rows = y.reshape(-1, y.shape[-1])  # [rows, d_out]
+        mean = self._over_processes(rows.sum(0) / max(1, len(rows)))  # E f, [d_out]
+        # E||f - E f||^2 and E||J_f v||^2, means over rows (and probes)
         variance, energy = _mean((y - mean).square().sum(-1)), self._mean_energy(Jv)
+        # both at once over the processes, whose shares of the batch are equal
         variance, energy = self._over_processes(torch.stack([variance, energy]))
+        # a layer that does not move asks for nothing
         return torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
 
     def _over_processes(self, values: Tensor) -> Tensor:
@@ -138,8 +163,13 @@ class JacobianMatching:
         """Compute the loss against targets made before.
 
         Args:
+            transcoder: the student, any nn.Module.
+            targets: what `targets` or `targets_of` returned.
             gate: the feature activations [..., d_sae] of a forward pass already made at `targets.x` (so: without
                 jitter), or its `linear_region`, to encode nothing twice. For classes that `linear_region` knows.
+
+        Returns:
+            The loss, a scalar, with a graph to the transcoder's parameters.
 
         Raises:
             ValueError: transcoder and targets differ in width, device or (for a class that does not cast by itself)
@@ -160,31 +190,55 @@ class JacobianMatching:
                 f"the Jacobian of {type(transcoder).__name__} has no gradient to its parameters, so matching could not "
                 "train it: take .detach(), torch.no_grad() and non-differentiable activations out of its forward pass"
             )
-        return self._mean_energy(Jv - of_layer) * scale
+        return self._mean_energy(Jv - of_layer) * scale  # both [n_probes, ..., d_product]
 
     def _mean_energy(self, Jv: Tensor) -> Tensor:
         """Average ||Jv||^2 over rows and over random probes, or sum it over fixed ones."""
-        energy = _mean(_wide(Jv).square().sum(-1))
-        return energy * len(Jv) if self.estimator.fixed_probes else energy
+        energy = _mean(_wide(Jv).square().sum(-1))  # over [n_probes, ...]
+        return energy * len(Jv) if self.estimator.fixed_probes else energy  # mean over n probes to their sum
 
     def relative_error(self, loss: Float[Tensor, ""], targets: LayerResponse) -> Float[Tensor, ""]:
-        """Express a loss of `from_targets` as a fraction of what losing the whole Jacobian would cost."""
+        """Express a loss of `from_targets` as a fraction of what losing the whole Jacobian would cost.
+
+        Args:
+            loss: what `from_targets` returned.
+            targets: the targets that it was computed against.
+
+        Returns:
+            E||J_t v - J_f v||^2 / E||J_f v||^2: 0 for a perfect match, 1 for J_t = 0.
+        """
         scale, Jv = cast(Tensor, targets.scale), cast(Tensor, targets.Jv)
-        return loss / (scale * self._mean_energy(Jv))
+        return loss / (scale * self._mean_energy(Jv))  # the scale cancels
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the random generator's state, so that a resumed run draws the same probes."""
+        """Return the random generator's state, so that a resumed run draws the same probes.
+
+        Returns:
+            The state and the generator's device by name; empty before the first draw.
+        """
         if self._generator is None:
             return {}
         return {"device": str(self._generator.device), "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the random generator, on the device where it was saved.
+
+        Args:
+            state: what `state_dict` returned.
+        """
         self._generator = None
         if state:
             self.generator(torch.device(state["device"])).set_state(state["generator"].cpu())
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """Return the generator on the device of the inputs; it starts at the seed on first use."""
+        """Return the generator on the device of the inputs; it starts at the seed on first use, and on another device.
+
+        Args:
+            device: the device of the inputs.
+
+        Returns:
+            The generator of probes and jitter, which is the same one from call to call.
+        """
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device).manual_seed(derived_seed(self.config.seed, "probes"))
         return self._generator

@@ -3,15 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from faithfulness_plugin.jacobian.estimators import ESTIMATORS, Estimator
-from faithfulness_plugin.jacobian.probes import Probe
+from faithfulness_plugin.jacobian.estimators import ESTIMATORS
+
+if TYPE_CHECKING:
+    from faithfulness_plugin.jacobian.estimators.base import Estimator
+    from faithfulness_plugin.jacobian.probes import Probe
+
+ISOTROPIC = ("rademacher", "gaussian", "sphere")
+"""Names of the probes that point everywhere alike."""
+DATA = ("pair", "difference")
+"""Names of the probes that point where the inputs vary."""
+SHIPPED = ("jvp", "vjp", "secant", "exact")
+"""Estimators whose refusals are known here, without their classes."""
 
 
 @dataclass(frozen=True)
 class JacobianMatchingConfig:
-    """What is matched, and along which directions. Every field is JSON-safe."""
+    """The estimator of Jacobian matching, its probes and its unit. Every field is JSON-safe."""
 
     estimator: str = "jvp"
     """"jvp": the derivative J v; "vjp": J^T u, for layers without forward-mode rules; "secant": the change over a step
@@ -57,13 +67,37 @@ class JacobianMatchingConfig:
                 width is None or _is_positive(width),
                 f"gate_bandwidth={width}: a width is positive and finite; None for constant gates",
             ),
+            # what the shipped estimators refuse, too: here it is known before torch is loaded
+            (
+                self.estimator not in SHIPPED or self.probe in (*ISOTROPIC, *DATA),
+                f"probe={self.probe!r} is unknown: choose one of {(*ISOTROPIC, *DATA)}",
+            ),
+            (
+                self.estimator != "vjp" or self.probe in ISOTROPIC,
+                f'estimator="vjp" draws directions of the output, and probe={self.probe!r} are directions of the '
+                f'input: choose one of {ISOTROPIC}, or estimator="jvp"',
+            ),
+            (
+                self.estimator != "secant" or width is None,
+                "the secant trains its gates by itself: leave gate_bandwidth out",
+            ),
         ):
             _require(holds, message)
-        self.build_estimator()
+        if self.estimator not in SHIPPED:
+            self.build_estimator()  # the class itself says what does not go with it
 
-    def build_estimator(self, probe: Probe | None = None) -> Estimator:
-        """Build the estimator with the fields that it reads, or with a probe of the caller's own. Raises ValueError for
-        fields that do not go with it."""
+    def build_estimator(self, probe: "Probe | None" = None) -> "Estimator":
+        """Build the estimator with the fields that it reads.
+
+        Args:
+            probe: the caller's own probe instead of the named one.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ValueError: fields that do not go with it.
+        """
         cls = ESTIMATORS[self.estimator]
         options = {field.name: getattr(self, field.name) for field in fields(cls)}
         return cls(**options if probe is None else {**options, "probe": probe})
@@ -81,12 +115,26 @@ class JacobianMatchingConfig:
         return {"estimator": self.estimator, **options, "jitter": self.jitter}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, as JSON takes them."""
+        """Return the fields by name, as JSON takes them.
+
+        Returns:
+            All fields, defaults included.
+        """
         return asdict(self)
 
 
 def as_config(config: JacobianMatchingConfig | Mapping[str, Any]) -> JacobianMatchingConfig:
-    """Return the config itself, or one made of a dict. Raises ValueError for a field that does not exist."""
+    """Return the config itself, or one made of a dict.
+
+    Args:
+        config: a config, or some of its fields by name.
+
+    Returns:
+        The config, checked.
+
+    Raises:
+        ValueError: a field that does not exist, or a value that does not fit.
+    """
     if isinstance(config, JacobianMatchingConfig):
         return config
     _require(isinstance(config, Mapping), f"jacobian={config!r}: pass a JacobianMatchingConfig or a dict of its fields")

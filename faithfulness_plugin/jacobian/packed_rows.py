@@ -1,4 +1,4 @@
-"""Rows that bring with them what the layer says of them, so that a transcoder can learn where the layer is not."""
+"""Rows that carry the layer's outputs and derivatives, so that a transcoder can learn without the layer."""
 
 from dataclasses import dataclass
 
@@ -34,13 +34,30 @@ class PackedRows:
         return [self.d_in, self.d_out, *[probe] * n, *[product] * n]
 
     def pack(self, response: LayerResponse) -> Float[Tensor, "rows width"]:
-        """Concatenate the parts, one row each."""
+        """Concatenate the parts of a response, one row each.
+
+        Args:
+            response: x, f(x), and probes and products where the layout has some; its step and scale are not packed.
+
+        Returns:
+            Rows [x | y | v_1 ... v_n | Jv_1 ... Jv_n].
+        """
         x, y, v, Jv, *_ = response
-        parts = [x, y] if v is None or Jv is None else [x, y, *v, *Jv]
-        return torch.cat(parts, dim=-1)
+        parts = [x, y] if v is None or Jv is None else [x, y, *v, *Jv]  # v and Jv probe by probe, [rows, d] each
+        return torch.cat(parts, dim=-1)  # [rows, sum of the widths]
 
     def unpack(self, rows: Float[Tensor, "rows width"]) -> LayerResponse:
-        """Split rows into their parts. Raises ValueError for rows of another width."""
+        """Split rows into their parts.
+
+        Args:
+            rows: what `pack` returned, or a batch of such rows.
+
+        Returns:
+            The response, with the layout's step and without a scale.
+
+        Raises:
+            ValueError: rows of another width.
+        """
         if rows.shape[-1] != sum(self.widths):
             raise ValueError(
                 f"the rows are {rows.shape[-1]} wide and x, f(x), probes and products make {sum(self.widths)}: take "
@@ -49,5 +66,5 @@ class PackedRows:
         x, y, *rest = rows.split(self.widths, dim=-1)
         if not rest:
             return LayerResponse(x, y)
-        n = len(rest) // 2
-        return LayerResponse(x, y, torch.stack(rest[:n]), torch.stack(rest[n:]), self.step)
+        n = len(rest) // 2  # as many probes as products
+        return LayerResponse(x, y, torch.stack(rest[:n]), torch.stack(rest[n:]), self.step)  # [n_probes, rows, d]

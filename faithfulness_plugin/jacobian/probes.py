@@ -20,45 +20,115 @@ Probe = Callable[[Tensor, int, torch.Generator | None], Tensor]
 def rademacher(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """Draw independent signs, +1 or -1. The least variance of the isotropic kinds."""
-    return random_signs(x, (n_probes, *x.shape), generator)
+    """Draw independent signs, +1 or -1. The least variance of the isotropic kinds.
+
+    Args:
+        x: the rows that get them, for their shape, dtype and device.
+        n_probes: how many each row gets.
+        generator: the source of randomness, on the device of x; None for torch's own.
+
+    Returns:
+        Probes of length sqrt(d_in).
+
+    Example:
+        >>> v = rademacher(torch.zeros(1, 3), 4000, torch.Generator().manual_seed(0)).squeeze(1)
+        >>> torch.testing.assert_close(v.T @ v / 4000, torch.eye(3), atol=0.05, rtol=0)
+    """
+    return random_signs(x, (n_probes, *x.shape), generator)  # [n_probes, ..., d_in]
 
 
 def gaussian(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """Draw independent standard normal coordinates."""
-    return torch.randn((n_probes, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
+    """Draw independent standard normal coordinates.
+
+    Args:
+        x: the rows that get them, for their shape, dtype and device.
+        n_probes: how many each row gets.
+        generator: the source of randomness, on the device of x; None for torch's own.
+
+    Returns:
+        Probes of length sqrt(d_in) in the root mean square.
+
+    Example:
+        >>> v = gaussian(torch.zeros(1, 3), 4000, torch.Generator().manual_seed(0)).squeeze(1)
+        >>> torch.testing.assert_close(v.T @ v / 4000, torch.eye(3), atol=0.1, rtol=0)
+    """
+    return torch.randn((n_probes, *x.shape), generator=generator, device=x.device, dtype=x.dtype)  # likewise
 
 
 def sphere(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """Draw uniformly on the sphere of radius sqrt(d_in), the radius at which E[v v^T] = I."""
+    """Draw uniformly on the sphere of radius sqrt(d_in), the radius at which E[v v^T] = I.
+
+    Args:
+        x: the rows that get them, for their shape, dtype and device.
+        n_probes: how many each row gets.
+        generator: the source of randomness, on the device of x; None for torch's own.
+
+    Returns:
+        Probes of length sqrt(d_in).
+
+    Example:
+        >>> v = sphere(torch.zeros(5, 3), 2, torch.Generator().manual_seed(0))
+        >>> torch.testing.assert_close(v.norm(dim=-1), torch.full((2, 5), 3**0.5))
+    """
     v = gaussian(x, n_probes, generator)
+    # a gaussian direction is uniform: only its length is changed
     return v * (x.shape[-1] ** 0.5 / torch.linalg.vector_norm(v, dim=-1, keepdim=True))
 
 
 def pair(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """Draw v = (x' - x'') / sqrt 2, two rows of the batch drawn independently: E[v v^T] = the batch's covariance."""
+    """Draw v = (x' - x'') / sqrt 2, two rows of the batch drawn independently: E[v v^T] = the batch's covariance.
+
+    Args:
+        x: the rows that get them, and from which x' and x'' are drawn.
+        n_probes: how many each row gets.
+        generator: the source of randomness, on the device of x; None for torch's own.
+
+    Returns:
+        Probes, independent of the row that gets them.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])  # their variance is 1 and 0
+        >>> v = pair(x, 4000, torch.Generator().manual_seed(0)).flatten(0, 1)
+        >>> torch.testing.assert_close(v.T @ v / len(v), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), atol=0.05, rtol=0)
+    """
     return (_random_rows(x, n_probes, generator) - _random_rows(x, n_probes, generator)) / 2**0.5
 
 
 def difference(
     x: Float[Tensor, "*batch d_in"], n_probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n_probes *batch d_in"]:
-    """Draw v = x' - x, from each row to another of the batch: E[v v^T | x] = Cov + (mean - x)(mean - x)^T."""
-    return _random_rows(x, n_probes, generator) - x
+    """Draw v = x' - x, from each row to another of the batch: E[v v^T | x] = Cov + (mean - x)(mean - x)^T.
+
+    Args:
+        x: the rows that get them, and from which x' is drawn.
+        n_probes: how many each row gets.
+        generator: the source of randomness, on the device of x; None for torch's own.
+
+    Returns:
+        Probes, about half of whose energy points to the mean.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> v = difference(x, 8, torch.Generator().manual_seed(0))
+        >>> bool(((x + v).sort(dim=-1).values == torch.tensor([0.0, 1.0])).all())  # each ends at one of the rows
+        True
+    """
+    return _random_rows(x, n_probes, generator) - x  # x broadcasts over the probes
 
 
 def _random_rows(x: Tensor, n_probes: int, generator: torch.Generator | None) -> Tensor:
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])  # [rows, d_in]
     if not len(rows):
         return x.new_zeros(n_probes, *x.shape)
+    # one row of the batch for each probe of each row
     index = torch.randint(len(rows), (n_probes, *x.shape[:-1]), generator=generator, device=x.device)
-    return rows[index]
+    return rows[index]  # [n_probes, ..., d_in]
 
 
 ISOTROPIC: dict[str, Probe] = {"rademacher": rademacher, "gaussian": gaussian, "sphere": sphere}

@@ -1,15 +1,18 @@
 """Settings of `faithfulness train`: model, text, layers, transcoder, estimator, budget."""
 
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
+from faithfulness_plugin.language_model.transcoder_settings import DEFAULTS, SETTINGS, Architecture, checked_settings
 from faithfulness_plugin.results.schema import Record
-from faithfulness_plugin.results.settings_file import make_config, read_settings, unknown_setting
+from faithfulness_plugin.results.settings_file import make_config, read_settings
 
 OFFLINE_MODEL = "smollm2"
 OFFLINE_TEXT = "speeches"
@@ -68,12 +71,18 @@ class TextSource(Record):
 class TrainConfig(Record):
     """One run: a transcoder for every block, coefficient and seed, from one pass over the model."""
 
+    INSIDE: ClassVar[dict[str, frozenset[str]]] = {
+        "transcoder": frozenset(name for of in SETTINGS.values() for name in of.model_fields),
+        "jacobian": frozenset(field.name for field in fields(JacobianMatchingConfig)),
+        "rows": frozenset(RowSettings.model_fields),
+    }
+    """Names that belong to a setting of this one, for those who write them beside it."""
     model: ModelSource = ModelSource()
     text: TextSource = TextSource()
     blocks: list[int] = Field(default=[10], min_length=1, description="whose MLPs are replaced")
-    architecture: Literal["topk", "batch_topk", "standard", "jumprelu"] = "topk"
+    architecture: Architecture = "topk"
     transcoder: dict[str, Any] = Field(
-        default={"d_sae": 2304, "k": 32},
+        default_factory=lambda data: dict(DEFAULTS.get(data.get("architecture", "topk"), {})),
         description="fields of the architecture's config: d_sae, k, skip, sparsity_coefficient and the like",
     )
     jacobian: dict[str, Any] = Field(
@@ -125,7 +134,8 @@ class TrainConfig(Record):
                 f"of {self.batch_size}: raise buffer_prompts"
             )
         require_a_batch(self.tokens, self.batch_size)
-        self.transcoder_config(1, 1, self.coefficients[0])  # raises its own errors
+        checked_settings(self.architecture, self.transcoder)
+        as_config({"seed": self.seed, **self.jacobian})
         return self
 
     @property
@@ -152,33 +162,37 @@ class TrainConfig(Record):
         return capacity + (rounds - 1) * served
 
     def transcoder_config(self, d_in: int, d_out: int, coefficient: float, seed: int = 0) -> Any:
-        """Return the config of one transcoder. Raises ValueError for fields that do not exist or do not fit."""
+        """Build the config of one transcoder.
+
+        Args:
+            d_in: width of the layer's input.
+            d_out: width of its output.
+            coefficient: weight of the Jacobian term.
+            seed: decides the probes.
+
+        Returns:
+            A config of the architecture.
+
+        Raises:
+            ValueError: fields that do not exist or do not fit.
+        """
         from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
 
-        config_class = ARCHITECTURES[self.architecture][0]
-        given_here = {"d_in", "d_out", "jacobian", "jacobian_coefficient", "device", "dtype", "metadata"}
-        types = {name: kind for name, kind in get_type_hints(config_class).items() if name not in given_here}
-        settings = {}
-        for name, value in self.transcoder.items():
-            if name not in types:
-                raise ValueError(f"transcoder: {unknown_setting(name, list(types))}")
-            try:
-                settings[name] = TypeAdapter(types[name]).validate_python(value)
-            except ValidationError as error:
-                raise ValueError(f"transcoder: {name}: {error.errors()[0]['msg']}") from error
-        if "d_sae" not in self.transcoder:
-            raise ValueError("transcoder: d_sae, the number of features, is missing")
-        return config_class(
+        return ARCHITECTURES[self.architecture][0](
             d_in=d_in,
             d_out=d_out,
             jacobian={"seed": seed, **self.jacobian},
             jacobian_coefficient=coefficient,
             device=self.device,
-            **settings,
+            **checked_settings(self.architecture, self.transcoder),
         )
 
     def planned(self) -> list[PlannedTranscoder]:
-        """Return every transcoder that is to be trained."""
+        """List every transcoder that is to be trained.
+
+        Returns:
+            Blocks first, then coefficients, then seeds.
+        """
         seeds = range(self.seed, self.seed + self.seeds)
         return [
             PlannedTranscoder(
@@ -192,12 +206,29 @@ class TrainConfig(Record):
 
 
 def require_a_batch(tokens: int, batch_size: int) -> None:
-    """Raise ValueError where the tokens to train on do not make one batch."""
+    """Refuse fewer tokens than one batch takes.
+
+    Args:
+        tokens: to train on.
+        batch_size: tokens a step.
+
+    Raises:
+        ValueError: they do not make one batch.
+    """
     if tokens < batch_size:
         raise ValueError(f"tokens={tokens} do not make one batch of {batch_size}: raise tokens")
 
 
 def read_config(path: Path) -> TrainConfig:
-    """Read the settings in a YAML file. Raises SettingsError for a file that cannot be read, or settings that do not
-    fit."""
+    """Read the settings in a YAML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The settings, with defaults for what it does not say.
+
+    Raises:
+        SettingsError: a file that cannot be read, or settings that do not fit.
+    """
     return make_config(read_settings(path), str(path), TrainConfig)

@@ -11,7 +11,17 @@ SHUFFLED_AT_A_TIME = 10_000  # documents of a stream
 
 
 def read_documents(source: TextSource) -> list[str]:
-    """Read the documents of text files, or of the offline text. Raises TrainConfigError where there is no text."""
+    """Read the documents of text files, or of the offline text.
+
+    Args:
+        source: no dataset on the hub (see `StreamedDocuments`).
+
+    Returns:
+        One string a document.
+
+    Raises:
+        TrainConfigError: there is no text, a file cannot be read, or is given twice.
+    """
     if not source.files:
         from faithfulness_plugin.adapters import speeches
 
@@ -50,8 +60,12 @@ def _read(path: Path) -> str:
 
 
 class StreamedDocuments:
-    """A column of a dataset on the hub, read from its start whenever iterated. Rows without text, as web dumps have
+    """Streams a column of a dataset on the hub, from its start whenever iterated. Rows without text, as web dumps have
     them, are skipped.
+
+    Args:
+        source: the dataset.
+        seed: decides the order of its rows.
 
     Raises:
         TrainConfigError: no such dataset or column, or one without text.
@@ -106,8 +120,8 @@ class StreamedDocuments:
 
 
 def _first_with(dataset: Any, column: str) -> tuple[Any, dict[str, Any]]:
-    """The first value in the column that is not empty (None where all are), and the columns of the rows up to there,
-    with a value of each."""
+    """Return the first value in the column that is not empty (None where all are), and the columns of the rows up to
+    there, with a value of each."""
     columns: dict[str, Any] = {}
     for row in dataset:
         columns = {name: value if columns.get(name) in (None, "") else columns[name] for name, value in row.items()}
@@ -117,7 +131,7 @@ def _first_with(dataset: Any, column: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _advice(columns: dict[str, Any]) -> str:
-    """What to do instead, given the columns that exist."""
+    """Suggest what to do instead, given the columns that exist."""
     of_text = [name for name, value in columns.items() if isinstance(value, str)]
     of_tokens = [name for name, value in columns.items() if isinstance(value, list)]
     if of_text:

@@ -2,26 +2,70 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import line
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.language_model.layer_rows import LayerRows, Rows
+from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.hooks import Hook, Hooks, read_and_write
-from faithfulness_plugin.metrics.jacobian_error import jacobian_error
+from faithfulness_plugin.layers.hooks import Hooks
+from faithfulness_plugin.layers.spliced import run_spliced
+from faithfulness_plugin.metrics.jacobian_error import ByDirections, averaged, jacobian_products
 from faithfulness_plugin.metrics.next_token import ce_recovered, cross_entropy, kl_divergence
-from faithfulness_plugin.metrics.reconstruction import reconstruction
-from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
-from faithfulness_plugin.store.kept_rows import KeptRows, kept_rows
+from faithfulness_plugin.metrics.result import check_same_shape
+from faithfulness_plugin.store.kept_rows import kept_rows
 from faithfulness_plugin.store.left_out import LeftOut
+from faithfulness_plugin.transcoders.skip import output_of
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 Entries = dict[str, float | None]
 Place = tuple[str, str]
 """The hooks between which a layer stands."""
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A transcoder beside its layer, row by row."""
+
+    squared_error: Float[Tensor, "rows d_out"]
+    """(t - f)^2, coordinate by coordinate."""
+    active: Bool[Tensor, "rows d_sae"]
+    """Which features fire."""
+    jacobians: ByDirections
+    """At the rows for Jacobians alone."""
+
+    @property
+    def l0(self) -> float:
+        """Active features a row."""
+        return self.active.sum(-1).float().mean().item()
+
+    @property
+    def dead_fraction(self) -> float:
+        """The share of features that never fire."""
+        return (~self.active.any(0)).float().mean().item()
+
+
+class Spliced(NamedTuple):
+    """The model with a transcoder in a layer's place: nats a token."""
+
+    ce: float
+    ce_clean: float
+    """With the layer itself."""
+    ce_zero: float
+    """With zeros there."""
+    ce_recovered: float | None
+    kl: float
+    """Of the next token, from the model's own prediction."""
 
 
 class TranscoderEvaluator:
@@ -30,19 +74,21 @@ class TranscoderEvaluator:
     Args:
         hooks: the model's.
         layers: by transcoder's name, the layer that it replaces.
-        tokens: [prompts, pos].
+        tokens: the prompts.
         exclude: token ids (and positions outside `positions`) that transcoders are not trained on: left to the layer;
             or a `LeftOut`, which leaves out first positions and rows of extreme norm as well. Its factor of norms is
-            fitted to these prompts, layer by layer, unless it was fitted before.
+            fitted to these prompts, layer by layer, unless it was fitted before. None keeps all.
         positions: SAELens's `seqpos_slice`.
         batch_size: prompts that the model is run on at a time.
-        jacobian_rows: rows for whole Jacobians.
+        jacobian_rows: rows for whole Jacobians, evenly spread over all; with `by_prompt` over each prompt.
+        by_prompt: whether rows are chosen and read prompt by prompt, for sums over the rows of each.
+        spliced_prompts: of the prompts, those that the spliced model is run on; None for all.
         lock: held while the model runs; for one that another thread runs too.
 
     Entries of each transcoder: "fvu", "l0", "dead_fraction"; "jacobian_error" and "jacobian_cosine", isotropic, and
     "jacobian_error_data" and "jacobian_cosine_data" in directions in which the rows vary; "ce" and "kl" with the
     transcoder in the layer's place, "ce_clean" without, "ce_zero" with zeros there, "ce_recovered"
-    (metrics.next_token); in nats.
+    (metrics.next_token); in nats a token.
 
     Instances are SAELens evaluators too: `runner.evaluator = TranscoderEvaluator(...)`, for one transcoder.
     """
@@ -57,25 +103,33 @@ class TranscoderEvaluator:
         positions: slice = slice(None),
         batch_size: int = 8,
         jacobian_rows: int = 128,
+        by_prompt: bool = False,
+        spliced_prompts: int | None = None,
         lock: AbstractContextManager[Any] | None = None,
     ) -> None:
-        self.hooks, self.layers, self.tokens = hooks, dict(layers), tokens
-        self.batch_size, self.jacobian_rows = batch_size, jacobian_rows
+        self.hooks, self.layers, self.tokens = hooks, dict(layers), tokens[:spliced_prompts]
+        self.batch_size, self.jacobian_rows, self.by_prompt = batch_size, jacobian_rows, by_prompt
         self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
         hooks.require_tokens(tokens)
         rule, inside = LeftOut.of(exclude), torch.zeros_like(tokens, dtype=torch.bool)
         inside[:, positions] = True
         if not (rule.places(tokens) & inside).any():
-            raise ValueError("every held-out token is excluded: hold out more prompts (n_eval_batches)")
-        self.kept: dict[Place, KeptRows] = {}
-        """Between which hooks, which tokens count: all layers alike, unless norms are asked for."""
+            raise UsageError(
+                "every held-out token is excluded: hold out more prompts (n_eval_batches), or leave out less"
+            )
+        self.at: dict[Place, LayerRows] = {}
+        """What no transcoder changes, by the hooks between which a layer stands."""
         for layer in self.layers.values():
-            if _place(layer) not in self.kept:
+            if _place_of(layer) not in self.at:
                 found = kept_rows(hooks, layer, tokens, rule, batch_size=batch_size)
-                self.kept[_place(layer)] = replace(found, mask=found.mask & inside)
-        self._rows: dict[Place, Tensor] = {}
+                found = replace(found, mask=found.mask & inside)
+                self.at[_place_of(layer)] = LayerRows(hooks, layer, tokens, found, 1 if by_prompt else batch_size)
         self._zero: dict[Place, float] = {}
         self._clean = 0.0
+
+    def __repr__(self) -> str:
+        layers = {name: f"{layer.hook_in} -> {layer.hook_out}" for name, layer in self.layers.items()}
+        return line("TranscoderEvaluator", {"layers": layers, "tokens": self.tokens})
 
     def __call__(self, sae: Any, data_provider: Any, activation_scaler: Any) -> Entries:
         """Take SAELens's arguments; the prompts are the evaluator's own."""
@@ -84,27 +138,78 @@ class TranscoderEvaluator:
         return self.evaluate({name: sae})[name]
 
     @torch.no_grad()
-    def evaluate(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
-        """Return the entries of each by name, as the function that it exports (`eval` mode)."""
+    def evaluate(self, transcoders: "Mapping[str, SAE[Any]]") -> dict[str, Entries]:
+        """Evaluate transcoders as the functions that they export (`eval` mode); their modes are restored afterwards.
+
+        Args:
+            transcoders: by the names of `layers`.
+
+        Returns:
+            The entries of each by name.
+        """
         modes = {name: transcoder.training for name, transcoder in transcoders.items()}
         for transcoder in transcoders.values():
             transcoder.eval()
         try:
             spliced = self.spliced(transcoders)
-            return {name: self._alone(name, t) | spliced[name] for name, t in transcoders.items()}
+            return {name: self._alone(name, t) | spliced[name]._asdict() for name, t in transcoders.items()}
         finally:
             for name, transcoder in transcoders.items():
                 transcoder.train(modes[name])
 
-    def _alone(self, name: str, transcoder: Any) -> Entries:
-        layer, rows = self.layers[name], self._rows[_place(self.layers[name])]
-        outputs = reconstruction(transcoder, layer, rows)
-        some = rows[torch.linspace(0, len(rows) - 1, min(self.jacobian_rows, len(rows))).long()]
-        jacobian = jacobian_error(transcoder, layer, some)
+    def for_jacobians(self, name: str) -> Rows:
+        """Choose the rows at which whole Jacobians are compared.
+
+        Args:
+            name: the transcoder's.
+
+        Returns:
+            Evenly spread rows of its layer.
+        """
+        rows = self.at[_place_of(self.layers[name])].rows
+        return rows.spread_by_prompt(self.jacobian_rows) if self.by_prompt else rows.spread(self.jacobian_rows)
+
+    def rows_records(self) -> list[RowsRecord]:
+        """Record for each layer which rows count, and say it on stderr; warn where a few of them make most of the
+        variance.
+
+        Returns:
+            One record a layer.
+        """
+        with self.lock:
+            return [of.record() for of in self.at.values()]
+
+    @torch.no_grad()
+    def compare(self, name: str, transcoder: "SAE[Any]") -> Comparison:
+        """Compare a transcoder with its layer, row by row.
+
+        Args:
+            name: says which layer.
+            transcoder: is compared in its own mode.
+
+        Returns:
+            Squared errors and active features of each row, and Jacobians at some.
+        """
+        at, some, active, squared_error = self.at[_place_of(self.layers[name])], self.for_jacobians(name), [], []
+        # 1,024 rows at a time: x [1024, d_in], feature_acts [1024, d_sae], t and y [1024, d_out]
+        for x, y in zip(at.rows.x.split(ROWS_AT_ONCE), at.outputs.split(ROWS_AT_ONCE), strict=True):
+            feature_acts = transcoder.encode(x)
+            t = output_of(transcoder, x, feature_acts)
+            check_same_shape(t, y)
+            active.append(feature_acts > 0)
+            squared_error.append((t - y).square())
+        among = at.rows.x if self.by_prompt else some.x
+        # whole Jacobians at some rows; prompt by prompt, along directions in which all rows vary
+        jacobians = jacobian_products(transcoder, at.layer, some.x, among=among)
+        return Comparison(torch.cat(squared_error), torch.cat(active), jacobians)
+
+    def _alone(self, name: str, transcoder: "SAE[Any]") -> Entries:
+        found = self.compare(name, transcoder)
+        jacobian = averaged(found.jacobians)
         return {
-            "fvu": outputs.fvu,
-            "l0": outputs.l0,
-            "dead_fraction": outputs.dead_fraction,
+            "fvu": (found.squared_error.sum() / self.at[_place_of(self.layers[name])].variance.sum()).item(),
+            "l0": found.l0,
+            "dead_fraction": found.dead_fraction,
             "jacobian_error": jacobian.relative_error,
             "jacobian_cosine": jacobian.cosine,
             "jacobian_error_data": jacobian.relative_error_data,
@@ -112,42 +217,33 @@ class TranscoderEvaluator:
         }
 
     def _look_once(self) -> None:
-        """Keep the rows at every input hook, and the cross-entropies that no transcoder changes."""
-        if self._rows:
+        """Keep the rows and outputs of every layer, and the cross-entropies that no transcoder changes."""
+        if self._zero:
             return
-        seen: dict[Place, list[Tensor]] = {place: [] for place in self.kept}
-        clean, zero = 0.0, dict.fromkeys(self.kept, 0.0)
-
-        def keep_rows(name: str, kept: Mapping[Place, Tensor]) -> Hook:
-            def look(x: Tensor) -> None:
-                for place, rows in seen.items():
-                    if place[0] == name:
-                        rows.append(x[kept[place]])
-
-            return look
-
+        for of in self.at.values():
+            of.outputs  # noqa: B018  reads them while the lock is held
+        clean, zero = 0.0, dict.fromkeys(self.at, 0.0)
         for tokens, kept in self._batches():
-            logits = self.hooks.run(tokens, {place[0]: keep_rows(place[0], kept) for place in seen})
-            clean += cross_entropy(logits, tokens).double().sum().item()
+            clean += cross_entropy(self.hooks.run(tokens, {}), tokens).double().sum().item()
             for place, mask in kept.items():
+                # mask [batch, pos] -> [batch, pos, 1]: zeros at the tokens that count, y elsewhere
                 write_zeros = partial(torch.where, mask[..., None], 0)
                 zeroed = self.hooks.run(tokens, {place[1]: write_zeros})
                 zero[place] += cross_entropy(zeroed, tokens).double().sum().item()
+        # means over the predicted tokens of all prompts
         n = self._n_predicted
         self._clean, self._zero = clean / n, {place: total / n for place, total in zero.items()}
-        self._rows = {place: torch.cat(rows) for place, rows in seen.items()}
 
     @torch.no_grad()
-    def concentration(self) -> dict[str, VarianceConcentration]:
-        """Return by transcoder's name whether a few of the rows make most of the variance that "fvu" divides by."""
-        with self.lock:
-            self._look_once()
-            of = {_place(y): variance_concentration(y(self._rows[_place(y)])) for y in self.layers.values()}
-            return {name: of[_place(layer)] for name, layer in self.layers.items()}
+    def spliced(self, transcoders: "Mapping[str, SAE[Any]]") -> dict[str, Spliced]:
+        """Run the model with each transcoder in its layer's place, one at a time.
 
-    @torch.no_grad()
-    def spliced(self, transcoders: Mapping[str, Any]) -> dict[str, Entries]:
-        """Return the entries of each in the layer's place alone: "ce" and following. In the transcoder's own mode."""
+        Args:
+            transcoders: by the names of `layers`, in their own modes.
+
+        Returns:
+            What each costs, by name.
+        """
         with self.lock:
             self._look_once()
             ce, kl = dict.fromkeys(transcoders, 0.0), dict.fromkeys(transcoders, 0.0)
@@ -155,19 +251,15 @@ class TranscoderEvaluator:
                 logits = self.hooks.run(tokens, {})
                 for name, transcoder in transcoders.items():
                     layer = self.layers[name]
-                    changed = self.hooks.run(tokens, _splice(layer, transcoder, kept[_place(layer)]))
+                    changed = run_spliced(self.hooks, layer, tokens, kept[_place_of(layer)], transcoder).logits
                     ce[name] += cross_entropy(changed, tokens).double().sum().item()
+                    # [batch, pos]: the last token's prediction is held out of both measures
                     kl[name] += kl_divergence(logits, changed)[:, :-1].sum().item()
-        found: dict[str, Entries] = {}
+        found = {}
         for name in transcoders:
-            zero, own = self._zero[_place(self.layers[name])], ce[name] / self._n_predicted
-            found[name] = {
-                "ce": own,
-                "ce_clean": self._clean,
-                "ce_zero": zero,
-                "ce_recovered": ce_recovered(zero, own, self._clean),
-                "kl": kl[name] / self._n_predicted,
-            }
+            zero, own = self._zero[_place_of(self.layers[name])], ce[name] / self._n_predicted
+            recovered = ce_recovered(zero, own, self._clean)
+            found[name] = Spliced(own, self._clean, zero, recovered, kl[name] / self._n_predicted)
         return found
 
     @property
@@ -176,22 +268,9 @@ class TranscoderEvaluator:
 
     def _batches(self) -> Iterator[tuple[Tensor, dict[Place, Tensor]]]:
         for start in range(0, len(self.tokens), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            yield self.tokens[part], {place: kept.mask[part] for place, kept in self.kept.items()}
+            part = slice(start, min(start + self.batch_size, len(self.tokens)))
+            yield self.tokens[part], {place: of.kept.mask[part] for place, of in self.at.items()}
 
 
-def _place(layer: HookedLayer) -> Place:
+def _place_of(layer: HookedLayer) -> Place:
     return layer.hook_in, layer.hook_out
-
-
-def _splice(layer: HookedLayer, transcoder: Any, kept: Bool[Tensor, "batch pos"]) -> dict[str, Hook]:
-    """Return hooks that put t(x) in the place of f(x), at the tokens that the transcoder was trained for."""
-    written: list[Float[Tensor, "batch pos d_out"]] = []
-
-    def read(x: Tensor) -> None:
-        written.append(transcoder(x))
-
-    def write(y: Tensor) -> Tensor:
-        return torch.where(kept[..., None], written.pop().to(y.dtype), y)
-
-    return read_and_write(layer, read, write)

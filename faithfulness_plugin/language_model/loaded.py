@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.language_model.config import TrainConfigError
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.text import cut_prompts
@@ -35,7 +36,7 @@ class WantedStore:
 
 
 class LoadedModel:
-    """A language model, as settings ask for it.
+    """Loads a language model, as settings ask for it.
 
     Args:
         config: settings with `model`, `text`, `rows`, `context_size`, `prompts_per_pass`, `seed` and `device`.
@@ -53,14 +54,39 @@ class LoadedModel:
         self.hooks, self.tokenizer = hooks_of(self.model), self.model.tokenizer
         self.exclude = config.rows.left_out(self.tokenizer)
 
+    def __repr__(self) -> str:
+        return line("LoadedModel", {"title": self.title, "model": self.model})
+
     def prompts(self, n: int, least: int | None = None) -> Int[Tensor, "prompts pos"]:
-        """Return the first n prompts of the text. Raises TrainConfigError as `cut_prompts`."""
+        """Cut the first prompts of the text.
+
+        Args:
+            n: how many.
+            least: how many will do, where fewer are enough; None needs n.
+
+        Returns:
+            Their tokens.
+
+        Raises:
+            TrainConfigError: as `cut_prompts`.
+        """
         self.note("cutting the text into prompts")
         c = self.config
         return cut_prompts(c.text, self.tokenizer, c.context_size, c.seed, n, least, self.hooks)
 
     def mlps(self, blocks: Sequence[int], setting: str = "blocks") -> dict[int, HookedLayer]:
-        """Return the MLPs of these blocks, checked. Raises TrainConfigError, with the setting, where there is none."""
+        """Find the MLPs of blocks, and check them.
+
+        Args:
+            blocks: their numbers.
+            setting: what says the numbers, for messages.
+
+        Returns:
+            The MLPs by block.
+
+        Raises:
+            TrainConfigError: a block is missing, or has no MLP.
+        """
         try:
             return {block: mlp_layer(self.model, block) for block in blocks}
         except ValueError as error:
@@ -69,7 +95,16 @@ class LoadedModel:
     def filled_stores(
         self, wanted: Sequence[WantedStore], tokens: Int[Tensor, "prompts pos"], *, prompts_per_shard: int, dtype: str
     ) -> list[DerivativeStore]:
-        """Return stores with the rows of these prompts, after making those that do not exist and missing shards.
+        """Open stores with the rows of these prompts, after making those that do not exist and missing shards.
+
+        Args:
+            wanted: the stores that a run needs.
+            tokens: the prompts.
+            prompts_per_shard: prompts whose rows a shard holds.
+            dtype: of the stored rows and derivatives.
+
+        Returns:
+            Full stores, in the order of `wanted`.
 
         Raises:
             StoreError: a store that was made from another model, layer or text, keeps other derivatives, is being
@@ -103,7 +138,7 @@ class LoadedModel:
         return [filling.store for filling in fillings]
 
     def _source(self, of: WantedStore, tokens: Tensor, prompts_per_shard: int, width: int) -> dict[str, str]:
-        """What a store is made from, by which it is known again."""
+        """Describe what a store is made from, by which it is recognised."""
         exclude = self.exclude
         source = {
             "model": self.title,

@@ -17,8 +17,13 @@ def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
     """Load a TransformerBridge in eval mode, frozen, with its tokenizer.
 
     Args:
+        source: which model.
+        device: where it runs.
         plain: a plain Hugging Face model will do where TransformerLens has no bridge for its architecture, or one whose
             logits are not the model's (for Cohere's models it applies rotary positions in another order).
+
+    Returns:
+        The bridge, or the plain model with a `tokenizer`.
 
     Raises:
         TrainConfigError: the model cannot be loaded: no such model, no network, an interrupted download, no CUDA.
@@ -38,7 +43,7 @@ def load_model(source: ModelSource, device: str, *, plain: bool = False) -> Any:
 
 
 def _bridge(name: str, model: Any, tokenizer: Any) -> tuple[Any, str]:
-    """The bridge of a model, or None and what is wrong with it."""
+    """Return the bridge of a model, or None and what is wrong with it."""
     from transformer_lens.model_bridge import TransformerBridge
 
     kind, device = type(model).__name__, model.device
@@ -61,7 +66,14 @@ def _bridge(name: str, model: Any, tokenizer: Any) -> tuple[Any, str]:
 
 
 def model_title(source: ModelSource) -> str:
-    """Return the model's name in results: the offline default is 4-bit and never called by the original's name."""
+    """Name the model in results: the offline default is 4-bit and never called by the original's name.
+
+    Args:
+        source: which model.
+
+    Returns:
+        The name.
+    """
     if source.name != OFFLINE_MODEL:
         return source.name
     from faithfulness_plugin.adapters import smollm2
@@ -70,7 +82,7 @@ def model_title(source: ModelSource) -> str:
 
 
 def _hugging_face(source: ModelSource, plain: bool) -> tuple[Any, Any]:
-    """The model and its tokenizer, from the hub, from a folder, or from the package of the offline one."""
+    """Load the model and its tokenizer, from the hub, from a folder, or from the package of the offline one."""
     name, dtype = source.name, getattr(torch, source.dtype)
     if name == OFFLINE_MODEL:
         from faithfulness_plugin.adapters import smollm2

@@ -23,7 +23,16 @@ METRICS = {
 
 
 def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None) -> Path:
-    """Write README.md in the folder of an export: what it replaces, how it was trained, its held-out metrics."""
+    """Write README.md in the folder of an export: what it replaces, how it was trained, its held-out metrics.
+
+    Args:
+        folder: the export's.
+        transcoder: as it was trained.
+        evaluation: the last one's entries; None where there is none.
+
+    Returns:
+        The file.
+    """
     cfg, metadata = transcoder.cfg, transcoder.cfg.metadata
     data = ModelCardData(library_name="saelens", tags=["transcoder", "sparse-autoencoder", "jacobian-matching"])
     inference = cfg.get_inference_sae_cfg_dict()["architecture"]

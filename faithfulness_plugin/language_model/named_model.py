@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from faithfulness_plugin.language_model.config import OFFLINE_MODEL, ModelSource, TrainConfigError
 from faithfulness_plugin.language_model.model import model_title
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 ANYWAY = "pass --model-anyway to use it all the same"
 PROCESSING = ("center_writing_weights", "fold_ln")
@@ -25,18 +28,21 @@ class ChosenModel(NamedTuple):
     """One line for the user, where the names leave a doubt."""
 
 
-def choose_model(transcoders: Mapping[str, Any], given: str | None, *, anyway: bool = False) -> ChosenModel:
+def choose_model(transcoders: "Mapping[str, SAE[Any]]", given: str | None, *, anyway: bool = False) -> ChosenModel:
     """Choose the model for transcoders that were loaded from files.
 
-    Names are compared without their owner, and TransformerLens's short names count as what they stand for
-    ("gpt2-small" is "openai-community/gpt2"). A folder is known by its own name, by the hub
-    cache's folder above it, and by `_name_or_path` in its config.json. Where a transcoder was trained on a model with
-    processed weights, the note says so: what is loaded is the model as it is.
+    Names are compared without their owner, and TransformerLens's short names count as what they stand for ("gpt2-small"
+    is "openai-community/gpt2"). A folder is known by its own name, by the hub cache's folder above it, and by
+    `_name_or_path` in its config.json. Where a transcoder was trained on a model with processed weights, the note says
+    so: what is loaded is the model as it is.
 
     Args:
         transcoders: by the name that messages call them.
         given: the user's choice (--model); None takes the model that the metadata name.
         anyway: the user confirmed a model that contradicts the metadata.
+
+    Returns:
+        The model's name, and what has to be said about the choice.
 
     Raises:
         TrainConfigError: nobody names a model, the transcoders name several, or `given` is another one than theirs.
@@ -57,7 +63,7 @@ def choose_model(transcoders: Mapping[str, Any], given: str | None, *, anyway: b
 
 
 def _given(named: Mapping[str, str], given: str, anyway: bool) -> ChosenModel:
-    """The user's choice, held against what transcoders name."""
+    """Check the user's choice against what transcoders name."""
     other = {name: model for name, model in named.items() if not _same(model, given)}
     if not other:
         return ChosenModel(given)
@@ -82,8 +88,8 @@ def _require_one(named: Mapping[str, str], advice: str) -> None:
             raise TrainConfigError(f"{first} is of the model {model} and {other} of {another}: {advice}")
 
 
-def _processed(name: str, transcoder: Any) -> str | None:
-    """A line for a transcoder of a model whose tensors TransformerLens has changed."""
+def _processed(name: str, transcoder: "SAE[Any]") -> str | None:
+    """Return a line for a transcoder of a model whose tensors TransformerLens has changed."""
     loaded = getattr(getattr(transcoder.cfg, "metadata", None), "model_from_pretrained_kwargs", None)
     done = [p for p in PROCESSING if loaded.get(p) is True] if isinstance(loaded, Mapping) else []
     if not done:
@@ -94,7 +100,7 @@ def _processed(name: str, transcoder: Any) -> str | None:
     )
 
 
-def _named_by(transcoder: Any) -> str | None:
+def _named_by(transcoder: "SAE[Any]") -> str | None:
     metadata = getattr(transcoder.cfg, "metadata", None)
     model = getattr(metadata, "model_name", None) or getattr(metadata, "lm_name", None)
     return None if model is None else str(model)
@@ -105,7 +111,7 @@ def _offline() -> str:
 
 
 def _loadable(named: str) -> str:
-    """The name under which a model that metadata name can be loaded."""
+    """Return the name under which a model that metadata name can be loaded."""
     if named == _offline():
         return OFFLINE_MODEL
     return named if "/" in named or Path(named).is_dir() else _official(named)
@@ -123,14 +129,14 @@ def _same(named: str, given: str) -> bool:
 
 
 def _key(name: str) -> str:
-    """What two names of one model have in common."""
+    """Return what two names of one model have in common."""
     if name in (_offline(), OFFLINE_MODEL):
         return _offline()
     return _official(name.rstrip("/")).rsplit("/", 1)[-1].lower()
 
 
 def _stated(folder: Path) -> str | None:
-    """The hub's name of the model in a folder, where its config.json has kept it."""
+    """Read the hub's name of the model in a folder, where its config.json has kept it."""
     try:
         stated = json.loads((folder / "config.json").read_text()).get("_name_or_path")
     except (OSError, ValueError, AttributeError):
@@ -139,18 +145,19 @@ def _stated(folder: Path) -> str | None:
 
 
 def _names_one_model(named: str) -> bool:
-    """Whether a name in metadata is that of one model: a folder that exists, one on the hub, the offline one."""
+    """Check that a name in metadata is that of one model: a folder that exists, one on the hub, the offline one."""
     known = named == _offline() or named.lower() in _aliases()
     return known or named.count("/") == 1 or Path(named).is_dir()
 
 
 def _official(name: str) -> str:
-    """What a short name of TransformerLens stands for; other names stay as they are."""
+    """Return what a short name of TransformerLens stands for; other names stay as they are."""
     return _aliases().get(name.lower(), name)
 
 
 @cache
 def _aliases() -> Mapping[str, str]:
-    from transformer_lens.loading_from_pretrained import make_model_alias_map
+    from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
 
-    return make_model_alias_map()
+    names = ((alias, official) for official, aliases in MODEL_ALIASES.items() for alias in aliases)
+    return {name.lower(): official for name, official in [*names, *((name, name) for name in OFFICIAL_MODEL_NAMES)]}

@@ -21,7 +21,14 @@ COLUMNS = {
 
 
 def tables(result: TrainResult) -> str:
-    """Return what was run, the evaluations before and after it, and where the time went, as Markdown."""
+    """Format what was run, the evaluations before and after it, and where the time went.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
     config = result.config
     size = ", ".join(f"{name} {value}" for name, value in config.transcoder.items())
     seeds = f"{config.seeds} seed{'s' * (config.seeds > 1)}"
@@ -37,18 +44,21 @@ def tables(result: TrainResult) -> str:
     ]
     if not result.transcoders:
         return f"{text[0]}\n\nNo transcoder is finished."
-    text.append(evaluation_table(result))
+    text.append(_evaluation_table(result))
     for block in config.blocks:
         of = next((t.evaluations[-1] for t in result.transcoders if t.block == block), None)
         if of is not None and (why := undefined_ce_recovered(of.ce_zero, of.ce_clean)):
             text.append(f"Block {block}: {why}")
     if result.speed is not None:
-        text += [speed_table(result.speed), f"The term slows the run down by a factor of {result.speed.slow_down:.2f}."]
+        text += [
+            _speed_table(result.speed),
+            f"The term slows the run down by a factor of {result.speed.slow_down:.2f}.",
+        ]
     return "\n\n".join(text)
 
 
-def evaluation_table(result: TrainResult) -> str:
-    """Return a table of every block and coefficient before and after: means over seeds with 95 % intervals."""
+def _evaluation_table(result: TrainResult) -> str:
+    """Format every block and coefficient before and after: means over seeds with 95 % intervals."""
     rows = []
     for block, coefficient in product(result.config.blocks, result.config.coefficients):
         arm = [t for t in result.transcoders if (t.block, t.coefficient) == (block, coefficient)]
@@ -59,8 +69,8 @@ def evaluation_table(result: TrainResult) -> str:
     return markdown_table(["block", "coefficient", "training", *COLUMNS], rows)
 
 
-def speed_table(speed: Speed) -> str:
-    """Return a table of where the time goes."""
+def _speed_table(speed: Speed) -> str:
+    """Format where the time goes."""
 
     def row(label: str, cost: StepCost) -> list[str]:
         parts = [f"{part:.0f}" for part in (cost.model, cost.layer, cost.transcoder)]

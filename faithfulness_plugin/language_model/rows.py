@@ -1,15 +1,16 @@
 """Which rows of a text count: the settings, and the record of what they came to."""
 
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import say
-from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration
 from faithfulness_plugin.results.schema import Record
-from faithfulness_plugin.store.left_out import LeftOut, LeftOutCounts
+
+if TYPE_CHECKING:  # settings are read and refused before torch is loaded
+    from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration
+    from faithfulness_plugin.store.left_out import LeftOut, LeftOutCounts
 
 ADVICE = "--skip-first N or --exclude-norms-above FACTOR leaves such rows out"
 
@@ -26,15 +27,32 @@ class RowSettings(Record):
         "that positions and tokens leave (of the held-out prompts; in a store, of its first shard)",
     )
 
-    def left_out(self, tokenizer: Any) -> LeftOut:
-        """Return the rule for a model's tokens."""
+    def left_out(self, tokenizer: Any) -> "LeftOut":
+        """Build the rule by which tokens of a model are left out.
+
+        Args:
+            tokenizer: names the special tokens.
+
+        Returns:
+            The rule.
+        """
         from sae_lens.util import get_special_token_ids
+
+        from faithfulness_plugin.store.left_out import LeftOut
 
         special = () if self.special_tokens else tuple(int(token) for token in get_special_token_ids(tokenizer))
         return LeftOut(special, self.skip_first, self.norms_above)
 
     def per_prompt(self, context_size: int, tokenizer: Any) -> int:
-        """Return the rows that a prompt has at most: each begins with a special token, where there is one."""
+        """Compute how many rows a prompt has at most: each begins with a special token, where there is one.
+
+        Args:
+            context_size: tokens a prompt.
+            tokenizer: says whether prompts begin with a special token.
+
+        Returns:
+            Rows.
+        """
         starts_special = tokenizer.bos_token_id is not None and not self.special_tokens
         return context_size - max(self.skip_first, int(starts_special))
 
@@ -49,7 +67,15 @@ EVERY_ROW = RowSettings()
 
 
 def require_rows(rows: RowSettings, context_size: int) -> None:
-    """Raise UsageError where no position of a prompt counts."""
+    """Refuse settings under which no position of a prompt counts.
+
+    Args:
+        rows: which rows count.
+        context_size: tokens a prompt.
+
+    Raises:
+        UsageError: no position is left.
+    """
     if rows.skip_first >= context_size - 1:
         raise UsageError(
             f"rows: skip_first={rows.skip_first} leaves too little of {context_size} positions: skip fewer, or raise "
@@ -68,21 +94,18 @@ class RowsRecord(Record):
     norms: int = Field(description="of extreme norm")
     rows_for_half: float | None = Field(
         description="the least share of the rows that makes more than half of the variance that FVU divides by; None "
-        "where the layer puts out the same everywhere"
+        "in earlier results, where the layer puts out the same everywhere"
     )
 
 
-def said_rows(
-    hook_in: str, counts: LeftOutCounts, spread: VarianceConcentration | None, rows: str = "rows"
-) -> RowsRecord:
-    """Record which rows of a layer count, and say it."""
-    say_rows(f"{rows} at {hook_in}", counts, spread)
-    rows_for_half = None if spread is None else spread.rows_for_half
-    return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=rows_for_half)
+def say_rows(where: str, counts: "LeftOutCounts | None", spread: "VarianceConcentration | None") -> None:
+    """Say on stderr what was left out, and warn where a few rows make most of the variance.
 
-
-def say_rows(where: str, counts: LeftOutCounts | None, spread: VarianceConcentration | None) -> None:
-    """Say on stderr what was left out, and warn where a few rows make most of the variance."""
+    Args:
+        where: what is said of which rows.
+        counts: how many rows were left out, and why; None says nothing.
+        spread: how the output's variance is spread over rows; None says nothing.
+    """
     if counts is not None:
         say(f"{where}: {counts}")
     if spread is not None and spread.warning:

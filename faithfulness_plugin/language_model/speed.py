@@ -4,7 +4,7 @@ import copy
 import statistics
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sae_lens.config import LoggingConfig, SAETrainerConfig
@@ -14,18 +14,23 @@ from faithfulness_plugin.language_model.result import Speed, StepCost
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.results.timing import in_turn, seconds
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from faithfulness_plugin.transcoders.base import TrainingTranscoder
+
 ROUNDS = 10
 WARM_UP = 2
 
 
-def measure(store: Any, transcoder: Any, layer: HookedLayer, *, batch_size: int, rounds: int = ROUNDS) -> Speed:
+def measure(
+    store: Any, transcoder: "TrainingTranscoder[Any]", layer: HookedLayer, *, batch_size: int, rounds: int = ROUNDS
+) -> Speed:
     """Time the model, and a step of the transcoder with and without its Jacobian term, in turn.
 
     The transcoder itself is not changed. `store` moves on in its text.
 
     Args:
         store: SAELens's activations store, whose model makes the rows.
-        transcoder: of a positive `jacobian_coefficient`.
+        transcoder: with a positive `jacobian_coefficient`.
         layer: what it replaces.
         batch_size: rows a step.
         rounds: steps of each kind that count, after a warm-up.
@@ -73,7 +78,7 @@ def _rows(store: Any, hook_in: str, at_least: int) -> torch.Tensor:
     return torch.cat(made)
 
 
-def _trainer(transcoder: Any, layer: HookedLayer, coefficient: float) -> SAETrainer[Any, Any]:
+def _trainer(transcoder: "TrainingTranscoder[Any]", layer: HookedLayer, coefficient: float) -> SAETrainer[Any, Any]:
     cfg = copy.deepcopy(transcoder.cfg)
     cfg.jacobian_coefficient = coefficient
     trained = type(transcoder)(cfg)

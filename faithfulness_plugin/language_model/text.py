@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.language_model.config import TextSource, TrainConfig, TrainConfigError
 from faithfulness_plugin.language_model.documents import StreamedDocuments, read_documents
 from faithfulness_plugin.layers.hooks import Hooks
@@ -14,14 +15,18 @@ from faithfulness_plugin.seeds import derived_seed
 
 
 class Prompts:
-    """Prompts [context_size] of tokens, as a dataset in the form that SAELens reads: rows {"tokens": [...]}.
+    """Cuts documents into prompts [context_size] of tokens: a dataset in the form that SAELens reads, rows {"tokens":
+    [...]}.
 
     Documents are put one after another, a beginning-of-text token between them and at the start of every prompt, as
     SAELens does.
 
     Args:
+        documents: the text.
+        tokenizer: the model's.
+        context_size: tokens a prompt.
         seed: cuts the text once, and shuffles its prompts; None cuts it on the way, as a stream needs it.
-        n_vocab: the size of the model's vocabulary.
+        n_vocab: the size of the model's vocabulary; None checks no token.
 
     Raises:
         TrainConfigError: where the text is cut, for token ids outside the vocabulary.
@@ -43,8 +48,28 @@ class Prompts:
             generator = torch.Generator().manual_seed(derived_seed(seed, "order of prompts"))
             self.rows = [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
 
+    def __repr__(self) -> str:
+        n = "streamed" if self.rows is None else len(self.rows)
+        return line("Prompts", {"prompts": n, "context_size": self.context_size})
+
     def __iter__(self) -> Iterator[dict[str, list[int]]]:
         return self._cut() if self.rows is None else iter(self.rows)
+
+    def __getitem__(self, place: int | slice) -> dict[str, list[int]] | list[dict[str, list[int]]]:
+        """Return one prompt, or some, of a text that is no stream.
+
+        Args:
+            place: its number, or a slice of numbers.
+
+        Returns:
+            A row {"tokens": [...]}, or several.
+
+        Raises:
+            TrainConfigError: the text is a stream, which has no places.
+        """
+        if self.rows is None:
+            raise TrainConfigError(f"prompts of a stream have no number {place}: iterate over them")
+        return self.rows[place]
 
     def _cut(self) -> Iterator[dict[str, list[int]]]:
         from sae_lens.tokenization_and_batching import concat_and_batch_sequences
@@ -78,10 +103,15 @@ class Prompts:
 
 
 def load_prompts(config: TrainConfig, tokenizer: Any, hooks: Hooks | None = None) -> Prompts:
-    """Return the prompts that a config asks for.
+    """Cut the prompts that a config asks for.
 
     Args:
-        hooks: those of the model that has to take the prompts.
+        config: says the text, the budget and the order.
+        tokenizer: the model's.
+        hooks: those of the model that has to take the prompts; None checks nothing.
+
+    Returns:
+        The prompts.
 
     Raises:
         TrainConfigError: as `cut_prompts`; a text that ends before the budget is used up, where its length is known.
@@ -101,11 +131,19 @@ def cut_prompts(
     least: int | None = None,
     hooks: Hooks | None = None,
 ) -> Tensor:
-    """Return the first n prompts [n, context_size] of a text in a seeded order.
+    """Cut the first n prompts of a text in a seeded order.
 
     Args:
-        least: how many will do, where fewer are enough.
-        hooks: those of the model that has to take the prompts.
+        source: the text.
+        tokenizer: the model's.
+        context_size: tokens a prompt.
+        seed: decides the order.
+        n: how many.
+        least: how many will do, where fewer are enough; None needs n.
+        hooks: those of the model that has to take the prompts; None checks nothing.
+
+    Returns:
+        Tokens [n, context_size].
 
     Raises:
         TrainConfigError: a text that cannot be read, or makes too few prompts; prompts longer than the model's

@@ -10,14 +10,13 @@ from typing import Any
 import sae_lens
 from sae_lens.config import LoggingConfig
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
+from typing_extensions import override
 
 from faithfulness_plugin.language_model.config import MIXED, PlannedTranscoder, TrainConfig
-from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.language_model.report import tables
 from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
-from faithfulness_plugin.language_model.rows import RowsRecord, said_rows
 from faithfulness_plugin.language_model.speed import measure
 from faithfulness_plugin.language_model.text import load_prompts
 from faithfulness_plugin.results.experiment import Experiment, Running
@@ -38,13 +37,13 @@ class Training(Experiment[TrainConfig, TrainResult]):
         processes: those that train together, from stores.
     """
 
-    summary = "Train transcoders of a language model's MLPs, with and without Jacobian matching."
     parts = "transcoders"
     config_class = TrainConfig
 
     def __init__(self, stores: Path | None = None, processes: Processes = Processes()) -> None:  # noqa: B008
         self.stores, self.processes = stores, processes
 
+    @override
     def fresh(self, config: TrainConfig) -> TrainResult:
         return TrainResult(
             complete=False,
@@ -54,13 +53,16 @@ class Training(Experiment[TrainConfig, TrainResult]):
             from_stores=self.stores is not None,
         )
 
+    @override
     def found(self, result: TrainResult, config: TrainConfig) -> TrainResult:
-        """A partial run is resumed with the settings of now where they decide no number."""
+        """Resume a partial run with the settings of now, where they decide no number."""
         return result if result.complete else result.model_copy(update={"config": config})
 
+    @override
     def progress(self, result: TrainResult) -> tuple[int, int]:
         return len(result.transcoders), len(result.config.planned())
 
+    @override
     def run(self, result: TrainResult, running: Running) -> Iterator[tuple[TrainResult, str]]:
         """Train, from the last checkpoint where there is one, and write transcoders, cards and evaluations.
 
@@ -76,6 +78,7 @@ class Training(Experiment[TrainConfig, TrainResult]):
 
         return from_stores(result, running, self.stores, self.processes)
 
+    @override
     def tables(self, result: TrainResult) -> str:
         return tables(result)
 
@@ -104,7 +107,7 @@ def _from_model(result: TrainResult, running: Running) -> Iterator[tuple[TrainRe
             resume=running.resumes,
             overwrite=not running.resumes,
         )
-    result = result.model_copy(update={"rows": evaluated_rows(runner.matched.evaluator)})
+    result = result.model_copy(update={"rows": runner.matched.evaluator.rows_records()})
     yield result, ""  # from here on there are checkpoints to resume from
     running.note(f"training {len(planned)} transcoders")
     with warnings.catch_warnings():
@@ -172,14 +175,3 @@ def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrai
         output_path=str(out / TRANSCODERS),
         logger=LoggingConfig(log_to_wandb=config.wandb),
     )
-
-
-def evaluated_rows(evaluator: TranscoderEvaluator) -> list[RowsRecord]:
-    """Record which held-out rows count at each layer, and say it."""
-    spreads = {}
-    for name, spread in evaluator.concentration().items():
-        layer = evaluator.layers[name]
-        spreads[layer.hook_in, layer.hook_out] = spread
-    return [
-        said_rows(place[0], evaluator.kept[place].counts, spread, "held-out rows") for place, spread in spreads.items()
-    ]

@@ -10,7 +10,7 @@ from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.model_card import write_card
 from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
-from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS, evaluated_rows
+from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.results.experiment import Running
 from faithfulness_plugin.results.timing import peak_memory
@@ -30,11 +30,18 @@ def from_stores(
     model: it fills, evaluates and writes; all of them train.
 
     Args:
-        result: the same in every process.
+        result: empty or partial, the same in every process.
+        running: how to run this time.
         stores: a folder, with one store a block. An epoch is `tokens` rows of text, or all there is with `text.repeat`.
+        processes: those that train together.
+
+    Yields:
+        The result so far, and an empty line.
 
     Raises:
-        TrainConfigError, StoreError, AbortedByRankZero: as `Training.run`.
+        TrainConfigError: as `Training.run`.
+        StoreError: as `Training.run`.
+        AbortedByRankZero: as `Training.run`.
     """
     config = result.config
     model = processes.first_does(lambda: _Model(config, stores, running.note, processes))
@@ -72,9 +79,15 @@ def train_on_store(
     """Train a transcoder on the rows of a store, from the last checkpoint where there is one.
 
     Args:
-        config: settings with `batch_size`, `n_steps`, `lr` and `lr_decay_share`.
+        transcoder: is trained in place.
+        store: a full one.
         product: the derivatives to train on, as a JacobianMatchingConfig or its fields; None for outputs alone.
-        seed: of the rows' order.
+        config: settings with `batch_size`, `n_steps`, `lr` and `lr_decay_share`.
+        seed: decides the rows' order.
+        checkpoint: the folder for checkpoints.
+        checkpoint_every: steps between two of them.
+        lr_warm_up_steps: steps over which the learning rate rises.
+        processes: those that train together.
     """
     rows = StoredRows(
         store, product, batch_size=config.batch_size, seed=seed, rank=processes.rank, processes=processes.size
@@ -95,7 +108,14 @@ def train_on_store(
 
 
 def note_origin(transcoder: Any, model: str, layer: HookedLayer, config: Any) -> None:
-    """Note in the metadata where a transcoder belongs, as SAELens's runner does."""
+    """Note in the metadata where a transcoder belongs, as SAELens's runner does.
+
+    Args:
+        transcoder: its metadata are changed.
+        model: the model's name.
+        layer: what it replaces.
+        config: settings with `rows` and `text`.
+    """
     metadata = transcoder.cfg.metadata
     metadata.model_name, metadata.exclude_special_tokens = model, not config.rows.special_tokens
     metadata.seqpos_slice, metadata.dataset_path = config.rows.seqpos_slice, config.text.title
@@ -162,7 +182,7 @@ class _Model:
             )
             for block, layer in self.layers.items()
         }
-        self.rows = [record for evaluator in self.evaluators.values() for record in evaluated_rows(evaluator)]
+        self.rows = [record for evaluator in self.evaluators.values() for record in evaluator.rows_records()]
 
     def evaluate(self, of: PlannedTranscoder, transcoder: Any, step: int) -> Evaluation:
         """Evaluate a transcoder on the held-out prompts."""

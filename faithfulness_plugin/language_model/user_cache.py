@@ -4,10 +4,10 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from faithfulness_plugin.atomic import put_in_place
 from faithfulness_plugin.errors import UsageError
 
 CACHE_VARIABLE = "FAITHFULNESS_CACHE"
@@ -16,13 +16,22 @@ INSTALL = "run `make examples`, or pip install 'faithfulness-plugin[examples]'"
 
 
 def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:
-    """Return the folder of that name in the user's cache, with the files that `make` wrote into it.
+    """Return a folder in the user's cache, and make it if it is not there.
 
     It is made in a folder beside and then renamed, so that it is never seen half done; of several processes that make
     it at once, one's work stays. Its source.json holds `source` and the files' sizes: a folder of another source, or
     whose files are not all there, is made again.
 
-    Raises UsageError where the cache cannot be written, and whatever `make` raises.
+    Args:
+        name: the folder's.
+        source: what it is made from.
+        make: writes its files into the folder that it is given.
+
+    Returns:
+        The folder, complete.
+
+    Raises:
+        UsageError: the cache cannot be written.
     """
     base = cache()
     final = base / name
@@ -38,13 +47,7 @@ def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]
             for file in files:  # safetensors leaves its own to their owner, and a cache may be shared
                 (unfinished / file).chmod(0o644)
             (unfinished / SOURCE_FILENAME).write_text(json.dumps({**source, "files": files}, indent=1), "utf-8")
-            try:
-                os.rename(unfinished, final)
-            except OSError:  # something stands there: another process's work, or what is to be made again
-                if not _complete(final, source):
-                    with suppress(FileNotFoundError):
-                        os.rename(final, Path(beside) / "before")
-                    os.rename(unfinished, final)
+            put_in_place(unfinished, final, Path(beside) / "before", keep=lambda: _complete(final, source))
     except OSError as error:
         if error.errno is None:  # not the system's: a library's own
             raise
@@ -53,7 +56,14 @@ def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]
 
 
 def cache() -> Path:
-    """Return FAITHFULNESS_CACHE, or else the user's cache folder of this platform."""
+    """Find the cache folder: FAITHFULNESS_CACHE, or else the user's cache folder of this platform.
+
+    Returns:
+        The folder; it may not exist yet.
+
+    Raises:
+        UsageError: platformdirs is not installed.
+    """
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser().absolute()
     if find_spec("platformdirs") is None:
@@ -64,7 +74,14 @@ def cache() -> Path:
 
 
 def unwritable(reason: str | None) -> str:
-    """Return what to say where the cache cannot be written."""
+    """Explain that the cache cannot be written.
+
+    Args:
+        reason: what the system says; None where it says nothing.
+
+    Returns:
+        One line with what to do.
+    """
     return (
         f"the cache {cache()} cannot be written ({reason}): free some space, or set {CACHE_VARIABLE} to another folder"
     )

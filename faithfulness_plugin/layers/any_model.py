@@ -14,16 +14,25 @@ ADAPTERS = {
     "transformer_lens": "faithfulness_plugin.adapters.transformer_lens.hooks:TransformerLensHooks",
     "transformers": "faithfulness_plugin.adapters.huggingface.hooks:HuggingFaceHooks",
 }
-"""By the library that a model's class comes from, or one that it inherits from: the adapter, imported at first use."""
+"""The adapter by the library that a model's class, or one that it inherits from, comes from; imported at first use."""
 KNOWN_BY = {"transformer_lens": "hook_dict", "transformers": "config"}
-"""By library: an attribute that tells its models in a wrapper (torch.compile's)."""
+"""An attribute by which a library's models are recognised in a wrapper (torch.compile's)."""
 
 
 def hooks_of(model: Any) -> Hooks:
-    """Return a model's activations by name. A `Hooks` is returned as it is; a module of no known library is
-    read as a TransformerLens model if it has a `hook_dict`, and as a Hugging Face model if it has a `config`.
+    """Return a model's activations by name.
 
-    Raises UsageError for anything else.
+    A `Hooks` is returned as it is. A module of no known library is read as a TransformerLens model if it has a
+    `hook_dict`, and as a Hugging Face model if it has a `config`.
+
+    Args:
+        model: a HookedTransformer, a TransformerBridge, a Hugging Face model, or its `Hooks`.
+
+    Returns:
+        The hooks, by which everything here reads and changes activations.
+
+    Raises:
+        UsageError: anything else.
     """
     if isinstance(model, Hooks):
         return model
@@ -61,6 +70,9 @@ def mlp_layer(model: Any, block: int | str) -> HookedLayer:
         block: its number, or its name where a Hugging Face model has several lists of blocks ("decoder.block.1" of T5).
             A number counts in the list that a run of the model enters first.
 
+    Returns:
+        The layer, which takes rows [..., d_in] in the model's dtype and on its device.
+
     Raises:
         UsageError: there is no such block, or it has no MLP (the message says which blocks have one).
         LayerError: the model computes something else there, because of a hook that changes activations, for example.
@@ -75,6 +87,14 @@ def layer_between(model: Any, hook_in: str, hook_out: str) -> HookedLayer:
     """Return the layer between any two hooks of a model as a function of rows, checked against the model.
 
     It runs the model up to `hook_out` whenever it is called: for an MLP `mlp_layer` is faster.
+
+    Args:
+        model: a HookedTransformer, a TransformerBridge, a Hugging Face model, or its `Hooks`.
+        hook_in: the name of the tensor that the layer reads.
+        hook_out: the name of the tensor that it writes.
+
+    Returns:
+        The layer, which takes rows [..., d_in].
 
     Raises:
         UsageError: there is no such hook (the nearest is named).

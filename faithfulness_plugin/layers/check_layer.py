@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.comparison import random_signs, same_rows
 from faithfulness_plugin.layers.derivatives import forward_jvp, layer_jvp
@@ -19,18 +20,34 @@ class LayerError(UsageError):
 
 
 class Injected(NamedTuple):
-    """What the model itself computes between two hooks."""
+    """The values that the model itself computes between two hooks."""
 
     x: Float[Tensor, "batch *pos d_in"]
     v: Float[Tensor, "batch *pos d_in"]
     y: Float[Tensor, "batch *pos d_out"]
     Jv: Float[Tensor, "batch *pos d_out"]
 
+    __repr__ = short_repr
+
 
 def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:
-    """Return the layer between any two hooks, unchecked: the model run on one-token prompts, one a row, with the rows
-    put in at `hook_in`, and stopped at `hook_out`. Forward-mode derivatives pass through in the same single run. A
-    model that does not read tokens is run on one input a row, with the row at all of its positions."""
+    """Return the layer between any two hooks, unchecked.
+
+    It is the model run on one-token prompts, one a row, with the rows put in at `hook_in`, and stopped at `hook_out`.
+    Forward-mode derivatives pass through in the same single run. A model that does not read tokens is run on one input
+    a row, with the row at all of its positions.
+
+    Args:
+        hooks: the model's.
+        hook_in: the name of the tensor that the layer reads.
+        hook_out: the name of the tensor that it writes.
+
+    Returns:
+        The layer.
+
+    Raises:
+        UsageError: there is no such hook.
+    """
     hooks.require(hook_in)
     hooks.require(hook_out)
 
@@ -43,8 +60,16 @@ def between(hooks: Hooks, hook_in: str, hook_out: str) -> HookedLayer:
 
 
 def check_layer(hooks: Hooks, layer: Callable[[Tensor], Tensor], hook_in: str, hook_out: str) -> None:
-    """Run the model once on random tokens, with dual numbers put in at `hook_in`, and compare f(x) with what `hook_out`
+    """Check that the model computes a given layer between two hooks, and raise if it does not.
+
+    The model is run once on random tokens, with dual numbers put in at `hook_in`: f(x) is compared with what `hook_out`
     carries, and J_f v with its tangent.
+
+    Args:
+        hooks: the model's.
+        layer: f, row-wise.
+        hook_in: the name of the tensor that the layer reads.
+        hook_out: the name of the tensor that it writes.
 
     Raises:
         LayerError: they differ; the message names the likely cause.
@@ -53,7 +78,7 @@ def check_layer(hooks: Hooks, layer: Callable[[Tensor], Tensor], hook_in: str, h
     hooks.require(hook_in)
     hooks.require(hook_out)
     tokens = hooks.random_tokens()
-    truth = inject(hooks, hook_in, hook_out, tokens)
+    truth = _inject(hooks, hook_in, hook_out, tokens)
     if not all(carried.isfinite().all() for carried in truth):
         raise LayerError(f"the model carries NaN or Inf from {hook_in} to {hook_out}: check its weights and its dtype")
     if not _agrees(layer, truth):
@@ -62,12 +87,15 @@ def check_layer(hooks: Hooks, layer: Callable[[Tensor], Tensor], hook_in: str, h
 
 
 @torch.no_grad()
-def inject(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tokens, *, positions: slice = slice(None)) -> Injected:
-    """Return x, a random v, y and Jv between two hooks, by the model itself: x + v epsilon is put in at `hook_in`, with
-    epsilon squared 0, and y + Jv epsilon read at `hook_out` of the same forward pass. v is 0 outside `positions`.
+def _inject(hooks: Hooks, hook_in: str, hook_out: str, tokens: Tokens, *, positions: slice = slice(None)) -> Injected:
+    """Return x, a random v, y and Jv between two hooks, by the model itself.
 
-    Raises LayerError where `hook_in` is passed more than once or not before `hook_out`, or where an operation between
-    them has no derivative.
+    x + v epsilon is put in at `hook_in`, with epsilon squared 0, and y + Jv epsilon read at `hook_out` of the same
+    forward pass. v is 0 outside `positions`.
+
+    Raises:
+        LayerError: `hook_in` is passed more than once or not before `hook_out`; an operation between them has no
+            derivative.
     """
     x = _activation(hooks, hook_in, hook_out, tokens)
     v = torch.zeros_like(x)
@@ -157,7 +185,7 @@ def _likely_cause(
         return "the model puts out something else every time that it is run, as with dropout. Call model.eval() first"
     if not truth.Jv.any():
         return f"{hook_out} does not depend on {hook_in} at all. Choose an input hook and an output hook of one layer"
-    first_only = inject(hooks, hook_in, hook_out, tokens, positions=slice(0, 1))
+    first_only = _inject(hooks, hook_in, hook_out, tokens, positions=slice(0, 1))
     if first_only.Jv[:, 1:].any():
         return (
             "attention lies between them, or a convolution or a recurrence, so that what one token puts out depends on "

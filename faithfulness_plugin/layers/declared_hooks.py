@@ -9,7 +9,7 @@ HOOKPOINT = re.compile(r"(?:[\w.]+\.)?(?:layers|h|blocks|block)\.\d+(?:\.[\w.]+)
 
 
 class Declared(NamedTuple):
-    """What the metadata of a transcoder say."""
+    """The hooks and the block that a transcoder's metadata name."""
 
     hook_in: str | None = None
     hook_out: str | None = None
@@ -23,13 +23,19 @@ class Declared(NamedTuple):
 
 
 def declared_hooks(transcoder: Any) -> Declared:
-    """Return what a transcoder's metadata say of the tensors that it reads and writes.
+    """Read from a transcoder's metadata which tensors it reads and writes.
 
     Hugging Face's names (`hf_hook_name`, `hf_hook_name_out`) go before TransformerLens's (`hook_name`,
     `hook_name_out`), which SAELens gets wrong for Gemma Scope 2; then sparsify's `hookpoint`, a module that is read at
     its input and written at its output; then `layer`, a block's number.
+
+    Args:
+        transcoder: anything, with SAELens's `cfg.metadata` or without.
+
+    Returns:
+        The names and the block, None for what the metadata do not say.
     """
-    metadata = transcoder.cfg.metadata
+    metadata = getattr(getattr(transcoder, "cfg", None), "metadata", None)
 
     def say(name: str) -> Any:
         return getattr(metadata, name, None)
@@ -44,6 +50,13 @@ def declared_hooks(transcoder: Any) -> Declared:
 
 
 def block_of(hook: str | None) -> int | None:
-    """Return the number of the block in a hook's name, if there is one."""
+    """Find the number of the block in a hook's name.
+
+    Args:
+        hook: a name in either library's spelling, or None.
+
+    Returns:
+        The number; None where the name has none.
+    """
     match = None if hook is None else NUMBERED.search(hook)
     return None if match is None else int(match[1])

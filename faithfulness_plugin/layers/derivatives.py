@@ -3,57 +3,52 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
-from types import ModuleType
-from typing import Any, TypeVar
 
 import torch
-import wrapt
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from faithfulness_plugin.layers.never_compiled import never_compiled
+from faithfulness_plugin.layers.probe_shape import each_probe
 
 Layer = Callable[[Tensor], Tensor]
 """The function that is replaced, row-wise: [..., d_in] -> [..., d_out]. Any callable. Of an nn.Module, its `forward`:
 the module's own forward hooks are not run (its submodules' are), so that a layer can be matched inside one of them."""
 
-FUNCTION = TypeVar("FUNCTION", bound=Callable[..., Any])
-
 # Forward-mode AD keeps one global level per process: two threads inside it break each other.
 FORWARD_AD_LOCK = threading.RLock()
 
-# What torch says where forward mode cannot be had: an operation without a rule, or a level that the caller has opened.
+# Parts of torch's messages about forward mode: an operation without a rule, or a level that the caller has opened.
 NO_FORWARD_MODE = ("forward AD", "forward mode AD", "jvp")
 
 
-def never_compiled(function: FUNCTION) -> FUNCTION:
-    """Leave a function out of `torch.compile`: a compiled forward-mode product that fails leaves its level open.
-
-    `torch.compiler.disable` loads the compiler, which takes seconds: it is applied once something else has loaded it.
-    """
-    current: Callable[..., Any] = function
-
-    @wraps(function)
-    def eager(*args: Any, **kwargs: Any) -> Any:
-        return current(*args, **kwargs)
-
-    @wrapt.when_imported("torch._dynamo")
-    def _disable(_: ModuleType) -> None:
-        nonlocal current
-        current = torch.compiler.disable(function)
-
-    return eager  # pyright: ignore[reportReturnType]  it keeps the signature
-
-
 def bare(function: Layer) -> Layer:
-    """Return what a module computes, past `torch.compile`'s wrapper and the hooks on the module itself."""
+    """Return what a module computes, past `torch.compile`'s wrapper and the hooks on the module itself.
+
+    Args:
+        function: a module or any other callable.
+
+    Returns:
+        The module's `forward`, or the callable itself.
+    """
     module = getattr(function, "_orig_mod", function)
     return module.forward if isinstance(module, nn.Module) else module
 
 
 @contextmanager
 def mismatch_explained(function: Layer, x: Tensor) -> Iterator[None]:
-    """Turn torch's error about operands on different devices or of different dtypes into a ValueError that says what to
-    bring together, with the name of a module's weight."""
+    """Turn torch's error about operands on different devices or of different dtypes into one that says what to do.
+
+    Args:
+        function: what is called in the block; a module's weights are named in the message.
+        x: what it is called on.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: such an error arose in the block.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -74,7 +69,18 @@ def mismatch_explained(function: Layer, x: Tensor) -> Iterator[None]:
 
 @torch.no_grad()
 def layer_output(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-    """Compute f(x), without a graph. Raises ValueError for a layer on another device or of another dtype."""
+    """Compute f(x), without a graph.
+
+    Args:
+        layer: any callable, row-wise.
+        x: the rows.
+
+    Returns:
+        f(x).
+
+    Raises:
+        ValueError: a layer on another device or of another dtype.
+    """
     with mismatch_explained(layer, x):
         return bare(layer)(x)
 
@@ -91,8 +97,8 @@ def layer_jvp(
 
     Args:
         layer: any callable, row-wise.
-        x: [..., d_in].
-        v: one probe a row, [..., d_in], or several, [n_probes, ..., d_in].
+        x: where it is differentiated.
+        v: one probe a row, of x's shape, or several, with n_probes in front.
 
     Returns:
         y [..., d_out] and Jv [..., d_out], or [n_probes, ..., d_out] for several probes.
@@ -100,6 +106,13 @@ def layer_jvp(
     Raises:
         ValueError: v is neither of x's shape nor of x's shape with n_probes in front, or the layer can be
             differentiated neither way.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> layer = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        >>> x, v = torch.randn(2, 3, dtype=torch.float64)
+        >>> y, Jv = layer_jvp(layer, x, v)
+        >>> torch.testing.assert_close(Jv, torch.func.jacrev(layer)(x).detach() @ v)
     """
     with mismatch_explained(layer, x):
         return forward_jvp(layer, _normal(x), v)
@@ -113,10 +126,21 @@ def layer_vjp(
     """Compute the layer's output and its derivative pulled back along u: (f(x), J_f(x)^T u). No graph is kept.
 
     Args:
+        layer: any callable, row-wise.
+        x: where it is differentiated.
         u: one output direction a row, [..., d_out], or several, [n_probes, ..., d_out].
+
+    Returns:
+        y [..., d_out] and J^T u [..., d_in], or [n_probes, ..., d_in] for several directions.
 
     Raises:
         ValueError: u does not fit the layer's output, or that does not depend on x through autograd.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> layer, x, v, u = nn.Linear(3, 2), torch.randn(3), torch.randn(3), torch.randn(2)
+        >>> Jv, JTu = layer_jvp(layer, x, v)[1], layer_vjp(layer, x, u)[1]
+        >>> torch.testing.assert_close(u @ Jv, JTu @ v)
     """
     with mismatch_explained(layer, x):
         return reverse_vjp(layer, _normal(x), u)
@@ -126,17 +150,29 @@ def layer_vjp(
 def forward_jvp(
     function: Layer, x: Float[Tensor, "*batch d_in"], v: Float[Tensor, "*probes_batch d_in"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """Compute (function(x), J v) by forward-mode AD, shapes as in `layer_jvp`; with a graph where gradients are on."""
+    """Compute (function(x), J v) by forward-mode AD, or by `double_vjp` where an operation has no forward-mode rule.
+
+    Args:
+        function: any callable, row-wise.
+        x: where it is differentiated.
+        v: as in `layer_jvp`; cast to the dtype of x.
+
+    Returns:
+        As `layer_jvp`, with a graph where gradients are on.
+
+    Raises:
+        ValueError: as `layer_jvp`.
+    """
     function, probes = bare(function), [probe.to(x.dtype) for probe in each_probe(x, v)]
     try:
         with FORWARD_AD_LOCK:
-            pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]
+            pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]  # (y, Jv) each
     except (NotImplementedError, RuntimeError) as error:
         if not any(sign in str(error) for sign in NO_FORWARD_MODE):
             raise
         return double_vjp(function, x, v, because=error)
     products = [Jv for _, Jv in pairs]
-    return pairs[0][0], products[0] if v.ndim == x.ndim else torch.stack(products)
+    return pairs[0][0], products[0] if v.ndim == x.ndim else torch.stack(products)  # [(n_probes,) ..., d_out]
 
 
 @never_compiled
@@ -148,22 +184,40 @@ def double_vjp(
     because: Exception | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """Compute (function(x), J v) by two passes in reverse: J^T u is linear in u, and its own transposed product along v
-    is J v. For functions without forward-mode rules; no global state. Shapes and graph as in `forward_jvp`.
+    is J v.
 
-    Raises ValueError, with the reason `because` of which forward mode failed, where reverse mode fails as well."""
+    It is for functions without forward-mode rules, and needs no global state.
+
+    Args:
+        function: any callable, row-wise.
+        x: where it is differentiated.
+        v: as in `layer_jvp`; cast to the dtype of x.
+        because: the error of forward mode, which the message then gives as the reason.
+
+    Returns:
+        As `layer_jvp`, with a graph where gradients are on.
+
+    Raises:
+        ValueError: reverse mode fails as well.
+
+    Example:
+        >>> x, v = torch.tensor([1.0, 2.0]), torch.tensor([1.0, -1.0])
+        >>> torch.testing.assert_close(double_vjp(lambda x: x**3, x, v)[1], 3 * x**2 * v)
+    """
     keep, probes = torch.is_grad_enabled(), [probe.to(x.dtype) for probe in each_probe(x, v)]
     try:
         with torch.inference_mode(False), torch.enable_grad():
             y, point = _at_leaf(bare(function), x)
-            u = torch.zeros_like(y, requires_grad=True)
-            (pulled,) = torch.autograd.grad(y, point, u, create_graph=True)
-            products = _each_grad(pulled, u, probes, keep)
+            u = torch.zeros_like(y, requires_grad=True)  # any value does: J^T u is linear in u
+            (pulled,) = torch.autograd.grad(y, point, u, create_graph=True)  # J^T u, [..., d_in]
+            products = _each_grad(pulled, u, probes, keep)  # d <J^T u, v> / du = J v, [..., d_out]
     except (NotImplementedError, RuntimeError) as error:
         reason = str(because or error).splitlines()[0]
         raise ValueError(
             "the derivative along v can be had neither forward nor twice in reverse, because an operation of the "
             f'function does not support it ({reason}): use estimator="secant", which needs no derivative, or "vjp"'
         ) from error
+    # a caller without gradients gets none, though the passes needed them
     return y if keep else y.detach(), products[0] if v.ndim == x.ndim else torch.stack(products)
 
 
@@ -171,19 +225,33 @@ def double_vjp(
 def reverse_vjp(
     function: Layer, x: Float[Tensor, "*batch d_in"], u: Float[Tensor, "*probes_batch d_out"]
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_in"]]:
-    """Compute (function(x), J^T u) in reverse mode, shapes as in `layer_vjp`; with a graph where gradients are on."""
+    """Compute (function(x), J^T u) in reverse mode.
+
+    Args:
+        function: any callable, row-wise.
+        x: where it is differentiated.
+        u: as in `layer_vjp`; cast to the dtype of the output.
+
+    Returns:
+        As `layer_vjp`, with a graph where gradients are on.
+
+    Raises:
+        ValueError: as `layer_vjp`.
+    """
     keep = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         y, point = _at_leaf(bare(function), x)
-        probes = [probe.to(y.dtype) for probe in each_probe(y, u)]
-        products = _each_grad(y, point, probes, keep)
+        probes = [probe.to(y.dtype) for probe in each_probe(y, u)]  # each of y's shape
+        products = _each_grad(y, point, probes, keep)  # d <y, u> / dx = J^T u, [..., d_in]
+    # a caller without gradients gets none, though autograd was on
     products = products if keep else [product.detach() for product in products]
     return y if keep else y.detach(), products[0] if u.ndim == y.ndim else torch.stack(products)
 
 
 def _each_grad(of: Tensor, by: Tensor, probes: list[Tensor], keep: bool) -> list[Tensor]:
     """Differentiate each <of, probe>; keep the graph, or let the last one free it."""
-    last = len(probes) - 1
+    last = len(probes) - 1  # whose backward pass may free the graph
+    # the products come probe by probe: batching them (vmap) would ask more of the function
     return [
         torch.autograd.grad(of, by, probe, create_graph=keep, retain_graph=keep or i < last)[0]
         for i, probe in enumerate(probes)
@@ -205,20 +273,3 @@ def _at_leaf(function: Layer, x: Tensor) -> tuple[Tensor, Tensor]:
 def _normal(x: Tensor) -> Tensor:
     """Copy inference tensors, which autograd refuses together with parameters that require a gradient."""
     return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
-
-
-def each_probe(x: Float[Tensor, "*batch d"], v: Float[Tensor, "*probes_batch d"]) -> list[Tensor]:
-    """List the probes, each of x's shape: a function of [batch, d_in] need not take more dimensions. Raises
-    ValueError as `check_probe_shape`."""
-    check_probe_shape(x.shape, v)
-    return [v] if v.ndim == x.ndim else list(v)
-
-
-def check_probe_shape(rows: torch.Size, v: Tensor) -> None:
-    """Raise ValueError unless v is [..., d] or [n_probes, ..., d] for rows of shape [..., d]."""
-    several = v.ndim == len(rows) + 1 and v.shape[1:] == rows and v.shape[0] > 0
-    if v.shape != rows and not several:
-        raise ValueError(
-            f"the probes have shape {list(v.shape)} but the rows they belong to {list(rows)}: pass v of that "
-            "shape, or with n_probes in front"
-        )

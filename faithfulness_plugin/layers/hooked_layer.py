@@ -64,7 +64,11 @@ class HookedLayer:
         return f"{type(self).__name__}({self.hook_in} -> {self.hook_out})"
 
     def copy(self) -> "HookedLayer":
-        """Return the layer with a clock of its own."""
+        """Return the layer with a clock of its own.
+
+        Returns:
+            A layer of the same function and lock, with `seconds` at 0.
+        """
         copied = HookedLayer(
             self.hook_in, self.hook_out, self.function, weights=self.weights, runs_model=self.runs_model
         )
@@ -85,6 +89,15 @@ def _weights_of_hooked_layer(layer: HookedLayer) -> LayerWeights | None:
 
 @torch.no_grad()
 def layer_fingerprint(layer: HookedLayer, d_in: int, device: torch.device | str) -> str:
-    """Identifies a layer by its hooks and its output norm on fixed rows."""
+    """Identify a layer by its hooks and its output norm on fixed rows.
+
+    Args:
+        layer: the layer.
+        d_in: the width of its input.
+        device: where its weights are.
+
+    Returns:
+        A text that ends in the norm, which `differences` compares up to rounding.
+    """
     rows = torch.linspace(-1, 1, 4 * d_in, device=device).reshape(4, d_in)
     return with_size(f"{layer.hook_in} to {layer.hook_out}", layer(rows).double().norm().item())

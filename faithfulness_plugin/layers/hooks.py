@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import line
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.comparison import same_values
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
@@ -21,7 +22,7 @@ Hook = Callable[[Tensor], Tensor | None]
 Function = Callable[[Tensor], Tensor]
 
 Tokens = Int[Tensor, "batch pos"] | Float[Tensor, "batch *shape"]
-"""What a model is run on: tokens, or the pictures or the sound that it reads."""
+"""The inputs of a model: tokens, or the pictures or the sound that it reads."""
 
 
 class NoLogits(UsageError):
@@ -34,6 +35,9 @@ class Reached(Exception):
 
 class Hooks(ABC):
     """The interface through which everything here reads and changes a model's activations."""
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, vars(self))
 
     @property
     @abstractmethod
@@ -61,36 +65,96 @@ class Hooks(ABC):
 
     @abstractmethod
     def mlp(self, block: int | str) -> HookedLayer:
-        """Return the MLP of a block, unchecked. Raises UsageError for a missing block or one without an MLP."""
+        """Return the MLP of a block, unchecked.
+
+        Args:
+            block: its number, or its name where the model has several lists of blocks.
+
+        Returns:
+            The layer.
+
+        Raises:
+            UsageError: there is no such block, or it has no MLP.
+        """
 
     @abstractmethod
     def block_tensors(self, block: int) -> list[str]:
-        """Name the tensors of a block around its MLP and in its residual stream. Raises UsageError for a missing
-        block."""
+        """Name the tensors of a block around its MLP and in its residual stream.
+
+        Args:
+            block: its number.
+
+        Returns:
+            The names, in the order of a run.
+
+        Raises:
+            UsageError: there is no such block.
+        """
 
     @abstractmethod
     def require(self, name: str) -> str:
-        """Return the name if it stands for a tensor of the model; raise UsageError otherwise."""
+        """Return the name if it stands for a tensor of the model.
+
+        Args:
+            name: a hook's name, in any spelling that the model takes.
+
+        Returns:
+            The same name.
+
+        Raises:
+            UsageError: there is no such hook; the message names the nearest.
+        """
 
     def own_name(self, name: str) -> str:
-        """Return the model's own name for a tensor that has several."""
+        """Return the model's own name for a tensor that has several.
+
+        Args:
+            name: a name that `require` takes.
+
+        Returns:
+            The one name that equal tensors share.
+        """
         return name
 
     def weights_up_to(self, hook_out: str) -> LayerWeights | None:
-        """Guess the weights of the MLP that ends at a hook; the caller has to check them."""
+        """Guess the weights of the MLP that ends at a hook; the caller has to check them.
+
+        Args:
+            hook_out: the name of the tensor that the MLP writes.
+
+        Returns:
+            The weights; None where no MLP of a known kind ends there.
+        """
         del hook_out
         return None
 
     def suspects(self, hook_in: str, hook_out: str) -> Mapping[str, Callable[[Function], Function]]:
-        """Return frequent mistakes about the layer between these two hooks: the cause, and the layer without it."""
+        """Return frequent mistakes about the layer between these two hooks.
+
+        Args:
+            hook_in: the name of the tensor that the layer reads.
+            hook_out: the name of the tensor that it writes.
+
+        Returns:
+            By cause, as a message words it: a function that makes the right layer of the mistaken one.
+        """
         del hook_in, hook_out
         return {}
 
     def run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
-        """Return the logits [batch, pos, n_vocab] with hooks in place, and remove the hooks. A run of the same model in
-        another thread does not see them.
+        """Return the logits with hooks in place, and remove the hooks.
 
-        Raises NoLogits after the run where the model does not predict the next token; `visit` takes such models.
+        A run of the same model in another thread does not see them.
+
+        Args:
+            tokens: what the model is run on.
+            hooks: what to call at which tensor, by name.
+
+        Returns:
+            The logits [batch, pos, n_vocab].
+
+        Raises:
+            NoLogits: after the run, where the model does not predict the next token; `visit` takes such models.
         """
         here = threading.get_ident()
 
@@ -106,16 +170,28 @@ class Hooks(ABC):
         return logits
 
     def visit(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> None:
-        """Run the model for its hooks alone, until one of them raises `Reached`."""
+        """Run the model for its hooks alone, until one of them raises `Reached`.
+
+        Args:
+            tokens: what the model is run on.
+            hooks: what to call at which tensor, by name.
+        """
         with suppress(Reached, NoLogits):
             self.run(tokens, hooks)
 
     def no_hook(self, name: str) -> UsageError:
-        """Return the error for an unknown name, with the nearest ones."""
+        """Build the error for an unknown name, with the nearest ones.
+
+        Args:
+            name: the unknown name.
+
+        Returns:
+            The error, to be raised.
+        """
         hint = nearest(name, self.names, n=3, otherwise="see the model's hook names")
         return UsageError(f"the model has no hook {name}: {hint}")
 
-    def require_context(self, length: int) -> None:
+    def _require_context(self, length: int) -> None:
         """Raise UsageError for prompts of more tokens than the model has positions."""
         if self.n_positions is not None and length > self.n_positions:
             raise UsageError(
@@ -124,9 +200,15 @@ class Hooks(ABC):
             )
 
     def require_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
-        """Raise UsageError for prompts that are too long or hold ids outside the vocabulary. Models would fail
-        somewhere inside, or compute with whatever stands there."""
-        self.require_context(tokens.shape[1])
+        """Check prompts: models would fail somewhere inside, or compute with whatever stands there.
+
+        Args:
+            tokens: the prompts.
+
+        Raises:
+            UsageError: they are too long, or hold ids outside the vocabulary.
+        """
+        self._require_context(tokens.shape[1])
         outside = tokens[(tokens < 0) | (tokens >= self.n_vocab)]
         if outside.numel():
             raise UsageError(
@@ -135,17 +217,42 @@ class Hooks(ABC):
             )
 
     def random_tokens(self, n_prompts: int = 2, length: int = 8, seed: int = 0) -> Tokens:
-        """Draw random inputs of the kind that the model reads."""
+        """Draw random inputs of the kind that the model reads.
+
+        Args:
+            n_prompts: how many.
+            length: tokens in each.
+            seed: the seed.
+
+        Returns:
+            Inputs on the model's device.
+        """
         generator = torch.Generator().manual_seed(seed)
         return torch.randint(self.n_vocab, (n_prompts, length), generator=generator).to(self.device)
 
     def blank(self, n: int) -> Tokens:
-        """Return the smallest n inputs: one token each, where the model reads tokens."""
+        """Return the smallest inputs: one token each, where the model reads tokens.
+
+        Args:
+            n: how many.
+
+        Returns:
+            Inputs on the model's device.
+        """
         return torch.zeros(n, 1, dtype=torch.long, device=self.device)
 
 
 def read_and_write(layer: HookedLayer, read: Hook, write: Hook) -> dict[str, Hook]:
-    """Return hooks at a layer's input and output; one after the other at the single tensor of an autoencoder."""
+    """Return hooks at a layer's input and output; one after the other at the single tensor of an autoencoder.
+
+    Args:
+        layer: the layer.
+        read: called on what it reads.
+        write: called on what it writes.
+
+    Returns:
+        The hooks by the names of their tensors, as `Hooks.run` takes them.
+    """
     if layer.hook_in != layer.hook_out:
         return {layer.hook_in: read, layer.hook_out: write}
 
@@ -158,8 +265,21 @@ def read_and_write(layer: HookedLayer, read: Hook, write: Hook) -> dict[str, Hoo
 
 @torch.no_grad()
 def same_tensor(hooks: Hooks, one: str, other: str) -> bool:
-    """Return whether two names stand for one tensor: by the model's own name for both, or because a run on random
-    tokens carries the same values at both. Raises UsageError for an unknown name."""
+    """Find out whether two names stand for one tensor.
+
+    They do by the model's own name for both, or because a run on random tokens carries the same values at both.
+
+    Args:
+        hooks: the model's.
+        one: a hook's name.
+        other: another.
+
+    Returns:
+        Whether they do.
+
+    Raises:
+        UsageError: there is no such hook.
+    """
     names = {hooks.own_name(hooks.require(name)) for name in (one, other)}
     if len(names) == 1:
         return True

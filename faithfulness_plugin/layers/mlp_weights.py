@@ -16,10 +16,18 @@ EPS_NAMES = ("eps", "variance_epsilon")
 
 
 def checked_mlp_weights(layer: Layer, x: Float[Tensor, "rows d_in"]) -> LayerWeights | None:
-    """Return the layer's weights if `mlp_weights` finds any that give f(x) and J_f v on each of these rows, else None.
+    """Find the layer's weights by `mlp_weights`, and check that they give f(x) and J_f v on each of these rows.
 
     That shows a norm inside the layer before the MLP, an activation that is not elementwise, a row that is treated in a
-    way of its own."""
+    way of its own.
+
+    Args:
+        layer: f, row-wise.
+        x: rows on which the layer is used.
+
+    Returns:
+        The weights; None where none are found, or where they are not all that the layer computes.
+    """
     weights = mlp_weights(layer)
     if weights is None or weights.W_in.dtype != x.dtype or weights.W_in.shape[0] != x.shape[-1]:
         return None
@@ -32,12 +40,18 @@ def checked_mlp_weights(layer: Layer, x: Float[Tensor, "rows d_in"]) -> LayerWei
 
 @singledispatch
 def mlp_weights(layer: Any) -> LayerWeights | None:
-    """Find the weights of a layer that is an MLP with one hidden layer, or None.
+    """Find the weights of a layer that is an MLP with one hidden layer, unchecked.
 
     Recognised: nn.Sequential(Linear, activation, Linear), and modules with the weights' names of TransformerLens (W_in,
     W_out, act_fn, W_gate) or of Hugging Face (`HUGGING_FACE`: up_proj and down_proj with a gate_proj or without, fused
     gates, and other spellings), themselves or by their bound `forward`. A lambda is opaque. A class of your own joins
     with `mlp_weights.register`.
+
+    Args:
+        layer: a module, a bound method of one, or any other callable.
+
+    Returns:
+        The weights; None for whatever is not recognised.
     """
     module = getattr(layer, "__self__", None) or getattr(layer, "_orig_mod", layer)
     if isinstance(module, nn.Sequential):
@@ -95,8 +109,19 @@ def _of_hugging_face(module: Any) -> MlpWeights | None:
 
 
 def weights_of_pair(first: Any, act: Callable[[Tensor], Tensor] | None, last: Any) -> MlpWeights | None:
-    """Read the weights of an MLP whose two linear layers are in two modules: fc1 and fc2 of OPT's blocks, with their
-    activation; or a module of the first one and its activation (BERT's intermediate) and the second one."""
+    """Read the weights of an MLP whose two linear layers are in two modules.
+
+    They are fc1 and fc2 of OPT's blocks, with their activation; or a module of the first one and its activation (BERT's
+    intermediate) and the second one.
+
+    Args:
+        first: the first linear layer, or the module that holds it with its activation.
+        act: the activation, where `first` does not hold it.
+        last: the second linear layer.
+
+    Returns:
+        The weights, unchecked; None where no linear layer or activation is found.
+    """
     first, last = bare_module(first), bare_module(last)
     if not hasattr(first, "weight"):
         # ESM's gelu is a function that it does not name: a guess, which `checked_mlp_weights` sees through
@@ -105,7 +130,14 @@ def weights_of_pair(first: Any, act: Callable[[Tensor], Tensor] | None, last: An
 
 
 def bare_module(module: Any) -> Any:
-    """Return a module past what a TransformerBridge puts around it."""
+    """Return a module past what a TransformerBridge puts around it.
+
+    Args:
+        module: any module.
+
+    Returns:
+        The original one, or the module itself.
+    """
     return getattr(module, "original_component", module)
 
 
@@ -127,11 +159,17 @@ def _matrix(linear: Any) -> Tensor:
 
 @torch.no_grad()
 def normed_mlp(mlp: MlpWeights, norm: Callable[[Tensor], Tensor]) -> NormedMlp | None:
-    """Join an MLP and the norm after it, where that is an RMSNorm or a LayerNorm with an `eps`; else None, as for other
-    norms, or a guess that `checked_mlp_weights` sees through.
+    """Join an MLP and the norm after it, where that is an RMSNorm or a LayerNorm with an `eps`.
 
     Scale and shift are read off what the norm makes of known rows, since classes differ in how they keep them: w,
     1 + w, or none.
+
+    Args:
+        mlp: the MLP's weights.
+        norm: the norm, a module or a function of its output.
+
+    Returns:
+        Both as one layer. None for other norms, or a guess that `checked_mlp_weights` sees through.
     """
     eps, d = next((getattr(norm, name) for name in EPS_NAMES if hasattr(norm, name)), None), mlp.W_out.shape[1]
     if not isinstance(eps, float) or d < 2:

@@ -14,17 +14,13 @@ from faithfulness_plugin.layers.hooks import Hooks, same_tensor
 AT_AN_MLP = re.compile(r"blocks\.(\d+)\.(hook_mlp_out|mlp\.hook_in|mlp\.hook_out|ln2\.hook_normalized)")
 
 
-class NamesNoLayer(UsageError):
-    """The files of these transcoders do not say which layer they replace."""
-
-
 class Pair(NamedTuple):
     """The tensors that a transcoder reads and writes, by name."""
 
     hook_in: str
     hook_out: str
     declared: tuple[str, str] | None = None
-    """What the file says, where an option overrides it."""
+    """The tensors that the file names, where an option overrides them."""
 
 
 def pair_of(
@@ -40,11 +36,17 @@ def pair_of(
 
     Args:
         model: of any library, or its `Hooks`.
+        transcoders: one or several, whose files may name hooks.
         layer: the block; where the files name no hooks, its MLP is meant. It never overrides hooks.
-        hook_in, hook_out: override what the files say.
+        hook_in: overrides what the files say is read.
+        hook_out: overrides what the files say is written.
         anyway: an override may contradict them.
 
-    Raises UsageError where the files name none or several, another block than `layer`, or are contradicted.
+    Returns:
+        The two names, and what the files say where an override contradicts them.
+
+    Raises:
+        UsageError: the files name none or several, another block than `layer`, or are contradicted.
     """
     hooks, said = hooks_of(model), list(dict.fromkeys(map(declared_hooks, transcoders)))
     for declared in said:
@@ -67,33 +69,51 @@ def pair_of(
     return _overriding(hooks, Pair(hook_in, hook_out), said, anyway)
 
 
-def layer_of(
-    model: Any,
-    transcoders: Sequence[Any],
-    *,
-    block: int | None = None,
-    **asked: Any,
-) -> HookedLayer:
-    """Return the layer between the tensors that `pair_of` names, checked against the model.
+def layer_of(model: Any, transcoders: Sequence[Any], *, block: int | None = None, **asked: Any) -> HookedLayer:
+    """Return the layer that transcoders replace, checked against the model.
 
     Args:
-        block, asked: as `layer`, `hook_in`, `hook_out` and `anyway` of `pair_of`.
+        model: as in `layer_and_pair`.
+        transcoders: as in `layer_and_pair`.
+        block: as in `layer_and_pair`.
+        asked: as in `layer_and_pair`.
 
-    Raises UsageError as `pair_of` and `layer_at_pair` do.
+    Returns:
+        The layer alone.
+
+    Raises:
+        UsageError: as `layer_and_pair`.
+        LayerError: as `layer_and_pair`.
+    """
+    return layer_and_pair(model, transcoders, block=block, **asked)[0]
+
+
+def layer_and_pair(
+    model: Any, transcoders: Sequence[Any], *, block: int | None = None, **asked: Any
+) -> tuple[HookedLayer, Pair]:
+    """Return the layer between the tensors that `pair_of` names, checked against the model, and their names.
+
+    Args:
+        model: of any library, or its `Hooks`.
+        transcoders: one or several of that layer.
+        block: as `layer` of `pair_of`.
+        asked: `hook_in`, `hook_out` and `anyway` of `pair_of`.
+
+    Returns:
+        The block's MLP where the two are its own input and output, else whatever the model computes between them; the
+        identity at the one tensor of an autoencoder. And the pair.
+
+    Raises:
+        UsageError: as `pair_of`; one tensor is read and written, and that is not what was asked for; there is no such
+            hook.
+        LayerError: what is written is no function of what is read.
     """
     hooks = hooks_of(model)
     pair = pair_of(hooks, transcoders, layer=block, **asked)
-    return layer_at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders))
+    return _at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders)), pair
 
 
-def layer_at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool = False) -> HookedLayer:
-    """Return the block's MLP where the two are its own input and output, else whatever the model computes between them;
-    the identity at the one tensor of an autoencoder.
-
-    Raises:
-        UsageError: one tensor is read and written, and that is not what was asked for; there is no such hook.
-        LayerError: what is written is no function of what is read.
-    """
+def _at_pair(hooks: Hooks, pair: Pair, *, autoencoder: bool) -> HookedLayer:
     _require_stream(hooks, pair.hook_out)
     if same_tensor(hooks, pair.hook_in, pair.hook_out):
         if not autoencoder:
@@ -134,7 +154,10 @@ def _declared_pair(hooks: Hooks, declared: Declared, layer: int | None, *, overr
         if overridden:
             raise UsageError("the transcoder names no hooks: pass both, where it reads (hook_in) and writes (hook_out)")
         if block is None:
-            raise NamesNoLayer("which layer do the transcoders replace? Their metadata say None")
+            raise UsageError(
+                "which layer do the transcoders replace? Their metadata say None: pass --layer, the number of a block, "
+                "or --hook-in and --hook-out (layer, or hook_in and hook_out)"
+            )
         mlp = _mlp(hooks, block)
         return Pair(mlp.hook_in, mlp.hook_out)
     if not overridden:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens, read_and_write
@@ -20,8 +21,18 @@ AFTER_A_BLOCK = re.compile(r"blocks\.(\d+)\.hook_resid_post")
 
 
 def stages_after(hooks: Hooks, layer: HookedLayer) -> list[str]:
-    """The residual stream after the layer's block and after each one behind it. Raises ValueError for a layer that is
-    in no block, or a model without such hooks."""
+    """Name the residual stream after the layer's block and after each one behind it.
+
+    Args:
+        hooks: the model's.
+        layer: a layer in one of its blocks.
+
+    Returns:
+        The names, in the order of the blocks.
+
+    Raises:
+        ValueError: a layer that is in no block, or a model without such hooks.
+    """
     block, names = block_of(layer.hook_out), set(hooks.names)
     stages = {int(match[1]): name for name in names if (match := AFTER_A_BLOCK.fullmatch(name))}
     if block is not None and not stages:  # a plain model, whose blocks are modules in one list
@@ -45,7 +56,9 @@ class Seen:
     logits: Float[Tensor, "batch *pos vocab"]
     stages: Mapping[str, Float[Tensor, "batch *pos d_model"]]
     acts: Float[Tensor, "batch *pos d_sae"] | None
-    """Of the transcoder, if there was one."""
+    """Of the transcoder, if there was one with `hook_sae_acts_post`."""
+
+    __repr__ = short_repr
 
 
 def run_spliced(
@@ -60,13 +73,21 @@ def run_spliced(
     of_output: Change | None = None,
     stages: Sequence[str] = (),
 ) -> Seen:
-    """Runs the model, with the transcoder at the tokens that it was trained for (`kept`), or without.
+    """Run the model, with the transcoder at the tokens that it was trained for (`kept`), or without.
 
     Args:
+        hooks: the model's.
+        layer: the layer in whose place the transcoder stands.
+        tokens: what the model is run on.
+        kept: the tokens whose rows the transcoder computes; at the others the layer does.
+        transcoder: a SAELens transcoder; None for the model as it is.
         of_input: changes the layer's input [batch, pos, d_in], whoever reads it.
         of_acts: changes the transcoder's activations before they are decoded, at its `hook_sae_acts_post`.
         of_output: changes the layer's output, whoever wrote it.
         stages: hooks whose activations are wanted.
+
+    Returns:
+        The logits, the activations at `stages`, and the transcoder's own.
     """
     found: dict[str, Tensor] = {}
     written: list[Tensor] = []
@@ -75,7 +96,10 @@ def run_spliced(
     def read(x: Tensor) -> Tensor | None:
         changed = x if of_input is None else of_input(x)
         if transcoder is not None:
-            written.append(transcoder.run_with_hooks(changed, fwd_hooks=[(ACTS_POST, at_acts)]))
+            hooked = hasattr(transcoder, ACTS_POST)
+            written.append(
+                transcoder.run_with_hooks(changed, fwd_hooks=[(ACTS_POST, at_acts)]) if hooked else transcoder(changed)
+            )
         return None if of_input is None else changed
 
     def at_acts(a: Tensor, hook: object) -> Tensor | None:

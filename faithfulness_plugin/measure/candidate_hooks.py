@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.model import load_model, model_title
@@ -21,6 +22,9 @@ from faithfulness_plugin.measure.ranked_pairs import CLEARLY, Ranking, ranked_pa
 from faithfulness_plugin.messages import say
 from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.settings_file import make_config
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
 
 SHOWN = 12
 NEAR_THE_MLP = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in", "mlp.hook_out", "hook_mlp_out")
@@ -42,8 +46,14 @@ class HookCandidates(Ranking):
     asked: bool = False
     """Whether the pair that is compared was asked for."""
 
+    __repr__ = short_repr
+
     def verdict(self) -> str:
-        """Return one sentence: is the declared pair the best one, and what to pass where it is not."""
+        """Say whether the declared pair is the best one, and what to pass where it is not.
+
+        Returns:
+            One or two sentences.
+        """
         best, compared = self.best, self.compared
         pass_this = what_to_pass(best, of_autoencoder=self.of_autoencoder)
         there = f"{best.hook_in[0]} to {best.hook_out[0]} (FVU {best.fvu:.3g})"
@@ -68,7 +78,11 @@ class HookCandidates(Ranking):
         return f"{called} (FVU {compared.fvu:.3g}) is {how}: that is {there}. {pass_this}"
 
     def table(self) -> str:
-        """Return the best pairs, and the declared one, as a Markdown table."""
+        """Format the best pairs, and the declared one.
+
+        Returns:
+            A Markdown table.
+        """
         rows = []
         for place, pair in enumerate(self.pairs):
             if place < SHOWN or pair.compared:
@@ -82,7 +96,11 @@ class HookCandidates(Ranking):
         return table + (f"\n{left} more pairs, with higher FVU, are left out (--json has all).\n" if left else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all pairs and the verdict, for JSON."""
+        """Convert all pairs and the verdict for JSON.
+
+        Returns:
+            Fields by name.
+        """
         same_names = ("hook_in", "hook_out", "fvu", "l0", "norm_in", "norm_out")
         pairs = [
             {name: getattr(pair, name) for name in same_names}
@@ -109,7 +127,7 @@ def _together(names: Sequence[str]) -> str:
 
 def hook_candidates(
     model: Any,
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     tokens: Tokens,
     *,
     layer: int | None = None,
@@ -126,15 +144,22 @@ def hook_candidates(
 
     Args:
         model: a TransformerBridge, a HookedTransformer or a plain Hugging Face model.
-        tokens: [batch, pos].
-        layer: the block; by default the one that the file names. If it names none, all blocks are searched, at the
+        transcoder: any SAELens transcoder, in `eval` mode.
+        tokens: a few prompts.
+        layer: the block; None takes the one that the file names. If it names none, all blocks are searched, at the
             tensors around their MLPs.
-        hook_in, hook_out: the pair to compare with the others, instead of the declared one.
-        kept: the tokens that are looked at; all by default.
+        hook_in: the tensor read by the pair to compare with the others; None takes the declared one.
+        hook_out: the tensor written by it, likewise.
+        kept: the tokens that are looked at; None keeps all.
         norms_above: leaves out rows whose norm is above this factor times the median at any of the tensors that are
-            compared. Attention sinks are such rows, and an FVU that counts them says little of the others.
+            compared. Attention sinks are such rows, and an FVU that counts them says little of the others. None keeps
+            all.
 
-    Raises UsageError for a missing block or hook, or where no tensors have the transcoder's widths.
+    Returns:
+        All pairs, the lowest FVU first, beside what the file says.
+
+    Raises:
+        UsageError: a missing block or hook; no tensors have the transcoder's widths.
     """
     hooks, declared = hooks_of(model), declared_hooks(transcoder)
     compared: tuple[str, str] | None = None
@@ -171,7 +196,7 @@ def hook_candidates(
 
 
 def _every_block(hooks: Hooks) -> list[list[str]]:
-    """Return the tensors of all blocks; of those that have an MLP, in a model that mixes them with others."""
+    """Return the tensors of each block; none for a block without an MLP, in a model that mixes both."""
     found: list[list[str]] = []
     while True:
         try:
@@ -184,7 +209,7 @@ def _every_block(hooks: Hooks) -> list[list[str]]:
 
 def candidates_on_text(
     path: str,
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     *,
     model: str | None = None,
     model_anyway: bool = False,
@@ -199,12 +224,21 @@ def candidates_on_text(
 
     Args:
         path: where the transcoder comes from, for messages.
-        model: its name or folder; by default what the transcoder's file names.
-        files: the text's; the examples' text by default.
-        rows: which rows count, as `RowSettings` takes it.
+        transcoder: any SAELens transcoder, in `eval` mode.
+        model: its name or folder; None takes what the transcoder's file names.
+        model_anyway: use it, though the file names another one.
+        files: the text's; none for the examples' text.
+        prompts: how many.
+        context_size: tokens a prompt.
+        rows: which rows count, as `RowSettings` takes it; None counts all but special tokens.
+        device: where the model runs.
         asked: `layer`, `hook_in` and `hook_out` of `hook_candidates`.
 
-    Raises UsageError as `hook_candidates` does, or where no row is left.
+    Returns:
+        As `hook_candidates`.
+
+    Raises:
+        UsageError: as `hook_candidates`; no row is left.
     """
     settings = make_config(dict(rows or {}), "rows", RowSettings)
     require_rows(settings, context_size)

@@ -4,7 +4,8 @@ from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.measure.compare import KIND
 from faithfulness_plugin.measure.report import layer_of, relative_error, scores
-from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind, Directions
+from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind
+from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.arms import arms_of_card
 from faithfulness_plugin.results.card import Card
 from faithfulness_plugin.results.curves import Curve, Panel
@@ -13,11 +14,15 @@ from faithfulness_plugin.results.tables import Table
 
 
 def card(result: ArtifactResult, name: str = "", against: str = "") -> Card:
-    """Return a transcoder's card: errors of responses, of Jacobians, of effects downstream; deletion curves.
+    """Build a transcoder's card: errors of responses, of Jacobians, of effects downstream; deletion curves.
 
     Args:
-        name: may be empty where the result has one transcoder only.
+        result: the measurements.
+        name: the transcoder's; may be empty where the result has one only.
         against: another transcoder of the result, drawn beside it; or empty.
+
+    Returns:
+        The card.
 
     Raises:
         UsageError: no such transcoder, or one that is not measured yet.

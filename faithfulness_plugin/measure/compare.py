@@ -24,12 +24,17 @@ def comparison(
     scores: Sequence[str] = (),
     tasks: Sequence[str] = (),
 ) -> Table:
-    """Return the differences of transcoders to one of them.
+    """Compare transcoders with one of them, paired by prompt.
 
     Args:
-        arms: names of transcoders; all for none.
-        scores: names of `ERRORS`; all for none.
+        results: of one layer.
+        against: the transcoder that the others are compared with.
+        arms: names of transcoders; none for all.
+        scores: names of `ERRORS`; none for all.
         tasks: none: only methods are measured at tasks.
+
+    Returns:
+        Differences, with 95 % intervals over prompts.
 
     Raises:
         UsageError: results of other layers, rows or texts, or names that the results do not have.
@@ -51,7 +56,15 @@ def comparison(
 
 
 def in_pairs(result: ArtifactResult, pairs: Sequence[tuple[str, str]]) -> Table:
-    """Return each pair's first transcoder less its second, as of one seed with matching and without."""
+    """Compare the two transcoders of each pair, such as those of one seed with and without matching.
+
+    Args:
+        result: the measurements.
+        pairs: names of transcoders.
+
+    Returns:
+        Each first one's errors less the second one's, with 95 % intervals over prompts.
+    """
     tables = [comparison([result], against, arms=[name]) for name, against in pairs]
     rows = [[f"{name} less {against}", *of.rows[0][1:]] for (name, against), of in zip(pairs, tables, strict=True)]
     caption = "Differences, paired by prompt: mean and 95 % interval (bootstrap) over the held-out prompts."
@@ -76,7 +89,7 @@ def _all(results: Sequence[ArtifactResult]) -> dict[str, ArtifactNumbers]:
 
 
 def _difference(score: str, of: ArtifactNumbers, against: ArtifactNumbers, result: ArtifactResult) -> Interval | None:
-    """The paired difference; None where both errors would be divided by 0."""
+    """Return the paired difference; None where both errors would be divided by 0."""
     layer, distances = layer_of(result), result.config.distances
     parts, whole = ERRORS[score](of, layer, distances)
     others, _ = ERRORS[score](against, layer, distances)

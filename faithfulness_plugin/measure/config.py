@@ -1,7 +1,7 @@
 """Settings of measurements on held-out prompts."""
 
 import operator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -79,3 +79,13 @@ class ArtifactConfig(HeldOutConfig):
         if min(self.top) < 1:
             raise ValueError("top: numbers of directions, from 1 on")
         return self
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the transcoders are read: arguments of `load_each`."""
+        return {
+            "layer": self.block,
+            "device": self.device,
+            "dtype": self.transcoder_dtype,
+            "autoencoder": self.autoencoder,
+        }

@@ -1,7 +1,7 @@
 """Changes inside a language model, with and without a transcoder in the layer's place."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,15 +18,21 @@ from faithfulness_plugin.metrics.next_token import cross_entropy
 from faithfulness_plugin.rounding import beyond_rounding
 from faithfulness_plugin.seeds import derived_seed
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 
 class Interventions:
     """Changes the layer's input or output at one token of each prompt, the same for everything that is compared.
 
     Args:
+        hooks: the model's.
+        layer: the layer that transcoders replace.
+        tokens: the prompts.
         kept: the tokens at which transcoders stand in the layer's place.
-        features_of: the transcoder whose largest feature at that token is removed, from the layer's output or from
-            that of whatever stands in its place.
-        seed: of the tokens, and of random features.
+        features_of: the transcoder whose largest feature at that token is removed, from the layer's output or from that
+            of whatever stands in its place.
+        seed: decides the tokens, and random features.
 
     Raises:
         ValueError: no prompt has a token to change.
@@ -54,8 +60,15 @@ class Interventions:
         self._seed = seed
 
     @torch.no_grad()
-    def effects(self, transcoder: Any) -> dict[ChangeKind, list[EffectRecord]]:
-        """Measure the effects of both changes, after every block from the layer's own on."""
+    def effects(self, transcoder: "SAE[Any]") -> dict[ChangeKind, list[EffectRecord]]:
+        """Measure the effects of both changes, after every block from the layer's own on.
+
+        Args:
+            transcoder: stands in the layer's place in the spliced model.
+
+        Returns:
+            For each kind of change, one record a block.
+        """
         clean, clean_spliced = self._stages(None), self._stages(transcoder)
 
         def effects_of(**change: Change) -> list[EffectRecord]:
@@ -74,12 +87,13 @@ class Interventions:
             "feature": effects_of(of_output=self._without_the_feature()),
         }
 
-    def _stages(self, transcoder: Any, **change: Any) -> dict[str, Tensor]:
+    def _stages(self, transcoder: "SAE[Any] | None", **change: Any) -> dict[str, Tensor]:
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, stages=self.stages, **change)
         return dict(seen.stages)
 
     def _half_way(self, x: Float[Tensor, "prompts pos d_in"]) -> Tensor:
         """Move each prompt's token half-way to that of the prompt before."""
+        # x [prompts, pos, d_in] -> [prompts, d_in], one token of each prompt; roll gives the prompt before
         there = x[self.each, self.at]
         changed = x.clone()
         changed[self.each, self.at] = there + HALF_WAY * (there.roll(1, 0) - there)
@@ -88,9 +102,11 @@ class Interventions:
     def _without_the_feature(self) -> Change:
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, self.features_of)
         assert seen.acts is not None
+        # [prompts, pos, d_sae] -> [prompts, d_sae]
         acts = seen.acts[self.each, self.at]
         W_dec = self.features_of.W_dec
         largest = (acts * W_dec.norm(dim=-1)).argmax(-1)
+        # a_i W_dec^i of each prompt's largest feature, [prompts, 1] * [prompts, d_out]
         written = acts.gather(-1, largest[:, None]) * W_dec[largest]
 
         def change(y: Tensor) -> Tensor:
@@ -100,12 +116,21 @@ class Interventions:
 
         return change
 
-    def deletion(self, transcoder: Any, sizes: Sequence[int] = SIZES) -> DeletionRecord | None:
-        """Return the deletion curve of the transcoder's active features.
+    def deletion(self, transcoder: "SAE[Any]", sizes: Sequence[int] = SIZES) -> DeletionRecord | None:
+        """Measure the deletion curve of the transcoder's active features.
 
         A feature at one token counts as one; they are ranked by a * ds/da, s the log-probability of each prompt's last
-        token. None where none is active, or all of them change no prediction."""
+        token.
+
+        Args:
+            transcoder: stands in the layer's place.
+            sizes: how many features are deleted; those that some prompt does not have are left out.
+
+        Returns:
+            The curve; None where no feature is active, or all of them change no prediction.
+        """
         acts, attributions = self._attributions(transcoder)
+        # [prompts, pos * d_sae]: a feature at a token is one entry
         active = acts.flatten(1) > 0
         counts = active.sum(1)
         sizes = [m for m in sizes if m <= counts.min()]
@@ -114,6 +139,7 @@ class Interventions:
         generator = torch.Generator().manual_seed(derived_seed(self._seed, "features at random"))
         noise = torch.rand(active.shape, generator=generator).to(active.device)
         minus = torch.finfo(torch.float32).min
+        # places of active entries first, by attribution and at random, [prompts, pos * d_sae]
         ranked = torch.where(active, attributions.flatten(1).float(), minus).argsort(1, descending=True)
         drawn = torch.where(active, noise, minus).argsort(1, descending=True)
         whole, empty = self._score(transcoder, lambda a: a), self._score(transcoder, torch.zeros_like)
@@ -129,7 +155,7 @@ class Interventions:
             ).to_dict()
         )
 
-    def _attributions(self, transcoder: Any) -> tuple[Tensor, Tensor]:
+    def _attributions(self, transcoder: "SAE[Any]") -> tuple[Tensor, Tensor]:
         leaves: list[Tensor] = []
 
         def as_leaf(acts: Tensor) -> Tensor:
@@ -144,11 +170,12 @@ class Interventions:
         return acts, acts * gradient
 
     @torch.no_grad()
-    def _score(self, transcoder: Any, change: Change) -> Float[Tensor, " prompts"]:
+    def _score(self, transcoder: "SAE[Any]", change: Change) -> Float[Tensor, " prompts"]:
         def changed(acts: Tensor) -> Tensor:
             return change(acts * self.kept[..., None])
 
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, of_acts=changed)
+        # log p(last token) of each prompt
         return -cross_entropy(seen.logits, self.tokens)[:, -1]
 
 

@@ -4,20 +4,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 CLEARLY = 0.5
 """A pair is clearly not the one that a transcoder was trained on where its FVU is above this, the best pair's below it,
 and less than half of it."""
+FEW = 4
+"""Prompts on which the tensors of a block are compared for a warning."""
 AS_EQUAL = 1e-6
 """Tensors that differ by less, relative to their size, are ranked as one, under all of their names."""
 
@@ -59,6 +65,8 @@ class Ranking:
     of_autoencoder: bool
     """Whether it was read as an autoencoder."""
 
+    __repr__ = short_repr
+
     @property
     def best(self) -> RankedPair:
         """The pair of the lowest FVU."""
@@ -76,8 +84,11 @@ class Ranking:
         return declared is not None and best.fvu < CLEARLY < declared.fvu and best.fvu < declared.fvu / 2
 
     def warning(self) -> str | None:
-        """Return one line for a declared pair that is clearly not the best, with what to pass instead; None
-        otherwise."""
+        """Warn of a declared pair that is clearly not the best.
+
+        Returns:
+            One line with what to pass instead; None where there is nothing to warn of.
+        """
         if not self.clearly_another:
             return None
         declared, best = self.compared, self.best
@@ -90,7 +101,15 @@ class Ranking:
 
 
 def what_to_pass(pair: RankedPair, *, of_autoencoder: bool) -> str:
-    """Return the options that choose a pair, for what was read as an autoencoder or not."""
+    """Name the options that choose a pair.
+
+    Args:
+        pair: the pair to choose.
+        of_autoencoder: whether the transcoder was read as an autoencoder.
+
+    Returns:
+        One sentence.
+    """
     if pair.autoencoder and of_autoencoder:
         return f"Pass --hook-in {pair.hook_in[0]} --hooks-anyway to measure it there"
     if pair.autoencoder:
@@ -121,7 +140,7 @@ class _Carried:
 @torch.no_grad()
 def ranked_pairs(
     hooks: Hooks,
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     tokens: Tokens,
     blocks: Sequence[Sequence[str]],
     *,
@@ -129,17 +148,24 @@ def ranked_pairs(
     kept: Bool[Tensor, "batch pos"] | None = None,
     norms_above: float | None = None,
 ) -> Ranking:
-    """Run the model once, and the transcoder once on every distinct tensor that is as wide as its input.
+    """Run the model once, and the transcoder once on every distinct tensor that is as wide as its input, and rank the
+    pairs.
 
     Args:
-        tokens: [batch, pos], a few prompts.
+        hooks: the model's.
+        transcoder: any SAELens transcoder, in `eval` mode.
+        tokens: a few prompts.
         blocks: names of tensors; pairs are made within each list, of one tensor and those that are passed after it.
-        compared: names of the declared pair.
-        kept: which tokens are looked at; all by default.
+        compared: names of the declared pair; None where there is none.
+        kept: which tokens are looked at; None keeps all.
         norms_above: leaves out rows whose norm is above this factor times the median at any tensor that is as wide as
-            the transcoder's input or output: so all pairs share their rows.
+            the transcoder's input or output: so all pairs share their rows. None keeps all.
 
-    Raises UsageError where no tensors have the transcoder's widths, no row is left, or they hold NaN or Inf.
+    Returns:
+        All pairs, the lowest FVU first.
+
+    Raises:
+        UsageError: no tensors have the transcoder's widths, no row is left, or they hold NaN or Inf.
     """
     d_in, d_out = transcoder.W_enc.shape[0], transcoder.W_dec.shape[1]
 
@@ -176,26 +202,30 @@ def ranked_pairs(
 
 def mismatch_warning(
     hooks: Hooks,
-    transcoder: Any,
+    transcoder: "SAE[Any]",
     tokens: Tokens,
     layer: Any,
     kept: Bool[Tensor, "batch pos"] | None = None,
-    n_prompts: int = 4,
 ) -> str | None:
-    """Return one line where a transcoder is clearly not one of the layer that it is measured at; None where it may be,
-    or where the tensors of the layer's block cannot be compared.
+    """Warn where a transcoder is clearly not one of the layer that it is measured at.
 
     Args:
+        hooks: the model's.
+        transcoder: any SAELens transcoder, in `eval` mode.
+        tokens: the prompts.
         layer: with `hook_in` and `hook_out`.
-        n_prompts: how many of the prompts are looked at.
+        kept: which tokens are looked at; None keeps all.
+
+    Returns:
+        One line; None where it may be of this layer, or where the tensors of the layer's block cannot be compared.
     """
     block, pair = block_of(layer.hook_in), (layer.hook_in, layer.hook_out)
     if block is None:
         return None
     try:
         names = [*dict.fromkeys([*hooks.block_tensors(block), *(name for name in pair if block_of(name) == block)])]
-        some = None if kept is None else kept[:n_prompts]
-        return ranked_pairs(hooks, transcoder, tokens[:n_prompts], [names], compared=pair, kept=some).warning()
+        some = None if kept is None else kept[:FEW]
+        return ranked_pairs(hooks, transcoder, tokens[:FEW], [names], compared=pair, kept=some).warning()
     except ValueError:
         return None
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from faithfulness_plugin.directions import Directions
 from faithfulness_plugin.measure.config import HALF_WAY
-from faithfulness_plugin.measure.schema import ByPrompt, Directions, HeldOutRecord, LayerRecord
+from faithfulness_plugin.measure.schema import ByPrompt, HeldOutRecord, LayerRecord
 from faithfulness_plugin.results.schema import Interval
 
 RESAMPLES = 4000
@@ -22,23 +23,54 @@ RelativeError = Callable[[HeldOutRecord, LayerRecord, Sequence[float]], Parts]
 
 
 def fvu(of: HeldOutRecord, layer: LayerRecord, distances: Sequence[float]) -> Parts:
-    """||t - f||^2 and ||f - E f||^2."""
+    """Read ||t - f||^2 and ||f - E f||^2.
+
+    Args:
+        of: the transcoder's record.
+        layer: the layer's record.
+        distances: are not used.
+
+    Returns:
+        Numerator and denominator, prompt by prompt.
+    """
     del distances
     return of.error, layer.variance
 
 
 def jacobian_error(directions: Directions) -> RelativeError:
-    """||(J_t - J_f) R||^2 and ||J_f R||^2."""
+    """Choose ||(J_t - J_f) R||^2 relative to ||J_f R||^2.
+
+    Args:
+        directions: R.
+
+    Returns:
+        A function that reads both, prompt by prompt.
+    """
     return lambda of, layer, _: (of.jacobian_error[directions], layer.jacobian[directions])
 
 
 def jacobian_floor(directions: Directions) -> RelativeError:
-    """The least Jacobian error that so many active features allow, and ||J_f R||^2."""
+    """Choose the least Jacobian error that the number of active features allows, relative to ||J_f R||^2.
+
+    Args:
+        directions: R.
+
+    Returns:
+        A function that reads both, prompt by prompt.
+    """
     return lambda of, layer, _: (of.floor[directions], layer.jacobian[directions])
 
 
 def response_error(directions: Directions, distance: float = HALF_WAY) -> RelativeError:
-    """||D_t - D_f||^2 and ||D_f||^2 of steps of this length."""
+    """Choose ||D_t - D_f||^2 relative to ||D_f||^2, for steps of one length.
+
+    Args:
+        directions: of the steps.
+        distance: their length, one of the config's.
+
+    Returns:
+        A function that reads both, prompt by prompt.
+    """
 
     def parts(of: HeldOutRecord, layer: LayerRecord, distances: Sequence[float]) -> Parts:
         at = distances.index(distance)
@@ -48,7 +80,14 @@ def response_error(directions: Directions, distance: float = HALF_WAY) -> Relati
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
-    """Divide [..., seeds, 2] to the relative error of each seed; NaN where the denominator is 0."""
+    """Divide sums to relative errors.
+
+    Args:
+        sums: numerators and denominators, [..., seeds, 2].
+
+    Returns:
+        The error of each seed, [..., seeds]; NaN where the denominator is 0.
+    """
     return np.divide(sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] > 0)
 
 
@@ -57,6 +96,9 @@ def over_prompts(parts: Sequence[tuple[ArrayLike, ArrayLike]]) -> Interval:
 
     Args:
         parts: numerator and denominator [prompts] of each seed.
+
+    Returns:
+        The mean and its interval.
     """
     return bootstrap([np.array(of) for of in parts], lambda sums: ratio(sums).mean(-1))
 
@@ -67,16 +109,20 @@ def bootstrap(parts: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.
 
     Args:
         parts: [parts, prompts] of each seed.
-        statistic: of sums over prompts [..., seeds, parts].
+        statistic: maps sums over prompts [..., seeds, parts] to values [...].
 
     Returns:
         The statistic of all prompts, with its 95 % percentile interval.
     """
+    # [seeds, parts, prompts]
     each, generator = np.stack(parts), np.random.default_rng(0)
     n_seeds, _, n_prompts = each.shape
+    # how often each draw takes each prompt, [4000, prompts]: sums need no copies of rows
     times_drawn = generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=RESAMPLES)
+    # [seeds, parts, prompts] @ [prompts, 4000] -> [4000, seeds, parts]
     sums = np.moveaxis(each @ times_drawn.T, -1, 0)
     seeds = generator.integers(n_seeds, size=(RESAMPLES, n_seeds))
+    # seeds [4000, seeds, 1] picks along axis 1 the seeds of each draw, with replacement
     low, high = np.nanpercentile(statistic(np.take_along_axis(sums, seeds[..., None], axis=1)), [2.5, 97.5])
     mean = statistic(each.sum(-1)[None])[0]
     return Interval(mean=float(mean), low=float(low), high=float(high), n=n_prompts)

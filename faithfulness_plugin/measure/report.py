@@ -11,7 +11,6 @@ from faithfulness_plugin.measure.relative_errors import (
     response_error,
 )
 from faithfulness_plugin.measure.schema import ArtifactNumbers, ArtifactResult, ByPrompt, LayerRecord
-from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
 from faithfulness_plugin.results.schema import Interval
 from faithfulness_plugin.results.tables import Table
 
@@ -34,18 +33,43 @@ NUMBERS: dict[str, Callable[[ArtifactNumbers], str | None]] = {
 
 
 def layer_of(result: ArtifactResult) -> LayerRecord:
-    """Return the denominators of relative errors, which exist once anything is measured."""
+    """Return the denominators of relative errors, which exist once anything is measured.
+
+    Args:
+        result: the measurements.
+
+    Returns:
+        The layer's record.
+    """
     assert result.layer is not None
     return result.layer
 
 
 def relative_error(parts: ByPrompt, whole: ByPrompt) -> Interval | None:
-    """Return a ratio of means with its 95 % interval over prompts; None where the denominator is 0."""
+    """Compute a ratio of means with its 95 % interval over prompts.
+
+    Args:
+        parts: numerators, prompt by prompt.
+        whole: denominators, prompt by prompt.
+
+    Returns:
+        The ratio; None where the denominator is 0.
+    """
     return over_prompts([(parts, whole)]) if any(whole) else None
 
 
 def scores(result: ArtifactResult, of: ArtifactNumbers) -> dict[str, str | Interval | None]:
-    """Return the errors and numbers of a transcoder by name."""
+    """Collect the errors and numbers of a transcoder.
+
+    Args:
+        result: the measurements.
+        of: the transcoder's.
+
+    Returns:
+        Scores by name; None where one is undefined.
+    """
+    from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+
     layer, distances = layer_of(result), result.config.distances
     errors = {name: relative_error(*error(of, layer, distances)) for name, error in ERRORS.items()}
     numbers = {name: value(of) for name, value in NUMBERS.items()}
@@ -55,17 +79,33 @@ def scores(result: ArtifactResult, of: ArtifactNumbers) -> dict[str, str | Inter
 
 
 def tables(result: ArtifactResult) -> str:
-    """Return the scores, the effects downstream and the deletion curves, as Markdown."""
+    """Format the scores, the effects downstream and the deletion curves.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
     if not result.measured:
         return "Nothing is measured.\n"
-    parts = [overview(result), effects_table(result)]
+    parts = [overview(result), _effects_table(result)]
     if any(of.deletion is not None for of in result.measured):
-        parts.append(deletion_table(result))
+        parts.append(_deletion_table(result))
     return "\n".join(table.render("markdown") for table in parts)
 
 
 def overview(result: ArtifactResult) -> Table:
-    """Return a table of all transcoders, each with its references below it."""
+    """Format all transcoders, each with its references below it.
+
+    Args:
+        result: with one measurement at least.
+
+    Returns:
+        The table.
+    """
+    from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+
     layer, rows = layer_of(result), []
     for of in result.ordered():
         top = ", ".join(f"{error:.2f}" for error in of.top_error)
@@ -86,8 +126,8 @@ def overview(result: ArtifactResult) -> Table:
     return Table(header, rows, caption)
 
 
-def effects_table(result: ArtifactResult) -> Table:
-    """Return a table of what changes do downstream."""
+def _effects_table(result: ArtifactResult) -> Table:
+    """Format what changes do downstream."""
     rows = []
     for of in result.ordered():
         for change, stages in of.effects.items():
@@ -102,8 +142,8 @@ def effects_table(result: ArtifactResult) -> Table:
     return Table(["transcoder", "role", "change", "block: cosine, error"], rows, caption)
 
 
-def deletion_table(result: ArtifactResult) -> Table:
-    """Return a table of how well attribution ranks features."""
+def _deletion_table(result: ArtifactResult) -> Table:
+    """Format how well attribution ranks features."""
     curves = [(of, of.deletion) for of in result.ordered() if of.deletion is not None]
     sizes = list(dict.fromkeys(m for _, deletion in curves for m in deletion.sizes))
     rows = []

@@ -3,21 +3,28 @@
 from typing import Any
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.measure.artifacts import read_artifacts
 from faithfulness_plugin.measure.run import Measurement
 from faithfulness_plugin.measure.schema import ArtifactResult
 from faithfulness_plugin.results.agreement import Rerun
+from faithfulness_plugin.transcoders.load import load_each
 
 
 def rerun_of(result: ArtifactResult, n: int | None = None) -> Rerun[ArtifactResult]:
-    """Return the rerun of all measurements of a result, which compares numbers relative to their size.
+    """Prepare the rerun of all measurements of a result, which compares numbers relative to their size.
+
+    Args:
+        result: the measurements.
+        n: None: a part of them cannot be chosen.
+
+    Returns:
+        The rerun.
 
     Raises:
         UsageError: a number is given, or a transcoder is not what it was.
     """
     if n is not None:
         raise UsageError("--trials is for results of methods: of artifacts, all is measured again")
-    measurement = Measurement(read_artifacts(result.config))
+    measurement = Measurement(load_each(result.config.transcoders, **result.config.reading))
     measurement.found(result, result.config)
     partial = result.model_copy(update={"complete": False, "layer": None, "measured": []})
     return Rerun(measurement, result, partial, _numbers, relative=True)

@@ -11,7 +11,7 @@ from faithfulness_plugin.metrics.gradient_masking import GradientMasking, gradie
 from faithfulness_plugin.metrics.jacobian_error import JacobianError, jacobian_error
 from faithfulness_plugin.metrics.jacobian_floor import JacobianFloor, jacobian_floor
 from faithfulness_plugin.metrics.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
-from faithfulness_plugin.metrics.memorization import Memorization, memorization
+from faithfulness_plugin.metrics.memorization import Memorization, memorization, memorization_by_feature
 from faithfulness_plugin.metrics.near_point import NearPoint, near_point
 from faithfulness_plugin.metrics.off_diagonal import OffDiagonalEnergy, off_diagonal_energy
 from faithfulness_plugin.metrics.passage_memorization import PassageMemorization, passage_memorization
@@ -47,6 +47,7 @@ __all__ = [
     "jacobian_floor",
     "jacobian_spectrum",
     "memorization",
+    "memorization_by_feature",
     "near_point",
     "off_diagonal_energy",
     "passage_memorization",

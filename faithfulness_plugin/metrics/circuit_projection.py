@@ -15,6 +15,7 @@ from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import nnls
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.metrics.result import MetricResult, Transcoder
 
 ALPHA = 0.01
@@ -28,6 +29,8 @@ class Circuit:
     activation: Callable[[Tensor], Tensor]
     """[batch, d_in] -> [batch]."""
     direction: Float[Tensor, " d_out"]
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def circuit_projection(
         >>> [round(float(w), 2) for w in found.weights.max(axis=0)]
         [0.99, 0.99, 0.99, 0.99, 0.99, 0.99]
     """
+    # norms [d_sae], cosines [n_circuits, d_sae], gram [n_circuits, n_circuits]
     norms, cosines, gram = norms_and_cosines(transcoder, x, circuits)
     live = norms > 0
     correlation = cosines[:, live]
@@ -87,9 +91,11 @@ def circuit_projection(
     weights, residual = np.zeros((len(circuits), len(norms))), np.zeros(len(norms))
     alpha = ALPHA * np.abs(correlation).max(axis=0, initial=0.0)
     # 1/2 w'R'R w - (b - alpha)'w is, up to a constant, 1/2 ||R w - R'^-1 (b - alpha)||^2
+    # R [n_circuits, n_circuits] upper triangular, R'R = gram; targets [n_circuits, n_live]
     targets = solve_triangular(R, correlation - alpha, trans=1)
     for i, target, b in zip(np.flatnonzero(live), targets.T, correlation.T, strict=True):
         w = weights[:, i] = nnls(R, target)[0]
+        # ||C - L w||^2 = ||C||^2 - 2 b'w + w'R'R w, and ||C|| = 1
         residual[i] = np.sqrt(max(0.0, 1 - 2 * b @ w + np.sum((R @ w) ** 2)))
     labels = tuple(circuit.label for circuit in circuits)
     return CircuitProjection(labels, weights, residual, norms / np.sqrt(len(x)))
@@ -117,6 +123,7 @@ def norms_and_cosines(
     """
     if not circuits:
         raise ValueError("there are no circuits to compare with: pass at least one")
+    # acts [N, d_sae], directions [d_sae, d_out]; u [N, n_circuits], d [n_circuits, d_out]
     acts = transcoder.encode(x).double().cpu().numpy()
     directions = transcoder.W_dec.detach().double().cpu().numpy()
     u = torch.stack([circuit.activation(x).double().cpu() for circuit in circuits], dim=1).numpy()
@@ -127,6 +134,7 @@ def norms_and_cosines(
         raise ValueError(f"never active on these rows: {silent}. Pass rows on which every circuit occurs")
     u, d = u / np.linalg.norm(u, axis=0), d / np.linalg.norm(d, axis=1, keepdims=True)
     norms = np.linalg.norm(acts, axis=0) * np.linalg.norm(directions, axis=1)
+    # every contribution is an outer product of rank one: both overlaps [n_circuits, d_sae] multiply
     overlaps = (u.T @ acts) * (d @ directions.T)
     cosines = np.divide(overlaps, norms, out=np.zeros_like(overlaps), where=norms > 0)
     return norms, cosines, (u.T @ u) * (d @ d.T)

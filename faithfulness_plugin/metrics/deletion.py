@@ -64,6 +64,7 @@ def deletion(
         raise ValueError("deleting all features changes no answer, so that there is no curve to draw")
 
     def curve(scores: Tensor) -> Tensor:
+        # [sizes, prompts] -> [sizes, prompts that count] -> [sizes]
         return ((whole - scores)[:, counts] / span[counts]).clamp(-1, 1).mean(1)
 
     first, second = curve(by_attribution), curve(at_random)

@@ -62,6 +62,7 @@ def effect(
         >>> round(found.error, 6), round(found.cosine, 6)
         (0.25, 1.0)
     """
+    # E_f, E_t: [prompts, all tokens and coordinates]
     of_layer = beyond_rounding(clean, changed).flatten(1).double()
     of_transcoder = beyond_rounding(clean_spliced, changed_spliced).flatten(1).double()
     energy = of_layer.square().sum(1)

@@ -54,10 +54,12 @@ def gradient_masking(transcoder: nn.Module, x: Float[Tensor, "batch d_in"]) -> G
     region = known_region(transcoder, x)
     acts = region.feature_acts.to_dense() if region.feature_acts.is_sparse else region.feature_acts
     W_enc, W_dec, *_ = region.weights
+    # what each feature writes at each row, [batch, d_sae], and all of them, [batch]
     written = acts * W_dec.norm(dim=1)
     per_row = written.sum(-1)
     if not per_row.any():
         return GradientMasking(0.0, 0.0, 0.0, 0.0)
+    # [batch, d_sae] * [d_sae]
     slopes = (acts > 0) * (W_enc.norm(dim=0) * W_dec.norm(dim=1))
     barely = written < 0.01 * per_row.square().mean().sqrt()
     index = slopes.sum(-1).mean()

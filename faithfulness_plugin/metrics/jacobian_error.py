@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.exact import (
     JacobianProducts,
     covariance_root,
@@ -18,7 +19,7 @@ from faithfulness_plugin.jacobian.gram import JacobianGram
 from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
-from faithfulness_plugin.metrics.result import MetricResult
+from faithfulness_plugin.metrics.result import DIRECTIONS, Directions, MetricResult, mean_cosine
 
 
 @dataclass(frozen=True)
@@ -94,27 +95,17 @@ def jacobian_error(
         raise ValueError(f"x has shape {list(x.shape)}: pass two rows or more, [batch, d_in]")
     if columns is not None and columns.shape != x.shape:
         raise ValueError(f"columns has shape {list(columns.shape)} and x {list(x.shape)}: pass one flag per entry of x")
-    products = jacobian_products(transcoder, layer, x, columns, among)
-    if not (products.isotropic.layer > 0).any():
-        raise ValueError("the layer's Jacobian is zero on all these rows, so a relative error is undefined there")
-    if not (products.data.layer > 0).any():
-        raise ValueError("these rows do not vary where the layer does, so there are no data directions: pass others")
-    return JacobianError(
-        *_summary(products.isotropic),
-        *_summary(products.data),
-        *_summary(products.difference),
-        columns=1.0 if columns is None else columns.float().mean().item(),
-        method=products.method,
-    )
+    compared = 1.0 if columns is None else columns.float().mean().item()
+    return averaged(jacobian_products(transcoder, layer, x, columns, among), compared)
 
 
 class ByDirections(NamedTuple):
     """Both Jacobians' products at each row, by kind of directions, and the method used."""
 
-    isotropic: JacobianProducts
-    data: JacobianProducts
-    difference: JacobianProducts
+    along: dict[Directions, JacobianProducts]
     method: str
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()
@@ -153,11 +144,38 @@ def jacobian_products(
         plain, data = (
             products_along(transcoder, layer, x, probes * mask) for probes in (unit_probes(x), pair_probes(x, among))
         )
+    # one direction a row, [1, batch, d_in]: towards the mean
     to_mean = products_along(transcoder, layer, x, ((among.mean(0) - x) * mask)[None])
-    return ByDirections(plain, data, data.along_with(to_mean), "products" if mlp is None else "gram")
+    along: dict[Directions, JacobianProducts]
+    along = {"isotropic": plain, "data": data, "difference": data.along_with(to_mean)}
+    return ByDirections(along, "products" if mlp is None else "gram")
+
+
+def averaged(products: ByDirections, columns: float = 1.0) -> JacobianError:
+    """Average over rows what `jacobian_products` computed.
+
+    Args:
+        products: the products of every row.
+        columns: the share of the Jacobians' columns that was compared.
+
+    Returns:
+        The errors and cosines, as `jacobian_error` gives them.
+
+    Raises:
+        ValueError: the layer's Jacobian is zero on all rows, or in all directions in which they vary.
+    """
+    if not (products.along["isotropic"].layer > 0).any():
+        raise ValueError("the layer's Jacobian is zero on all these rows, so a relative error is undefined there")
+    if not (products.along["data"].layer > 0).any():
+        raise ValueError("these rows do not vary where the layer does, so there are no data directions: pass others")
+    return JacobianError(
+        *(number for directions in DIRECTIONS for number in _summary(products.along[directions])),
+        columns=columns,
+        method=products.method,
+    )
 
 
 def _summary(products: JacobianProducts) -> tuple[float, float]:
     """Return the ratio of means, and the mean cosine over rows where the layer moves."""
     relative = products.squared_error.mean() / products.layer.mean()
-    return relative.item(), products.cosine[products.layer > 0].mean().item()
+    return relative.item(), mean_cosine(products.cosine, products.layer)

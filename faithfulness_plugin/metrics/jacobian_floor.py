@@ -6,14 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.exact import covariance_root, layer_jacobian
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
-from faithfulness_plugin.metrics.result import MetricResult, Transcoder
+from faithfulness_plugin.metrics.result import DIRECTIONS, MetricResult, Transcoder
 
 AT_A_TIME = 16  # rows whose Jacobians are made as matrices
-KINDS = ("isotropic", "data", "difference")
-"""Kinds of directions: R R^T is 1, the rows' covariance C, or C + (mean - x)(mean - x)^T."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class JacobianEnergies:
     layer: dict[str, Float[Tensor, " rows"]]
     """||J_f R||_F^2."""
 
+    __repr__ = short_repr
+
     def floor(self, active: Int[Tensor, " rows"]) -> JacobianFloor:
         """Compute the floor of a transcoder from its number of active features at each row.
 
@@ -46,22 +47,23 @@ class JacobianEnergies:
         Raises:
             ValueError: the layer does not move along some kind of directions.
         """
-        for kind in KINDS:
+        for kind in DIRECTIONS:
             if not self.layer[kind].any():
                 raise ValueError("the layer does not move along these directions on any row: pass others")
-        return JacobianFloor(*((self.beyond(k, active).sum() / self.layer[k].sum()).item() for k in KINDS))
+        return JacobianFloor(*((self.beyond(k, active).sum() / self.layer[k].sum()).item() for k in DIRECTIONS))
 
     def beyond(self, kind: str, active: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Sum each row's energy beyond its first singular directions.
 
         Args:
-            kind: one of `KINDS`.
+            kind: one of `DIRECTIONS`.
             active: r, how many of the first directions each row leaves out.
 
         Returns:
             sum_{i > r} s_i^2 of each row.
         """
         squares = self.squares[kind]
+        # squares [rows, d_out], largest first; the mask [rows, d_out] drops the first r of each row
         return (squares * (torch.arange(squares.shape[1], device=squares.device) >= active[:, None])).sum(-1)
 
 
@@ -137,16 +139,18 @@ def jacobian_energies(
         )
     wide = torch.promote_types(x.dtype, torch.float32)  # no eigenvalues in half precision
     weights, root, mean = checked_mlp_weights(layer, x), covariance_root(among).to(wide), among.mean(0)
-    squares: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
-    norms: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+    squares: dict[str, list[Tensor]] = {kind: [] for kind in DIRECTIONS}
+    norms: dict[str, list[Tensor]] = {kind: [] for kind in DIRECTIONS}
     for rows in x.split(AT_A_TIME):
+        # J_f [16, d_out, d_in] or fewer rows, to_mean [16, d_in, 1]
         J_f = (layer_jacobian(layer, rows) if weights is None else weights.jacobian(rows).matrix()).to(wide)
         to_mean = (mean - rows)[..., None].to(wide)
         of_layer = _grams(J_f, root, to_mean)
         of_rest = of_layer if W_skip is None else _grams(J_f - W_skip.to(J_f), root, to_mean)
-        for kind in KINDS:
+        for kind in DIRECTIONS:
             # eigenvalues of A A^T: a third of the time of singular values of A
             squares[kind].append(torch.linalg.eigvalsh(of_rest[kind]).clamp_min(0).flip(-1))
+            # ||J R||_F^2 is the trace of J R (J R)^T, [16, d_out, d_out] -> [16]
             norms[kind].append(of_layer[kind].diagonal(dim1=-2, dim2=-1).sum(-1))
     return JacobianEnergies(
         {kind: torch.cat(parts) for kind, parts in squares.items()},
@@ -158,8 +162,9 @@ def _grams(
     J: Float[Tensor, "rows d_out d_in"], root: Float[Tensor, "d_in d_in"], to_mean: Float[Tensor, "rows d_in 1"]
 ) -> dict[str, Float[Tensor, "rows d_out d_out"]]:
     """Return J R (J R)^T for each kind of directions."""
+    # C + (mean - x)(mean - x)^T splits into two Gram matrices [rows, d_out, d_out]
     data = _gram(J @ root)
-    return dict(zip(KINDS, (_gram(J), data, data + _gram(J @ to_mean)), strict=True))
+    return dict(zip(DIRECTIONS, (_gram(J), data, data + _gram(J @ to_mean)), strict=True))
 
 
 def _gram(matrices: Tensor) -> Tensor:

@@ -71,11 +71,14 @@ def jacobian_spectrum(
         raise ValueError(f"top={tuple(top)}: choose ranks from 1 to {min(J_f.shape[1:])}")
     if not J_f.any():
         raise ValueError("the layer's Jacobian is zero on all these rows: pass others")
+    # J_f = U diag(s) Vt: U [rows, d_out, r], s [rows, r], Vt [rows, r, d_in], r = min(d_in, d_out)
     U, of_layer, Vt = torch.linalg.svd(J_f, full_matrices=False)
     of_transcoder = torch.linalg.svdvals(J_t)
+    # the error in J_f's singular bases, [rows, r, r]: its first k rows and columns are P (J_t - J_f) Q
     inside = (U.mT @ (J_t - J_f) @ Vt.mT).square()
 
     def error(k: int) -> float:
+        # ||P J_f Q||_F^2 is the sum of the first k squared singular values
         return (inside[:, :k, :k].sum() / of_layer[:, :k].square().sum()).item()
 
     return JacobianSpectrum(

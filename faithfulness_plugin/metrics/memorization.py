@@ -106,6 +106,7 @@ def memorization_by_feature(
         raise ValueError(f"the point has shape {list(point.shape)}: pass one row, [d_in]")
     y = layer(point[None])[0]
     e = torch.eye(len(y), dtype=y.dtype, device=y.device) if basis is None else basis.to(y)
+    # e [n_circuits, d_out], y [d_out]: what each circuit's direction has of y_p
     coordinates = e @ y
     support = coordinates.abs() > 1e-6 * y.norm()
     if support.sum() < 2:
@@ -113,11 +114,14 @@ def memorization_by_feature(
             f"memorization is undefined at this point: the layer's output there has {int(support.sum())} non-zero "
             "coordinate(s), and a feature for one coordinate is no shortcut. Choose a point with n_ones of 2 or more"
         )
+    # [n_support, d_out], each direction turned so that y_p has a positive part of it
     circuits = (e * coordinates.sign()[:, None])[support]
     acts = transcoder.encode(point[None])
     check_same_shape(transcoder.decode(acts)[0], y)
+    # c_i = a_i W_dec^i, [d_sae, d_out]
     contributions = (acts[0][:, None] * transcoder.W_dec).to(y.dtype)
     along = y / y.norm() if unit else y
+    # [d_sae, d_out] @ [d_out] less the largest of [d_sae, n_support] in each row
     excess = contributions @ along - (contributions @ circuits.T).amax(-1)
     maximum = (y @ along - coordinates.abs().max()).item()
     if maximum <= 1e-6 * y.norm().item():

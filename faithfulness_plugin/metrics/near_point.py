@@ -71,11 +71,13 @@ def near_point(
     if point.ndim != 1 or not point.any():
         raise ValueError(f"the point has shape {list(point.shape)}: pass one row [d_in] that is not zero")
     generator = torch.Generator(point.device).manual_seed(derived_seed(seed, "directions"))
+    # [256, d_in]: probes of length sqrt(d_in), brought to length 1
     u = sphere(point.expand(N_DIRECTIONS, -1), 1, generator)[0] / len(point) ** 0.5
     support = point.nonzero().flatten()
 
     def one_changed(value: float) -> Tensor:
         rows = point.repeat(len(support), 1)
+        # row k of [support, d_in] is p with the k-th coordinate of its support changed
         rows[torch.arange(len(support), device=point.device), support] = value
         return rows
 

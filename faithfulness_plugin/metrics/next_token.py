@@ -24,6 +24,7 @@ def cross_entropy(
         tensor([[1., 1.]])
     """
     log_p = logits[:, :-1].float().log_softmax(-1)
+    # position i predicts token i + 1: [batch, pos - 1, 1] -> [batch, pos - 1]
     return -log_p.gather(-1, tokens[:, 1:, None]).squeeze(-1)
 
 

@@ -76,14 +76,17 @@ def passage_memorization(
     if len(others) * rare < 1:
         raise ValueError(f"{len(others)} other rows cannot show what fires on {rare:g} of them: pass 1 / rare or more")
     y, elsewhere = layer(passage), layer(others)
+    # u_p, [tokens, d_out]
     beyond = y - elsewhere.mean(0)
     energy = beyond.square().sum()
     if energy == 0:
         raise ValueError("the layer's output at the passage is the same as everywhere: choose another passage")
     acts = transcoder.encode(passage)
     check_same_shape(transcoder.decode(acts), y)
+    # acts [tokens, d_sae], beyond @ W_dec^T [tokens, d_sae]: <c_i(p), u_p>, then summed over tokens
     carried = (acts * (beyond.to(acts) @ transcoder.W_dec.T)).sum(0) / energy
     fires = (acts > 0).any(0)
+    # [d_sae], 1,024 rows at a time: activations of all rows do not fit
     count = torch.stack([(transcoder.encode(rows) > 0).sum(0) for rows in others.split(1024)]).sum(0)
     rate, own = count.double() / len(others), fires & (count <= rare * len(others))
     return PassageMemorization(

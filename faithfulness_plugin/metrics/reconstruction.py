@@ -69,10 +69,12 @@ def reconstruction(transcoder: Transcoder, layer: Layer, x: Float[Tensor, "batch
     t = output_of(transcoder, x, acts)
     check_same_shape(t, y)
     error = (t - y).square()
+    # error [batch, d_out]; the variance is summed over both
     variance = (y - y.mean(0)).square().sum()
     if variance == 0 or not (y != y[0]).any():  # the mean of equal rows need not be equal to them
         raise ValueError("the layer's output is the same on all rows, so the FVU is undefined: pass other rows")
     rms_norm = y.square().sum(-1).mean().sqrt()
+    # [batch, d_sae]: what each feature writes against 1 % of the rms ||y||
     effective = acts * transcoder.W_dec.norm(dim=-1) > EFFECTIVE_SHARE * rms_norm
     return Reconstruction(
         fvu=(error.sum() / variance).item(),

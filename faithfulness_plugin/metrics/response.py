@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.metrics.result import MetricResult, check_same_shape, cosines
+from faithfulness_plugin.metrics.result import MetricResult, check_same_shape, cosines, mean_cosine
 from faithfulness_plugin.rounding import beyond_rounding
 
 
@@ -34,6 +35,8 @@ class StepResponses(NamedTuple):
     """||D_f||^2."""
     cosine: Float[Tensor, " rows"]
     """cos(D_t, D_f), 0 where either is 0."""
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()
@@ -82,7 +85,7 @@ def response(
     return Response(
         tuple(distances),
         tuple((given.squared_error.sum() / given.layer.sum()).item() for given in by_distance),
-        tuple(given.cosine[given.layer > 0].mean().item() for given in by_distance),
+        tuple(mean_cosine(given.cosine, given.layer) for given in by_distance),
     )
 
 
@@ -112,6 +115,7 @@ def finite_differences(
     y, t = layer(x), transcoder(x)
     check_same_shape(t, y)
     return [
+        # D_f, D_t: [rows, d_out]
         _responses(beyond_rounding(y, layer(x + eps * v)), beyond_rounding(t, transcoder(x + eps * v)))
         for eps in distances
     ]

@@ -1,17 +1,29 @@
 """What metrics share: their results, what they ask of a transcoder, relative errors and cosines."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
+
+from faithfulness_plugin.directions import DIRECTIONS as DIRECTIONS
+from faithfulness_plugin.directions import Directions as Directions
+from faithfulness_plugin.display import NotebookTable, short, short_repr
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
-class MetricResult:
-    """A frozen record of named numbers; subclasses add the fields."""
+class MetricResult(NotebookTable):
+    """A frozen record of named numbers; subclasses add the fields. Notebooks show it as a table."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__repr__ = cls.__repr__  # into the class itself, where `dataclass` leaves it alone
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the fields for JSON.
@@ -22,6 +34,15 @@ class MetricResult:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
+    __repr__ = short_repr
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row per number."""
+        import pandas as pd
+
+        return pd.DataFrame([{"number": f.name, "value": short(getattr(self, f.name))} for f in fields(self)])
+
 
 @runtime_checkable
 class Transcoder(Protocol):
@@ -29,8 +50,27 @@ class Transcoder(Protocol):
 
     W_dec: Any  # nn.Parameter [d_sae, d_out]
 
-    def encode(self, x: Tensor) -> Tensor: ...
-    def decode(self, feature_acts: Tensor) -> Tensor: ...
+    def encode(self, x: Tensor) -> Tensor:
+        """Compute the features' activations.
+
+        Args:
+            x: [rows, d_in].
+
+        Returns:
+            [rows, d_sae].
+        """
+        ...
+
+    def decode(self, feature_acts: Tensor) -> Tensor:
+        """Compute the output from activations.
+
+        Args:
+            feature_acts: [rows, d_sae].
+
+        Returns:
+            [rows, d_out].
+        """
+        ...
 
 
 def check_same_shape(transcoder_output: Tensor, layer_output: Tensor) -> None:
@@ -64,6 +104,19 @@ def relative_error(t: Float[Tensor, "*shape"], f: Float[Tensor, "*shape"]) -> fl
         1.0
     """
     return ((t - f).square().sum() / f.square().sum()).item()
+
+
+def mean_cosine(cosine: Float[Tensor, " rows"], layer: Float[Tensor, " rows"]) -> float:
+    """Average cosines over the rows where the layer moves.
+
+    Args:
+        cosine: one per row.
+        layer: the layer's squared norm at each row, above 0 where it moves.
+
+    Returns:
+        The mean; NaN where it moves on no row.
+    """
+    return cosine[layer > 0].mean().item()
 
 
 def cosines(t: Float[Tensor, "rows d"], f: Float[Tensor, "rows d"]) -> Float[Tensor, " rows"]:

@@ -40,12 +40,28 @@ class Rerun(Generic[T_RESULT]):
     """Whether a difference is divided by the larger of the two numbers."""
 
     def run(self, n_jobs: int, note: Callable[[str], None] = lambda _: None) -> Iterator[tuple[T_RESULT, str]]:
-        """Run them in a folder that is removed; yield the result so far and a line, after each part."""
+        """Run these parts in a folder that is removed afterwards.
+
+        Args:
+            n_jobs: parts that run at a time.
+            note: receives a line about what is being done.
+
+        Yields:
+            The result so far and a line about the part, after each part.
+        """
         with tempfile.TemporaryDirectory() as folder:
             yield from self.experiment.run(self.partial, Running(Path(folder), n_jobs, note=note))
 
     def agreement(self, now: T_RESULT, tolerance: float = 1e-6) -> Agreement:
-        """Compare every number of these parts with those that `run` gave."""
+        """Compare every number of these parts with those that `run` gave.
+
+        Args:
+            now: the last result that `run` yielded.
+            tolerance: the largest difference that counts as agreement.
+
+        Returns:
+            Which parts disagree, the largest difference, and what may explain it.
+        """
         kept, again = self.numbers(self.partial), self.numbers(now)
         before = {part: then for part, then in self.numbers(self.result).items() if part not in kept}
         disagree, largest = list[str](), 0.0
@@ -67,7 +83,7 @@ class Rerun(Generic[T_RESULT]):
 
 
 def _leaves(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (place, then, now) of everything that is no dict or list, or whose shape changed."""
+    """Yield (place, then, now) of every value that is no dict or list, or whose shape changed."""
     if isinstance(then, dict) and isinstance(now, dict) and then.keys() == now.keys():
         for key in then:
             yield from _leaves(then[key], now[key], f"{place}.{key}".lstrip("."))
@@ -85,7 +101,7 @@ def _shown(value: Any) -> str:
 
 
 def _changes(there: Environment) -> list[str]:
-    """Return what may be why numbers differ."""
+    """List what differs between the environments and may explain different numbers."""
     here, notes = Environment.here(there.device, packages=tuple(there.packages)), []
     if changed := differences(there.packages, here.packages):
         notes.append(f"other versions of packages ({changed})")

@@ -15,7 +15,10 @@ def arms_by_name(kind: str, arms: Iterable[tuple[str, Mapping[str, Any], T]]) ->
 
     Args:
         kind: what an arm is called: "method" or "transcoder".
-        arms: (name, what decides its numbers, arm) of each.
+        arms: each arm's name, the settings that decide its numbers, and the arm.
+
+    Returns:
+        The arms by name.
 
     Raises:
         UsageError: two results hold different arms of one name.
@@ -31,18 +34,32 @@ def arms_by_name(kind: str, arms: Iterable[tuple[str, Mapping[str, Any], T]]) ->
 
 
 def require_known(kind: str, names: Iterable[str], known: Sequence[str]) -> None:
-    """Raise UsageError, with the closest matches, for the first name that is not known."""
+    """Refuse names that the results do not have, with the closest matches.
+
+    Args:
+        kind: what is named: "method", "task" or "score".
+        names: the names that were given.
+        known: the names that exist.
+
+    Raises:
+        UsageError: for the first name that is not known.
+    """
     for name in names:
         if name not in known:
             raise UsageError(f"the results have no {kind} {name!r}: {nearest(name, known, n=3)}")
 
 
 def arms_of_card(kind: str, name: str, against: str, known: Sequence[str]) -> list[str]:
-    """Return the arm that a card is about, and the other one that is drawn beside it, if there is one.
+    """Choose the arm that a card is about, and the other one that is drawn beside it.
 
     Args:
+        kind: what an arm is called: "method" or "transcoder".
         name: may be empty where one arm only is known.
-        against: may be empty.
+        against: the other arm; may be empty.
+        known: the names that exist.
+
+    Returns:
+        One name or two.
 
     Raises:
         UsageError: a name is not known, or there are several and none is given.

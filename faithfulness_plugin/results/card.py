@@ -37,6 +37,9 @@ class Card(NamedTuple):
     def write(self, path: Path) -> None:
         """Write the card, all or nothing, in the format of the file's suffix; HTML has the table as text.
 
+        Args:
+            path: the file.
+
         Raises:
             UsageError: the suffix is none of .png, .pdf, .svg and .html.
             ResultError: the file cannot be written.
@@ -52,7 +55,14 @@ class Card(NamedTuple):
         write_text(path, self_contained(self.title, text, {"card.png": image.getvalue()}))
 
     def figure(self, *, with_table: bool = True) -> Figure:
-        """Draw the panels and, below them, the table."""
+        """Draw the panels and, below them, the table.
+
+        Args:
+            with_table: whether the table is drawn.
+
+        Returns:
+            The figure.
+        """
         columns = min(self.n_columns, len(self.panels))
         drawn = 3.1 * -(-len(self.panels) // columns) + 0.6
         listed = 0.32 * len(self.table.rows) + 1.0 if with_table else 0.0

@@ -40,7 +40,17 @@ class Panel(NamedTuple):
 def curves_figure(
     panels: Sequence[Panel], columns: int = 3, *, legend: bool = True, order: Sequence[Sequence[str]] = ()
 ) -> Figure:
-    """Draw the panels by `draw_curves` on a figure of their own."""
+    """Draw the panels on a figure of their own (see `draw_curves`).
+
+    Args:
+        panels: at least one.
+        columns: the largest number of panels in a row.
+        legend: whether arms are named below the panels.
+        order: groups of names that share a style.
+
+    Returns:
+        The figure.
+    """
     rows, columns = grid(len(panels), columns)
     figure = Figure(figsize=(4.1 * columns + 0.3, 3.1 * rows + 0.75), layout="constrained")
     draw_curves(figure, panels, columns, legend=legend, order=order)
@@ -55,10 +65,16 @@ def draw_curves(
     legend: bool = True,
     order: Sequence[Sequence[str]] = (),
 ) -> None:
-    """Draw the panels in a grid, with one legend for all of them, if there is one.
+    """Draw the panels in a grid, with one legend for all of them.
 
-    An arm has the same style in each panel, and in each figure with the same `order`: groups of names, each with the
-    style of its place; names that are not in it take what is left.
+    An arm has the same style in each panel, and in each figure with the same `order`.
+
+    Args:
+        figure: an empty one.
+        panels: at least one.
+        columns: the largest number of panels in a row.
+        legend: whether arms are named below the panels, where there are several.
+        order: groups of names, each with the style of its place; other names take what is left.
     """
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
     places = {name: i for i, group in enumerate(order) for name in group if name in names}
@@ -81,6 +97,7 @@ def draw_curves(
 
 
 def _draw(ax: Axes, curve: Curve, style: tuple[str, object, str]):
+    """Draw one curve with its band."""
     color, dash, marker = style
     every = max(1, len(curve.x) // 12)
     (line,) = ax.plot(
@@ -109,5 +126,5 @@ def _set_scales(ax: Axes, panel: Panel) -> None:
 
 
 def _plain(value: float, place: int | None) -> str:
-    """Numbers as people write them, of a decade only those that start with 1, 2 or 5."""
+    """Write a tick as people do; of a decade, only numbers that start with 1, 2 or 5."""
     return f"{value:g}" if f"{value:e}"[0] in "0125" else ""

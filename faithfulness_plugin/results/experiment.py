@@ -42,17 +42,14 @@ class Running:
 
 
 class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
-    """A measurement that a command runs, resumes and shows; its name in `benchmarks/experiments.py` is its only
+    """A measurement that a command runs, resumes and shows; its line in `benchmarks/experiments.py` is its only
     registration."""
 
-    summary: ClassVar[str]
-    """What it measures, in a sentence or two: the command's help."""
     parts: ClassVar[str] = "runs"
     """What its result is made of, in the plural, for progress."""
-    parallel: ClassVar[bool] = False
-    """Whether several parts can run at a time: `faithfulness experiment NAME` then has --jobs."""
     config_class: ClassVar[type[Any]]
-    """A Record whose fields decide the numbers. Their descriptions are the help of the command's options."""
+    """A Record whose fields decide the numbers. Its docstring is the command's help, and the fields' descriptions are
+    that of the options; it stands in a module that loads pydantic only, for both to be shown at once."""
     options_class: ClassVar[type[Any]] = NoOptions
     """A Record of what does not decide the numbers, such as a folder for caches."""
     page_filename: ClassVar[str] = "table.md"
@@ -62,49 +59,130 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
 
     @abstractmethod
     def fresh(self, config: T_CONFIG) -> T_RESULT:
-        """Return the empty result of a config."""
+        """Build the empty result of a config.
+
+        Args:
+            config: the settings that decide the numbers.
+
+        Returns:
+            A result without parts.
+        """
 
     def found(self, result: T_RESULT, config: T_CONFIG) -> T_RESULT:
-        """Return the result to show or to resume, given one of this config that was found. Raises UsageError for one
-        that cannot be resumed, where its settings do not say it."""
+        """Adapt a result of this config that was found in the folder, before it is shown or resumed.
+
+        Args:
+            result: what stands in the folder.
+            config: the settings of now.
+
+        Returns:
+            The result to show or to resume.
+
+        Raises:
+            UsageError: it cannot be resumed, and its settings do not show that.
+        """
         del config
         return result
 
     @abstractmethod
     def progress(self, result: T_RESULT) -> tuple[int, int]:
-        """Return how many parts are done, and how many there are."""
+        """Count parts.
+
+        Args:
+            result: complete or partial.
+
+        Returns:
+            How many parts are done, and how many there are.
+        """
 
     @abstractmethod
     def run(self, result: T_RESULT, running: Running) -> Iterator[tuple[T_RESULT, str]]:
-        """Run the parts that are missing. After each one yield the result so far and a line about the part; both are
-        taken care of by the caller. A first yield with an empty line, after a costly set-up, has the result written
-        before any part is done, so that checkpoints in `running.out` belong to it."""
+        """Run the parts that are missing.
+
+        A first yield with an empty line, after a costly set-up, has the result written before any part is done, so that
+        checkpoints in `running.out` belong to it.
+
+        Args:
+            result: empty or partial.
+            running: how to run this time.
+
+        Yields:
+            The result so far and a line about the part, after each part; the caller writes the one and shows the other.
+        """
 
     def failed(self, result: T_RESULT) -> list[str]:
-        """Return lines about parts that failed and stand in the result as such; a command then exits with 1."""
+        """List parts that failed and stand in the result as such; a command then exits with 1.
+
+        Args:
+            result: complete or partial.
+
+        Returns:
+            A line for each of them.
+        """
         del result
         return []
 
     @abstractmethod
     def tables(self, result: T_RESULT) -> str:
-        """Return the result's tables as Markdown; those of a partial result say that it is one."""
+        """Format the result's tables as Markdown; those of a partial result say that it is one.
+
+        Args:
+            result: complete or partial.
+
+        Returns:
+            The tables.
+        """
 
     def page(self, result: T_RESULT) -> str:
-        """Return the page that stands beside the result, as Markdown: by default its tables."""
+        """Write the page that stands beside the result: by default its tables.
+
+        Args:
+            result: complete or partial.
+
+        Returns:
+            The page as Markdown.
+        """
         return self.tables(result)
 
     def figures(self, result: T_RESULT) -> "Mapping[str, Figure]":
-        """Return the result's figures by file name."""
+        """Draw the result's figures.
+
+        Args:
+            result: complete or partial.
+
+        Returns:
+            The figures by file name; none by default.
+        """
         return {}
 
     def work_left(self, result: T_RESULT) -> float:
-        """Return the work that is left, in any unit, where parts cost differently: the time left is told by it."""
+        """Estimate the work that is left, where parts cost differently: the remaining time is computed from it.
+
+        Args:
+            result: complete or partial.
+
+        Returns:
+            The work in any unit; by default the number of missing parts.
+        """
         done, total = self.progress(result)
         return float(total - done)
 
 
 def open_result(experiment: Experiment[T_CONFIG, T_RESULT], config: T_CONFIG, out: Path, overwrite: bool) -> T_RESULT:
-    """Return the result of this config in `out`, or an empty one. Raises UsageError as `open_or_resume` and `found`."""
+    """Open the result of a config in a folder, or begin an empty one. Nothing is written.
+
+    Args:
+        experiment: what is measured.
+        config: the settings that decide the numbers.
+        out: the result's folder.
+        overwrite: begin an empty one in any case.
+
+    Returns:
+        The result, complete, partial or empty.
+
+    Raises:
+        UsageError: as `open_or_resume` and `Experiment.found`.
+    """
     fresh = experiment.fresh(config)
     result = open_or_resume(out, fresh, overwrite=overwrite)
     return result if result is fresh else experiment.found(result, config)
@@ -113,7 +191,20 @@ def open_result(experiment: Experiment[T_CONFIG, T_RESULT], config: T_CONFIG, ou
 def run_parts(
     experiment: Experiment[T_CONFIG, T_RESULT], result: T_RESULT, running: Running
 ) -> Iterator[tuple[T_RESULT, str]]:
-    """Run the parts that are missing; whatever is yielded stands in the file already."""
+    """Run the parts that are missing, and write the result after each.
+
+    Args:
+        experiment: what is measured.
+        result: empty or partial.
+        running: how to run this time.
+
+    Yields:
+        The result so far, which stands in the file already, and a line about the part.
+
+    Raises:
+        ResultError: the folder cannot be written.
+        OSError: it could be written before, and no longer can.
+    """
     begun = running.resumes
     for grown, line in experiment.run(result, running):
         try:
@@ -129,10 +220,20 @@ def run_parts(
 def complete(
     experiment: Experiment[T_CONFIG, T_RESULT], config: T_CONFIG, out: Path, *, overwrite: bool = False, **how: Any
 ) -> T_RESULT:
-    """Run an experiment to its end, or resume it, and return the result: what a command does, without its words.
+    """Run an experiment to its end, or resume it: what a command does, without its output.
 
     Args:
+        experiment: what is measured.
+        config: the settings that decide the numbers.
+        out: the result's folder.
+        overwrite: begin an empty result in any case.
         how: fields of `Running`.
+
+    Returns:
+        The complete result.
+
+    Raises:
+        UsageError: as `open_result`.
     """
     result = open_result(experiment, config, out, overwrite)
     if not result.complete:
@@ -144,8 +245,19 @@ def complete(
 
 
 def write_report(experiment: Experiment[Any, T_RESULT], result: T_RESULT, out: Path) -> list[Path]:
-    """Write the page and the figures beside a result; return their paths. Raises ResultError where one cannot be
-    written."""
+    """Write the page and the figures beside a result.
+
+    Args:
+        experiment: what was measured.
+        result: complete or partial.
+        out: the result's folder.
+
+    Returns:
+        The paths that were written.
+
+    Raises:
+        ResultError: one of them cannot be written.
+    """
     from faithfulness_plugin.results.figure_file import save_figure
 
     paths = [out / experiment.page_filename]

@@ -9,11 +9,13 @@ from faithfulness_plugin.results.schema import ResultError
 
 
 def save_figure(figure: Figure, path: Path, source: str, dpi: int = 150) -> None:
-    """Write an image beside its final name, in the format of its suffix, and rename it. The same figure gives the same
-    PNG, byte by byte.
+    """Write an image, all or nothing, in the format of its suffix. The same figure gives the same PNG, byte by byte.
 
     Args:
-        source: what it was made from; stands in a PNG's "Source" field.
+        figure: what to write.
+        path: the file.
+        source: the fingerprint of the result that it shows; stands in a PNG's "Source" field.
+        dpi: pixels an inch.
 
     Raises:
         ResultError: the file cannot be written.

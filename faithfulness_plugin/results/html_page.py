@@ -16,7 +16,16 @@ STYLE = (
 
 
 def self_contained(title: str, text: str, images: Mapping[str, bytes]) -> str:
-    """Return the page with its figures inside (PNGs, by the names that the text has), without scripts or network."""
+    """Render Markdown as one HTML page with its figures inside, without scripts or network.
+
+    Args:
+        title: the page's.
+        text: the Markdown.
+        images: PNGs, by the names that the text has.
+
+    Returns:
+        The HTML.
+    """
     body = MarkdownIt("commonmark").enable("table").render(text)
     for name, image in images.items():
         data = base64.b64encode(image).decode()
@@ -30,6 +39,13 @@ def self_contained(title: str, text: str, images: Mapping[str, bytes]) -> str:
 
 
 def anchor(title: str) -> str:
-    """Return the anchor that GitHub gives a heading."""
+    """Compute the anchor that GitHub gives a heading.
+
+    Args:
+        title: the heading's text.
+
+    Returns:
+        The anchor, without #.
+    """
     kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
     return kept.replace(" ", "-")

@@ -9,9 +9,17 @@ from faithfulness_plugin.messages import one_line
 
 
 def imported(reference: str) -> Any:
-    """Return the object that `module:attribute` stands for; modules of the working folder are found as well.
+    """Import an object by name; modules of the working folder are found as well.
 
-    Raises ValueError for one that cannot be imported."""
+    Args:
+        reference: `module:attribute`.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
     module_name, _, attribute = reference.partition(":")
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)

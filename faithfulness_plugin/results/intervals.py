@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from faithfulness_plugin.results.schema import Interval, Share
 
@@ -14,26 +13,56 @@ RANGE = f"in brackets the range of fewer than {FEW} seeds"
 
 
 def interval(values: Sequence[int | float]) -> Interval:
-    """mean +- t_{0.975, n-1} s / sqrt(n); of fewer than 5 values their range as well."""
+    """Compute mean +- t_{0.975, n-1} s / sqrt(n), Student's 95 % interval.
+
+    Args:
+        values: one a seed.
+
+    Returns:
+        The interval; without bounds for a single value, and with the range of fewer than 5 values.
+    """
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return Interval(mean=mean, low=None, high=None, n=n)
+    from scipy import stats  # half a second
+
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     seen = (float(min(values)), float(max(values))) if n < FEW else None
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n, seen=seen)
 
 
 def share(count: int, n: int) -> Share:
-    """count of n, with Wilson's interval, which stays sensible at 0 and at n."""
+    """Compute count / n with Wilson's 95 % interval, which stays sensible at 0 and at n.
+
+    Args:
+        count: how many of them.
+        n: of how many.
+
+    Returns:
+        The share and its interval.
+    """
+    from scipy import stats  # half a second
+
     ci = stats.binomtest(count, n).proportion_ci(0.95, method="wilson")
     return Share(count=count, n=n, low=float(ci.low), high=float(ci.high))
 
 
 def prediction_interval(values: Sequence[int | float]) -> tuple[float, float]:
-    """Where one more value of the same kind falls with 95 %: mean +- t_{0.975, n-1} s sqrt(1 + 1/n). Raises ValueError
-    for fewer than two values."""
+    """Compute where one more value of the same kind falls with 95 %: mean +- t_{0.975, n-1} s sqrt(1 + 1/n).
+
+    Args:
+        values: two or more.
+
+    Returns:
+        The lower and the upper bound.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
     n = len(values)
     if n < 2:
         raise ValueError("a prediction interval needs two values or more")
+    from scipy import stats  # half a second
+
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n))
     return float(np.mean(values)) - half, float(np.mean(values)) + half

@@ -6,14 +6,30 @@ from faithfulness_plugin.results.schema import Interval, Share
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A pipe table."""
+    """Format a pipe table.
+
+    Args:
+        header: the names of the columns.
+        rows: the cells as text; pipes in them are escaped.
+
+    Returns:
+        The table as Markdown.
+    """
     escaped = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]  # as in |x|
     lines = [escaped[0], ["---"] * len(header), *escaped[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def interval_text(value: Interval, digits: int) -> str:
-    """mean ± half its width; of fewer than 5 values the mean with the least and the largest."""
+    """Format an interval as mean ± half its width; for fewer than 5 values, the mean with the least and the largest.
+
+    Args:
+        value: what to show.
+        digits: digits after the point.
+
+    Returns:
+        The text.
+    """
     mean = f"{value.mean:.{digits}f}"
     if value.seen is not None:
         least, most = value.seen
@@ -25,5 +41,12 @@ def interval_text(value: Interval, digits: int) -> str:
 
 
 def share_text(value: Share) -> str:
-    """count of n [low, high]."""
+    """Format a share as "count of n [low, high]".
+
+    Args:
+        value: what to show.
+
+    Returns:
+        The text.
+    """
     return f"{value.count} of {value.n} [{value.low:.2f}, {value.high:.2f}]"

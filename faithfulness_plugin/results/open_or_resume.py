@@ -1,57 +1,143 @@
 """Open a result file without losing or mixing what stands in it."""
 
+import json
 import os
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.results.schema import Result, ResultError, read_result
 
 RESULT_FILENAME = "result.json"
+LEAST_ROOM = 2e6
+"""Bytes that a disk must have free for any result."""
 
 T_RESULT = TypeVar("T_RESULT", bound=Result)
 
 
 def open_or_resume(out: Path, fresh: T_RESULT, *, overwrite: bool = False) -> T_RESULT:
-    """Return the result in `out` where it has the settings of `fresh`, else `fresh` itself. Nothing is written.
+    """Open the result in a folder where it has the settings of `fresh`. Nothing is written.
 
     Args:
         out: the folder of the result.
         fresh: an empty result with the settings that are wanted.
         overwrite: return `fresh`, whatever stands in `out`.
 
+    Returns:
+        The result that stands there, complete or partial, or `fresh`.
+
     Raises:
         ResultError: `out` cannot be read or written, or holds a result of other settings, a partial one of other
             versions of the packages, or other files.
     """
+    require_folder(out, overwrite=overwrite)
     path = out / RESULT_FILENAME
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ResultError(f"{out} cannot be written (see {there}): choose another --out")
     if overwrite:
         return fresh
     if path.exists():
         result = read_result(path, type(fresh))
-        if changed := differences(result.settings, fresh.settings):
-            raise ResultError(
-                f"{path} holds a result with other settings ({changed}): choose another --out, or pass --overwrite"
-            )
+        _require_settings(path, result, fresh.settings)
         if not result.complete:
             require_versions(path, result, fresh)
         return result
+    return fresh
+
+
+def require_folder(out: Path, *, overwrite: bool = False) -> None:
+    """Raise ResultError where a folder cannot take a result: it cannot be written, its disk is full, or other files
+    stand there. Nothing is loaded for it, and nothing stays written."""
+    require_writable(out, "--out")
     try:
         entries = list(out.iterdir()) if out.exists() else []
     except OSError as error:
         raise ResultError(f"{out} cannot be used ({error.strerror}): choose another --out") from error
+    if overwrite or (out / RESULT_FILENAME).exists():
+        return
     if any(not entry.name.startswith(".") for entry in entries):
         raise ResultError(
             f"{out} is not empty and holds no {RESULT_FILENAME}: choose another --out, or pass --overwrite"
         )
-    return fresh
+
+
+def require_writable(out: Path, option: str, needed: float = LEAST_ROOM) -> None:
+    """Raise ResultError where a folder cannot be made or written, or where its disk has less room than `needed`
+    bytes."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    try:
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise OSError
+        with tempfile.TemporaryFile(dir=there):  # a root user may write nowhere, too
+            free = shutil.disk_usage(there).free
+    except OSError as error:
+        reason = f": {error.strerror}" if error.strerror else ""
+        raise ResultError(f"{out} cannot be written (see {there}{reason}): choose another {option}") from error
+    if free < needed:
+        raise ResultError(
+            f"{out}: {_megabytes(needed)} are needed and its disk has {_megabytes(free)} free: make room, or choose "
+            f"another {option}"
+        )
+
+
+def _megabytes(n: float) -> str:
+    return f"{n / 1e6:,.1f} MB"
+
+
+def require_same_kind(out: Path, kind: str) -> None:
+    """Raise ResultError where the result in a folder is of another command, before the modules that read it are
+    loaded.
+
+    Args:
+        kind: the field `benchmark` of the command's results.
+    """
+    try:
+        found = json.loads((out / RESULT_FILENAME).read_bytes())
+        other = found.get("benchmark", kind)
+    except (OSError, ValueError, AttributeError):
+        return  # there is none, or `read_result` says what is wrong
+    if other != kind:
+        raise ResultError(
+            f"{out / RESULT_FILENAME} is no result of this command, and one of another ({other}): choose another "
+            "--out, or pass --overwrite"
+        )
+
+
+def require_resumable(out: Path, schema: type[Result], settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Refuse a folder that cannot take a result, or holds another one, before the modules that make one are loaded.
+
+    Args:
+        settings: those of a result's settings that are known by now.
+
+    Raises:
+        ResultError: as `open_or_resume`.
+    """
+    require_folder(out, overwrite=overwrite)
+    path = out / RESULT_FILENAME
+    if path.exists() and not overwrite:
+        result = read_result(path, schema)
+        _require_settings(path, result, {n: value for n, value in settings.items() if n in result.settings})
+
+
+def _require_settings(path: Path, result: Result, settings: Mapping[str, Any]) -> None:
+    if changed := differences(result.settings, settings):
+        raise ResultError(
+            f"{path} holds a result with other settings ({changed}): choose another --out, or pass --overwrite"
+        )
 
 
 def require_versions(path: Path, there: Result, here: Result) -> None:
-    """Raise ResultError where a partial result was begun with other versions of the packages than are installed."""
+    """Refuse to resume a result that was begun with other versions of the packages than are installed.
+
+    Args:
+        path: the result's file, for the message.
+        there: the partial result.
+        here: an empty result of this environment.
+
+    Raises:
+        ResultError: versions differ.
+    """
     if changed := differences(there.environment.packages, here.environment.packages):
         raise ResultError(
             f"{path} was begun with other versions ({changed}): install those to resume, choose another --out, "

@@ -23,13 +23,31 @@ STYLES = (  # their other colours, too, of different lightness, each with a dash
 
 
 def grid(n: int, columns: int) -> tuple[int, int]:
-    """(rows, columns) for n panels, of at most so many columns."""
+    """Lay out n panels.
+
+    Args:
+        n: how many panels.
+        columns: the largest number in a row.
+
+    Returns:
+        Rows and columns.
+    """
     columns = min(columns, n)
     return -(-n // columns), columns
 
 
 def subplots(figure: FigureBase, n: int, columns: int, **shared: Any) -> list[Axes]:
-    """Add n axes in a grid, row after row; the places that are left stay empty."""
+    """Add n axes in a grid, row after row; the places that are left stay empty.
+
+    Args:
+        figure: where to add them.
+        n: how many.
+        columns: the largest number in a row.
+        shared: options of matplotlib's `subplots`, such as sharey.
+
+    Returns:
+        The axes.
+    """
     axes = figure.subplots(*grid(n, columns), squeeze=False, **shared)
     for ax in axes.flat[n:]:
         ax.set_axis_off()
@@ -39,7 +57,15 @@ def subplots(figure: FigureBase, n: int, columns: int, **shared: Any) -> list[Ax
 def dress(
     ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "", *, lines: Literal["both", "x"] = "both"
 ) -> None:
-    """Set the title and labels, and draw light grid lines and no frame."""
+    """Set title and labels, and draw light grid lines and no frame.
+
+    Args:
+        ax: one panel.
+        title: above it.
+        xlabel: below it.
+        ylabel: at its left.
+        lines: which grid lines to draw.
+    """
     ax.set_title(title, fontsize=10)
     ax.set_xlabel(xlabel, fontsize=9)
     ax.set_ylabel(ylabel, fontsize=9)
@@ -49,12 +75,22 @@ def dress(
 
 
 def set_title(ax: Axes, name: str) -> None:
-    """Set an arm's title above a narrow panel: centred, and broken at its plus sign."""
+    """Set an arm's title above a narrow panel: centred, and broken at its plus sign.
+
+    Args:
+        ax: one panel.
+        name: the arm's name.
+    """
     ax.set_title(name.replace(" + ", "\n+ ", 1), fontsize=10, multialignment="center")
 
 
 def number_ticks(axis: Axis, ticks: Iterable[int]) -> None:
-    """Label these positions of a matrix, counted from 1."""
+    """Label positions of a matrix, counted from 1.
+
+    Args:
+        axis: the panel's x or y axis.
+        ticks: positions, counted from 0.
+    """
     positions = sorted(set(ticks))
     axis.set_ticks(positions, labels=[str(t + 1) for t in positions], fontsize=8)
 
@@ -62,7 +98,14 @@ def number_ticks(axis: Axis, ticks: Iterable[int]) -> None:
 def legend_below(
     figure: FigureBase, handles: Mapping[str, Artist | Container], columns: int = 3, **options: Any
 ) -> None:
-    """Add one legend for all panels, below them."""
+    """Add one legend for all panels, below them.
+
+    Args:
+        figure: the whole figure.
+        handles: what is drawn, by the name to show.
+        columns: the largest number of names in a row.
+        options: of matplotlib's `legend`.
+    """
     options |= {"ncols": max(1, min(columns, len(handles))), "fontsize": 9, "frameon": False}
     artists: list[Any] = list(handles.values())  # matplotlib's own type leaves containers out
     figure.legend(artists, list(handles), loc="outside lower center", **options)

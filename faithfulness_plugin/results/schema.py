@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from faithfulness_plugin import atomic
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 
 
@@ -22,6 +23,8 @@ class Record(BaseModel):
     """Base of every record: unknown fields are refused, values are finite and do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    __repr__ = short_repr
 
 
 class Interval(Record):
@@ -64,7 +67,15 @@ class Environment(Record):
 
     @classmethod
     def here(cls, device: str = "cpu", packages: Sequence[str] = ()) -> "Environment":
-        """Of this process; with the versions of more `packages`."""
+        """Describe this process and its packages.
+
+        Args:
+            device: where the numbers are computed.
+            packages: more packages whose versions are noted.
+
+        Returns:
+            The description.
+        """
         names = ("faithfulness-plugin", "torch", "sae-lens", "transformer-lens", "numpy", "scipy", *packages)
         return cls(
             python=platform.python_version(),
@@ -87,7 +98,14 @@ class Result(Record):
 
 
 def fingerprint(result: Result) -> str:
-    """A digest of the whole result, which its figures carry: a figure that is out of date can be told."""
+    """Digest the whole result. Its figures carry the digest, which shows whether one is out of date.
+
+    Args:
+        result: what is digested.
+
+    Returns:
+        "sha256:" and the digest.
+    """
     return "sha256:" + hashlib.sha256(result.model_dump_json().encode()).hexdigest()
 
 
@@ -95,7 +113,18 @@ T_RECORD = TypeVar("T_RECORD", bound=BaseModel)
 
 
 def read_result(path: Path, schema: type[T_RECORD]) -> T_RECORD:
-    """The result in a file. Raises ResultError for one that is corrupt, foreign, of another version or unreadable."""
+    """Read a record from a JSON file.
+
+    Args:
+        path: the file.
+        schema: the record's class.
+
+    Returns:
+        The record.
+
+    Raises:
+        ResultError: the file is corrupt, not of this kind, of another version, or cannot be read.
+    """
     try:
         return schema.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -117,7 +146,15 @@ def read_result(path: Path, schema: type[T_RECORD]) -> T_RECORD:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes all or nothing. Raises ResultError where the folder cannot be written."""
+    """Write a file, all or nothing.
+
+    Args:
+        path: the file.
+        text: its content.
+
+    Raises:
+        ResultError: the folder cannot be written.
+    """
     try:
         atomic.write_text(path, text)
     except OSError as error:
@@ -132,7 +169,11 @@ def _version(name: str) -> str:
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Name this machine's processor.
+
+    Returns:
+        Its model, or where that is unknown its architecture.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -16,7 +16,15 @@ T_MEASURED = TypeVar("T_MEASURED")
 
 
 def seconds(function: Callable[[], Any], device: str | torch.device = "cpu") -> float:
-    """Return how long one call takes, until the device has finished what the call started."""
+    """Time one call, until the device has finished what the call started.
+
+    Args:
+        function: what to call.
+        device: where it computes.
+
+    Returns:
+        Wall time in seconds.
+    """
     _synchronize(device)
     begun = time.perf_counter()
     function()
@@ -31,7 +39,14 @@ def _synchronize(device: str | torch.device) -> None:
 
 @contextmanager
 def torch_threads(n: int) -> Iterator[None]:
-    """Let torch compute with this many threads within, or, as a decorator, while the function runs."""
+    """Let torch compute with this many threads within, or, as a decorator, while the function runs.
+
+    Args:
+        n: the number of threads.
+
+    Yields:
+        Nothing; the number from before is restored at the end.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -51,18 +66,20 @@ def in_turn(
     before_round: Callable[[], None] = lambda: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> dict[T_ARM, list[T_MEASURED]]:
-    """Measure every arm once a round, in an order of the round's own.
+    """Measure every arm once a round, in a new order each round.
 
-    What makes a machine slower for a while falls on all arms alike, and no arm always follows the same other one.
+    What makes a machine slower for a while affects all arms alike, and no arm always follows the same other one.
     Compare arms by pairs of one round.
 
     Args:
         arms: by name, functions that return what they measured, such as `seconds` of a step.
+        rounds: rounds whose measurements count.
         warm_up: rounds whose measurements are dropped.
         slow: arms that are measured in the first `slow_rounds` rounds only, and never for warm-up.
-        seed: of the orders.
+        slow_rounds: see `slow`.
+        seed: decides the orders.
         before_round: makes what the arms of a round share.
-        note: is called with the number of each round as it begins.
+        note: receives a line with the number of each round as it begins.
 
     Returns:
         The measurements of each arm, round by round.
@@ -81,7 +98,11 @@ def in_turn(
 
 
 def peak_memory() -> int:
-    """Return the largest resident size of this process so far, in bytes."""
+    """Read the largest resident size of this process so far.
+
+    Returns:
+        Bytes.
+    """
     status = Path("/proc/self/status")
     if status.exists():  # Linux counts what the parent process had into ru_maxrss, and not into this
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

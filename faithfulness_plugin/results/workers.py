@@ -19,7 +19,15 @@ class WorkerError(RuntimeError):
 
 
 def n_workers(n_jobs: int, backend: Backend = "local") -> int:
-    """How many jobs run at a time; -1 stands for one per core, or for all of the cluster."""
+    """Compute how many jobs run at a time.
+
+    Args:
+        n_jobs: how many are wanted; -1 for one per core, or for all of the cluster.
+        backend: where jobs run.
+
+    Returns:
+        How many there will be.
+    """
     with _configured(n_jobs, backend):
         return effective_n_jobs(n_jobs)
 
@@ -32,10 +40,20 @@ def each_done(
     backend: Backend = "local",
     on_death: Callable[[int], None] = lambda _: None,
 ) -> Iterator[T]:
-    """function(*job) of each job, in the order in which they end (on Ray: in rounds of a job a worker).
+    """Run function(*job) for each job, on several workers.
 
-    Where a worker dies (the kernel may kill one for memory), the jobs that have not ended are started anew, after
-    `on_death` was told how many; what the function has saved by then is its own business.
+    Where a worker dies (the kernel may kill one for memory), the jobs that have not ended are started again, after
+    `on_death`; what the function has saved by then is its own business.
+
+    Args:
+        function: what to run; it has to be importable.
+        jobs: its arguments, one tuple a job.
+        n_jobs: jobs at a time; -1 for one per core, or for all of the cluster.
+        backend: where jobs run.
+        on_death: receives the number of jobs that are started again.
+
+    Yields:
+        The results, in the order in which jobs end (on Ray, in rounds of one job a worker).
 
     Raises:
         WorkerError: workers died three times in a row before any job ended.
@@ -68,8 +86,8 @@ def each_done(
 def _results(
     function: Callable[..., T], left: Mapping[int, tuple[Any, ...]], n_jobs: int, backend: Backend
 ) -> Iterator[tuple[int, T]]:
-    """(number, result) of these jobs, as they end. joblib's Ray backend returns whole lists only: there they come in
-    rounds, one job a worker."""
+    """Yield (number, result) of these jobs as they end. joblib's Ray backend returns whole lists only: there they come
+    in rounds, one job a worker."""
     calls = [delayed(_numbered)(function, number, job) for number, job in left.items()]
     with _configured(n_jobs, backend):
         if backend == "local":

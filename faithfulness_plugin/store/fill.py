@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
@@ -25,6 +26,8 @@ class Filling:
     """A prompt whose rows are put among those of every shard, again and again; None for none."""
     share: float = 0.0
     """The share of a shard's rows that are the repeated prompt's."""
+
+    __repr__ = short_repr
 
 
 @torch.no_grad()
@@ -44,7 +47,9 @@ def fill(
 
     Args:
         hooks: the model's.
+        fillings: the stores, with their layers.
         tokens: as many prompts as the stores have shards of.
+        prompts_per_shard: how many prompts' rows make a shard.
         exclude: token ids whose rows are left out, or a `LeftOut`. Its factor of norms is fitted to each layer's rows
             in the first shard.
         batch_size: prompts that the model is run on at a time.
@@ -102,10 +107,18 @@ def rows_at(
     hooks: Hooks, names: set[str], tokens: Tokens, exclude: Tensor | LeftOut | None, batch_size: int = 8
 ) -> Mapping[str, Float[Tensor, "rows d"]]:
     """Return what some hooks carry, without excluded tokens and positions; the model is stopped at the last of them.
+
     Norms are not looked at, as they take a layer: see `kept_rows`.
 
     Args:
+        hooks: the model's.
+        names: the hooks.
         tokens: [prompts, pos], or the pictures or the sound that the model reads, of which all rows are kept.
+        exclude: token ids, or a `LeftOut`; None leaves nothing out.
+        batch_size: prompts that the model is run on at a time.
+
+    Returns:
+        The rows by hook, prompt after prompt.
 
     Raises:
         UsageError: a run of the model does not pass a hook, or what it carries there is not one row a token.
@@ -121,9 +134,20 @@ def rows_kept(
     mask: Bool[Tensor, "prompts pos"] | None,
     batch_size: int = 8,
 ) -> Mapping[str, Float[Tensor, "rows d"]]:
-    """Return what some hooks carry at the tokens where the mask is True, or at all; the model is stopped at the last.
+    """Return what some hooks carry at the tokens where the mask is True; the model is stopped at the last of them.
 
-    Raises UsageError as `rows_at`.
+    Args:
+        hooks: the model's.
+        names: the hooks.
+        tokens: the prompts, or whatever the model reads.
+        mask: which tokens count; None for all.
+        batch_size: prompts that the model is run on at a time.
+
+    Returns:
+        The rows by hook, prompt after prompt.
+
+    Raises:
+        UsageError: as `rows_at`.
     """
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     batches = tokens.to(hooks.device).split(batch_size)

@@ -39,7 +39,17 @@ class Product(Record):
 
     @classmethod
     def of(cls, config: JacobianMatchingConfig | Mapping[str, Any]) -> "Product":
-        """Build what a matching of this config asks of the layer. Raises StoreError for what no store can keep."""
+        """Build what a matching of this config asks of the layer.
+
+        Args:
+            config: a config, or its fields by name.
+
+        Returns:
+            The layer's side of it, which equal products share.
+
+        Raises:
+            StoreError: what no store can keep: all directions, or derivatives at jittered rows.
+        """
         config = as_config(config)
         if ESTIMATORS[config.estimator].fixed_probes:
             raise StoreError(
@@ -88,17 +98,17 @@ class Index(Record):
     """Everything but the rows."""
 
     format_version: Literal[1] = 1
-    source: dict[str, str] = Field(description="what tells this model, layer and text from others")
+    source: dict[str, str] = Field(description="identifies the model, the layer and the text")
     d_in: int
     d_out: int
     dtype: str
     products: list[Product]
-    seed: int = Field(description="of the probes")
-    n_shards: int = Field(description="when it is full")
+    seed: int = Field(description="seeds the probes")
+    n_shards: int = Field(description="the number of shards of a full store")
     rms: float | None = Field(
-        default=None, description="of the coordinates of x in the first shard: isotropic secants' unit"
+        default=None, description="root mean square of the coordinates of x in the first shard: isotropic secants' unit"
     )
-    shards: dict[int, Shard] = Field(default_factory=dict, description="those that are there, by number")
+    shards: dict[int, Shard] = Field(default_factory=dict, description="the shards that are filled, by number")
 
     @property
     def n_rows(self) -> int:
@@ -112,7 +122,7 @@ class Index(Record):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What two stores must share to be one, besides their source, by name."""
+        """The settings that two stores must share to be one, besides their source."""
         return self.model_dump(include={"d_in", "d_out", "dtype", "seed", "n_shards"})
 
     @property
@@ -145,5 +155,12 @@ class Index(Record):
 
 
 def names(products: Sequence[Product]) -> str:
-    """Join the names of products for a message."""
+    """Join the names of products for a message.
+
+    Args:
+        products: the products.
+
+    Returns:
+        The names with commas, or "none".
+    """
     return ", ".join(map(str, products)) or "none"

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
@@ -23,6 +24,8 @@ class KeptRows:
     exclude: LeftOut
     """The rule, with its limits of norms fitted to this layer."""
 
+    __repr__ = short_repr
+
 
 @torch.no_grad()
 def kept_rows(
@@ -36,10 +39,17 @@ def kept_rows(
     """Apply the rule to prompts. The model is run on them only where norms are asked for.
 
     Args:
+        hooks: the model's.
+        layer: the layer whose input and output norms count.
+        tokens: the prompts.
         exclude: token ids, or a `LeftOut`. Its factor of norms is fitted to these prompts, unless it was fitted before.
         batch_size: prompts that the model is run on at a time.
 
-    Raises UsageError where no row is left, or for prompts that the model cannot be run on (see `Hooks.require_tokens`).
+    Returns:
+        Which rows count, how many were left out and why, and the fitted rule.
+
+    Raises:
+        UsageError: no row is left; prompts that the model cannot be run on (see `Hooks.require_tokens`).
     """
     hooks.require_tokens(tokens)
     rule = LeftOut.of(exclude)
@@ -53,3 +63,16 @@ def kept_rows(
     if not counts.rows:
         raise UsageError(f"no row is left to look at ({counts}): leave out less, or give longer prompts")
     return KeptRows(mask, counts, rule)
+
+
+def evenly(n_rows: int, n: int) -> Int[Tensor, " n_or_fewer"]:
+    """Choose n rows, evenly spread.
+
+    Args:
+        n_rows: how many there are.
+        n: how many are wanted; all where there are fewer.
+
+    Returns:
+        Their indices.
+    """
+    return torch.linspace(0, n_rows - 1, min(n, n_rows)).long()

@@ -21,7 +21,7 @@ class NormLimits(NamedTuple):
 
 @dataclass(frozen=True)
 class LeftOutCounts:
-    """How many tokens of some prompts were left out; each counts once, for the first reason that there is."""
+    """Numbers of tokens that were left out of prompts; each counts once, for the first reason that applies."""
 
     tokens: int
     """All of them."""
@@ -34,7 +34,7 @@ class LeftOutCounts:
 
     @property
     def rows(self) -> int:
-        """How many are left."""
+        """The number of tokens that are left."""
         return self.tokens - self.positions - self.special - self.norms
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class LeftOut:
     """Rows are left out whose input or output norm is above this factor times the median over the rows that tokens
     and positions leave."""
     limits: NormLimits | None = None
-    """What the factor comes to for one layer, once it was fitted to rows of it."""
+    """The limits that the factor gives for one layer, once it was fitted to rows of it."""
 
     def __post_init__(self) -> None:
         if self.skip_first < 0:
@@ -69,32 +69,72 @@ class LeftOut:
 
     @classmethod
     def of(cls, exclude: "Int[Tensor, ' ids'] | LeftOut | None") -> "LeftOut":
-        """Return the rule: token ids alone make one, and so does None, which leaves nothing out."""
+        """Return the rule: token ids alone make one, and so does None, which leaves nothing out.
+
+        Args:
+            exclude: a rule, token ids, or None.
+
+        Returns:
+            The rule itself, or one of those token ids.
+        """
         if isinstance(exclude, LeftOut):
             return exclude
         return cls() if exclude is None else cls(token_ids=tuple(exclude.tolist()))
 
     def places(self, tokens: Int[Tensor, "prompts pos"]) -> Bool[Tensor, "prompts pos"]:
-        """Return True where token and position count; norms are not asked."""
+        """Find the places where token and position count; norms are not asked.
+
+        Args:
+            tokens: the prompts.
+
+        Returns:
+            True where they count.
+        """
         kept = torch.ones_like(tokens, dtype=torch.bool)
         kept[:, : self.skip_first] = False
         return kept & ~torch.isin(tokens, torch.tensor(self.token_ids, dtype=tokens.dtype, device=tokens.device))
 
     def counts(self, kept: Bool[Tensor, "prompts pos"], n_norms: int = 0) -> LeftOutCounts:
-        """Count what was left out of prompts, from `places` and the number of rows of extreme norm."""
+        """Count what was left out of prompts, by reason.
+
+        Args:
+            kept: what `places` returned for them.
+            n_norms: the number of rows of extreme norm among those.
+
+        Returns:
+            The counts, each token once.
+        """
         first = min(self.skip_first, kept.shape[1]) * len(kept)
         return LeftOutCounts(kept.numel(), first, kept.numel() - first - int(kept.sum()), n_norms)
 
     def fitted(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"]) -> "LeftOut":
-        """Return the rule with the limits that these rows of a layer, and its outputs there, give."""
+        """Fit the limits of norms to rows of a layer: the factor times the median norm.
+
+        Args:
+            x: the rows.
+            y: the layer's outputs there.
+
+        Returns:
+            The rule with limits; the rule itself where it asks for none, or has them, or there are no rows.
+        """
         if self.norms_above is None or self.limits is not None or not len(x):
             return self
         x_limit, y_limit = (self.norms_above * rows.norm(dim=-1).float().median().item() for rows in (x, y))
         return replace(self, limits=NormLimits(x_limit, y_limit))
 
     def within(self, x: Float[Tensor, "rows d_in"], y: Float[Tensor, "rows d_out"]) -> Bool[Tensor, " rows"]:
-        """Return True for rows whose norms are within the fitted limits. Raises ValueError for limits that are not
-        fitted."""
+        """Find the rows whose norms are within the fitted limits.
+
+        Args:
+            x: the rows.
+            y: the layer's outputs there.
+
+        Returns:
+            True for those rows.
+
+        Raises:
+            ValueError: limits that are not fitted.
+        """
         if self.norms_above is None:
             return torch.ones(len(x), dtype=torch.bool, device=x.device)
         if self.limits is None:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
@@ -67,10 +68,16 @@ class StoredRows(Iterator[Tensor]):
         step = 1.0 if kept is None else kept.build_estimator().step(index.rms or 1.0)
         self.layer = PackedRows(index.d_in, index.d_out, kept, step)
         self.batch = 0
-        """How many batches were served."""
+        """The number of batches that were served."""
         self._epoch: int | None = None
         self._at: tuple[int, int] | None = None
         self._in_memory: dict[str, Tensor] = {}
+
+    def __repr__(self) -> str:
+        product = self._product and str(self._product)
+        said = {"store": self.store.folder, "product": product, "batch_size": self.batch_size, "batch": self.batch}
+        share = {"rank": self.rank, "processes": self.processes} if self.processes > 1 else {}
+        return line("StoredRows", {**said, "window": self.window, "seed": self.seed, **share})
 
     def __next__(self) -> Float[Tensor, "rows width"]:
         share = self.batch_size // self.processes
@@ -121,11 +128,22 @@ class StoredRows(Iterator[Tensor]):
         return torch.Generator().manual_seed(derived_seed(self.seed, f"stored rows, {use}"))
 
     def state_dict(self) -> dict[str, int | str]:
-        """Return the place in the stream, for any number of processes."""
+        """Return the place in the stream, for any number of processes.
+
+        Returns:
+            The number of batches that were served, and what decides the order of rows.
+        """
         return {"batch": self.batch, **self._stream_settings}
 
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:
-        """Continue from a place. Raises StoreError for a place in another stream."""
+        """Continue from a place.
+
+        Args:
+            state: what `state_dict` returned, in this version or 0.8.
+
+        Raises:
+            StoreError: a place in another stream.
+        """
         if state.get("store") == self.store.index.fingerprint_with_sizes:  # as version 0.8 wrote it
             state = {**state, "store": self.store.index.fingerprint, **self.store.index.sized}
         if changed := differences(state, self._stream_settings):
@@ -141,7 +159,15 @@ class StoredRows(Iterator[Tensor]):
 
 
 def require_shares(batch_size: int, processes: int) -> None:
-    """Raise StoreError where the processes cannot share a batch in equal parts."""
+    """Check that processes can share a batch in equal parts.
+
+    Args:
+        batch_size: the rows of a batch.
+        processes: how many processes share it.
+
+    Raises:
+        StoreError: they cannot.
+    """
     if processes > batch_size:
         raise StoreError(
             f"{processes} processes share batches of {batch_size} rows: start fewer of them, or raise batch_size"

@@ -1,8 +1,5 @@
 """The store itself: shards of rows, each whole and checked or not there."""
 
-import errno
-import hashlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +9,19 @@ import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
-from faithfulness_plugin.atomic import UNFINISHED, new_file, write_text
+from faithfulness_plugin.atomic import UNFINISHED, write_text
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
-from faithfulness_plugin.layers.derivatives import Layer, layer_output
-from faithfulness_plugin.seeds import derived_seed
-from faithfulness_plugin.store.index import DTYPES, INDEX_FILENAME, Index, Product, Shard, StoreError, names
+from faithfulness_plugin.layers.derivatives import Layer
+from faithfulness_plugin.store.index import DTYPES, INDEX_FILENAME, Index, Product, StoreError, names
+from faithfulness_plugin.store.layer_tensors import layer_tensors
+from faithfulness_plugin.store.shard_file import shard_fault, write_shard
 
 LOCK_FILENAME = ".writer.lock"
-CHUNK = 1024  # rows that the layer is asked about at a time
 
 
 class DerivativeStore:
@@ -39,6 +36,12 @@ class DerivativeStore:
         self._writes = False
         self._whole: dict[int, tuple[int, int]] = {}
         """The shards that were found whole, with the size and time that their files had."""
+
+    def __repr__(self) -> str:
+        index = self.index
+        filled = f"{len(index.shards)} of {index.n_shards}"
+        found = {"d_in": index.d_in, "d_out": index.d_out, "products": list(map(str, index.products))}
+        return line("DerivativeStore", {"folder": self.folder, "shards": filled, "rows": index.n_rows, **found})
 
     @classmethod
     def create(
@@ -58,11 +61,15 @@ class DerivativeStore:
         Args:
             folder: where it stands, or will stand.
             source: what identifies this model, layer and text, by name.
-            d_in, d_out: the widths of the layer's rows.
+            d_in: the width of the layer's input.
+            d_out: the width of its output.
             products: which derivatives are kept; none for x and f(x) alone.
             n_shards: how many shards make it full.
             dtype: the dtype of the numbers on disk.
             seed: seeds the probes.
+
+        Returns:
+            The store, empty or as full as it was.
 
         Raises:
             StoreError: a store with other settings (which, the message says), another folder with something in it, an
@@ -101,7 +108,17 @@ class DerivativeStore:
 
     @classmethod
     def open(cls, folder: Path | str) -> "DerivativeStore":
-        """Open the store in a folder. Raises StoreError where there is none, or its index cannot be read."""
+        """Open the store in a folder.
+
+        Args:
+            folder: where it stands.
+
+        Returns:
+            The store; its shards are checked when they are read.
+
+        Raises:
+            StoreError: there is none, or its index cannot be read.
+        """
         path = Path(folder) / INDEX_FILENAME
         try:
             return cls(Path(folder), Index.model_validate_json(path.read_bytes()))
@@ -118,14 +135,31 @@ class DerivativeStore:
             ) from error
 
     def require(self, **source: str) -> None:
-        """Raise StoreError, with what differs, where the store was made from something else."""
+        """Check that the store was made from a model, layer and text.
+
+        Args:
+            source: what identifies them, by name; names that the store does not have differ.
+
+        Raises:
+            StoreError: it was made from something else; the message says what differs.
+        """
         if changed := differences(self.index.source, source):
             raise StoreError(
                 f"{self.folder} was made from something else ({changed}): choose another store, or fill one"
             )
 
     def product(self, config: JacobianMatchingConfig | Mapping[str, Any]) -> Product:
-        """Return the derivatives that a matching of this config needs. Raises StoreError where they are not kept."""
+        """Return the derivatives that a matching of this config needs.
+
+        Args:
+            config: a config, or its fields by name.
+
+        Returns:
+            The product, which the store keeps.
+
+        Raises:
+            StoreError: it does not keep them.
+        """
         wanted = Product.of(config)
         if wanted not in self.index.products:
             raise StoreError(
@@ -136,7 +170,14 @@ class DerivativeStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Lock the store for writing. Raises StoreError where another process holds it, or it cannot be written."""
+        """Lock the store for writing.
+
+        Yields:
+            Nothing; the lock is released at the end of the block.
+
+        Raises:
+            StoreError: another process holds it, or the folder cannot be written.
+        """
         try:
             lock = FileLock(self.folder / LOCK_FILENAME)
             lock.acquire(timeout=0)
@@ -155,11 +196,22 @@ class DerivativeStore:
             lock.release()
 
     def missing(self) -> list[int]:
-        """List the shards that are not there, or not as they were written: every file is read and checked."""
+        """List the shards that are not there, or not as they were written: every file is read and checked.
+
+        Returns:
+            Their numbers, in order.
+        """
         return [number for number in range(self.index.n_shards) if self.fault(number) is not None]
 
     def fault(self, number: int) -> str | None:
-        """Say what is wrong with a shard, or None. A file is read and checked once, and again when it has changed."""
+        """Find out what is wrong with a shard. A file is read and checked once, and again when it has changed.
+
+        Args:
+            number: the shard's number.
+
+        Returns:
+            What is wrong, for a message; None for a whole shard.
+        """
         shard = self.index.shards.get(number)
         if shard is None:
             return "it was not filled yet"
@@ -169,10 +221,8 @@ class DerivativeStore:
             seen = (now.st_size, now.st_mtime_ns)
             if self._whole.get(number) == seen:
                 return None
-            if now.st_size != shard.n_bytes:
-                return f"{path.name} has {now.st_size} bytes, not {shard.n_bytes}"
-            if _sha256(path) != shard.sha256:
-                return f"{path.name} is not what was written"
+            if (fault := shard_fault(path, shard)) is not None:
+                return fault
         except OSError as error:
             return f"{path.name} cannot be read ({error.strerror})"
         self._whole[number] = seen
@@ -183,6 +233,11 @@ class DerivativeStore:
         """Ask the layer for f(x) and its derivatives at rows x, and write them; within `writing`.
 
         Probes along the data (pair, difference) stay within the shard.
+
+        Args:
+            number: the shard's number.
+            x: its rows.
+            layer: f, row-wise.
 
         Raises:
             StoreError: outside `writing`; a number that no shard has; no rows, rows of another width, NaN or Inf; a
@@ -199,37 +254,30 @@ class DerivativeStore:
             rms = x.double().square().mean().sqrt().item() or 1.0
         if x.ndim != 2 or x.shape[-1] != self.index.d_in or len(x) < 2:
             raise StoreError(f"shard {number}: rows of shape {list(x.shape)}; pass two or more, {self.index.d_in} wide")
-        tensors = self._responses(number, x, layer, rms)
+        tensors = layer_tensors(self.index, number, x, layer, rms)
         culprit = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
         if culprit is not None:
             raise StoreError(
                 f"shard {number}: NaN or Inf in {culprit} (as {self.index.dtype}): check the layer and dtype"
             )
-        shard = self._write_shard(number, tensors)
+        left = self.index.n_shards - len(self.index.shards)
+        shard = write_shard(self.folder, number, tensors, left)
         shards = {**self.index.shards, number: shard}
         self._write_index(self.index.model_copy(update={"rms": rms, "shards": dict(sorted(shards.items()))}))
 
-    def _responses(self, number: int, x: Tensor, layer: Layer, rms: float) -> dict[str, Tensor]:
-        index = self.index
-        y = torch.cat([layer_output(layer, rows) for rows in x.split(CHUNK)])
-        if y.shape != (len(x), index.d_out):
-            raise StoreError(f"the layer puts out shape {list(y.shape)}, not [{len(x)}, {index.d_out}]")
-        tensors: dict[str, Tensor] = {"x": x, "y": y}
-        for product in index.products:
-            estimator = product.config.build_estimator()
-            if product.v_name not in tensors:  # products along the same probes share them
-                seed = derived_seed(index.seed, f"{product.v_name}, shard {number}")
-                generator = torch.Generator(x.device).manual_seed(seed)
-                tensors[product.v_name] = estimator.draw(y if estimator.pulls_back else x, generator).movedim(0, 1)
-            chunks = zip(x.split(CHUNK), tensors[product.v_name].split(CHUNK), strict=True)
-            step = estimator.step(rms)
-            products = [estimator.layer_products(layer, rows, v.movedim(1, 0), step)[1] for rows, v in chunks]
-            tensors[product.Jv_name] = torch.cat(products, dim=1).movedim(0, 1)
-        return {name: tensor.to("cpu", DTYPES[index.dtype]).contiguous() for name, tensor in tensors.items()}
-
     def read_shard(self, number: int, product: Product | None) -> dict[str, Tensor]:
-        """Read a shard's "x" and "y", and "v" and "Jv" of a product, [rows, (n_probes,) d]. Raises StoreError, with the
-        shard's number, where it is not as it was written."""
+        """Read the rows of a shard, and the derivatives of one product.
+
+        Args:
+            number: the shard's number.
+            product: which derivatives; None for none.
+
+        Returns:
+            "x" and "y" [rows, d], and "v" and "Jv" [rows, n_probes, d] with a product.
+
+        Raises:
+            StoreError: the shard is not as it was written; the message names it.
+        """
         if (fault := self.fault(number)) is not None:
             raise StoreError(
                 f"{self.folder}: shard {number} cannot be trained on: {fault}. Fill the store again: only what is "
@@ -239,42 +287,9 @@ class DerivativeStore:
         with safe_open(self.folder / self.index.shards[number].file, framework="pt") as file:
             return {name: file.get_tensor(stored) for name, stored in names.items()}
 
-    def _write_shard(self, number: int, tensors: dict[str, Tensor]) -> Shard:
-        final = self.folder / f"rows-{number:05}.safetensors"
-        try:
-            with new_file(final) as unfinished:
-                save_file(tensors, unfinished)
-                return Shard(
-                    file=final.name,
-                    rows=len(tensors["x"]),
-                    sha256=_sha256(unfinished),
-                    n_bytes=unfinished.stat().st_size,
-                )
-        except (OSError, SafetensorError) as error:
-            needed = sum(tensor.nbytes for tensor in tensors.values())
-            raise StoreError(self._not_written(number, needed, error)) from error
-
-    def _not_written(self, number: int, needed: int, error: Exception) -> str:
-        free = shutil.disk_usage(self.folder).free
-        full = getattr(error, "errno", None) == errno.ENOSPC or free < needed or "No space" in str(error)
-        why = f"the disk is full: {free / 1e6:,.0f} MB are free" if full else str(error) or type(error).__name__
-        left = self.index.n_shards - len(self.index.shards)
-        return (
-            f"{self.folder}: shard {number} could not be written ({why}); the {left} shards that are left need "
-            f"{left * needed / 1e6:,.0f} MB. What is filled is kept: make room, and call again"
-        )
-
     def _write_index(self, index: Index) -> None:
         try:
             write_text(self.folder / INDEX_FILENAME, index.model_dump_json(indent=1))
         except OSError as error:
             raise StoreError(f"{self.folder} cannot be written ({error.strerror}): choose another folder") from error
         self.index = index
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**22):
-            digest.update(block)
-    return digest.hexdigest()

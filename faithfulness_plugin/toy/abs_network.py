@@ -2,6 +2,7 @@
 
 import torch
 
+from faithfulness_plugin.require import whole
 from faithfulness_plugin.toy.relu_network import ReluNetwork
 
 
@@ -15,7 +16,7 @@ class AbsNetwork(ReluNetwork):
     """
 
     def __init__(self, d_in: int) -> None:
-        if d_in < 1:
+        if whole("d_in", d_in) < 1:
             raise ValueError(f"d_in={d_in}: a width is at least 1")
         eye = torch.eye(d_in)
         super().__init__(torch.cat([eye, -eye], dim=1), torch.cat([eye, eye], dim=0))

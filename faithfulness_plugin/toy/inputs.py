@@ -8,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.display import line, short_repr
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.require import number, whole
 from faithfulness_plugin.seeds import derived_seed
 
 
@@ -19,6 +21,8 @@ class AbsDraw(NamedTuple):
     present: Float[Tensor, "*batch d_in"]
     repeated: Float[Tensor, "*batch 1"]
 
+    __repr__ = short_repr
+
 
 def abs_rows(
     draw: AbsDraw, density: float | Tensor, repeat_frac: float | Tensor, point: Float[Tensor, "*many d_in"]
@@ -26,6 +30,15 @@ def abs_rows(
     """Return the rows of a draw: value in (-1, 1) where present < density, else 0; p where repeated < repeat_frac.
 
     Settings of several distributions at once broadcast against the draw.
+
+    Args:
+        draw: the batch's random numbers.
+        density: the probability that a coordinate is not 0.
+        repeat_frac: the probability that a row is the point.
+        point: p.
+
+    Returns:
+        The rows.
     """
     x = (draw.value * 2 - 1) * (draw.present < density)
     return torch.where(draw.repeated < repeat_frac, point, x)
@@ -54,8 +67,10 @@ class AbsInputs:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
+        d_in, n_ones = whole("d_in", d_in), whole("n_ones", n_ones)
+        batch_size = whole("batch_size", batch_size)
         for name, share in (("density", density), ("repeat_frac", repeat_frac)):
-            if not 0 <= share <= 1:
+            if not 0 <= number(name, share) <= 1:
                 raise UsageError(f"{name}={share} is a probability: choose it in [0, 1]")
         if not 1 <= n_ones <= d_in:
             raise UsageError(f"n_ones={n_ones} ones do not fit in d_in={d_in} coordinates: choose 1 to {d_in}")
@@ -68,6 +83,10 @@ class AbsInputs:
         self.point[:n_ones] = 1.0
         self._generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "inputs"))
 
+    def __repr__(self) -> str:
+        names = ("d_in", "density", "repeat_frac", "n_ones", "batch_size", "seed")
+        return line("AbsInputs", {name: getattr(self, name) for name in names})
+
     def __iter__(self) -> "AbsInputs":
         return self
 
@@ -75,7 +94,11 @@ class AbsInputs:
         return abs_rows(self.draw(), self.density, self.repeat_frac, self.point)
 
     def draw(self) -> "AbsDraw":
-        """Draw the next batch's random numbers, which depend on the seed and on the batch's shape alone."""
+        """Draw the next batch's random numbers, which depend on the seed and on the batch's shape alone.
+
+        Returns:
+            The numbers that `abs_rows` makes rows of.
+        """
         shape = (self.batch_size, self.d_in)
         return AbsDraw(self._uniform(*shape), self._uniform(*shape), self._uniform(self.batch_size, 1))
 
@@ -87,11 +110,22 @@ class AbsInputs:
         return torch.rand(shape, generator=self._generator, device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: after `load_state_dict` the next batch is the one that would have followed."""
+        """Return the position: after `load_state_dict` the next batch is the one that would have followed.
+
+        Returns:
+            The generator's state, and the settings that it belongs to.
+        """
         return {"generator": self._generator.get_state(), "settings": self._settings()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume a stream. Raises ValueError for the state of other settings (the seed may differ: it is replaced)."""
+        """Resume a stream.
+
+        Args:
+            state: what `state_dict` returned; of another seed as well, which it then replaces.
+
+        Raises:
+            ValueError: the state of other settings.
+        """
         if changed := differences(state["settings"], self._settings()):
             raise ValueError(f"the saved position is of other data ({changed}): use the same settings")
         self._generator.set_state(state["generator"].cpu())

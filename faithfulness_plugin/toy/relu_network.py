@@ -41,7 +41,17 @@ class ReluNetwork(HookedRootModule):
         self.setup()
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """Return y [..., d_out] at x [..., d_in]. Raises ValueError for another width."""
+        """Compute y = ReLU(x W_in + b_in) W_out + b_out.
+
+        Args:
+            x: the rows.
+
+        Returns:
+            y.
+
+        Raises:
+            ValueError: rows of another width.
+        """
         if x.shape[-1] != self.d_in:
             raise ValueError(
                 f"the inputs are {x.shape[-1]} wide (shape {list(x.shape)}) but this network has d_in={self.d_in}"
@@ -50,7 +60,11 @@ class ReluNetwork(HookedRootModule):
         return self.hook_out(self.hook_post(torch.relu(hidden_pre)) @ self.W_out + self.b_out)
 
     def circuits(self) -> list[Circuit]:
-        """Return each neuron as an ideal circuit: ReLU(x . W_in[:, i] + b_in[i]) W_out[i]."""
+        """Return each neuron as an ideal circuit: ReLU(x . W_in[:, i] + b_in[i]) W_out[i].
+
+        Returns:
+            One circuit per neuron, in their order.
+        """
         return [
             Circuit(f"neuron {i + 1}", _neuron(self.W_in[:, i], self.b_in[i]), self.W_out[i])
             for i in range(self.W_in.shape[1])

@@ -2,19 +2,26 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from sae_lens.training.sae_trainer import SAETrainer
+from safetensors import SafetensorError
+from torch import nn
 
 from faithfulness_plugin.atomic import new_folder
 from faithfulness_plugin.differences import differences
+from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.training.processes import Processes
 from faithfulness_plugin.transcoders.base import NonFiniteError
 
 STATE_FILENAME = "faithful_state.pt"
+ADAM = 3
+"""Sizes of the weights in a checkpoint: themselves, and two moments of each."""
 History = list[dict[str, int | float]]
 
 
@@ -22,14 +29,50 @@ History = list[dict[str, int | float]]
 class Stateful(Protocol):
     """Data whose position can be saved, so that a resumed run sees the batches that it would have seen."""
 
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position.
+
+        Returns:
+            Tensors, numbers, strings, lists and dicts, by name.
+        """
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Go to a position.
+
+        Args:
+            state: what `state_dict` returned.
+        """
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Find the `step_N` of the highest N, or None where there is none."""
+    """Find the newest checkpoint in a folder: the `step_N` of the highest N.
+
+    Args:
+        folder: the folder of a run.
+
+    Returns:
+        The checkpoint; None where there is none.
+    """
     steps = [path for path in folder.glob("step_*") if path.name[5:].isdigit()]
     return max(steps, key=lambda path: int(path.name[5:]), default=None)
+
+
+@contextmanager
+def _disk_explained(final: Path) -> Iterator[None]:
+    """Raise an OSError with one line for whatever libraries raise where a checkpoint cannot be written."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+    except RuntimeError as error:  # torch's, of a stream that it could not write
+        if isinstance(error, NonFiniteError) or "writ" not in str(error):
+            raise
+        reason = one_line(error)
+    else:
+        return
+    raise OSError(
+        f"{final} could not be written ({reason}): make room on its disk; the checkpoint before it is as it was"
+    )
 
 
 class Checkpoints:
@@ -49,6 +92,9 @@ class Checkpoints:
 
     def open(self, resume: bool) -> None:
         """Find the newest checkpoint, and see now rather than after hours of training that one can be written.
+
+        Args:
+            resume: whether the run resumes the newest.
 
         Raises:
             ValueError: a folder that cannot be written, or that the processes do not share.
@@ -73,8 +119,32 @@ class Checkpoints:
                 "one folder for checkpoints, on a disk that they share"
             )
 
+    def require_room(self, transcoder: nn.Module) -> None:
+        """Refuse a disk without room for two checkpoints, the newest and the one before.
+
+        Args:
+            transcoder: the one that is trained.
+
+        Raises:
+            ValueError: a disk with too little room.
+        """
+        if self.folder is None or not self.processes.first:
+            return
+        weights = sum(weight.numel() * weight.element_size() for weight in transcoder.parameters())
+        needed = 2 * ADAM * weights
+        if (free := shutil.disk_usage(self.folder).free) < needed:
+            raise ValueError(
+                f"{self.folder}: checkpoints take {needed / 1e6:,.1f} MB, and its disk has {free / 1e6:,.1f} MB free: "
+                "make room, or choose another folder"
+            )
+
     def save(self, trainer: SAETrainer[Any, Any], inputs: Any, history: History) -> None:
         """Write a checkpoint whole, and then remove the one before.
+
+        Args:
+            trainer: SAELens's trainer, with the transcoder, its optimizer and the step.
+            inputs: the data; their position is saved where they are `Stateful`.
+            history: the records so far.
 
         Raises:
             NonFiniteError: the weights contain NaN or Inf; the checkpoint before stays.
@@ -103,7 +173,7 @@ class Checkpoints:
             "history": history,
             "settings": self.settings,
         }
-        with new_folder(final) as unfinished:
+        with _disk_explained(final), new_folder(final) as unfinished:
             trainer.save_checkpoint(unfinished.name, base_path=final.parent)
             torch.save(state, unfinished / STATE_FILENAME)
             try:
@@ -115,7 +185,14 @@ class Checkpoints:
                 ) from error
 
     def load(self, trainer: SAETrainer[Any, Any], inputs: Any) -> History:
-        """Put trainer and inputs where the newest checkpoint was written; return the history up to there.
+        """Put trainer and inputs where the newest checkpoint was written.
+
+        Args:
+            trainer: SAELens's trainer, of the same settings.
+            inputs: the data, made with the same settings.
+
+        Returns:
+            The history up to there; empty without a checkpoint.
 
         Raises:
             ValueError: a corrupt checkpoint, one of other settings, inputs whose position is not known.

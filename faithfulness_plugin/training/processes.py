@@ -18,9 +18,9 @@ from faithfulness_plugin.messages import one_line
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=5)
-"""How long one process waits for the others to join."""
+"""The time that one process waits for the others to join."""
 LONG = timedelta(hours=12)
-"""How long it waits for them later on: the first may fill a store, or evaluate."""
+"""The time that it waits for them later on: the first may fill a store, or evaluate."""
 
 
 class ProcessError(RuntimeError):
@@ -36,7 +36,11 @@ class Processes:
 
     @classmethod
     def here(cls) -> "Processes":
-        """Ask torch.distributed; one process alone where it was not started."""
+        """Ask torch.distributed for this process's place.
+
+        Returns:
+            The place; one process alone where torch.distributed was not started.
+        """
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
@@ -56,15 +60,36 @@ class Processes:
             distributed.barrier()
 
     def mean(self, values: Tensor) -> Tensor:
-        """Average over the processes."""
+        """Average over the processes.
+
+        Args:
+            values: this process's numbers, of one shape everywhere.
+
+        Returns:
+            The means, in every process.
+        """
         return self.sum(values) / self.size
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over the processes."""
+        """Sum over the processes.
+
+        Args:
+            values: this process's numbers, of one shape everywhere.
+
+        Returns:
+            The sums, in every process.
+        """
         return self._reduced(values, "SUM")
 
     def least(self, values: Tensor) -> Tensor:
-        """Take the minimum over the processes, number by number."""
+        """Take the minimum over the processes, number by number.
+
+        Args:
+            values: this process's numbers, of one shape everywhere.
+
+        Returns:
+            The minima, in every process.
+        """
         return self._reduced(values, "MIN")
 
     def _reduced(self, values: Tensor, operation: str) -> Tensor:
@@ -74,14 +99,27 @@ class Processes:
         return values
 
     def from_first(self, value: Any) -> Any:
-        """Return the value that the first process has."""
+        """Hand the first process's value to all.
+
+        Args:
+            value: the value of the first process; what the others pass is not looked at.
+
+        Returns:
+            That value, in every process.
+        """
         values = [value]
         if self.several:
             distributed.broadcast_object_list(values, src=0)
         return values[0]
 
     def first_does(self, do: Callable[[], T]) -> T | None:
-        """Let the first process do something; return what it returns there, and None in the others.
+        """Let the first process do something, and the others wait for its end.
+
+        Args:
+            do: what it does.
+
+        Returns:
+            What `do` returns in the first process, and None in the others.
 
         Raises:
             UsageError: in the first process, as it was raised there.
@@ -109,6 +147,9 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
     Args:
         device: "cuda" joins them by NCCL, with a device for each process; others by gloo.
         timeout: how long to wait for all of them.
+
+    Yields:
+        This process's place among them.
 
     Raises:
         ProcessError: not all of them come within the timeout, or one is lost on the way.
@@ -147,7 +188,14 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Processes]:
 
 
 def lost_another(error: BaseException) -> bool:
-    """Whether an error is about another process rather than about this one's work."""
+    """Tell whether an error is about another process rather than about this one's work.
+
+    Args:
+        error: the error.
+
+    Returns:
+        Whether it is.
+    """
     if not (distributed.is_available() and distributed.is_initialized()):
         return False
     words = ("Connection closed by peer", "Connection reset by peer", "Timed out", "gloo", "NCCL", "Broken pipe")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sae_lens.config import LoggingConfig, SAETrainerConfig
@@ -12,18 +12,26 @@ from sae_lens.saes.sae import TrainStepOutput
 from sae_lens.training.sae_trainer import Evaluator, SAETrainer
 from torch import Tensor
 from tqdm.auto import tqdm
+from typing_extensions import override
 
+from faithfulness_plugin.display import NotebookTable, in_notebook, line
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.layers.derivatives import Layer
+from faithfulness_plugin.require import number, whole
+from faithfulness_plugin.training.batches import Inputs, endless
 from faithfulness_plugin.training.checkpoints import Checkpoints, History
 from faithfulness_plugin.training.distributed_trainer import DistributedTrainer
 from faithfulness_plugin.training.processes import Processes
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """What `train_transcoder` returns."""
+class TrainingResult(NotebookTable):
+    """The result of `train_transcoder`. Notebooks show its history as a table."""
 
     transcoder: TrainingTranscoder[Any]
     history: list[dict[str, int | float]] = field(repr=False)
@@ -31,11 +39,28 @@ class TrainingResult:
     checkpoint: Path | None
     """The last checkpoint's folder."""
 
+    @property
+    def loss(self) -> float:
+        """The loss of the last record; `history[-1]` has its parts."""
+        return self.history[-1]["loss"]
+
+    def __repr__(self) -> str:
+        last = {name: value for name, value in self.history[-1].items() if name != "step"}
+        step, where = self.history[-1]["step"], {"checkpoint": self.checkpoint} if self.checkpoint else {}
+        return line("TrainingResult", {"transcoder": self.transcoder, "steps": step, **last, **where})
+
+    @override
+    def to_frame(self) -> "pd.DataFrame":
+        """Return the history, a row per record, the last one first."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history[::-1])
+
 
 def train_transcoder(
     transcoder: TrainingTranscoder[Any],
     layer: Layer | PackedRows,
-    inputs: Iterator[Tensor],
+    inputs: Inputs,
     *,
     n_steps: int,
     lr: float = 3e-3,
@@ -60,20 +85,28 @@ def train_transcoder(
     Args:
         transcoder: trained in place, on its own device; returned in `eval` mode, as the function that it exports.
         layer: what it learns to replace, row-wise [batch, d_in] -> [batch, d_out]; or the `layer` of stored rows.
-        inputs: endless batches [batch, d_in]. Where it has state_dict and load_state_dict, as `AbsInputs` does,
-            checkpoints hold its position. `StoredRows` bring the layer's responses with them.
+        inputs: rows [n, d_in], of which shuffled batches are cut; or batches [batch, d_in]: an endless iterator, or a
+            DataLoader or list, which is iterated again at its end. Checkpoints hold the position of rows, and of
+            iterators with state_dict and load_state_dict, as `AbsInputs` has. `StoredRows` bring the layer's responses
+            with them.
         n_steps: optimizer steps in total, those before a resume included.
-        lr: Adam's learning rate, between `lr_warm_up_steps` of linear growth and `lr_decay_steps` of linear decay.
-        batch_size: rows per batch, of all processes together; by default `inputs.batch_size`.
+        lr: Adam's learning rate, between its growth and its decay.
+        lr_warm_up_steps: steps of linear growth, the first ones.
+        lr_decay_steps: steps of linear decay to 0, the last ones.
+        batch_size: rows per batch, of all processes together; by default `inputs.batch_size`, which a DataLoader has.
         dead_feature_window: steps without firing after which a feature counts as dead, for the losses that revive them.
         log_every: steps between records of the history.
         evaluator: SAELens's (transcoder, inputs, activation_scaler) -> dict; called every `evaluate_every` steps.
+        evaluate_every: steps between calls of the evaluator; needed with one.
         checkpoint: folder for checkpoints, one subfolder `step_N`; only the newest is kept, and a kill while it is
             written leaves the one before.
         checkpoint_every: steps between checkpoints; the end is always one.
         resume: resume the newest checkpoint in that folder, if there is one, with the same settings. The result
             is the uninterrupted run's, for which the inputs need state_dict and load_state_dict.
-        progress: show a bar; by default on a terminal only.
+        progress: show a bar; by default on a terminal and in a notebook.
+
+    Returns:
+        The transcoder, the history of losses, and the last checkpoint.
 
     Raises:
         ValueError: arguments that do not fit; inputs that several processes do not share; a shape that does not; NaN or
@@ -81,30 +114,35 @@ def train_transcoder(
             settings.
         FileExistsError: checkpoints are there already and `resume` is False.
     """
-    batch_size = getattr(inputs, "batch_size", None) if batch_size is None else batch_size
+    _require_transcoder(transcoder)
+    batch_size = getattr(inputs, "batch_size", None) if batch_size is None else whole("batch_size", batch_size)
+    inputs = endless(inputs, batch_size)
     if batch_size is None:
-        raise ValueError("the inputs do not tell their batch size: pass batch_size=")
+        raise ValueError("the inputs have no batch_size: pass batch_size=")
     if (evaluator is None) != (evaluate_every is None):
         raise ValueError("an evaluator needs evaluate_every, and the other way round: pass both or neither")
     if checkpoint is None and (resume or checkpoint_every):
         raise ValueError("resume and checkpoint_every need a folder: pass checkpoint=")
-    if min(log_every, evaluate_every or 1, checkpoint_every or 1) < 1:
-        raise ValueError("log_every, evaluate_every and checkpoint_every count steps: at least 1")
+    _require_steps(log_every=log_every, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every)
     config = _trainer_config(n_steps, batch_size, lr, lr_warm_up_steps, lr_decay_steps, dead_feature_window)
     processes = Processes.here()
     _check_inputs(inputs, processes)
     checkpoints = Checkpoints(checkpoint, _settings(transcoder, config), processes)
     checkpoints.open(resume)
+    checkpoints.require_room(transcoder)
     config.device = str(transcoder.device)
     trainer = (DistributedTrainer if processes.several else SAETrainer)(config, transcoder.set_layer(layer), inputs)
-    every = (log_every, evaluate_every or n_steps, checkpoint_every or n_steps)
-    history = _train(trainer, checkpoints, evaluator, every, progress)
+    intervals = (log_every, evaluate_every or n_steps, checkpoint_every or n_steps)
+    history = _train(trainer, checkpoints, evaluator, intervals, progress)
     return TrainingResult(transcoder, history, checkpoints.last)
 
 
 def _trainer_config(
     n_steps: int, batch_size: int, lr: float, lr_warm_up_steps: int, lr_decay_steps: int, dead_feature_window: int
 ) -> SAETrainerConfig:
+    n_steps, lr_warm_up_steps = whole("n_steps", n_steps), whole("lr_warm_up_steps", lr_warm_up_steps)
+    lr_decay_steps, lr = whole("lr_decay_steps", lr_decay_steps), number("lr", lr)
+    dead_feature_window = whole("dead_feature_window", dead_feature_window)
     if batch_size < 1 or min(lr_warm_up_steps, lr_decay_steps) < 0 or not 0 < lr < inf:
         raise ValueError("batch_size must be at least 1, lr positive and finite, warm-up and decay not negative")
     if n_steps < 1 or lr_warm_up_steps + lr_decay_steps > n_steps:
@@ -135,11 +173,22 @@ def _settings(transcoder: TrainingTranscoder[Any], config: SAETrainerConfig) -> 
     }
 
 
-def _check_inputs(inputs: Any, processes: Processes) -> None:
-    if not hasattr(inputs, "__next__"):
-        raise ValueError(
-            f"the inputs must be an endless iterator of batches, not {type(inputs).__name__}: pass iter(...)"
+def _require_transcoder(transcoder: Any) -> None:
+    if not isinstance(transcoder, TrainingTranscoder):
+        called = transcoder.__name__ if isinstance(transcoder, type) else f"of type {type(transcoder).__name__}"
+        raise UsageError(
+            f"the transcoder is {called}, which has no layer to learn from: pass a transcoder of this package, such as "
+            "StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=..., d_sae=...))"
         )
+
+
+def _require_steps(**intervals: int | None) -> None:
+    for name, steps in intervals.items():
+        if steps is not None and whole(name, steps) < 1:
+            raise ValueError(f"{name}={steps} counts steps: at least 1")
+
+
+def _check_inputs(inputs: Any, processes: Processes) -> None:
     if processes.several and getattr(inputs, "processes", 1) != processes.size:
         raise ValueError(
             f"{processes.size} processes train together, and the inputs are not shared out among them: "
@@ -159,7 +208,8 @@ def _train(
     processes, inputs, transcoder = checkpoints.processes, trainer.data_provider, trainer.sae
     history, batch_size = checkpoints.load(trainer, inputs), trainer.cfg.train_batch_size_samples
     n_steps = trainer.cfg.total_training_samples // batch_size
-    hidden = None if progress is None else not progress  # tqdm: None hides the bar where there is no terminal
+    # tqdm: None hides the bar where there is no terminal, and so in a notebook
+    hidden = (False if in_notebook() else None) if progress is None else not progress
     hidden = hidden if processes.first else True
     try:
         with tqdm(total=n_steps, initial=trainer.n_training_steps, desc="train", unit="step", disable=hidden) as bar:
@@ -190,7 +240,8 @@ def _next(inputs: Iterator[Tensor], step: int, batch_size: int) -> Tensor:
         raise ValueError(f"the inputs ended after {step} batches of this run: pass an endless iterator")
     if len(batch) != batch_size:
         raise ValueError(
-            f"step {step}: the batch has {len(batch)} rows, not batch_size={batch_size}: pass its real size"
+            f"step {step}: the batch has {len(batch)} rows, not batch_size={batch_size}: pass its real size, "
+            "or drop_last=True to a DataLoader"
         )
     return batch
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from faithfulness_plugin.hub_path import HubPath
 from faithfulness_plugin.messages import listed, one_line
 from faithfulness_plugin.nearest import nearest
 from faithfulness_plugin.transcoders.formats.errors import FormatError
@@ -22,31 +23,6 @@ IN_FOLDER = "checkpoints/final.safetensors"
 """The file in which llamascopium keeps the weights of a folder."""
 
 _ONLINE = "connect once to fetch it, or pass a local folder"
-
-
-@dataclass(frozen=True)
-class HubPath:
-    """A repository on the hub, or a folder or file in one."""
-
-    repo: str
-    path: str = ""
-    """Within the repository; empty for all of it."""
-    revision: str | None = None
-    """A branch, tag or commit; None for the main branch."""
-
-    @classmethod
-    def of(cls, address: str | Path) -> "HubPath":
-        """Parse hf://owner/repo, hf://owner/repo/path or hf://owner/repo@revision/path. Raises FormatError for other
-        text."""
-        text = re.sub("^hf:/+", "", str(address)).strip("/")
-        match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@(refs/\w+/[^/]+|[^/]+))?(?:/(.+))?", text)
-        if match is None:
-            raise FormatError(f"{address} is no address: write hf://owner/repo/path, or hf://owner/repo@revision/path")
-        return cls(match[1], match[3] or "", match[2])
-
-    def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"hf://{self.repo}{revision}" + f"/{self.path}" * bool(self.path)
 
 
 @dataclass(frozen=True)
@@ -70,16 +46,15 @@ class Fetched:
     """All files that it is read from, in the order of their names."""
 
 
-def is_hub_path(source: str | Path) -> bool:
-    """Whether this is an address that begins with hf://."""
-    return str(source).startswith("hf:/")
-
-
 def fetch(of: HubPath, *, layer: int | None = None) -> Fetched:
     """Fetch what a transcoder needs into the hub's cache.
 
     Args:
+        of: the repository, or a folder or file in one.
         layer: which layer of a set.
+
+    Returns:
+        The files, in the cache.
 
     Raises:
         FormatError: the hub cannot be reached, the address does not exist, access is not granted, or it holds many
@@ -97,7 +72,17 @@ def fetch(of: HubPath, *, layer: int | None = None) -> Fetched:
 
 
 def layers_at(address: str | Path) -> list[int]:
-    """Return the layers of the set at an address, by the names of its files. Raises FormatError as `fetch`."""
+    """List the layers of the set at an address, by the names of its files.
+
+    Args:
+        address: hf://owner/repo/path.
+
+    Returns:
+        Their numbers, in order; none where it is no set.
+
+    Raises:
+        FormatError: as `fetch`.
+    """
     of = HubPath.of(address)
     names = [name.rpartition("/") for name in _contents(of).names]
     return sorted(_by_layer([name for folder, _, name in names if folder == of.path]))
@@ -109,7 +94,17 @@ def _by_layer(names: list[str]) -> dict[int, str]:
 
 @contextmanager
 def fetching(of: HubPath) -> Iterator[None]:
-    """Turn whatever goes wrong between here and the hub into one line. Raises FormatError."""
+    """Turn whatever goes wrong between here and the hub into one line.
+
+    Args:
+        of: what is fetched in the block.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        FormatError: the hub's library failed; the message says what to do.
+    """
     from huggingface_hub import errors
 
     try:
@@ -130,8 +125,17 @@ def fetching(of: HubPath) -> Iterator[None]:
 
 
 def is_reachable(of: HubPath) -> bool:
-    """Whether the hub can be reached. Raises FormatError where there is no such repository, or where nothing of it is
-    in the hub's cache either."""
+    """Tell whether the hub can be reached.
+
+    Args:
+        of: a repository that is asked for.
+
+    Returns:
+        Whether it can.
+
+    Raises:
+        FormatError: there is no such repository; nothing of it is in the hub's cache either.
+    """
     return _contents(of).cached is None
 
 
@@ -167,9 +171,13 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
     for, and its settings.
 
     Args:
-        names: of all files of the repository, or of those in the hub's cache.
+        of: the repository, or a folder or file in one.
+        names: the names of all files of the repository, or of those in the hub's cache.
         layer: which layer of a set.
         reason: why the hub cannot be reached, where these are the names in its cache.
+
+    Returns:
+        The names of those files.
 
     Raises:
         FormatError: nothing stands there, or several transcoders, or a set of layers of which none was asked for.
@@ -205,7 +213,7 @@ def needed(of: HubPath, names: list[str], layer: int | None, reason: str = "") -
 
 
 def _one_transcoder(of: HubPath, weights: list[str], layer: int | None) -> list[str]:
-    """The file of the layer asked for, or the one of several files of weights that a format knows by its name."""
+    """Select the file of the layer asked for, or the one of several files that a format knows by its name."""
     from faithfulness_plugin.transcoders.formats.registry import makes_folder
 
     layers = _by_layer(weights)

@@ -1,7 +1,6 @@
-"""What every transcoder here shares: the layer that it learns from, the training step, the Jacobian term."""
+"""The base of all transcoders here: the training step, with the Jacobian term."""
 
 from abc import ABC, abstractmethod
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,7 +20,6 @@ from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import (
     DenseRegion,
     LinearRegion,
-    SparseRegion,
     Weights,
     add_skip,
     linear_region,
@@ -29,8 +27,9 @@ from faithfulness_plugin.jacobian.linear_region import (
 )
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
-from faithfulness_plugin.layers.derivatives import Layer, layer_output
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
+from faithfulness_plugin.transcoders.learns_from_layer import LearnsFromLayer
 from faithfulness_plugin.transcoders.skip import SkipInDecode
 
 MATCHING_FILENAME = "jacobian_matching.pt"
@@ -41,18 +40,17 @@ class NonFiniteError(ValueError):
 
 
 T_CONFIG = TypeVar("T_CONFIG", bound=TrainingTranscoderConfig)
-T_TRANSCODER = TypeVar("T_TRANSCODER", bound="TrainingTranscoder[Any]")
 
 
 @dataclass
 class TranscoderStepInput(TrainStepInput):
-    """What auxiliary losses are given: `sae_in` is the target f(x), as SAELens's own losses want it."""
+    """The input of auxiliary losses: `sae_in` is the target f(x), as SAELens's own losses want it."""
 
     x: Tensor
     """The inputs [..., d_in]."""
 
 
-class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
+class TrainingTranscoder(SkipInDecode, LearnsFromLayer, TrainingSAE[T_CONFIG], ABC):
     """A sparse replacement t(x) = W_dec act(W_enc x + b_enc) + b_dec (+ W_skip x) of a layer f, trained on
 
     mean_rows ||t(x) - f(x)||^2 + the subclass's own terms + jacobian_coefficient * the Jacobian term
@@ -70,57 +68,12 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         self.matching = JacobianMatching(cfg.jacobian)
         self.set_layer(None)
 
-    def set_layer(self: T_TRANSCODER, layer: Layer | PackedRows | None) -> T_TRANSCODER:
-        """Set the function to be replaced, row-wise [batch, d_in] -> [batch, d_out], on the transcoder's device.
-
-        A layer that knows its hooks (`mlp_layer`) also says where the transcoder writes: metadata.hook_name_out. With
-        `PackedRows` (the `layer` of stored rows) training is on rows that bring the layer's responses. Raises TypeError
-        for a layer that is not callable, ValueError for rows of other derivatives than the transcoder matches.
-        """
-        if isinstance(layer, PackedRows):
-            wanted = self.matching.config.of_layer
-            brought = None if layer.product is None else layer.product.of_layer
-            if self.cfg.jacobian_coefficient > 0 and brought != wanted:
-                raise ValueError(
-                    f"the rows bring derivatives for {brought} and the transcoder matches {wanted}: read the rows with "
-                    "the transcoder's own config (product=transcoder.cfg.jacobian)"
-                )
-        elif layer is not None and not callable(layer):
-            raise TypeError(f"the layer must be callable, not {type(layer).__name__}")
-        # past nn.Module.__setattr__, or a layer that is a module would be trained and saved
-        object.__setattr__(self, "_layer", layer)
-        if (hook_out := getattr(layer, "hook_out", None)) is not None and isinstance(hook_out, str):
-            self.cfg.metadata.hook_name_out = hook_out
-        return self
-
-    def __deepcopy__(self: T_TRANSCODER, memo: dict[int, Any]) -> T_TRANSCODER:
-        """Copy it on the same layer, which may be a part of a large model and is not the transcoder's own."""
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        for name, value in vars(self).items():
-            object.__setattr__(copied, name, value if name == "_layer" else deepcopy(value, memo))
-        return copied
-
-    @property
-    def layer(self) -> Layer:
-        """The layer being replaced. Raises ValueError where none is set, or rows that bring its responses."""
-        if isinstance(self.given_layer, PackedRows):
-            raise ValueError("the layer itself is not at hand: the transcoder was set to learn from stored rows")
-        return self.given_layer
-
-    @property
-    def given_layer(self) -> Layer | PackedRows:
-        """What `set_layer` was given: the layer, or the layout of rows. Raises ValueError where none is set."""
-        layer: Layer | PackedRows | None = vars(self)["_layer"]
-        if layer is None:
-            raise ValueError("no layer is set: call transcoder.set_layer(layer) before training")
-        return layer
-
     @override
     def initialize_weights(self) -> None:
         """Draw both matrices uniformly in +-1/sqrt(fan-in), untied; set biases and skip to 0. At this scale the
         trainer's gradient clip (norm 1) does not hold features back."""
         cfg, options = self.cfg, {"dtype": self.dtype, "device": self.device}
+        # +-1 / sqrt(fan-in): d_in for W_enc [d_in, d_sae], d_sae for W_dec [d_sae, d_out]
         W_enc = torch.empty(cfg.d_in, cfg.d_sae, **options).uniform_(-(cfg.d_in**-0.5), cfg.d_in**-0.5)
         W_dec = torch.empty(cfg.d_sae, cfg.d_out, **options).uniform_(-(cfg.d_sae**-0.5), cfg.d_sae**-0.5)
         if cfg.decoder_init_norm is not None:
@@ -153,13 +106,29 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
     def straight_through_gate(
         self, feature_acts: Float[Tensor, "*batch d_sae"], hidden_pre: Float[Tensor, "*batch d_sae"], bandwidth: float
     ) -> Float[Tensor, "*batch d_sae"]:
-        """Make gates 1[a > 0] whose gradient is that of a step at the architecture's threshold, smoothed over
-        `bandwidth`."""
+        """Make gates 1[a > 0] whose gradient is that of a smoothed step at the architecture's threshold.
+
+        Args:
+            feature_acts: the activations a.
+            hidden_pre: the pre-activations, which get the gradient.
+            bandwidth: the width of the smoothed step, in units of the pre-activations.
+
+        Returns:
+            The gates, 0 or 1.
+        """
 
     def encode_to_region(
         self, x: Float[Tensor, "*batch d_in"], gate_bandwidth: float | None = None
     ) -> DenseRegion | SparseRegion:
-        """Encode x once, for outputs and derivatives alike, with its `hidden_pre`."""
+        """Encode x once, for outputs and derivatives alike, with its `hidden_pre`.
+
+        Args:
+            x: the rows.
+            gate_bandwidth: the width of straight-through gates; None for constant ones.
+
+        Returns:
+            The linear region at x, with a graph.
+        """
         feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
         gate = None
         if gate_bandwidth is not None:
@@ -172,6 +141,7 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
         batch = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
         x, y, targets = self._ask(batch)
         y = self.as_target(x, y)
+        # one encoding of x for the output, the penalties and J_t v
         region = self.encode_to_region(x, None if targets is None else self.matching.config.gate_bandwidth)
         hidden_pre = cast(Tensor, region.hidden_pre)
         sae_out = add_skip(self.hook_sae_recons(region.decode()), x, region.weights.W_skip)
@@ -248,24 +218,16 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
             coefficients["gradient_masking"] = self.cfg.gradient_masking_coefficient
         return coefficients
 
-    @torch.no_grad()
-    def target(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """Compute f(x) in x's dtype (the layer's own), cast to the transcoder's. Raises ValueError where no layer is
-        set, or as `as_target`."""
-        return self.as_target(x, layer_output(self.layer, x))
-
-    def as_target(self, x: Float[Tensor, "*batch d_in"], y: Tensor) -> Float[Tensor, "*batch d_out"]:
-        """Cast the layer's output y at x to the transcoder's dtype. Raises ValueError unless it is [..., d_out]."""
-        wanted = (*x.shape[:-1], self.cfg.d_out)
-        if tuple(y.shape) != wanted:
-            raise ValueError(
-                f"the layer returns shape {list(y.shape)} where the transcoder expects {list(wanted)}: "
-                f"make the transcoder with d_out={y.shape[-1] if y.ndim else 1}, or check which layer was set"
-            )
-        return y.to(self.dtype)
-
     def check_finite(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
-        """Raise NonFiniteError, naming step and tensor, where the inputs or the loss hold NaN or Inf."""
+        """Check the inputs and the loss of a step for NaN and Inf.
+
+        Args:
+            step_input: what the step was given.
+            output: what it computed.
+
+        Raises:
+            NonFiniteError: one of them holds some; the message names the step and the first tensor that does.
+        """
         x = step_input.sae_in
         if torch.isfinite(output.loss) & torch.isfinite(x).all():
             return
@@ -280,8 +242,15 @@ class TrainingTranscoder(SkipInDecode, TrainingSAE[T_CONFIG], ABC):
 
 
 def mean_over_rows(values: Float[Tensor, "*batch width"]) -> Float[Tensor, ""]:
-    """Average the sums of rows, with 0 for no rows. Rows first: a sum over all would overflow in half precision."""
-    sums = values.sum(-1)
+    """Average the sums of rows. Rows first: a sum over all would overflow in half precision.
+
+    Args:
+        values: one number per row and coordinate, or feature.
+
+    Returns:
+        The mean over rows of the sums; 0 for no rows.
+    """
+    sums = values.sum(-1)  # [...], one number a row
     return (sums / max(1, sums.numel())).sum()
 
 

@@ -37,9 +37,9 @@ class BatchTopKTrainingTranscoderConfig(TopKTrainingTranscoderConfig):
 
     @override
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.topk_threshold_lr <= 1:
             raise ValueError(f"topk_threshold_lr={self.topk_threshold_lr}: choose a rate above 0, and at most 1")
-        super().__post_init__()
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
@@ -88,7 +88,7 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
     def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
         flat = score.flatten()
         if self.training:
-            positions = largest(flat, int(self.cfg.k * len(score))).sort().values
+            positions = largest(flat, int(self.cfg.k * len(score))).sort().values  # k n of [n d_sae]
         else:
             positions = (flat > self.topk_threshold).nonzero().squeeze(-1)
         return ActiveFeatures.of_flat(positions, *score.shape)
@@ -102,6 +102,7 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
         flat, count = score.flatten(), int(self.cfg.k * len(score))
         if not 0 < count < len(flat):
             return flat.new_tensor(0.0 if count else torch.inf)
+        # the last that stays and the first that does not are the least two of the count + 1 largest
         return flat[largest(flat, count + 1)].topk(2, largest=False).values.mean().clamp_min(0)
 
     @override
@@ -115,7 +116,7 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
     @torch.no_grad()
     def _learn_threshold(self, feature_acts: Tensor) -> None:
         if feature_acts.is_sparse:
-            acts = feature_acts.coalesce()
+            acts = feature_acts.coalesce()  # values [entries], indices [row, feature]
             scores = acts.values() * self.score(torch.ones_like(self.b_enc))[acts.indices()[-1]]
         else:
             scores = self.score(feature_acts)
@@ -128,7 +129,7 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         super().process_state_dict_for_saving_inference(state_dict)
         threshold = state_dict.pop("topk_threshold").to(self.dtype)
-        state_dict["threshold"] = threshold / self.score(torch.ones_like(self.b_enc))
+        state_dict["threshold"] = threshold / self.score(torch.ones_like(self.b_enc))  # [d_sae], in units of z
 
 
 @row_function.register
@@ -154,8 +155,18 @@ def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, r
 
 
 def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
-    """Find the positions of the `count` largest, in no order. `topk` over a large batch is slow on a CPU: it runs over
-    those above a bound guessed from a sample, and over all of them where the guess was too high."""
+    """Find the positions of the largest values, in no order.
+
+    `topk` over a large batch is slow on a CPU: it runs over the values above a bound guessed from a sample, and over
+    all of them where the guess was too high.
+
+    Args:
+        values: the values.
+        count: how many are found.
+
+    Returns:
+        Their positions.
+    """
     sample = values[:: SAMPLE + 1]  # not in step with d_sae
     rank = int(1.3 * count * len(sample) / max(1, len(values))) + 16
     if rank < len(sample):

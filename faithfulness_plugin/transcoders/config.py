@@ -1,7 +1,7 @@
 """The settings that every transcoder here shares, and their place in SAELens's registry."""
 
 from abc import ABC
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf
 from typing import Any
 
@@ -15,7 +15,9 @@ from sae_lens.saes.transcoder import (
 )
 from typing_extensions import override
 
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
+from faithfulness_plugin.require import number, whole
 
 
 @dataclass(kw_only=True)
@@ -29,7 +31,7 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
     decoder_init_norm: float | None = None
     """Rescale the decoder's rows to this norm at the start; None keeps the uniform draw."""
     jacobian: JacobianMatchingConfig | dict[str, Any] | None = None
-    """How Jacobians are matched: a `JacobianMatchingConfig` or its dict; None for the defaults."""
+    """The settings of Jacobian matching: a `JacobianMatchingConfig` or its dict; None for the defaults."""
     jacobian_coefficient: float = 0.0
     """Weight of the Jacobian term; 0 turns it off. With the config's `normalize`, 1 makes the loss of the whole
     Jacobian as costly as the loss of the whole output; 10, with a warm-up over the first eighth of the steps, is a
@@ -43,6 +45,7 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
 
     @override
     def __post_init__(self) -> None:
+        _require_kinds(self)
         if self.apply_b_dec_to_input:
             raise ValueError(
                 "apply_b_dec_to_input=True cannot work for a transcoder: b_dec lives in the output space. Leave it out"
@@ -70,7 +73,11 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
         return SkipTranscoderConfig if self.skip else TranscoderConfig
 
     def jumprelu_config_class(self) -> type[SAEConfig]:
-        """Return the config class of the stock JumpReLU transcoder, for architectures that are exported as one."""
+        """Return the config class of the stock JumpReLU transcoder, for architectures that are exported as one.
+
+        Returns:
+            SAELens's class, the one with a skip connection with `skip`.
+        """
         return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
 
     @override
@@ -79,13 +86,38 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
         return {k: v.to_dict() if isinstance(v, JacobianMatchingConfig) else v for k, v in details.items()}
 
 
+def _require_kinds(config: TrainingTranscoderConfig) -> None:
+    """Raise UsageError for a field that is no number, or neither True nor False, where it should be."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.type is int:
+            setattr(config, field.name, whole(field.name, value))
+        elif field.type is float or (field.type == float | None and value is not None):
+            number(field.name, value)
+        elif field.type is bool and not isinstance(value, bool):
+            raise UsageError(f"{field.name}={value!r}: choose True or False")
+
+
 def require_non_negative(config: TrainingTranscoderConfig, name: str) -> None:
-    """Raise ValueError for a field that is negative, infinite or NaN."""
+    """Check that a field is a number from 0 on.
+
+    Args:
+        config: the config.
+        name: the field.
+
+    Raises:
+        ValueError: it is negative, infinite or NaN.
+    """
     if not 0 <= getattr(config, name) < inf:
         raise ValueError(f"{name}={getattr(config, name)} must be finite and not negative")
 
 
 def register_once(sae_class: type, config_class: type[TrainingSAEConfig]) -> None:
-    """Register a training class with SAELens, which refuses a name twice (a module may be imported again)."""
+    """Register a training class with SAELens, which refuses a name twice (a module may be imported again).
+
+    Args:
+        sae_class: the class.
+        config_class: its config's, whose `architecture()` is the name.
+    """
     if config_class.architecture() not in SAE_TRAINING_CLASS_REGISTRY:
         register_sae_training_class(config_class.architecture(), sae_class, config_class)

@@ -1,16 +1,14 @@
 """Finished transcoders in the architectures that SAELens has."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
-from sae_lens.saes.transcoder import (
-    JumpReLUSkipTranscoder,
-    JumpReLUSkipTranscoderConfig,
-    JumpReLUTranscoder,
-    JumpReLUTranscoderConfig,
-)
+from sae_lens.saes.transcoder import JumpReLUTranscoder
 from torch import Tensor
 
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder
+from faithfulness_plugin.transcoders.formats.parts import transcoder_of
 from faithfulness_plugin.transcoders.formats.schema import require_finite
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
@@ -28,7 +26,8 @@ def topk_to_jumprelu(
     your own, with `metrics.reconstruction`.
 
     Args:
-        x: [rows, d_in], inputs of the kind that it will see; some thousands.
+        transcoder: a TopK transcoder, in training or finished.
+        x: inputs of the kind that it will see; some thousands.
 
     Returns:
         A JumpReLUTranscoder, or a JumpReLUSkipTranscoder where there is a skip connection; `save_model` writes it.
@@ -54,20 +53,9 @@ def topk_to_jumprelu(
     ranked = score.flatten().sort(descending=True).values[count - 1 : count + 1]
     threshold = ranked.mean().clamp_min(0) if len(ranked) == 2 else torch.zeros_like(ranked[0])
 
-    cfg, config_class, transcoder_class = transcoder.cfg, JumpReLUTranscoderConfig, JumpReLUTranscoder
-    if cfg.skip:
-        config_class, transcoder_class = JumpReLUSkipTranscoderConfig, JumpReLUSkipTranscoder
-    config = config_class(
-        d_in=cfg.d_in,
-        d_out=cfg.d_out,
-        d_sae=cfg.d_sae,
-        dtype=cfg.dtype,
-        device=str(transcoder.device),
-        apply_b_dec_to_input=False,
-        metadata=cfg.metadata,
-    )
-    converted = transcoder_class(config)  # pyright: ignore[reportArgumentType]  of the same pair
-    weights = {name: value.contiguous() for name, value in transcoder.state_dict().items()}
+    weights: dict[str, Any] = dict(transcoder.named_parameters())
     thresholds = threshold / transcoder.score(torch.ones_like(transcoder.b_enc))
-    converted.load_state_dict({**weights, "threshold": thresholds})
+    metadata = transcoder.cfg.metadata.to_dict()
+    converted = transcoder_of(**weights, threshold=thresholds, metadata=metadata, where="the transcoder")
+    assert isinstance(converted, JumpReLUTranscoder)
     return converted

@@ -25,6 +25,7 @@ class JumpReLUTrainingTranscoderConfig(TrainingTranscoderConfig, JumpReLUTrainin
 
     @override
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("l0_coefficient", "l0_warm_up_steps", "jumprelu_init_threshold"):
             require_non_negative(self, name)
         if self.jumprelu_bandwidth <= 0:
@@ -34,7 +35,6 @@ class JumpReLUTrainingTranscoderConfig(TrainingTranscoderConfig, JumpReLUTrainin
                 f"jumprelu_sparsity_loss_mode={self.jumprelu_sparsity_loss_mode!r} is unknown: "
                 "choose 'step', 'tanh' or 'quadratic'"
             )
-        super().__post_init__()
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
@@ -60,14 +60,14 @@ class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  o
             self.threshold.data.clamp_(min=0.0)
         return TrainingTranscoder.training_forward_pass(self, step_input)
 
-    def positive_threshold(self, dtype: torch.dtype) -> Tensor:
+    def _positive_threshold(self, dtype: torch.dtype) -> Tensor:
         """Clamp thresholds [d_sae] at 0: an optimizer step may leave some below, where negative values would pass."""
         return self.threshold.clamp_min(0).to(dtype)
 
     @override
     def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        threshold = self.positive_threshold(hidden_pre.dtype)
+        threshold = self._positive_threshold(hidden_pre.dtype)
         if self.training and torch.is_grad_enabled():
             rows = hidden_pre.reshape(-1, self.cfg.d_sae)  # SAELens sums the thresholds' gradient over one dimension
             acts: Any = JumpReLU.apply(rows, threshold, self.bandwidth, self.cfg.jumprelu_ste_to_input)
@@ -78,7 +78,7 @@ class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  o
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
-        return straight_through(feature_acts, hidden_pre, self.positive_threshold(hidden_pre.dtype), bandwidth)
+        return straight_through(feature_acts, hidden_pre, self._positive_threshold(hidden_pre.dtype), bandwidth)
 
     @override
     def calculate_aux_loss(

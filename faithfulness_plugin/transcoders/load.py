@@ -1,24 +1,22 @@
 """One loader for the files of every library that trains transcoders."""
 
-import re
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sae_lens.saes.sae import SAEMetadata
-from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
+from sae_lens.saes.transcoder import Transcoder
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.hub_path import HubPath, is_hub_path
 from faithfulness_plugin.messages import one_line
-from faithfulness_plugin.transcoders.address import Fetched, HubPath, fetch, is_hub_path
+from faithfulness_plugin.transcoders.address import Fetched, fetch
 from faithfulness_plugin.transcoders.formats import registry
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.formats.format import Request
-from faithfulness_plugin.transcoders.releases import add_listed, read_by_sae_lens, release_of, require_readable
-
-SIDES = ("hf_hook_name", "hook_name")
-"""The metadata that say what is read; with _out, what is written. The names in the model itself come
-first: those that SAELens translated may be wrong."""
+from faithfulness_plugin.transcoders.formats.request import Request
+from faithfulness_plugin.transcoders.releases import read_by_sae_lens, release_of, require_readable
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,26 @@ class Loaded:
     place: Path | HubPath | Fetched
     """An address where SAELens's own loader has fetched the files."""
 
+    __repr__ = short_repr
+
     def files(self) -> list[Path]:
-        """Return the files that it was read from, in the order of their names."""
+        """List the files that it was read from, and fetch them where SAELens's own loader has not kept them.
+
+        Returns:
+            The files in the order of their names.
+        """
         place = self.place
         if isinstance(place, Path):
             return [file for file in sorted(place.rglob("*")) if file.is_file()] if place.is_dir() else [place]
         return (place if isinstance(place, Fetched) else fetch(place)).files
+
+    @property
+    def digest(self) -> str:
+        """A digest of these files."""
+        digest = hashlib.sha256()
+        for file in self.files():
+            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+        return "sha256:" + digest.hexdigest()
 
 
 def load_transcoder(
@@ -73,25 +85,65 @@ def load_transcoder(
     return load_with_files(source, Request(layer, device, dtype, autoencoder)).transcoder
 
 
+def load_each(
+    sources: Mapping[str, str], *, layer: int | None, device: str, dtype: str, autoencoder: bool
+) -> dict[str, Loaded]:
+    """Load several transcoders by name, in `eval` mode, as options of a command say.
+
+    Args:
+        sources: where each is, as in `load_transcoder`.
+        layer: as in `load_transcoder`.
+        device: as in `load_transcoder`.
+        dtype: "float32", or "stored", which keeps the file's.
+        autoencoder: as in `load_transcoder`.
+
+    Returns:
+        The transcoders and their places, by name.
+
+    Raises:
+        FormatError: as `load_transcoder`.
+        UsageError: as `load_transcoder`.
+    """
+    request = Request(layer, device, torch.float32 if dtype == "float32" else None, autoencoder)
+    found = {name: load_with_files(source, request) for name, source in sources.items()}
+    for of in found.values():
+        of.transcoder.eval()
+    return found
+
+
 def load_with_files(source: Path | str, request: Request) -> Loaded:
-    """Load a transcoder, and keep where its files are. Raises as `load_transcoder`."""
+    """Load a transcoder, and keep where its files are.
+
+    Args:
+        source: as in `load_transcoder`.
+        request: its other options.
+
+    Returns:
+        The transcoder, and its place.
+
+    Raises:
+        FormatError: as `load_transcoder`.
+        UsageError: as `load_transcoder`.
+    """
     _require_usable(request)
     called = str(source)
     try:
-        place: Path | HubPath | Fetched = HubPath.of(source) if is_hub_path(source) else Path(source)
+        place: Path | HubPath | Fetched = Path(source)
         if (release := release_of(source)) is not None:
             require_readable(release, request)
-            place = release.files
         if release is not None and not release.is_read_here:
-            transcoder = read_by_sae_lens(release, request)
-        elif isinstance(place, HubPath):
-            place = fetch(place, layer=request.layer)
+            place, transcoder = release.files, read_by_sae_lens(release, request)
+        elif release is not None or is_hub_path(source):
+            place = fetch(HubPath.of(source) if release is None else release.files, layer=request.layer)
             transcoder = registry.read(place.path, request)
         else:
             transcoder = registry.read(place, request)
         if release is not None:
-            add_listed(transcoder.cfg.metadata, release)
-        _require_as_asked(transcoder.cfg, called, request)
+            metadata = transcoder.cfg.metadata
+            metadata.source = f"SAELens's list ({metadata.source})"
+            metadata.neuronpedia_id = release.listed.neuronpedia_id.get(release.id)
+            metadata.l0 = metadata.l0 or release.listed.expected_l0.get(release.id) or None
+        request.require_answered(transcoder.cfg, called)
     except OSError as error:
         raise FormatError(f"{error.filename or called} cannot be read ({error.strerror}): check the path") from error
     except FormatError as error:
@@ -103,51 +155,6 @@ def load_with_files(source: Path | str, request: Request) -> Loaded:
             "train it again"
         ) from error
     return Loaded(transcoder, place)
-
-
-def _require_as_asked(cfg: TranscoderConfig, where: str, request: Request) -> None:
-    """Hold the metadata against what was asked for; those of an autoencoder then say that it writes what it reads.
-
-    Raises:
-        FormatError: metadata of another kind than they should be; it is of another layer; it reads what it writes, and
-            no autoencoder was asked for; or one was, and it reads another tensor than it writes.
-    """
-    metadata = cfg.metadata
-    pairs = [(metadata[side], metadata[f"{side}_out"]) for side in SIDES]
-    for name in ("model_name", *SIDES, *(f"{side}_out" for side in SIDES)):
-        if not isinstance(metadata[name], str | None):
-            raise FormatError(
-                f"{where} says {name}: {metadata[name]!r}, and a name is needed: correct it, or take it out"
-            )
-    if isinstance(metadata.l0, bool) or not isinstance(metadata.l0, int | float | None):
-        raise FormatError(f"{where} says l0: {metadata.l0!r}, and a number is needed: correct it, or take it out")
-    said = _layer_of(metadata)
-    if request.layer is not None and said is not None and request.layer != said:
-        raise FormatError(
-            f"{where} is of layer {said}, and layer={request.layer} was asked for: leave layer out, or pass another "
-            "path"
-        )
-    reads, writes = next((pair for pair in pairs if None not in pair), (None, None))
-    if metadata.autoencoder or (reads is not None and reads == writes):
-        request.require_autoencoder(where, reads or metadata.hookpoint)
-    elif reads is not None:
-        request.require_transcoder(where, f"it reads {reads} and writes {writes}")
-    if request.autoencoder and cfg.d_in != cfg.d_out:
-        request.require_transcoder(where, f"it reads {cfg.d_in} and writes {cfg.d_out}")
-    if request.autoencoder:
-        metadata.autoencoder = True
-        for side, (read, _) in zip(SIDES, pairs, strict=True):
-            if read is not None:
-                metadata[f"{side}_out"] = read
-
-
-def _layer_of(metadata: SAEMetadata) -> int | None:
-    """The block that the metadata say, by the hooks or by `layer`."""
-    for name in ("hook_name", "hf_hook_name", "hookpoint"):
-        said = metadata[name]
-        if isinstance(said, str) and (match := re.search(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)(?:\.|$)", said)):
-            return int(match[1])
-    return metadata.layer if isinstance(metadata.layer, int) else None
 
 
 def _require_usable(request: Request) -> None:

@@ -10,14 +10,13 @@ from typing import Any
 from sae_lens import SAE
 from sae_lens.loading import pretrained_sae_loaders as loaders
 from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_pretrained_saes_directory
-from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.transcoder import Transcoder
 
-from faithfulness_plugin.messages import listed
-from faithfulness_plugin.nearest import nearest
-from faithfulness_plugin.transcoders.address import HubPath, fetching, is_reachable
+from faithfulness_plugin.hub_path import HubPath
+from faithfulness_plugin.release_list import listed_release
+from faithfulness_plugin.transcoders.address import fetching, is_reachable
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.formats.sae_lens import read_parts
 
 TRANSCODERS = ("gemma_2_transcoder", "gemma_3", "mwhanna_transcoder")
@@ -55,32 +54,32 @@ class Release:
 
 
 def release_of(source: str | Path) -> Release | None:
-    """Return the entry RELEASE/ID of SAELens's list; None for a folder, file or address.
+    """Find the entry RELEASE/ID of SAELens's list.
+
+    Args:
+        source: what `load_transcoder` was given.
+
+    Returns:
+        The entry; None for a folder, file or address.
 
     Raises:
         FormatError: with near names, where the release has no such ID, or where nothing of this name exists and a
             release is called nearly so.
     """
-    name, _, sae_id = str(source).strip("/").partition("/")
-    if str(source).startswith((".", "/", "~")) or Path(source).exists():
-        return None
-    releases = get_pretrained_saes_directory()
-    if name not in releases:
-        like_one = re.fullmatch(r"[a-zA-Z0-9][\w.-]{3,}", name)
-        if like_one and (near := nearest(name, [*releases], n=3, otherwise=" ").strip()):
-            raise FormatError(f"{source} does not exist, and SAELens's list has no such release: {near}")
-        return None
-    ids = [*releases[name].saes_map]
-    if sae_id not in ids:
-        what = f"{source}: SAELens's release {name} has no {sae_id}" if sae_id else f"{name} is a release of {len(ids)}"
-        otherwise = f"pass {name}/ID, with one of {listed(ids)}"
-        raise FormatError(f"{what}: {nearest(sae_id, ids, n=3, otherwise=otherwise)}")
-    return Release(name, sae_id, releases[name])
+    found = listed_release(source)
+    return None if found is None else Release(*found, get_pretrained_saes_directory()[found[0]])
 
 
 def require_readable(release: Release, request: Request) -> None:
-    """Raise FormatError, before anything is fetched, for a cross-layer transcoder, and for an autoencoder that was not
-    asked for."""
+    """Check, before anything is fetched, that an entry can be read as it was asked for.
+
+    Args:
+        release: the entry.
+        request: the options of `load_transcoder`.
+
+    Raises:
+        FormatError: a cross-layer transcoder; an autoencoder that was not asked for.
+    """
     if release.converter == "mntss_clt_layer_transcoder" or re.match(r"(clt|crosscoder)\b", release.files.path):
         raise FormatError(
             f"{release} is a layer of a cross-layer transcoder: it writes to many layers, and the sum of its decoders, "
@@ -99,6 +98,13 @@ def require_readable(release: Release, request: Request) -> None:
 def read_by_sae_lens(release: Release, request: Request) -> Transcoder:
     """Read an entry by SAELens's loader, which gives float32, also for dtype=None.
 
+    Args:
+        release: the entry.
+        request: the options of `load_transcoder`.
+
+    Returns:
+        The transcoder.
+
     Raises:
         FormatError: the hub cannot be reached; what `formats.schema` refuses.
     """
@@ -109,15 +115,8 @@ def read_by_sae_lens(release: Release, request: Request) -> Transcoder:
         return read_parts(config, f"the settings of {release}", tensors, str(release), request)
 
 
-def add_listed(metadata: SAEMetadata, release: Release) -> None:
-    """Add what SAELens's list says of an entry."""
-    metadata.source = f"SAELens's list ({metadata.source})"
-    metadata.neuronpedia_id = release.listed.neuronpedia_id.get(release.id)
-    metadata.l0 = metadata.l0 or release.listed.expected_l0.get(release.id) or None
-
-
 def _loaded_by_sae_lens(release: Release, device: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Settings and tensors as SAELens's loader gives them, with its scaling of activations folded in."""
+    """Return settings and tensors as SAELens's loader gives them, with its scaling of activations folded in."""
     from huggingface_hub import constants
 
     of, was_offline = release.files, constants.HF_HUB_OFFLINE

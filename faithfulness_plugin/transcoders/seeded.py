@@ -10,8 +10,17 @@ from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 
 def made_with_seed(cfg: Any, seed: int) -> TrainingTranscoder[Any]:
-    """Build a transcoder whose weights are those of every other one of its shape with this seed, so that arms that
-    differ in a coefficient begin alike. The global random state is left as it was."""
+    """Build a transcoder whose weights are those of every other one of its shape with this seed.
+
+    Arms that differ in a coefficient so begin alike. The global random state is left as it was.
+
+    Args:
+        cfg: a training config of SAELens's registry.
+        seed: the user's seed, from which that of the weights is derived.
+
+    Returns:
+        The transcoder, without a layer.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(seed, "weights"))
         made: Any = get_sae_training_class(cfg.architecture())[0](cfg)

@@ -21,15 +21,39 @@ class SkipInDecode:
     """
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """Compute the activations, and remember their input for `decode`.
+
+        Args:
+            x: the rows.
+
+        Returns:
+            The activations.
+        """
         return self.remember(super().encode(x), x)  # pyright: ignore[reportAttributeAccessIssue]  of the SAE beside
 
     def remember(self, feature_acts: Tensor, x: Tensor) -> Tensor:
-        """Return the activations, which `decode` will know as those of x."""
+        """Remember the input of activations, for `decode`; without a skip connection there is nothing to remember.
+
+        Args:
+            feature_acts: the activations.
+            x: the input that they were computed from.
+
+        Returns:
+            The very activations.
+        """
         if getattr(self, "W_skip", None) is not None:
             _INPUTS[feature_acts] = (self, x)
         return feature_acts
 
     def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
+        """Compute W_dec a + b_dec, and add W_skip x for activations that this transcoder's `encode` returned.
+
+        Args:
+            feature_acts: the activations a.
+
+        Returns:
+            The output.
+        """
         recons: Tensor = super().decode(feature_acts)  # pyright: ignore[reportAttributeAccessIssue]
         x = _input_of(self, feature_acts)
         return recons if x is None else add_skip(recons, x, self.W_skip)  # pyright: ignore[reportAttributeAccessIssue]
@@ -42,7 +66,16 @@ def _input_of(transcoder: Any, feature_acts: Tensor) -> Tensor | None:
 
 
 def output_of(transcoder: Any, x: Float[Tensor, "*batch d_in"], feature_acts: Float[Tensor, "*batch d_sae"]) -> Tensor:
-    """Compute t(x) from its activations, with the skip connection of any transcoder that has one (`W_skip`)."""
+    """Compute t(x) from its activations, with the skip connection of any transcoder that has one (`W_skip`).
+
+    Args:
+        transcoder: any SAELens transcoder.
+        x: the rows.
+        feature_acts: its activations there, edited or not.
+
+    Returns:
+        The output [..., d_out].
+    """
     recons = transcoder.decode(feature_acts)
     if isinstance(transcoder, SkipInDecode) and _input_of(transcoder, feature_acts) is not None:
         return recons
@@ -53,22 +86,42 @@ class Attachable(SkipInDecode):
     """An inference transcoder that keeps its skip connection wherever it is called."""
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """Compute t(x)."""
+        """Compute t(x).
+
+        Args:
+            x: the rows.
+
+        Returns:
+            The output, with the skip connection.
+        """
         return self.decode(self.encode(x))
 
     def forward_with_activations(
         self, x: Float[Tensor, "*batch d_in"]
     ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*batch d_sae"]]:
-        """Compute t(x) and the activations."""
+        """Compute t(x) and the activations.
+
+        Args:
+            x: the rows.
+
+        Returns:
+            The output and the activations.
+        """
         feature_acts = self.encode(x)
         return self.decode(feature_acts), feature_acts
 
 
 def attachable(transcoder: Any) -> Any:
-    """Return the transcoder, or where `add_sae` would drop its skip connection, one on the same weights that keeps it.
+    """Return a transcoder that keeps its skip connection where SAELens's `add_sae` attaches it.
 
-    That is the case for SAELens's own SkipTranscoder and JumpReLUSkipTranscoder, which `SAE.load_from_disk` makes of
-    exported folders. This package's classes, and those without a skip connection, are returned as they are.
+    SAELens's own SkipTranscoder and JumpReLUSkipTranscoder, which `SAE.load_from_disk` makes of exported folders, lose
+    it there. This package's classes, and those without a skip connection, are returned as they are.
+
+    Args:
+        transcoder: any SAELens transcoder.
+
+    Returns:
+        The transcoder, or one of the same weights that keeps the connection.
     """
     if getattr(transcoder, "W_skip", None) is None or isinstance(transcoder, SkipInDecode):
         return transcoder

@@ -34,13 +34,13 @@ class StandardTrainingTranscoderConfig(TrainingTranscoderConfig):
 
     @override
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.sparsity not in ("tanh", "l1"):
             raise ValueError(f"sparsity={self.sparsity!r} is unknown: choose 'tanh' or 'l1'")
         for name in ("sparsity_coefficient", "sparsity_warm_up_steps", "tanh_scale"):
             require_non_negative(self, name)
         if self.tanh_scale == 0:
             raise ValueError("tanh_scale=0.0 leaves no penalty: choose a positive scale, or sparsity_coefficient=0")
-        super().__post_init__()
 
 
 class StandardTrainingTranscoder(TrainingTranscoder[StandardTrainingTranscoderConfig]):

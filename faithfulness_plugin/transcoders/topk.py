@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
-from faithfulness_plugin.jacobian.linear_region import DenseRegion, SparseRegion, Weights
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, Weights
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
+from faithfulness_plugin.require import number
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
@@ -30,7 +32,7 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
     whole_k: ClassVar[bool] = True
     keep_negative: ClassVar[bool] = False
     shift: ClassVar[bool] = False
-    """What is exported has neither."""
+    """Negative features and shifts occur in other libraries' files only, so that no export has them."""
 
     k: int = 32
     """Features active on each row, at most (a feature is active only where it is positive)."""
@@ -50,14 +52,12 @@ class TopKTrainingTranscoderConfig(TrainingTranscoderConfig):
 
     @override
     def __post_init__(self) -> None:
+        if self.whole_k and number("k", self.k) % 1:
+            raise ValueError(f"k={self.k}: TopK keeps a whole number of features in each row")
+        super().__post_init__()
         if not 0 < self.k <= self.d_sae:
             raise ValueError(f"k={self.k}: choose more than 0 active features and at most d_sae={self.d_sae}")
-        if self.whole_k:
-            if self.k != int(self.k):
-                raise ValueError(f"k={self.k}: TopK keeps a whole number of features in each row")
-            self.k = int(self.k)
         require_non_negative(self, "aux_loss_coefficient")
-        super().__post_init__()
 
     @override
     def get_inference_config_class(self) -> type[SAEConfig]:
@@ -107,11 +107,25 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return pays if wanted is None else wanted
 
     def score(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """Compute what features are ranked by."""
+        """Compute what features are ranked by.
+
+        Args:
+            hidden_pre: the pre-activations z.
+
+        Returns:
+            z_i ||W_dec^i||, or z_i without `rescale_acts_by_decoder_norm`.
+        """
         return ranking_score(hidden_pre, self)
 
     def select(self, score: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
-        """Select the features that stay."""
+        """Select the features that stay.
+
+        Args:
+            score: what they are ranked by.
+
+        Returns:
+            The k largest of each row, positive or not.
+        """
         return ActiveFeatures.same_count(score.topk(self.cfg.k, sorted=False).indices, self.cfg.d_sae)
 
     @override
@@ -122,7 +136,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     def _encode(self, x: Tensor, keep: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Encode with the features that `keep` picks by their scores [..., d_sae]: (activations, pre-activations)."""
-        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)  # [..., d_sae]
         return self.hook_sae_acts_post(hidden_pre.relu() * keep(self.score(hidden_pre))), hidden_pre
 
     @override
@@ -136,51 +150,65 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
     def selected_region(
         self, x: Float[Tensor, "*batch d_in"], select: Callable[[Tensor], ActiveFeatures]
     ) -> DenseRegion | SparseRegion:
-        """Build the region of the features that `select` picks by their scores [rows, d_sae], sparse or dense."""
+        """Build the region of the features that `select` picks, sparse or dense.
+
+        Args:
+            x: the rows.
+            select: picks features by their scores [rows, d_sae].
+
+        Returns:
+            The region, with a graph.
+        """
         if self._multiplies_active_only():
             return self._sparse_region(x, select)
 
         def keep(score: Tensor) -> Tensor:
-            entries = select(score.detach().reshape(-1, self.cfg.d_sae))
+            entries = select(score.detach().reshape(-1, self.cfg.d_sae))  # of rows [rows, d_sae]
             return entries.dense(score.new_ones(len(entries.features))).view_as(score)
 
         feature_acts, hidden_pre = self._encode(x, keep)
         return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre)
 
     def _multiplies_active_only(self) -> bool:
-        """Whether a training step multiplies active features only: hooks on the activations may edit all of them."""
+        """Decide whether a step multiplies active features only: hooks on the activations may edit all of them."""
         return self.sparse and not (_hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post))
 
     def _sparse_region(self, x: Tensor, select: Callable[[Tensor], ActiveFeatures]) -> SparseRegion:
         sae_in = self.process_sae_in(x)
-        rows = sae_in.reshape(-1, sae_in.shape[-1])
+        rows = sae_in.reshape(-1, sae_in.shape[-1])  # [rows, d_in]
         with torch.no_grad():
-            hidden_pre = rows @ self.W_enc + self.b_enc
+            hidden_pre = rows @ self.W_enc + self.b_enc  # [rows, d_sae], the one dense product
             entries = select(self.score(hidden_pre))
-        values = self.pre_activations(rows, entries, hidden_pre).relu()
+        values = self._pre_activations(rows, entries, hidden_pre).relu()  # [rows * k]
         hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
         return SparseRegion(x, Weights.of(self), values, entries, hidden_pre)
 
-    def pre_activations(
+    def _pre_activations(
         self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
     ) -> Float[Tensor, " entries"]:
         """Compute W_enc x + b_enc of some features only: taken from `hidden_pre`, and given its gradient."""
         bias = self.b_enc.index_select(0, entries.features)
-        known = hidden_pre.detach()[entries.rows, entries.features] - bias.detach()
+        known = hidden_pre.detach()[entries.rows, entries.features] - bias.detach()  # [entries], without the bias
         return dot_active(rows, entries, self.W_enc.T.contiguous(), known) + bias
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
         score = self.score(hidden_pre)
-        threshold = self.gate_threshold(score.detach().reshape(-1, self.cfg.d_sae))
+        threshold = self.gate_threshold(score.detach().reshape(-1, self.cfg.d_sae))  # [rows, 1], or one for a batch
         return straight_through(feature_acts, score, threshold, bandwidth)
 
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
-        """Compute thresholds [rows, 1]: half-way between the last feature that stays and the first that does not, at
-        least 0."""
+        """Compute thresholds: half-way between the last feature that stays and the first that does not, at least 0.
+
+        Args:
+            score: what features are ranked by.
+
+        Returns:
+            One threshold per row [rows, 1], in units of the score.
+        """
         if self.cfg.k == self.cfg.d_sae:
             return score.new_zeros(len(score), 1)
-        ranked = score.topk(self.cfg.k + 1, sorted=True).values
+        ranked = score.topk(self.cfg.k + 1, sorted=True).values  # [rows, k + 1], descending
         return ranked[:, self.cfg.k - 1 :].mean(-1, keepdim=True).clamp_min(0)
 
     @override
@@ -194,11 +222,12 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         wanted = max(1, d_out // 2)
         hidden_pre = hidden_pre.detach().reshape(-1, d_sae)
         dead_features = dead.nonzero().squeeze(-1)
+        # [rows, n_dead] to the positions of the largest among the dead, and to their numbers among all
         largest = self.score(hidden_pre)[:, dead_features].topk(min(wanted, n_dead), sorted=False).indices
         entries = ActiveFeatures.same_count(dead_features[largest], d_sae)
         rows = cast(TranscoderStepInput, step_input).x.reshape(-1, self.cfg.d_in).to(self.dtype)
-        revived = sum_active(self.pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
-        residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)
+        revived = sum_active(self._pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
+        residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)  # [rows, d_out]
         loss = (revived - residual).square().sum() / max(1, len(rows))
         share = min(1.0, n_dead / wanted)  # a few dead features cannot explain much
         return {"auxiliary_reconstruction_loss": self.cfg.aux_loss_coefficient * share * loss}

@@ -64,18 +64,34 @@ class TopKTranscoder(Attachable, Transcoder):
     def encode(self, x: Tensor) -> Tensor:
         """Compute the activations, [..., d_in] -> [..., d_sae]."""
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
-        gate = self.kept(self.score(hidden_pre))
+        gate = self.kept(self.score(hidden_pre))  # 0 or 1, [..., d_sae]
+        # [..., d_sae]; post_enc is not ranked, and goes to features that stay
         acts = hidden_pre + self.post_enc if self.cfg.shift else hidden_pre
         return self.remember(self.hook_sae_acts_post(acts * gate), x)
 
     def kept(self, score: Tensor) -> Tensor:
-        """Mark the k features with the largest score, [..., d_sae]; without `keep_negative` only those above 0."""
+        """Mark the k features with the largest score; without `keep_negative` only those above 0.
+
+        Args:
+            score: what features are ranked by, [..., d_sae].
+
+        Returns:
+            True for those features, [..., d_sae].
+        """
         if self.cfg.keep_negative:
+            # True at k positions of each row, [..., d_sae]
             return torch.zeros_like(score, dtype=torch.bool).scatter(-1, score.topk(self.cfg.k).indices, True)
         return self.activation_fn(score) > 0
 
     def score(self, hidden_pre: Tensor) -> Tensor:
-        """Compute what features are ranked by, [..., d_sae]."""
+        """Compute what features are ranked by.
+
+        Args:
+            hidden_pre: the pre-activations z, [..., d_sae].
+
+        Returns:
+            z_i ||W_dec^i||, or z_i without `rescale_acts_by_decoder_norm`, [..., d_sae].
+        """
         return ranking_score(hidden_pre, self)
 
     @override
@@ -93,15 +109,31 @@ class TopKTranscoder(Attachable, Transcoder):
 
 
 def ranking_score(hidden_pre: Tensor, transcoder: Any) -> Tensor:
-    """Compute z_i ||W_dec^i|| of pre-activations z [..., d_sae], or z itself without `rescale_acts_by_decoder_norm`. It
-    is for ranking: no gradient goes to W_dec."""
+    """Compute z_i ||W_dec^i|| of pre-activations z, or z itself without `rescale_acts_by_decoder_norm`.
+
+    It is for ranking: no gradient goes to W_dec.
+
+    Args:
+        hidden_pre: z, [..., d_sae].
+        transcoder: a TopK transcoder, in training or finished.
+
+    Returns:
+        The scores, [..., d_sae].
+    """
     if not transcoder.cfg.rescale_acts_by_decoder_norm:
         return hidden_pre
-    return hidden_pre * transcoder.W_dec.detach().norm(dim=-1)
+    return hidden_pre * transcoder.W_dec.detach().norm(dim=-1)  # [..., d_sae] * [d_sae]
 
 
 def require_ranking_by_norm(config: Any) -> None:
-    """Raise NotImplementedError where folding decoder norms would change which features are the largest."""
+    """Check that folding decoder norms leaves the same features the largest.
+
+    Args:
+        config: the config of a TopK transcoder.
+
+    Raises:
+        NotImplementedError: features are ranked by their activations alone.
+    """
     if not config.rescale_acts_by_decoder_norm:
         raise NotImplementedError(
             "folding decoder norms changes which features are the largest: "

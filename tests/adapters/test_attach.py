@@ -12,8 +12,9 @@ from fitted import fitted
 from oracles import ARCHITECTURES
 from sae_lens import SAE
 from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
-from tiny_models import D_MODEL, GPT, bridge, carried, hooked, sae_bridge, set_large, tokens
+from tiny_models import D_MODEL, GPT, bridge, carried, hooked, hugging_face, sae_bridge, set_large, tokens
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
 from faithfulness_plugin.adapters.huggingface.hooks import HuggingFaceHooks
@@ -222,9 +223,25 @@ def test_a_bridge_says_that_it_cannot_leave_tokens_to_the_layer(make_transcoder)
 
 
 def test_a_model_that_takes_no_transcoders_says_which_one_does(make_transcoder):
-    for model in (hooked(), bridge("llama")):
+    for model in (hooked(), hugging_face("llama")):
         with pytest.raises(ValueError, match="takes no transcoders: load the model as sae_lens's HookedSAETransformer"):
             attach(model, at(make_transcoder, *MODELS["bridge"][1:]))
+
+
+def test_a_plain_bridge_takes_transcoders_from_then_on(make_transcoder):
+    """What `load_model` and the examples' `model_and_prompts` return."""
+    hooks = MODELS["bridge"][1:]
+    model, theirs, transcoder = bridge("llama"), sae_bridge("llama"), at(make_transcoder, *hooks)
+    theirs.load_state_dict(model.state_dict())
+    attach(theirs, transcoder)
+    own = model(tokens())
+    with pytest.raises(ValueError, match="no_such_hook"):
+        attach(model, at(make_transcoder, "no_such_hook", hooks[1]))
+    assert type(model) is TransformerBridge
+    attach(model, transcoder)
+    torch.testing.assert_close(model(tokens()), theirs(tokens()))
+    model.reset_saes()
+    torch.testing.assert_close(model(tokens()), own)
 
 
 def granite() -> Any:

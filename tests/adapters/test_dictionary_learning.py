@@ -173,9 +173,9 @@ def test_a_secants_gradient_is_that_of_the_function_itself(kind, layer):
     x = pair[:, 0]
     matching = JacobianMatching(estimator="secant", probe="pair")
     targets = matching.targets(layer, x)
-    with trainer.reading(x) as encoded:
+    with trainer._reading(x) as encoded:
         trainer.own_loss(x, pair[:, 1], 5, False)
-    ours = matching.from_targets(ae, targets, gate=trainer.region(x, encoded[-1]))
+    ours = matching.from_targets(ae, targets, gate=trainer._region(x, encoded[-1]))
     if kind == "JumpReLU":
 
         def t(rows: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ def test_with_jitter_rows_of_a_batch_compete_where_they_are_differentiated(layer
     """The learned threshold, which the first steps do not have, plays no part."""
     trainer = train("BatchTopK", batches(layer), 5, layer=layer, jitter=0.5)
     x = next(batches(layer))[:, 0]
-    region = trainer.region_at(x)
+    region = trainer._region_at(x)
     assert len(region.active().features) == K * len(x)
     torch.testing.assert_close(region.feature_acts.to_dense(), trainer.ae.encode(x, use_threshold=False))
 
@@ -236,7 +236,7 @@ def test_topk_kinds_start_with_inputs_centred(layer):
     trainer = matched_trainer(TopKTrainer, layer, coefficient=0.0)(
         steps=10, activation_dim=D, dict_size=N_FEATURES, layer=0, lm_name="", device="cpu", seed=0, **OF_K
     )
-    trainer.centre(shifted, pair[:, 1])
+    trainer._centre(shifted, pair[:, 1])
     trainer.ae.b_dec.data = trainer_module().geometric_median(pair[:, 1])
     centred = trainer.ae.encoder(trainer_module().geometric_median(shifted) - trainer.ae.b_dec)
     torch.testing.assert_close(centred, torch.zeros(N_FEATURES), rtol=0, atol=1e-4)

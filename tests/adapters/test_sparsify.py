@@ -12,8 +12,9 @@ from oracles import jacobians_of_batch
 from torch import Tensor, nn
 
 from faithfulness_plugin import JacobianMatching, load_transcoder, metrics, transcoder_jvp, transcoder_vjp
-from faithfulness_plugin.jacobian.linear_region import SparseRegion, linear_region
+from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 
 sparsify = pytest.importorskip("sparsify")
 

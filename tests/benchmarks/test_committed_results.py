@@ -8,22 +8,15 @@ from faithfulness_plugin.benchmarks.note.absolute_value.schema import (
     AbsoluteValueResult,
     ArmSummary,
 )
-from faithfulness_plugin.benchmarks.note.toy_problem import RunMetrics
+from faithfulness_plugin.benchmarks.note.toy_records import RunMetrics
 from faithfulness_plugin.benchmarks.readme import LANGUAGE_MODEL, REAL_LAYERS, RESULT, RESULTS, SPEED, STORE_SPEED
-from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    Group,
-    fvu,
-    gain,
-    jacobian_error,
-    jacobian_floor,
-    response_error,
-    value,
-)
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, gain, value
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.timing.speed import SpeedResult
 from faithfulness_plugin.benchmarks.timing.store import StoreSpeedResult
 from faithfulness_plugin.language_model.result import TrainedTranscoder, TrainResult
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor, response_error
 from faithfulness_plugin.results.schema import read_result
 
 MATCHED = ("jacobian", "jacobian_kink", "secant")

@@ -1,21 +1,33 @@
 import pytest
-from counting import Counting, CountResult
+from counting import CountResult
 from typer.testing import CliRunner
 
+from faithfulness_plugin.benchmarks.experiments import EXPERIMENTS, Listed
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.cli.experiment import TABLE
-from faithfulness_plugin.cli.lazy import Entry
+from faithfulness_plugin.cli.lazy import Entry, attribute_at
 from faithfulness_plugin.results.schema import read_result
 
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch):
-    monkeypatch.setitem(TABLE, "counting", Entry("counting:Counting", "counts"))
+    listed = Listed(
+        "counting:Counting", "counting:CountConfig", "counts", options="counting:CountOptions", parallel=True
+    )
+    monkeypatch.setitem(EXPERIMENTS, "counting", listed)
+    monkeypatch.setitem(TABLE, "counting", Entry(listed.place, listed.about))
 
 
 def call(*arguments, out=None):
     where = [] if out is None else ["--out", str(out)]
     return CliRunner().invoke(app, ["experiment", *map(str, arguments), *where])
+
+
+def test_the_list_names_the_configs_and_options_of_the_experiments():
+    for listed in EXPERIMENTS.values():
+        experiment = attribute_at(listed.place)
+        assert experiment.config_class is attribute_at(listed.config)
+        assert experiment.options_class is attribute_at(listed.options)
 
 
 def test_the_names_are_listed_and_a_wrong_one_is_answered_by_the_nearest():
@@ -64,7 +76,7 @@ def test_a_file_of_settings_gives_what_options_override(tmp_path):
         (["--step", "0"], "--step: Input should be greater than or equal to 1"),
         (["--kind", "sideways"], "--kind: Input should be 'up' or 'down'"),
         (["--seeds", "0"], "--seeds 0: at least one seed is needed"),
-        (["--jobs", "0"], "--jobs 0: pass the number of counts at a time"),
+        (["--jobs", "0"], "--jobs 0: pass the number of parts at a time"),
         (["--pace", "1"], "No such option"),
     ],
 )
@@ -78,7 +90,7 @@ def test_bad_arguments_exit_with_2_and_one_line(tmp_path, arguments, message):
 
 def test_jobs_are_an_option_of_experiments_whose_parts_can_run_together_alone(monkeypatch, tmp_path):
     assert "Parts at a time" in call("counting", "--help").output
-    monkeypatch.setattr(Counting, "parallel", False)
+    monkeypatch.setitem(EXPERIMENTS, "counting", EXPERIMENTS["counting"]._replace(parallel=False))
     assert "No such option" in call("counting", "--jobs", 2, out=tmp_path).stderr
 
 

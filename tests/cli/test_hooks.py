@@ -167,7 +167,7 @@ def test_bad_arguments_say_what_to_do(hub, tmp_path):
         ("layer=0 was asked for", (str(hub / "right"), "--layer", "0")),
         ("there is no block 9", (str(hub / "silent"), "--layer", "9")),
         ("is an autoencoder of", (str(hub / "autoencoder"),)),
-        ("device nothing cannot be used here", (str(hub / "right"), "--device", "nothing")),
+        ("--device nothing: choose cpu or cuda", (str(hub / "right"), "--device", "nothing")),
     ):
         fails(run(hub, "hooks", *args), 2, message)
 
@@ -181,4 +181,4 @@ def test_rows_that_do_not_count_are_left_out_and_said(hub):
     assert 0 < n < 78
     assert json.loads(every.stdout)["pairs"][0]["fvu"] != json.loads(some.stdout)["pairs"][0]["fvu"]
     fails(run(hub, *given, "--skip-first", "15"), 2, "skip_first=15 leaves too little of 16 positions")
-    fails(run(hub, *given, "--exclude-norms-above", "0.5"), 2, "norms_above")
+    fails(run(hub, *given, "--exclude-norms-above", "0.5"), 2, "--exclude-norms-above: Input should be greater than 1")

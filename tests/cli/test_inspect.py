@@ -146,7 +146,7 @@ def test_a_layer_of_ones_own_on_rows_of_a_file(toys, tmp_path, monkeypatch):
         (["{toys}/exact", "--layer", "abs", "--tokens", "0"], 2, "should be greater than"),
         (["{toys}/exact", "--layer", "abs", "--records", "records.csv"], 2, "that ends in .parquet or .jsonl"),
         (["{toys}/exact", "--layer", "abs", "--n-ones", "17"], 2, "n_ones=17"),
-        (["{toys}/exact", "--layer", "abs", "--tokens", "1"], 1, "holds one input"),
+        (["{toys}/exact", "--layer", "abs", "--tokens", "1"], 2, "greater than or equal to 2"),
         (["{toys}/exact", "--layer", "abs", "--device", "cuda"], 2, "looked at on the CPU"),
         (["{toys}/exact", "--hook-in", "blocks.0.hook_in"], 2, "does not name the model that it is of"),
         (["{toys}/exact", "--layer", "abs", "--compare", "exact={toys}/planted"], 2, "there is a exact already"),
@@ -169,7 +169,7 @@ def test_layers_and_samples_that_do_not_fit_are_told_in_a_line(hub, toys, tmp_pa
     narrow = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=6, d_sae=8))
     narrow.save_inference_model(tmp_path / "narrow")
     width = inspect(str(tmp_path / "narrow"), "--layer", "1", *of_model(hub), *out)
-    fails_after_notes(width, 1, "the transcoder maps 6 to 6 and the layer 16 to 16")
+    fails_after_notes(width, 2, "the transcoder maps 6 to 6 and the layer 16 to 16")
     empty = tmp_path / "empty.txt"
     empty.write_text("")
     text = ["--model", str(hub / "model"), "--text", str(empty), "--layer", "1", "--context-size", "16"]

@@ -2,12 +2,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import ARCHITECTURES, GatedMlp, jacobians_of_batch, random_transcoder
+from oracles import ARCHITECTURES, GatedMlp, assert_gram_is_explicit, random_transcoder
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from faithfulness_plugin import AbsNetwork
-from faithfulness_plugin.jacobian.exact import covariance_root, transcoder_jacobian
+from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.jacobian.gram import JacobianGram, jacobian_by_feature
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
@@ -31,23 +31,7 @@ def test_gram_is_the_explicit_jacobians(architecture, skip, gated, act, in_data_
     if gated:
         layer = GatedMlp(d_in, 7, d_out, ACTIVATIONS[act])
     x = torch.randn(n_rows, d_in, dtype=torch.float64)
-    root = covariance_root(x) if in_data_directions else None
-    weights, region = mlp_weights(layer), linear_region(transcoder, x)
-    assert weights is not None
-    assert region is not None
-    products = JacobianGram(Weights.of(transcoder), weights, root).products(region, x)
-    J_t, J_f = jacobians_of_batch(transcoder, x), jacobians_of_batch(layer, x)
-    if root is not None:
-        J_t, J_f = J_t @ root, J_f @ root
-    J_t, J_f = J_t.flatten(1), J_f.flatten(1)
-    torch.testing.assert_close(products.transcoder, J_t.square().sum(1), rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(products.layer, J_f.square().sum(1), rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(products.inner, (J_t * J_f).sum(1), rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(products.squared_error, (J_t - J_f).square().sum(1), rtol=1e-8, atol=1e-10)
-    moving = products.layer > 1e-6
-    torch.testing.assert_close(
-        products.cosine[moving], torch.cosine_similarity(J_t, J_f, dim=1)[moving], rtol=1e-8, atol=1e-10
-    )
+    assert_gram_is_explicit(layer, transcoder, x, in_data_directions=in_data_directions)
 
 
 def test_rows_are_taken_in_parts_that_fit(make_transcoder, monkeypatch):

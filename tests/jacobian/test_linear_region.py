@@ -5,7 +5,8 @@ import torch
 from oracles import ARCHITECTURES, SPARSE, DenseRelu, densely, random_transcoder
 
 from faithfulness_plugin import transcoder_jvp, transcoder_vjp
-from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, SparseRegion, Weights, linear_region
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, Weights, linear_region
+from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 
 
 def rows(n: int = 9) -> torch.Tensor:

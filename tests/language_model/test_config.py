@@ -32,11 +32,17 @@ def refused(path: Path, text: str) -> str:
     ("text", "message"),
     [
         ("tokns: 5", "there is no setting tokns: did you mean tokens?"),
+        ("d_sae: 1152", "d_sae belongs under transcoder:, as transcoder: {d_sae: ...}"),
+        ("estimator: secant", "estimator belongs under jacobian:"),
+        ("skip_first: 1", "skip_first belongs under rows:"),
         ("xyzzy: 5", "there is no setting xyzzy: choose from model, text, blocks"),
         ("model: {nme: gpt2}", "there is no setting model.nme: did you mean name?"),
         ("text: {colum: a}", "there is no setting text.colum: did you mean column?"),
         ("transcoder: {d_sea: 4, k: 2}", "there is no setting d_sea: did you mean d_sae?"),
-        ("architecture: standard", "transcoder: there is no setting k: choose from d_sae"),
+        (
+            "architecture: standard\ntranscoder: {d_sae: 4, k: 2}",
+            "there is no setting k: choose from d_sae",
+        ),
         ("transcoder: {d_sae: 4, k: 2, jacobian_coefficient: 1}", "there is no setting jacobian_coefficient"),
         ("transcoder: {k: 2}", "transcoder: d_sae, the number of features, is missing"),
         ("transcoder: {d_sae: 4, k: 5}", "k=5: choose"),
@@ -84,6 +90,21 @@ def test_a_bad_setting_gives_one_line(tmp_path, text, message):
 )
 def test_a_transcoder_setting_of_the_wrong_type_gives_one_line(tmp_path, text):
     assert "transcoder" in refused(tmp_path / "a.yaml", text)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "topk", "batch_topk", "jumprelu"])
+def test_an_architecture_alone_has_settings_that_fit_it(tmp_path, architecture):
+    (tmp_path / "a.yaml").write_text(f"architecture: {architecture}")
+    config = read_config(tmp_path / "a.yaml")
+    assert config.transcoder_config(2, 2, 0.0).d_sae == 2304
+
+
+def test_powers_of_ten_are_numbers_as_people_write_them(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("tokens: 2e4\nlr: 1e-3\ntranscoder: {d_sae: 1e3, k: 8}\ntext: {subset: '1e3', column: 1e}")
+    config = read_config(path)
+    assert (config.tokens, config.lr, config.transcoder_config(2, 2, 0.0).d_sae) == (20_000, 1e-3, 1000)
+    assert (config.text.subset, config.text.column) == ("1e3", "1e")
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):

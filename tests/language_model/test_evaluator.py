@@ -175,6 +175,17 @@ def test_the_batch_size_changes_nothing(as_installed, make_transcoder, model, ba
     assert_agree(ours, theirs)
 
 
+def test_prompt_by_prompt_it_is_the_same_where_all_rows_are_taken(as_installed, make_transcoder, model):
+    layers, transcoders = {"t": mlp_layer(model, 1)}, {"t": student(make_transcoder)}
+    every = {"jacobian_rows": 50, "exclude": LeftOut(skip_first=1)}
+    by_prompt = evaluator(model, layers, by_prompt=True, **every)
+    assert_agree(by_prompt.evaluate(transcoders)["t"], evaluator(model, layers, **every).evaluate(transcoders)["t"])
+    (at,) = by_prompt.at.values()
+    assert at.rows.prompt.bincount().tolist() == [6] * 5
+    assert by_prompt.for_jacobians("t").x.shape == at.rows.x.shape
+    assert len(evaluator(model, layers, jacobian_rows=2, by_prompt=True).for_jacobians("t").x) == 2 * 5
+
+
 def test_it_evaluates_anew_what_was_trained_meanwhile(as_installed, make_transcoder, model):
     layers, transcoder = {"t": mlp_layer(model, 1)}, student(make_transcoder)
     made = evaluator(model, layers)
@@ -272,11 +283,11 @@ def test_rows_of_extreme_norm_are_left_to_each_layer(model):
         for name in (layer.hook_in, layer.hook_out):
             norms = cache[name].norm(dim=-1)
             usual &= norms <= 1.02 * norms[later].median()
-        of = found.kept[layer.hook_in, layer.hook_out]
+        of = found.at[layer.hook_in, layer.hook_out].kept
         assert torch.equal(of.mask.cpu(), usual)
         assert of.counts.norms == int((later & ~usual).sum()) > 0
-    spread = found.concentration()
-    assert spread.keys() == layers.keys()
-    assert all(0 < of.rows_for_half < 0.6 for of in spread.values())
+    records = found.rows_records()
+    assert [of.hook_in for of in records] == [layer.hook_in for layer in layers.values()]
+    assert all(of.rows_for_half is not None and 0 < of.rows_for_half < 0.6 for of in records)
     entries = found.evaluate({name: Same(layer) for name, layer in layers.items()})
     assert all(of["kl"] == pytest.approx(0, abs=1e-6) for of in entries.values())

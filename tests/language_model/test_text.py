@@ -34,6 +34,18 @@ def refused(settings: dict[str, Any]) -> str:
     return str(error.value)
 
 
+def test_prompts_have_numbers_unless_they_come_as_a_stream(tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(DOCUMENTS * 20))
+    prompts = load_prompts(config(text={"files": [str(tmp_path)]}), TOKENIZER)
+    rows = list(prompts)
+    assert prompts[0] == rows[0]
+    assert prompts[2:5] == rows[2:5]
+    with pytest.raises(IndexError):
+        prompts[len(rows)]
+    with pytest.raises(TrainConfigError, match="prompts of a stream have no number 0: iterate over them"):
+        Prompts(DOCUMENTS, TOKENIZER, LENGTH, None)[0]
+
+
 def test_prompts_are_the_documents_one_after_another():
     prompts = cut(DOCUMENTS)
     assert {len(prompt) for prompt in prompts} == {LENGTH}

@@ -28,7 +28,7 @@ def test_a_rename_that_fails_is_no_endless_loop(own_cache, monkeypatch):
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "rename", refused)
+    monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(ValueError, match="Permission denied"):
         made_once("x", {}, lambda path: None)
 

@@ -2,12 +2,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import ARCHITECTURES, GatedMlp, jacobian_by_rows, jacobians_of_batch, random_transcoder
+from oracles import ARCHITECTURES, GatedMlp, assert_gram_is_explicit, jacobian_by_rows, random_transcoder
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.exact import covariance_root
-from faithfulness_plugin.jacobian.gram import JacobianGram
-from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.layers.layer_weights import MlpWeights, NormedMlp
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights, mlp_weights, normed_mlp
 from faithfulness_plugin.metrics.jacobian_error import jacobian_error
@@ -90,19 +87,7 @@ def test_the_weights_give_the_values_and_the_jacobians_of_an_mlp_and_its_norm(no
 def test_gram_is_the_explicit_jacobians_with_a_norm_as_well(architecture, norm, skip, in_data_directions, d_in, n_rows):
     layer = ThenNorm(GatedMlp(d_in, 7, 4), NORMS[norm](4))
     transcoder, x = random_transcoder(architecture, d_in, 4, 9, skip=skip), torch.randn(n_rows, d_in).double()
-    root = covariance_root(x) if in_data_directions else None
-    weights, region = mlp_weights(layer), linear_region(transcoder, x)
-    assert weights is not None
-    assert region is not None
-    products = JacobianGram(Weights.of(transcoder), weights, root).products(region, x)
-    J_t, J_f = jacobians_of_batch(transcoder, x), jacobians_of_batch(layer, x)
-    if root is not None:
-        J_t, J_f = J_t @ root, J_f @ root
-    J_t, J_f = J_t.flatten(1), J_f.flatten(1)
-    torch.testing.assert_close(products.transcoder, J_t.square().sum(1), rtol=1e-8, atol=1e-9)
-    torch.testing.assert_close(products.layer, J_f.square().sum(1), rtol=1e-8, atol=1e-9)
-    torch.testing.assert_close(products.inner, (J_t * J_f).sum(1), rtol=1e-8, atol=1e-9)
-    torch.testing.assert_close(products.squared_error, (J_t - J_f).square().sum(1), rtol=1e-8, atol=1e-9)
+    assert_gram_is_explicit(layer, transcoder, x, in_data_directions=in_data_directions)
 
 
 def test_the_error_of_a_transcoder_of_it_is_had_by_gram_matrices():

@@ -1,5 +1,7 @@
 """Cards, comparisons and reruns of finished transcoders, from results made by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from command_line import fails
@@ -9,22 +11,21 @@ from typer.testing import CliRunner
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.measure import rerun as rerun_module
-from faithfulness_plugin.measure.artifacts import Artifact
 from faithfulness_plugin.measure.card import card
 from faithfulness_plugin.measure.compare import comparison
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.measure.schema import (
-    DIRECTIONS,
     ROLES,
     ArtifactNumbers,
     ArtifactResult,
     DeletionRecord,
-    Directions,
     EffectRecord,
     LayerRecord,
     Role,
 )
+from faithfulness_plugin.metrics.result import DIRECTIONS, Directions
 from faithfulness_plugin.results.schema import Environment, Interval, fingerprint
+from faithfulness_plugin.transcoders.load import Loaded
 
 PROMPTS = 6
 ERROR = {"transcoder": 0.2, "shuffled decoder": 1.5, "mean ablation": 1.0}
@@ -141,8 +142,11 @@ def test_what_cannot_be_compared_says_why():
 
 
 def test_a_rerun_tells_every_number_that_is_not_what_it_was(monkeypatch):
+    def files(digest: str) -> Any:
+        return object.__new__(type("Files", (Loaded,), {"transcoder": None, "digest": digest}))
+
     found = result({"plain": 1.0})
-    monkeypatch.setattr(rerun_module, "read_artifacts", lambda config: [Artifact("plain", None, "sha256:plain")])
+    monkeypatch.setattr(rerun_module, "load_each", lambda sources, **_: {"plain": files("sha256:plain")})
     now = found.measured[1].model_copy(update={"kl": 0.1001})
 
     def run(_measurement, fresh, _running):
@@ -162,7 +166,7 @@ def test_a_rerun_tells_every_number_that_is_not_what_it_was(monkeypatch):
     now = found.measured[1].model_copy(update={"ce_recovered": None})  # undefined in this version
     assert agreement().disagree == ["plain, shuffled decoder: ce_recovered 0.9 before, None now"]
     assert agreement().largest == 0
-    monkeypatch.setattr(rerun_module, "read_artifacts", lambda config: [Artifact("plain", None, "sha256:new")])
+    monkeypatch.setattr(rerun_module, "load_each", lambda sources, **_: {"plain": files("sha256:new")})
     with pytest.raises(UsageError, match="plain is not what it was"):
         rerun_module.rerun_of(found)
 

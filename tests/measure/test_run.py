@@ -18,7 +18,6 @@ from faithfulness_plugin import (
 )
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.measure.artifacts import read_artifacts
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.measure.report import relative_error, tables
 from faithfulness_plugin.measure.run import Measurement
@@ -26,7 +25,7 @@ from faithfulness_plugin.measure.schema import ROLES, ArtifactResult
 from faithfulness_plugin.results.experiment import complete, open_result
 from faithfulness_plugin.results.schema import ResultError, read_result
 from faithfulness_plugin.results.settings_file import make_config
-from faithfulness_plugin.transcoders.load import load_transcoder
+from faithfulness_plugin.transcoders.load import load_each, load_transcoder
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 SMALL = {"context_size": 16, "held_out_prompts": 6, "spliced_prompts": 4, "jacobian_rows": 2, "response_rows": 4}
@@ -50,8 +49,12 @@ def config(hub: dict[str, Any], names: tuple[str, ...] = ("plain",), **changed: 
     return make_config(settings, "here", ArtifactConfig)
 
 
+def measurement_of(wanted: ArtifactConfig) -> Measurement:
+    return Measurement(load_each(wanted.transcoders, **wanted.reading))
+
+
 def measure(wanted: ArtifactConfig, out: Path, **how: Any) -> ArtifactResult:
-    return complete(Measurement(read_artifacts(wanted)), wanted, out, **how)
+    return complete(measurement_of(wanted), wanted, out, **how)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_stopped_it_goes_on_and_a_changed_transcoder_is_told(result, hub, tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         measure(wanted, tmp_path, note=stop)
-    measurement = Measurement(read_artifacts(wanted))
+    measurement = measurement_of(wanted)
     there = open_result(measurement, wanted, tmp_path, False)
     assert len(there.measured) == 1
     resumed = measure(wanted, tmp_path)

@@ -130,7 +130,7 @@ def test_of_the_differences_energy_the_direction_to_the_mean_has_what_the_data_h
     assert by_directions.method == ("gram" if gated else "products")
     J_f = torch.stack([jacobian_by_rows(layer, r) for r in x])
     to_mean = torch.einsum("noi,ni->no", J_f, x.mean(0) - x).square().sum(-1)
-    torch.testing.assert_close(by_directions.difference.layer - by_directions.data.layer, to_mean)
+    torch.testing.assert_close(by_directions.along["difference"].layer - by_directions.along["data"].layer, to_mean)
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -156,7 +156,7 @@ def test_the_error_averages_the_products_of_each_row(mlp, make_transcoder):
     transcoder, x = make_transcoder("topk"), torch.randn(20, 5, dtype=torch.float64)
     result, rows = jacobian_error(transcoder, mlp, x), jacobian_products(transcoder, mlp, x)
     for kind, suffix in (("isotropic", ""), ("data", "_data"), ("difference", "_difference")):
-        products = getattr(rows, kind)
+        products = rows.along[kind]
         ratio = products.squared_error.sum() / products.layer.sum()
         assert getattr(result, f"relative_error{suffix}") == pytest.approx(ratio.item())
         assert getattr(result, f"cosine{suffix}") == pytest.approx(products.cosine.mean().item())

@@ -11,8 +11,7 @@ from faithfulness_plugin.jacobian.exact import covariance_root, layer_jacobian
 from faithfulness_plugin.metrics import jacobian_error, jacobian_floor
 from faithfulness_plugin.metrics.jacobian_error import jacobian_products
 from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
-
-KINDS = ("isotropic", "data", "difference")
+from faithfulness_plugin.metrics.result import DIRECTIONS
 
 
 def correlated(n: int = 20, d: int = 5) -> Tensor:
@@ -65,10 +64,10 @@ def test_no_transcoder_gets_below_it(seed, architecture, skip, gated, d_sae):
 
 
 @pytest.mark.parametrize("r", [0, 1, 2, 3, 4])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DIRECTIONS)
 def test_the_top_singular_directions_at_a_row_reach_it_there(mlp, r, kind):
     x = correlated()
-    J, R = layer_jacobian(mlp, x[0]), dict(zip(KINDS, roots(x, x[0]), strict=True))[kind]
+    J, R = layer_jacobian(mlp, x[0]), dict(zip(DIRECTIONS, roots(x, x[0]), strict=True))[kind]
     U, S, Vt = torch.linalg.svd(J @ R)
     transcoder = random_transcoder("standard", d_sae=6)
     with torch.no_grad():
@@ -78,9 +77,9 @@ def test_the_top_singular_directions_at_a_row_reach_it_there(mlp, r, kind):
         transcoder.W_dec[:r] = (U[:, :r] * S[:r]).T
         transcoder.b_enc[:r], transcoder.b_enc[r:] = 1e3, -1e3
     energies = jacobian_energies(mlp, x)
-    here = JacobianEnergies(*({k: of[k][:1] for k in KINDS} for of in (energies.squares, energies.layer)))
-    floor = dict(zip(KINDS, here.floor(torch.tensor([r])).to_dict().values(), strict=True))[kind]
-    products = getattr(jacobian_products(transcoder, mlp, x), kind)
+    here = JacobianEnergies(*({k: of[k][:1] for k in DIRECTIONS} for of in (energies.squares, energies.layer)))
+    floor = dict(zip(DIRECTIONS, here.floor(torch.tensor([r])).to_dict().values(), strict=True))[kind]
+    products = jacobian_products(transcoder, mlp, x).along[kind]
     reached = (products.squared_error / products.layer)[0].item()
     assert reached == pytest.approx(floor, abs=1e-10)
     assert floor == pytest.approx((S[r:].square().sum() / S.square().sum()).item(), abs=1e-10)
@@ -117,7 +116,7 @@ def test_the_layers_energies_are_its_jacobians(mlp):
     J, R = layer_jacobian(mlp, x), covariance_root(x)
     torch.testing.assert_close(energies.layer["isotropic"], J.square().sum((1, 2)))
     torch.testing.assert_close(energies.layer["data"], (J @ R).square().sum((1, 2)))
-    for kind in KINDS:  # without a skip connection
+    for kind in DIRECTIONS:  # without a skip connection
         torch.testing.assert_close(energies.squares[kind].sum(-1), energies.layer[kind])
 
 

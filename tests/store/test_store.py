@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from faithfulness_plugin.jacobian.estimators.secant import layer_secant
 from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES
 from faithfulness_plugin.layers.derivatives import layer_jvp, layer_vjp
-from faithfulness_plugin.store import DerivativeStore, StoreError, store
+from faithfulness_plugin.store import DerivativeStore, StoreError, layer_tensors, store
+from faithfulness_plugin.store import shard_file as file_of_shard
 from faithfulness_plugin.store.index import DTYPES, Product
 
 PRODUCTS: list[dict[str, Any]] = [
@@ -112,7 +113,7 @@ def test_probes_differ_between_shards_and_between_seeds(tmp_path, mlp):
 
 def test_it_makes_no_difference_how_many_rows_the_layer_is_asked_about_at_a_time(tmp_path, mlp, monkeypatch):
     whole = filled(tmp_path / "whole", mlp, products=PRODUCTS)
-    monkeypatch.setattr(store, "CHUNK", 4)
+    monkeypatch.setattr(layer_tensors, "CHUNK", 4)
     chunked = filled(tmp_path / "chunked", mlp, products=PRODUCTS)
     for product in whole.index.products:
         torch.testing.assert_close(chunked.read_shard(2, product), whole.read_shard(2, product))
@@ -213,13 +214,13 @@ def test_a_writer_sees_what_another_did_meanwhile(tmp_path, mlp):
 
 KILLED = """
 import sys, torch
-from faithfulness_plugin.store import store
+from faithfulness_plugin.store import DerivativeStore, shard_file
 def hang(tensors, path):
     path.write_bytes(b"half")
     print("writing", flush=True)
     sys.stdin.read()
-store.save_file = hang
-made = store.DerivativeStore.open(sys.argv[1])
+shard_file.save_file = hang
+made = DerivativeStore.open(sys.argv[1])
 with made.writing():
     made.fill_shard(1, torch.ones(3, 5).double(), torch.nn.Linear(5, 4).double())
 """
@@ -263,7 +264,7 @@ def test_a_disk_that_takes_no_more_keeps_what_is_filled_and_no_half_file(tmp_pat
         made.fill_shard(0, rows(0), mlp)
         before = contents(tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(store, "save_file", save_half)
+            patch.setattr(file_of_shard, "save_file", save_half)
             with pytest.raises(StoreError, match=f"shard 1 could not be .*{message}"):
                 made.fill_shard(1, rows(1), mlp)
     assert {path.name for path in tmp_path.iterdir()} == {".writer.lock", "index.json", "rows-00000.safetensors"}

@@ -1,14 +1,21 @@
+import io
 import json
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from oracles import ARCHITECTURES, GatedMlp, random_transcoder
+from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
+from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
 
 from faithfulness_plugin import (
     AbsInputs,
@@ -16,6 +23,7 @@ from faithfulness_plugin import (
     NonFiniteError,
     StandardTrainingTranscoder,
     StandardTrainingTranscoderConfig,
+    load_transcoder,
     metrics,
     train_transcoder,
 )
@@ -320,12 +328,19 @@ def test_inputs_whose_position_is_not_known_are_not_resumed(tmp_path):
         ({"lr_decay_steps": 58}, "n_steps=60 must .* hold the learning rate's warm-up and decay"),
         ({"data": iter([torch.zeros(2, D)])}, "pass batch_size="),
         ({"data": iter([torch.zeros(2, D)]), "batch_size": 2}, "the inputs ended after 1 batches"),
-        ({"data": [torch.zeros(2, D)], "batch_size": 2}, "of batches, not list: pass iter"),
+        ({"data": [torch.zeros(2, D)]}, "pass batch_size="),
+        ({"data": torch.zeros(9, D)}, r"rows of shape \[9, 6\]: pass batch_size= as well"),
+        ({"data": "rows.npy", "batch_size": 2}, "the inputs are of type str: pass rows"),
+        ({"lr": "1e-3"}, "lr='1e-3' is of type str: pass a number"),
+        ({"n_steps": "60"}, "n_steps='60' is of type str"),
+        ({"n_steps": 60.5}, "n_steps=60.5: pass a whole number"),
+        ({"log_every": 0.5}, "log_every=0.5: pass a whole number"),
+        ({"batch_size": "32"}, "batch_size='32' is of type str"),
         ({"batch_size": 100}, "step 0: the batch has 32 rows, not batch_size=100"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"lr_decay_steps": -3}, "warm-up and decay not negative"),
         ({"lr": float("nan")}, "lr positive and finite"),
-        ({"log_every": 0}, "at least 1"),
+        ({"log_every": 0}, "log_every=0 counts steps: at least 1"),
         ({"evaluate_every": 5}, "pass both or neither"),
         ({"resume": True}, "need a folder: pass checkpoint="),
         ({"checkpoint_every": 5}, "need a folder: pass checkpoint="),
@@ -337,6 +352,70 @@ def test_bad_arguments_say_what_is_wanted(as_installed, options, message):
         train(new(), options.pop("data", None), **options)
 
 
+@pytest.mark.parametrize("transcoder", [StandardTrainingSAE, StandardTrainingTranscoder, new().cfg, AbsNetwork(D)])
+def test_what_cannot_be_trained_is_named(as_installed, transcoder):
+    if transcoder is StandardTrainingSAE:
+        transcoder = StandardTrainingSAE(StandardTrainingSAEConfig(d_in=D, d_sae=9))
+    name = transcoder.__name__ if isinstance(transcoder, type) else f"of type {type(transcoder).__name__}"
+    with pytest.raises(ValueError, match=f"the transcoder is {name}, which has no layer to learn from: pass a transco"):
+        train(transcoder)
+
+
+def test_rows_a_data_loader_and_a_list_of_batches_are_trained_on(tmp_path):
+    x = next(AbsInputs(D, density=0.3, batch_size=300))
+    loader = DataLoader(TensorDataset(x), batch_size=32, shuffle=True, drop_last=True)
+    for data, batch_size in ((x, 32), (x.numpy(), 32), (loader, None), (list(x[:96].split(32)), 32)):
+        history = train(new(), data, batch_size=batch_size).history
+        assert history[-1]["loss"] < history[0]["loss"]
+    uneven = DataLoader(TensorDataset(x), batch_size=32)
+    with pytest.raises(ValueError, match=r"step 9: the batch has 12 rows, not batch_size=32: .*drop_last=True"):
+        train(new(), uneven)
+
+
+@pytest.mark.bitwise("the same steps on the same batches in one process round alike")
+def test_a_run_on_rows_resumes_to_the_uninterrupted_one(tmp_path):
+    x = next(AbsInputs(D, density=0.3, batch_size=100))
+    straight = train(new(), x, batch_size=32)
+
+    def stops(*_: Any) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"batch_size": 32, "checkpoint": tmp_path, "checkpoint_every": 20}
+    with pytest.raises(KeyboardInterrupt):
+        train(new(), x, evaluator=stops, evaluate_every=25, **options)
+    resumed = train(new(seed=9), x, resume=True, **options)
+    assert same(weights(straight.transcoder), weights(resumed.transcoder))
+    with pytest.raises(ValueError, match="position is of other data"):
+        train(new(), x[:90], resume=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "progress", "shown"), [(True, None, True), (False, None, False), (True, False, False)]
+)
+def test_a_notebook_shows_progress(monkeypatch, notebook, progress, shown):
+    hidden: list[bool | None] = []
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, disable: bool | None, **options: Any) -> None:
+            super().__init__(*args, disable=disable, file=io.StringIO(), **options)
+            hidden.append(self.disable)
+
+    shell = SimpleNamespace(config={"IPKernelApp": {}} if notebook else {})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr("faithfulness_plugin.training.train.tqdm", Bar)
+    train_transcoder(new(), AbsNetwork(D), inputs(), n_steps=3, progress=progress)
+    assert hidden == [not shown]
+
+
+def test_a_checkpoint_of_training_loads_as_what_would_be_exported(tmp_path):
+    result = train(new(), checkpoint=tmp_path / "run")
+    assert result.checkpoint is not None
+    x = next(inputs(seed=3))
+    torch.testing.assert_close(load_transcoder(result.checkpoint)(x), result.transcoder(x))
+    with pytest.raises(ValueError, match=r"run is not one transcoder, and holds step_60: pass one of these in it"):
+        load_transcoder(tmp_path / "run")
+
+
 def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"file cannot hold checkpoints \(File exists\): choose another folder"):
@@ -345,3 +424,29 @@ def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path):
 
 def test_paths_may_be_strings(tmp_path):
     assert train(new(), checkpoint=str(tmp_path)).checkpoint == Path(tmp_path) / "step_60"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("PytorchStreamWriter failed writing file data/0"), OSError(28, "No space left on device")]
+)
+def test_a_disk_that_fills_up_is_told_in_a_line_and_nothing_half_written_stays(tmp_path, monkeypatch, error):
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"step_10 could not be written .*: make room on its disk") as raised:
+        fit(tmp_path)
+    assert len(str(raised.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_for_checkpoints_is_refused_first(tmp_path, monkeypatch):
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=10))
+    with pytest.raises(ValueError, match=r"checkpoints take .* MB, and its disk has 0.0 MB free: make room"):
+        fit(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def fit(folder: Path) -> None:
+    train_transcoder(new(), AbsNetwork(D), inputs(), n_steps=10, checkpoint=folder)

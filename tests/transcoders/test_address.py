@@ -17,7 +17,7 @@ from faithfulness_plugin import load_transcoder
 from faithfulness_plugin.adapters.circuit_tracer import load_transcoder_set
 from faithfulness_plugin.transcoders.address import HubPath, fetch, needed
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.load import load_with_files
 
 pytestmark = pytest.mark.usefixtures("as_installed")

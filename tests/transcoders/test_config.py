@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from oracles import ARCHITECTURES, random_transcoder
@@ -34,6 +35,31 @@ def test_a_checkpoint_loads_as_it_was(tmp_path, architecture, skip):
     x = torch.randn(9, 5)
     torch.testing.assert_close(loaded(x), transcoder(x))
     assert set(loaded.state_dict()) == set(transcoder.state_dict())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("d_sae", "512", "is of type str: pass a number"),
+        ("d_in", 8.5, "pass a whole number"),
+        ("d_out", True, "is of type bool: pass a number"),
+        ("jacobian_coefficient", "0.1", "is of type str: pass a number"),
+        ("jacobian_warm_up_steps", None, "is of type NoneType: pass a number"),
+        ("decoder_init_norm", "0.1", "is of type str: pass a number"),
+        ("skip", "yes", "choose True or False"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(as_installed, architecture, field, value, message):
+    config_class = ARCHITECTURES[architecture][1]
+    with pytest.raises(ValueError, match=f"^{field}={value!r}.*{message}"):
+        config_class(**{"d_in": 8, "d_sae": 16, field: value})
+
+
+def test_whole_numbers_of_any_kind_are_widths(as_installed):
+    config = ARCHITECTURES["topk"][1](d_in=8.0, d_sae=np.int64(1e2), k=4.0)
+    assert (config.d_in, config.d_sae, config.k) == (8, 100, 4)
+    assert json.loads(json.dumps(config.to_dict()))["d_sae"] == 100
 
 
 def test_a_name_is_registered_once():

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from faithfulness_plugin import load_transcoder
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.formats.format import Request
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.load import load_with_files
 from faithfulness_plugin.transcoders.releases import release_of
 

@@ -17,7 +17,7 @@ from faithfulness_plugin.benchmarks.note.scan.experiment import failures
 from faithfulness_plugin.benchmarks.note.scan.schema import Trained
 from faithfulness_plugin.benchmarks.note.scan.shard import Failed, train_shards
 from faithfulness_plugin.benchmarks.note.scan.spec import Point, ScanSpec
-from faithfulness_plugin.benchmarks.note.toy_problem import EMERGED, RunMetrics
+from faithfulness_plugin.benchmarks.note.toy_records import EMERGED, RunMetrics
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.intervals import interval, share
 from faithfulness_plugin.results.schema import Environment
@@ -27,10 +27,6 @@ from faithfulness_plugin.toy.circuits import abs_circuits
 class AbsoluteValue(Experiment[AbsoluteValueConfig, AbsoluteValueResult]):
     """Transcoders of y = |x| without and with a repeated point, with Jacobian matching and with its control."""
 
-    summary = (
-        "Run the absolute-value experiment: table, figures, result file.\n\nTrains transcoders of y = |x| without and "
-        "with a repeated point, with Jacobian matching and with its control."
-    )
     config_class = AbsoluteValueConfig
 
     @override

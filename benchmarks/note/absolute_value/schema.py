@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.note.scan.settings import Architecture, Settings
-from faithfulness_plugin.benchmarks.note.toy_problem import Projection, RunMetrics
+from faithfulness_plugin.benchmarks.note.toy_records import Projection, RunMetrics
 from faithfulness_plugin.results.schema import Interval, Record, Result, Share
 
 ENOUGH_ROWS = 20

@@ -18,7 +18,6 @@ INERT = ""  # the comparison of the inert term, among the arms
 class Audit(Experiment[AuditConfig, AuditResult]):
     """The public reproduction's configuration, arm by arm, and what its Jacobian term does."""
 
-    summary = "Train the public reproduction's configuration over seeds, and compare it with its published table."
     config_class = AuditConfig
 
     @override

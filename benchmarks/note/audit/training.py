@@ -8,7 +8,7 @@ from torch.nn.functional import mse_loss
 
 from faithfulness_plugin import metrics
 from faithfulness_plugin.benchmarks.note.audit.schema import AuditConfig, AuditRun, InertCheck
-from faithfulness_plugin.benchmarks.note.toy_problem import VALIDATION_SEED
+from faithfulness_plugin.benchmarks.note.toy_records import VALIDATION_SEED
 from faithfulness_plugin.results.timing import torch_threads
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.inputs import AbsInputs

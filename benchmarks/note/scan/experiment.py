@@ -22,7 +22,6 @@ class ScanOptions(Record):
 class Scan(Experiment[ScanSpec, ScanResult]):
     """A grid of toy transcoders. One that cannot be trained or measured is named and left out; the others go on."""
 
-    summary = "Train a grid of toy transcoders at once, and write one result."
     parts = "transcoders"
     config_class = ScanSpec
     options_class = ScanOptions

@@ -5,7 +5,7 @@ from operator import attrgetter
 
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Trained
 from faithfulness_plugin.benchmarks.note.scan.spec import Value
-from faithfulness_plugin.benchmarks.note.toy_problem import EMERGED
+from faithfulness_plugin.benchmarks.note.toy_records import EMERGED
 from faithfulness_plugin.results.intervals import RANGE, interval, share
 from faithfulness_plugin.results.markdown import interval_text, markdown_table, share_text
 from faithfulness_plugin.results.schema import Interval

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.note.scan.spec import Point, ScanSpec, Value
-from faithfulness_plugin.benchmarks.note.toy_problem import Projection, RunMetrics
+from faithfulness_plugin.benchmarks.note.toy_records import Projection, RunMetrics
 from faithfulness_plugin.results.schema import Record, Result
 
 

@@ -1,13 +1,16 @@
 """All that decides what one toy transcoder of a scan becomes."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from faithfulness_plugin.benchmarks.note.toy_problem import EVALUATION_REPEAT, VALIDATION_SEED, LayerName, ToyProblem
-from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyMember
+from faithfulness_plugin.benchmarks.note.toy_records import EVALUATION_REPEAT, VALIDATION_SEED, LayerName
+from faithfulness_plugin.jacobian.matching_config import as_config
 from faithfulness_plugin.results.schema import Record
-from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
+
+if TYPE_CHECKING:  # settings are read and refused before torch is loaded
+    from faithfulness_plugin.benchmarks.note.toy_problem import ToyProblem
+    from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 
 Architecture = Literal["standard", "topk", "batch_topk", "jumprelu"]
 
@@ -69,18 +72,30 @@ class Settings(Record):
             raise ValueError(f"k={self.k:g}: TopK keeps a whole number of features in each row")
         if self.seed == VALIDATION_SEED:
             raise ValueError(f"seed {VALIDATION_SEED} draws the validation rows: choose another")
-        self.member()  # what JacobianMatchingConfig and the rest have to say
+        if self.gate_bandwidth is not None and self.jacobian_coefficient > 0 and self.architecture != "standard":
+            raise ValueError(
+                f"the ensemble trains {self.architecture} without straight-through gates: leave gate_bandwidth out, "
+                'or choose the architecture "standard"'
+            )
+        as_config(self._jacobian())
         return self
 
-    def member(self) -> ToyMember:
+    def _jacobian(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in JACOBIAN}
+
+    def member(self) -> "ToyMember":
         """Return the transcoder as an ensemble takes it."""
+        from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
+        from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
+        from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
+
         own = {name: getattr(self, name) for name in SPARSITY[self.architecture]}
         if self.architecture == "topk":
             own["k"] = round(self.k)
         config = ARCHITECTURES[self.architecture][0](
             d_in=self.d_in,
             d_sae=self.d_sae,
-            jacobian={name: getattr(self, name) for name in JACOBIAN},
+            jacobian=self._jacobian(),
             jacobian_coefficient=self.jacobian_coefficient,
             jacobian_warm_up_steps=round(self.jacobian_warm_up * self.n_steps),
             gradient_masking_coefficient=self.gradient_masking_coefficient,
@@ -109,8 +124,10 @@ class Settings(Record):
             "lr_decay_steps": 3 * self.n_steps // 10,
         }
 
-    def problem(self, n_validation: int, n_jacobian: int, repeat_frac: float = EVALUATION_REPEAT) -> ToyProblem:
+    def problem(self, n_validation: int, n_jacobian: int, repeat_frac: float = EVALUATION_REPEAT) -> "ToyProblem":
         """Return the layer and the evaluation rows."""
+        from faithfulness_plugin.benchmarks.note.toy_problem import ToyProblem
+
         n_neurons = self.n_neurons if self.layer == "superposition" else 0
         return ToyProblem(
             self.d_in, self.density, repeat_frac, self.n_ones, n_validation, n_jacobian, self.layer, n_neurons

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from faithfulness_plugin.benchmarks.note.scan.settings import Settings
-from faithfulness_plugin.benchmarks.note.toy_problem import EVALUATION_REPEAT, VALIDATION_SEED
+from faithfulness_plugin.benchmarks.note.toy_records import EVALUATION_REPEAT, VALIDATION_SEED
 from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.results.settings_file import unknown_setting
 

@@ -24,7 +24,7 @@ from faithfulness_plugin.benchmarks.note.trainer.penalties import Activity, pena
 from faithfulness_plugin.benchmarks.note.trainer.program import Coefficients, Program
 from faithfulness_plugin.benchmarks.note.trainer.streams import Batch
 from faithfulness_plugin.benchmarks.note.trainer.weights import StackedWeights
-from faithfulness_plugin.jacobian.estimators import Estimator
+from faithfulness_plugin.jacobian.estimators.base import Estimator
 from faithfulness_plugin.jacobian.estimators.secant import Secant
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
-from faithfulness_plugin.jacobian.estimators import Estimator
+from faithfulness_plugin.jacobian.estimators.base import Estimator
 from faithfulness_plugin.jacobian.estimators.secant import Secant
 
 

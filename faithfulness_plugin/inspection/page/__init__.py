@@ -17,16 +17,20 @@ SCRIPTS = ("unpack", "draw", "jacobian", "overview", "feature", "table", "compar
 def page_html(
     inspections: Sequence[Inspection], *, token_text: Callable[[int], str] | None = None, title: str = ""
 ) -> str:
-    """Return the page as text: scripts, styles and data inside, and a policy that forbids the network.
+    """Render the page as text: scripts, styles and data inside, and a policy that forbids the network.
 
     Names and tokens reach it as data, compressed, and are shown as text: nothing in them can be markup.
 
     Args:
         inspections: one, or two of one layer on one sample, which are then compared.
         token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text.
+        title: the page's; "" names the transcoders.
+
+    Returns:
+        The HTML.
 
     Raises:
-        ValueError: another number of them, or two of different samples.
+        ValueError: another number of inspections, or two of different samples.
     """
     if len(inspections) not in (1, 2):
         raise ValueError(f"a page shows one transcoder, or two beside each other: these are {len(inspections)}")
@@ -52,5 +56,16 @@ def write_page(
     token_text: Callable[[int], str] | None = None,
     title: str = "",
 ) -> None:
-    """Write the page, whole or not at all. Raises as `page_html`, and OSError where it cannot be written."""
+    """Write the page, whole or not at all.
+
+    Args:
+        inspections: one, or two of one layer on one sample, which are then compared.
+        path: the HTML file.
+        token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text.
+        title: the page's; "" names the transcoders.
+
+    Raises:
+        ValueError: another number of inspections, or two of different samples.
+        OSError: it cannot be written.
+    """
     atomic.write_text(path, page_html(inspections, token_text=token_text, title=title))

@@ -21,9 +21,21 @@ KINDS = {
 
 
 def packed(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """Return Base64 of gzip of: the length of the header, the header (JSON: the meta, and each array's kind, shape and
-    place), the arrays, one after another at multiples of 8 bytes. Raises KeyError for a kind that scripts do not
-    know."""
+    """Pack arrays into one text for a page's script.
+
+    The text is Base64 of gzip of: the header's length, the header (JSON: the meta, and each array's kind, shape and
+    offset), and the arrays at multiples of 8 bytes.
+
+    Args:
+        meta: what stands in the header beside the arrays.
+        arrays: by name, of the kinds in `KINDS`.
+
+    Returns:
+        The text.
+
+    Raises:
+        KeyError: an array of a kind that scripts do not know.
+    """
     places, parts, size = {}, [], 0
     for name, array in arrays.items():
         raw = np.ascontiguousarray(array).tobytes()
@@ -38,12 +50,26 @@ def packed(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def compressed(text: str) -> str:
-    """Return Base64 of gzip of a script."""
+    """Compress a script.
+
+    Args:
+        text: the script.
+
+    Returns:
+        Base64 of gzip of it.
+    """
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
 def quantised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (int8, scale): values as whole parts of the largest of their last axis, within half a part of 127."""
+    """Round values to multiples of 1/127 of the largest in each row.
+
+    Args:
+        values: rows along the last axis.
+
+    Returns:
+        The multiples as int8, and each row's largest absolute value: values = int8 * scale / 127, within half a step.
+    """
     scale = np.abs(values).max(-1, keepdims=True, initial=0.0)
     parts = np.divide(127 * values, scale, out=np.zeros_like(values, dtype=np.float64), where=scale > 0)
     return parts.round().astype(np.int8), scale[..., 0].astype(np.float32)

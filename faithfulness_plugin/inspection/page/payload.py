@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,11 +17,22 @@ from faithfulness_plugin.inspection.page.packing import packed, quantised
 from faithfulness_plugin.inspection.token_text import shown
 from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 CHUNK = 1024
 
 
 def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] | None) -> str:
-    """Pack one transcoder, or two of one layer on one sample."""
+    """Pack what a page shows of one transcoder, or of two of one layer on one sample.
+
+    Args:
+        inspections: one or two.
+        token_text: gives a token id's text; None shows numbers.
+
+    Returns:
+        The packed text for the page's script.
+    """
     sample = inspections[0].sample
     arrays: dict[str, np.ndarray] = {}
     meta: dict[str, Any] = {
@@ -46,7 +57,7 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
 
 
 def _texts(tokens: Tensor, token_text: Callable[[int], str] | None) -> tuple[list[str], np.ndarray]:
-    """Return all texts of tokens, once each, and the number of each token's: that of "" where one only continues a
+    """Return the distinct texts of tokens, and each token's index among them: that of "" where one only continues a
     character."""
     places: dict[str, int] = {}
     at = [[places.setdefault(part, len(places)) for part in shown(token_text, of)] for of in tokens.tolist()]
@@ -54,16 +65,21 @@ def _texts(tokens: Tensor, token_text: Callable[[int], str] | None) -> tuple[lis
 
 
 @torch.no_grad()
-def nearest_features(transcoder: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Find for each feature the other transcoder's whose directions are most like its own.
+def nearest_features(transcoder: "SAE[Any]", other: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Find for each feature the other transcoder's feature whose directions are most like its own.
+
+    Args:
+        transcoder: the features to look up.
+        other: the features to choose from, of the same widths.
 
     Returns:
-        Which one, and the cosine of what they read times the cosine of what they write; 0 where they read in opposite
+        Its index, and the cosine of what they read times the cosine of what they write; 0 where they read in opposite
         directions.
     """
     unit = nn.functional.normalize
     reads, writes = unit(transcoder.W_enc.T.float(), dim=1), unit(transcoder.W_dec.float(), dim=1)
     other_reads, other_writes = unit(other.W_enc.T.float(), dim=1), unit(other.W_dec.float(), dim=1)
+    # 1,024 features at a time: cosines [1024, d_sae] of what they read times those of what they write
     best = [
         ((reads[some] @ other_reads.T).clamp_min(0) * (writes[some] @ other_writes.T)).max(1)
         for some in torch.arange(len(reads)).split(CHUNK)
@@ -103,6 +119,7 @@ def _meta(inspection: Inspection) -> dict[str, Any]:
 
 def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
     records, details, sample, found = inspection.records, inspection.details, inspection.sample, inspection.overview
+    # [d_sae, top]: -1 marks fewer top rows
     at_top, first = records.top_rows >= 0, records.top_rows.clip(0)
     copies = np.where(at_top, sample.copies[sample.groups].numpy()[first], 0)
     floats = {name: getattr(records, name) for name in (*NUMBERS, "top_activations", "circuit_cosine")}
@@ -115,9 +132,11 @@ def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
         arrays[f"along.{name}"], arrays[f"along.{name}.scale"] = quantised(getattr(details.along, name))
     arrays |= _weights(inspection.transcoder)
     if sample.origins is not None and details.windows is not None:
+        # a row's place among all tokens: prompt * pos + position
         at = (sample.origins.prompt * sample.origins.tokens.shape[1] + sample.origins.position).numpy()
         arrays |= _of_kind(np.int32, top_at=np.where(at_top, at[first], -1)) | {"windows": details.windows}
     if sample.origins is None and sample.x.shape[1] <= SMALL:
+        # each top row once, with its x [shown, d_in] and y [shown, d_out]
         rows = np.unique(records.top_rows[at_top])
         x, y = (each[torch.from_numpy(rows)].float().cpu().numpy() for each in (sample.x, sample.y))
         arrays |= _of_kind(np.int32, **{"shown.rows": rows}) | {"shown.x": x, "shown.y": y}
@@ -132,11 +151,11 @@ def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
 
 
 def _of_kind(kind: type[np.generic], **arrays: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Convert those that there are."""
+    """Convert the arrays that are not None."""
     return {name: array.astype(kind) for name, array in arrays.items() if array is not None}
 
 
-def _weights(transcoder: Any) -> dict[str, np.ndarray]:
+def _weights(transcoder: "SAE[Any]") -> dict[str, np.ndarray]:
     """Return all weights of a small transcoder, and each feature's largest of a wide one."""
     found: dict[str, np.ndarray] = {}
     sides = {"reads": transcoder.W_enc.detach().T, "writes": transcoder.W_dec.detach()}
@@ -145,6 +164,7 @@ def _weights(transcoder: Any) -> dict[str, np.ndarray]:
         if weights.shape[1] <= SMALL:
             found[name] = weights.numpy()
             continue
+        # [d_sae, 16] coordinates, and the weights there
         largest = weights.abs().topk(SHOWN, dim=1).indices
         found[f"{name}.coordinates"] = largest.numpy().astype(np.uint16)
         found[f"{name}.largest"], found[f"{name}.scale"] = quantised(weights.gather(1, largest).numpy())

@@ -3,12 +3,18 @@
 A new estimator is one file here, a subclass of `base.Estimator`, and one line in `ESTIMATORS`.
 """
 
-from faithfulness_plugin.jacobian.estimators.base import Estimator
-from faithfulness_plugin.jacobian.estimators.exact import Exact
-from faithfulness_plugin.jacobian.estimators.jvp import Jvp
-from faithfulness_plugin.jacobian.estimators.secant import Secant
-from faithfulness_plugin.jacobian.estimators.vjp import Vjp
+from typing import Any
 
-ESTIMATORS: dict[str, type[Estimator]] = {cls.name: cls for cls in (Jvp, Vjp, Secant, Exact)}
+from faithfulness_plugin.lazy_table import LazyTable
 
-__all__ = ["ESTIMATORS", "Estimator"]
+ESTIMATORS: LazyTable[type[Any]] = LazyTable(
+    {
+        "jvp": f"{__name__}.jvp:Jvp",
+        "vjp": f"{__name__}.vjp:Vjp",
+        "secant": f"{__name__}.secant:Secant",
+        "exact": f"{__name__}.exact:Exact",
+    }
+)
+"""Subclasses of `base.Estimator`. Their modules are imported when one is asked for: names are known without torch."""
+
+__all__ = ["ESTIMATORS"]

@@ -1,4 +1,4 @@
-"""What an estimator is asked for: its probes, the layer's products along them, and the transcoder's."""
+"""The interface of estimators: their probes, the layer's products along them, and the transcoder's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Estimator(ABC):
 
     The fields are those of `JacobianMatchingConfig` that the estimator reads (`config.build_estimator()` makes one of a
     config); `__post_init__` refuses values that do not go with it. A subclass with options of its own adds them as
-    fields, here and in the config. The class attributes tell what kind of estimator it is:
+    fields, here and in the config. The class attributes describe the estimator:
     """
 
     name: ClassVar[str]
@@ -53,22 +53,52 @@ class Estimator(ABC):
         return self.probe in ISOTROPIC or self.probe in ISOTROPIC.values()
 
     def draw(self, rows: Float[Tensor, "*batch d"], generator: torch.Generator | None) -> Tensor:
-        """Draw the probes [n, ..., d] that belong to rows [..., d]: the inputs x, or f(x) where it `pulls_back`."""
+        """Draw the probes that belong to rows.
+
+        Args:
+            rows: the inputs x [..., d_in], or f(x) [..., d_out] where it `pulls_back`.
+            generator: the source of randomness, on the device of the rows; None for torch's own.
+
+        Returns:
+            Probes [n, ..., d], n as `n_products` counts them.
+        """
         probe = self.probe if callable(self.probe) else self.probes[self.probe]
         return probe(rows, self.n_probes, generator)
 
     def n_products(self, d_in: int) -> int:
-        """Count the probes of each row."""
+        """Count the probes of each row.
+
+        Args:
+            d_in: the width of the layer's input.
+
+        Returns:
+            `n_probes`, or the size of the fixed set.
+        """
         del d_in
         return self.n_probes
 
     @classmethod
     def widths(cls, d_in: int, d_out: int) -> tuple[int, int]:
-        """Return the widths of a probe and of a product."""
+        """Return the widths of a probe and of a product.
+
+        Args:
+            d_in: the width of the layer's input.
+            d_out: the width of its output.
+
+        Returns:
+            (d_in, d_out), or (d_out, d_in) where it `pulls_back`.
+        """
         return (d_out, d_in) if cls.pulls_back else (d_in, d_out)
 
     def step(self, rms: Any) -> Any:
-        """Compute the step's length from the rms coordinate of the rows; 1 for estimators without a `finite_step`."""
+        """Compute the step's length.
+
+        Args:
+            rms: the root mean square of the coordinates of the rows.
+
+        Returns:
+            The factor of v; 1 for estimators without a `finite_step`.
+        """
         del rms
         return 1.0
 
@@ -86,10 +116,13 @@ class Estimator(ABC):
 
         Args:
             layer: row-wise, [..., d_in] -> [..., d_out].
-            x: [..., d_in].
+            x: the rows.
             v: what `draw` returned.
             step: the step's length, for all rows or [..., 1], for estimators with a `finite_step`.
             y: f(x), where it is known; derivatives bring it by themselves.
+
+        Returns:
+            f(x), and one product per probe and row.
         """
 
     @abstractmethod
@@ -104,5 +137,15 @@ class Estimator(ABC):
     ) -> Float[Tensor, "n_probes *batch d_product"]:
         """Compute the transcoder's products along the probes, with a graph to its parameters.
 
-        In closed form on its `linear_region`, by autograd for a module without one. `gate`: as in `transcoder_jvp`.
+        In closed form on its `linear_region`, by autograd for a module without one.
+
+        Args:
+            transcoder: the student.
+            x: the rows.
+            v: what `draw` returned.
+            step: as in `layer_products`.
+            gate: as in `transcoder_jvp`.
+
+        Returns:
+            One product per probe and row, with the layer's width.
         """

@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from faithfulness_plugin.jacobian.estimators.base import Estimator
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region
-from faithfulness_plugin.layers.derivatives import Layer, bare, each_probe, mismatch_explained
+from faithfulness_plugin.layers.derivatives import Layer, bare, mismatch_explained
+from faithfulness_plugin.layers.probe_shape import each_probe
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,13 @@ class Secant(Estimator):
     """Mean of ||(t(x + step v) - t(x)) / step - (f(x + step v) - f(x)) / step||^2, or of the central quotients.
 
     It compares where the gates change, at a finite distance, so that it trains b_enc and thresholds by itself.
+
+    Example:
+        >>> x, v = torch.tensor([[1.0]]), torch.tensor([[[1.0]]])
+        >>> Secant().layer_products(torch.square, x, v, 0.5)[1]  # (1.5^2 - 1^2) / 0.5, where the derivative is 2
+        tensor([[[2.5000]]])
+        >>> Secant(central=True).layer_products(torch.square, x, v, 0.5)[1]  # (1.5^2 - 0.5^2) / 1
+        tensor([[[2.]]])
     """
 
     name = "secant"
@@ -35,7 +43,7 @@ class Secant(Estimator):
 
     @override
     def step(self, rms: Any) -> Any:
-        return self.radius * rms if self.isotropic else self.radius
+        return self.radius * rms if self.isotropic else self.radius  # isotropic probes have coordinates of size 1
 
     @override
     def layer_products(
@@ -62,10 +70,22 @@ def layer_secant(
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
     """Compute (f(x), (f(x + step v) - f(x)) / step), or central: (f(x), (f(x + step v) - f(x - step v)) / (2 step)).
 
-    Both tend to (f(x), J_f v) as step goes to 0. One step for all rows, or one a row. No graph is kept. Shapes as in
-    `layer_jvp`. Needs no derivative of the layer, and sees its kinks at their true weight.
+    Both tend to (f(x), J_f v) as step goes to 0. It needs no derivative of the layer, and sees its kinks at their true
+    weight. No graph is kept.
 
-    `y`: f(x), where it is known.
+    Args:
+        layer: any callable, row-wise.
+        x: the rows.
+        v: one probe for each row, of x's shape, or several, with n_probes in front.
+        step: the step's length in units of v, one for all rows or one a row.
+        central: go from x - step v to x + step v, rather than from x.
+        y: f(x), where it is known.
+
+    Returns:
+        f(x) [..., d_out] and the quotients [..., d_out], or [n_probes, ..., d_out] for several probes.
+
+    Raises:
+        ValueError: v does not fit x; a layer on another device or of another dtype.
     """
     with mismatch_explained(layer, x):
         y = bare(layer)(x) if y is None else y
@@ -81,12 +101,25 @@ def transcoder_secant(
     central: bool = False,
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
 ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
-    """Compute t(x) and the same quotient of t, with a graph. Features that switch on the way count, so that, unlike
-    Jv, it also trains b_enc and thresholds. `gate`: the feature activations at x, or their `linear_region`, for classes
-    that it knows.
+    """Compute t(x) and the same quotient of t as `layer_secant`, with a graph.
 
-    Where a row's features depend on the batch (BatchTopK), the threshold that this batch set at x also holds on the
-    way: see `row_function`.
+    Features that switch on the way count, so that, unlike Jv, it also trains b_enc and thresholds. Where a row's
+    features depend on the batch (BatchTopK), the threshold that this batch set at x also holds on the way: see
+    `row_function`.
+
+    Args:
+        transcoder: the student, any nn.Module.
+        x: the rows.
+        v: as in `layer_secant`.
+        step: the step's length in units of v.
+        central: as in `layer_secant`.
+        gate: the feature activations at x, or their `linear_region`, for classes that it knows.
+
+    Returns:
+        t(x) and the quotients, as `layer_secant`.
+
+    Raises:
+        ValueError: v does not fit x; a transcoder on another device or of another dtype.
     """
     region = gate if isinstance(gate, LinearRegion) else linear_region(transcoder, x, gate=gate)
     function = row_function(transcoder, x, region)
@@ -97,23 +130,32 @@ def transcoder_secant(
 
 @singledispatch
 def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], region: LinearRegion | None) -> Layer:
-    """Return the function that the transcoder applies to each row, whatever the other rows are: the transcoder itself
-    where it is row-wise, computed through its `linear_region` where that is known.
+    """Return the function that the transcoder applies to each row, whatever the other rows are.
 
-    A class whose rows compete for features registers the function that its batch x, with its region, had settled on.
+    It is the transcoder itself where it is row-wise, computed through its `linear_region` where that is known. A class
+    whose rows compete for features registers the function that its batch x, with its region, had settled on.
+
+    Args:
+        transcoder: any nn.Module.
+        x: the batch on which its features are chosen.
+        region: its region there; None for a module without one.
+
+    Returns:
+        The function, row-wise, with a graph to the transcoder's parameters.
     """
     if region is None:
         return bare(transcoder)
+    # encoded again at each point: gates may change on the way
     return lambda moved: cast(LinearRegion, linear_region(transcoder, moved)).output()
 
 
 def _quotient(function: Layer, x: Tensor, v: Tensor, step: Tensor | float, y: Tensor, central: bool) -> Tensor:
-    probes = each_probe(x, v)
-    there = _at_each(function, [x + step * probe for probe in probes])
-    back = _at_each(function, [x - step * probe for probe in probes]) if central else y
-    quotient = (there - back) / (2 * step if central else step)
-    return quotient[0] if v.ndim == x.ndim else quotient
+    probes = each_probe(x, v)  # n_probes of x's shape
+    there = _at_each(function, [x + step * probe for probe in probes])  # [n_probes, ..., d_out]
+    back = _at_each(function, [x - step * probe for probe in probes]) if central else y  # y [..., d_out] broadcasts
+    quotient = (there - back) / (2 * step if central else step)  # per unit of v
+    return quotient[0] if v.ndim == x.ndim else quotient  # without n_probes where v had none
 
 
 def _at_each(function: Layer, points: list[Any]) -> Tensor:
-    return torch.stack([function(point) for point in points])
+    return torch.stack([function(point) for point in points])  # one call each: no batch of n_probes times the rows

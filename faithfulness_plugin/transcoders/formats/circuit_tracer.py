@@ -11,10 +11,12 @@ from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 from typing_extensions import override
 
-from faithfulness_plugin.transcoders.address import HubPath, fetch
+from faithfulness_plugin.hub_path import HubPath
+from faithfulness_plugin.transcoders.address import fetch
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in
-from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Likeness, Request
+from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Likeness
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors
 
 CONFIG = "config.yaml"
@@ -85,6 +87,12 @@ class CircuitTracer(Format):
     def parts_of(self, folder: Path) -> dict[int, Path | str]:
         """Return the files and addresses of a set, by layer: those that config.yaml lists, or those in the folder.
 
+        Args:
+            folder: the set's.
+
+        Returns:
+            A path, or the text of an address, for each layer.
+
         Raises:
             FormatError: config.yaml is missing or is not understood; no layer is there.
         """
@@ -145,13 +153,13 @@ def _metadata(config: Mapping[str, Any], files: Files) -> dict[str, Any]:
 
 
 def _layers_in(folder: Path) -> dict[int, Path]:
-    """The files of a set that stand in its folder, by layer."""
+    """Find the files of a set that stand in its folder, by layer."""
     found = {re.fullmatch(r"layer_(\d+)\.safetensors", path.name): path for path in folder.glob("layer_*.safetensors")}
     return dict(sorted((int(match[1]), path) for match, path in found.items() if match is not None))
 
 
 def _address(part: str) -> str:
-    """circuit-tracer writes a revision behind the path, and this package behind the repository."""
+    """Move the revision, which circuit-tracer writes behind the path, behind the repository."""
     return re.sub(r"^hf://([^/]+/[^/]+)/([^?]+)\?revision=(.+)$", r"hf://\1@\3/\2", part)
 
 

@@ -108,7 +108,7 @@ class CltTraining(Format):
 def _folded(
     parts: Mapping[str, Tensor], scale: Tensor | None, in_norm: Tensor | None, out_norm: Tensor | None
 ) -> dict[str, Tensor | None]:
-    """The weights of a transcoder without scales."""
+    """Fold the scales into the weights of a transcoder."""
     root = len(parts["b_dec"]) ** 0.5
     s_in = 1.0 if in_norm is None else root / in_norm.item()
     s_out = 1.0 if out_norm is None else out_norm.item() / root

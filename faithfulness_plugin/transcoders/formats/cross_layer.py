@@ -7,7 +7,8 @@ from typing_extensions import override
 
 from faithfulness_plugin.transcoders.formats.errors import FormatError
 from faithfulness_plugin.transcoders.formats.files import peek_settings
-from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
+from faithfulness_plugin.transcoders.formats.format import Format, Likeness
+from faithfulness_plugin.transcoders.formats.request import Request
 
 
 class CrossLayer(Format):

@@ -2,12 +2,7 @@
 
 from pathlib import Path
 
-from faithfulness_plugin.errors import UsageError
-
-
-class FormatError(UsageError):
-    """Files that look like a library's transcoder cannot be read as one."""
-
+from faithfulness_plugin.errors import FormatError as FormatError
 
 Where = Path | str
 """The file, folder or address that a message names."""

@@ -19,7 +19,18 @@ from faithfulness_plugin.transcoders.formats.errors import FormatError
 
 
 def settings_in(looks_like: str, path: Path) -> Mapping[str, Any]:
-    """Return the settings of a JSON or YAML file. Raises FormatError where it is missing or damaged."""
+    """Read the settings of a JSON or YAML file.
+
+    Args:
+        looks_like: the format's title, for messages.
+        path: the file.
+
+    Returns:
+        The settings by name.
+
+    Raises:
+        FormatError: the file is missing or damaged, or holds no settings by name.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -37,8 +48,17 @@ def settings_in(looks_like: str, path: Path) -> Mapping[str, Any]:
 
 
 def tensors_in(path: Path) -> Any:
-    """Return what a .safetensors, .pt or .npz file holds, on the CPU, unpickling tensors and plain values only. Raises
-    FormatError where the file is missing or damaged."""
+    """Read a .safetensors, .pt or .npz file on the CPU, unpickling tensors and plain values only.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Whatever it holds: tensors by name, in most formats.
+
+    Raises:
+        FormatError: the file is missing or damaged, or holds objects of other kinds.
+    """
     if path.exists() and not path.is_file():
         raise FormatError(f"{path} is no file: fetch it again")
     try:
@@ -59,7 +79,14 @@ def tensors_in(path: Path) -> Any:
 
 
 def peek_settings(path: Path | None) -> Mapping[str, Any]:
-    """Return the settings of a file, or none where it cannot be read: for looking, never for reading."""
+    """Look at the settings of a file: for recognising a format, never for reading it.
+
+    Args:
+        path: the file, or None.
+
+    Returns:
+        The settings by name; none where it cannot be read.
+    """
     try:
         return settings_in("", path) if path else {}
     except FormatError:
@@ -67,8 +94,14 @@ def peek_settings(path: Path | None) -> Mapping[str, Any]:
 
 
 def peek_names(path: Path) -> frozenset[str]:
-    """Return the names of the tensors in a .safetensors or .npz file, the strings pickled in a .pt file, which include
-    them, or none where it cannot be read."""
+    """Look at the names of the tensors in a file: for recognising a format, never for reading it.
+
+    Args:
+        path: a .safetensors, .npz or .pt file.
+
+    Returns:
+        The names; of a .pt file all strings that are pickled, which include them; none where it cannot be read.
+    """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -83,8 +116,14 @@ def peek_names(path: Path) -> frozenset[str]:
 
 
 def unsafe_globals_in(path: Path) -> list[str]:
-    """Return the classes and functions, as "module.name", that a .pt file needs and torch does not hold for safe, or
-    none where it cannot be read."""
+    """List what a .pt file needs to be unpickled, and torch does not hold for safe.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Classes and functions, as "module.name"; none where it cannot be read.
+    """
     try:
         return torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # whatever a damaged file makes of it: reading it will say so

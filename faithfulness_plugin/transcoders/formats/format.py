@@ -10,16 +10,18 @@ import torch
 from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 
-from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
+from faithfulness_plugin.display import line
+from faithfulness_plugin.transcoders.formats.errors import Where
 from faithfulness_plugin.transcoders.formats.files import peek_names, peek_settings, settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.parts import centred, transcoder_of
-from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors, require_keys
+from faithfulness_plugin.transcoders.formats.request import Request
+from faithfulness_plugin.transcoders.formats.schema import Settings, Tensors, require_finite, require_keys
 
 Weights = Mapping[str, Tensor]
 
 
 class Likeness(IntEnum):
-    """How much a folder or file resembles a format; of several formats, the one with the highest value reads it."""
+    """The degree to which a folder or file resembles a format; the format with the highest value reads it."""
 
     NONE = 0
     SETTINGS = 1
@@ -28,42 +30,6 @@ class Likeness(IntEnum):
     """Weights stand there under the name that it gives them, which other formats may share."""
     CERTAIN = 3
     """Settings, or the names of tensors, are those of this format alone."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options that `load_transcoder` was given."""
-
-    layer: int | None = None
-    """The part of a set of several layers."""
-    device: str = "cpu"
-    """The device of the weights."""
-    dtype: torch.dtype | None = torch.float32
-    """The dtype that weights are converted to; None keeps the file's."""
-    autoencoder: bool = False
-    """Read an autoencoder as the map from its tensor to the same tensor; without it an autoencoder is refused."""
-
-    def require_transcoder(self, where: Where, why: str) -> None:
-        """Raise FormatError where an autoencoder was asked for, and the file says that this is none."""
-        if self.autoencoder:
-            raise FormatError(
-                f"{where} is a transcoder ({why}), and autoencoder=True was asked for (on the command line "
-                "--autoencoder): leave that out"
-            )
-
-    def require_autoencoder(self, where: Where, reads: str | None) -> None:
-        """Raise FormatError where nobody asked for an autoencoder, which this is.
-
-        Args:
-            reads: the tensor that it reads and writes, where that is known.
-        """
-        if not self.autoencoder:
-            tensor = f" of {reads}" if reads else ""
-            raise FormatError(
-                f"{where} is an autoencoder{tensor}: what it reads is what it writes, and it is no transcoder of a "
-                "layer; pass autoencoder=True (on the command line --autoencoder) to measure it as the map from that "
-                "tensor to itself"
-            )
 
 
 @dataclass(frozen=True)
@@ -133,21 +99,47 @@ class Format:
     by_name: ClassVar[bool] = True
     """Whether a file of one of these names is read whatever it holds, unless another format knows what it holds."""
 
+    def __repr__(self) -> str:
+        return line(type(self).__name__, {"title": self.title, "writes": self.writes})
+
     def function(self, config: Mapping[str, Any], found: Mapping[str, Any], files: Files) -> Function:
-        """Return what the tensors stand for. Raises FormatError where the settings contradict each other.
+        """Return what the tensors stand for.
 
         Args:
             config: the settings, checked.
             found: the tensors, not checked yet.
+            files: the files that both are from.
+
+        Returns:
+            The function.
+
+        Raises:
+            FormatError: the settings contradict each other.
         """
         raise NotImplementedError
 
     def is_own(self, settings: Set[str], tensors: Set[str]) -> bool:
-        """Whether names of settings or tensors are those of this format alone."""
+        """Tell whether names are those of this format alone.
+
+        Args:
+            settings: the names of settings in a file.
+            tensors: the names of tensors.
+
+        Returns:
+            Whether the settings or the tensors are.
+        """
         return any(own and own <= there for own, there in ((self.own_settings, settings), (self.own_tensors, tensors)))
 
     def files(self, path: Path, layer: int | None = None) -> Files | None:
-        """Return the files of a transcoder, from its folder or one of them; None for any other file."""
+        """Find the files of a transcoder, from its folder or one of them.
+
+        Args:
+            path: the folder or file.
+            layer: which layer of a set.
+
+        Returns:
+            The files, whether or not they exist; None for any other file.
+        """
         by_itself = not path.is_dir() and path.name not in self.configs
         alone = (*(Path(name).name for name in self.weights), *self.checkpoints, *self.other_names)
         if by_itself and not any(path.match(pattern) for pattern in alone):
@@ -164,7 +156,14 @@ class Format:
         )
 
     def likeness(self, path: Path) -> Likeness:
-        """Return how much a folder, or a file, resembles it: NONE for whatever cannot be opened."""
+        """Judge how much a folder or file resembles the format, by names alone.
+
+        Args:
+            path: the folder or file.
+
+        Returns:
+            The likeness: NONE for whatever cannot be opened.
+        """
         files = self.files(path)
         if files is None:
             return Likeness.NONE
@@ -178,13 +177,35 @@ class Format:
         return Likeness.SETTINGS if own or alone else Likeness.NONE
 
     def read(self, path: Path, request: Request) -> Transcoder:
-        """Read the folder or file. Raises FormatError where it cannot."""
+        """Read the folder or file.
+
+        Args:
+            path: something that resembles the format.
+            request: the options of `load_transcoder`.
+
+        Returns:
+            The transcoder.
+
+        Raises:
+            FormatError: as `read_files`.
+        """
         files = self.files(path, request.layer)
         assert files is not None, "only what resembles the format is read"
         return self.read_files(files, request)
 
     def read_files(self, files: Files, request: Request) -> Transcoder:
-        """Read one transcoder. Raises FormatError where its files cannot be read or say what is not understood."""
+        """Read one transcoder.
+
+        Args:
+            files: its files.
+            request: the options of `load_transcoder`.
+
+        Returns:
+            The transcoder.
+
+        Raises:
+            FormatError: its files cannot be read, or say what is not understood.
+        """
         config, found = self.opened(files)
         require_keys(self.title, files.weights, found)
         function = self.function(config, found, files)
@@ -196,8 +217,15 @@ class Format:
         """Check the tensors of a file, and build the transcoder that they are.
 
         Args:
+            function: what they stand for.
+            config: the settings, checked.
+            found: the tensors, not checked yet.
             where: what messages call the settings.
             file: what messages call the tensors.
+            request: the options of `load_transcoder`.
+
+        Returns:
+            The transcoder.
 
         Raises:
             FormatError: tensors that are missing, unknown or do not fit; an autoencoder that was not asked for.
@@ -224,13 +252,26 @@ class Format:
         if function.in_float64:
             dtype = request.dtype or found[next(iter(function.tensors.needs))].dtype
             parts = {name: part.to(dtype) if isinstance(part, Tensor) else part for name, part in parts.items()}
+        for name, part in parts.items():
+            if isinstance(part, Tensor):
+                require_finite(file, name, part)  # what was folded may have become too large
         metadata = {"source": self.source, **function.metadata}
         if function.autoencoder is not None:
             metadata["autoencoder"] = True
         return transcoder_of(**parts, **function.arguments, metadata=metadata, where=file)
 
     def opened(self, files: Files) -> tuple[Mapping[str, Any], Any]:
-        """Return the settings, checked, and what the file of weights holds. Raises FormatError."""
+        """Read the files.
+
+        Args:
+            files: the files.
+
+        Returns:
+            The settings, checked, and what the file of weights holds.
+
+        Raises:
+            FormatError: a file is missing or damaged; a setting is missing, unknown, or has another value than is read.
+        """
         if files.config is None:
             return {}, tensors_in(files.weights)
         config = self.settings.check(self.title, files.config, settings_in(self.title, files.config))

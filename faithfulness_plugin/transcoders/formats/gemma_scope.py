@@ -42,12 +42,12 @@ class GemmaScope(Format):
 
     @override
     def function(self, config: Mapping[str, Any], found: Mapping[str, Any], files: Files) -> Function:
-        metadata = metadata_of(files.weights)
+        metadata = _metadata_of(files.weights)
         read, written = metadata.get("hook_name"), metadata.get("hook_name_out")
         return Function(TENSORS, metadata=metadata, autoencoder=read if read == written else None)
 
 
-def metadata_of(file: Path) -> dict[str, Any]:
+def _metadata_of(file: Path) -> dict[str, Any]:
     """Return what the path says: the layer, the average L0, and, in a published repository, model and hooks."""
     path = file.absolute().as_posix()
     layer, l0 = re.search(r"/layer_(\d+)/", path), re.search(r"/average_l0_(\d+)/", path)

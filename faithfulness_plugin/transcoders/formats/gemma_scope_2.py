@@ -72,7 +72,7 @@ class GemmaScope2(Format):
 
 
 def _hooks(where: Where, config: Mapping[str, Any]) -> tuple[str, str, str]:
-    """(transcoder or sae, the tensor that it reads, the tensor that it writes)."""
+    """Return "transcoder" or "sae", the tensor that it reads, and the tensor that it writes."""
     read, written = config["hf_hook_point_in"], config.get("hf_hook_point_out")
     kind = config.get("type", "transcoder" if written not in (None, read) else "sae")
     if kind == "clt" or "cross" in str(kind):
@@ -89,7 +89,16 @@ def _hooks(where: Where, config: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def model_name(said: str) -> str:
-    """Return its name on the hub: "gemma-v3-1b-pt" is google/gemma-3-1b-pt, and the pretrained 270m has no suffix."""
+    """Return a model's name on the hub.
+
+    "gemma-v3-1b-pt" is google/gemma-3-1b-pt there, and the pretrained 270m has no suffix.
+
+    Args:
+        said: the name in config.json.
+
+    Returns:
+        The name on the hub, or the same for other models.
+    """
     name = said.replace("gemma-v3", "gemma-3")
     if re.fullmatch(r"(google/)?gemma-3-270m-pt", name):
         name = name.removesuffix("-pt")

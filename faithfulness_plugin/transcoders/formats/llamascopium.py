@@ -123,7 +123,7 @@ class Llamascopium(Format):
 
 
 def _flag(config: Mapping[str, Any], name: str, where: Where) -> bool:
-    """A setting that decides the function, and whose absence means different things in the library's versions."""
+    """Return a setting that decides the function, whose absence means different things in the library's versions."""
     if not isinstance(config.get(name), bool):
         raise FormatError(f"{where} lacks {name}: true or false, which the function depends on: fetch the whole file")
     return config[name]

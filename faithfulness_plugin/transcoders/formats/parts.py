@@ -1,4 +1,4 @@
-"""From the parts that every format has to a SAELens inference transcoder."""
+"""Build a SAELens inference transcoder from the parts that every format has."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,6 @@ from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 
 from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
-from faithfulness_plugin.transcoders.formats.schema import require_finite
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig
 
 
@@ -33,15 +32,25 @@ def transcoder_of(
     """Build a ReLU transcoder, JumpReLU with thresholds, or TopK with a k; with a skip connection where there is one.
 
     Args:
+        W_enc: what features read.
+        b_enc: the encoder's bias.
+        W_dec: what features write.
+        b_dec: the decoder's bias.
+        W_skip: the skip connection; None for none.
+        threshold: JumpReLU's thresholds; None for ReLU or TopK.
         post_enc: TopK adds it to the features that stay.
+        k: how many features TopK keeps in each row; None for ReLU or JumpReLU.
         rank_by_norm: TopK keeps the largest a_i ||W_dec^i|| rather than the largest a_i.
         keep_negative: TopK keeps its k features also where they are below 0.
         metadata: by SAELens's names. Where hook_name, or hf_hook_name, is what the transcoder writes, too, it has to
             say `autoencoder=True`.
         where: the file that messages name.
 
+    Returns:
+        An instance of SAELens's class, or `TopKTranscoder`, in the dtype and on the device of W_enc.
+
     Raises:
-        FormatError: k does not fit the weights; a threshold is below 0; a weight is not finite.
+        FormatError: k does not fit the weights; a threshold is below 0.
     """
     weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec, "W_skip": W_skip, "threshold": threshold}
     weights["post_enc"] = post_enc
@@ -55,8 +64,6 @@ def transcoder_of(
         raise FormatError(
             f"{where} has {n_below} thresholds below 0, under which features are negative: no SAELens class has those"
         )
-    for name, weight in weights.items():
-        require_finite(where, name, weight)  # what was folded may have become too large
     name = "jumprelu_" * (threshold is not None) + "skip_" * (W_skip is not None) + "transcoder"
     own: dict[str, Any] = {}
     if k is not None:
@@ -83,7 +90,16 @@ def transcoder_of(
 def centred(
     b_enc: Float[Tensor, " d_sae"], W_enc: Float[Tensor, "d_in d_sae"], b: Float[Tensor, " d_in"]
 ) -> Float[Tensor, " d_sae"]:
-    """Return the bias of an encoder that subtracts b from its input: W_enc^T (x - b) + b_enc = W_enc^T x + this."""
+    """Compute the bias of an encoder that subtracts b from its input: W_enc^T (x - b) + b_enc = W_enc^T x + this.
+
+    Args:
+        b_enc: the encoder's bias.
+        W_enc: what features read.
+        b: what is subtracted from the input.
+
+    Returns:
+        b_enc - W_enc^T b, computed in float64, in the dtype of b_enc.
+    """
     precise = torch.float64
     return (b_enc.to(precise) - b.to(precise) @ W_enc.to(precise)).to(b_enc.dtype)
 
@@ -94,10 +110,19 @@ def gated(
     b_gate: Float[Tensor, " d_sae"],
     b_mag: Float[Tensor, " d_sae"],
 ) -> dict[str, Tensor]:
-    """Return W_enc, b_enc and threshold of the JumpReLU encoder that computes the same as a gated one.
+    """Convert a gated encoder to the JumpReLU encoder that computes the same.
 
     f = 1[u + b_gate > 0] ReLU(e^r u + b_mag) with u = W_enc^T x is the JumpReLU of z = e^r u + b_mag whose threshold is
     b_mag - e^r b_gate, where that is above 0.
+
+    Args:
+        W_enc: what features read.
+        r_mag: r, the logarithm of the ratio of magnitude's and gate's weights.
+        b_gate: the gate's bias.
+        b_mag: the magnitude's bias.
+
+    Returns:
+        W_enc, b_enc and threshold of the JumpReLU.
 
     Source: S. Rajamanoharan et al., "Improving Dictionary Learning with Gated Sparse Autoencoders", 2024.
     """

@@ -12,10 +12,11 @@ from faithfulness_plugin.transcoders.formats.clt_training import CltTraining
 from faithfulness_plugin.transcoders.formats.cross_layer import CrossLayer
 from faithfulness_plugin.transcoders.formats.dictionary_learning import DictionaryLearning
 from faithfulness_plugin.transcoders.formats.errors import FormatError
-from faithfulness_plugin.transcoders.formats.format import Format, Likeness, Request
+from faithfulness_plugin.transcoders.formats.format import Format, Likeness
 from faithfulness_plugin.transcoders.formats.gemma_scope import GemmaScope
 from faithfulness_plugin.transcoders.formats.gemma_scope_2 import GemmaScope2
 from faithfulness_plugin.transcoders.formats.llamascopium import Llamascopium
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.formats.sae_lens import SAELens
 from faithfulness_plugin.transcoders.formats.sparsify import Sparsify
 from faithfulness_plugin.transcoders.formats.transcoder_circuits import TranscoderCircuits
@@ -39,6 +40,13 @@ DEPTH = 3
 
 def read(path: Path, request: Request) -> Transcoder:
     """Read the transcoder in a folder or file, by the format that it resembles most.
+
+    Args:
+        path: the folder or file.
+        request: the options of `load_transcoder`.
+
+    Returns:
+        The transcoder.
 
     Raises:
         FormatError: nothing there that is known; what it resembles and what is missing or wrong; the transcoders in
@@ -65,7 +73,14 @@ def read(path: Path, request: Request) -> Transcoder:
 
 
 def makes_folder(file: str) -> bool:
-    """Whether a file of this name makes its folder one transcoder, or one set."""
+    """Tell whether a file makes its folder one transcoder, or one set.
+
+    Args:
+        file: its name.
+
+    Returns:
+        Whether any format has weights, or a set's settings, of this name.
+    """
     return any(Path(file).match(pattern) for one in FORMATS for pattern in (*one.weights, *one.folders))
 
 
@@ -83,5 +98,5 @@ def _transcoders_inside(folder: Path) -> list[str]:
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """Numbers by size: layer_2 before layer_10."""
+    """Sort numbers by size: layer_2 before layer_10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
 from faithfulness_plugin.transcoders.formats.files import settings_in, tensors_in
-from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Request, Weights
+from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Weights
 from faithfulness_plugin.transcoders.formats.parts import gated
+from faithfulness_plugin.transcoders.formats.request import Request
 from faithfulness_plugin.transcoders.formats.schema import YES_OR_NO, Settings, Tensors, require_finite, require_keys
 
 DTYPES = tuple(f"{prefix}{name}" for prefix in ("", "torch.") for name in ("float64", "float32", "float16", "bfloat16"))
@@ -136,10 +137,14 @@ def read_parts(config: Mapping[str, Any], where: Where, found: Any, file: Where,
     """Build a transcoder of SAELens's settings and tensors, wherever they come from.
 
     Args:
-        config: as cfg.json has them.
+        config: the settings as cfg.json has them.
         where: what messages call the settings.
         found: the tensors by name.
         file: what messages call the tensors.
+        request: the options of `load_transcoder`.
+
+    Returns:
+        The transcoder.
 
     Raises:
         FormatError: settings or tensors that are missing or unknown.

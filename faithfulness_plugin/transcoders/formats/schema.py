@@ -27,7 +27,17 @@ YES_OR_NO = (True, False)
 
 
 def require_keys(looks_like: str, where: Where, found: Any, *names: str) -> None:
-    """Raise FormatError unless `found` maps names to values, these names among them."""
+    """Check that something maps names to values, certain names among them.
+
+    Args:
+        looks_like: the format's title, for messages.
+        where: what messages call the file.
+        found: what it holds.
+        names: the names that it has to have.
+
+    Raises:
+        FormatError: it is no mapping, or lacks some.
+    """
     if not isinstance(found, Mapping):
         raise FormatError(f"{where} looks like {looks_like}'s, and holds a {type(found).__name__}, no values by name")
     if lacks := [name for name in names if name not in found]:
@@ -62,10 +72,22 @@ class Settings:
     """The settings that state the size of a dimension, by dimension: {"d_sae": "num_latents"}. Unless they are needed,
     null says that it is not stated."""
     zero_is_unstated: str = ""
-    """Those of them where the library writes 0 for a size that it works out."""
+    """The settings among them for which the library writes 0 for a size that it works out."""
 
     def check(self, looks_like: str, where: Where, found: Any) -> Mapping[str, Any]:
-        """Return the settings. Raises FormatError, naming what is missing, unknown, or has another value."""
+        """Check the settings of a file.
+
+        Args:
+            looks_like: the format's title, for messages.
+            where: what messages call the file.
+            found: what it holds.
+
+        Returns:
+            The settings themselves.
+
+        Raises:
+            FormatError: naming what is missing, unknown, or has another value.
+        """
         needs = self.needs.split()
         require_keys(looks_like, where, found, *needs)
         if empty := [name for name in needs if found[name] is None]:
@@ -82,7 +104,15 @@ class Settings:
         return found
 
     def stated_sizes(self, found: Mapping[str, Any], where: Where) -> Sizes:
-        """Return the sizes that settings state, by dimension, each with what messages call the setting."""
+        """Return the sizes that settings state.
+
+        Args:
+            found: the settings, checked.
+            where: what messages call the file.
+
+        Returns:
+            By dimension, each size with what messages call the setting.
+        """
         file = where.name if isinstance(where, Path) else where
         return {
             dimension: (found[name], f"{name} in {file}")
@@ -125,11 +155,18 @@ class Tensors:
         device: str = "cpu",
         dtype: torch.dtype | None = None,
     ) -> dict[str, Tensor]:
-        """Return the tensors that are read, by name, on the device and of the dtype.
+        """Check the tensors of a file, and convert those that are read.
 
         Args:
+            looks_like: the format's title, for messages.
+            where: what messages call the file.
+            found: what it holds.
             sizes: dimensions whose size a setting states: {"d_in": (64, "d_in in cfg.json")}.
+            device: where the tensors go.
             dtype: what floating-point weights are converted to; None keeps the file's.
+
+        Returns:
+            The tensors that are read, by name, on the device and of the dtype.
 
         Raises:
             FormatError: naming a tensor that is missing, unknown, transposed, of another size, not finite, or of a type
@@ -147,7 +184,14 @@ class Tensors:
         return {name: _converted(where, name, tensor, device, dtype) for name, tensor in tensors.items()}
 
     def parts(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the parts of a transcoder that are among the weights, by SAELens's names and as they stand there."""
+        """Find the parts of a transcoder among the weights, and transpose those that are stored the other way round.
+
+        Args:
+            weights: what `check` returned.
+
+        Returns:
+            The parts by SAELens's names, and in its shapes.
+        """
         found = {}
         for part, wanted in PARTS.items():
             name = self.names.get(part, part)
@@ -159,7 +203,16 @@ class Tensors:
 
 
 def require_finite(where: Where, name: str, tensor: Tensor) -> None:
-    """Raise FormatError where some values are NaN or infinite, with their number."""
+    """Check a tensor for NaN and infinite values.
+
+    Args:
+        where: what messages call its file.
+        name: the tensor's name.
+        tensor: the tensor.
+
+    Raises:
+        FormatError: some values are, with their number.
+    """
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return
     # float8 knows no isfinite

@@ -20,6 +20,12 @@ def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[
     The one tensor or setting without which all others agree is the culprit. A square matrix that stands transposed has
     the right shape, and is not noticed.
 
+    Args:
+        where: what messages call the file.
+        tensors: the tensors by name.
+        shapes: their shapes by name.
+        stated: the sizes that settings state, by dimension.
+
     Raises:
         FormatError: naming the culprit, or all that disagree where there is not exactly one.
     """
@@ -59,7 +65,7 @@ def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[
 
 
 def _disputed(claims: Iterable[Claim]) -> list[str]:
-    """The dimensions that are given several sizes."""
+    """Find the dimensions that are given several sizes."""
     sizes: defaultdict[str, set[int]] = defaultdict(set)
     for claim in claims:
         for dimension, size in claim:

@@ -56,6 +56,13 @@ class Sparsify(Format):
 
 
 def hookpoint_of(folder: Path) -> str:
-    """Return what the folder is named after; where several seeds are trained, each has one of its own in it."""
+    """Return what the folder is named after; where several seeds are trained, each has one of its own in it.
+
+    Args:
+        folder: the transcoder's.
+
+    Returns:
+        The name of a module of the model.
+    """
     folder = folder.resolve()
     return folder.parent.name if re.fullmatch(r"seed\d+", folder.name) else folder.name

@@ -108,7 +108,7 @@ class TranscoderCircuits(Format):
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """The transcoders in a folder; the publisher's set has one a layer."""
+    """Find the transcoders in a folder; the publisher's set has one a layer."""
     return sorted(file for file in folder.glob(PATTERN) if not file.name.endswith(SPARSITY))
 
 

@@ -8,7 +8,7 @@ from faithfulness_plugin.benchmarks.note.absolute_value.arms import ARMS, arms_o
 from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
 from faithfulness_plugin.benchmarks.note.absolute_value.report import brief_table, full_table
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueConfig, AbsoluteValueResult, Run
-from faithfulness_plugin.benchmarks.note.toy_problem import RunMetrics
+from faithfulness_plugin.benchmarks.note.toy_records import RunMetrics
 from faithfulness_plugin.results.experiment import Running, complete, open_result, run_parts, write_report
 from faithfulness_plugin.results.schema import ResultError, read_result
 

@@ -2,16 +2,10 @@ import numpy as np
 import pytest
 from real_layers import arm_record, result_of
 
-from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    Group,
-    fvu,
-    gain,
-    jacobian_error,
-    response_error,
-    value,
-)
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, gain, value
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
-from faithfulness_plugin.measure.schema import DIRECTIONS
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, response_error
+from faithfulness_plugin.metrics.result import DIRECTIONS
 
 PAIR = Arm(term="secant", probe="pair", coefficient=0.3)
 GENERATOR = np.random.default_rng(0)

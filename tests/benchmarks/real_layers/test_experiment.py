@@ -11,13 +11,7 @@ from safetensors.torch import load_file
 
 from faithfulness_plugin import metrics
 from faithfulness_plugin.benchmarks.real_layers import experiment
-from faithfulness_plugin.benchmarks.real_layers.analysis import (
-    fvu,
-    jacobian_error,
-    jacobian_floor,
-    response_error,
-    value,
-)
+from faithfulness_plugin.benchmarks.real_layers.analysis import value
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS, RealLayers, RealLayersOptions
@@ -27,6 +21,7 @@ from faithfulness_plugin.language_model import train_stored
 from faithfulness_plugin.language_model.config import TrainConfigError
 from faithfulness_plugin.language_model.model import load_model
 from faithfulness_plugin.layers.any_model import mlp_layer
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor, response_error
 from faithfulness_plugin.results.experiment import Running, complete, open_result
 from faithfulness_plugin.results.schema import ResultError, read_result
 from faithfulness_plugin.results.settings_file import make_config

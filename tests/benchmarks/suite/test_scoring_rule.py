@@ -9,8 +9,8 @@ import torch
 
 from faithfulness_plugin.benchmarks.methods.baselines import Baseline
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import train_ensemble
-from faithfulness_plugin.benchmarks.suite.schema import Trial
-from faithfulness_plugin.benchmarks.suite.scores import Scores, l0_of, score
+from faithfulness_plugin.benchmarks.suite.schema import Scores, Trial
+from faithfulness_plugin.benchmarks.suite.scores import l0_of, score
 from faithfulness_plugin.benchmarks.suite.trials import run_together
 from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
 from faithfulness_plugin.toy.exact_transcoder import exact_transcoder

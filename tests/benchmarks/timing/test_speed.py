@@ -7,9 +7,10 @@ from command_line import fails
 from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.timing import speed
+from faithfulness_plugin.benchmarks.timing.configs import CPU_SIZES, SIZES, Size, SpeedConfig
 from faithfulness_plugin.benchmarks.timing.harness import ProcessCost
 from faithfulness_plugin.benchmarks.timing.speed import MEMORY_ARMS, MEMORY_RATIOS, RATIOS, Speed, SpeedResult
-from faithfulness_plugin.benchmarks.timing.steps import CPU_SIZES, SIZES, SLOW, Size, SpeedConfig, steps
+from faithfulness_plugin.benchmarks.timing.steps import SLOW, steps
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.results.experiment import complete
 from faithfulness_plugin.results.schema import ResultError, read_result

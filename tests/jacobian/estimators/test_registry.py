@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ from oracles import random_transcoder
 from faithfulness_plugin import JacobianMatching
 from faithfulness_plugin.jacobian.estimators import ESTIMATORS
 from faithfulness_plugin.jacobian.estimators.jvp import Jvp
-from faithfulness_plugin.jacobian.probes import ISOTROPIC
+from faithfulness_plugin.jacobian.matching_config import DATA, SHIPPED, JacobianMatchingConfig
+from faithfulness_plugin.jacobian.matching_config import ISOTROPIC as ISOTROPIC_NAMES
+from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES
 from faithfulness_plugin.store import DerivativeStore, StoredRows
 
 
@@ -33,6 +36,21 @@ def columns(monkeypatch):
 
 def test_the_names_are_those_of_configs_and_files():
     assert {name: cls.name for name, cls in ESTIMATORS.items()} == {n: n for n in ("jvp", "vjp", "secant", "exact")}
+
+
+def test_a_config_refuses_before_torch_is_loaded_what_the_classes_refuse():
+    assert tuple(ESTIMATORS) == SHIPPED
+    assert tuple(ISOTROPIC) == ISOTROPIC_NAMES
+    assert tuple(PROBES) == (*ISOTROPIC_NAMES, *DATA)
+    for name, probe, width in product(SHIPPED, (*PROBES, "cube"), (None, 0.1)):
+        refusals = []
+        options = {"probe": probe, "gate_bandwidth": width}
+        for make in (ESTIMATORS[name], lambda name=name, **of: JacobianMatchingConfig(estimator=name, **of)):
+            try:
+                refusals.append(str(make(**options) and ""))
+            except ValueError as error:
+                refusals.append(str(error))
+        assert refusals[0] == refusals[1]
 
 
 def test_an_estimator_of_ones_own_needs_a_class_and_its_registration(columns, mlp, tmp_path):

@@ -197,21 +197,13 @@ def test_a_number_of_another_rank(it, tmp_path):
             assert f"{name} has shape {[1, *tensor.shape]}" in said
 
 
-def test_an_empty_file(it, tmp_path):
+@pytest.mark.parametrize("content", [b"", b"\x93no such thing {"], ids=["empty", "damaged"])
+def test_a_file_without_its_content(it, tmp_path, content):
     for file in {it.weights, it.config or it.weights}:
         folder = tmp_path / Path(file).suffix
         folder.mkdir()
         path = it.write(folder, it)
-        (folder / file).write_bytes(b"")
-        assert Path(file).name in refused(path, **it.options)
-
-
-def test_a_damaged_file(it, tmp_path):
-    for file in {it.weights, it.config or it.weights}:
-        folder = tmp_path / Path(file).suffix
-        folder.mkdir()
-        path = it.write(folder, it)
-        (folder / file).write_bytes(b"\x93no such thing {")
+        (folder / file).write_bytes(content)
         assert Path(file).name in refused(path, **it.options)
 
 

@@ -21,8 +21,9 @@ from faithfulness_plugin import (
     train_transcoder,
 )
 from faithfulness_plugin.benchmarks.methods.controls import augmented
+from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
 from faithfulness_plugin.benchmarks.note.trainer.ensemble import learning_rates, train_ensemble
-from faithfulness_plugin.benchmarks.note.trainer.member import Augmentation, ToyMember
+from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.program import Program
 from faithfulness_plugin.transcoders.base import NonFiniteError
 from faithfulness_plugin.transcoders.seeded import made_with_seed
