@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
+.PHONY: help setup link examples train language-model real-layers store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -117,6 +117,9 @@ real-layers: $(EXAMPLES)  ## does matching make them more faithful? The experime
 
 store-speed: $(EXAMPLES)  ## training from a store beside training from the model (keep the machine quiet)
 	$(BIN)/faithfulness experiment store --overwrite --out benchmarks/results/store_speed $(ARGS)
+
+start-up: $(INSTALLED)  ## how soon commands and imports answer, beside `import torch` (keep the machine quiet)
+	$(BIN)/faithfulness experiment start-up --overwrite --out benchmarks/results/start_up $(ARGS)
 
 # other widths, numbers of ones, penalties and seeds, with the same coefficients; a few minutes each
 BEYOND := benchmarks/results/beyond

@@ -6,6 +6,7 @@ SAELens and the package are imported in none beforehand: what holds of importing
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import warnings
 from dataclasses import dataclass
@@ -68,6 +69,20 @@ def start(
 def run(code: str | Path, *arguments: object, environment: dict[str, str] | None = None) -> CompletedProcess[str]:
     """Start it, and wait for its end."""
     return start(code, *arguments, environment=environment).wait()
+
+
+def together(code: str | Path, *arguments: list[object]) -> list[CompletedProcess[str]]:
+    """Run it in as many processes as there are lists of arguments, each with the environment that torchrun gives."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(len(arguments))}
+    processes = [start(code, *of, environment={**address, "RANK": str(n)}) for n, of in enumerate(arguments)]
+    return [process.wait() for process in processes]
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        return there.getsockname()[1]
 
 
 def _run(

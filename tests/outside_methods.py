@@ -28,7 +28,7 @@ class Transcoder(nn.Module):
 
 
 class Method:
-    strengths = (0.1, 0.2)
+    strengths: tuple[float, ...] = (0.1, 0.2)
 
     def train(self, layer: Any, inputs: Any, *, seed: int, strength: float) -> nn.Module:
         torch.manual_seed(seed)
@@ -119,6 +119,8 @@ class InTurn(Method):
 method = Method()
 raises, is_none, narrow, is_nan = map(Bad, ("raises", "is none", "narrow", "is nan"))
 always_raises = Bad("always raises")
+one_strength = Method()
+one_strength.strengths = (0.1,)
 no_strengths = type("NoStrengths", (Method,), {"strengths": ()})()
 no_train = object()
 nan_on_some_rows, is_tuple = NanOnSomeRows(), IsTuple()

@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 from datetime import timedelta
@@ -43,21 +42,11 @@ def torchrun(processes: int, jobs: list[dict[str, Any]]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def started(*jobs: list[dict[str, Any]]) -> list[forks.Fork]:
-    """Start the script in a process for each of these lists of jobs, with the environment that torchrun gives."""
-    given = {}
-    if len(jobs) > 1:
-        given = {"WORLD_SIZE": str(len(jobs)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    return [
-        forks.start(Path(together.__file__), json.dumps(of, default=str), environment={**given, "RANK": str(rank)})
-        for rank, of in enumerate(jobs)
-    ]
-
-
 def launch(processes: int, jobs: list[dict[str, Any]]) -> None:
     """Run the script in as many processes."""
-    for process in started(*[jobs] * processes):
-        done = process.wait()
+    script, arguments = Path(together.__file__), json.dumps(jobs, default=str)
+    several = [[arguments]] * processes
+    for done in forks.together(script, *several) if processes > 1 else [forks.run(script, arguments)]:
         assert done.returncode == 0, done.stderr
 
 
@@ -107,7 +96,8 @@ def test_a_run_goes_on_on_another_number_of_processes(results, run):
 def test_a_process_that_is_lost_is_told(tmp_path, store):
     """One ends early: the other must neither hang nor go on alone."""
     job = {"checkpoint": tmp_path / "c", "n_steps": N_STEPS, "store": store, "kind": "topk", "result": tmp_path / "r"}
-    lost, _ = [process.wait() for process in started([job], [{**job, "stop": 12}])]
+    jobs = [json.dumps([{**job, "stop": stop}], default=str) for stop in (None, 12)]
+    lost, _ = forks.together(Path(together.__file__), *([of] for of in jobs))
     assert lost.returncode != 0
     assert "error: process 0 lost another one" in lost.stderr
     assert "the last checkpoint is as it was" in lost.stderr
@@ -122,15 +112,9 @@ def test_inputs_that_are_not_shared_out_are_refused(monkeypatch):
 
 
 def test_a_process_that_does_not_come_is_missed(monkeypatch):
-    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(forks.free_port())}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     message = r"process 0 did not find the 2 processes .* within 1 s: start all of them, with torchrun"
     with pytest.raises(ProcessError, match=message), joined("cpu", timeout=timedelta(seconds=1)):
         pass
-
-
-def _free_port() -> int:
-    with socket.socket() as there:
-        there.bind(("127.0.0.1", 0))
-        return there.getsockname()[1]
