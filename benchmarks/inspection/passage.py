@@ -39,11 +39,15 @@ class PassageScored(Record):
     own: int = Field(description="the passage's own features: firing there, and on 0.1 % of other rows at most")
     live: int = Field(description="features that fire on the sample")
     flagged: int
-    auc: float | None = Field(description="of the score for own features among live ones; None where there are none")
-    auc_concentration: float | None = Field(description="of the concentration alone")
-    own_in_first: int | None = Field(description="of as many first features by score as there are own ones")
+    auc: float | None = Field(
+        description="AUC of the score for own features among live ones; None where there are none"
+    )
+    auc_concentration: float | None = Field(description="AUC of the concentration alone")
+    own_in_first: int | None = Field(
+        description="own features among the first ones by score, as many as there are own ones"
+    )
     largest: float = Field(description="the largest score of an own feature, or of any where there is none")
-    share: float = Field(description="of the passage's output that its own features carry")
+    share: float = Field(description="share of the passage's output that its own features carry")
 
 
 class PassageResult(Result):

@@ -96,8 +96,15 @@ COMMANDS = {
 }
 
 
-def told_version(wanted: bool) -> None:
-    """Print the version and stop, where it was asked for."""
+def print_version(wanted: bool) -> None:
+    """Print the version and stop, where it was asked for.
+
+    Args:
+        wanted: whether --version was passed.
+
+    Raises:
+        typer.Exit: after printing.
+    """
     if wanted:
         from faithfulness_plugin.version import __version__
 
@@ -106,7 +113,7 @@ def told_version(wanted: bool) -> None:
 
 
 def options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=told_version, help="Show it")] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=print_version, help="Show it")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Errors and warnings alone on stderr; may also stand behind a command")
     ] = False,

@@ -23,7 +23,7 @@ class TranscoderOptions(RowOptions):
         default=False, description="it is an autoencoder: take it as a map of one tensor to itself"
     )
     dtype: Literal["float32", "stored"] = Field(
-        default="float32", description="of the transcoder's weights; stored keeps the file's"
+        default="float32", description="dtype of the transcoder's weights; stored keeps the file's"
     )
     model: str | None = Field(
         default=None,
@@ -49,12 +49,12 @@ class TranscoderOptions(RowOptions):
 
 
 class SeededOptions(TranscoderOptions):
-    """Those of commands that take the tensors as they are told to, and draw something."""
+    """Options of commands that may contradict the file's tensors, and that draw something at random."""
 
     hooks_anyway: bool = Field(
         default=False, description="use --hook-in and --hook-out, though the file says other tensors"
     )
-    seed: int = Field(default=0, ge=0, lt=2**61, description="of the order of prompts, and of all that is drawn")
+    seed: int = Field(default=0, ge=0, lt=2**61, description="seed of the order of prompts, and of all that is drawn")
 
 
 def by_name(given: Sequence[str]) -> dict[str, str]:

@@ -85,7 +85,7 @@ class RowSample:
     groups: Int[Tensor, " rows"]
     """The group of near-duplicates that each row belongs to (see `near_duplicates`)."""
     origins: Origins | None = None
-    """Where the rows come from, for those of a text."""
+    """Where the rows of a text come from; None for other rows."""
     memory: float = MEMORY
     """GiB that looking at the sample may take, about."""
 

@@ -89,9 +89,9 @@ class RowsRecord(Record):
     hook_in: str
     tokens: int
     rows: int = Field(description="tokens that counted")
-    positions: int = Field(description="tokens left out: at the first positions")
+    positions: int = Field(description="tokens left out at the first positions")
     special: int = Field(description="special tokens, at later positions")
-    norms: int = Field(description="of extreme norm")
+    norms: int = Field(description="tokens of extreme norm")
     rows_for_half: float | None = Field(
         description="the least share of the rows that makes more than half of the variance that FVU divides by; None "
         "in earlier results, where the layer puts out the same everywhere"
