@@ -193,9 +193,10 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
-        score = self.score(hidden_pre)
-        threshold = self.gate_threshold(score.detach().reshape(-1, self.cfg.d_sae))  # [rows, 1], or one for a batch
-        return straight_through(feature_acts, score, threshold, bandwidth)
+        score = self.score(hidden_pre).reshape(-1, self.cfg.d_sae)
+        threshold = self.gate_threshold(score.detach())  # [rows, 1], or one for a batch
+        gate = straight_through(feature_acts.reshape(score.shape), score, threshold, bandwidth)
+        return gate.view_as(hidden_pre)
 
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
         """Compute thresholds: half-way between the last feature that stays and the first that does not, at least 0.

@@ -102,7 +102,7 @@ def transcoder_secant(
     transcoder: nn.Module,
     x: Float[Tensor, "*batch d_in"],
     v: Float[Tensor, "*probes_batch d_in"],
-    step: Float[Tensor, ""] | float,
+    step: Float[Tensor, ""] | Float[Tensor, "*batch 1"] | float,
     *,
     central: bool = False,
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
