@@ -10,7 +10,7 @@ import pytest
 from faithfulness_plugin.benchmarks.methods.registry import outside
 from faithfulness_plugin.benchmarks.suite.outside import run_outside, train_and_score
 from faithfulness_plugin.benchmarks.suite.schema import Trial, TrialRecord
-from faithfulness_plugin.results.workers import each_done
+from faithfulness_plugin.results.workers import run_jobs
 
 FAILURES = {
     "raises": r"RuntimeError: no luck \(outside_methods.py, line \d+\)",
@@ -70,7 +70,7 @@ def test_one_that_cannot_be_imported_fails_each_trial_with_the_reason():
 @pytest.mark.usefixtures("forking_workers")
 def test_it_runs_in_a_worker_of_several_as_it_does_alone():
     jobs = [("outside_methods:method", [trial("method")], 60.0), ("outside_methods:method", [], 60.0)]
-    ((beside,),) = (records for records in each_done(run_outside, jobs, n_jobs=2) if records)
+    ((beside,),) = (records for records in run_jobs(run_outside, jobs, n_jobs=2) if records)
     assert beside.failed is None
     assert beside.scores == here("method").scores
 
