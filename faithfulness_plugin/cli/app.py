@@ -96,7 +96,7 @@ COMMANDS = {
 }
 
 
-def told_version(wanted: bool) -> None:
+def print_version(wanted: bool) -> None:
     """Print the version and stop, where it was asked for.
 
     Args:
@@ -113,7 +113,7 @@ def told_version(wanted: bool) -> None:
 
 
 def options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=told_version, help="Show it")] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=print_version, help="Show it")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Errors and warnings alone on stderr; may also stand behind a command")
     ] = False,

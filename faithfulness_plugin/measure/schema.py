@@ -12,7 +12,7 @@ from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.results.schema import Record, Result
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # at run time a notebook's table imports it
     import pandas as pd
 
 ByPrompt = list[float]

@@ -18,7 +18,16 @@ T_MODULE = TypeVar("T_MODULE", bound=nn.Module)
 class Decodes(Protocol):
     """A transcoder of SAELens's kind, as far as its output is made of its activations."""
 
-    def decode(self, feature_acts: Tensor, /) -> Tensor: ...
+    def decode(self, feature_acts: Tensor, /) -> Tensor:
+        """Compute the output.
+
+        Args:
+            feature_acts: the activations.
+
+        Returns:
+            The output, with a skip connection or without.
+        """
+        ...
 
 
 class SkipInDecode:

@@ -95,14 +95,14 @@ def layer_secant(
     """
     with mismatch_explained(layer, x):
         y = bare(layer)(x) if y is None else y
-        return y, _quotient(bare(layer), x, v, step, y, central)
+        return y, _quotient(bare(layer), x, v, step, y, central)  # n_probes more calls, or twice as many
 
 
 def transcoder_secant(
     transcoder: nn.Module,
     x: Float[Tensor, "*batch d_in"],
     v: Float[Tensor, "*probes_batch d_in"],
-    step: Float[Tensor, ""] | float,
+    step: Float[Tensor, ""] | Float[Tensor, "*batch 1"] | float,
     *,
     central: bool = False,
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
