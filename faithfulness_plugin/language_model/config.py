@@ -101,7 +101,9 @@ class TrainConfig(Record):
     context_size: int = Field(default=128, ge=2, description="tokens a prompt")
     prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
     buffer_prompts: int = Field(default=64, ge=1, description="prompts whose rows are shuffled together: memory")
-    held_out_prompts: int = Field(default=16, ge=1, description="for evaluation, never trained on")
+    held_out_prompts: int = Field(
+        default=16, ge=1, description="for evaluation, never trained on; rounded up to whole passes"
+    )
     evaluations: int = Field(default=1, ge=1, description="after equal parts of the training; one more before it")
     checkpoints: int = Field(default=4, ge=0, description="on the way; an interrupted run leaves one anyway")
     rows: RowSettings = Field(default=EVERY_ROW, exclude_if=lambda rows: rows == EVERY_ROW)
