@@ -96,13 +96,14 @@ COMMANDS = {
 }
 
 
-def told_version(wanted: bool) -> None:
+def told_version(wanted: bool) -> bool:
     """Print the version and stop, where it was asked for."""
     if wanted:
         from faithfulness_plugin.version import __version__
 
         print(__version__)
         raise typer.Exit
+    return wanted
 
 
 def options(
