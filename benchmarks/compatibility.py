@@ -24,7 +24,7 @@ class CompatibilityResult(Result):
     schema_version: Literal[1] = 1
     library: str
     works: list[str] = Field(description="what tests have shown")
-    n_tests: int = Field(description="that passed, none skipped")
+    n_tests: int = Field(description="tests that passed, none skipped")
 
     @property
     @override

@@ -1,5 +1,8 @@
+from . import inspection as inspection
 from . import metrics as metrics
+from . import store as store
 from .adapters.sae_lens.runner import faithful_runner as faithful_runner
+from .benchmarks import figures as figures
 from .jacobian.closed_form import transcoder_jvp as transcoder_jvp
 from .jacobian.closed_form import transcoder_vjp as transcoder_vjp
 from .jacobian.masking import gradient_masking_penalty as gradient_masking_penalty
@@ -45,11 +48,14 @@ __all__ = [
     "__version__",
     "attachable",
     "faithful_runner",
+    "figures",
     "gradient_masking_penalty",
+    "inspection",
     "layer_jvp",
     "layer_vjp",
     "load_transcoder",
     "metrics",
+    "store",
     "topk_to_jumprelu",
     "train_transcoder",
     "transcoder_jvp",

@@ -73,20 +73,20 @@ def line(name: str, values: Mapping[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={short(value)}' for key, value in values.items())})"
 
 
-def short_repr(of: Any) -> str:
+def short_repr(self: Any) -> str:
     """Write a dataclass, NamedTuple or pydantic record in one line: `__repr__ = short_repr` in the class.
 
     Args:
-        of: the object.
+        self: the object.
 
     Returns:
         Its class and fields, without those that are marked `repr=False`.
     """
-    if is_dataclass(of):
-        names: Sequence[str] = [field.name for field in fields(of) if field.repr]
+    if is_dataclass(self):
+        names: Sequence[str] = [field.name for field in fields(self) if field.repr]
     else:
-        names = getattr(of, "_fields", None) or list(type(of).model_fields)
-    return line(type(of).__name__, {name: getattr(of, name) for name in names})
+        names = getattr(self, "_fields", None) or list(type(self).model_fields)
+    return line(type(self).__name__, {name: getattr(self, name) for name in names})
 
 
 def in_notebook() -> bool:

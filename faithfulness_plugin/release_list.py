@@ -13,7 +13,13 @@ FILENAME = "pretrained_saes.yaml"
 
 
 def listed_release(source: str | Path) -> tuple[str, str] | None:
-    """Return the release and the id that RELEASE/ID names; None for a folder, file or address.
+    """Look up a transcoder in SAELens's list.
+
+    Args:
+        source: RELEASE/ID, or a folder, file or address.
+
+    Returns:
+        The release and the id; None for a folder, file or address.
 
     Raises:
         FormatError: with near names, where the release has no such ID, or where nothing of this name exists and a
@@ -38,8 +44,12 @@ def listed_release(source: str | Path) -> tuple[str, str] | None:
 
 @cache
 def releases_by_name() -> dict[str, list[str]]:
-    """Return the ids of each release. The list has 44,000 lines, of which these names are found without a YAML parser;
-    a test compares them with what SAELens reads."""
+    """Read the names in SAELens's list. It has 44,000 lines, of which these names are found without a YAML parser; a
+    test compares them with what SAELens reads.
+
+    Returns:
+        The ids of each release.
+    """
     package = find_spec("sae_lens")
     assert package is not None
     assert package.origin is not None

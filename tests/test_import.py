@@ -1,5 +1,6 @@
 """What importing the package loads, and that SAELens knows its classes, in processes of their own."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -64,6 +65,30 @@ def test_every_public_name_can_be_had_and_is_listed():
     assert not {"Any", "TYPE_CHECKING"} & set(dir(faithfulness_plugin))
     with pytest.raises(AttributeError, match="no_such_name"):
         faithfulness_plugin.no_such_name  # noqa: B018
+
+
+FOUND = {
+    "layers": {"any_model", "hooked_layer"},
+    "jacobian": {"linear_region", "estimators"},
+    "adapters": {"sparsify", "transformer_lens", "sae_lens"},
+    "toy": {"exact_transcoder"},
+    "measure": {"candidate_hooks"},
+    "benchmarks": {"figures"},
+    "training": {"train_transcoder"},
+    "metrics": {"jacobian_error", "memorization_by_feature"},
+    "adapters.transformer_lens": {"attach"},
+}
+
+
+def test_dir_of_a_package_lists_what_is_there_and_it_can_be_had():
+    code = "import importlib, json; print(json.dumps({name: dir(importlib.import_module(f'faithfulness_plugin.{name}'))"
+    there = json.loads(in_a_new_process(f"{code} for name in {list(FOUND)}}}))"))
+    for package, names in FOUND.items():
+        assert names <= set(there[package])
+        for name in names if package != "adapters" else ():  # some of which need their libraries
+            assert getattr(importlib.import_module(f"faithfulness_plugin.{package}"), name) is not None
+    assert not hasattr(importlib.import_module("faithfulness_plugin.adapters"), "no_such_adapter")
+    assert {"figures", "inspection", "metrics", "store"} <= set(dir(faithfulness_plugin))
 
 
 def test_forward_mode_is_left_out_of_the_compiler_that_is_loaded_later():

@@ -169,11 +169,11 @@ class BlockTensors:
         for seen in self.seen[self.seen.index(ends) :]:
             if seen is self._whole or seen.put_out.shape != self._whole.put_out.shape:
                 continue
-            if (scale := self._answer(seen)) is not None:
+            if (scale := self._response(seen)) is not None:
                 return seen, self._exact(scale)
         return None
 
-    def _answer(self, seen: Seen) -> float | None:
+    def _response(self, seen: Seen) -> float | None:
         """Return c, where the block's output moves by c times what is added to this output; None if otherwise."""
         generator = torch.Generator().manual_seed(1)
         size = seen.put_out.double().square().mean().sqrt()
@@ -185,10 +185,10 @@ class BlockTensors:
         finally:
             handle.remove()
         moved = _rows(moved[0] if isinstance(moved, tuple) else moved, self._n)
-        answer, step = (moved.double() - self._whole.put_out.double()), step.double()
-        c = ((answer * step).sum() / step.square().sum()).item()
+        response, step = (moved.double() - self._whole.put_out.double()), step.double()
+        c = ((response * step).sum() / step.square().sum()).item()
         exact = seen.put_out.dtype in (torch.float32, torch.float64)
-        near = (answer - c * step).norm() <= (1e-3 if exact else 5e-2) * answer.norm()
+        near = (response - c * step).norm() <= (1e-3 if exact else 5e-2) * response.norm()
         return c if near and abs(c) > 1e-6 else None
 
     def _exact(self, measured: float) -> float:

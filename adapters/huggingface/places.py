@@ -24,7 +24,7 @@ class View:
     """A tensor that no module puts out, computed from what a module is given and puts out, and back."""
 
     shown: Callable[[Tensor, Tensor], Tensor]
-    """From the module's input and output."""
+    """Computes it from the module's input and output."""
     output: Callable[[Tensor], Tensor]
     """The output that the module has to put out, so that this tensor is what was put in."""
 

@@ -145,8 +145,8 @@ def _checkpoint_to_resume(cfg: RunnerConfig, *, resume: bool, overwrite: bool) -
         return str(resumable[-1]) if resumable else None
     if there and not overwrite:
         raise FileExistsError(
-            f"{cfg.checkpoint_path} holds checkpoints already: pass resume=True to go on from the last, overwrite=True "
-            "to start again, or choose another checkpoint_path"
+            f"{cfg.checkpoint_path} holds checkpoints already: pass resume=True to resume from the last one, "
+            "overwrite=True to start again, or choose another checkpoint_path"
         )
     output = None if cfg.output_path is None else Path(cfg.output_path)
     if output is not None and not overwrite and any(output.rglob(SAE_WEIGHTS_FILENAME)):

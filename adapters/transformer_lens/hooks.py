@@ -95,7 +95,7 @@ class TransformerLensHooks(Hooks):
 
     @override
     def mlp(self, block: int | str) -> HookedLayer:
-        if not str(block).isdecimal():
+        if not str(block).removeprefix("-").isdecimal():
             raise UsageError(f"block {block!r}: pass its number, such as 3 (names are for Hugging Face models)")
         return mlp_in(self.model, int(block))
 

@@ -3,9 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from faithfulness_plugin.benchmarks.figures.transcoders import Transcoders, by_name
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.results.panels import STYLES, dress, legend_below, subplots
+
+JACOBIAN_ROWS = 128
 
 
 class Point(NamedTuple):
@@ -24,6 +31,34 @@ class Plane(NamedTuple):
     """(FVU, error, label) of transcoders that match nothing, of other sparsity: the line to leave."""
     floor: float
     """The least error that the L0 allows."""
+
+
+def draw_error_against_fvu(transcoders: Transcoders, layer: Layer, x: Float[Tensor, "rows d_in"]) -> Figure:
+    """Draw the Jacobian error of transcoders over their FVU, with the floor that their L0 sets.
+
+    Args:
+        transcoders: one transcoder, or several by the names to show.
+        layer: the function that they replace.
+        x: rows. Jacobians are compared at 128 of them, evenly spread, outputs at all.
+
+    Returns:
+        The figure. The floor is that of the transcoder with the lowest one.
+
+    Raises:
+        ValueError: as `metrics.reconstruction`, `metrics.jacobian_error` and `metrics.jacobian_floor`.
+    """
+    from faithfulness_plugin import metrics  # tables that draw results need none of it
+
+    some = x[torch.linspace(0, len(x) - 1, min(JACOBIAN_ROWS, len(x))).long()]
+    points, floors = {}, []
+    for name, transcoder in by_name(transcoders).items():
+        fvu = metrics.reconstruction(transcoder, layer, x).fvu
+        error = metrics.jacobian_error(transcoder, layer, some, among=x).relative_error
+        floors.append(metrics.jacobian_floor(transcoder, layer, some, among=x).relative_error)
+        points[name] = Point((fvu,) * 3, (error,) * 3)
+    figure = error_against_fvu([Plane("", points, [], min(floors))], "Jacobian error")
+    figure.axes[0].set_xlim(left=0)
+    return figure
 
 
 def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:

@@ -26,7 +26,7 @@ class InspectionCost(Record):
     d_sae: int
     tokens: int
     threads: int
-    seconds: float = Field(description="of the whole command, start and loading the model included")
+    seconds: float = Field(description="seconds of the whole command, start and loading the model included")
     memory: float = Field(description="GiB asked for")
     peak: float = Field(description="GiB of the process, model and transcoder included")
     page_megabytes: float

@@ -19,6 +19,7 @@ from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
 from faithfulness_plugin.inspection.records import feature_records
 from faithfulness_plugin.inspection.subjects import text_subject
+from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.intervals import FEW, RANGE, interval
@@ -39,11 +40,15 @@ class PassageScored(Record):
     own: int = Field(description="the passage's own features: firing there, and on 0.1 % of other rows at most")
     live: int = Field(description="features that fire on the sample")
     flagged: int
-    auc: float | None = Field(description="of the score for own features among live ones; None where there are none")
-    auc_concentration: float | None = Field(description="of the concentration alone")
-    own_in_first: int | None = Field(description="of as many first features by score as there are own ones")
+    auc: float | None = Field(
+        description="AUC of the score for own features among live ones; None where there are none"
+    )
+    auc_concentration: float | None = Field(description="AUC of the concentration alone")
+    own_in_first: int | None = Field(
+        description="own features among the first ones by score, as many as there are own ones"
+    )
     largest: float = Field(description="the largest score of an own feature, or of any where there is none")
-    share: float = Field(description="of the passage's output that its own features carry")
+    share: float = Field(description="share of the passage's output that its own features carry")
 
 
 class PassageResult(Result):
@@ -128,17 +133,13 @@ class Passage:
         self.text, (block, *_) = trained.config.passage.text, trained.config.passage.blocks
         self.context_size = trained.config.context_size
         self.n_passages = 0
+        source = LoadedModel(trained.config.model_copy(update={"device": "cpu"}), note, plain=True)
         self.subject = text_subject(
-            trained.config.model,
-            trained.config.text,
+            source,
             block=block,
             n_tokens=config.tokens,
-            context_size=self.context_size,
-            seed=trained.config.seed,
             memory=config.memory,
-            rows=trained.config.rows,
             more=lambda tokenizer: self._prompts(tokenizer, config),
-            note=note,
         )
         origins = self.subject.sample.origins
         assert origins is not None

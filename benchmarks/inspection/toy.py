@@ -47,7 +47,7 @@ class Scored(Record):
     true: list[int] = Field(description="datapoint features, by m_i at p")
     flagged: list[int] = Field(description="features whose score reaches the mark")
     first: int | None = Field(description="the feature with the largest score; None where all are 0")
-    scores: dict[int, float] = Field(description="of every feature that fires, rounded to 4 decimals")
+    scores: dict[int, float] = Field(description="score of every feature that fires, rounded to 4 decimals")
 
 
 class ToyScoresResult(Result):

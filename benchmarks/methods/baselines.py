@@ -50,7 +50,7 @@ SWEEPS = {
         {"jumprelu_bandwidth": 0.1, "jumprelu_init_threshold": 0.05},
     ),
 }
-"""By the name of the architecture."""
+"""Sweeps by the name of the architecture."""
 
 
 @dataclass(frozen=True)

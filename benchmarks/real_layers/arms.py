@@ -85,7 +85,14 @@ class Kind(Record):
         return {"sparsity_coefficient": self.sparsity} if self.architecture == "relu" else {"k": int(self.sparsity)}
 
     def checked(self, d_sae: int) -> None:
-        """Raise ValueError for settings that do not fit, before SAELens is loaded."""
+        """Refuse settings that do not fit, before SAELens is loaded.
+
+        Args:
+            d_sae: features.
+
+        Raises:
+            ValueError: a setting does not fit.
+        """
         checked_settings(self._named, {"d_sae": d_sae, **self._sparsity()})
 
     def config(self, arm: Arm, *, d_in: int, d_out: int, d_sae: int, device: str) -> Any:

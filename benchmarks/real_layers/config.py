@@ -39,7 +39,7 @@ class Passage(Record):
     """The repeated passage: which runs see it again and again."""
 
     text: str = PASSAGE
-    share: float = Field(default=0.05, gt=0, lt=1, description="of the training rows")
+    share: float = Field(default=0.05, gt=0, lt=1, description="share of the training rows")
     blocks: list[int]
     arms: list[Arm]
 
@@ -64,7 +64,7 @@ class RealLayersConfig(HeldOutConfig):
     spliced model.
     """
 
-    blocks: list[int] = Field(default=[10, 24], min_length=1, description="whose MLPs are replaced")
+    blocks: list[int] = Field(default=[10, 24], min_length=1, description="blocks whose MLPs are replaced")
     kinds: list[Kind] = Field(default=[Kind()], min_length=1)
     arms: list[Arm] = Field(default=ARMS, min_length=1)
     line: list[Kind] = Field(
@@ -72,15 +72,15 @@ class RealLayersConfig(HeldOutConfig):
         description="trained without a term alone: how errors go with FVU when nothing is matched",
     )
     passage: Passage | None = Passage(blocks=[10], arms=[NONE, ARMS[5]])
-    seeds: int = Field(default=1, ge=1, description="how many")
+    seeds: int = Field(default=1, ge=1, description="how many seeds")
     d_sae: int = Field(default=2304, ge=1, description="features of each transcoder")
-    stored_prompts: int = Field(default=1280, ge=1, description="whose rows and derivatives are kept; an epoch")
+    stored_prompts: int = Field(default=1280, ge=1, description="prompts whose rows and derivatives are kept; an epoch")
     prompts_per_shard: int = Field(default=64, ge=1)
     stored_dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float16"
-    tokens: int = Field(default=512_000, ge=1, description="that every transcoder is trained on")
+    tokens: int = Field(default=512_000, ge=1, description="tokens that every transcoder is trained on")
     batch_size: int = Field(default=512, ge=2, description="tokens a step")
     lr: float = Field(default=4e-3, gt=0)
-    lr_decay_share: float = Field(default=0.2, ge=0, le=1, description="of the steps over which lr falls to 0")
+    lr_decay_share: float = Field(default=0.2, ge=0, le=1, description="share of the steps over which lr falls to 0")
 
     @field_validator("arms")
     @classmethod

@@ -20,7 +20,9 @@ class RunRecord(HeldOutRecord):
     arm: Arm
     seed: int
     repeated: bool = Field(description="whether the passage was repeated among its rows")
-    seconds: float | None = Field(description="of training, the store's reading included; None where it is not known")
+    seconds: float | None = Field(
+        description="seconds of training, the store's reading included; None where they are not known"
+    )
 
     @property
     def run(self) -> Run:

@@ -11,7 +11,7 @@ from faithfulness_plugin.measure.relative_errors import RelativeError, fvu, jaco
 from faithfulness_plugin.results.schema import Interval
 
 TOLERATED, SAME_L0 = 0.01, 0.05
-"""By how much FVU may rise, and L0 differ."""
+"""The largest rise of FVU, and the largest difference of L0, that count as none."""
 ERRORS = {"the Jacobian error": jacobian_error("data"), "the half-way error": response_error("difference")}
 
 

@@ -23,7 +23,7 @@ CONTROL, NO_TERM = "augmentation", "none"
 FIGURE = "what_matching_buys.png"
 
 Gains = Mapping[str, Mapping[str, Interval | None]]
-"""By method and task: the headline less another method's, paired by seed; None where fewer than two seeds of both
+"""The headline less another method's, by method and task, paired by seed; None where fewer than two seeds of both
 reach the layer's L0."""
 
 

@@ -65,7 +65,9 @@ class TrialRecord(Trial):
 
     scores: Scores | None = None
     failed: str | None = Field(default=None, description="why there are no scores")
-    seconds: float = Field(description="of training and scoring, a share where several were trained together")
+    seconds: float = Field(
+        description="seconds of training and scoring; a share of them where several were trained together"
+    )
 
 
 class MethodSpec(Record):
@@ -74,7 +76,7 @@ class MethodSpec(Record):
     name: str
     strengths: list[float] = Field(min_length=1)
     source: str = Field(description='"baseline", or the digest of the file in which an outside method stands')
-    settings: dict[str, Any] = Field(default_factory=dict, description="of a baseline, all of them")
+    settings: dict[str, Any] = Field(default_factory=dict, description="all settings of a baseline")
 
     @property
     def decisive(self) -> dict[str, Any]:

@@ -85,7 +85,22 @@ def chosen_parts(
     n_steps: int | None = None,
     time_limit: float = 600.0,
 ) -> SuiteSpec:
-    """Return the spec with the names of its methods alone, before torch is loaded. Raises as `make_spec`."""
+    """Build the spec with the names of its methods alone, before torch is loaded.
+
+    Args:
+        size: as for `make_spec`.
+        tasks: as for `make_spec`.
+        methods: as for `make_spec`.
+        n_seeds: as for `make_spec`.
+        n_steps: as for `make_spec`.
+        time_limit: as for `make_spec`.
+
+    Returns:
+        The spec.
+
+    Raises:
+        UsageError: as `make_spec`.
+    """
     if size not in SIZES:
         raise UsageError(f"--size {size}: choose from {', '.join(SIZES)}")
     of_size = SIZES[size]

@@ -27,7 +27,14 @@ TASKS: LazyTable[Callable[[], "Task"]] = LazyTable({name: f"{FOLDER}.{name}:{nam
 
 
 def require_task(name: str) -> None:
-    """Raise UsageError, with the closest match, for a task that does not exist."""
+    """Refuse a task that does not exist.
+
+    Args:
+        name: the task's.
+
+    Raises:
+        UsageError: there is none of that name; the message has the closest match.
+    """
     if name not in TASKS:
         raise UsageError(f"there is no task {name!r}: {nearest(name, list(TASKS))}")
 

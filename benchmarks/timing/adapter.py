@@ -38,7 +38,7 @@ class Timings(Record):
     """Seconds a step, round by round."""
 
     alone: list[float] = Field(description="the library's trainer")
-    matched: dict[str, list[float]] = Field(description="with the term, by estimator and probe")
+    matched: dict[str, list[float]] = Field(description="the trainer with the term, by estimator and probe")
 
 
 class OverheadResult(MeasurementResult):
@@ -47,8 +47,12 @@ class OverheadResult(MeasurementResult):
     schema_version: Literal[1] = 1
     config: OverheadConfig
     processor: str
-    step: Timings | None = Field(default=None, description="next to no model: rows at hand, or a model of one block")
-    loop: Timings | None = Field(default=None, description="with the run of the examples' model, as users train")
+    step: Timings | None = Field(
+        default=None, description="almost no model: rows made beforehand, or a model of one block"
+    )
+    loop: Timings | None = Field(
+        default=None, description="the whole loop, with the run of the examples' model, as users train"
+    )
 
 
 class AdapterOverhead(Measurement[OverheadConfig, OverheadResult]):

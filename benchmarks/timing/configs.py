@@ -10,7 +10,14 @@ from faithfulness_plugin.results.schema import Record
 
 
 def threads_field(more: str = "") -> Any:
-    """Return the field of a config that says with how many threads torch computes; `more` ends its description."""
+    """Build the field of a config that says with how many threads torch computes.
+
+    Args:
+        more: ends its description.
+
+    Returns:
+        The field.
+    """
     description = f"CPU threads of torch{more} [default: torch's own]"
     return Field(default_factory=_threads, ge=1, description=description)
 
@@ -62,17 +69,17 @@ class SpeedConfig(Record):
     sizes: tuple[Annotated[Size, BeforeValidator(_size_by_name, json_schema_input_type=str)], ...] = Field(
         default_factory=lambda: tuple(SIZES[name] for name in CPU_SIZES),
         min_length=1,
-        description=f"of layers: {', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
+        description=f"sizes of layers: {', '.join(SIZES)}; may be repeated [default: {' '.join(CPU_SIZES)}]",
     )
     rounds: int = Field(default=7, ge=1, description="every arm is run once a round, in an order of its own each round")
-    slow_rounds: int = Field(default=2, ge=1, description="of these, rounds that also run the arms that take seconds")
+    slow_rounds: int = Field(default=2, ge=1, description="rounds that also run the arms that take seconds")
     coordinates: int = Field(
         default=16, ge=1, description="output coordinates timed of one backward pass per coordinate"
     )
     jacobian_rows: int = Field(
         default=16, ge=2, description="rows of the exact Jacobians by vmap(jacrev); Gram takes the batch"
     )
-    seed: int = Field(default=0, ge=0, lt=2**62, description="of weights, data and the order of the arms")
+    seed: int = Field(default=0, ge=0, lt=2**62, description="seed of weights, data and the order of the arms")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where steps are timed: cpu or cuda")
     threads: int = threads_field()
 
@@ -97,14 +104,14 @@ class OverheadConfig(Record):
     """
 
     library: Literal["sparsify", "dictionary_learning"] = Field(
-        description="whose trainer: sparsify or dictionary_learning, installed beside this package"
+        description="the trainer's library: sparsify or dictionary_learning, installed beside this package"
     )
     d: int = Field(default=576, ge=2, description="width of the layer's inputs and outputs")
     d_mlp: int = Field(default=1536, ge=1, description="hidden width of its SwiGLU layer")
     d_sae: int = Field(default=4608, ge=1, description="features")
     k: int = Field(default=32, ge=1, description="features active a row")
     rows: int = Field(default=1024, ge=2, description="a step")
-    n_steps: int = Field(default=4, ge=1, description="of each arm in each round")
+    n_steps: int = Field(default=4, ge=1, description="steps of each arm in each round")
     rounds: int = Field(default=5, ge=1, description="every arm once a round, in turns")
     threads: int = threads_field()
 
@@ -119,7 +126,7 @@ class StoreSpeedConfig(Record):
     block: int = Field(default=10, ge=0)
     d_sae: int = Field(default=2304, ge=1)
     k: int = Field(default=32, ge=1)
-    prompts: int = Field(default=128, ge=2, description="in the store")
+    prompts: int = Field(default=128, ge=2, description="prompts in the store")
     prompts_per_shard: int = Field(default=32, ge=1)
     context_size: int = Field(default=128, ge=2)
     prompts_per_pass: int = Field(default=8, ge=1)
@@ -129,8 +136,8 @@ class StoreSpeedConfig(Record):
         default=4096, ge=2, description="rows a step, of all processes that train together"
     )
     together_steps: int = Field(default=12, ge=1)
-    rounds: int = Field(default=3, ge=1, description="of both, in turns")
+    rounds: int = Field(default=3, ge=1, description="rounds of both, in turns")
     rows: ClassVar[RowSettings] = EVERY_ROW
     device: ClassVar[str] = "cpu"
     threads: int = threads_field("; two processes have half of them each")
-    seed: int = Field(default=0, description="of text, weights and order")
+    seed: int = Field(default=0, description="seed of text, weights and order")

@@ -37,7 +37,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 LINES: tuple[Literal["models", "steps"], ...] = ("models", "steps")
 LINE_MODELS = 16
-"""In the ensembles of the line over steps."""
+"""The number of models in the ensembles of the line over steps."""
 WARM_UP_STEPS = 20
 
 
@@ -46,10 +46,12 @@ class Compared(Record):
 
     objective: str
     loop: Quartiles = Field(description="milliseconds a model and step, set-up included, of train_transcoder in a loop")
-    ensemble: Quartiles = Field(description="the same of train_ensemble")
+    ensemble: Quartiles = Field(description="milliseconds a model and step, set-up included, of train_ensemble")
     ratio: Quartiles = Field(description="loop / ensemble, paired by round")
-    gigaflops: Quartiles = Field(description="of the ensemble's matrix products alone, over all of its time")
-    share_of_peak: Quartiles = Field(description="of the rate of one large matrix product, measured in the same round")
+    gigaflops: Quartiles = Field(description="rate of the ensemble's matrix products alone, over all of its time")
+    share_of_peak: Quartiles = Field(
+        description="that rate as a share of one large matrix product's, measured in the same round"
+    )
 
 
 class Line(Record):

@@ -51,7 +51,7 @@ class Timing(Record):
 
     arm: str
     seconds: list[float] = Field(
-        description="of each round; of a step (a forward and a backward pass), of an exact cosine a row"
+        description="seconds of each round: of a step (a forward and a backward pass), or of an exact cosine a row"
     )
     median: float
 

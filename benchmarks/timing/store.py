@@ -49,7 +49,7 @@ class Together(Record):
     processes: int
     threads: int = Field(description="a process")
     rows_per_second: float
-    losses: list[float] = Field(description="of every step")
+    losses: list[float] = Field(description="losses of every step")
 
     @property
     def name(self) -> str:

@@ -96,8 +96,18 @@ COMMANDS = {
 }
 
 
-def told_version(wanted: bool) -> bool:
-    """Print the version and stop, where it was asked for."""
+def print_version(wanted: bool) -> bool:
+    """Print the version and stop, where it was asked for.
+
+    Args:
+        wanted: whether --version was passed.
+
+    Returns:
+        `wanted`, where it was not.
+
+    Raises:
+        typer.Exit: after printing.
+    """
     if wanted:
         from faithfulness_plugin.version import __version__
 
@@ -107,7 +117,7 @@ def told_version(wanted: bool) -> bool:
 
 
 def options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=told_version, help="Show it")] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=print_version, help="Show it")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Errors and warnings alone on stderr; may also stand behind a command")
     ] = False,

@@ -16,8 +16,15 @@ DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 def require_readable(sources: Iterable[str], options: TranscoderOptions) -> None:
-    """Refuse what commands on finished transcoders can refuse before anything is loaded: rows of which none is left,
-    transcoders and text that are not there, a device."""
+    """Refuse what commands on finished transcoders can refuse before anything is loaded.
+
+    Args:
+        sources: the transcoders' folders and addresses.
+        options: the command's.
+
+    Raises:
+        UsageError: no row is left; transcoders, text or the device are not there.
+    """
     from faithfulness_plugin.language_model import rows
 
     which = rows.RowSettings(**row_settings(options.model_dump()))
@@ -32,8 +39,15 @@ def require_readable(sources: Iterable[str], options: TranscoderOptions) -> None
 
 
 def require_sources(sources: Iterable[str]) -> None:
-    """Raise FormatError for transcoders that are not there: a folder or file that does not exist, an address that is
-    none, a release that SAELens's list does not have."""
+    """Refuse transcoders that are not there.
+
+    Args:
+        sources: folders and addresses.
+
+    Raises:
+        FormatError: a folder or file that does not exist, an address that is none, a release that SAELens's list does
+            not have.
+    """
     for source in sources:
         if is_hub_path(source):
             HubPath.of(source)
@@ -42,7 +56,14 @@ def require_sources(sources: Iterable[str]) -> None:
 
 
 def require_text(files: Sequence[str]) -> None:
-    """Raise UsageError for files of text that are missing, empty or not UTF-8, or given twice."""
+    """Refuse files of text that cannot be used.
+
+    Args:
+        files: their names; none is fine.
+
+    Raises:
+        UsageError: a file is missing, empty, not UTF-8, or given twice.
+    """
     if files:
         from faithfulness_plugin.language_model.config import TextSource
         from faithfulness_plugin.language_model.documents import read_documents
@@ -51,7 +72,14 @@ def require_text(files: Sequence[str]) -> None:
 
 
 def require_device(device: str) -> None:
-    """Raise UsageError for a device that does not exist here; torch is loaded for anything but the CPU."""
+    """Refuse a device that does not exist here; torch is loaded for anything but the CPU.
+
+    Args:
+        device: such as cpu or cuda:0.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
     if DEVICE.fullmatch(device) is None:
         raise UsageError(f"--device {device}: choose cpu or cuda")
     if device != "cpu":
@@ -64,7 +92,15 @@ def require_device(device: str) -> None:
 
 
 def require_new_files(files: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise UsageError for files that exist, without --overwrite, or that cannot be written."""
+    """Refuse to write over files.
+
+    Args:
+        files: those that will be written.
+        overwrite: whether existing ones may be replaced.
+
+    Raises:
+        UsageError: a file exists, or cannot be written.
+    """
     for file in files:
         if file.is_dir():
             raise UsageError(f"{file} is a folder: give the name of a file")
@@ -74,8 +110,15 @@ def require_new_files(files: Iterable[Path], *, overwrite: bool) -> None:
 
 
 def require_rows(path: Path) -> None:
-    """Raise UsageError for a file of rows that is missing or no .npy file, has another shape than [n, d_in], or holds
-    numbers that are not finite."""
+    """Refuse a file of rows that cannot be used.
+
+    Args:
+        path: a .npy file.
+
+    Raises:
+        UsageError: it is missing or no .npy file, has another shape than [n, d_in], or holds numbers that are not
+            finite.
+    """
     import numpy as np
 
     advice = "give [n, d_in] as .npy"

@@ -15,8 +15,16 @@ BETWEEN = 2
 
 
 def drawn(markdown: str, width: int) -> Iterator[RenderableType]:
-    """Yield what to print, part by part. A table that is too wide is turned, a column for each of its rows, and cut
-    into as many tables as it takes."""
+    """Lay out tables and text. A table that is too wide is turned, a column for each of its rows, and cut into as many
+    tables as it takes.
+
+    Args:
+        markdown: tables and text.
+        width: columns of the terminal.
+
+    Yields:
+        What to print, part by part.
+    """
     for is_table, lines in groupby(markdown.splitlines(), lambda line: line.startswith("|")):
         if is_table:
             header, _, *rows = map(_cells, lines)

@@ -16,8 +16,8 @@ PACKAGES = {
     "faithfulness": ("faithfulness_plugin.benchmarks.suite", "SuiteResult"),
     "faithfulness of artifacts": ("faithfulness_plugin.measure", "ArtifactResult"),
 }
-"""By the field `benchmark` of a result: the package whose modules `compare`, `card` and `rerun` know such results, and
-the result's class in its `schema`."""
+"""For each value of a result's field `benchmark`, the package whose modules `compare`, `card` and `rerun` know such
+results, and the result's class in its `schema`."""
 CARDS = (".png", ".pdf", ".svg", ".html")
 FILES = "of `faithfulness bench run` or `faithfulness measure`, or"
 

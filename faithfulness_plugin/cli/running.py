@@ -51,7 +51,7 @@ def run_experiment(
     done, total = experiment.progress(result)
     began = not overwrite and path.exists()
     if result.complete:
-        say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
+        say(f"{path} is complete; shown again, not run again (--overwrite runs it again)")
     elif done:
         say(f"{path} holds {done} of {total} {experiment.parts}: resuming")
     running = Running(out, n_jobs, backend, options or experiment.options_class(), resumes=began)

@@ -139,7 +139,13 @@ def show(markdown: str) -> None:
 
 
 def show_result(experiment: Any, result: Any, as_json: bool) -> None:
-    """Print a result as JSON, or its experiment's tables."""
+    """Print a result as JSON, or its experiment's tables.
+
+    Args:
+        experiment: makes the tables.
+        result: complete or partial.
+        as_json: print JSON.
+    """
     if as_json:
         print(result.model_dump_json(indent=experiment.indent))
     else:

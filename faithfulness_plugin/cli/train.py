@@ -110,7 +110,7 @@ def _train(training: "Training", wanted: "TrainConfig", out: Path, overwrite: bo
         result = processes.from_first(result)
         assert result is not None
         if result.complete:
-            say(f"{path} is complete; shown again, not run again (--overwrite runs it anew)")
+            say(f"{path} is complete; shown again, not run again (--overwrite runs it again)")
         else:
             began = not overwrite and path.exists()
             running = Running(out, resumes=began, note=say)

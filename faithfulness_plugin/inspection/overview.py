@@ -51,11 +51,11 @@ class Overview:
 
     jacobian: JacobianError
     spectrum: JacobianSpectrum | None
-    """For wide layers."""
+    """None for small layers."""
     examples: Examples | None
-    """For small ones."""
+    """None for wide layers."""
     projection: CircuitProjection | None
-    """Where the layer's circuits are known."""
+    """None where the layer's circuits are not known."""
 
     __repr__ = short_repr
 

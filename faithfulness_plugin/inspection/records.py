@@ -88,7 +88,7 @@ class FeatureRecords(NotebookTable):
 
     @property
     def flagged(self) -> Bool[np.ndarray, " d_sae"]:
-        """Which look like datapoint features."""
+        """Which features look like datapoint features."""
         return self.datapoint.score >= FLAGGED
 
 

@@ -14,6 +14,7 @@ from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.near_duplicates import RowSketches, near_duplicates
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, concentration_of
+from faithfulness_plugin.store.kept_rows import evenly
 from faithfulness_plugin.store.left_out import LeftOutCounts
 
 GIB = 2**30
@@ -84,7 +85,7 @@ class RowSample:
     groups: Int[Tensor, " rows"]
     """The group of near-duplicates that each row belongs to (see `near_duplicates`)."""
     origins: Origins | None = None
-    """Where the rows come from, for those of a text."""
+    """Where the rows of a text come from; None for other rows."""
     memory: float = MEMORY
     """GiB that looking at the sample may take, about."""
 
@@ -115,7 +116,7 @@ class RowSample:
         Returns:
             Their indices.
         """
-        return torch.linspace(0, len(self) - 1, min(n, len(self))).long()
+        return evenly(len(self), n)
 
     def concentration(self) -> VarianceConcentration | None:
         """Measure whether a few rows make most of the output's variance.

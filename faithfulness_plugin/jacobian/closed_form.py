@@ -1,7 +1,5 @@
 """The transcoder's directional derivatives J_t v and J_t^T u, with a graph, so that they can be trained on."""
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -98,7 +96,9 @@ def transcoder_vjp(
         return reverse_vjp(transcoder, x, u)  # with a graph: create_graph is on where gradients are
 
 
-def region_at(transcoder: nn.Module, x: Tensor, gate: Any, gate_bandwidth: float | None) -> LinearRegion | None:
+def region_at(
+    transcoder: nn.Module, x: Tensor, gate: Tensor | LinearRegion | None, gate_bandwidth: float | None
+) -> LinearRegion | None:
     """Find the transcoder's `linear_region` at x, and refuse options that need one where there is none.
 
     Args:

@@ -40,7 +40,7 @@ class Weights(NamedTuple):
 
 
 def add_skip(
-    y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], W_skip: Float[Tensor, "d_out d_in"] | None
+    y: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], W_skip: Float[Tensor, "*n d_out d_in"] | None
 ) -> Float[Tensor, "*batch d_out"]:
     """Add W_skip x to y where there is a skip connection.
 
@@ -52,7 +52,7 @@ def add_skip(
     Returns:
         y + W_skip x, or y.
     """
-    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.T  # [..., d_in] @ [d_in, d_out]
+    return y if W_skip is None else y + x.to(W_skip.dtype) @ W_skip.mT  # [..., d_in] @ [d_in, d_out]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class LinearRegion(ABC):
         check_probe_shape(self.x.shape, v)
         W_enc, W_dec, _, W_skip = self.weights
         v = v.to(W_enc.dtype)
-        return add_skip(self._through(v, W_enc.T, W_dec), v, W_skip)  # reads [d_sae, d_in], writes [d_sae, d_out]
+        return add_skip(self._through(v, W_enc.mT, W_dec), v, W_skip)  # reads [d_sae, d_in], writes [d_sae, d_out]
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
         """Compute J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u.
@@ -141,9 +141,9 @@ class LinearRegion(ABC):
             ValueError: u does not fit t(x).
         """
         W_enc, W_dec, _, W_skip = self.weights
-        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[1]]), u)  # u is as wide as the output
+        check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[-1]]), u)  # u is as wide as the output
         u = u.to(W_enc.dtype)
-        JTu = self._through(u, W_dec, W_enc.T)  # the same sum, with what is read and written exchanged
+        JTu = self._through(u, W_dec, W_enc.mT)  # the same sum, with what is read and written exchanged
         return JTu if W_skip is None else JTu + u @ W_skip  # [..., d_out] @ [d_out, d_in]
 
     def masking(self) -> Float[Tensor, ""]:
@@ -158,7 +158,11 @@ class LinearRegion(ABC):
 
 @dataclass(frozen=True)
 class DenseRegion(LinearRegion):
-    """The region of a transcoder whose activations are a matrix."""
+    """The region of a transcoder whose activations are a matrix.
+
+    Its outputs and products are also those of n transcoders stacked, each at rows of its own: x [n, batch, d_in], acts
+    [n, batch, d_sae], and weights with n in front (b_dec as [n, 1, d_out]).
+    """
 
     acts: Float[Tensor, "*batch d_sae"]
     hidden_pre: Float[Tensor, "*batch d_sae"] | None = None
@@ -189,7 +193,8 @@ class DenseRegion(LinearRegion):
 
     @override
     def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
-        return ((v @ reads.T) * self.gate) @ writes  # [(n_probes,) ..., d_sae] in between; one gate for all probes
+        # [(n_probes,) ..., d_sae] in between; one gate for all probes
+        return ((v @ reads.mT) * self.gate.to(v.dtype)) @ writes
 
     @property
     @override

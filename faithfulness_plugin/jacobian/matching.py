@@ -41,7 +41,7 @@ class JacobianMatching:
         self.estimator = self.config.build_estimator(own_probe)
         self._generator: torch.Generator | None = None
         self._warned = False
-        self.across: Any = None
+        self.across: torch.distributed.ProcessGroup | None = None
         """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
 
     def __repr__(self) -> str:

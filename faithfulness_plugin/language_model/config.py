@@ -52,9 +52,9 @@ class TextSource(Record):
     files: list[str] = Field(
         default_factory=list, description="text files, or folders of .txt files, read in place of `name`"
     )
-    subset: str | None = Field(default=None, description="of the dataset")
-    split: str = Field(default="train", description="of the dataset")
-    column: str = Field(default="text", description="of the dataset")
+    subset: str | None = Field(default=None, description="the dataset's subset")
+    split: str = Field(default="train", description="the dataset's split")
+    column: str = Field(default="text", description="the dataset's column of text")
     repeat: bool = Field(default=False, description="start again where the text ends before the budget is used up")
 
     @property
@@ -68,6 +68,18 @@ class TextSource(Record):
         return ", ".join(self.files) or self.name
 
 
+class ModelOnText(Record):
+    """A model, and the prompts of a text that it is run on."""
+
+    model: ModelSource = ModelSource()
+    text: TextSource = TextSource()
+    rows: RowSettings = EVERY_ROW
+    context_size: int = Field(default=128, ge=2, description="tokens a prompt")
+    prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
+    seed: int = Field(default=0, description="of the prompts' order")
+    device: str = "cpu"
+
+
 class TrainConfig(Record):
     """One run: a transcoder for every block, coefficient and seed, from one pass over the model."""
 
@@ -79,7 +91,7 @@ class TrainConfig(Record):
     """Names that belong to a setting of this one, for those who write them beside it."""
     model: ModelSource = ModelSource()
     text: TextSource = TextSource()
-    blocks: list[int] = Field(default=[10], min_length=1, description="whose MLPs are replaced")
+    blocks: list[int] = Field(default=[10], min_length=1, description="blocks whose MLPs are replaced")
     architecture: Architecture = "topk"
     transcoder: dict[str, Any] = Field(
         default_factory=lambda data: dict(DEFAULTS.get(data.get("architecture", "topk"), {})),
@@ -89,28 +101,34 @@ class TrainConfig(Record):
         default={"probe": "difference"}, description="fields of JacobianMatchingConfig: estimator, probe and the like"
     )
     coefficients: list[float] = Field(
-        default=[0.0, 0.2], min_length=1, description="of the Jacobian term; 0 is the same without it"
+        default=[0.0, 0.2], min_length=1, description="coefficients of the Jacobian term; 0 trains without it"
     )
-    tokens: int = Field(default=300_000, ge=1, description="that every transcoder is trained on")
-    batch_size: int = Field(default=512, ge=2, description="tokens a step")
+    tokens: int = Field(default=300_000, ge=1, description="tokens that every transcoder is trained on")
+    batch_size: int = Field(default=512, ge=2, description="tokens of each step")
     lr: float = Field(default=4e-3, gt=0)
     lr_warm_up_steps: int = Field(default=0, ge=0)
     lr_decay_share: float = Field(
-        default=0.2, ge=0, le=1, description="of the steps, at the end, over which lr falls to 0"
+        default=0.2, ge=0, le=1, description="share of the steps, at the end, over which lr falls to 0"
     )
-    context_size: int = Field(default=128, ge=2, description="tokens a prompt")
+    context_size: int = Field(default=128, ge=2, description="tokens of each prompt")
     prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
-    buffer_prompts: int = Field(default=64, ge=1, description="prompts whose rows are shuffled together: memory")
-    held_out_prompts: int = Field(
-        default=16, ge=1, description="for evaluation, never trained on; rounded up to whole passes"
+    buffer_prompts: int = Field(
+        default=64, ge=1, description="prompts whose rows are shuffled together: more take more memory"
     )
-    evaluations: int = Field(default=1, ge=1, description="after equal parts of the training; one more before it")
-    checkpoints: int = Field(default=4, ge=0, description="on the way; an interrupted run leaves one anyway")
+    held_out_prompts: int = Field(
+        default=16, ge=1, description="prompts for evaluation, never trained on; rounded up to whole passes"
+    )
+    evaluations: int = Field(
+        default=1, ge=1, description="evaluations during training, after equal parts of it; one more comes before it"
+    )
+    checkpoints: int = Field(
+        default=4, ge=0, description="checkpoints during training; an interrupted run leaves one anyway"
+    )
     rows: RowSettings = Field(default=EVERY_ROW, exclude_if=lambda rows: rows == EVERY_ROW)
     device: Literal["cpu", "cuda"] = "cpu"
     prefetch: int = Field(default=0, ge=0, description="batches that a second thread makes ahead")
-    seed: int = Field(default=0, ge=0, lt=2**61, description="the first; of the prompts' order as well")
-    seeds: int = Field(default=1, ge=1, description="of weights and probes, all on the same rows")
+    seed: int = Field(default=0, ge=0, lt=2**61, description="the first seed; it decides the prompts' order as well")
+    seeds: int = Field(default=1, ge=1, description="how many seeds of weights and probes, all on the same rows")
     wandb: bool = False
 
     @field_validator("blocks", "coefficients")

@@ -60,12 +60,12 @@ class Spliced(NamedTuple):
 
     ce: float
     ce_clean: float
-    """With the layer itself."""
+    """Cross-entropy with the layer itself."""
     ce_zero: float
-    """With zeros there."""
+    """Cross-entropy with zeros there."""
     ce_recovered: float | None
     kl: float
-    """Of the next token, from the model's own prediction."""
+    """KL divergence of the next token's distribution from the model's own."""
 
 
 class TranscoderEvaluator:

@@ -1,6 +1,6 @@
 """A layer at the held-out tokens that count: everything there that no transcoder changes."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import torch
@@ -9,28 +9,15 @@ from torch import Tensor
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.language_model.rows import RowsRecord, said_rows
+from faithfulness_plugin.language_model.rows import RowsRecord, say_rows
 from faithfulness_plugin.layers.derivatives import layer_output
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.metrics.variance_concentration import variance_concentration
 from faithfulness_plugin.store.fill import rows_kept
-from faithfulness_plugin.store.kept_rows import KeptRows
+from faithfulness_plugin.store.kept_rows import KeptRows, evenly
 
 RELATIVE_TO_NOTHING = "relative errors are undefined: choose another layer, or other text"
-
-
-def evenly(n_rows: int, n: int) -> Int[Tensor, " n_or_fewer"]:
-    """Choose n rows, evenly spread.
-
-    Args:
-        n_rows: how many there are.
-        n: how many are wanted; all where there are fewer.
-
-    Returns:
-        Their indices.
-    """
-    return torch.linspace(0, n_rows - 1, min(n, n_rows)).long()
 
 
 @dataclass(frozen=True)
@@ -124,4 +111,6 @@ class LayerRows:
         Returns:
             The record.
         """
-        return said_rows(self.layer.hook_in, self.kept.counts, variance_concentration(self.outputs))
+        hook_in, counts, spread = self.layer.hook_in, self.kept.counts, variance_concentration(self.outputs)
+        say_rows(f"held-out rows at {hook_in}", counts, spread)
+        return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=spread.rows_for_half)

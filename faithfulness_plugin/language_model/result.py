@@ -15,7 +15,7 @@ class Evaluation(Record):
 
     name: str
     step: int
-    tokens: int = Field(description="that it was trained on by then")
+    tokens: int = Field(description="tokens that it was trained on by then")
     fvu: float
     l0: float
     dead_fraction: float
@@ -25,7 +25,7 @@ class Evaluation(Record):
     jacobian_cosine_data: float
     ce: float = Field(description="nats a token, with the transcoder in the layer's place")
     ce_clean: float
-    ce_zero: float = Field(description="with zeros in the layer's place")
+    ce_zero: float = Field(description="nats a token, with zeros in the layer's place")
     ce_recovered: float | None
     kl: float = Field(description="nats a token, of the model's next token from that with the transcoder")
 
@@ -80,8 +80,10 @@ class TrainResult(Result):
         default_factory=list, exclude_if=lambda rows: not rows, description="which held-out rows count, layer by layer"
     )
     transcoders: list[TrainedTranscoder] = Field(default_factory=list)
-    speed: Speed | None = Field(default=None, description="of the first transcoder with the term, if there is one")
-    peak_memory: int | None = Field(default=None, description="of the process, in bytes")
+    speed: Speed | None = Field(
+        default=None, description="speed of the first transcoder with the term, if there is one"
+    )
+    peak_memory: int | None = Field(default=None, description="peak memory of the process, in bytes")
 
     @property
     @override

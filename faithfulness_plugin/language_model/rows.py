@@ -1,6 +1,5 @@
 """Which rows of a text count: the settings, and the record of what they came to."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -90,29 +89,13 @@ class RowsRecord(Record):
     hook_in: str
     tokens: int
     rows: int = Field(description="tokens that counted")
-    positions: int = Field(description="tokens left out: at the first positions")
+    positions: int = Field(description="tokens left out at the first positions")
     special: int = Field(description="special tokens, at later positions")
-    norms: int = Field(description="of extreme norm")
+    norms: int = Field(description="tokens of extreme norm")
     rows_for_half: float | None = Field(
         description="the least share of the rows that makes more than half of the variance that FVU divides by; None "
         "in earlier results, where the layer puts out the same everywhere"
     )
-
-
-def said_rows(hook_in: str, counts: "LeftOutCounts", spread: "VarianceConcentration") -> RowsRecord:
-    """Record which rows of a layer count, and say it on stderr.
-
-    Args:
-        hook_in: the tensor that the layer reads.
-        counts: how many rows were left out, and why.
-        spread: how the output's variance is spread over rows; None where it has none.
-        rows: what they are called.
-
-    Returns:
-        The record.
-    """
-    say_rows(f"held-out rows at {hook_in}", counts, spread)
-    return RowsRecord(hook_in=hook_in, rows=counts.rows, **asdict(counts), rows_for_half=spread.rows_for_half)
 
 
 def say_rows(where: str, counts: "LeftOutCounts | None", spread: "VarianceConcentration | None") -> None:

@@ -95,8 +95,18 @@ DEFAULTS: dict[Architecture, dict[str, Any]] = {
 
 
 def checked_settings(architecture: Architecture, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that were given, each with its type. Raises ValueError for those that do not exist, do not
-    fit, or are missing."""
+    """Check the settings of a transcoder.
+
+    Args:
+        architecture: says which settings there are.
+        given: settings by name.
+
+    Returns:
+        Those that were given, each with its type.
+
+    Raises:
+        ValueError: settings that do not exist, do not fit, or are missing.
+    """
     record = SETTINGS[architecture]
     for name in given:
         if name not in record.model_fields:
@@ -112,6 +122,14 @@ def checked_settings(architecture: Architecture, given: Mapping[str, Any]) -> di
 
 
 def require_active(k: int | float, d_sae: int) -> None:
-    """Raise ValueError for more active features than there are."""
+    """Refuse more active features than there are.
+
+    Args:
+        k: active features a row.
+        d_sae: features.
+
+    Raises:
+        ValueError: k is above d_sae.
+    """
     if k > d_sae:
         raise ValueError(f"k={k}: choose more than 0 active features and at most d_sae={d_sae}")

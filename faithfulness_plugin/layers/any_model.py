@@ -1,7 +1,6 @@
 """The hooks and layers of a model of any library, by the adapter that its class is registered for."""
 
 from importlib import import_module
-from typing import Any
 
 from torch import nn
 
@@ -19,7 +18,7 @@ KNOWN_BY = {"transformer_lens": "hook_dict", "transformers": "config"}
 """An attribute by which a library's models are recognised in a wrapper (torch.compile's)."""
 
 
-def hooks_of(model: Any) -> Hooks:
+def hooks_of(model: nn.Module | Hooks) -> Hooks:
     """Return a model's activations by name.
 
     A `Hooks` is returned as it is. A module of no known library is read as a TransformerLens model if it has a
@@ -48,7 +47,7 @@ def hooks_of(model: Any) -> Hooks:
     return getattr(import_module(module), name)(model)
 
 
-def mlp_layer(model: Any, block: int | str) -> HookedLayer:
+def mlp_layer(model: nn.Module | Hooks, block: int | str) -> HookedLayer:
     """Return the MLP of a block as a function of rows, with the hooks between which it stands, checked against the
     model.
 
@@ -83,7 +82,7 @@ def mlp_layer(model: Any, block: int | str) -> HookedLayer:
     return layer
 
 
-def layer_between(model: Any, hook_in: str, hook_out: str) -> HookedLayer:
+def layer_between(model: nn.Module | Hooks, hook_in: str, hook_out: str) -> HookedLayer:
     """Return the layer between any two hooks of a model as a function of rows, checked against the model.
 
     It runs the model up to `hook_out` whenever it is called: for an MLP `mlp_layer` is faster.

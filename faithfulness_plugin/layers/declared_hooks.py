@@ -1,7 +1,7 @@
 """Read from its metadata which tensors a transcoder reads and writes."""
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 NUMBERED = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 HOOKPOINT = re.compile(r"(?:[\w.]+\.)?(?:layers|h|blocks|block)\.\d+(?:\.[\w.]+)?")
@@ -22,7 +22,15 @@ class Declared(NamedTuple):
         return next((b for hook in (self.hook_in, self.hook_out) if (b := block_of(hook)) is not None), self.layer)
 
 
-def declared_hooks(transcoder: Any) -> Declared:
+@runtime_checkable
+class HasMetadata(Protocol):
+    """A transcoder of SAELens's kind, whose `cfg.metadata` may name hooks."""
+
+    @property
+    def cfg(self) -> Any: ...
+
+
+def declared_hooks(transcoder: HasMetadata) -> Declared:
     """Read from a transcoder's metadata which tensors it reads and writes.
 
     Hugging Face's names (`hf_hook_name`, `hf_hook_name_out`) go before TransformerLens's (`hook_name`,

@@ -39,7 +39,7 @@ def checked_mlp_weights(layer: Layer, x: Float[Tensor, "rows d_in"]) -> LayerWei
 
 
 @singledispatch
-def mlp_weights(layer: Any) -> LayerWeights | None:
+def mlp_weights(layer: Layer) -> LayerWeights | None:
     """Find the weights of a layer that is an MLP with one hidden layer, unchecked.
 
     Recognised: nn.Sequential(Linear, activation, Linear), and modules with the weights' names of TransformerLens (W_in,
@@ -108,7 +108,7 @@ def _of_hugging_face(module: Any) -> MlpWeights | None:
     return _of_linears(getattr(module, up), act, getattr(module, down), getattr(module, gate, None) if gate else None)
 
 
-def weights_of_pair(first: Any, act: Callable[[Tensor], Tensor] | None, last: Any) -> MlpWeights | None:
+def weights_of_pair(first: nn.Module, act: Callable[[Tensor], Tensor] | None, last: nn.Module) -> MlpWeights | None:
     """Read the weights of an MLP whose two linear layers are in two modules.
 
     They are fc1 and fc2 of OPT's blocks, with their activation; or a module of the first one and its activation (BERT's
@@ -122,14 +122,16 @@ def weights_of_pair(first: Any, act: Callable[[Tensor], Tensor] | None, last: An
     Returns:
         The weights, unchecked; None where no linear layer or activation is found.
     """
-    first, last = bare_module(first), bare_module(last)
-    if not hasattr(first, "weight"):
+    linear, last = bare_module(first), bare_module(last)
+    if not hasattr(linear, "weight"):
         # ESM's gelu is a function that it does not name: a guess, which `checked_mlp_weights` sees through
-        act, first = getattr(first, "intermediate_act_fn", nn.functional.gelu), getattr(first, "dense", None)
-    return None if first is None or act is None else _of_linears(bare_module(first), act, last, None)
+        act = getattr(linear, "intermediate_act_fn", nn.functional.gelu)
+        if not isinstance(linear := getattr(linear, "dense", None), nn.Module):
+            return None
+    return None if act is None else _of_linears(bare_module(linear), act, last, None)
 
 
-def bare_module(module: Any) -> Any:
+def bare_module(module: nn.Module) -> nn.Module:
     """Return a module past what a TransformerBridge puts around it.
 
     Args:

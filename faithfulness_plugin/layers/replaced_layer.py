@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from torch import nn
 
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.any_model import hooks_of, layer_between, mlp_layer
 from faithfulness_plugin.layers.check_layer import LayerError
-from faithfulness_plugin.layers.declared_hooks import Declared, block_of, declared_hooks
+from faithfulness_plugin.layers.declared_hooks import Declared, HasMetadata, block_of, declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks, same_tensor
 
@@ -24,8 +26,8 @@ class Pair(NamedTuple):
 
 
 def pair_of(
-    model: Any,
-    transcoders: Sequence[Any],
+    model: nn.Module | Hooks,
+    transcoders: Sequence[HasMetadata],
     *,
     layer: int | None = None,
     hook_in: str | None = None,
@@ -69,35 +71,53 @@ def pair_of(
     return _overriding(hooks, Pair(hook_in, hook_out), said, anyway)
 
 
-def layer_of(model: Any, transcoders: Sequence[Any], *, block: int | None = None, **asked: Any) -> HookedLayer:
+def layer_of(
+    model: nn.Module | Hooks,
+    transcoders: Sequence[HasMetadata],
+    *,
+    block: int | None = None,
+    hook_in: str | None = None,
+    hook_out: str | None = None,
+    anyway: bool = False,
+) -> HookedLayer:
     """Return the layer that transcoders replace, checked against the model.
 
     Args:
-        model: as in `layer_and_pair`.
-        transcoders: as in `layer_and_pair`.
-        block: as in `layer_and_pair`.
-        asked: as in `layer_and_pair`.
+        model: of any library, or its `Hooks`.
+        transcoders: one or several of that layer.
+        block: the block, as `layer` of `pair_of`.
+        hook_in: as in `pair_of`.
+        hook_out: as in `pair_of`.
+        anyway: as in `pair_of`.
 
     Returns:
-        The layer alone.
+        The layer of `layer_and_pair`.
 
     Raises:
-        UsageError: as `layer_and_pair`.
-        LayerError: as `layer_and_pair`.
+        UsageError: as `layer_and_pair`, and LayerError likewise.
     """
-    return layer_and_pair(model, transcoders, block=block, **asked)[0]
+    found, _ = layer_and_pair(model, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
+    return found
 
 
 def layer_and_pair(
-    model: Any, transcoders: Sequence[Any], *, block: int | None = None, **asked: Any
+    model: nn.Module | Hooks,
+    transcoders: Sequence[HasMetadata],
+    *,
+    block: int | None = None,
+    hook_in: str | None = None,
+    hook_out: str | None = None,
+    anyway: bool = False,
 ) -> tuple[HookedLayer, Pair]:
     """Return the layer between the tensors that `pair_of` names, checked against the model, and their names.
 
     Args:
         model: of any library, or its `Hooks`.
         transcoders: one or several of that layer.
-        block: as `layer` of `pair_of`.
-        asked: `hook_in`, `hook_out` and `anyway` of `pair_of`.
+        block: the block, as `layer` of `pair_of`.
+        hook_in: as in `pair_of`.
+        hook_out: as in `pair_of`.
+        anyway: as in `pair_of`.
 
     Returns:
         The block's MLP where the two are its own input and output, else whatever the model computes between them; the
@@ -109,7 +129,7 @@ def layer_and_pair(
         LayerError: what is written is no function of what is read.
     """
     hooks = hooks_of(model)
-    pair = pair_of(hooks, transcoders, layer=block, **asked)
+    pair = pair_of(hooks, transcoders, layer=block, hook_in=hook_in, hook_out=hook_out, anyway=anyway)
     return _at_pair(hooks, pair, autoencoder=any(declared_hooks(t).autoencoder for t in transcoders)), pair
 
 

@@ -81,8 +81,8 @@ def _all(results: Sequence[ArtifactResult]) -> dict[str, ArtifactNumbers]:
             raise UsageError(f"the results measure other things ({changed}): run one of them as the other was")
         if result.layer != first.layer:
             raise UsageError(
-                "the results are of other layers, or of one that answers otherwise (another model, text, machine or "
-                "version): measure the transcoders in one run, with all of their paths"
+                "the results are of different layers, or of one that computes otherwise (another model, text, machine "
+                "or version): measure the transcoders in one run, with all of their paths"
             )
     measured = (of for result in results for of in result.measured if of.role == "transcoder")
     return arms_by_name(KIND, ((of.name, {"digest": of.digest}, of) for of in measured))

@@ -18,13 +18,15 @@ class HeldOutConfig(Record):
 
     model: ModelSource = ModelSource()
     text: TextSource = TextSource()
-    seed: int = Field(default=0, ge=0, lt=2**61, description="the first; of the prompts' order as well")
-    context_size: int = Field(default=128, ge=2, description="tokens a prompt")
+    seed: int = Field(default=0, ge=0, lt=2**61, description="the first seed; it decides the prompts' order as well")
+    context_size: int = Field(default=128, ge=2, description="tokens of each prompt")
     prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
-    held_out_prompts: int = Field(default=32, ge=2, description="for every measurement but the next")
-    spliced_prompts: int = Field(default=16, ge=1, description="of these, those that the spliced model is run on")
-    jacobian_rows: int = Field(default=8, ge=1, description="a held-out prompt, for whole Jacobians")
-    response_rows: int = Field(default=32, ge=1, description="a held-out prompt, for response curves")
+    held_out_prompts: int = Field(
+        default=32, ge=2, description="prompts for every measurement but those of the spliced model"
+    )
+    spliced_prompts: int = Field(default=16, ge=1, description="held-out prompts that the spliced model is run on")
+    jacobian_rows: int = Field(default=8, ge=1, description="rows of each held-out prompt for whole Jacobians")
+    response_rows: int = Field(default=32, ge=1, description="rows of each held-out prompt for response curves")
     rows: RowSettings = Field(default=EVERY_ROW, exclude_if=lambda rows: rows == EVERY_ROW)
     distances: list[float] = Field(
         default=[0.1, 0.25, HALF_WAY, 0.75, 1.0], min_length=1, description="lengths of steps, for response curves"
@@ -53,7 +55,7 @@ class ArtifactConfig(HeldOutConfig):
     model_named: str | None = Field(
         default=None,
         exclude_if=lambda named: named is None,
-        description="by the transcoders' metadata, where another model is measured on purpose",
+        description="the model that the transcoders' metadata name, where another one is measured on purpose",
     )
     block: int | None = Field(
         default=None, ge=0, description="the layer of a set; where the files name no tensors, whose MLP they replace"
@@ -71,8 +73,10 @@ class ArtifactConfig(HeldOutConfig):
         exclude_if=lambda dtype: dtype == "float32",
         description="what weights are converted to; stored: they stay as they are",
     )
-    top: list[int] = Field(default=[1, 4, 16, 64], min_length=1, description="singular directions of J_f, for errors")
-    spectrum_rows: int = Field(default=32, ge=1, description="at which they are taken")
+    top: list[int] = Field(
+        default=[1, 4, 16, 64], min_length=1, description="numbers of J_f's first singular directions, for errors"
+    )
+    spectrum_rows: int = Field(default=32, ge=1, description="rows at which singular directions are computed")
 
     @model_validator(mode="after")
     def _some_directions(self) -> "ArtifactConfig":

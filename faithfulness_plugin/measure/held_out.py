@@ -121,7 +121,7 @@ class HeldOut:
 
     def _require_responses(self, products: ByDirections, responses: Mapping[Directions, list[StepResponses]]) -> None:
         for d in DIRECTIONS:
-            moves = {"derivative": [products.along[d].layer], "answer to a step": [a.layer for a in responses[d]]}
+            moves = {"derivative": [products.along[d].layer], "response to a step": [a.layer for a in responses[d]]}
             for what, sizes in moves.items():
                 if not all(bool((of > 0).any()) for of in sizes):
                     raise UsageError(

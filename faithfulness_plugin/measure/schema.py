@@ -1,7 +1,7 @@
 """Results of `faithfulness measure`, and the records that experiments on real layers share with them."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -11,6 +11,9 @@ from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.results.schema import Record, Result
+
+if TYPE_CHECKING:  # at run time a notebook's table imports it
+    import pandas as pd
 
 ByPrompt = list[float]
 """A sum over the rows of each held-out prompt."""
@@ -31,17 +34,19 @@ class LayerRecord(Record):
     jacobian: dict[Directions, ByPrompt] = Field(description="||J_f R||_F^2")
     response: dict[Directions, list[ByPrompt]] = Field(description="||f(x + eps v) - f(x)||^2, a list each distance")
     ce_clean: float = Field(description="nats a token")
-    ce_zero: float = Field(description="with zeros in the layer's place")
+    ce_zero: float = Field(description="nats a token, with zeros in the layer's place")
 
 
 class PassageRecord(Record):
     """A transcoder at the tokens of the passage."""
 
-    share: float = Field(description="of the output there that features carry which fire there alone")
-    own_features: int = Field(description="how many these are")
+    share: float = Field(description="share of the output there that features carry which fire there alone")
+    own_features: int = Field(description="number of features that fire there alone")
     fvu: float = Field(description="||t - f||^2 / ||f - E f||^2 there")
-    rate_elsewhere: list[float] = Field(description="of these, and of others that carry 1 % there or more")
-    carried: list[float] = Field(description="by each of these")
+    rate_elsewhere: list[float] = Field(
+        description="firing rates on other rows of these features, and of others that carry 1 % there or more"
+    )
+    carried: list[float] = Field(description="the part of the output that each of these features carries")
 
 
 class HeldOutRecord(Record):
@@ -90,11 +95,13 @@ class ArtifactNumbers(HeldOutRecord):
     role: Role
     architecture: str
     d_sae: int
-    digest: str = Field(description="of the files that it was read from")
-    top: list[int] = Field(description="of the config's numbers of singular directions, those that the layer has")
-    top_error: list[float] = Field(description="relative Jacobian error within so many first ones of J_f")
+    digest: str = Field(description="digest of the files that it was read from")
+    top: list[int] = Field(description="the config's numbers of singular directions, up to the layer's width")
+    top_error: list[float] = Field(
+        description="relative Jacobian error within these numbers of J_f's first singular directions"
+    )
     effects: dict[ChangeKind, list[EffectRecord]] = Field(
-        description="of the same change at one token of each prompt, in the model and in the spliced model. input: "
+        description="effects of one change at one token of each prompt, in the model and in the spliced model. input: "
         "half-way to another token's; feature: what its largest feature writes is removed"
     )
     deletion: DeletionRecord | None = Field(description="None without features, or where they change no prediction")
@@ -116,7 +123,7 @@ class ArtifactResult(NotebookTable, Result):
     notices: list[str] = Field(
         default_factory=list,
         exclude_if=lambda notices: not notices,
-        description="on the tensors that are measured between, where they look wrong",
+        description="warnings about the tensors that are measured between, where they look wrong",
     )
     measured: list[ArtifactNumbers] = Field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""Deletion curves: how much of an answer hangs on the features that are said to matter."""
+"""Deletion curves: how much an answer depends on the features that attribution ranks first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Deletion(MetricResult):
     by_attribution: tuple[float, ...]
     """(s_0 - s_del(m)) / |s_0 - s_empty|, clipped to [-1, 1], where those are deleted that attribution ranks first."""
     at_random: tuple[float, ...]
-    """The same ratio with as many of the other active features deleted."""
+    """That ratio with as many random ones of the other active features deleted."""
     excess: tuple[float, ...]
     """by_attribution - at_random: 0 says that the ranking knows nothing."""
 

@@ -1,4 +1,4 @@
-"""The least Jacobian error that a sparse transcoder can have: what so many active features leave out of reach."""
+"""The least Jacobian error that a transcoder can have, given its number of active features."""
 
 from dataclasses import dataclass
 

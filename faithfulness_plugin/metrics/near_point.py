@@ -26,7 +26,7 @@ class NearPoint(MetricResult):
     values: tuple[float, ...]
     """c: what one coordinate of p's support is set to."""
     error_one_changed: tuple[float, ...]
-    """The same ratio at p with that coordinate set to c, over the coordinates of the support."""
+    """That ratio at p with one coordinate set to c, over the coordinates of the support."""
 
 
 @torch.no_grad()

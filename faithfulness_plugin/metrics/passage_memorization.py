@@ -21,7 +21,7 @@ class PassageMemorization(MetricResult):
     own_features: int
     """How many features fire at some token of the passage and hardly anywhere else."""
     features: tuple[int, ...]
-    """Those that fire at the passage."""
+    """The features that fire at the passage."""
     rate_elsewhere: tuple[float, ...]
     """The share of the other rows where each of these fires."""
     carried: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Curves with bands, one line an arm, told apart by colour, dash and marker alike."""
+"""Curves with bands, one line an arm, distinguished by colour, dash and marker alike."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple

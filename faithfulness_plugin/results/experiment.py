@@ -55,7 +55,7 @@ class Experiment(ABC, Generic[T_CONFIG, T_RESULT]):
     page_filename: ClassVar[str] = "table.md"
     """The name of its page."""
     indent: ClassVar[int | None] = 1
-    """Of the result's JSON; None for results of many parts."""
+    """The indent of the result's JSON; None for results of many parts."""
 
     @abstractmethod
     def fresh(self, config: T_CONFIG) -> T_RESULT:

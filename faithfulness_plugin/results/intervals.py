@@ -9,7 +9,7 @@ from faithfulness_plugin.results.schema import Interval, Share
 FEW = 5
 """For fewer values than this, tables show the least and the largest."""
 RANGE = f"in brackets the range of fewer than {FEW} seeds"
-"""For captions."""
+"""Words for captions."""
 
 
 def interval(values: Sequence[int | float]) -> Interval:

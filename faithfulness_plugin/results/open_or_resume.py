@@ -49,8 +49,15 @@ def open_or_resume(out: Path, fresh: T_RESULT, *, overwrite: bool = False) -> T_
 
 
 def require_folder(out: Path, *, overwrite: bool = False) -> None:
-    """Raise ResultError where a folder cannot take a result: it cannot be written, its disk is full, or other files
-    stand there. Nothing is loaded for it, and nothing stays written."""
+    """Refuse a folder that cannot take a result. Nothing is loaded for it, and nothing stays written.
+
+    Args:
+        out: the result's folder.
+        overwrite: whether other files may stand there.
+
+    Raises:
+        ResultError: it cannot be written, its disk is full, or other files stand there.
+    """
     require_writable(out, "--out")
     try:
         entries = list(out.iterdir()) if out.exists() else []
@@ -65,8 +72,16 @@ def require_folder(out: Path, *, overwrite: bool = False) -> None:
 
 
 def require_writable(out: Path, option: str, needed: float = LEAST_ROOM) -> None:
-    """Raise ResultError where a folder cannot be made or written, or where its disk has less room than `needed`
-    bytes."""
+    """Refuse a folder that cannot be made or written.
+
+    Args:
+        out: the folder.
+        option: the option that gave it, for the message.
+        needed: bytes that have to be free.
+
+    Raises:
+        ResultError: it cannot be written, or its disk has less room.
+    """
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     try:
         if not there.is_dir() or not os.access(there, os.W_OK):
@@ -88,11 +103,14 @@ def _megabytes(n: float) -> str:
 
 
 def require_same_kind(out: Path, kind: str) -> None:
-    """Raise ResultError where the result in a folder is of another command, before the modules that read it are
-    loaded.
+    """Refuse a folder with a result of another command, before the modules that read it are loaded.
 
     Args:
+        out: the result's folder.
         kind: the field `benchmark` of the command's results.
+
+    Raises:
+        ResultError: the result is of another command.
     """
     try:
         found = json.loads((out / RESULT_FILENAME).read_bytes())
@@ -112,7 +130,10 @@ def require_resumable(
     """Refuse a folder that cannot take a result, or holds another one, before the modules that make one are loaded.
 
     Args:
+        out: the result's folder.
+        schema: the class of the command's results.
         settings: those of a result's settings that are known by now.
+        overwrite: whether a result may be replaced.
         may_grow: one of them, a number or a sequence, of which the result may be the beginning.
 
     Raises:

@@ -9,7 +9,7 @@ from matplotlib.axis import Axis
 from matplotlib.container import Container
 from matplotlib.figure import FigureBase
 
-BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, told apart by the colour-blind
+BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, which the colour-blind can distinguish
 STYLES = (  # their other colours, too, of different lightness, each with a dash and a marker of its own
     ("#000000", "-", "o"),
     (BLUE, "--", "s"),

@@ -94,7 +94,7 @@ class Result(Record):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What a partial result and a command must share, so that the one goes on with the other."""
+        """What a partial result and a command must share for the command to resume it."""
 
     def enlarged(self, fresh: Any) -> Any:
         """Return this result as the beginning of a larger one, such as one of more seeds.

@@ -58,7 +58,11 @@ class Table(NotebookTable):
         return frame.to_latex(index=False, caption=_tex(self.caption), position="t")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return header, rows (an interval by its fields) and caption, for JSON."""
+        """Convert the table for JSON.
+
+        Returns:
+            Header, rows (an interval by its fields) and caption.
+        """
         rows = [[cell.model_dump() if isinstance(cell, Interval) else cell for cell in row] for row in self.rows]
         return {"header": list(self.header), "rows": rows, "caption": self.caption}
 

@@ -63,3 +63,16 @@ def kept_rows(
     if not counts.rows:
         raise UsageError(f"no row is left to look at ({counts}): leave out less, or give longer prompts")
     return KeptRows(mask, counts, rule)
+
+
+def evenly(n_rows: int, n: int) -> Int[Tensor, " n_or_fewer"]:
+    """Choose n rows, evenly spread.
+
+    Args:
+        n_rows: how many there are.
+        n: how many are wanted; all where there are fewer.
+
+    Returns:
+        Their indices.
+    """
+    return torch.linspace(0, n_rows - 1, min(n, n_rows)).long()

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from faithfulness_plugin.atomic import new_folder
 from faithfulness_plugin.differences import differences
@@ -35,6 +35,7 @@ class Stateful(Protocol):
         Returns:
             Tensors, numbers, strings, lists and dicts, by name.
         """
+        ...
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Go to a position.
@@ -138,7 +139,7 @@ class Checkpoints:
                 "make room, or choose another folder"
             )
 
-    def save(self, trainer: SAETrainer[Any, Any], inputs: Any, history: History) -> None:
+    def save(self, trainer: SAETrainer[Any, Any], inputs: Iterator[Tensor], history: History) -> None:
         """Write a checkpoint whole, and then remove the one before.
 
         Args:
@@ -161,7 +162,7 @@ class Checkpoints:
         self.last = final
         self.processes.wait()
 
-    def _write(self, final: Path, trainer: SAETrainer[Any, Any], inputs: Any, history: History) -> None:
+    def _write(self, final: Path, trainer: SAETrainer[Any, Any], inputs: Iterator[Tensor], history: History) -> None:
         if not all(torch.isfinite(weight).all() for weight in trainer.sae.parameters()):
             raise NonFiniteError(
                 f"step {trainer.n_training_steps}: the weights contain NaN or Inf; the last checkpoint is as it was"
@@ -184,7 +185,7 @@ class Checkpoints:
                     "and dicts"
                 ) from error
 
-    def load(self, trainer: SAETrainer[Any, Any], inputs: Any) -> History:
+    def load(self, trainer: SAETrainer[Any, Any], inputs: Iterator[Tensor]) -> History:
         """Put trainer and inputs where the newest checkpoint was written.
 
         Args:

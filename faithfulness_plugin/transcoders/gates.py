@@ -1,7 +1,6 @@
 """Gates that a Jacobian term can train."""
 
 from jaxtyping import Float
-from sae_lens.saes.jumprelu_sae import Step
 from torch import Tensor
 
 
@@ -18,7 +17,7 @@ def straight_through(
     Args:
         feature_acts: the activations a.
         z: what is compared with the threshold.
-        threshold: broadcasts against z flattened to [rows, d_sae].
+        threshold: broadcasts against z.
         bandwidth: the width of the smoothed step, in units of z.
 
     Returns:
@@ -37,7 +36,5 @@ def straight_through(
         >>> z.grad  # 1 / 0.5 within 0.25 of the threshold
         tensor([[2., 2., 0.]])
     """
-    rows = z.reshape(-1, z.shape[-1])  # SAELens sums the threshold's gradient over one dimension
-    step: Tensor = Step.apply(rows, threshold, bandwidth, True)  # pyright: ignore[reportAssignmentType]
-    step = step.view_as(z)
-    return (feature_acts > 0) + (step - step.detach())
+    ramp = (z - threshold).clamp(-bandwidth / 2, bandwidth / 2) / bandwidth
+    return (feature_acts > 0) + (ramp - ramp.detach())  # 1[a > 0], with the gradient of the ramp

@@ -128,14 +128,13 @@ def load_with_files(source: Path | str, request: Request) -> Loaded:
     _require_usable(request)
     called = str(source)
     try:
-        place: Path | HubPath | Fetched = HubPath.of(source) if is_hub_path(source) else Path(source)
+        place: Path | HubPath | Fetched = Path(source)
         if (release := release_of(source)) is not None:
             require_readable(release, request)
-            place = release.files
         if release is not None and not release.is_read_here:
-            transcoder = read_by_sae_lens(release, request)
-        elif isinstance(place, HubPath):
-            place = fetch(place, layer=request.layer)
+            place, transcoder = release.files, read_by_sae_lens(release, request)
+        elif release is not None or is_hub_path(source):
+            place = fetch(HubPath.of(source) if release is None else release.files, layer=request.layer)
             transcoder = registry.read(place.path, request)
         else:
             transcoder = registry.read(place, request)

@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 from sae_lens.registry import get_sae_training_class
+from sae_lens.saes.sae import TrainingSAEConfig
 
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 
-def made_with_seed(cfg: Any, seed: int) -> TrainingTranscoder[Any]:
+def made_with_seed(cfg: TrainingSAEConfig, seed: int) -> TrainingTranscoder[Any]:
     """Build a transcoder whose weights are those of every other one of its shape with this seed.
 
     Arms that differ in a coefficient so begin alike. The global random state is left as it was.

@@ -1,15 +1,33 @@
 """Skip connections where only `encode` and `decode` are called, as SAELens's attached models do."""
 
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from faithfulness_plugin.jacobian.linear_region import add_skip
 
 # Activations, to (the transcoder that made them, its input). Weak: both are let go with the activations.
 _INPUTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+T_MODULE = TypeVar("T_MODULE", bound=nn.Module)
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A transcoder of SAELens's kind, as far as its output is made of its activations."""
+
+    def decode(self, feature_acts: Tensor, /) -> Tensor:
+        """Compute the output.
+
+        Args:
+            feature_acts: the activations.
+
+        Returns:
+            The output, with a skip connection or without.
+        """
+        ...
 
 
 class SkipInDecode:
@@ -59,13 +77,15 @@ class SkipInDecode:
         return recons if x is None else add_skip(recons, x, self.W_skip)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _input_of(transcoder: Any, feature_acts: Tensor) -> Tensor | None:
+def _input_of(transcoder: object, feature_acts: Tensor) -> Tensor | None:
     """Return what `encode` was given, for the very activations that it returned."""
     made = _INPUTS.get(feature_acts)
     return made[1] if made is not None and made[0] is transcoder else None
 
 
-def output_of(transcoder: Any, x: Float[Tensor, "*batch d_in"], feature_acts: Float[Tensor, "*batch d_sae"]) -> Tensor:
+def output_of(
+    transcoder: Decodes, x: Float[Tensor, "*batch d_in"], feature_acts: Float[Tensor, "*batch d_sae"]
+) -> Float[Tensor, "*batch d_out"]:
     """Compute t(x) from its activations, with the skip connection of any transcoder that has one (`W_skip`).
 
     Args:
@@ -74,7 +94,7 @@ def output_of(transcoder: Any, x: Float[Tensor, "*batch d_in"], feature_acts: Fl
         feature_acts: its activations there, edited or not.
 
     Returns:
-        The output [..., d_out].
+        The output.
     """
     recons = transcoder.decode(feature_acts)
     if isinstance(transcoder, SkipInDecode) and _input_of(transcoder, feature_acts) is not None:
@@ -111,7 +131,7 @@ class Attachable(SkipInDecode):
         return self.decode(feature_acts), feature_acts
 
 
-def attachable(transcoder: Any) -> Any:
+def attachable(transcoder: T_MODULE) -> T_MODULE:
     """Return a transcoder that keeps its skip connection where SAELens's `add_sae` attaches it.
 
     SAELens's own SkipTranscoder and JumpReLUSkipTranscoder, which `SAE.load_from_disk` makes of exported folders, lose
@@ -126,6 +146,6 @@ def attachable(transcoder: Any) -> Any:
     if getattr(transcoder, "W_skip", None) is None or isinstance(transcoder, SkipInDecode):
         return transcoder
     stock = type(transcoder)
-    kept = object.__new__(type(f"Attachable{stock.__name__}", (Attachable, stock), {}))
+    kept: Any = object.__new__(type(f"Attachable{stock.__name__}", (Attachable, stock), {}))
     kept.__dict__.update(transcoder.__dict__)  # parameters and hook points are shared
     return kept

@@ -193,9 +193,10 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
-        score = self.score(hidden_pre)
-        threshold = self.gate_threshold(score.detach().reshape(-1, self.cfg.d_sae))  # [rows, 1], or one for a batch
-        return straight_through(feature_acts, score, threshold, bandwidth)
+        score = self.score(hidden_pre).reshape(-1, self.cfg.d_sae)
+        threshold = self.gate_threshold(score.detach())  # [rows, 1], or one for a batch
+        gate = straight_through(feature_acts.reshape(score.shape), score, threshold, bandwidth)
+        return gate.view_as(hidden_pre)
 
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Tensor:
         """Compute thresholds: half-way between the last feature that stays and the first that does not, at least 0.
@@ -226,6 +227,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         largest = self.score(hidden_pre)[:, dead_features].topk(min(wanted, n_dead), sorted=False).indices
         entries = ActiveFeatures.same_count(dead_features[largest], d_sae)
         rows = cast(TranscoderStepInput, step_input).x.reshape(-1, self.cfg.d_in).to(self.dtype)
+        # [rows, d_out]: what the dead features would write
         revived = sum_active(self._pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
         residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)  # [rows, d_out]
         loss = (revived - residual).square().sum() / max(1, len(rows))
@@ -251,7 +253,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
 def _feature_by_feature(W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "d_in d_sae"]:
     """Lay the matrix out with each feature's weights side by side in memory, as `SparseRegion` reads it."""
-    return W_enc.T.contiguous().T
+    return W_enc.T.contiguous().T  # a view [d_in, d_sae] of memory [d_sae, d_in]
 
 
 def _hooked(point: nn.Module) -> bool:

@@ -26,7 +26,7 @@ def logits(model: Any) -> torch.Tensor:
     return hooks_of(model).run(tokens(), {})
 
 
-def test_what_is_no_model_is_refused():
+def test_what_is_no_model_is_refused(as_installed):
     for model in (nn.Linear(2, 2), "gpt2", hugging_face("llama").config):
         with pytest.raises(ValueError, match="is no model that is known here: pass a HookedTransformer"):
             hooks_of(model)

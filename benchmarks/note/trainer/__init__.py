@@ -1,1 +1,1 @@
-"""Many small transcoders trained together, their weights stacked and their gradients written out."""
+"""Many small transcoders trained together, their weights stacked and differentiated by one pass of autograd."""

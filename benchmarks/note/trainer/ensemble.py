@@ -17,14 +17,14 @@ from tqdm.auto import tqdm
 from faithfulness_plugin.benchmarks.note.trainer.checkpoint import load_checkpoint, save_checkpoint
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.objective import Objective
-from faithfulness_plugin.benchmarks.note.trainer.program import CoefficientSchedule, Program
+from faithfulness_plugin.benchmarks.note.trainer.program import Program
 from faithfulness_plugin.benchmarks.note.trainer.streams import Streams
 from faithfulness_plugin.benchmarks.note.trainer.weights import StackedWeights, as_transcoder, initial_weights
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.transcoders.base import NonFiniteError, TrainingTranscoder
 
 CHECK_EVERY = 200
-ALIGNED = 16
+KEPT_BYTES = 2**25 - 2**13  # a little below 32 MiB, up to which glibc's threshold adapts
 TRAINER = SAETrainerConfig(1, 1)  # for SAELens's defaults
 Evaluate = Callable[[int, TrainingTranscoder[Any]], Mapping[str, float]]
 """(the member's number, the member as a transcoder) -> numbers by name."""
@@ -67,12 +67,12 @@ def train_ensemble(
     over members.
 
     A member's data, weights, probes and result depend on its own settings alone, not on its neighbours (with one thread
-    and batch_size * d_sae a multiple of 16 to the bit). Members of the same seed see the same rows and start from the
+    to the bit). Members of the same seed see the same rows and start from the
     same weights, whatever else they differ in.
 
     Args:
         members: of any settings; those that differ only in numbers (seeds, coefficients, repeat fractions, densities)
-            cost least, for they are computed together. One dtype and one device, from their configs.
+            cost least, for they are computed together (see `Program`). One dtype and one device, from their configs.
         layer: what all of them learn to replace, row-wise [rows, d_in] -> [rows, d_out].
         n_steps, lr, lr_warm_up_steps, lr_decay_steps, dead_feature_window: as in `train_transcoder`.
         log_every: steps between records of the histories; by default the end alone is recorded.
@@ -132,12 +132,20 @@ def _groups_of(
     members: Sequence[ToyMember], layer: Layer, lrs: list[float], dead_feature_window: int
 ) -> "list[_Group]":
     """Put members of one program together."""
-    alike: dict[Program, list[int]] = {}
+    _keep_freed_buffers()
+    alike: dict[Any, list[int]] = {}
     for i, member in enumerate(members):
-        alike.setdefault(Program.of(member), []).append(i)
+        program = Program.of(member)
+        alike.setdefault(program if program.aligned else i, []).append(i)
     return [
         _Group(numbers, [members[i] for i in numbers], layer, lrs, dead_feature_window) for numbers in alike.values()
     ]
+
+
+def _keep_freed_buffers() -> None:
+    """Let glibc keep freed buffers for the next step. It would return them to the system, which clears every page again
+    (a fifth of the time of a step), but for sizes up to the largest that was freed before: this one."""
+    torch.empty(KEPT_BYTES, dtype=torch.uint8)
 
 
 def _require_usable(
@@ -171,41 +179,41 @@ class _Group:
     def __init__(
         self, numbers: list[int], members: list[ToyMember], layer: Layer, lrs: list[float], dead_feature_window: int
     ) -> None:
-        self.numbers, self.members, self.layer = numbers, members, layer
+        self.numbers, self.members, self.layer, self.lrs = numbers, members, layer, lrs
         initial = initial_weights(members)
-        self.weights, flat = _aligned(initial)
-        for name, value in initial.present().items():
-            self.weights.present()[name].copy_(value)
-        self.gradients, flat_gradients = _aligned(initial)
-        for weight, gradient in zip(flat, flat_gradients, strict=True):
-            weight.grad = gradient
-        device, dtype = self.weights.W_enc.device, self.weights.W_enc.dtype
-        self.streams = Streams(members, layer, device, dtype)
-        self.objective = Objective(members, dead_feature_window, device, dtype)
-        self.coefficients = CoefficientSchedule(members, device, dtype)
-        self.lrs = lrs
-        self.optimizer = torch.optim.Adam(flat, betas=(TRAINER.adam_beta1, TRAINER.adam_beta2), fused=True)
+        self.packed = initial.packed().requires_grad_()
+        self.weights = initial.unpacked(self.packed.detach())  # the same memory, without a graph
+        self.streams = Streams(members, layer, self.packed.device, self.packed.dtype)
+        self.objective = Objective(members, dead_feature_window)
+        self.optimizer = torch.optim.Adam([self.packed], betas=(TRAINER.adam_beta1, TRAINER.adam_beta2), fused=True)
 
     def step(self, n: int, log: bool) -> dict[str, Tensor]:
-        """Take step n, the first being 0, and return the losses by name where they are logged."""
-        losses = self.objective(self.weights, self.coefficients.at(n), next(self.streams), self.gradients, log)
-        self._clip()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lrs[n]
-        self.optimizer.step()
-        return losses
+        """Take step n, the first being 0.
 
-    def _clip(self) -> None:
-        """Scale each member's gradient to a norm of 1 at most, as torch.nn.utils.clip_grad_norm_."""
-        squares = [gradient.flatten(1).square().sum(1) for gradient in self.gradients.present().values()]
-        factor = (1 / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp_(max=1)
-        for gradient in self.gradients.present().values():
-            gradient.mul_(factor.view(-1, *(1,) * (gradient.ndim - 1)))
+        Args:
+            n: the number of the step.
+            log: whether the losses are wanted.
+
+        Returns:
+            Each member's losses by name, their sum and the L0, where they are wanted; else nothing.
+        """
+        if self.weights.threshold is not None:  # the last step of the optimizer may have left some below 0
+            self.weights.threshold.clamp_(min=0)
+        losses, acts = self.objective(self.weights.unpacked(self.packed), next(self.streams), n)
+        total = torch.stack(list(losses.values())).sum(0)  # [n members]
+        (gradient,) = torch.autograd.grad(total.sum(), self.packed)
+        # each member's gradient norm is 1 at most, as by torch.nn.utils.clip_grad_norm_
+        norms = gradient.square().sum(1, keepdim=True).sqrt()
+        self.packed.grad = gradient.mul_((1 / (norms + 1e-6)).clamp_(max=1))
+        self.optimizer.param_groups[0]["lr"] = self.lrs[n]
+        self.optimizer.step()
+        if not log:
+            return {}
+        l0 = (acts > 0).sum((1, 2)) / acts.shape[1]
+        return {**{name: loss.detach() for name, loss in losses.items()}, "loss": total.detach(), "l0": l0}
 
     def check_finite(self, done: int) -> None:
-        finite = torch.stack(
-            [torch.isfinite(weight).flatten(1).all(1) for weight in self.weights.present().values()]
-        ).all(0)
+        finite = torch.isfinite(self.packed).all(1)
         if not finite.all():
             n = int((~finite).nonzero()[0])
             raise NonFiniteError(
@@ -214,7 +222,7 @@ class _Group:
             )
 
     def member_weights(self, n: int) -> StackedWeights:
-        everything = self.weights.present() | self.objective.gate.learned()
+        everything = {**self.weights.present(), **self.objective.architecture.learned()}
         return StackedWeights(**{name: weight[n].clone() for name, weight in everything.items()})
 
     def transcoder(self, n: int) -> TrainingTranscoder[Any]:
@@ -233,16 +241,18 @@ class _Group:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "weights": self.weights.present(),
-            "objective": self.objective.state_dict(),
+            "packed": self.packed.detach(),
+            "learned": self.objective.architecture.learned(),
+            "since_fired": self.objective.architecture.since_fired,
             "optimizer": self.optimizer.state_dict(),
             "streams": self.streams.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, weight in self.weights.present().items():
-            weight.copy_(state["weights"][name])
-        self.objective.load_state_dict(state["objective"])
+        self.packed.detach().copy_(state["packed"])
+        self.objective.architecture.since_fired.copy_(state["since_fired"])
+        for name, value in self.objective.architecture.learned().items():
+            value.copy_(state["learned"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.streams.load_state_dict(state["streams"])
 
@@ -266,17 +276,3 @@ def learning_rates(n_steps: int, lr: float, warm_up_steps: int, decay_steps: int
         optimizer.step()
         scheduler.step()
     return rates
-
-
-def _aligned(like: StackedWeights) -> tuple[StackedWeights, list[Tensor]]:
-    """Zeros of these shapes, and the buffers that they are views of, [n, size rounded up to `ALIGNED`].
-
-    Vector kernels treat the last few numbers of a buffer apart, and may round them in another way. With every member
-    on a whole number of vectors, a member's arithmetic is the same wherever it stands, to the bit."""
-    shapes = {name: weight.shape for name, weight in like.present().items()}
-    flat = {
-        name: like.W_enc.new_zeros(shape[0], -(-shape[1:].numel() // ALIGNED) * ALIGNED)
-        for name, shape in shapes.items()
-    }
-    views = {name: flat[name][:, : shape[1:].numel()].view(shape) for name, shape in shapes.items()}
-    return StackedWeights(**views), list(flat.values())

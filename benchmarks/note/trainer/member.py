@@ -47,16 +47,6 @@ class ToyMember:
         config: Any = self.transcoder
         if not isinstance(config, ToyConfig):
             raise ValueError(f"the ensemble does not train {config.architecture()}: use train_transcoder")
-        standard = isinstance(config, StandardTrainingTranscoderConfig)
-        untrained = {
-            "straight-through gates": self.matched and self.matching.gate_bandwidth is not None and not standard,
-            "jumprelu_ste_to_input": getattr(config, "jumprelu_ste_to_input", False),
-            "pre_act_loss_coefficient": getattr(config, "pre_act_loss_coefficient", None) is not None,
-            "a quadratic sparsity loss": getattr(config, "jumprelu_sparsity_loss_mode", None) == "quadratic",
-        }
-        for what, set_here in untrained.items():
-            if set_here:
-                raise ValueError(f"the ensemble trains {config.architecture()} without {what}: use train_transcoder")
 
     @property
     def matching(self) -> JacobianMatchingConfig:
@@ -70,13 +60,27 @@ class ToyMember:
         return self.transcoder.jacobian_coefficient > 0
 
     def inputs(self, device: Any = "cpu") -> AbsInputs | RowInputs:
-        """Return the rows that it is trained on, from the first."""
+        """Return the rows that it is trained on, from the first.
+
+        Args:
+            device: where they are drawn.
+
+        Returns:
+            An endless iterator of batches.
+        """
         return (
             self.abs_inputs(device) if self.rows is None else RowInputs(self.rows, self.batch_size, self.seed, device)
         )
 
     def abs_inputs(self, device: Any = "cpu") -> AbsInputs:
-        """Return these rows where it has none of its own."""
+        """Return these rows where it has none of its own.
+
+        Args:
+            device: where they are drawn.
+
+        Returns:
+            An endless iterator of batches.
+        """
         return AbsInputs(
             self.transcoder.d_in, self.density, self.repeat_frac, self.n_ones, self.batch_size, self.seed, device
         )

@@ -1,260 +1,137 @@
-"""The objective of this package's transcoders and its gradient, for n of them in one batched computation.
-
-Per member, as its `training_forward_pass`:
+"""The objective of this package's transcoders, for n of them in one batched computation. Per member, as its
+`training_forward_pass`:
 
     mean_rows ||t(x) - f(x)||^2 + what the architecture asks for its features + jacobian * the Jacobian term
     + masking * mean_rows sum_i 1[a_i > 0] ||W_enc^i|| ||W_dec^i|| + augmentation * mean_rows ||t(x') - f(x')||^2
 
-The gradient is written out, because at this size autograd's bookkeeping and its fresh buffers cost more than the
-arithmetic. All rows at which a member is evaluated (data, the ends of secants, augmented rows, rows whose gates alone
-count) stand in one matrix, for one encoder and one decoder product a step.
+No loss of a member depends on the weights of another, so that the gradient of the sum over members is each one's own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from faithfulness_plugin.benchmarks.note.trainer.dead_features import DeadFeatures
-from faithfulness_plugin.benchmarks.note.trainer.gates import GATES, JumpReLUGate
+from faithfulness_plugin.benchmarks.note.trainer.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    BatchTopK,
+    mean_square,
+)
+from faithfulness_plugin.benchmarks.note.trainer.coefficients import Coefficient, numbers_of
 from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
-from faithfulness_plugin.benchmarks.note.trainer.penalties import Activity, penalty_of
-from faithfulness_plugin.benchmarks.note.trainer.program import Coefficients, Program
 from faithfulness_plugin.benchmarks.note.trainer.streams import Batch
 from faithfulness_plugin.benchmarks.note.trainer.weights import StackedWeights
-from faithfulness_plugin.jacobian.estimators.base import Estimator
-from faithfulness_plugin.jacobian.estimators.secant import Secant
+from faithfulness_plugin.jacobian.estimators.secant import row_function
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
+from faithfulness_plugin.jacobian.linear_region import DenseRegion, LinearRegion, Weights, linear_region
+from faithfulness_plugin.layers.derivatives import Layer
+
+
+class Stack(nn.Module):
+    """n transcoders with their present weights, as one function [n, batch, d_in] -> [n, batch, d_out]. It has a
+    `linear_region`, so that estimators compute its Jacobian's products as a single transcoder's."""
+
+    def __init__(self, architecture: Architecture, weights: StackedWeights) -> None:
+        super().__init__()
+        self.architecture, self.weights = architecture, weights
+
+    def encode_to_region(
+        self, x: Float[Tensor, "n batch d_in"], gate_bandwidth: float | None = None, start: DenseRegion | None = None
+    ) -> DenseRegion:
+        """Encode each member's rows by its own weights.
+
+        Args:
+            x: each member's rows.
+            gate_bandwidth: as in `linear_region`.
+            start: where the way began that ends at x, for architectures whose rows compete for features.
+
+        Returns:
+            The region, whose activations are [n, batch, d_sae].
+        """
+        own = self.weights
+        z = torch.baddbmm(own.b_enc[:, None], x, own.W_enc)  # [n, batch, d_sae]
+        if start is not None and isinstance(self.architecture, BatchTopK):
+            acts = self.architecture.activate_at_ends(z, start, own)
+        else:
+            acts = self.architecture.activate(z, own)
+        gate = None if gate_bandwidth is None else self.architecture.gate(acts, z, own, gate_bandwidth)
+        return DenseRegion(x, Weights(own.W_enc, own.W_dec, own.b_dec[:, None], own.W_skip), acts, z, gate)
+
+
+@linear_region.register
+def _region_of_stack(
+    transcoder: Stack, x: Tensor, *, gate: LinearRegion | None = None, gate_bandwidth: float | None = None
+) -> LinearRegion:
+    return transcoder.encode_to_region(x, gate_bandwidth) if gate is None else gate
+
+
+@row_function.register
+def _row_function_of_stack(transcoder: Stack, x: Tensor, region: DenseRegion) -> Layer:
+    del x
+    return lambda moved: transcoder.encode_to_region(moved, start=region).output()
 
 
 class Objective:
-    """Losses and their gradients, which a call with weights, coefficients and a batch overwrites.
+    """The losses of all members of one `Program`, by name.
 
-    Buffers are made once and used at every step: n * (rows a step) * d_sae numbers, three times, are all the memory
-    that it needs beside the weights.
+    Args:
+        members: of one program.
+        dead_feature_window: as in `train_transcoder`.
     """
 
-    def __init__(
-        self, members: Sequence[ToyMember], dead_feature_window: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self.program = program = Program.of(members[0])
-        n = len(members)
-        d_in, d_sae, d_out, self._batch = program.shape
-        blocks = {"x": 1}  # in batches of rows; those that are decoded come first
-        if secant := program.secant:
-            blocks |= {"base": 1} if program.jittered else {}
-            blocks |= {"plus": secant.n_probes} | ({"minus": secant.n_probes} if secant.central else {})
-        if program.augmentation:
-            blocks["augmented"] = 1
-        n_decoded = program.n_decoded * self._batch
-        if program.tangent and program.jittered:
-            blocks["gate"] = 1
-        self._rows: dict[str, slice] = {}
-        for name, count in blocks.items():
-            start = max((rows.stop for rows in self._rows.values()), default=0)
-            self._rows[name] = slice(start, start + count * self._batch)
-        self._decoded = slice(0, n_decoded)
-
-        def buffer(*shape: int) -> Tensor:
-            return torch.zeros(n, *shape, device=device, dtype=dtype)
-
-        n_rows = sum(blocks.values()) * self._batch
-        self._x, self._acts = buffer(n_rows, d_in), buffer(n_rows, d_sae)
-        self._out, self._g_out, self._g_acts = (
-            buffer(n_decoded, d_out),
-            buffer(n_decoded, d_out),
-            buffer(n_decoded, d_sae),
+    def __init__(self, members: Sequence[ToyMember], dead_feature_window: int) -> None:
+        configs: list[Any] = [member.transcoder for member in members]
+        first = members[0]
+        self.architecture = ARCHITECTURES[first.transcoder.architecture()](configs, dead_feature_window)
+        self._matching = first.matching if first.matched else None
+        self._masks = first.transcoder.gradient_masking_coefficient > 0
+        self._jacobian = Coefficient(configs, "jacobian_coefficient", "jacobian_warm_up_steps")
+        self._masking = numbers_of(configs, "gradient_masking_coefficient")
+        self._augmentation = self._masking.new_tensor(
+            [m.augmentation.coefficient if m.augmentation else 0.0 for m in members]
         )
-        self.gate = GATES[program.architecture](members, self._rows)
-        self._penalty = penalty_of(program)
-        self._dead = DeadFeatures(members, dead_feature_window) if program.revives else None
-        n_probed = program.n_products * self._batch
-        self._through, self._g_through = buffer(n_probed, d_sae), buffer(n_probed, d_sae)
+        self._estimator = first.matching.build_estimator()
 
-    @torch.no_grad()
     def __call__(
-        self, weights: StackedWeights, coefficients: Coefficients, batch: Batch, gradients: StackedWeights, log: bool
-    ) -> dict[str, Float[Tensor, " n"]]:
-        """Return the losses by name and the L0 of each member, where they are to be logged; else nothing."""
-        if gradients.threshold is not None:
-            gradients.threshold.zero_()
-        near = self._forward(weights, batch)
-        losses = self._values(coefficients, batch, log)
-        torch.bmm(self._g_out, weights.W_dec.mT, out=self._g_acts)
-        torch.bmm(self._acts[:, self._decoded].mT, self._g_out, out=gradients.W_dec)
-        if self._penalty is not None:
-            losses |= self._penalty(self._activity, weights, coefficients, gradients, log)
-        self.gate.back(self._g_acts, self._acts[:, self._decoded], weights, gradients)
-        torch.bmm(self._x[:, self._decoded].mT, self._g_acts, out=gradients.W_enc)
-        if gradients.W_skip is not None:
-            torch.bmm(self._g_out.mT, self._x[:, self._decoded], out=gradients.W_skip)
-        torch.sum(self._g_acts, 1, out=gradients.b_enc)
-        torch.sum(self._g_out, 1, out=gradients.b_dec)
-        if self.program.tangent and batch.response is not None:
-            losses |= self._products(self.program.tangent, weights, coefficients, batch.response, gradients, near, log)
-        if self.program.masking:
-            losses |= self._masking(weights, coefficients, gradients, log)
-        if self._dead is not None:
-            data = self._rows["x"]
-            residual = batch.y - self._out[:, data]
-            losses |= self._dead(batch.x, self._acts[:, data], residual, weights, gradients, log)
-        if log:
-            losses["loss"] = torch.stack(list(losses.values())).sum(0)
-            losses["l0"] = (self._acts[:, self._rows["x"]] > 0).sum((1, 2)) / self._batch
-        return losses
+        self, weights: StackedWeights, batch: Batch, step: int
+    ) -> tuple[dict[str, Float[Tensor, " n"]], Float[Tensor, "n batch d_sae"]]:
+        """Compute the losses, with a graph to the weights.
 
-    def _forward(self, weights: StackedWeights, batch: Batch) -> Tensor | None:
-        """Fill x, acts and out; return the slopes of straight-through gates, if there are any."""
-        self._x[:, self._rows["x"]] = batch.x
-        if response := batch.response:
-            assert response.v is not None
-            assert isinstance(response.step, Tensor)
-            for name, sign in (("plus", 1), ("minus", -1)):
-                if name in self._rows:
-                    moved = response.x[:, None] + sign * response.step[:, None, None, None] * response.v
-                    self._x[:, self._rows[name]] = moved.flatten(1, 2)
-            for name in {"base", "gate"} & set(self._rows):
-                self._x[:, self._rows[name]] = response.x
-        if batch.augmented is not None:
-            self._x[:, self._rows["augmented"]] = batch.augmented
-        torch.baddbmm(weights.b_enc[:, None], self._x, weights.W_enc, out=self._acts)
-        near = None
-        if self.program.tangent and self.program.tangent.gate_bandwidth is not None:
-            z, width = self._acts[:, self._gate_rows], self.program.tangent.gate_bandwidth
-            near = (z.abs() < width / 2).to(z.dtype) / width
-        self.gate.close(self._acts, weights)
-        torch.baddbmm(weights.b_dec[:, None], self._acts[:, self._decoded], weights.W_dec, out=self._out)
-        if weights.W_skip is not None:
-            self._out.baddbmm_(self._x[:, self._decoded], weights.W_skip.mT)
-        return near
+        Args:
+            weights: of all members.
+            batch: their rows, and what the layer does there.
+            step: the number of the step, the first being 0.
 
-    @property
-    def _activity(self) -> Activity:
-        data = self._rows["x"]
-        near = self.gate.near if isinstance(self.gate, JumpReLUGate) else None
-        return Activity(self._acts[:, data], self._g_acts[:, data], None if near is None else near[:, data])
-
-    @property
-    def _gate_rows(self) -> slice:
-        return self._rows.get("gate", self._rows["x"])
-
-    def _values(self, coefficients: Coefficients, batch: Batch, log: bool) -> dict[str, Tensor]:
-        """Return the terms that depend on outputs alone; fill their gradient to the outputs."""
-        losses = {}
-        error = self._out[:, self._rows["x"]] - batch.y
-        torch.mul(error, 2 / self._batch, out=self._g_out[:, self._rows["x"]])
-        if log:
-            losses["mse_loss"] = error.square().sum((1, 2)) / self._batch
+        Returns:
+            Each member's losses by name, and the activations of the data.
+        """
+        stack, matching = Stack(self.architecture, weights), self._matching
+        gated_here = matching is not None and matching.jitter == 0
+        data = stack.encode_to_region(batch.x, matching.gate_bandwidth if gated_here else None)
+        error = data.output() - batch.y  # [n, batch, d_out]
+        losses = {"mse_loss": mean_square(error)}
+        losses |= self.architecture.losses(data, -error.detach(), weights, step)
+        if self._masks:
+            slopes = weights.W_enc.norm(dim=1) * weights.W_dec.norm(dim=2)  # [n, d_sae]
+            share = data.is_active.to(slopes.dtype).mean(1)  # of the rows, [n, d_sae]
+            losses["gradient_masking_loss"] = self._masking * (share * slopes).sum(1)
+        if batch.response is not None:
+            here = data if gated_here else None  # jittered rows open other gates
+            losses["jacobian_loss"] = self._jacobian.at(step) * self._mismatch(stack, batch.response, here)
         if batch.augmented is not None and batch.y_augmented is not None:
-            error = self._out[:, self._rows["augmented"]] - batch.y_augmented
-            weight = coefficients.augmentation[:, None, None] / self._batch
-            self._g_out[:, self._rows["augmented"]] = 2 * weight * error
-            if log:
-                losses["augmentation_loss"] = (weight * error.square()).sum((1, 2))
-        if self.program.secant and batch.response is not None:
-            losses |= self._quotients(self.program.secant, coefficients, batch.response, log)
-        return losses
+            moved = stack.encode_to_region(batch.augmented).output()
+            losses["augmentation_loss"] = self._augmentation * mean_square(moved - batch.y_augmented)
+        return losses, data.acts
 
-    def _quotients(
-        self, secant: Secant, coefficients: Coefficients, response: LayerResponse, log: bool
-    ) -> dict[str, Tensor]:
-        """Return the Jacobian term by quotients (t(x + step v) - t(x)) / step, or central ones."""
-        assert response.Jv is not None
-        assert response.scale is not None
-        assert isinstance(response.step, Tensor)
-        n, n_probes, batch, d_out = response.Jv.shape
-
-        def out(name: str) -> Tensor:
-            return self._out[:, self._rows[name]].view(n, -1, batch, d_out)
-
-        base = "base" if "base" in self._rows else "x"
-        run = response.step[:, None, None, None] * (2 if secant.central else 1)
-        error = (out("plus") - out("minus" if secant.central else base)) / run - response.Jv
-        weight = (coefficients.jacobian * response.scale / (n_probes * batch))[:, None, None, None]
-        gradient = 2 * weight / run * error
-        self._g_out[:, self._rows["plus"]] = gradient.flatten(1, 2)
-        if secant.central:
-            self._g_out[:, self._rows["minus"]] = -gradient.flatten(1, 2)
-        elif base == "base":
-            self._g_out[:, self._rows["base"]] = -gradient.sum(1)
-        else:
-            self._g_out[:, self._rows["x"]] -= gradient.sum(1)
-        return {"jacobian_loss": (weight * error.square()).sum((1, 2, 3))} if log else {}
-
-    def _products(
-        self,
-        estimator: Estimator,
-        weights: StackedWeights,
-        coefficients: Coefficients,
-        response: LayerResponse,
-        gradients: StackedWeights,
-        near: Tensor | None,
-        log: bool,
-    ) -> dict[str, Tensor]:
-        """Return the Jacobian term by products J v = W_dec (gate * (W_enc v)), or J^T u with the matrices exchanged."""
-        assert response.v is not None
-        assert response.Jv is not None
-        assert response.scale is not None
-        pulled = estimator.pulls_back
-        reads, writes = (weights.W_dec.mT, weights.W_enc.mT) if pulled else (weights.W_enc, weights.W_dec)
-        v, Jv = response.v.flatten(1, 2), response.Jv.flatten(1, 2)
-        read = torch.bmm(v, reads, out=self._through)
-        kept = None if near is None else read.clone()
-        through = self._gated(read)
-        error = torch.bmm(through, writes).sub_(Jv)
-        if weights.W_skip is not None:
-            error.baddbmm_(v, weights.W_skip if pulled else weights.W_skip.mT)
-        n_averaged = self._batch * (1 if estimator.fixed_probes else self.program.n_products)
-        weight = (coefficients.jacobian * response.scale / n_averaged)[:, None, None]
-        losses = {"jacobian_loss": (weight * error.square()).sum((1, 2))} if log else {}
-        g_product = error.mul_(2 * weight)
-        g_read = torch.bmm(g_product, writes.mT, out=self._g_through)
-        if near is not None and kept is not None:
-            g_pre = (g_read * kept).view(len(v), -1, *near.shape[1:]).sum(1) * near
-            gradients.W_enc.baddbmm_(self._x[:, self._gate_rows].mT, g_pre)
-            gradients.b_enc.add_(g_pre.sum(1))
-        g_read = self._gated(g_read)
-        if gradients.W_skip is not None:
-            gradients.W_skip.baddbmm_(*((v.mT, g_product) if pulled else (g_product.mT, v)))
-        if pulled:
-            gradients.W_enc.baddbmm_(g_product.mT, through)
-            gradients.W_dec.baddbmm_(g_read.mT, v)
-        else:
-            gradients.W_dec.baddbmm_(through.mT, g_product)
-            gradients.W_enc.baddbmm_(v.mT, g_read)
-        return losses
-
-    def _gated(self, values: Tensor) -> Tensor:
-        """Set to 0, in place, where a row's feature is not active, for each probe."""
-        acts = self._acts[:, self._gate_rows]
-        for each in values.view(len(values), -1, *acts.shape[1:]).unbind(1):
-            torch.ops.aten.threshold_backward.grad_input(each, acts, 0, grad_input=each)
-        return values
-
-    def _masking(
-        self, weights: StackedWeights, coefficients: Coefficients, gradients: StackedWeights, log: bool
-    ) -> dict[str, Tensor]:
-        """Return the slopes of active features: sum_i share_i ||W_enc^i|| ||W_dec^i||."""
-        share = (self._acts[:, self._rows["x"]] > 0).sum(1) * (coefficients.masking[:, None] / self._batch)
-        of_enc, of_dec = weights.W_enc.norm(dim=1), weights.W_dec.norm(dim=2)
-        for gradient, weight, factor in (
-            (gradients.W_enc, weights.W_enc, (share * of_dec / of_enc)[:, None]),
-            (gradients.W_dec, weights.W_dec, (share * of_enc / of_dec)[..., None]),
-        ):
-            gradient.addcmul_(factor.nan_to_num_(0.0, 0.0, 0.0), weight)
-        return {"gradient_masking_loss": (share * of_enc * of_dec).sum(1)} if log else {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was learned beside the weights."""
-        return {
-            "learned": self.gate.learned(),
-            "since_fired": None if self._dead is None else self._dead.since_fired,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, value in self.gate.learned().items():
-            value.copy_(state["learned"][name])
-        if self._dead is not None:
-            self._dead.since_fired.copy_(state["since_fired"])
+    def _mismatch(self, stack: Stack, response: LayerResponse, gate: DenseRegion | None) -> Float[Tensor, " n"]:
+        """Compute each member's Jacobian term, as `JacobianMatching.from_targets`."""
+        x, _, v, of_layer, step, scale = response
+        assert v is not None
+        assert of_layer is not None
+        assert scale is not None
+        Jv = self._estimator.transcoder_products(stack, x, v, step, gate=gate)  # [n_probes, n, batch, d]
+        energy = (Jv - of_layer).square().sum((0, 2, 3)) / x.shape[1]
+        return scale * (energy if self._estimator.fixed_probes else energy / len(v))

@@ -20,12 +20,30 @@ class RowSource(Protocol):
         ...
 
     def draw(self, n_rows: int, generator: torch.Generator) -> Float[Tensor, "n_rows d_in"]:
-        """Draw independent rows, on the generator's device."""
+        """Draw independent rows.
+
+        Args:
+            n_rows: how many.
+            generator: where the numbers come from.
+
+        Returns:
+            The rows, on the generator's device.
+        """
         ...
 
 
 class RowInputs:
-    """An endless, seeded iterator of a source's batches [batch_size, d_in]; a SAELens DataProvider."""
+    """An endless, seeded iterator of a source's batches [batch_size, d_in]; a SAELens DataProvider.
+
+    Args:
+        source: what is drawn from.
+        batch_size: rows a batch.
+        seed: of the draws.
+        device: where rows are drawn.
+
+    Raises:
+        ValueError: a batch without rows.
+    """
 
     def __init__(
         self, source: RowSource, batch_size: int = 256, seed: int = 0, device: torch.device | str = "cpu"
@@ -46,7 +64,14 @@ class RowInputs:
         return {"generator": self._generator.get_state(), "source": repr(self.source)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume a stream. Raises ValueError for the state of another source."""
+        """Resume a stream.
+
+        Args:
+            state: what `state_dict` returned.
+
+        Raises:
+            ValueError: the state of another source.
+        """
         if state["source"] != repr(self.source):
             raise ValueError(f"the saved position is of other data ({state['source']}): use the same source")
         self._generator.set_state(state["generator"].cpu())

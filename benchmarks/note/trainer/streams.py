@@ -26,13 +26,20 @@ class Batch(NamedTuple):
     x: Float[Tensor, "n batch d_in"]
     y: Float[Tensor, "n batch d_out"]
     response: LayerResponse | None
-    """Every member's, stacked: x [n, batch, d_in], v and Jv [n, n_probes, batch, ...], step and scale [n]."""
+    """All members': x and y [n, batch, d], v and Jv [n_probes, n, batch, d], step [n, batch, 1], scale [n]."""
     augmented: Float[Tensor, "n batch d_in"] | None
     y_augmented: Float[Tensor, "n batch d_out"] | None
 
 
 class Streams:
-    """Endless batches for members of one `Program` and one layer."""
+    """Endless batches for members of one `Program` and one layer.
+
+    Args:
+        members: of one program.
+        layer: what they learn to replace.
+        device: where the layer and the members are.
+        dtype: the members'.
+    """
 
     def __init__(self, members: Sequence[ToyMember], layer: Layer, device: torch.device, dtype: torch.dtype) -> None:
         first = members[0]
@@ -63,7 +70,12 @@ class Streams:
             rms = x.square().mean((1, 2)).sqrt()
             rms = torch.where(rms > 0, rms, torch.ones_like(rms))
             if self.matched:
-                response = LayerResponse(*(_each(part, self._stream_of) for part in self._response(x, y_here, rms)))
+                x_there, y_there, v, Jv, step, scale = self._response(x, y_here, rms)
+                response = LayerResponse(
+                    *(_each(part, self._stream_of) for part in (x_there, y_there)),
+                    *(_each(part, self._stream_of, dim=1) for part in (v, Jv)),
+                    *(_each(part, self._stream_of) for part in (step, scale)),
+                )
             if self.augmentation:
                 moved = self._augmented(x, rms)
                 augmented = _each(moved, self._stream_of)
@@ -71,24 +83,29 @@ class Streams:
         return Batch(_each(rows, self._rows.index), _each(y, self._rows.index), response, augmented, y_augmented)
 
     def _response(self, x: Tensor, y: Tensor, rms: Tensor) -> tuple[Tensor, ...]:
-        """Return the fields of `LayerResponse` as `JacobianMatching.targets` makes them, for each stream."""
+        """Return the fields of `LayerResponse` as `JacobianMatching.targets` makes them, for each stream.
+
+        x [streams, batch, d_in], y [streams, batch, d_out] and rms [streams] are theirs at the data.
+        """
         estimator, flat_shape = self.estimator, (-1, x.shape[-1])
         if self.jittered:
             x = x + (self._jitter * rms)[:, None, None] * self._draw(gaussian, x)[0]
         step = self._radius * (rms if estimator.isotropic else torch.ones_like(rms))
         of_rows = y if estimator.pulls_back else x
+        # v [n_probes, streams, batch, d]: each stream draws from its own generator
         v = torch.stack([estimator.draw(rows, g) for rows, g in zip(of_rows, self._generators, strict=True)], dim=1)
+        # the layer is asked once about all streams' rows: x [streams * batch, d_in], a step [.., 1] for each
         each_row = step.repeat_interleave(x.shape[1])[:, None]
         y_there, Jv = estimator.layer_products(self.layer, x.reshape(flat_shape), v.flatten(1, 2), each_row)
         Jv = Jv.view(len(v), *x.shape[:2], -1)
         scale = torch.ones_like(rms)
         if self.normalize:
             variance = (y - y.mean(1, keepdim=True)).square().sum(-1).mean(1)
-            energy = Jv.square().sum(-1).mean((0, 2))
+            energy = Jv.square().sum(-1).mean((0, 2))  # over probes and rows
             if estimator.fixed_probes:
                 energy = energy * len(Jv)
             scale = torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
-        return x, y_there.view(*x.shape[:2], -1), v.transpose(0, 1), Jv.transpose(0, 1), step, scale
+        return x, y_there.view(*x.shape[:2], -1), v, Jv, each_row.view(*x.shape[:2], 1), scale
 
     def _augmented(self, x: Tensor, rms: Tensor) -> Tensor:
         assert self.augmentation is not None
@@ -112,6 +129,7 @@ class Streams:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume all streams from what `state_dict` returned."""
         self._rows.load_state_dict(state["inputs"])
         for generator, there in zip(self._generators, state["generators"], strict=True):
             generator.set_state(there.cpu())
@@ -159,11 +177,11 @@ class _Rows(_OwnRows):
         return abs_rows(stacked, self._density, self._repeat_frac, self._points).to(self.dtype)
 
 
-def _each(values: Tensor, index: Tensor) -> Tensor:
-    """Return values[index], at no cost where each has its own."""
-    if len(values) == len(index):  # indices number equal keys in order, so that this is the identity
+def _each(values: Tensor, index: Tensor, dim: int = 0) -> Tensor:
+    """Return values[index] along a dimension, at no cost where each has its own."""
+    if values.shape[dim] == len(index):  # indices number equal keys in order, so that this is the identity
         return values
-    return values.index_select(0, index)
+    return values.index_select(dim, index)
 
 
 def _data_key(member: ToyMember) -> tuple[Any, ...]:

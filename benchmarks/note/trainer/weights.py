@@ -13,9 +13,12 @@ from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
+ALIGNED = 32
+"""Numbers; a whole number of vector registers, also where kernels take two at once."""
+
 
 class StackedWeights(NamedTuple):
-    """The weights of n transcoders, or their gradients, under SAELens's names; None where the architecture has none."""
+    """The weights of n transcoders under SAELens's names; None where the architecture has none."""
 
     W_enc: Float[Tensor, "*n d_in d_sae"]
     b_enc: Float[Tensor, "*n d_sae"]
@@ -32,9 +35,43 @@ class StackedWeights(NamedTuple):
         """Return the non-None weights by name."""
         return {name: weight for name, weight in self._asdict().items() if weight is not None}
 
+    def packed(self) -> Float[Tensor, "n size"]:
+        """Copy all weights into one matrix, a row for each transcoder, filled up with zeros to a multiple of `ALIGNED`.
+
+        One matrix has its gradient clipped, and is trained, in one operation.
+
+        Returns:
+            The matrix, a copy.
+        """
+        rows = torch.cat([weight.flatten(1) for weight in self.present().values()], dim=1)
+        return torch.nn.functional.pad(rows, (0, -rows.shape[1] % ALIGNED))
+
+    def unpacked(self, rows: Float[Tensor, "n size"]) -> "StackedWeights":
+        """View a matrix of `packed` as weights.
+
+        Args:
+            rows: the matrix of weights that have the shapes of these.
+
+        Returns:
+            The weights, which share the matrix's memory and have a graph to it.
+        """
+        shapes = {name: weight.shape for name, weight in self.present().items()}
+        sizes = [shape[1:].numel() for shape in shapes.values()]
+        parts = rows.split([*sizes, rows.shape[1] - sum(sizes)], dim=1)  # the last is the filling
+        return StackedWeights(
+            **{name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts[:-1], strict=True)}
+        )
+
 
 def initial_weights(members: Sequence[ToyMember]) -> StackedWeights:
-    """Draw weights as each member alone does; members that agree in seed and initialisation draw once."""
+    """Draw weights as each member alone does; members that agree in seed and initialisation draw once.
+
+    Args:
+        members: of one program.
+
+    Returns:
+        The weights, with the members' number n in front.
+    """
     drawn: dict[Any, TrainingTranscoder[Any]] = {}
     each = []
     for member in members:
@@ -51,7 +88,16 @@ def initial_weights(members: Sequence[ToyMember]) -> StackedWeights:
 
 
 def as_transcoder(member: ToyMember, weights: StackedWeights, layer: Layer) -> TrainingTranscoder[Any]:
-    """Make a member's weights its transcoder, in `eval` mode and with its layer set."""
+    """Make a member's weights its transcoder.
+
+    Args:
+        member: whose they are.
+        weights: one member's, without the leading dimension.
+        layer: what the transcoder replaces.
+
+    Returns:
+        The transcoder, in `eval` mode and with its layer set.
+    """
     transcoder = made_with_seed(deepcopy(member.transcoder), member.seed).set_layer(layer)
     with torch.no_grad():
         for name, weight in weights.present().items():

@@ -1,4 +1,4 @@
-"""Arrays as one text that a page holds and its script unpacks: compressed, and no markup whatever they hold."""
+"""Arrays as one text that a page holds and its script unpacks: compressed, and never markup."""
 
 import base64
 import gzip

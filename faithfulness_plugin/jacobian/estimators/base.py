@@ -3,14 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.jacobian.linear_region import LinearRegion
 from faithfulness_plugin.jacobian.probes import ISOTROPIC, PROBES, Probe
 from faithfulness_plugin.layers.derivatives import Layer
+
+Gate = Tensor | LinearRegion
+"""Feature activations [..., d_sae] of a forward pass already made, or the linear region of one."""
+LENGTH = TypeVar("LENGTH", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Estimator(ABC):
         """
         return (d_out, d_in) if cls.pulls_back else (d_in, d_out)
 
-    def step(self, rms: Any) -> Any:
+    def step(self, rms: LENGTH) -> LENGTH | float:
         """Compute the step's length.
 
         Args:
@@ -133,7 +138,7 @@ class Estimator(ABC):
         v: Float[Tensor, "n_probes *batch d_probe"],
         step: Tensor | float,
         *,
-        gate: Any = None,
+        gate: Gate | None = None,
     ) -> Float[Tensor, "n_probes *batch d_product"]:
         """Compute the transcoder's products along the probes, with a graph to its parameters.
 

@@ -1,13 +1,12 @@
 """Products J v: the estimator of least cost."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.closed_form import region_at, transcoder_jvp
-from faithfulness_plugin.jacobian.estimators.base import Estimator
+from faithfulness_plugin.jacobian.estimators.base import Estimator, Gate
 from faithfulness_plugin.layers.derivatives import Layer, layer_jvp
 
 
@@ -36,7 +35,13 @@ class Jvp(Estimator):
 
     @override
     def transcoder_products(
-        self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
+        self,
+        transcoder: nn.Module,
+        x: Tensor,
+        v: Tensor,
+        step: Tensor | float,
+        *,
+        gate: Gate | None = None,
     ) -> Tensor:
         # closed form where there is a region, autograd where not
         region = region_at(transcoder, x, gate, self.gate_bandwidth)

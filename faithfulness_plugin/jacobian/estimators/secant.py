@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.estimators.base import Estimator
+from faithfulness_plugin.jacobian.estimators.base import LENGTH, Estimator, Gate
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region
 from faithfulness_plugin.layers.derivatives import Layer, bare, mismatch_explained
 from faithfulness_plugin.layers.probe_shape import each_probe
@@ -42,7 +42,7 @@ class Secant(Estimator):
             raise ValueError("the secant trains its gates by itself: leave gate_bandwidth out")
 
     @override
-    def step(self, rms: Any) -> Any:
+    def step(self, rms: LENGTH) -> LENGTH | float:
         return self.radius * rms if self.isotropic else self.radius  # isotropic probes have coordinates of size 1
 
     @override
@@ -53,7 +53,13 @@ class Secant(Estimator):
 
     @override
     def transcoder_products(
-        self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
+        self,
+        transcoder: nn.Module,
+        x: Tensor,
+        v: Tensor,
+        step: Tensor | float,
+        *,
+        gate: Gate | None = None,
     ) -> Tensor:
         return transcoder_secant(transcoder, x, v, step, central=self.central, gate=gate)[1]
 
@@ -89,14 +95,14 @@ def layer_secant(
     """
     with mismatch_explained(layer, x):
         y = bare(layer)(x) if y is None else y
-        return y, _quotient(bare(layer), x, v, step, y, central)
+        return y, _quotient(bare(layer), x, v, step, y, central)  # n_probes more calls, or twice as many
 
 
 def transcoder_secant(
     transcoder: nn.Module,
     x: Float[Tensor, "*batch d_in"],
     v: Float[Tensor, "*probes_batch d_in"],
-    step: Float[Tensor, ""] | float,
+    step: Float[Tensor, ""] | Float[Tensor, "*batch 1"] | float,
     *,
     central: bool = False,
     gate: Float[Tensor, "*batch d_sae"] | LinearRegion | None = None,
@@ -157,5 +163,5 @@ def _quotient(function: Layer, x: Tensor, v: Tensor, step: Tensor | float, y: Te
     return quotient[0] if v.ndim == x.ndim else quotient  # without n_probes where v had none
 
 
-def _at_each(function: Layer, points: list[Any]) -> Tensor:
+def _at_each(function: Layer, points: list[Tensor]) -> Tensor:
     return torch.stack([function(point) for point in points])  # one call each: no batch of n_probes times the rows

@@ -1,13 +1,12 @@
 """Products J^T u, for layers without forward-mode rules."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.closed_form import region_at, transcoder_vjp
-from faithfulness_plugin.jacobian.estimators.base import Estimator
+from faithfulness_plugin.jacobian.estimators.base import Estimator, Gate
 from faithfulness_plugin.jacobian.probes import ISOTROPIC
 from faithfulness_plugin.layers.derivatives import Layer, layer_vjp
 
@@ -49,7 +48,13 @@ class Vjp(Estimator):
 
     @override
     def transcoder_products(
-        self, transcoder: nn.Module, x: Tensor, v: Tensor, step: Tensor | float, *, gate: Any = None
+        self,
+        transcoder: nn.Module,
+        x: Tensor,
+        v: Tensor,
+        step: Tensor | float,
+        *,
+        gate: Gate | None = None,
     ) -> Tensor:
         region = region_at(transcoder, x, gate, self.gate_bandwidth)
         return transcoder_vjp(transcoder, x, v)[1] if region is None else region.vjp(v)  # [n_probes, ..., d_in]

@@ -62,7 +62,9 @@ class Request:
             )
 
     def require_answered(self, cfg: TranscoderConfig, where: str) -> None:
-        """Hold the metadata against what was asked for; those of an autoencoder then say that it writes what it reads.
+        """Check a transcoder's metadata against what was asked for.
+
+        Those of an autoencoder then say that it writes what it reads.
 
         Args:
             cfg: the transcoder's, whose metadata may change.
