@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faithfulness_plugin.benchmarks.figures.transcoders import Transcoders, by_name
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.results.panels import STYLES, dress, legend_below, subplots
+from faithfulness_plugin.results.panels import STYLES, legend_below, style_axes, subplots
 
 JACOBIAN_ROWS = 128
 
@@ -95,7 +95,7 @@ def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
         ax.margins(x=0.12)
         highest = max([p[1] for p in plane.line] + [p.error[2] for p in plane.points.values()])
         ax.set_ylim(max(0.0, plane.floor - 0.08), highest + 0.07)
-        dress(ax, plane.title, "FVU", ylabel)
+        style_axes(ax, plane.title, "FVU", ylabel)
     legend_below(figure, handles)
     return figure
 

@@ -19,7 +19,7 @@ INSTALL = (
 """What to do for the examples' model and text, in a checkout and in an install."""
 
 
-def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:
+def cached_folder(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:
     """Return a folder in the user's cache, and make it if it is not there.
 
     It is made in a folder beside and then renamed, so that it is never seen half done; of several processes that make
@@ -55,7 +55,7 @@ def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]
     except OSError as error:
         if error.errno is None:  # not the system's: a library's own
             raise
-        raise UsageError(unwritable(error.strerror)) from error
+        raise UsageError(unwritable_cache(error.strerror)) from error
     return final
 
 
@@ -77,7 +77,7 @@ def cache() -> Path:
     return user_cache_path("faithfulness-plugin")
 
 
-def unwritable(reason: str | None) -> str:
+def unwritable_cache(reason: str | None) -> str:
     """Explain that the cache cannot be written.
 
     Args:
