@@ -1,7 +1,6 @@
 """Which features act on one input, and what each of them reads and writes."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -10,9 +9,6 @@ from torch import Tensor, nn
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at
 from faithfulness_plugin.inspection.hooked_transcoder import hooked
-
-if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
-    from sae_lens import SAE
 
 
 @dataclass(frozen=True)
@@ -56,11 +52,11 @@ def active_features(transcoder: nn.Module, x: Float[Tensor, " d_in"], most: int 
     """
     if x.ndim != 1:
         raise ValueError(f"x has shape {list(x.shape)}: pass one input, [d_in]")
-    sae: SAE[Any] = hooked(transcoder, x[None])
-    acts = acts_at(sae, x[None])[0]
-    order = (acts * sae.W_dec.norm(dim=-1)).argsort(descending=True)[:most]
+    inspected = hooked(transcoder, x[None])
+    acts = acts_at(inspected, x[None])[0]
+    order = (acts * inspected.W_dec.norm(dim=-1)).argsort(descending=True)[:most]
     return [
-        ActiveFeature(i, acts[i].item(), acts[i] * sae.W_dec[i], sae.W_enc[:, i].clone())
+        ActiveFeature(i, acts[i].item(), acts[i] * inspected.W_dec[i], inspected.W_enc[:, i].clone())
         for i in order.tolist()
         if acts[i] > 0
     ]
