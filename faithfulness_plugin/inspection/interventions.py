@@ -133,9 +133,7 @@ def intervene(
     """
     which = tuple(np.atleast_1d(np.asarray(features, dtype=np.int64)).tolist())
     hooks, replaced, stages = _place(transcoder, layer, model)
-    inspected: Any = transcoder
-    if not has_hooks(transcoder):
-        inspected = HookedTranscoder(transcoder, _rows_at(hooks, replaced, inputs))
+    inspected = _with_hooks(transcoder, hooks, replaced, inputs)
     _check(inspected, which, do, value, through)
     kept = torch.ones(inputs.shape[: 2 if model is not None else 1], dtype=torch.bool) if kept is None else kept
     tokens, kept = inputs.to(hooks.device), kept.to(hooks.device)
@@ -196,11 +194,13 @@ def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer,
     return hooks, layer, stages_after(hooks, layer)
 
 
-def _rows_at(hooks: Hooks, layer: HookedLayer, inputs: Tensor) -> Tensor:
-    """Return the layer's input at the first of the inputs."""
+def _with_hooks(transcoder: nn.Module, hooks: Hooks, layer: HookedLayer, inputs: Tensor) -> Any:
+    """Return the transcoder with SAELens's hook point; where it has none, by the layer's input at the first prompt."""
+    if has_hooks(transcoder):
+        return transcoder
     seen: list[Tensor] = []
     hooks.run(inputs[:1].to(hooks.device), {layer.hook_in: seen.append})
-    return seen[0].flatten(0, -2)
+    return HookedTranscoder(transcoder, seen[0].flatten(0, -2))
 
 
 def _check(transcoder: "SAE[Any]", which: tuple[int, ...], do: Do, value: float | None, through: Through) -> None:
