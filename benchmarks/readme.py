@@ -25,7 +25,7 @@ from faithfulness_plugin.benchmarks.timing.store import StoreSpeed, StoreSpeedRe
 from faithfulness_plugin.language_model import report as language_model
 from faithfulness_plugin.language_model.result import TrainResult
 from faithfulness_plugin.measure import report as artifact
-from faithfulness_plugin.measure.compare import in_pairs
+from faithfulness_plugin.measure.compare import paired_differences
 from faithfulness_plugin.measure.schema import ArtifactResult
 from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
@@ -77,7 +77,7 @@ def measured() -> dict[str, str]:
         ),
         "store-speed table": StoreSpeed().tables(read_result(STORE_SPEED, StoreSpeedResult)),
         "artifact scores": artifact.overview(artifacts).render("markdown"),
-        "artifact differences": in_pairs(artifacts, pairs).render("markdown"),
+        "artifact differences": paired_differences(artifacts, pairs).render("markdown"),
         "inspection toy": toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),
         "inspection passage": passage_table(passages),
         "inspection cost": cost_table(passages.measured, passages.processor),
@@ -90,7 +90,7 @@ def _all(folder: str) -> list[AbsoluteValueResult]:
     return [read_result(path, AbsoluteValueResult) for path in sorted(RESULTS.glob(f"{folder}/*/{RESULT_FILENAME}"))]
 
 
-def filled_in(page: str, name: str, table: str) -> str:
+def fill_in(page: str, name: str, table: str) -> str:
     """Replace what stands between the markers `begin: name` and `end: name`; a page without them stays as it is.
 
     Args:
@@ -129,7 +129,7 @@ def main() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name, table in tables.items():
-            text = filled_in(text, name, table)
+            text = fill_in(text, name, table)
         write_text(page, text)
 
 

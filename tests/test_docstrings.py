@@ -3,6 +3,8 @@
 import ast
 import doctest
 import importlib
+import io
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +49,28 @@ WITH_EXAMPLES = [
     "faithfulness_plugin/metrics/*.py",
 ]
 """Files that hold at least one example each, but for base classes."""
+ALGEBRA = [
+    "faithfulness_plugin/jacobian/active.py",
+    "faithfulness_plugin/jacobian/closed_form.py",
+    "faithfulness_plugin/jacobian/exact.py",
+    "faithfulness_plugin/jacobian/gram.py",
+    "faithfulness_plugin/jacobian/linear_region.py",
+    "faithfulness_plugin/jacobian/matching.py",
+    "faithfulness_plugin/jacobian/packed_rows.py",
+    "faithfulness_plugin/jacobian/probes.py",
+    "faithfulness_plugin/jacobian/sparse_region.py",
+    "faithfulness_plugin/layers/comparison.py",
+    "faithfulness_plugin/layers/derivatives.py",
+    "faithfulness_plugin/layers/layer_weights.py",
+    "faithfulness_plugin/layers/mlp_weights.py",
+    "faithfulness_plugin/transcoders/batch_topk.py",
+    "faithfulness_plugin/transcoders/jumprelu.py",
+    "faithfulness_plugin/transcoders/topk.py",
+    "faithfulness_plugin/transcoders/topk_inference.py",
+]
+"""Files with algebra on three or more dimensions: comments say the shapes."""
+COMMENTS = 5
+"""Lines with a comment among a hundred lines of such a file, at least."""
 FRAGMENTS = {
     *("of", "by", "as", "for", "from", "in", "with", "to", "where", "which", "what", "whatever", "whether", "those"),
     *("the", "a", "an", "all", "that", "same", "so", "its", "this", "how", "if", "when"),
@@ -123,3 +147,11 @@ def test_files_with_formulas_have_examples(pattern):
     files = [file for file in ROOT.glob(pattern) if file.name not in ("__init__.py", "base.py", "result.py")]
     assert files
     assert not [str(file.relative_to(ROOT)) for file in files if ">>> " not in file.read_text()]
+
+
+@pytest.mark.parametrize("path", ALGEBRA)
+def test_files_with_algebra_have_comments(path):
+    text = (ROOT / path).read_text()
+    tokens = [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT]
+    lines = {t.start[0] for t in tokens if "pyright:" not in t.string and "noqa" not in t.string}
+    assert len(lines) >= COMMENTS / 100 * len(text.splitlines())

@@ -19,6 +19,7 @@ from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
 from faithfulness_plugin.inspection.records import feature_records
 from faithfulness_plugin.inspection.subjects import text_subject
+from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.intervals import FEW, RANGE, interval
@@ -132,17 +133,13 @@ class Passage:
         self.text, (block, *_) = trained.config.passage.text, trained.config.passage.blocks
         self.context_size = trained.config.context_size
         self.n_passages = 0
+        source = LoadedModel(trained.config.model_copy(update={"device": "cpu"}), note, plain=True)
         self.subject = text_subject(
-            trained.config.model,
-            trained.config.text,
+            source,
             block=block,
             n_tokens=config.tokens,
-            context_size=self.context_size,
-            seed=trained.config.seed,
             memory=config.memory,
-            rows=trained.config.rows,
             more=lambda tokenizer: self._prompts(tokenizer, config),
-            note=note,
         )
         origins = self.subject.sample.origins
         assert origins is not None

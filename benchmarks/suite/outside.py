@@ -124,13 +124,13 @@ def serve(descriptor: int, reference: str) -> None:
         descriptor: the connection's file descriptor.
         reference: the method, as module:attribute.
     """
-    from faithfulness_plugin.benchmarks.methods.registry import MethodError, outside
+    from faithfulness_plugin.benchmarks.methods.registry import MethodError, import_method
 
     Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     connection = Connection(descriptor)
     torch.set_num_threads(1)
     try:
-        method = outside(reference)
+        method = import_method(reference)
     except MethodError as error:
         connection.send(str(error))
         return

@@ -96,11 +96,14 @@ COMMANDS = {
 }
 
 
-def print_version(wanted: bool) -> None:
+def print_version(wanted: bool) -> bool:
     """Print the version and stop, where it was asked for.
 
     Args:
         wanted: whether --version was passed.
+
+    Returns:
+        `wanted`, where it was not.
 
     Raises:
         typer.Exit: after printing.
@@ -110,6 +113,7 @@ def print_version(wanted: bool) -> None:
 
         print(__version__)
         raise typer.Exit
+    return wanted
 
 
 def options(

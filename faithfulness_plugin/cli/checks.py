@@ -31,6 +31,10 @@ def require_readable(sources: Iterable[str], options: TranscoderOptions) -> None
     rows.require_rows(which, options.context_size)
     require_sources(sources)
     require_text(options.text)
+    if options.model is not None:
+        from faithfulness_plugin.language_model.hub_model import only_cached
+
+        only_cached(options.model, plain=True)
     require_device(options.device)
 
 

@@ -1,15 +1,19 @@
 """Options of commands on finished transcoders: their names, the model, the tensors that they read and write, how files
 are read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from faithfulness_plugin.cli.rows import RowOptions
+from faithfulness_plugin.cli.rows import RowOptions, row_settings
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.hub_path import HubPath, is_hub_path
+from faithfulness_plugin.messages import say
+
+if TYPE_CHECKING:  # at run time the commands that need one import it
+    from faithfulness_plugin.language_model.loaded import LoadedModel
 
 
 class TranscoderOptions(RowOptions):
@@ -55,6 +59,42 @@ class SeededOptions(TranscoderOptions):
         default=False, description="use --hook-in and --hook-out, though the file says other tensors"
     )
     seed: int = Field(default=0, ge=0, lt=2**61, description="seed of the order of prompts, and of all that is drawn")
+
+
+def model_on_text(
+    options: TranscoderOptions, transcoders: Mapping[str, Any], note: Callable[[str], None], seed: int = 0
+) -> "tuple[LoadedModel, str | None]":
+    """Load the model that transcoders name, or that was asked for, with the text that they are looked at on.
+
+    Args:
+        options: the model, the text and its rows.
+        transcoders: by the name that messages call them.
+        note: receives a line about what is being done.
+        seed: decides the order of the prompts.
+
+    Returns:
+        The model; and the one that the transcoders name, where another one was asked for on purpose.
+
+    Raises:
+        UsageError: as `choose_model` and `LoadedModel`.
+    """
+    from faithfulness_plugin.language_model.config import ModelOnText, ModelSource, TextSource
+    from faithfulness_plugin.language_model.loaded import LoadedModel
+    from faithfulness_plugin.language_model.named_model import choose_model
+    from faithfulness_plugin.language_model.rows import RowSettings
+
+    chosen = choose_model(transcoders, options.model, anyway=options.model_anyway)
+    if chosen.note is not None:
+        say(chosen.note)
+    wanted = ModelOnText(
+        model=ModelSource(name=chosen.name),
+        text=TextSource(files=options.text),
+        rows=RowSettings(**row_settings(options.model_dump())),
+        context_size=options.context_size,
+        seed=seed,
+        device=options.device,
+    )
+    return LoadedModel(wanted, note, plain=True), chosen.named
 
 
 def by_name(given: Sequence[str]) -> dict[str, str]:

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
-from faithfulness_plugin.cli.hook_options import TranscoderOptions
+from faithfulness_plugin.cli.hook_options import TranscoderOptions, model_on_text
 from faithfulness_plugin.cli.options import made, with_fields
-from faithfulness_plugin.cli.rows import row_settings
 from faithfulness_plugin.cli.terminal import show
+from faithfulness_plugin.messages import say
 
 
 class HooksOptions(TranscoderOptions):
@@ -45,16 +45,9 @@ def hooks(
     from faithfulness_plugin.transcoders.load import load_each
 
     (loaded,) = load_each({path: path}, **options.reading(layer)).values()
-    found = candidates_on_text(
-        path,
-        loaded.transcoder,
-        files=options.text,
-        rows=row_settings(given),
-        layer=layer,
-        **options.model_dump(
-            include={"model", "model_anyway", "prompts", "context_size", "device", "hook_in", "hook_out"}
-        ),
-    )
+    source, _ = model_on_text(options, {path: loaded.transcoder}, say)
+    asked = {"layer": layer, "hook_in": options.hook_in, "hook_out": options.hook_out}
+    found = candidates_on_text(source, loaded.transcoder, options.prompts, **asked)
     if as_json:
         print(json.dumps(found.to_dict(), indent=1))
     else:

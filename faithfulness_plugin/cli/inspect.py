@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import Field, model_validator
 
-from faithfulness_plugin.cli.hook_options import SeededOptions, by_name
+from faithfulness_plugin.cli.hook_options import SeededOptions, by_name, model_on_text
 from faithfulness_plugin.cli.options import made, with_fields
-from faithfulness_plugin.cli.rows import row_settings
 from faithfulness_plugin.cli.terminal import Lines, show
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import say
@@ -132,9 +131,7 @@ def inspect(
 def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
     """Return the layer on rows, and say what has to be said about them."""
     from faithfulness_plugin.inspection.subjects import bare_subject, text_subject, toy_subject
-    from faithfulness_plugin.language_model.config import ModelSource, TextSource
-    from faithfulness_plugin.language_model.named_model import choose_model
-    from faithfulness_plugin.language_model.rows import RowSettings, say_rows
+    from faithfulness_plugin.language_model.rows import say_rows
 
     shared: dict[str, Any] = {"seed": options.seed, "memory": options.memory}
     if options.bare:
@@ -143,24 +140,18 @@ def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
             return bare_subject(str(options.layer), Path(options.rows), **shared)
         drawn = options.model_dump(include={"density", "repeat_frac", "n_ones"})
         return toy_subject(len(next(iter(loaded.values())).W_enc), **drawn, **shared)
-    which = RowSettings(**row_settings(options.model_dump()))
-    chosen = choose_model(loaded, options.model, anyway=options.model_anyway)
-    if chosen.note is not None:
-        say(chosen.note)
     n_tokens = options.tokens or TOKENS
     with Lines(-(-n_tokens // (options.context_size - 1)), 0, "prompts") as lines:
+        source, named = model_on_text(options, loaded, lines.tell, options.seed)
         subject = text_subject(
-            ModelSource(name=chosen.name),
-            TextSource(files=options.text),
+            source,
             list(loaded.values()),
-            model_named=chosen.named,
+            model_named=named,
             block=options.block,
             n_tokens=n_tokens,
-            rows=which,
-            note=lines.tell,
+            memory=options.memory,
             on_prompts=lines.advance,
-            **options.model_dump(include={"hook_in", "hook_out", "hooks_anyway", "context_size", "device"}),
-            **shared,
+            **options.model_dump(include={"hook_in", "hook_out", "hooks_anyway"}),
         )
     for notice in subject.notices:
         say(f"warning: {notice}")

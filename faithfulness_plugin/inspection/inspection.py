@@ -103,8 +103,8 @@ def inspect_transcoder(
     """
     if len(sample.copies) < 2:
         raise ValueError(f"the sample holds one input ({len(sample):,} times): look at more rows, or at other text")
-    transcoder = hooked(transcoder.eval(), sample.x[:1])
-    records = feature_records(transcoder, sample, circuits=circuits, top=top, on_rows=on_rows)
+    inspected = hooked(transcoder.eval(), sample.x[:1])
+    records = feature_records(inspected, sample, circuits=circuits, top=top, on_rows=on_rows)
     if records.dead.all():
         raise ValueError(
             f"none of the {records.d_sae:,} features of {name} fires on these {len(sample):,} rows, so there is "
@@ -112,11 +112,11 @@ def inspect_transcoder(
         )
     return Inspection(
         name=name,
-        transcoder=transcoder,
+        transcoder=inspected,
         sample=sample,
         records=records,
-        details=feature_details(transcoder, layer, sample, records),
-        overview=overview(transcoder, layer, sample, records, circuits=circuits, kinks=kinks),
+        details=feature_details(inspected, layer, sample, records),
+        overview=overview(inspected, layer, sample, records, circuits=circuits, kinks=kinks),
         layer_name=layer_name,
     )
 

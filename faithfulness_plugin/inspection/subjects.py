@@ -15,18 +15,14 @@ from faithfulness_plugin.inspection.inspection import Inspection, inspect_transc
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
 from faithfulness_plugin.inspection.text import text_sample
 from faithfulness_plugin.inspection.token_text import TokenText
-from faithfulness_plugin.language_model.config import ModelSource, TextSource
-from faithfulness_plugin.language_model.model import load_model, model_title
-from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings
-from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.widths import require_widths
-from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.layers.replaced_layer import layer_and_pair
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.metrics.circuit_projection import Circuit
-from faithfulness_plugin.results.imported import imported
+from faithfulness_plugin.results.imported import import_object
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
@@ -117,7 +113,7 @@ def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: 
         UsageError: the layer cannot be imported, or the file cannot be read.
     """
     try:
-        layer = imported(reference)
+        layer = import_object(reference)
     except ValueError as error:
         raise UsageError(f"--layer {error}") from error
     try:
@@ -129,8 +125,7 @@ def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: 
 
 
 def text_subject(
-    model_source: ModelSource,
-    text: TextSource,
+    source: LoadedModel,
     transcoders: "Sequence[SAE[Any]]" = (),
     *,
     model_named: str | None = None,
@@ -139,20 +134,14 @@ def text_subject(
     hook_out: str | None = None,
     hooks_anyway: bool = False,
     n_tokens: int,
-    context_size: int,
-    seed: int,
-    device: str = "cpu",
     memory: float = MEMORY,
-    rows: RowSettings = EVERY_ROW,
     more: Callable[[Any], Tensor] | None = None,
-    note: Callable[[str], None] = lambda _: None,
     on_prompts: Callable[[int], None] = lambda _: None,
 ) -> Subject:
     """Sample the layer of a language model that the transcoders replace, on about `n_tokens` tokens of text.
 
     Args:
-        model_source: the model.
-        text: the text.
+        source: the model, with its text.
         transcoders: decide the layer by their metadata.
         model_named: the model of the transcoders' metadata, where another one is used on purpose.
         block: which block's MLP, where the metadata do not say it (see `pair_of`).
@@ -160,45 +149,37 @@ def text_subject(
         hook_out: the tensor that is written, likewise.
         hooks_anyway: whether hook_in and hook_out may contradict the metadata.
         n_tokens: tokens to look at.
-        context_size: tokens a prompt.
-        seed: decides the order of the prompts.
-        device: where the model runs.
         memory: GiB that looking at the sample may take, about.
-        rows: which rows count.
         more: makes further prompts [n, context_size] from the tokenizer.
-        note: receives a line about what is being done.
         on_prompts: receives the number of prompts after each pass.
 
     Returns:
         The layer, its sample, and warnings about its tensors.
 
     Raises:
-        UsageError: there is no such layer, model or text, or prompts do not fit the model.
+        UsageError: there is no such layer or text, or prompts do not fit the model.
     """
-    note(f"loading {model_title(model_source)}")
-    model = load_model(model_source, device, plain=True)
-    hooks = hooks_of(model)
+    hooks, config = source.hooks, source.config
     layer, pair = layer_and_pair(
         hooks, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
     )
     require_widths(hooks, layer, {_numbered(n, transcoders): t for n, t in enumerate(transcoders)})
-    note("cutting the text into prompts")
-    wanted = -(-n_tokens // rows.per_prompt(context_size, model.tokenizer))
-    tokens = cut_prompts(text, model.tokenizer, context_size, seed, wanted, least=1, hooks=hooks)
+    tokens = source.prompts(-(-n_tokens // config.rows.per_prompt(config.context_size, source.tokenizer)), least=1)
     if more is not None:
-        tokens = torch.cat([tokens, more(model.tokenizer)])
-    note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
-    exclude = rows.left_out(model.tokenizer)
-    sample = text_sample(hooks, layer, tokens, exclude=exclude, memory=memory, seed=seed, on_prompts=on_prompts)
+        tokens = torch.cat([tokens, more(source.tokenizer)])
+    source.note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
+    sample = text_sample(
+        hooks, layer, tokens, exclude=source.exclude, memory=memory, seed=config.seed, on_prompts=on_prompts
+    )
     assert sample.origins is not None
     kept = sample.origins.row_at >= 0
     warnings = [mismatch_warning(hooks, t, tokens.to(hooks.device), layer, kept) for t in transcoders]
     notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
-    name = model_title(model_source) + (f" (the transcoder names {model_named})" if model_named else "")
+    name = source.title + (f" (the transcoder names {model_named})" if model_named else "")
     name += f", {layer.hook_in} to {layer.hook_out}"
     name += f" (the transcoder says {' to '.join(pair.declared)})" if pair.declared else ""
     name += "".join(f". Warning: {notice}" for notice in notices)
-    return Subject(layer, sample, name, notices=notices, token_text=TokenText(model.tokenizer))
+    return Subject(layer, sample, name, notices=notices, token_text=TokenText(source.tokenizer))
 
 
 def _numbered(n: int, of: Sequence[Any]) -> str:

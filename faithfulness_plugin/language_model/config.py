@@ -68,6 +68,18 @@ class TextSource(Record):
         return ", ".join(self.files) or self.name
 
 
+class ModelOnText(Record):
+    """A model, and the prompts of a text that it is run on."""
+
+    model: ModelSource = ModelSource()
+    text: TextSource = TextSource()
+    rows: RowSettings = EVERY_ROW
+    context_size: int = Field(default=128, ge=2, description="tokens a prompt")
+    prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
+    seed: int = Field(default=0, description="of the prompts' order")
+    device: str = "cpu"
+
+
 class TrainConfig(Record):
     """One run: a transcoder for every block, coefficient and seed, from one pass over the model."""
 
@@ -103,7 +115,9 @@ class TrainConfig(Record):
     buffer_prompts: int = Field(
         default=64, ge=1, description="prompts whose rows are shuffled together: more take more memory"
     )
-    held_out_prompts: int = Field(default=16, ge=1, description="prompts for evaluation, never trained on")
+    held_out_prompts: int = Field(
+        default=16, ge=1, description="prompts for evaluation, never trained on; rounded up to whole passes"
+    )
     evaluations: int = Field(
         default=1, ge=1, description="evaluations during training, after equal parts of it; one more comes before it"
     )

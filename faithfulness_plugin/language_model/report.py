@@ -40,7 +40,8 @@ def tables(result: TrainResult) -> str:
         count = f"{' to '.join(f'{n:,}' for n in dict.fromkeys([counted[0], counted[-1]]))} of {held_out:,}"
     text = [
         f"{result.model}: {config.architecture}, {size}, {config.tokens:,} tokens, {seeds}; measured on {count} "
-        "held-out tokens."
+        f"held-out tokens: {config.held_out} prompts of {config.context_size}, in whole passes of "
+        f"{config.prompts_per_pass}."
     ]
     if not result.transcoders:
         return f"{text[0]}\n\nNo transcoder is finished."

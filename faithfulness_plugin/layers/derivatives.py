@@ -82,7 +82,7 @@ def layer_output(layer: Layer, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor,
         ValueError: a layer on another device or of another dtype.
     """
     with mismatch_explained(layer, x):
-        return bare(layer)(x)
+        return bare(layer)(x)  # [..., d_out]
 
 
 @never_compiled

@@ -1,6 +1,6 @@
 """Find the tensors of a model that a transcoder reads and writes, by how well it maps one to the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,19 +9,14 @@ from torch import Tensor
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.language_model.config import ModelSource, TextSource
-from faithfulness_plugin.language_model.model import load_model, model_title
-from faithfulness_plugin.language_model.named_model import choose_model
-from faithfulness_plugin.language_model.rows import RowSettings, require_rows, say_rows
-from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.language_model.loaded import LoadedModel
+from faithfulness_plugin.language_model.rows import say_rows
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
 from faithfulness_plugin.layers.hooks import Hooks, Tokens
 from faithfulness_plugin.layers.replaced_layer import pair_of
 from faithfulness_plugin.measure.ranked_pairs import CLEARLY, Ranking, ranked_pairs, what_to_pass
-from faithfulness_plugin.messages import say
 from faithfulness_plugin.results.markdown import markdown_table
-from faithfulness_plugin.results.settings_file import make_config
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
@@ -207,31 +202,13 @@ def _every_block(hooks: Hooks) -> list[list[str]]:
             found.append([])
 
 
-def candidates_on_text(
-    path: str,
-    transcoder: "SAE[Any]",
-    *,
-    model: str | None = None,
-    model_anyway: bool = False,
-    files: Sequence[str] = (),
-    prompts: int = 4,
-    context_size: int = 64,
-    rows: Mapping[str, Any] | None = None,
-    device: str = "cpu",
-    **asked: Any,
-) -> HookCandidates:
-    """Load a transcoder's model, and measure the transcoder on prompts of a text: what `faithfulness hooks` does.
+def candidates_on_text(source: LoadedModel, transcoder: "SAE[Any]", n_prompts: int, **asked: Any) -> HookCandidates:
+    """Measure a transcoder at the tensors of its model, on prompts of a text, and say which rows count.
 
     Args:
-        path: where the transcoder comes from, for messages.
+        source: the model, with its text.
         transcoder: any SAELens transcoder, in `eval` mode.
-        model: its name or folder; None takes what the transcoder's file names.
-        model_anyway: use it, though the file names another one.
-        files: the text's; none for the examples' text.
-        prompts: how many.
-        context_size: tokens a prompt.
-        rows: which rows count, as `RowSettings` takes it; None counts all but special tokens.
-        device: where the model runs.
+        n_prompts: how many.
         asked: `layer`, `hook_in` and `hook_out` of `hook_candidates`.
 
     Returns:
@@ -240,23 +217,13 @@ def candidates_on_text(
     Raises:
         UsageError: as `hook_candidates`; no row is left.
     """
-    settings = make_config(dict(rows or {}), "rows", RowSettings)
-    require_rows(settings, context_size)
-    chosen = choose_model({path: transcoder}, model, anyway=model_anyway)
-    if chosen.note is not None:
-        say(chosen.note)
-    source = ModelSource(name=chosen.name)
-    say(f"loading {model_title(source)}")
-    loaded = load_model(source, device, plain=True)
-    hooks, text = hooks_of(loaded), TextSource(files=list(files))
-    tokens = cut_prompts(text, loaded.tokenizer, context_size, 0, prompts, least=1, hooks=hooks)
-    rule = settings.left_out(loaded.tokenizer)
+    tokens, rule = source.prompts(n_prompts, least=1), source.exclude
     kept = rule.places(tokens)
     counts = rule.counts(kept)
     if not counts.rows:
         raise UsageError(f"no row is left to look at ({counts}): leave out less, or give longer prompts")
-    on_device = tokens.to(hooks.device)
-    found = hook_candidates(hooks, transcoder, on_device, kept=kept, norms_above=settings.norms_above, **asked)
+    on_device, norms_above = tokens.to(source.hooks.device), rule.norms_above
+    found = hook_candidates(source.hooks, transcoder, on_device, kept=kept, norms_above=norms_above, **asked)
     say_rows("rows", replace(counts, norms=counts.rows - found.n_rows), None)
     for pair in dict.fromkeys(pair for pair in (found.compared, found.best) if pair is not None):
         say_rows(f"rows at {pair.hook_out[0]}", None, pair.spread)

@@ -1,7 +1,7 @@
 """Results of `faithfulness measure`, and the records that experiments on real layers share with them."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -11,6 +11,9 @@ from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.measure.config import ArtifactConfig
 from faithfulness_plugin.results.schema import Record, Result
+
+if TYPE_CHECKING:  # at run time a notebook's table imports it
+    import pandas as pd
 
 ByPrompt = list[float]
 """A sum over the rows of each held-out prompt."""

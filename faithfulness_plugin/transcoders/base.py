@@ -130,7 +130,7 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, TrainingSAE[T_CONFIG], A
             The linear region at x, with a graph.
         """
         feature_acts, hidden_pre = self.encode_with_hidden_pre(x)
-        gate = None
+        gate = None  # constants, 1[a > 0]
         if gate_bandwidth is not None:
             gate = self.straight_through_gate(feature_acts, hidden_pre, gate_bandwidth)
         return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre, gate)
@@ -139,13 +139,13 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, TrainingSAE[T_CONFIG], A
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """Compute a step's losses by name. The output's `sae_in` is the target f(x), as SAELens's logging wants it."""
         batch = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
-        x, y, targets = self._ask(batch)
+        x, y, targets = self._ask(batch)  # [..., d_in], [..., d_out], and probes with the layer's products
         y = self.as_target(x, y)
         # one encoding of x for the output, the penalties and J_t v
         region = self.encode_to_region(x, None if targets is None else self.matching.config.gate_bandwidth)
-        hidden_pre = cast(Tensor, region.hidden_pre)
+        hidden_pre = cast(Tensor, region.hidden_pre)  # [..., d_sae], for losses that revive features
         sae_out = add_skip(self.hook_sae_recons(region.decode()), x, region.weights.W_skip)
-        losses = {"mse_loss": mean_over_rows(self.mse_loss_fn(sae_out, y))}
+        losses = {"mse_loss": mean_over_rows(self.mse_loss_fn(sae_out, y))}  # sums over d_out, mean over rows
         aux_input = TranscoderStepInput(**{**vars(step_input), "sae_in": y}, x=x)
         losses |= cast(dict[str, Tensor], self.calculate_aux_loss(aux_input, region.feature_acts, hidden_pre, sae_out))
         if self.cfg.gradient_masking_coefficient > 0:
@@ -153,9 +153,10 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, TrainingSAE[T_CONFIG], A
         metrics: dict[str, Any] = {}
         if targets is not None:
             gate = region if targets.x is x else None  # jittered inputs open other gates
-            targets = targets.to(self.dtype)
+            targets = targets.to(self.dtype)  # the layer answered in its own
             jacobian_loss = self.matching.from_targets(self, targets, gate=gate)
             losses["jacobian_loss"] = step_input.coefficients["jacobian"] * jacobian_loss
+            # computed when it is logged
             metrics["jacobian_relative_error"] = lambda: self.matching.relative_error(jacobian_loss, targets)
         output = TrainStepOutput(
             sae_in=y,

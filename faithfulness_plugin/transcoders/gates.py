@@ -37,4 +37,4 @@ def straight_through(
         tensor([[2., 2., 0.]])
     """
     ramp = (z - threshold).clamp(-bandwidth / 2, bandwidth / 2) / bandwidth
-    return (feature_acts > 0) + (ramp - ramp.detach())
+    return (feature_acts > 0) + (ramp - ramp.detach())  # 1[a > 0], with the gradient of the ramp

@@ -227,6 +227,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         largest = self.score(hidden_pre)[:, dead_features].topk(min(wanted, n_dead), sorted=False).indices
         entries = ActiveFeatures.same_count(dead_features[largest], d_sae)
         rows = cast(TranscoderStepInput, step_input).x.reshape(-1, self.cfg.d_in).to(self.dtype)
+        # [rows, d_out]: what the dead features would write
         revived = sum_active(self._pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
         residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)  # [rows, d_out]
         loss = (revived - residual).square().sum() / max(1, len(rows))
@@ -252,7 +253,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
 
 def _feature_by_feature(W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "d_in d_sae"]:
     """Lay the matrix out with each feature's weights side by side in memory, as `SparseRegion` reads it."""
-    return W_enc.T.contiguous().T
+    return W_enc.T.contiguous().T  # a view [d_in, d_sae] of memory [d_sae, d_in]
 
 
 def _hooked(point: nn.Module) -> bool:

@@ -81,7 +81,7 @@ class TopKTranscoder(Attachable, Transcoder):
         if self.cfg.keep_negative:
             # True at k positions of each row, [..., d_sae]
             return torch.zeros_like(score, dtype=torch.bool).scatter(-1, score.topk(self.cfg.k).indices, True)
-        return self.activation_fn(score) > 0
+        return self.activation_fn(score) > 0  # SAELens's TopK: the k largest, at least 0
 
     def score(self, hidden_pre: Tensor) -> Tensor:
         """Compute what features are ranked by.
@@ -98,9 +98,9 @@ class TopKTranscoder(Attachable, Transcoder):
     def fold_W_dec_norm(self) -> None:
         """Fold decoder norms. Raises NotImplementedError where features are ranked by their activations alone."""
         require_ranking_by_norm(self.cfg)
-        norms = self.fold_and_get_W_dec_norm()
+        norms = self.fold_and_get_W_dec_norm()  # [d_sae]
         if self.cfg.shift:
-            self.post_enc.data.mul_(norms)
+            self.post_enc.data.mul_(norms)  # an activation: scaled as W_enc is
 
     @override
     @classmethod
@@ -120,7 +120,7 @@ def ranking_score(hidden_pre: Tensor, transcoder: Any) -> Tensor:
     Returns:
         The scores, [..., d_sae].
     """
-    if not transcoder.cfg.rescale_acts_by_decoder_norm:
+    if not transcoder.cfg.rescale_acts_by_decoder_norm:  # by z alone, as some libraries do
         return hidden_pre
     return hidden_pre * transcoder.W_dec.detach().norm(dim=-1)  # [..., d_sae] * [d_sae]
 

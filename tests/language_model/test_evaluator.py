@@ -52,6 +52,10 @@ class Same(nn.Module):
         return self.decode(self.encode(x))
 
 
+def same(layer: HookedLayer, times: float = 1.0) -> Any:
+    return Same(layer, times)
+
+
 def kept_by_hand(tokens: Tensor, exclude: list[int], positions: range) -> Tensor:
     return torch.tensor([[i in positions and int(t) not in exclude for i, t in enumerate(prompt)] for prompt in tokens])
 
@@ -125,7 +129,7 @@ def test_every_entry_by_hand(as_installed, make_transcoder, model, architecture,
 @pytest.mark.parametrize("options", [{}, {"exclude": torch.arange(10)}, {"positions": slice(2, None)}])
 def test_a_transcoder_that_is_the_layer_changes_nothing(model, options):
     layer = mlp_layer(model, 0)
-    entries = evaluator(model, {"t": layer}, **options).evaluate({"t": Same(layer)})["t"]
+    entries = evaluator(model, {"t": layer}, **options).evaluate({"t": same(layer)})["t"]
     assert entries["fvu"] == pytest.approx(0, abs=1e-20)
     assert entries["jacobian_error"] == pytest.approx(0, abs=1e-20)
     assert entries["jacobian_cosine"] == pytest.approx(1)
@@ -137,7 +141,7 @@ def test_a_transcoder_that_is_the_layer_changes_nothing(model, options):
 
 def test_a_transcoder_that_writes_zeros_recovers_nothing(model):
     layer = mlp_layer(model, 0)
-    entries = evaluator(model, {"t": layer}).evaluate({"t": Same(layer, 0.0)})["t"]
+    entries = evaluator(model, {"t": layer}).evaluate({"t": same(layer, 0.0)})["t"]
     assert entries["ce"] == entries["ce_zero"] != entries["ce_clean"]
     helps = cast(float, entries["ce_zero"]) > cast(float, entries["ce_clean"])
     assert entries["ce_recovered"] == (0 if helps else None)
@@ -148,8 +152,8 @@ def test_excluded_tokens_are_left_to_the_layer(model):
     layer = mlp_layer(model, 0)
     kept = [int(token) for token in prompts()[0, :2]]
     exclude = torch.tensor([token for token in range(N_VOCAB) if token not in kept])
-    some = evaluator(model, {"t": layer}, exclude=exclude).evaluate({"t": Same(layer, -2.0)})["t"]
-    every = evaluator(model, {"t": layer}).evaluate({"t": Same(layer, -2.0)})["t"]
+    some = evaluator(model, {"t": layer}, exclude=exclude).evaluate({"t": same(layer, -2.0)})["t"]
+    every = evaluator(model, {"t": layer}).evaluate({"t": same(layer, -2.0)})["t"]
     assert some["ce_clean"] == every["ce_clean"]
     assert some["kl"] is not None
     assert every["kl"] is not None
@@ -289,5 +293,5 @@ def test_rows_of_extreme_norm_are_left_to_each_layer(model):
     records = found.rows_records()
     assert [of.hook_in for of in records] == [layer.hook_in for layer in layers.values()]
     assert all(of.rows_for_half is not None and 0 < of.rows_for_half < 0.6 for of in records)
-    entries = found.evaluate({name: Same(layer) for name, layer in layers.items()})
+    entries = found.evaluate({name: same(layer) for name, layer in layers.items()})
     assert all(of["kl"] == pytest.approx(0, abs=1e-6) for of in entries.values())

@@ -182,7 +182,7 @@ def test_bad_arguments_say_what_to_do(hub, tmp_path):
         ("there is a plain already", (plain, f"plain={plain}")),
         ("--hooks-anyway", (plain, "--hook-in", "blocks.1.hook_resid_pre")),
         ("layer=0 was asked for", (plain, "--block", "0")),
-        ("held_out_prompts", (plain, "--prompts", "1")),
+        ("--prompts: Input should be greater than or equal to 2", (plain, "--prompts", "1")),
     ):
         fails(command(hub, tmp_path / "out", *args), 2, message)
     assert not (tmp_path / "out").exists()

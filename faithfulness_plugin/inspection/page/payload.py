@@ -14,7 +14,7 @@ from faithfulness_plugin.inspection.export import NUMBERS
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.overview import SMALL
 from faithfulness_plugin.inspection.page.packing import packed, quantised
-from faithfulness_plugin.inspection.token_text import shown
+from faithfulness_plugin.inspection.token_text import token_texts
 from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
@@ -60,7 +60,7 @@ def _texts(tokens: Tensor, token_text: Callable[[int], str] | None) -> tuple[lis
     """Return the distinct texts of tokens, and each token's index among them: that of "" where one only continues a
     character."""
     places: dict[str, int] = {}
-    at = [[places.setdefault(part, len(places)) for part in shown(token_text, of)] for of in tokens.tolist()]
+    at = [[places.setdefault(part, len(places)) for part in token_texts(token_text, of)] for of in tokens.tolist()]
     return list(places), np.array(at, dtype=np.uint32)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from faithfulness_plugin.benchmarks.suite.outside import run_outside
 from faithfulness_plugin.benchmarks.suite.schema import Trial
-from faithfulness_plugin.results.workers import each_done
+from faithfulness_plugin.results.workers import run_jobs
 
 FAILURES = {
     "raises": r"RuntimeError: no luck \(outside_methods.py, line \d+\)",
@@ -57,7 +57,7 @@ def test_one_that_cannot_be_imported_fails_each_trial_with_the_reason():
 def test_it_runs_in_a_worker_of_several_as_it_does_alone():
     jobs = [("outside_methods:method", trials("method")[n : n + 1], 60.0) for n in range(2)]
     alone = [run_outside(*job)[0] for job in jobs]
-    beside = [records[0] for records in each_done(run_outside, jobs, n_jobs=2)]
+    beside = [records[0] for records in run_jobs(run_outside, jobs, n_jobs=2)]
     assert [record.failed for record in beside] == [None, None]
     assert {record.seed: record.scores for record in beside} == {record.seed: record.scores for record in alone}
 
