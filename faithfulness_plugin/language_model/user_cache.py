@@ -12,7 +12,11 @@ from faithfulness_plugin.errors import UsageError
 
 CACHE_VARIABLE = "FAITHFULNESS_CACHE"
 SOURCE_FILENAME = "source.json"
-INSTALL = "run `make examples`, or pip install 'faithfulness-plugin[examples]'"
+CHECKOUT = (Path(__file__).resolve().parents[2] / "Makefile").exists()
+INSTALL = (
+    "run `make examples`, or pip install '.[examples]'" if CHECKOUT else "pip install 'faithfulness-plugin[examples]'"
+)
+"""What to do for the examples' model and text, in a checkout and in an install."""
 
 
 def cached_folder(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import forks
@@ -77,6 +78,26 @@ def test_a_corrupt_or_foreign_result_is_left_alone(tmp_path, text):
     assert result.exit_code == 2
     assert "is corrupt, or no result of this command" in result.stderr
     assert path.read_text() == text
+
+
+def test_more_seeds_extend_a_result(tmp_path):
+    assert call(*SMALL, "--seeds", "1", "--out", str(tmp_path)).exit_code == 0
+    before = read_result(tmp_path / "result.json", AbsoluteValueResult)
+    more = call(*SMALL, "--seeds", "2", "--out", str(tmp_path), "--json")
+    assert more.exit_code == 0, more.output
+    assert "holds 6 of 12 runs: resuming" in more.stderr
+    found = AbsoluteValueResult.model_validate_json(more.stdout)
+    assert [run for run in found.runs if run.seed == 0] == before.runs
+    assert {summary.emergence.n for summary in found.summary} == {2}
+
+
+def test_version_and_quiet(tmp_path):
+    assert call("--version").stdout.strip() == version("faithfulness-plugin")
+    quiet = call(*SMALL, "--out", str(tmp_path), "--quiet")
+    assert quiet.exit_code == 0
+    assert quiet.stderr == ""
+    assert quiet.stdout.startswith("|  | baseline |")
+    assert call("--quiet", "reproduce", "--density", "2").stderr.startswith("error: --density")
 
 
 def test_files_of_others_are_left_alone(tmp_path):

@@ -27,7 +27,7 @@ from faithfulness_plugin import (
     metrics,
     train_transcoder,
 )
-from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.training.batches import Inputs
 
 D = 6
 
@@ -43,8 +43,8 @@ def inputs(seed: int = 0) -> AbsInputs:
 
 
 def train(
-    transcoder: TrainingTranscoder[Any],
-    data: Iterator[torch.Tensor] | None = None,
+    transcoder: Any,
+    data: Inputs | None = None,
     layer: torch.nn.Module | None = None,
     **options: Any,
 ):
