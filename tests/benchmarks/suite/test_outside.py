@@ -7,8 +7,8 @@ from pathlib import Path
 import forks
 import pytest
 
-from faithfulness_plugin.benchmarks.methods.registry import outside
-from faithfulness_plugin.benchmarks.suite.outside import run_outside, train_and_score
+from faithfulness_plugin.benchmarks.methods.registry import import_method
+from faithfulness_plugin.benchmarks.suite.outside import _train_and_score, run_outside
 from faithfulness_plugin.benchmarks.suite.schema import Trial, TrialRecord
 from faithfulness_plugin.results.workers import run_jobs
 
@@ -28,7 +28,7 @@ def trial(name: str, seed: int = 1) -> Trial:
 
 def here(name: str, seed: int = 1) -> TrialRecord:
     """A trial's record, from this process."""
-    return train_and_score(outside(f"outside_methods:{name}"), trial(name, seed))
+    return _train_and_score(import_method(f"outside_methods:{name}"), trial(name, seed))
 
 
 def test_a_failure_costs_its_trial_alone_and_is_recorded(tmp_path, monkeypatch):
