@@ -11,7 +11,7 @@ import torch
 
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model import user_cache
-from faithfulness_plugin.language_model.user_cache import cache, made_once, unwritable
+from faithfulness_plugin.language_model.user_cache import cache, cached_folder, unwritable_cache
 from faithfulness_plugin.messages import say
 
 NAME = "smollm2-135m-instruct-q4_1 (dequantised)"
@@ -60,7 +60,7 @@ def folder() -> Path:
         UsageError: the package or a reader of its format is not installed; its file is not the one that this was
             written for; the cache cannot be written.
     """
-    return made_once(FOLDER, SOURCE, _make)
+    return cached_folder(FOLDER, SOURCE, _make)
 
 
 def _make(unfinished: Path) -> None:
@@ -106,7 +106,7 @@ def dequantise(gguf: Path, into: Path) -> None:
     try:
         model.half().save_pretrained(into)
     except SafetensorError as error:  # a full disk, most of all, which it does not report as an OSError
-        raise UsageError(unwritable(str(error))) from error
+        raise UsageError(unwritable_cache(str(error))) from error
     AutoTokenizer.from_pretrained(gguf.parent, **where).save_pretrained(into)
 
 

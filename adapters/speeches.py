@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.language_model.user_cache import INSTALL, made_once
+from faithfulness_plugin.language_model.user_cache import INSTALL, cached_folder
 from faithfulness_plugin.messages import say
 
 FOLDER = "state-of-the-union"
@@ -39,7 +39,7 @@ def documents() -> list[str]:
     Raises:
         UsageError: there is no npm; npm failed; what it fetched is not the package; the cache cannot be written.
     """
-    folder = made_once(FOLDER, SOURCE, _make)
+    folder = cached_folder(FOLDER, SOURCE, _make)
     return [path.read_text("utf-8") for path in sorted(folder.glob("*.txt"))]
 
 

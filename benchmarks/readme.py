@@ -21,11 +21,12 @@ from faithfulness_plugin.benchmarks.timing import adapter
 from faithfulness_plugin.benchmarks.timing.adapter import OverheadResult
 from faithfulness_plugin.benchmarks.timing.ensemble import Ensemble, EnsembleSpeedResult
 from faithfulness_plugin.benchmarks.timing.speed import Speed, SpeedResult, ratio_table
+from faithfulness_plugin.benchmarks.timing.start_up import StartUp, StartUpResult
 from faithfulness_plugin.benchmarks.timing.store import StoreSpeed, StoreSpeedResult
 from faithfulness_plugin.language_model import report as language_model
 from faithfulness_plugin.language_model.result import TrainResult
 from faithfulness_plugin.measure import report as artifact
-from faithfulness_plugin.measure.compare import in_pairs
+from faithfulness_plugin.measure.compare import paired_differences
 from faithfulness_plugin.measure.schema import ArtifactResult
 from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
@@ -75,9 +76,12 @@ def measured() -> dict[str, str]:
         "adapter-overhead table": adapter.table(
             [read_result(path, OverheadResult) for path in sorted(ADAPTER_OVERHEAD.glob(f"*/{RESULT_FILENAME}"))]
         ),
+        "start-up table": "\n".join(
+            StartUp().tables(read_result(path, StartUpResult)) for path in RESULTS.glob(f"start_up/{RESULT_FILENAME}")
+        ),
         "store-speed table": StoreSpeed().tables(read_result(STORE_SPEED, StoreSpeedResult)),
         "artifact scores": artifact.overview(artifacts).render("markdown"),
-        "artifact differences": in_pairs(artifacts, pairs).render("markdown"),
+        "artifact differences": paired_differences(artifacts, pairs).render("markdown"),
         "inspection toy": toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),
         "inspection passage": passage_table(passages),
         "inspection cost": cost_table(passages.measured, passages.processor),
@@ -90,7 +94,7 @@ def _all(folder: str) -> list[AbsoluteValueResult]:
     return [read_result(path, AbsoluteValueResult) for path in sorted(RESULTS.glob(f"{folder}/*/{RESULT_FILENAME}"))]
 
 
-def filled_in(page: str, name: str, table: str) -> str:
+def fill_in(page: str, name: str, table: str) -> str:
     """Replace what stands between the markers `begin: name` and `end: name`; a page without them stays as it is.
 
     Args:
@@ -129,7 +133,7 @@ def main() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name, table in tables.items():
-            text = filled_in(text, name, table)
+            text = fill_in(text, name, table)
         write_text(page, text)
 
 

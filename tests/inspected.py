@@ -5,7 +5,7 @@ from oracles import exact_abs_transcoder, plant_datapoint_feature
 
 from faithfulness_plugin import AbsInputs, AbsNetwork, StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
-from faithfulness_plugin.inspection.sample import Origins, finished_sample, row_sample
+from faithfulness_plugin.inspection.sample import Origins, build_sample, row_sample
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 
 HOSTILE = (
@@ -54,5 +54,5 @@ def text(d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str
     kept[:, 0] = False
     tokens = torch.randint(len(HOSTILE), kept.shape)
     x = torch.randn(int(kept.sum()), d)
-    sample = finished_sample(x, layer(x), Origins.of_kept(tokens, kept))
+    sample = build_sample(x, layer(x), Origins.of_kept(tokens, kept))
     return inspect_transcoder(transcoder, layer, sample, name="<i>hostile</i>", layer_name="<u>layer</u>")

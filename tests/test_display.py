@@ -1,6 +1,7 @@
 """Objects say in a line what they are, and results are tables in notebooks."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from faithfulness_plugin import (
 )
 from faithfulness_plugin.display import ROWS, NotebookTable, short
 from faithfulness_plugin.inspection import active_features, inspect_transcoder, intervene, row_sample
-from faithfulness_plugin.jacobian.linear_region import linear_region
+from faithfulness_plugin.jacobian.linear_region import known_region
 from faithfulness_plugin.language_model.text import Prompts
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.results.tables import Table
@@ -59,8 +60,7 @@ def stored(tmp_path_factory):
 def test_every_object_says_in_a_short_line_what_it_is(inspection, trained, stored):
     layer, x, point = AbsNetwork(D), inspection.sample.x[:64], AbsInputs(D).point
     transcoder = inspection.transcoder
-    tokenizer = lambda text, **_: {"input_ids": list(range(100))}  # noqa: E731
-    tokenizer.bos_token_id = 0
+    region = known_region(transcoder, x)
     objects = [
         *(inspection, inspection.records, inspection.records.datapoint, inspection.details, inspection.details.along),
         *(inspection.overview, inspection.overview.examples, inspection.overview.projection, inspection.sample),
@@ -70,12 +70,12 @@ def test_every_object_says_in_a_short_line_what_it_is(inspection, trained, store
         JacobianMatching(estimator="secant", probe="pair"),
         JacobianMatching(probe=lambda x, n, generator: x[None]),
         JacobianMatching().targets(layer, x),
-        *(linear_region(transcoder, x), linear_region(transcoder, x).active(), linear_region(transcoder, x).weights),
+        *(region, region.active(), region.weights),
         metrics.memorization(transcoder, point, layer=layer),
         metrics.jacobian_error(transcoder, layer, x),
         metrics.circuit_projection(transcoder, x, layer.circuits()),
         *(layer.circuits()[0], hooks_of(layer), Table(["a"], [["b"]] * 99, "caption"), *FORMATS),
-        Prompts(["text"] * 5, tokenizer, 10, 0),
+        Prompts([], SimpleNamespace(bos_token_id=0), 10, 0),
     ]
     for of in objects:
         said = repr(of)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
 from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
-from faithfulness_plugin.benchmarks.readme import PAGES, RESULT, RESULTS, SPEED, filled_in, measured
+from faithfulness_plugin.benchmarks.readme import PAGES, RESULT, RESULTS, SPEED, fill_in, measured
 from faithfulness_plugin.benchmarks.timing.speed import SpeedResult
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.results.experiment import write_report
@@ -27,7 +27,7 @@ def test_the_tables_are_the_committed_results():
     pages = [page.read_text(encoding="utf-8") for page in PAGES]
     for name, table in measured().items():
         assert any(f"<!-- begin: {name} -->" in page for page in pages)
-        assert [filled_in(page, name, table) for page in pages] == pages
+        assert [fill_in(page, name, table) for page in pages] == pages
 
 
 def test_the_committed_table_and_figures_are_the_committed_results(tmp_path):
@@ -61,11 +61,11 @@ def headings(page: Path) -> set[str]:
 
 def test_markers_come_in_pairs():
     begin, end = "<!-- begin: name -->", "<!-- end: name -->"
-    assert filled_in("no markers", "name", "table") == "no markers"
-    assert filled_in(f"a {begin} old {end} b", "name", "table") == f"a {begin}\n\ntable\n\n{end} b"
+    assert fill_in("no markers", "name", "table") == "no markers"
+    assert fill_in(f"a {begin} old {end} b", "name", "table") == f"a {begin}\n\ntable\n\n{end} b"
     for page in (begin, end, f"{end} {begin}"):
         with pytest.raises(ValueError, match="without the other, or in the wrong order"):
-            filled_in(page, "name", "table")
+            fill_in(page, "name", "table")
 
 
 def test_the_plain_loop_is_short():
@@ -74,7 +74,12 @@ def test_the_plain_loop_is_short():
 
 def test_the_method_is_short_and_runs_in_the_benchmark_as_it_stands(tmp_path, monkeypatch):
     assert len([line for line in METHOD.splitlines() if line.strip()]) <= 36
-    (tmp_path / "my_method.py").write_text(METHOD.replace("range(2000)", "range(20)"))
+    shorter = {"range(2000)": "range(20)", "(0.05, 0.1, 0.2, 0.4)": "(0.1,)"}
+    assert all(METHOD.count(part) == 1 for part in shorter)
+    method = METHOD
+    for part, shorter_part in shorter.items():
+        method = method.replace(part, shorter_part)
+    (tmp_path / "my_method.py").write_text(method)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     args = ["bench", "run", "--method", "my_method:method", "--task", "absolute_value", "--seeds", "1", "--jobs", "1"]

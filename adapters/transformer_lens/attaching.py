@@ -1,7 +1,7 @@
 """Attach any transcoder to a HookedSAETransformer or a SAETransformerBridge, where a run of the model reaches it."""
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,17 @@ from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.rounding import beyond_rounding
 
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from sae_lens import SAE
+
 
 def attach(
-    model: Any,
-    transcoder: Any,
+    model: nn.Module,
+    transcoder: "SAE[Any]",
     *,
     use_error_term: bool = False,
     exclude_special_tokens: bool | list[int] | None = None,
-) -> Any:
+) -> "SAE[Any]":
     """Attach a transcoder where a run of the model reaches it.
 
     As `model.add_sae`, but with its skip connection, which SAELens leaves out, at the tensors that its file names,
@@ -55,10 +58,10 @@ def attach(
             f"a {type(model).__name__} takes no transcoders: load the model as sae_lens's HookedSAETransformer or "
             "SAETransformerBridge (sae_lens.analysis.sae_transformer_bridge), with boot_transformers or from_pretrained"
         )
-    hooks = TransformerLensHooks(model)
-    before = model._acts_to_saes.get(declared.hook_in)  # add_sae says that it takes its place, but its hook stays
+    hooks, takes = TransformerLensHooks(model), cast(Any, model)
+    before = takes._acts_to_saes.get(declared.hook_in)  # add_sae says that it takes its place, but its hook stays
     if before is not None:
-        model.reset_saes(declared.hook_in)
+        takes.reset_saes(declared.hook_in)
     try:
         ends = _hook_point(hooks, declared.hook_in), _hook_point(hooks, declared.hook_out)
         _require_reached(hooks, *ends)
@@ -74,7 +77,7 @@ def attach(
     except ValueError:
         if before is not None:
             masks = {"exclude_special_tokens": before.exclude_special_tokens} if _masks_tokens(model) else {}
-            model.add_sae(before.sae, use_error_term=before.use_error_term, **masks)
+            takes.add_sae(before.sae, use_error_term=before.use_error_term, **masks)
         model.__class__ = plain
         raise
 

@@ -9,7 +9,7 @@ from faithfulness_plugin.benchmarks.figures.error_against_fvu import draw_error_
 from faithfulness_plugin.benchmarks.figures.feature_weights import draw_feature_weights, feature_weights
 from faithfulness_plugin.benchmarks.figures.intervals import intervals_figure
 from faithfulness_plugin.benchmarks.figures.jacobian_at_point import draw_jacobians, jacobian_at_point
-from faithfulness_plugin.benchmarks.figures.memorization_by_condition import memorization_by_condition
+from faithfulness_plugin.benchmarks.figures.memorization_by_arm import memorization_by_arm
 from faithfulness_plugin.benchmarks.figures.passage_features import passage_features
 from faithfulness_plugin.benchmarks.figures.published import published_beside_ours
 
@@ -23,7 +23,7 @@ __all__ = [
     "feature_weights",
     "intervals_figure",
     "jacobian_at_point",
-    "memorization_by_condition",
+    "memorization_by_arm",
     "passage_features",
     "published_beside_ours",
 ]

@@ -1,7 +1,7 @@
 """What is gained beside reconstruction: an error over FVU, with the line of unmatched transcoders and the floor."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faithfulness_plugin.benchmarks.figures.transcoders import Transcoders, by_name
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.results.panels import STYLES, dress, legend_below, subplots
+from faithfulness_plugin.results.panels import STYLES, legend_below, style_axes, subplots
 
 JACOBIAN_ROWS = 128
 
@@ -51,11 +51,12 @@ def draw_error_against_fvu(transcoders: Transcoders, layer: Layer, x: Float[Tens
 
     some = x[torch.linspace(0, len(x) - 1, min(JACOBIAN_ROWS, len(x))).long()]
     points, floors = {}, []
+    transcoder: Any
     for name, transcoder in by_name(transcoders).items():
         fvu = metrics.reconstruction(transcoder, layer, x).fvu
         error = metrics.jacobian_error(transcoder, layer, some, among=x).relative_error
         floors.append(metrics.jacobian_floor(transcoder, layer, some, among=x).relative_error)
-        points[name] = Point((fvu,) * 3, (error,) * 3)
+        points[name] = Point((fvu, fvu, fvu), (error, error, error))
     figure = error_against_fvu([Plane("", points, [], min(floors))], "Jacobian error")
     figure.axes[0].set_xlim(left=0)
     return figure
@@ -95,7 +96,7 @@ def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
         ax.margins(x=0.12)
         highest = max([p[1] for p in plane.line] + [p.error[2] for p in plane.points.values()])
         ax.set_ylim(max(0.0, plane.floor - 0.08), highest + 0.07)
-        dress(ax, plane.title, "FVU", ylabel)
+        style_axes(ax, plane.title, "FVU", ylabel)
     legend_below(figure, handles)
     return figure
 

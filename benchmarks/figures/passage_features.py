@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.results.panels import BLUE, ORANGE, dress, grid, subplots
+from faithfulness_plugin.results.panels import BLUE, ORANGE, grid, style_axes, subplots
 
 NOWHERE = 1e-4
 """Where features are drawn that fire nowhere else."""
@@ -40,7 +40,7 @@ def passage_features(panels: Mapping[str, PassageFeatures], rare: float) -> Figu
         ax.axvline(rare, color="0.45", linewidth=1, linestyle=(0, (2, 2)))
         ax.set_xscale("log")
         ax.set_xlim(NOWHERE / 1.6, 1.3)
-        dress(ax)
+        style_axes(ax)
         ax.set_title(f"{title}\nown features carry {of.share:.2f}", fontsize=9)
     figure.supxlabel("share of other tokens where the feature fires (left edge: none)", fontsize=9)
     figure.supylabel("carried of the passage's output", fontsize=9)

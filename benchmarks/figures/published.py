@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from faithfulness_plugin.results.panels import BLUE, ORANGE, dress, subplots
+from faithfulness_plugin.results.panels import BLUE, ORANGE, style_axes, subplots
 
 
 class Beside(NamedTuple):
@@ -35,7 +35,7 @@ def published_beside_ours(panels: Mapping[str, Mapping[str, Beside]]) -> Figure:
             ax.scatter(row.values, [y] * len(row.values), s=14, color=BLUE, linewidth=0, alpha=0.8)
             if row.published is not None:
                 ax.scatter([row.published], [y], marker="x", s=60, color=ORANGE, linewidth=2, zorder=4)
-        dress(ax, xlabel=quantity, lines="x")
+        style_axes(ax, xlabel=quantity, lines="x")
     axes[0].plot([], [], marker="o", color=BLUE, linestyle="", label="a run of ours")
     axes[0].plot([], [], marker="x", color=ORANGE, linestyle="", label="published")
     axes[0].plot([], [], color=BLUE, linewidth=5, alpha=0.3, label="95 % prediction interval of ours")

@@ -20,7 +20,7 @@ from faithfulness_plugin.results.intervals import share
 from faithfulness_plugin.results.markdown import markdown_table, share_text
 from faithfulness_plugin.results.schema import Environment, Record, Result
 from faithfulness_plugin.results.timing import torch_threads
-from faithfulness_plugin.results.workers import each_done
+from faithfulness_plugin.results.workers import run_jobs
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.inputs import AbsInputs
 
@@ -90,7 +90,7 @@ class ToyScores(Experiment[ToyScoresConfig, ToyScoresResult]):
             for arm, left in missing.items()
             for start in range(0, len(left), AT_A_TIME)
         ]
-        for scored in each_done(score_toys, jobs, n_jobs=running.n_jobs, backend=running.backend):
+        for scored in run_jobs(score_toys, jobs, n_jobs=running.n_jobs, backend=running.backend):
             found = sorted([*found, *scored], key=lambda of: (order.index(of.condition), of.seed))
             complete = len(found) == len(ARMS) * config.n_seeds
             yield result.model_copy(update={"scored": found, "complete": complete}), scored[0].condition

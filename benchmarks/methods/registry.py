@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from faithfulness_plugin.benchmarks.methods.baselines import SWEEPS, TERMS, Baseline
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.nearest import nearest
-from faithfulness_plugin.results.imported import imported
+from faithfulness_plugin.results.imported import import_object
 
 if TYPE_CHECKING:
     from faithfulness_plugin.benchmarks.methods.method import Method
@@ -43,7 +43,7 @@ def is_outside(name: str) -> bool:
     return ":" in name
 
 
-def chosen(patterns: Sequence[str]) -> list[str]:
+def expand_methods(patterns: Sequence[str]) -> list[str]:
     """Expand names, patterns ("topk-*") and references to methods.
 
     Args:
@@ -80,11 +80,11 @@ def baseline(name: str, n_steps: int) -> Baseline:
     Raises:
         MethodError: there is none of that name.
     """
-    return replace(BASELINES[chosen([name])[0]], n_steps=n_steps)
+    return replace(BASELINES[expand_methods([name])[0]], n_steps=n_steps)
 
 
 @cache
-def outside(reference: str) -> "Method":
+def import_method(reference: str) -> "Method":
     """Import an outside method; modules of the working folder are found as well.
 
     Args:
@@ -97,7 +97,7 @@ def outside(reference: str) -> "Method":
         MethodError: it cannot be imported, is no method, or has no distinct numbers as strengths.
     """
     try:
-        method = imported(reference)
+        method = import_object(reference)
     except ValueError as error:
         raise MethodError(f"the method {error}") from error
     if not callable(getattr(method, "train", None)):

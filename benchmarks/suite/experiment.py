@@ -14,7 +14,7 @@ from faithfulness_plugin.benchmarks.suite.trials import run_together
 from faithfulness_plugin.benchmarks.tasks.registry import task
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
-from faithfulness_plugin.results.workers import each_done
+from faithfulness_plugin.results.workers import run_jobs
 
 
 class FaithfulnessSuite(Experiment[SuiteSpec, SuiteResult]):
@@ -38,7 +38,7 @@ class FaithfulnessSuite(Experiment[SuiteSpec, SuiteResult]):
         done = {trial.key for trial in result.trials}
         missing = [trial for trial in result.spec.trials if trial.key not in done]
         jobs = [(group, result.spec.n_steps, result.spec.time_limit) for group in groups(missing)]
-        for records in each_done(
+        for records in run_jobs(
             _run_group,
             jobs,
             n_jobs=running.n_jobs,

@@ -120,6 +120,13 @@ class SuiteResult(Result):
     def settings(self) -> dict[str, Any]:
         return self.spec.model_dump()
 
+    @override
+    def enlarged(self, fresh: "SuiteResult") -> "SuiteResult | None":
+        seeds, wanted = self.spec.seeds, fresh.spec.seeds
+        if seeds != wanted[: len(seeds)] or {**self.settings, "seeds": wanted} != fresh.settings:
+            return None
+        return fresh.model_copy(update={"environment": self.environment}).with_trials(self.trials)
+
     def scored(self, task: str, method: str, seed: int | None = None) -> list[TrialRecord]:
         """Look up trials that have scores.
 

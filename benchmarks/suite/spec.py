@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from faithfulness_plugin.benchmarks.methods.registry import (
     BASELINES,
     baseline,
-    chosen,
+    expand_methods,
+    import_method,
     is_outside,
-    outside,
     source_digest,
 )
 from faithfulness_plugin.benchmarks.suite.schema import SEEDS, MethodSpec, SuiteSpec
@@ -110,9 +110,9 @@ def chosen_parts(
     names = list(dict.fromkeys(tasks or of_size.tasks))
     for name in names:
         require_task(name)
-    wanted = chosen(methods or of_size.methods)
+    wanted = expand_methods(methods or of_size.methods)
     for name in filter(is_outside, wanted):
-        outside(name)
+        import_method(name)
     return SuiteSpec(
         tasks=names,
         methods=[MethodSpec(name=name, strengths=[0.0], source="") for name in wanted],
@@ -138,5 +138,5 @@ def method_spec(name: str, n_steps: int) -> MethodSpec:
     if not is_outside(name):
         shipped = baseline(name, n_steps)
         return MethodSpec(name=name, strengths=list(shipped.strengths), source="baseline", settings=shipped.settings())
-    method = outside(name)
+    method = import_method(name)
     return MethodSpec(name=name, strengths=[float(s) for s in method.strengths], source=source_digest(name, method))

@@ -64,7 +64,7 @@ def reproduce(
     n_jobs = jobs if jobs is not None else (1 if quick else -1)
     require_jobs(n_jobs, "runs")
     out = out or Path("out/quick" if quick else "out/reproduce")
-    require_resumable(out, AbsoluteValueResult, config.model_dump(), overwrite=overwrite)
+    require_resumable(out, AbsoluteValueResult, config.model_dump(), overwrite=overwrite, may_grow="seeds")
 
     from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
 

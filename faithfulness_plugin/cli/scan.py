@@ -119,7 +119,7 @@ def _run_scan(spec: "ScanSpec", out: Path, shard_size: int, yes: bool, how: dict
     from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
     from faithfulness_plugin.results.open_or_resume import require_resumable
 
-    require_resumable(out, ScanResult, spec.model_dump(exclude={"name"}), overwrite=how["overwrite"])
+    require_resumable(out, ScanResult, spec.model_dump(exclude={"name"}), overwrite=how["overwrite"], may_grow="seeds")
 
     from faithfulness_plugin.benchmarks.note.scan.estimate import seconds
     from faithfulness_plugin.benchmarks.note.scan.experiment import Scan, ScanOptions, missing

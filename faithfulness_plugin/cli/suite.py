@@ -45,7 +45,7 @@ def run(
     options: dict[str, Any] = {"tasks": tasks or (), "methods": methods or (), "n_seeds": seeds, "n_steps": n_steps}
     parts = chosen_parts(size, **options, time_limit=time_limit)
     folder = out or Path("out/bench") / size
-    require_resumable(folder, SuiteResult, parts.model_dump(exclude={"methods"}), overwrite=overwrite)
+    require_resumable(folder, SuiteResult, parts.model_dump(exclude={"methods"}), overwrite=overwrite, may_grow="seeds")
 
     from faithfulness_plugin.benchmarks.suite.experiment import FaithfulnessSuite
 

@@ -76,6 +76,7 @@ def train(
 def _check(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: bool) -> None:
     """Refuse what can be refused before anything is loaded."""
     from faithfulness_plugin.cli.checks import require_device, require_text
+    from faithfulness_plugin.language_model.hub_model import only_cached
     from faithfulness_plugin.language_model.result import TrainResult
     from faithfulness_plugin.results.open_or_resume import require_resumable, require_writable
     from faithfulness_plugin.results.schema import Environment
@@ -87,10 +88,12 @@ def _check(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
         config=wanted,
         from_stores=stores is not None,
     )
-    require_resumable(out, TrainResult, fresh.settings, overwrite=overwrite)
+    if require_resumable(out, TrainResult, fresh.settings, overwrite=overwrite):
+        return  # model and text may have gone
     if stores is not None:
         require_writable(stores, "--stores")
     require_text(wanted.text.files)
+    only_cached(wanted.model.name)
     require_device(wanted.device)
 
 

@@ -52,11 +52,11 @@ def active_features(transcoder: nn.Module, x: Float[Tensor, " d_in"], most: int 
     """
     if x.ndim != 1:
         raise ValueError(f"x has shape {list(x.shape)}: pass one input, [d_in]")
-    transcoder = hooked(transcoder, x[None])
-    acts = acts_at(transcoder, x[None])[0]
-    order = (acts * transcoder.W_dec.norm(dim=-1)).argsort(descending=True)[:most]
+    inspected = hooked(transcoder, x[None])
+    acts = acts_at(inspected, x[None])[0]
+    order = (acts * inspected.W_dec.norm(dim=-1)).argsort(descending=True)[:most]
     return [
-        ActiveFeature(i, acts[i].item(), acts[i] * transcoder.W_dec[i], transcoder.W_enc[:, i].clone())
+        ActiveFeature(i, acts[i].item(), acts[i] * inspected.W_dec[i], inspected.W_enc[:, i].clone())
         for i in order.tolist()
         if acts[i] > 0
     ]

@@ -13,7 +13,7 @@ from faithfulness_plugin.inspection.details import AFTER, BEFORE
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins
-from faithfulness_plugin.inspection.token_text import TokenText, shown
+from faithfulness_plugin.inspection.token_text import TokenText, token_texts
 
 NUMBERS = (
     "firing_rate",
@@ -116,7 +116,7 @@ class _Contexts:
 
     def __init__(self, origins: Origins, token_text: Callable[[int], str]) -> None:
         self.origins = origins
-        self.parts = [shown(token_text, prompt) for prompt in origins.tokens.tolist()]
+        self.parts = [token_texts(token_text, prompt) for prompt in origins.tokens.tolist()]
         self.whole_characters = isinstance(token_text, TokenText)
 
     def token(self, row: int) -> str:

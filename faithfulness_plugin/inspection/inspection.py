@@ -15,6 +15,7 @@ from faithfulness_plugin.inspection.records import FeatureRecords, feature_recor
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
+from faithfulness_plugin.results import vocabulary
 from faithfulness_plugin.results.markdown import markdown_table
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
@@ -57,8 +58,8 @@ class Inspection(NotebookTable):
             "FVU": f"{r.fvu:.3f}",
             "L0": f"{r.l0:.2f}",
             "dead": f"{int(r.dead.sum())} of {r.d_sae}",
-            "J error": f"{j.relative_error:.3f}",
-            "J error, data": f"{j.relative_error_data:.3f}",
+            vocabulary.jacobian_error("isotropic"): f"{j.relative_error:.3f}",
+            vocabulary.jacobian_error("data"): f"{j.relative_error_data:.3f}",
             "flagged": f"{int(r.flagged.sum())}",
             "first by datapoint score": f"{first} ({r.datapoint.score[first]:.2f})",
         }
@@ -103,8 +104,8 @@ def inspect_transcoder(
     """
     if len(sample.copies) < 2:
         raise ValueError(f"the sample holds one input ({len(sample):,} times): look at more rows, or at other text")
-    transcoder = hooked(transcoder.eval(), sample.x[:1])
-    records = feature_records(transcoder, sample, circuits=circuits, top=top, on_rows=on_rows)
+    inspected = hooked(transcoder.eval(), sample.x[:1])
+    records = feature_records(inspected, sample, circuits=circuits, top=top, on_rows=on_rows)
     if records.dead.all():
         raise ValueError(
             f"none of the {records.d_sae:,} features of {name} fires on these {len(sample):,} rows, so there is "
@@ -112,11 +113,11 @@ def inspect_transcoder(
         )
     return Inspection(
         name=name,
-        transcoder=transcoder,
+        transcoder=inspected,
         sample=sample,
         records=records,
-        details=feature_details(transcoder, layer, sample, records),
-        overview=overview(transcoder, layer, sample, records, circuits=circuits, kinks=kinks),
+        details=feature_details(inspected, layer, sample, records),
+        overview=overview(inspected, layer, sample, records, circuits=circuits, kinks=kinks),
         layer_name=layer_name,
     )
 

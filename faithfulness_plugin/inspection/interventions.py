@@ -14,7 +14,7 @@ from typing_extensions import override
 from faithfulness_plugin.display import line
 from faithfulness_plugin.inspection.hooked_transcoder import HookedTranscoder, has_hooks
 from faithfulness_plugin.layers.any_model import hooks_of
-from faithfulness_plugin.layers.declared_hooks import declared_hooks
+from faithfulness_plugin.layers.declared_hooks import Declared, declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import layer_of
@@ -133,13 +133,12 @@ def intervene(
     """
     which = tuple(np.atleast_1d(np.asarray(features, dtype=np.int64)).tolist())
     hooks, replaced, stages = _place(transcoder, layer, model)
-    if not has_hooks(transcoder):
-        transcoder = HookedTranscoder(transcoder, _rows_at(hooks, replaced, inputs))
-    _check(transcoder, which, do, value, through)
+    inspected = _with_hooks(transcoder, hooks, replaced, inputs)
+    _check(inspected, which, do, value, through)
     kept = torch.ones(inputs.shape[: 2 if model is not None else 1], dtype=torch.bool) if kept is None else kept
     tokens, kept = inputs.to(hooks.device), kept.to(hooks.device)
     run = partial(run_spliced, hooks, replaced, tokens, kept, stages=stages)
-    seen = run(transcoder)
+    seen = run(inspected)
     assert seen.acts is not None
     # acts, wanted, moved: [prompts, pos, features] (of rows [rows, features])
     acts = seen.acts[..., list(which)]
@@ -149,8 +148,8 @@ def intervene(
     changed = int((moved != 0).any(-1).sum())
     if not changed:
         raise ValueError(f"features {which} are not active on these inputs: choose others, or steer them")
-    change = _changes(transcoder, which, moved, through)
-    runs = [dict(each.stages) for each in (run(None), run(None, **change), seen, run(transcoder, **change))]
+    change = _changes(inspected, which, moved, through)
+    runs = [dict(each.stages) for each in (run(None), run(None, **change), seen, run(inspected, **change))]
     # at each stage four tensors [prompts, ...]: clean, changed, and both with the transcoder
     by_stage = [tuple(each[stage] for each in runs) for stage in stages]
     # None for a layer that does not respond at all
@@ -180,7 +179,7 @@ def _changes(transcoder: "SAE[Any]", which: tuple[int, ...], moved: Tensor, thro
     return {"of_output": lambda y: y + written.to(y.dtype)}
 
 
-def _place(transcoder: nn.Module, layer: Any, model: Any) -> tuple[Hooks, HookedLayer, list[str]]:
+def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer, list[str]]:
     """Return the hooks, the layer that the transcoder replaces, and where effects are read."""
     if model is None:
         if layer is None or not hasattr(layer, "hook_dict"):
@@ -188,18 +187,20 @@ def _place(transcoder: nn.Module, layer: Any, model: Any) -> tuple[Hooks, Hooked
         return hooks_of(layer), HookedLayer("hook_in", "hook_out", layer), ["hook_out"]
     hooks = hooks_of(model)
     if layer is None:
-        declared = declared_hooks(transcoder)
+        declared = declared_hooks(transcoder) if hasattr(transcoder, "cfg") else Declared()
         if declared.hook_in is None and declared.layer is None:
             raise ValueError("the transcoder's metadata do not say which layer it replaces: pass layer=")
         layer = layer_of(model, [transcoder])
     return hooks, layer, stages_after(hooks, layer)
 
 
-def _rows_at(hooks: Hooks, layer: HookedLayer, inputs: Tensor) -> Tensor:
-    """Return the layer's input at the first of the inputs."""
+def _with_hooks(transcoder: nn.Module, hooks: Hooks, layer: HookedLayer, inputs: Tensor) -> Any:
+    """Return the transcoder with SAELens's hook point; where it has none, by the layer's input at the first prompt."""
+    if has_hooks(transcoder):
+        return transcoder
     seen: list[Tensor] = []
     hooks.run(inputs[:1].to(hooks.device), {layer.hook_in: seen.append})
-    return seen[0].flatten(0, -2)
+    return HookedTranscoder(transcoder, seen[0].flatten(0, -2))
 
 
 def _check(transcoder: "SAE[Any]", which: tuple[int, ...], do: Do, value: float | None, through: Through) -> None:

@@ -119,22 +119,22 @@ def feature_records(
     Raises:
         ValueError: the transcoder is of another layer (its width is named); its linear regions are not known.
     """
-    transcoder = hooked(transcoder, sample.x[:1])
-    require_fit(transcoder, sample)
-    W_dec, n_rows = transcoder.W_dec.detach().contiguous(), len(sample)
+    inspected = hooked(transcoder, sample.x[:1])
+    require_fit(inspected, sample)
+    W_dec, n_rows = inspected.W_dec.detach().contiguous(), len(sample)
     d_sae, device = len(W_dec), W_dec.device
     sums, tops = DatapointSums(sample.groups, d_sae), TopRows(sample.groups, d_sae, top)
     jacobian_parts, jacobian_norm, error = torch.zeros(d_sae, dtype=torch.float64), 0.0, 0.0
     for_jacobian = torch.zeros(n_rows, dtype=torch.bool)
     for_jacobian[sample.spread(JACOBIAN_ROWS)] = True
-    for part, x in rows_of(sample, transcoder):
-        acts, t = acts_and_output(transcoder, x)
+    for part, x in rows_of(sample, inspected):
+        acts, t = acts_and_output(inspected, x)
         y = sample.y[part].to(device)
         beyond = y - sample.mean.to(device)
         error += (t.double() - y.double()).square().sum().item()
         if (some := for_jacobian[part]).any():
             # <g_i W_dec^i (x) W_enc^i, J_t> summed over rows, [d_sae], and ||J_t||_F^2
-            of_features, of_all = jacobian_by_feature(known_region(transcoder, x[some], gate=acts[some]))
+            of_features, of_all = jacobian_by_feature(known_region(inspected, x[some], gate=acts[some]))
             jacobian_parts += of_features.double().cpu()
             jacobian_norm += of_all.item()
         # acts [some_rows, d_sae]: only its active entries are kept, as places in [some_rows * d_sae]
@@ -146,11 +146,11 @@ def feature_records(
         sums.add(sparse_acts, _sparse(along, active), beyond.double().square().sum(-1).cpu().numpy(), part)
         tops.add(sparse_acts, part.start)
         on_rows(len(acts))
-    reads = transcoder.W_enc.detach().norm(dim=0).double().cpu().numpy()
+    reads = inspected.W_enc.detach().norm(dim=0).double().cpu().numpy()
     # sum over rows of a_i ||W_dec^i||, [d_sae]
     written = sums.total * W_dec.norm(dim=1).double().cpu().numpy()
     mean_activation = _divided(sums.total, sums.n_active)
-    nearest, cosine = _nearest_circuits(transcoder, sample, circuits)
+    nearest, cosine = _nearest_circuits(inspected, sample, circuits)
     return FeatureRecords(
         n_rows=n_rows,
         firing_rate=sums.n_active / n_rows,

@@ -163,10 +163,10 @@ def row_sample(layer: Layer, x: Float[Tensor, "rows d_in"], *, memory: float = M
         x, y = (cache[name].detach() for name in names)
     else:
         y = layer_output(layer, x)
-    return finished_sample(x, y, memory=memory, seed=seed)
+    return build_sample(x, y, memory=memory, seed=seed)
 
 
-def finished_sample(
+def build_sample(
     x: Tensor, y: Tensor, origins: Origins | None = None, *, memory: float = MEMORY, seed: int = 0
 ) -> RowSample:
     """Build a sample from the layer's inputs and outputs.
@@ -205,7 +205,7 @@ def finished_sample(
     return RowSample(x, y, mean.to(y), squares / len(x), near_duplicates(torch.cat(sketched)), origins, memory)
 
 
-def room_for(n_rows: int, width: int, dtype: torch.dtype, memory: float) -> Tensor:
+def allocate_rows(n_rows: int, width: int, dtype: torch.dtype, memory: float) -> Tensor:
     """Allocate a tensor to be filled, in memory or on disk.
 
     Args:

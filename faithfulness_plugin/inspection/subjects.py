@@ -22,7 +22,7 @@ from faithfulness_plugin.layers.replaced_layer import layer_and_pair
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.messages import one_line
 from faithfulness_plugin.metrics.circuit_projection import Circuit
-from faithfulness_plugin.results.imported import imported
+from faithfulness_plugin.results.imported import import_object
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.toy.abs_network import AbsNetwork
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
@@ -113,7 +113,7 @@ def bare_subject(reference: str, rows: Path, *, n_rows: int, seed: int, memory: 
         UsageError: the layer cannot be imported, or the file cannot be read.
     """
     try:
-        layer = imported(reference)
+        layer = import_object(reference)
     except ValueError as error:
         raise UsageError(f"--layer {error}") from error
     try:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from faithfulness_plugin.inspection.sample import MEMORY, Origins, RowSample, finished_sample, room_for
+from faithfulness_plugin.inspection.sample import MEMORY, Origins, RowSample, allocate_rows, build_sample
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.store.fill import rows_kept
@@ -58,10 +58,10 @@ def text_sample(
         if here.any():
             carried = rows_kept(hooks, {layer.hook_in, layer.hook_out}, some, here, prompts_per_pass)
             parts = [carried[layer.hook_in].cpu(), carried[layer.hook_out].cpu()]
-            rooms = rooms or [room_for(len(origins.prompt), part.shape[1], part.dtype, memory) for part in parts]
+            rooms = rooms or [allocate_rows(len(origins.prompt), part.shape[1], part.dtype, memory) for part in parts]
             for room, part in zip(rooms, parts, strict=True):
                 room[filled : filled + len(part)] = part
             filled += len(parts[0])
         on_prompts(len(some))
     x, y = rooms
-    return finished_sample(x, y, origins, memory=memory, seed=seed)
+    return build_sample(x, y, origins, memory=memory, seed=seed)

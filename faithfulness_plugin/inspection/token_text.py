@@ -108,7 +108,7 @@ class TokenText:
         return parts
 
 
-def shown(token_text: Callable[[int], str] | None, tokens: Sequence[int]) -> list[str]:
+def token_texts(token_text: Callable[[int], str] | None, tokens: Sequence[int]) -> list[str]:
     """Show each token of a prompt as text.
 
     Args:

@@ -115,7 +115,9 @@ class TrainConfig(Record):
     buffer_prompts: int = Field(
         default=64, ge=1, description="prompts whose rows are shuffled together: more take more memory"
     )
-    held_out_prompts: int = Field(default=16, ge=1, description="prompts for evaluation, never trained on")
+    held_out_prompts: int = Field(
+        default=16, ge=1, description="prompts for evaluation, never trained on; rounded up to whole passes"
+    )
     evaluations: int = Field(
         default=1, ge=1, description="evaluations during training, after equal parts of it; one more comes before it"
     )

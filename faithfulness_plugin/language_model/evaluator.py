@@ -17,7 +17,7 @@ from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.spliced import run_spliced
-from faithfulness_plugin.metrics.jacobian_error import ByDirections, averaged, jacobian_products
+from faithfulness_plugin.metrics.jacobian_error import ByDirections, average_products, jacobian_products
 from faithfulness_plugin.metrics.next_token import ce_recovered, cross_entropy, kl_divergence
 from faithfulness_plugin.metrics.result import check_same_shape
 from faithfulness_plugin.store.kept_rows import kept_rows
@@ -205,7 +205,7 @@ class TranscoderEvaluator:
 
     def _alone(self, name: str, transcoder: "SAE[Any]") -> Entries:
         found = self.compare(name, transcoder)
-        jacobian = averaged(found.jacobians)
+        jacobian = average_products(found.jacobians)
         return {
             "fvu": (found.squared_error.sum() / self.at[_place_of(self.layers[name])].variance.sum()).item(),
             "l0": found.l0,

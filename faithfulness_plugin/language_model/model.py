@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from faithfulness_plugin.language_model.config import OFFLINE_MODEL, ModelSource, TrainConfigError
+from faithfulness_plugin.language_model.hub_model import not_loaded, only_cached
 from faithfulness_plugin.messages import one_line
 
 N_TOKENS = 16
@@ -91,15 +92,13 @@ def _hugging_face(source: ModelSource, plain: bool) -> tuple[Any, Any]:
             return smollm2.load(dtype=dtype)
         except (ValueError, ImportError) as error:
             raise TrainConfigError(str(error)) from error
+    cached = only_cached(name, plain=plain)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager")
-        return model, AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, attn_implementation="eager", local_files_only=cached
+        )
+        return model, AutoTokenizer.from_pretrained(name, local_files_only=cached)
     except Exception as error:  # whatever hub, network and files make of it
-        offline = f"use model: {{name: {OFFLINE_MODEL}}}, which needs none"
-        instead = "pass --model, a folder or another of its names" if plain else offline
-        raise TrainConfigError(
-            f"model {name} could not be loaded ({one_line(error)}): check the name or folder and the network (an "
-            f"interrupted download resumes when called again), or {instead}"
-        ) from error
+        raise TrainConfigError(not_loaded(name, one_line(error), plain=plain)) from error

@@ -181,6 +181,11 @@ def _require_enough(rows: list[dict[str, list[int]]], tokenizer: Any, config: Tr
     trained_on = rows[config.held_out :][: passes * config.prompts_per_pass]
     there = sum(token not in special for row in trained_on for token in row["tokens"][first:])
     needed = config.batch_size if config.text.repeat else config.rows_needed
+    if not rows:
+        raise TrainConfigError(
+            f"the text makes no prompt of {config.context_size} tokens: give more text, or shorter prompts "
+            "(context_size)"
+        )
     if there < needed:
         raise TrainConfigError(
             f"the text makes {len(rows)} prompts of {config.context_size} tokens, {there:,} tokens to train on "

@@ -109,7 +109,9 @@ def _from_model(result: TrainResult, running: Running) -> Iterator[tuple[TrainRe
         )
     result = result.model_copy(update={"rows": runner.matched.evaluator.rows_records()})
     yield result, ""  # from here on there are checkpoints to resume from
-    running.note(f"training {len(planned)} transcoders")
+    running.note(
+        f"training {len(planned)} transcoders: first the model fills the buffer of {config.buffer_rows:,} rows"
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All samples in the training dataset have been exhausted")
         trained = runner.run()

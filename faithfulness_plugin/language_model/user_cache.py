@@ -12,10 +12,14 @@ from faithfulness_plugin.errors import UsageError
 
 CACHE_VARIABLE = "FAITHFULNESS_CACHE"
 SOURCE_FILENAME = "source.json"
-INSTALL = "run `make examples`, or pip install 'faithfulness-plugin[examples]'"
+CHECKOUT = (Path(__file__).resolve().parents[2] / "Makefile").exists()
+INSTALL = (
+    "run `make examples`, or pip install '.[examples]'" if CHECKOUT else "pip install 'faithfulness-plugin[examples]'"
+)
+"""What to do for the examples' model and text, in a checkout and in an install."""
 
 
-def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:
+def cached_folder(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:
     """Return a folder in the user's cache, and make it if it is not there.
 
     It is made in a folder beside and then renamed, so that it is never seen half done; of several processes that make
@@ -51,7 +55,7 @@ def made_once(name: str, source: Mapping[str, str], make: Callable[[Path], None]
     except OSError as error:
         if error.errno is None:  # not the system's: a library's own
             raise
-        raise UsageError(unwritable(error.strerror)) from error
+        raise UsageError(unwritable_cache(error.strerror)) from error
     return final
 
 
@@ -73,7 +77,7 @@ def cache() -> Path:
     return user_cache_path("faithfulness-plugin")
 
 
-def unwritable(reason: str | None) -> str:
+def unwritable_cache(reason: str | None) -> str:
     """Explain that the cache cannot be written.
 
     Args:

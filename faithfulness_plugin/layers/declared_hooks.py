@@ -38,12 +38,12 @@ def declared_hooks(transcoder: HasMetadata) -> Declared:
     its input and written at its output; then `layer`, a block's number.
 
     Args:
-        transcoder: anything, with SAELens's `cfg.metadata` or without.
+        transcoder: anything with SAELens's `cfg.metadata`.
 
     Returns:
         The names and the block, None for what the metadata do not say.
     """
-    metadata = getattr(getattr(transcoder, "cfg", None), "metadata", None)
+    metadata = transcoder.cfg.metadata
 
     def say(name: str) -> Any:
         return getattr(metadata, name, None)

@@ -55,7 +55,7 @@ def comparison(
     return Table(["transcoder", *chosen], rows, caption)
 
 
-def in_pairs(result: ArtifactResult, pairs: Sequence[tuple[str, str]]) -> Table:
+def paired_differences(result: ArtifactResult, pairs: Sequence[tuple[str, str]]) -> Table:
     """Compare the two transcoders of each pair, such as those of one seed with and without matching.
 
     Args:

@@ -96,7 +96,7 @@ def jacobian_error(
     if columns is not None and columns.shape != x.shape:
         raise ValueError(f"columns has shape {list(columns.shape)} and x {list(x.shape)}: pass one flag per entry of x")
     compared = 1.0 if columns is None else columns.float().mean().item()
-    return averaged(jacobian_products(transcoder, layer, x, columns, among), compared)
+    return average_products(jacobian_products(transcoder, layer, x, columns, among), compared)
 
 
 class ByDirections(NamedTuple):
@@ -151,7 +151,7 @@ def jacobian_products(
     return ByDirections(along, "products" if mlp is None else "gram")
 
 
-def averaged(products: ByDirections, columns: float = 1.0) -> JacobianError:
+def average_products(products: ByDirections, columns: float = 1.0) -> JacobianError:
     """Average over rows what `jacobian_products` computed.
 
     Args:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter
 
-from faithfulness_plugin.results.panels import STYLES, dress, grid, legend_below, subplots
+from faithfulness_plugin.results.panels import STYLES, grid, legend_below, style_axes, subplots
 
 Scale = Literal["linear", "log", "symlog"]
 
@@ -91,7 +91,7 @@ def draw_curves(
                 ha="left", va="top", rotation=90, fontsize=7.5, color="0.35",
             )  # fmt: skip
         _set_scales(ax, panel)
-        dress(ax, panel.title, panel.xlabel, panel.ylabel)
+        style_axes(ax, panel.title, panel.xlabel, panel.ylabel)
     if legend and len(names) > 1:
         legend_below(figure, handles, handlelength=3.5)
 

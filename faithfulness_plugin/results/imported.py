@@ -8,7 +8,7 @@ from typing import Any
 from faithfulness_plugin.messages import one_line
 
 
-def imported(reference: str) -> Any:
+def import_object(reference: str) -> Any:
     """Import an object by name; modules of the working folder are found as well.
 
     Args:

@@ -39,6 +39,8 @@ def open_or_resume(out: Path, fresh: T_RESULT, *, overwrite: bool = False) -> T_
         return fresh
     if path.exists():
         result = read_result(path, type(fresh))
+        if result.settings != fresh.settings and (larger := result.enlarged(fresh)) is not None:
+            result = larger
         _require_settings(path, result, fresh.settings)
         if not result.complete:
             require_versions(path, result, fresh)
@@ -122,7 +124,9 @@ def require_same_kind(out: Path, kind: str) -> None:
         )
 
 
-def require_resumable(out: Path, schema: type[Result], settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+def require_resumable(
+    out: Path, schema: type[Result], settings: Mapping[str, Any], *, overwrite: bool = False, may_grow: str = ""
+) -> bool:
     """Refuse a folder that cannot take a result, or holds another one, before the modules that make one are loaded.
 
     Args:
@@ -130,6 +134,10 @@ def require_resumable(out: Path, schema: type[Result], settings: Mapping[str, An
         schema: the class of the command's results.
         settings: those of a result's settings that are known by now.
         overwrite: whether a result may be replaced.
+        may_grow: one of them, a number or a sequence, of which the result may be the beginning.
+
+    Returns:
+        Whether nothing is left to do: the result is complete, and will be shown again.
 
     Raises:
         ResultError: as `open_or_resume`.
@@ -138,7 +146,19 @@ def require_resumable(out: Path, schema: type[Result], settings: Mapping[str, An
     path = out / RESULT_FILENAME
     if path.exists() and not overwrite:
         result = read_result(path, schema)
-        _require_settings(path, result, {n: value for n, value in settings.items() if n in result.settings})
+        there = result.settings
+        grows = may_grow in there and _begins(settings[may_grow], there[may_grow])
+        known = {n: value for n, value in settings.items() if n in there and not (grows and n == may_grow)}
+        _require_settings(path, result, known)
+        return result.complete and not grows
+    return False
+
+
+def _begins(larger: Any, smaller: Any) -> bool:
+    """Tell whether a number is smaller than another, or a sequence the beginning of another."""
+    if isinstance(larger, int):
+        return smaller < larger
+    return len(smaller) < len(larger) and list(larger[: len(smaller)]) == list(smaller)
 
 
 def _require_settings(path: Path, result: Result, settings: Mapping[str, Any]) -> None:

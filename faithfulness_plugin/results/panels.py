@@ -54,7 +54,7 @@ def subplots(figure: FigureBase, n: int, columns: int, **shared: Any) -> list[Ax
     return list(axes.flat[:n])
 
 
-def dress(
+def style_axes(
     ax: Axes, title: str = "", xlabel: str = "", ylabel: str = "", *, lines: Literal["both", "x"] = "both"
 ) -> None:
     """Set title and labels, and draw light grid lines and no frame.

@@ -96,6 +96,18 @@ class Result(Record):
     def settings(self) -> dict[str, Any]:
         """What a partial result and a command must share for the command to resume it."""
 
+    def enlarged(self, fresh: Any) -> Any:
+        """Return this result as the beginning of a larger one, such as one of more seeds.
+
+        Args:
+            fresh: an empty result with the settings that are wanted.
+
+        Returns:
+            The larger one with the parts that are done; None where it is no beginning of it.
+        """
+        del fresh
+        return None
+
 
 def fingerprint(result: Result) -> str:
     """Digest the whole result. Its figures carry the digest, which shows whether one is out of date.

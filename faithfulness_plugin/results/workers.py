@@ -32,7 +32,7 @@ def n_workers(n_jobs: int, backend: Backend = "local") -> int:
         return effective_n_jobs(n_jobs)
 
 
-def each_done(
+def run_jobs(
     function: Callable[..., T],
     jobs: Sequence[tuple[Any, ...]],
     *,

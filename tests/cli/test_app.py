@@ -2,8 +2,10 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import forks
 import pytest
 from typer.testing import CliRunner
 
@@ -78,6 +80,26 @@ def test_a_corrupt_or_foreign_result_is_left_alone(tmp_path, text):
     assert path.read_text() == text
 
 
+def test_more_seeds_extend_a_result(tmp_path):
+    assert call(*SMALL, "--seeds", "1", "--out", str(tmp_path)).exit_code == 0
+    before = read_result(tmp_path / "result.json", AbsoluteValueResult)
+    more = call(*SMALL, "--seeds", "2", "--out", str(tmp_path), "--json")
+    assert more.exit_code == 0, more.output
+    assert "holds 6 of 12 runs: resuming" in more.stderr
+    found = AbsoluteValueResult.model_validate_json(more.stdout)
+    assert [run for run in found.runs if run.seed == 0] == before.runs
+    assert {summary.emergence.n for summary in found.summary} == {2}
+
+
+def test_version_and_quiet(tmp_path):
+    assert call("--version").stdout.strip() == version("faithfulness-plugin")
+    quiet = call(*SMALL, "--out", str(tmp_path), "--quiet")
+    assert quiet.exit_code == 0
+    assert quiet.stderr == ""
+    assert quiet.stdout.startswith("|  | baseline |")
+    assert call("--quiet", "reproduce", "--density", "2").stderr.startswith("error: --density")
+
+
 def test_files_of_others_are_left_alone(tmp_path):
     (tmp_path / "table.md").write_text("mine")
     result = call(*SMALL, "--out", str(tmp_path))
@@ -131,12 +153,14 @@ def test_a_run_that_fails_exits_with_1_and_keeps_what_is_done(tmp_path, monkeypa
     assert len(read_result(tmp_path / "result.json", AbsoluteValueResult).runs) == 5
 
 
-@pytest.mark.parametrize("jobs", [["--quick"], ["--seeds", "1", "--jobs", "2"]])
-def test_ctrl_c_leaves_a_readable_partial_result_and_exits_with_130(tmp_path, jobs):
-    command = [Path(sys.executable).parent / "faithfulness", "reproduce", "--n-steps", "1500", "--out", tmp_path, *jobs]
-    # a session of its own, for the signal to reach the command and its workers as from a terminal
+CONSOLE_SCRIPT = Path(sys.executable).parent / "faithfulness"
+LONG = ["reproduce", "--n-steps", "1500"]
+
+
+def test_ctrl_c_leaves_a_readable_partial_result_and_exits_with_130(tmp_path):
+    # a session of its own, for the signal to reach the command as from a terminal
     process = subprocess.Popen(
-        command,
+        [CONSOLE_SCRIPT, *LONG, "--out", tmp_path, "--quick"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -148,10 +172,25 @@ def test_ctrl_c_leaves_a_readable_partial_result_and_exits_with_130(tmp_path, jo
     assert first.startswith("[1/6]"), first + process.stderr.read()
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert_partial(tmp_path, process.returncode, stdout, stderr)
+
+
+def test_ctrl_c_reaches_the_workers_too(tmp_path):
+    command = forks.start(CONSOLE_SCRIPT, *LONG, "--out", tmp_path, "--seeds", "1", "--jobs", "2", session=True)
+    with open(command.stderr.fileno(), closefd=False) as stderr:
+        first = stderr.readline()
+        assert first.startswith("[1/6]"), first + stderr.read()
+    assert command.process.pid is not None
+    os.killpg(command.process.pid, signal.SIGINT)
+    done = command.wait()
+    assert_partial(tmp_path, done.returncode, done.stdout, done.stderr)
+
+
+def assert_partial(folder: Path, code: int, stdout: str, stderr: str) -> None:
+    assert code == 130
     assert "the same command resumes from there" in stderr
     assert "Traceback" not in stderr
     assert "PARTIAL" in stdout
-    result = read_result(tmp_path / "result.json", AbsoluteValueResult)
+    result = read_result(folder / "result.json", AbsoluteValueResult)
     assert 1 <= len(result.runs) < 6
     assert not result.complete

@@ -46,6 +46,25 @@ def test_from_flags_to_a_typed_result_and_again(tmp_path):
     assert again.stdout == result.stdout
 
 
+def test_more_seeds_extend_a_result_and_fewer_are_refused(tmp_path):
+    flags = ["--vary", "sparsity_coefficient=0.1,0.2", *TINY, "--out", str(tmp_path)]
+    assert scan(*flags, "--seeds", "1").exit_code == 0
+    before = read_result(tmp_path / "result.json", ScanResult)
+    more = scan(*flags, "--seeds", "2")
+    assert more.exit_code == 0, more.output
+    assert "holds 2 of 4 transcoders: resuming" in more.stderr
+    found = read_result(tmp_path / "result.json", ScanResult)
+    assert found.complete
+    assert [t for t in found.trained if t.seed == 0] == before.trained
+    assert len(found.trained) == 4
+    fewer = scan(*flags, "--seeds", "1")
+    assert fewer.exit_code == 2
+    assert "other settings (seeds 2, not 1)" in fewer.stderr
+    other = scan(*flags, "--seeds", "3", "--set", "n_steps=6")
+    assert other.exit_code == 2
+    assert "other settings (base" in other.stderr
+
+
 def test_from_a_file_changed_by_flags(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(

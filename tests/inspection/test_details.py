@@ -5,7 +5,7 @@ from oracles import ARCHITECTURES, central_difference, jacobian_by_rows
 
 from faithfulness_plugin.inspection.details import AFTER, BEFORE, BINS, feature_details
 from faithfulness_plugin.inspection.records import feature_records
-from faithfulness_plugin.inspection.sample import Origins, finished_sample, row_sample
+from faithfulness_plugin.inspection.sample import Origins, build_sample, row_sample
 
 
 def test_histograms_count_activations_in_equal_parts(make_transcoder, mlp):
@@ -51,7 +51,7 @@ def test_windows_are_activations_at_the_tokens_around(make_transcoder, mlp):
     origins = Origins.of_kept(torch.zeros(4, n_pos, dtype=torch.long), kept)
     prompt, position, row_at = origins.prompt, origins.position, origins.row_at
     x = torch.randn(len(prompt), 5, dtype=torch.float64)
-    sample = finished_sample(x, mlp(x).detach(), origins, memory=2e-5)
+    sample = build_sample(x, mlp(x).detach(), origins, memory=2e-5)
     records = feature_records(transcoder, sample, top=2)
     windows = feature_details(transcoder, mlp, sample, records).windows
     assert windows is not None

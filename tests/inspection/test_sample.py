@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from transformer_lens.hook_points import HookPoint
 
 from faithfulness_plugin import AbsInputs, AbsNetwork
-from faithfulness_plugin.inspection.sample import room_for, row_sample
+from faithfulness_plugin.inspection.sample import allocate_rows, row_sample
 
 
 def test_it_holds_what_the_layer_reads_and_writes_and_how_it_varies(mlp):
@@ -54,7 +54,7 @@ def test_parts_cover_all_rows_and_shrink_with_the_memory():
 @pytest.mark.exact("copies of the same numbers")
 @pytest.mark.parametrize("memory", [1.0, 1e-6])
 def test_rows_are_kept_in_memory_or_in_a_file_alike(memory):
-    room, rows = room_for(300, 7, torch.float32, memory), torch.randn(300, 7)
+    room, rows = allocate_rows(300, 7, torch.float32, memory), torch.randn(300, 7)
     room[:] = rows
     assert torch.equal(room, rows)
     assert torch.equal(F.relu(room), F.relu(rows))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from faithfulness_plugin.inspection.token_text import TokenText, shown
+from faithfulness_plugin.inspection.token_text import TokenText, token_texts
 
 LATIN = "the quick brown fox jumps over the lazy dog " * 20
 MIXED = LATIN + "\U0001f600\U0001f680 你好世界 привет мир مرحبا بالعالم " * 20
@@ -135,8 +135,8 @@ def test_words_are_shown_with_their_spaces():
 
 
 def test_any_function_shows_token_by_token_and_none_numbers():
-    assert shown(lambda token: "ab"[token], [1, 0]) == ["b", "a"]
-    assert shown(None, [1, 0]) == ["[1]", "[0]"]
+    assert token_texts(lambda token: "ab"[token], [1, 0]) == ["b", "a"]
+    assert token_texts(None, [1, 0]) == ["[1]", "[0]"]
 
 
 class Ranks(ByHand):

@@ -4,22 +4,22 @@ from pathlib import Path
 import pytest
 
 from faithfulness_plugin.language_model import user_cache
-from faithfulness_plugin.language_model.user_cache import cache, made_once
+from faithfulness_plugin.language_model.user_cache import cache, cached_folder
 
 
 @pytest.mark.parametrize("before", [None, "outdated"])
 def test_of_two_that_make_it_at_once_the_first_stays(own_cache, before):
     if before:
-        made_once("x", {"version": "0"}, lambda path: None)
+        cached_folder("x", {"version": "0"}, lambda path: None)
 
     def write(path: Path, text: str) -> None:
         (path / "file").write_text(text)
 
     def slow(path: Path) -> None:
-        made_once("x", {"version": "1"}, lambda path: write(path, "first"))
+        cached_folder("x", {"version": "1"}, lambda path: write(path, "first"))
         write(path, "later")
 
-    path = made_once("x", {"version": "1"}, slow)
+    path = cached_folder("x", {"version": "1"}, slow)
     assert (path / "file").read_text() == "first"
     assert list(own_cache.iterdir()) == [path]
 
@@ -30,7 +30,7 @@ def test_a_rename_that_fails_is_no_endless_loop(own_cache, monkeypatch):
 
     monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(ValueError, match="Permission denied"):
-        made_once("x", {}, lambda path: None)
+        cached_folder("x", {}, lambda path: None)
 
 
 def test_the_cache_is_the_users(monkeypatch):

@@ -128,7 +128,7 @@ def test_what_cannot_be_compared_says_why():
     elsewhere = plain.layer.model_copy(update={"block": 4})
     for others, against, match in (
         ([result({"a": 1.0}, config=ArtifactConfig(transcoders={"a": "a"}, seed=7))], "plain", "measure other things"),
-        ([result({"a": 1.0}, layer=elsewhere)], "plain", "other layers"),
+        ([result({"a": 1.0}, layer=elsewhere)], "plain", "of different layers"),
         ([result({"a": 1.0}, layer=None, measured=[])], "plain", "holds no measurement"),
         ([], "plian", "no transcoder 'plian'"),
     ):

@@ -168,7 +168,7 @@ def test_the_command_measures_shows_and_shows_again(hub, tmp_path):
     given = (f"mine={hub['folder'] / 'plain'}",)
     first = command(hub, tmp_path, *given)
     assert first.exit_code == 0, first.output
-    assert "J error in the first 1, 4, 16 |" in first.stdout  # the model is 16 wide: 64 directions there are not
+    assert "Jacobian error in the first 1, 4, 16 |" in first.stdout  # the model is 16 wide: 64 directions there are not
     assert "[3/3] mine, mean ablation" in first.stderr
     again = command(hub, tmp_path, *given)
     assert again.stdout == first.stdout
@@ -182,7 +182,7 @@ def test_bad_arguments_say_what_to_do(hub, tmp_path):
         ("there is a plain already", (plain, f"plain={plain}")),
         ("--hooks-anyway", (plain, "--hook-in", "blocks.1.hook_resid_pre")),
         ("layer=0 was asked for", (plain, "--block", "0")),
-        ("held_out_prompts", (plain, "--prompts", "1")),
+        ("--prompts: Input should be greater than or equal to 2", (plain, "--prompts", "1")),
     ):
         fails(command(hub, tmp_path / "out", *args), 2, message)
     assert not (tmp_path / "out").exists()

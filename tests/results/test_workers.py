@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from faithfulness_plugin.results.workers import WorkerError, each_done, n_workers
+from faithfulness_plugin.results.workers import WorkerError, n_workers, run_jobs
 
 
 def square(x: int) -> int:
@@ -23,19 +23,19 @@ def dies(x: int) -> int:
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_every_job_is_done_once(n_jobs):
-    assert sorted(each_done(square, [(x,) for x in range(7)], n_jobs=n_jobs)) == [x * x for x in range(7)]
+    assert sorted(run_jobs(square, [(x,) for x in range(7)], n_jobs=n_jobs)) == [x * x for x in range(7)]
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_what_a_job_raises_is_raised(n_jobs):
     with pytest.raises(ValueError, match="three"):
-        list(each_done(fails, [(x,) for x in range(5)], n_jobs=n_jobs))
+        list(run_jobs(fails, [(x,) for x in range(5)], n_jobs=n_jobs))
 
 
 def test_workers_that_always_die_are_given_up_with_advice():
     deaths = []
     with pytest.raises(WorkerError, match=r"died 3 times in a row.*--jobs.*what is done is kept"):
-        list(each_done(dies, [(1,), (2,)], n_jobs=2, on_death=deaths.append))
+        list(run_jobs(dies, [(1,), (2,)], n_jobs=2, on_death=deaths.append))
     assert deaths == [2, 2]
 
 

@@ -27,7 +27,7 @@ from faithfulness_plugin import (
     metrics,
     train_transcoder,
 )
-from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.training.batches import Inputs
 
 D = 6
 
@@ -43,8 +43,8 @@ def inputs(seed: int = 0) -> AbsInputs:
 
 
 def train(
-    transcoder: TrainingTranscoder[Any],
-    data: Iterator[torch.Tensor] | None = None,
+    transcoder: Any,
+    data: Inputs | None = None,
     layer: torch.nn.Module | None = None,
     **options: Any,
 ):
@@ -79,6 +79,7 @@ def test_it_is_saelenss_fit():
     assert ours.cfg.metadata.l0 == theirs.cfg.metadata.l0
 
 
+@pytest.mark.usefixtures("as_installed")  # for speed; other tests check the shapes of the same calls
 def test_it_learns_the_layer():
     transcoder = new(jacobian_coefficient=0.0, sparsity_coefficient=0.01)
     x = next(inputs(seed=5))

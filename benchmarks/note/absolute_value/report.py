@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.figures.circuit_projection import ProjectionPanel, circuit_projection_figure
 from faithfulness_plugin.benchmarks.figures.jacobian_at_point import jacobian_at_point
-from faithfulness_plugin.benchmarks.figures.memorization_by_condition import memorization_by_condition
+from faithfulness_plugin.benchmarks.figures.memorization_by_arm import memorization_by_arm
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult, ArmSummary
 from faithfulness_plugin.results.markdown import interval_text, markdown_table, share_text
 
@@ -106,7 +106,7 @@ def figures(result: AbsoluteValueResult) -> dict[str, Figure]:
             projections, result.circuits, f"What the features are made of (seed {seed})"
         ),
         "jacobian_at_point.png": jacobian_at_point(jacobians, layer, n, f"Jacobians at p (seed {seed})"),
-        "memorization.png": memorization_by_condition(fractions),
+        "memorization.png": memorization_by_arm(fractions),
     }
 
 

@@ -132,3 +132,10 @@ class AbsoluteValueResult(Result):
     def settings(self) -> dict[str, Any]:
         digest = hashlib.sha256(str([arm.model_dump() for arm in self.conditions]).encode()).hexdigest()[:8]
         return {**self.config.model_dump(), "conditions": digest}
+
+    @override
+    def enlarged(self, fresh: "AbsoluteValueResult") -> "AbsoluteValueResult | None":
+        seeds, wanted = self.config.seeds, fresh.config.seeds
+        if seeds != wanted[: len(seeds)] or {**self.settings, "seeds": wanted} != fresh.settings:
+            return None
+        return fresh.model_copy(update={"environment": self.environment, "runs": self.runs})

@@ -10,7 +10,7 @@ from faithfulness_plugin.benchmarks.note.audit.schema import ARMS, AuditConfig, 
 from faithfulness_plugin.benchmarks.note.audit.training import compare_inert, run
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
-from faithfulness_plugin.results.workers import each_done
+from faithfulness_plugin.results.workers import run_jobs
 
 INERT = ""  # the comparison of the inert term, among the arms
 
@@ -33,7 +33,7 @@ class Audit(Experiment[AuditConfig, AuditResult]):
         config = result.config
         done = {(r.column, r.seed) for r in result.runs} | {(INERT, check.seed) for check in result.inert}
         jobs = [(config, arm, seed) for seed in config.seeds for arm in (INERT, *ARMS) if (arm, seed) not in done]
-        for part in each_done(_part, jobs, n_jobs=running.n_jobs, backend=running.backend):
+        for part in run_jobs(_part, jobs, n_jobs=running.n_jobs, backend=running.backend):
             result = self._with(result, part)
             yield result, _line(part)
 

@@ -2,7 +2,7 @@
 
 from operator import attrgetter
 
-from faithfulness_plugin.benchmarks.figures.memorization_by_condition import memorization_by_condition
+from faithfulness_plugin.benchmarks.figures.memorization_by_arm import memorization_by_arm
 from faithfulness_plugin.benchmarks.note.page.section import Section, mean
 from faithfulness_plugin.benchmarks.note.scan.report import METRICS, Read, seeds_table
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult
@@ -42,7 +42,7 @@ def section(result: ScanResult) -> Section:
         },
         seeds_table(["arm"], [([arm], result.of(arm)) for arm in arms], columns),
         {
-            "shuffled_layer.png": memorization_by_condition(
+            "shuffled_layer.png": memorization_by_arm(
                 shares,
                 "own circuits recovered / all of them (dot: a seed, bar: the mean)",
                 "all of the layer's circuits",

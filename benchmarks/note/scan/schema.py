@@ -97,6 +97,12 @@ class ScanResult(Result):
     def settings(self) -> dict[str, Any]:
         return self.spec.model_dump(exclude={"name"})
 
+    @override
+    def enlarged(self, fresh: "ScanResult") -> "ScanResult | None":
+        if self.spec.seeds >= fresh.spec.seeds or {**self.settings, "seeds": fresh.spec.seeds} != fresh.settings:
+            return None
+        return fresh.model_copy(update={"environment": self.environment, "trained": self.trained})
+
     def of(self, arm: str | None = None, **values: Value) -> list[Trained]:
         """Those of an arm and at these values of the grid."""
         return [

@@ -22,7 +22,7 @@ from faithfulness_plugin.benchmarks.note.trainer.program import Program
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 from faithfulness_plugin.results.experiment import Running
 from faithfulness_plugin.results.timing import torch_threads
-from faithfulness_plugin.results.workers import each_done, n_workers
+from faithfulness_plugin.results.workers import n_workers, run_jobs
 from faithfulness_plugin.toy.circuits import datapoint_circuit
 from faithfulness_plugin.transcoders.base import NonFiniteError, TrainingTranscoder
 
@@ -87,7 +87,7 @@ def train_shards(spec: ScanSpec, points: Sequence[Point], running: Running, size
         shutil.rmtree(folder, ignore_errors=True)
     n_jobs = n_workers(running.n_jobs, running.backend)
     jobs = [(spec, part, folder.resolve()) for part in shards(spec, points, size, n_jobs)]
-    yield from each_done(
+    yield from run_jobs(
         train_shard,
         jobs,
         n_jobs=n_jobs,

@@ -14,8 +14,9 @@ from faithfulness_plugin.inspection.export import NUMBERS
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.overview import SMALL
 from faithfulness_plugin.inspection.page.packing import packed, quantised
-from faithfulness_plugin.inspection.token_text import shown
+from faithfulness_plugin.inspection.token_text import token_texts
 from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
+from faithfulness_plugin.results import vocabulary
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
@@ -60,7 +61,7 @@ def _texts(tokens: Tensor, token_text: Callable[[int], str] | None) -> tuple[lis
     """Return the distinct texts of tokens, and each token's index among them: that of "" where one only continues a
     character."""
     places: dict[str, int] = {}
-    at = [[places.setdefault(part, len(places)) for part in shown(token_text, of)] for of in tokens.tolist()]
+    at = [[places.setdefault(part, len(places)) for part in token_texts(token_text, of)] for of in tokens.tolist()]
     return list(places), np.array(at, dtype=np.uint32)
 
 
@@ -104,10 +105,10 @@ def _meta(inspection: Inspection) -> dict[str, Any]:
             "L0": records.l0,
             "dead features": int(records.dead.sum()),
             "flagged features": int(records.flagged.sum()),
-            "Jacobian error": jacobian.relative_error,
-            "Jacobian error, data": jacobian.relative_error_data,
-            "Jacobian cosine": jacobian.cosine,
-            "Jacobian cosine, data": jacobian.cosine_data,
+            vocabulary.jacobian_error("isotropic"): jacobian.relative_error,
+            vocabulary.jacobian_error("data"): jacobian.relative_error_data,
+            vocabulary.jacobian_cosine("isotropic"): jacobian.cosine,
+            vocabulary.jacobian_cosine("data"): jacobian.cosine_data,
         },
         "circuits": list(records.circuits),
         "spectrum": None

@@ -7,7 +7,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from oracles import exact_abs_transcoder, plant_datapoint_feature, random_transcoder
 from torch import nn
 
-from faithfulness_plugin import AbsInputs, AbsNetwork, figures, metrics
+import faithfulness_plugin
+from faithfulness_plugin import AbsInputs, AbsNetwork, metrics
+from faithfulness_plugin.benchmarks import figures
 from faithfulness_plugin.jacobian.exact import transcoder_jacobian
 
 D = 8
@@ -76,3 +78,4 @@ def test_any_widths_and_any_layer(as_installed):
 
 def test_figures_are_found():
     assert {"draw_jacobians", "draw_feature_weights", "draw_error_against_fvu"} <= set(dir(figures))
+    assert vars(faithfulness_plugin)["__getattr__"]("figures") is figures

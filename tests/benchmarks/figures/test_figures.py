@@ -10,7 +10,7 @@ from faithfulness_plugin.benchmarks.figures.circuit_projection import (
     diagonal_order,
 )
 from faithfulness_plugin.benchmarks.figures.jacobian_at_point import jacobian_at_point
-from faithfulness_plugin.benchmarks.figures.memorization_by_condition import memorization_by_condition
+from faithfulness_plugin.benchmarks.figures.memorization_by_arm import memorization_by_arm
 from faithfulness_plugin.results.figure_file import save_figure
 
 TITLES = ["baseline", "repetition", "repetition + Jacobian", "repetition + Jacobian at the kink", "repetition + secant"]
@@ -28,7 +28,7 @@ def jacobians() -> Figure:
 
 
 def memorizations() -> Figure:
-    return memorization_by_condition({name: [0.0, 0.97, 1.02] for name in TITLES})
+    return memorization_by_arm({name: [0.0, 0.97, 1.02] for name in TITLES})
 
 
 @pytest.mark.parametrize("make", [projections, jacobians, memorizations])
@@ -58,7 +58,7 @@ def test_columns_are_sorted_to_the_diagonal():
 
 
 def test_every_seed_is_a_dot():
-    figure = memorization_by_condition({"a": [0.1, 0.2, 0.3], "b": [0.5]})
+    figure = memorization_by_arm({"a": [0.1, 0.2, 0.3], "b": [0.5]})
     dots = [len(np.asarray(c.get_offsets())) for c in figure.axes[0].collections]
     assert dots == [3, 1]
 

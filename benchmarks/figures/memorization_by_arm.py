@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from faithfulness_plugin.results.panels import BLUE
 
 
-def memorization_by_condition(
+def memorization_by_arm(
     fractions: Mapping[str, Sequence[float]],
     xlabel: str = "memorization at p / its maximum (dot: a seed, bar: the mean)",
     maximum: str = "one datapoint feature",
