@@ -52,6 +52,7 @@ WITH_EXAMPLES = [
 ALGEBRA = [
     "faithfulness_plugin/jacobian/active.py",
     "faithfulness_plugin/jacobian/closed_form.py",
+    "faithfulness_plugin/jacobian/dense_region.py",
     "faithfulness_plugin/jacobian/exact.py",
     "faithfulness_plugin/jacobian/gram.py",
     "faithfulness_plugin/jacobian/linear_region.py",
@@ -63,6 +64,7 @@ ALGEBRA = [
     "faithfulness_plugin/layers/derivatives.py",
     "faithfulness_plugin/layers/layer_weights.py",
     "faithfulness_plugin/layers/mlp_weights.py",
+    "faithfulness_plugin/layers/row_differences.py",
     "faithfulness_plugin/transcoders/batch_topk.py",
     "faithfulness_plugin/transcoders/jumprelu.py",
     "faithfulness_plugin/transcoders/topk.py",

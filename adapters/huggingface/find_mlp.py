@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.adapters.huggingface.routers import converting_routers, left_as_they_are
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.layers.layer_weights import LayerWeights, MlpWeights
+from faithfulness_plugin.layers.layer_weights import MlpWeights
 from faithfulness_plugin.layers.mlp_weights import bare_module, mlp_weights, normed_mlp, weights_of_pair
+from faithfulness_plugin.layers.normed_mlp import LayerWeights
 from faithfulness_plugin.messages import listed
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from faithfulness_plugin.adapters.huggingface.routers import converting_routers,
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
-from faithfulness_plugin.layers.layer_weights import LayerWeights
+from faithfulness_plugin.layers.normed_mlp import LayerWeights
 
 OF_A_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 

@@ -9,8 +9,9 @@ from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 from faithfulness_plugin.adapters.huggingface.find_mlp import Mlp, mlp_of, numbered_mlp
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.layer_weights import LayerWeights, MlpWeights
+from faithfulness_plugin.layers.layer_weights import MlpWeights
 from faithfulness_plugin.layers.mlp_weights import mlp_weights, normed_mlp
+from faithfulness_plugin.layers.normed_mlp import LayerWeights
 
 
 def mlp_in(model: Any, block: int) -> HookedLayer:

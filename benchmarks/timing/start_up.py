@@ -61,7 +61,7 @@ class StartUp(Measurement[StartUpConfig, StartUpResult]):
 
     @override
     def plan(self, config: StartUpConfig) -> list[Part]:
-        return [Part("all of it", "answers", partial(measure, config))]
+        return [Part("all of it", "answers", partial(_measure, config))]
 
     @override
     def tables(self, result: StartUpResult) -> str:
@@ -74,7 +74,7 @@ class StartUp(Measurement[StartUpConfig, StartUpResult]):
         return f"{markdown_table(['', 'seconds', '/ import torch'], rows)}\n\n{caption}\n"
 
 
-def measure(config: StartUpConfig, note: Note) -> list[Answer]:
+def _measure(config: StartUpConfig, note: Note) -> list[Answer]:
     """Run each command in a new process and a folder that is empty."""
     python = [sys.executable, "-W", "ignore"]
     command = [*python, "-m", "faithfulness_plugin"]

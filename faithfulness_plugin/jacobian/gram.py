@@ -19,7 +19,7 @@ from torch import Tensor
 from faithfulness_plugin.jacobian.active import ActiveFeatures, sum_active
 from faithfulness_plugin.jacobian.exact import JacobianProducts
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights
-from faithfulness_plugin.layers.layer_weights import LayerWeights
+from faithfulness_plugin.layers.normed_mlp import LayerWeights
 
 CHUNK = 2**23  # numbers in the largest temporary
 

@@ -109,7 +109,7 @@ class LinearRegion(ABC):
         Returns:
             The output, with a graph.
         """
-        return add_skip(self.decode(), self.x, self.weights.W_skip)
+        return add_skip(self.decode(), self.x, self.weights.W_skip)  # [..., d_out]
 
     def _along_rows(self, v: Tensor, along: RowDifferences) -> Float[Tensor, "*probes_batch d_out"] | None:
         """Compute W_dec (g * (W_enc v)) without a product with W_enc; None where W_enc x is not known."""
@@ -145,11 +145,11 @@ class LinearRegion(ABC):
         """
         check_probe_shape(self.x.shape, v)
         W_enc, W_dec, _, W_skip = self.weights
-        v = v.to(W_enc.dtype)
+        v = v.to(W_enc.dtype)  # [n_probes, ..., d_in]
         Jv = None if along is None else self._along_rows(v, along)
         if Jv is None:
             Jv = self._through(v, W_enc.mT, W_dec)  # reads [d_sae, d_in], writes [d_sae, d_out]
-        return add_skip(Jv, v, W_skip)
+        return add_skip(Jv, v, W_skip)  # the skip connection is linear: it passes v as it passes x
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
         """Compute J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u.
@@ -165,7 +165,7 @@ class LinearRegion(ABC):
         """
         W_enc, W_dec, _, W_skip = self.weights
         check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[-1]]), u)  # u is as wide as the output
-        u = u.to(W_enc.dtype)
+        u = u.to(W_enc.dtype)  # [n_probes, ..., d_out]
         JTu = self._through(u, W_dec, W_enc.mT)  # the same sum, with what is read and written exchanged
         return JTu if W_skip is None else JTu + u @ W_skip  # [..., d_out] @ [d_out, d_in]
 

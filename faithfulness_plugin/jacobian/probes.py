@@ -98,7 +98,7 @@ def pair(
         >>> v = pair(x, 4000, torch.Generator().manual_seed(0)).flatten(0, 1)
         >>> torch.testing.assert_close(v.T @ v / len(v), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), atol=0.05, rtol=0)
     """
-    return pair_rows(x, n_probes, generator).of(x)
+    return pair_rows(x, n_probes, generator).of(x)  # [n_probes, ..., d_in]
 
 
 def pair_rows(x: Float[Tensor, "*batch d_in"], n_probes: int, generator: torch.Generator | None) -> RowDifferences:
@@ -112,7 +112,8 @@ def pair_rows(x: Float[Tensor, "*batch d_in"], n_probes: int, generator: torch.G
     Returns:
         Which rows the probes are differences of.
     """
-    ends = _random_rows(x, n_probes, generator)
+    ends = _random_rows(x, n_probes, generator)  # x' is drawn first
+    # the difference of two independent rows has twice their covariance
     return RowDifferences(ends, _random_rows(x, n_probes, generator), 2**0.5)
 
 
@@ -135,7 +136,7 @@ def difference(
         >>> bool(((x + v).sort(dim=-1).values == torch.tensor([0.0, 1.0])).all())  # each ends at one of the rows
         True
     """
-    return difference_rows(x, n_probes, generator).of(x)
+    return difference_rows(x, n_probes, generator).of(x)  # [n_probes, ..., d_in]
 
 
 def difference_rows(
@@ -155,7 +156,7 @@ def difference_rows(
 
 
 def _random_rows(x: Tensor, n_probes: int, generator: torch.Generator | None) -> Tensor:
-    n_rows = x.shape[:-1].numel()
+    n_rows = x.shape[:-1].numel()  # rows are counted as if they were flattened
     if not n_rows:
         return torch.zeros(n_probes, *x.shape[:-1], dtype=torch.int64, device=x.device)
     # one row of the batch for each probe of each row

@@ -54,7 +54,7 @@ class SparseRegion(LinearRegion):
         products = []
         for n, probe in enumerate(v if v.ndim > self.x.ndim else v[None]):  # [..., d]
             rows = probe.reshape(self.entries.n_rows, v.shape[-1])  # [rows, d]
-            known = None if along is None or self.hidden_pre is None else self._known(along, n)
+            known = None if along is None or self.hidden_pre is None else self._known(along, n)  # [entries]
             products.append(sum_active(dot_active(rows, self.entries, reads, known) * gate, self.entries, writes))
         return torch.stack(products).view(*v.shape[:-1], writes.shape[-1])  # [n_probes, rows, e] to the shape of v
 

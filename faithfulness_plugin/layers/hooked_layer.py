@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.differences import with_size
-from faithfulness_plugin.layers.layer_weights import LayerWeights
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
+from faithfulness_plugin.layers.normed_mlp import LayerWeights
 
 
 class HookedLayer:

@@ -13,7 +13,7 @@ from faithfulness_plugin.display import line
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.comparison import same_values
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.layer_weights import LayerWeights
+from faithfulness_plugin.layers.normed_mlp import LayerWeights
 from faithfulness_plugin.nearest import nearest
 
 Hook = Callable[[Tensor], Tensor | None]

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from faithfulness_plugin.layers.comparison import same_rows
 from faithfulness_plugin.layers.derivatives import Layer, bare, layer_output, mismatch_explained
-from faithfulness_plugin.layers.layer_weights import LayerWeights, Read
+from faithfulness_plugin.layers.layer_weights import Read
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights, mlp_weights
 from faithfulness_plugin.layers.never_compiled import never_compiled
+from faithfulness_plugin.layers.normed_mlp import LayerWeights
 from faithfulness_plugin.layers.probe_shape import each_probe
 from faithfulness_plugin.layers.row_differences import RowDifferences
 

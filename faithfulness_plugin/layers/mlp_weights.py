@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from faithfulness_plugin.layers.comparison import random_signs, same_rows
 from faithfulness_plugin.layers.derivatives import Layer, bare, layer_jvp
-from faithfulness_plugin.layers.layer_weights import LayerWeights, MlpWeights, NormedMlp
+from faithfulness_plugin.layers.layer_weights import MlpWeights
+from faithfulness_plugin.layers.normed_mlp import LayerWeights, NormedMlp
 
 EPS_NAMES = ("eps", "variance_epsilon")
 

@@ -36,7 +36,7 @@ class RowDifferences(NamedTuple):
             >>> along = RowDifferences(torch.tensor([[1, 2, 3, 0]]), None)
             >>> torch.testing.assert_close(along.of(x @ W + 1), along.of(x) @ W)
         """
-        ends, starts = self._indices
+        ends, starts = self._indices  # [n_probes, rows]
         one = values.new_ones(())
         difference = self._combined(values, [ends, starts], [one, -one])
         return difference if self.divisor == 1 else difference / self.divisor
@@ -55,6 +55,7 @@ class RowDifferences(NamedTuple):
         """
         ends, starts = self._indices
         weight = values.new_ones(()) * step / self.divisor
+        # x + step v has three terms: the row itself, and the two rows that v goes between
         own = torch.arange(values.shape[:-1].numel(), device=values.device).expand_as(ends)
         return self._combined(values, [own, ends, starts], [torch.ones_like(weight), weight, -weight])
 
@@ -67,8 +68,9 @@ class RowDifferences(NamedTuple):
 
     def _combined(self, values: Tensor, rows: list[Tensor], weights: list[Tensor]) -> Tensor:
         """Sum weights_j values[rows_j] in one pass."""
+        # one pass over memory for all terms, which products that are summed afterwards would take each
         index = torch.stack(rows, dim=-1)  # [n_probes, rows, terms]
-        each = torch.stack(weights).expand(index.shape)
+        each = torch.stack(weights).expand(index.shape)  # the same for all rows
         flat = values.reshape(-1, values.shape[-1])
         combined: Any = _Combined.apply(flat, index.flatten(0, 1), each.flatten(0, 1))
         return combined.view(*self.ends.shape, values.shape[-1])
@@ -91,7 +93,7 @@ class RowDifferences(NamedTuple):
         Returns:
             of(values)[probe, rows, columns].
         """
-        flat, d = values.reshape(-1), values.shape[-1]
+        flat, d = values.reshape(-1), values.shape[-1]  # position = row * d + column
         starts = rows if self.starts is None else self.starts[probe].flatten()[rows]
         difference = flat[self.ends[probe].flatten()[rows] * d + columns] - flat[starts * d + columns]
         return difference / self.divisor
@@ -126,7 +128,7 @@ class _Combined(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(index, weights)
-        ctx.n_rows = len(values)
+        ctx.n_rows = len(values)  # of which some are in no sum
         return embedding_bag(index, values, mode="sum", per_sample_weights=weights) if len(index) else values[:0]
 
     @staticmethod
@@ -136,6 +138,7 @@ class _Combined(torch.autograd.Function):
         flat = index.flatten()
         order = flat.argsort(stable=True)
         offsets = torch.searchsorted(flat[order], torch.arange(ctx.n_rows + 1, device=flat.device))
+        # each row's terms stand together: the same sum, read by the row of `values`
         rows, each = order // index.shape[1], weights.flatten()[order]
         grad = grad_outputs[0].contiguous()
         return (

@@ -1,7 +1,6 @@
 """The base of all transcoders here: the training step, with the Jacobian term."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import ABC
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,14 +16,13 @@ from sae_lens.saes.sae import (
 from torch import Tensor, nn
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.dense_region import DenseRegion, region_of_activations
-from faithfulness_plugin.jacobian.estimators.secant import region_there
+from faithfulness_plugin.jacobian.dense_region import region_of_activations
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights, add_skip, linear_region
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
-from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig
+from faithfulness_plugin.transcoders.encoder import Encoder
 from faithfulness_plugin.transcoders.learns_from_layer import LearnsFromLayer
 from faithfulness_plugin.transcoders.skip import SkipInDecode
 
@@ -46,7 +44,7 @@ class TranscoderStepInput(TrainStepInput):
     """The inputs [..., d_in]."""
 
 
-class TrainingTranscoder(SkipInDecode, LearnsFromLayer, TrainingSAE[T_CONFIG], ABC):
+class TrainingTranscoder(SkipInDecode, LearnsFromLayer, Encoder, TrainingSAE[T_CONFIG], ABC):
     """A sparse replacement t(x) = W_dec act(W_enc x + b_enc) + b_dec (+ W_skip x) of a layer f, trained on
 
     mean_rows ||t(x) - f(x)||^2 + the subclass's own terms + jacobian_coefficient * the Jacobian term
@@ -97,82 +95,6 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, TrainingSAE[T_CONFIG], A
                 f"the inputs are {x.shape[-1]} wide (shape {list(x.shape)}) but the transcoder has "
                 f"d_in={self.cfg.d_in}: pass [..., {self.cfg.d_in}]"
             )
-
-    @abstractmethod
-    def straight_through_gate(
-        self, feature_acts: Float[Tensor, "*batch d_sae"], hidden_pre: Float[Tensor, "*batch d_sae"], bandwidth: float
-    ) -> Float[Tensor, "*batch d_sae"]:
-        """Make gates 1[a > 0] whose gradient is that of a smoothed step at the architecture's threshold.
-
-        Args:
-            feature_acts: the activations a.
-            hidden_pre: the pre-activations, which get the gradient.
-            bandwidth: the width of the smoothed step, in units of the pre-activations.
-
-        Returns:
-            The gates, 0 or 1.
-        """
-
-    @abstractmethod
-    def activate(self, hidden_pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-        """Compute the activations.
-
-        Args:
-            hidden_pre: the pre-activations, past their hook.
-
-        Returns:
-            The activations, before theirs.
-        """
-
-    def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """Compute W_enc x + b_enc.
-
-        Args:
-            x: the rows, cast to the weights' dtype.
-
-        Returns:
-            The pre-activations, before any hook.
-        """
-        return self.process_sae_in(x) @ self.W_enc + self.b_enc  # [..., d_sae]
-
-    @override
-    def encode_with_hidden_pre(
-        self, x: Float[Tensor, "*batch d_in"]
-    ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
-        return self._activate(self.pre_activations(x), self.activate)
-
-    def _activate(self, linear: Tensor, activate: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Return (activations, pre-activations), each past its hook."""
-        hidden_pre = self.hook_sae_acts_pre(linear)
-        return self.hook_sae_acts_post(activate(hidden_pre)), hidden_pre
-
-    def encode_to_region(
-        self,
-        x: Float[Tensor, "*batch d_in"],
-        gate_bandwidth: float | None = None,
-        linear: Float[Tensor, "*batch d_sae"] | None = None,
-    ) -> DenseRegion | SparseRegion:
-        """Encode x once, for outputs and derivatives alike, with its `hidden_pre`.
-
-        Args:
-            x: the rows.
-            gate_bandwidth: the width of straight-through gates; None for constant ones.
-            linear: W_enc x + b_enc, where it is known.
-
-        Returns:
-            The linear region at x, with a graph.
-        """
-        linear = self.pre_activations(x) if linear is None else linear
-        feature_acts, hidden_pre = self._activate(linear, self.activate)
-        return self._dense_region(x, linear, feature_acts, hidden_pre, gate_bandwidth)
-
-    def _dense_region(
-        self, x: Tensor, linear: Tensor, feature_acts: Tensor, hidden_pre: Tensor, gate_bandwidth: float | None = None
-    ) -> DenseRegion:
-        gate = None  # constants, 1[a > 0]
-        if gate_bandwidth is not None:
-            gate = self.straight_through_gate(feature_acts, hidden_pre, gate_bandwidth)
-        return DenseRegion(x, Weights.of(self), feature_acts, hidden_pre, gate, linear)
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
@@ -292,11 +214,6 @@ def mean_over_rows(values: Float[Tensor, "*batch width"]) -> Float[Tensor, ""]:
     """
     sums = values.sum(-1)  # [...], one number a row
     return (sums / max(1, sums.numel())).sum()
-
-
-@region_there.register
-def _region_there(transcoder: TrainingTranscoder, moved: Tensor, hidden_pre: Tensor | None) -> LinearRegion:
-    return transcoder.encode_to_region(moved, linear=hidden_pre)
 
 
 @linear_region.register

@@ -128,7 +128,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         Returns:
             The k largest of each row, positive or not.
         """
-        parts = hidden_pre.split(max(1, PART // self.cfg.d_sae))
+        parts = hidden_pre.split(max(1, PART // self.cfg.d_sae))  # [some rows, d_sae] each
         chosen = [self.score(part).topk(self.cfg.k, sorted=False).indices for part in parts]
         return ActiveFeatures.same_count(torch.cat(chosen), self.cfg.d_sae)
 
@@ -184,7 +184,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         rows = sae_in.reshape(-1, sae_in.shape[-1])  # [rows, d_in]
         with torch.no_grad():
             # [rows, d_sae], the one dense product
-            hidden_pre = (rows @ self.W_enc).add_(self.b_enc) if linear is None else linear.reshape(len(rows), -1)
+            hidden_pre = (rows @ self.W_enc).add_(self.b_enc) if linear is None else linear.flatten(0, -2)
             entries = select(hidden_pre)
         values = self._pre_activations(rows, entries, hidden_pre).relu()  # [rows * k]
         hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)

@@ -30,8 +30,8 @@ from faithfulness_plugin.layers.any_model import layer_between, mlp_layer
 from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.derivatives import double_vjp
 from faithfulness_plugin.layers.hooks import NoLogits
-from faithfulness_plugin.layers.layer_weights import NormedMlp
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
+from faithfulness_plugin.layers.normed_mlp import NormedMlp
 from faithfulness_plugin.store.fill import rows_at
 
 

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from oracles import ARCHITECTURES, GatedMlp, assert_gram_is_explicit, jacobian_by_rows, random_transcoder
 from torch import Tensor, nn
 
-from faithfulness_plugin.layers.layer_weights import MlpWeights, NormedMlp
+from faithfulness_plugin.layers.layer_weights import MlpWeights
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights, mlp_weights, normed_mlp
+from faithfulness_plugin.layers.normed_mlp import NormedMlp
 from faithfulness_plugin.metrics.jacobian_error import jacobian_error
 
 

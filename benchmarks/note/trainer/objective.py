@@ -25,10 +25,9 @@ from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
 from faithfulness_plugin.benchmarks.note.trainer.streams import Batch
 from faithfulness_plugin.benchmarks.note.trainer.weights import StackedWeights
 from faithfulness_plugin.jacobian.dense_region import DenseRegion
-from faithfulness_plugin.jacobian.estimators.secant import row_function
+from faithfulness_plugin.jacobian.estimators.secant import RowFunction, row_function
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights, linear_region
-from faithfulness_plugin.layers.derivatives import Layer
 
 
 class Stack(nn.Module):
@@ -70,9 +69,9 @@ def _region_of_stack(
 
 
 @row_function.register
-def _row_function_of_stack(transcoder: Stack, x: Tensor, region: DenseRegion) -> Layer:
+def _row_function_of_stack(transcoder: Stack, x: Tensor, region: DenseRegion) -> RowFunction:
     del x
-    return lambda moved: transcoder.encode_to_region(moved, start=region).output()
+    return lambda moved, _: transcoder.encode_to_region(moved, start=region).output()
 
 
 class Objective:
@@ -129,7 +128,7 @@ class Objective:
 
     def _mismatch(self, stack: Stack, response: LayerResponse, gate: DenseRegion | None) -> Float[Tensor, " n"]:
         """Compute each member's Jacobian term, as `JacobianMatching.from_targets`."""
-        x, _, v, of_layer, step, scale = response
+        x, _, v, of_layer, step, scale, *_ = response
         assert v is not None
         assert of_layer is not None
         assert scale is not None

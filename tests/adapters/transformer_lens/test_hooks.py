@@ -16,8 +16,9 @@ from faithfulness_plugin.layers.check_layer import LayerError, check_layer
 from faithfulness_plugin.layers.derivatives import double_vjp
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import NoLogits
-from faithfulness_plugin.layers.layer_weights import MlpWeights, NormedMlp
+from faithfulness_plugin.layers.layer_weights import MlpWeights
 from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
+from faithfulness_plugin.layers.normed_mlp import NormedMlp
 
 NORMS = ("LN", "LNPre", "RMS", "RMSPre", None)
 OLMO2 = {"original_architecture": "Olmo2ForCausalLM"}
