@@ -38,7 +38,7 @@ def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
     assert len(result.from_store) == len(result.from_model) == 2
     assert min(*result.from_store, *result.from_model, one.rows_per_second, two.rows_per_second) > 0
     assert "| store / model, paired |" in done.stdout
-    monkeypatch.setattr(store, "measure", lambda *_: pytest.fail("shown again, not run again"))
+    monkeypatch.setattr(store, "_measure", lambda *_: pytest.fail("shown again, not run again"))
     again = measure(settings(), "--out", str(tmp_path), "--rounds", "2", "--threads", "1")
     assert (again.exit_code, again.stdout) == (0, done.stdout)
 
