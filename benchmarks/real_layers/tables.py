@@ -12,11 +12,12 @@ from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor, response_error
 from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
 from faithfulness_plugin.metrics.result import Directions
+from faithfulness_plugin.results import vocabulary
 from faithfulness_plugin.results.intervals import interval
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 from faithfulness_plugin.results.schema import Interval
 
-DIRECTIONS: dict[str, Directions] = {"pairs": "data", "differences": "difference", "isotropic": "isotropic"}
+ORDER: tuple[Directions, ...] = ("data", "difference", "isotropic")
 PAIR_ERROR, HALF_WAY_ERROR = jacobian_error("data"), response_error("difference")
 
 
@@ -51,7 +52,14 @@ def overview(result: RealLayersResult) -> str:
         Markdown.
     """
     kinds = result.config.kinds[:1]
-    header = ["block", "matched", "FVU", "J error, pairs", "of its distance to the floor", "half-way error"]
+    header = [
+        "block",
+        "matched",
+        "FVU",
+        vocabulary.jacobian_error("data"),
+        "of its distance to the floor",
+        vocabulary.HALF_WAY_ERROR,
+    ]
     rows = []
     for group in groups(result, kinds):
         for arm in group.matched():
@@ -82,7 +90,7 @@ def summary(result: RealLayersResult) -> str:
 
 def _floors(group: Group) -> str:
     """Say which errors the L0 allows at least."""
-    each = {name: group.error(NONE, jacobian_floor(d)) for name, d in DIRECTIONS.items()}
+    each = {vocabulary.DIRECTIONS[d]: group.error(NONE, jacobian_floor(d)) for d in ORDER}
     text = ", ".join(f"{name} {interval_text(floor, 3)}" for name, floor in each.items())
     return f"Floor of the Jacobian error: {text}."
 
@@ -96,8 +104,8 @@ def errors(group: Group) -> str:
     Returns:
         A Markdown table.
     """
-    header = ["matched", "FVU", "L0", "dead", *(f"J error, {name}" for name in DIRECTIONS), "half-way error"]
-    each = [fvu, *(jacobian_error(d) for d in DIRECTIONS.values()), HALF_WAY_ERROR]
+    header = ["matched", "FVU", "L0", "dead", *map(vocabulary.jacobian_error, ORDER), vocabulary.HALF_WAY_ERROR]
+    each = [fvu, *(jacobian_error(d) for d in ORDER), HALF_WAY_ERROR]
 
     def row(arm: Arm) -> list[str]:
         first, *others = (interval_text(group.error(arm, error), 3) for error in each)
@@ -110,7 +118,7 @@ def errors(group: Group) -> str:
 
 def _cosines(group: Group) -> str:
     """Format every arm's cosines, means over rows, and the spliced model's loss."""
-    header = ["matched", *(f"J cosine, {name}" for name in DIRECTIONS), "half-way cosine", "CE recovered", "KL"]
+    header = ["matched", *map(vocabulary.jacobian_cosine, ORDER), vocabulary.HALF_WAY_COSINE, "CE recovered", "KL"]
     undefined = undefined_ce_recovered(group.layer.ce_zero, group.layer.ce_clean)
     half_way = group.result.config.distances.index(HALF_WAY)
 
@@ -118,7 +126,7 @@ def _cosines(group: Group) -> str:
         runs = group.runs(arm)
         return [
             arm.name,
-            *(_mean_text([t.jacobian_cosine[d] for t in runs]) for d in DIRECTIONS.values()),
+            *(_mean_text([t.jacobian_cosine[d] for t in runs]) for d in ORDER),
             _mean_text([t.response_cosine["difference"][half_way] for t in runs]),
             # results of earlier versions have a number where it is undefined
             _mean_text([None if undefined else t.ce_recovered for t in runs]),
@@ -130,9 +138,9 @@ def _cosines(group: Group) -> str:
 
 def _gains(group: Group) -> str:
     """Format what every arm changes against no term, in percent."""
-    header = ["matched", "FVU", "half-way error", *(f"J error, {name}" for name in DIRECTIONS)]
+    header = ["matched", "FVU", vocabulary.HALF_WAY_ERROR, *map(vocabulary.jacobian_error, ORDER)]
     header += ["of the distance to the floor, pairs"]
-    each = [fvu, HALF_WAY_ERROR, *(jacobian_error(d) for d in DIRECTIONS.values())]
+    each = [fvu, HALF_WAY_ERROR, *(jacobian_error(d) for d in ORDER)]
     rows = [
         [
             arm.name,

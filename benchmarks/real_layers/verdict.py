@@ -12,7 +12,7 @@ from faithfulness_plugin.results.schema import Interval
 
 TOLERATED, SAME_L0 = 0.01, 0.05
 """The largest rise of FVU, and the largest difference of L0, that count as none."""
-ERRORS = {"the Jacobian error": jacobian_error("data"), "the half-way error": response_error("difference")}
+ERRORS = {"the Jacobian error": jacobian_error("data"), "the response error half-way": response_error("difference")}
 
 
 def verdict(group: Group) -> str:
@@ -65,7 +65,8 @@ def verdicts(result: RealLayersResult, kinds: Sequence[Kind] | None = None) -> s
     alone = "" if seeds > 1 else " One seed: the intervals leave out how trainings differ from each other."
     question = (
         f"Changes against no term on the same tokens, with 95 % intervals over {over}.{alone} Which arms lower both "
-        "the Jacobian error along pairs and the half-way error, at an FVU that is on average no more than 1 % worse?"
+        "the Jacobian error along pairs and the response error half-way, at an FVU that is on average no more than 1 % "
+        "worse?"
     )
     return question + "\n\n" + "\n".join(f"- {verdict(g)}" for g in groups(result, kinds) if g.matched())
 

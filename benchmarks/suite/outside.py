@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
+from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from threading import Thread
@@ -23,6 +24,14 @@ from faithfulness_plugin.messages import one_line
 
 START_LIMIT = 300.0
 """Seconds that a process may take to import what it needs."""
+TAKES = (
+    "faithfulness_plugin.benchmarks.methods.baselines",
+    "faithfulness_plugin.benchmarks.suite.trials",
+    "faithfulness_plugin.benchmarks.tasks.task",
+    "faithfulness_plugin.training.train",
+    "faithfulness_plugin.transcoders.architectures",
+)
+"""Modules that a trial takes, and most methods."""
 
 
 class LayerInputs(RowInputs):
@@ -140,6 +149,8 @@ def serve(descriptor: int, reference: str) -> None:
     except MethodError as error:
         connection.send(str(error))
         return
+    for module in TAKES:  # before the time of a trial begins
+        import_module(module)
     connection.send(None)
     with suppress(EOFError):
         while True:

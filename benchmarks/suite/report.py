@@ -11,14 +11,15 @@ from faithfulness_plugin.benchmarks.suite.spec import SIZES
 from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
 from faithfulness_plugin.results.intervals import RANGE
 from faithfulness_plugin.results.tables import Table
+from faithfulness_plugin.results.vocabulary import HALF_WAY_ERROR, RESPONSE_ERROR
 
 SHOWN = {
     "headline": "headline",
     "memorization": "memorization",
     "circuits_f1": "circuits F1",
     "jacobian_error": "Jacobian error",
-    "response_error": "response error",
-    "response_error_data": "response error, data",
+    "response_error": RESPONSE_ERROR,
+    "response_error_data": HALF_WAY_ERROR,
     "fvu": "FVU",
     "fvu_shifted": "FVU, shifted",
 }

@@ -4,6 +4,8 @@ Exits 0, 1 (ran and failed), 2 (bad arguments, with a line that says what to do)
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -17,6 +19,8 @@ from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import Voice, one_line, say
 
 CLI = "faithfulness_plugin.cli"
+BARS = "TQDM_DISABLE"
+"""The variable by which tqdm hides its bars."""
 
 
 BENCH = {
@@ -69,7 +73,8 @@ COMMANDS = {
     "measure": Entry(
         f"{CLI}.measure:measure",
         "is my transcoder faithful? Finished ones against their real layer",
-        "faithfulness measure out/train/transcoders/block10_coefficient0.2 --prompts 16",
+        "faithfulness measure out/train/transcoders/block10_coefficient0.2 --quick",
+        {"block": "layer"},
     ),
     "hooks": Entry(
         f"{CLI}.hooks:hooks",
@@ -103,7 +108,7 @@ def print_version(wanted: bool) -> bool:
         wanted: whether --version was passed.
 
     Returns:
-        `wanted`, where it was not.
+        False: it was not asked for.
 
     Raises:
         typer.Exit: after printing.
@@ -126,6 +131,19 @@ def options(
     del version, quiet
 
 
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Hide the bars of other libraries, also in the processes that are started."""
+    before = os.environ.get(BARS)
+    os.environ[BARS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(BARS)
+        if before is not None:
+            os.environ[BARS] = before
+
+
 class Commands(LazyGroup):
     """All commands, with the one place where an error becomes a line and an exit code."""
 
@@ -133,8 +151,6 @@ class Commands(LazyGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take --quiet from wherever it stands."""
         Voice.quiet = "--quiet" in args
-        if Voice.quiet:
-            os.environ["TQDM_DISABLE"] = "1"
         return super().parse_args(ctx, [arg for arg in args if arg != "--quiet"])
 
     @override
@@ -142,7 +158,8 @@ class Commands(LazyGroup):
         """Run a command: 2 for what the user gave wrongly, 130 for an interruption, 1 for a failure."""
         Interruption.at_once = False
         try:
-            return super().invoke(ctx)
+            with _no_bars() if Voice.quiet else nullcontext():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:

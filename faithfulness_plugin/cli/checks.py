@@ -88,7 +88,8 @@ def require_device(device: str) -> None:
         try:
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
-            raise UsageError(f"--device {device} cannot be used here ({one_line(error)}): choose cpu") from error
+            reason = "torch sees no CUDA device here" if device == "cuda" else one_line(error)
+            raise UsageError(f"device: {device}: {reason}; use device: cpu (--device cpu)") from error
 
 
 def require_new_files(files: Iterable[Path], *, overwrite: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from faithfulness_plugin.cli.rows import RowOptions, row_settings
 from faithfulness_plugin.errors import UsageError
@@ -37,8 +37,29 @@ class TranscoderOptions(RowOptions):
     text: list[str] = Field(
         default_factory=list, description="text files to look at it on [default: the examples' text]"
     )
+    prompts: int | None = Field(default=None, ge=1, description="how many prompts to look at")
+    tokens: int | None = Field(default=None, ge=2, description="about so many tokens, in place of --prompts")
     context_size: int = Field(default=128, ge=2, description="tokens a prompt")
     device: str = Field(default="cpu", description="where models run: cpu or cuda")
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> "TranscoderOptions":
+        if self.prompts is not None and self.tokens is not None:
+            raise ValueError(f"--prompts {self.prompts} and --tokens {self.tokens}: pass one of them")
+        return self
+
+    def n_prompts(self, otherwise: int) -> int:
+        """Count the prompts that were asked for.
+
+        Args:
+            otherwise: how many, where nothing was asked for.
+
+        Returns:
+            Prompts.
+        """
+        if self.tokens is not None:
+            return -(-self.tokens // self.context_size)
+        return otherwise if self.prompts is None else self.prompts
 
     def reading(self, layer: int | None) -> dict[str, Any]:
         """Collect the arguments of `load_each` that these options say.

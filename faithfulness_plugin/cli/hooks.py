@@ -11,11 +11,13 @@ from faithfulness_plugin.cli.options import made, with_fields
 from faithfulness_plugin.cli.terminal import show
 from faithfulness_plugin.messages import say
 
+PROMPTS = 4
+
 
 class HooksOptions(TranscoderOptions):
     """The transcoder and a few prompts."""
 
-    prompts: int = Field(default=4, ge=1, description="how many")
+    prompts: int | None = Field(default=None, ge=1, description=f"how many prompts to look at [default: {PROMPTS}]")
     context_size: int = Field(default=64, ge=2, description="tokens a prompt")
 
 
@@ -47,7 +49,7 @@ def hooks(
     (loaded,) = load_each({path: path}, **options.reading(layer)).values()
     source, _ = model_on_text(options, {path: loaded.transcoder}, say)
     asked = {"layer": layer, "hook_in": options.hook_in, "hook_out": options.hook_out}
-    found = candidates_on_text(source, loaded.transcoder, options.prompts, **asked)
+    found = candidates_on_text(source, loaded.transcoder, options.n_prompts(PROMPTS), **asked)
     if as_json:
         print(json.dumps(found.to_dict(), indent=1))
     else:

@@ -31,7 +31,10 @@ class InspectOptions(SeededOptions):
     )
     rows: str | None = Field(default=None, description="rows of a layer of your own, [n, d_in] as .npy")
     tokens: int | None = Field(
-        default=None, ge=2, description=f"tokens, or rows, to look at [default: {TOKENS:,}; of bare layers {ROWS:,}]"
+        default=None,
+        ge=2,
+        description=f"about so many tokens, or rows, in place of --prompts [default: {TOKENS:,}; of bare layers "
+        f"{ROWS:,}]",
     )
     density: float = Field(default=0.1, description="--layer abs: probability that a coordinate is not 0")
     repeat_frac: float = Field(default=0.05, description="--layer abs: probability that a row is the point p")
@@ -60,6 +63,8 @@ class InspectOptions(SeededOptions):
             raise ValueError(f"--layer {self.layer}: the number of a block, abs, or my_module:my_layer with --rows")
         if self.bare and self.device != "cpu":
             raise ValueError("--device: layers without a language model are looked at on the CPU, leave it out")
+        if self.bare and self.prompts is not None:
+            raise ValueError("--prompts: a layer without a language model is looked at on --tokens rows")
         if self.bare and (self.skip_first or self.special_tokens or self.exclude_norms_above):
             raise ValueError(
                 "--skip-first, --special-tokens and --exclude-norms-above are for the rows of a text: leave them out"
@@ -141,6 +146,8 @@ def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
         drawn = options.model_dump(include={"density", "repeat_frac", "n_ones"})
         return toy_subject(len(next(iter(loaded.values())).W_enc), **drawn, **shared)
     n_tokens = options.tokens or TOKENS
+    if options.prompts is not None:  # a prompt begins with a special token, which does not count
+        n_tokens = options.prompts * (options.context_size - max(options.skip_first, 1 - options.special_tokens))
     with Lines(-(-n_tokens // (options.context_size - 1)), 0, "prompts") as lines:
         source, named = model_on_text(options, loaded, lines.tell, options.seed)
         subject = text_subject(

@@ -22,6 +22,8 @@ class Entry(NamedTuple):
     about: str
     """What it does, for the list of commands."""
     example: str = ""
+    old_options: Mapping[str, str] = MappingProxyType({})
+    """Names that options had, and have still without being shown, with the names of now."""
 
 
 class LazyGroup(typer.core.TyperGroup):
@@ -40,7 +42,7 @@ class LazyGroup(typer.core.TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the names with what each command does."""
         with formatter.section(f"{self.what.capitalize()}s"):
-            formatter.write_dl([(name, about) for name, (_, about, _) in self.table.items()])
+            formatter.write_dl([(name, entry.about) for name, entry in self.table.items()])
 
     @override
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -63,7 +65,7 @@ class LazyGroup(typer.core.TyperGroup):
         found = attribute_at(self.table[name].place)
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
-        return as_command(found, name, self.table[name].example)
+        return as_command(found, name, self.table[name].example, self.table[name].old_options)
 
 
 def attribute_at(place: str) -> Any:
@@ -79,19 +81,21 @@ def attribute_at(place: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def as_command(function: Any, name: str, example: str) -> Any:
+def as_command(function: Any, name: str, example: str, old_options: Mapping[str, str] = MappingProxyType({})) -> Any:
     """Turn a function into a command, with its docstring as help and an example below.
 
     Args:
         function: its parameters are the options.
         name: the command's.
         example: a command line.
+        old_options: names of options that are no longer shown, with the names of now.
 
     Returns:
         The command.
     """
     app = typer.Typer(**PLAIN)
-    app.command(name, epilog=f"Example: {example}")(function)
+    settings = {"token_normalize_func": lambda option: old_options.get(option, option)}
+    app.command(name, epilog=f"Example: {example}", context_settings=settings)(function)
     command = typer.main.get_command(app)
     command.name = name
     return command

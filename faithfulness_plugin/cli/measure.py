@@ -16,10 +16,21 @@ NAMES = {"held_out_prompts": "prompts", "block": "layer", "transcoder_dtype": "d
 """Options by the fields that they give."""
 
 
+PROMPTS, QUICK = 32, 4
+
+
 class MeasureOptions(SeededOptions):
     """The transcoders, and what they are measured on."""
 
-    prompts: int = Field(default=32, ge=2, description="held-out prompts")
+    prompts: int | None = Field(
+        default=None, ge=2, description=f"held-out prompts [default: {PROMPTS}, with --quick {QUICK}]"
+    )
+    quick: bool = Field(
+        default=False, description=f"{QUICK} prompts, and the transcoders without their references: a look only"
+    )
+    references: bool = Field(
+        default=True, description="beside each transcoder its shuffled decoder and the layer's mean"
+    )
 
 
 @with_fields(MeasureOptions)
@@ -36,13 +47,13 @@ def measure(
     layer: Annotated[
         int | None,
         typer.Option(
-            "--layer",
-            "--block",
             min=0,
             help="The layer of a set; where the files name no tensors, whose MLP is replaced [default: what they say]",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out/measure"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the result [default: out/measure, with --quick out/measure_quick]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
@@ -66,10 +77,12 @@ def measure(
         "text": {"files": options.text},
         "block": layer,
         "transcoder_dtype": options.dtype,
-        "held_out_prompts": options.prompts,
-        "spliced_prompts": min(16, options.prompts),
+        "held_out_prompts": (n_prompts := options.n_prompts(QUICK if options.quick else PROMPTS)),
+        "spliced_prompts": min(16, n_prompts),
+        "references": options.references and not options.quick,
         "rows": row_settings(given),
     }
+    out = out or Path("out/measure_quick" if options.quick else "out/measure")
     config = made(ArtifactConfig, NAMES, **settings)
     require_readable(config.transcoders.values(), options)
     known = config.model_dump(mode="json", exclude={"model", "model_named", "rows"})

@@ -88,7 +88,8 @@ def _check(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
         config=wanted,
         from_stores=stores is not None,
     )
-    require_resumable(out, TrainResult, fresh.settings, overwrite=overwrite)
+    if require_resumable(out, TrainResult, fresh.settings, overwrite=overwrite):
+        return  # model and text may have gone
     if stores is not None:
         require_writable(stores, "--stores")
     require_text(wanted.text.files)

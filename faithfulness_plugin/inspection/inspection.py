@@ -15,6 +15,7 @@ from faithfulness_plugin.inspection.records import FeatureRecords, feature_recor
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit
+from faithfulness_plugin.results import vocabulary
 from faithfulness_plugin.results.markdown import markdown_table
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
@@ -57,8 +58,8 @@ class Inspection(NotebookTable):
             "FVU": f"{r.fvu:.3f}",
             "L0": f"{r.l0:.2f}",
             "dead": f"{int(r.dead.sum())} of {r.d_sae}",
-            "J error": f"{j.relative_error:.3f}",
-            "J error, data": f"{j.relative_error_data:.3f}",
+            vocabulary.jacobian_error("isotropic"): f"{j.relative_error:.3f}",
+            vocabulary.jacobian_error("data"): f"{j.relative_error_data:.3f}",
             "flagged": f"{int(r.flagged.sum())}",
             "first by datapoint score": f"{first} ({r.datapoint.score[first]:.2f})",
         }

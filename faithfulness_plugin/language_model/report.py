@@ -4,6 +4,7 @@ from itertools import product
 
 from faithfulness_plugin.language_model.result import Evaluation, Speed, StepCost, TrainResult
 from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
+from faithfulness_plugin.results import vocabulary
 from faithfulness_plugin.results.intervals import FEW, RANGE, interval
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 
@@ -11,10 +12,10 @@ COLUMNS = {
     "FVU": "fvu",
     "L0": "l0",
     "dead": "dead_fraction",
-    "Jacobian error, data": "jacobian_error_data",
-    "cosine, data": "jacobian_cosine_data",
-    "Jacobian error, isotropic": "jacobian_error",
-    "cosine, isotropic": "jacobian_cosine",
+    vocabulary.jacobian_error("data"): "jacobian_error_data",
+    vocabulary.jacobian_cosine("data"): "jacobian_cosine_data",
+    vocabulary.jacobian_error("isotropic"): "jacobian_error",
+    vocabulary.jacobian_cosine("isotropic"): "jacobian_cosine",
     "CE recovered": "ce_recovered",
     "KL": "kl",
 }

@@ -73,6 +73,11 @@ class ArtifactConfig(HeldOutConfig):
         exclude_if=lambda dtype: dtype == "float32",
         description="what weights are converted to; stored: they stay as they are",
     )
+    references: bool = Field(
+        default=True,
+        exclude_if=bool,
+        description="whether each is measured beside its shuffled decoder and the layer's mean",
+    )
     top: list[int] = Field(
         default=[1, 4, 16, 64], min_length=1, description="numbers of J_f's first singular directions, for errors"
     )

@@ -11,22 +11,23 @@ from faithfulness_plugin.measure.relative_errors import (
     response_error,
 )
 from faithfulness_plugin.measure.schema import ArtifactNumbers, ArtifactResult, ByPrompt, LayerRecord
+from faithfulness_plugin.results import vocabulary
 from faithfulness_plugin.results.schema import Interval
 from faithfulness_plugin.results.tables import Table
 
 ERRORS: dict[str, RelativeError] = {
     "FVU": fvu,
-    "J error": jacobian_error("isotropic"),
-    "J error, data": jacobian_error("data"),
-    "response error": response_error("isotropic"),
-    "response error, half-way": response_error("difference"),
+    vocabulary.jacobian_error("isotropic"): jacobian_error("isotropic"),
+    vocabulary.jacobian_error("data"): jacobian_error("data"),
+    vocabulary.RESPONSE_ERROR: response_error("isotropic"),
+    vocabulary.HALF_WAY_ERROR: response_error("difference"),
 }
 """Relative errors by name."""
 
 NUMBERS: dict[str, Callable[[ArtifactNumbers], str | None]] = {
     "L0": lambda of: f"{of.l0:.1f}",
     "dead": lambda of: f"{of.dead_fraction:.2f}",
-    "J cosine, data": lambda of: f"{of.jacobian_cosine['data']:.3f}",
+    vocabulary.jacobian_cosine("data"): lambda of: f"{of.jacobian_cosine['data']:.3f}",
     "CE recovered": lambda of: None if of.ce_recovered is None else f"{of.ce_recovered:.3f}",
     "KL": lambda of: f"{of.kl:.3f}",
 }
@@ -111,16 +112,16 @@ def overview(result: ArtifactResult) -> Table:
         top = ", ".join(f"{error:.2f}" for error in of.top_error)
         rows.append([of.name if of.role == "transcoder" else f"— {of.role}", *scores(result, of).values(), top])
     tops = ", ".join(str(k) for k in result.measured[0].top)
-    header = ["transcoder", *ERRORS, *NUMBERS, f"J error in the first {tops}"]
+    header = ["transcoder", *ERRORS, *NUMBERS, f"Jacobian error in the first {tops}"]
     named = result.config.model_named
     model = result.model if named is None else f"{result.model} (the transcoders name {named})"
     caption = (
         f"{model}, {layer.hook_in} to {layer.hook_out}, {result.config.held_out_prompts} held-out prompts of "
-        f"{result.config.context_size} tokens; 95 % intervals over prompts (bootstrap). J error: relative, in all "
-        "directions and along pairs of inputs; in the first singular directions of the layer's Jacobian, each number "
-        "of them. Response error: steps of half the rms coordinate, and half-way to another token. CE recovered: "
-        "against zeros in the layer's place. Below each transcoder: its decoder's directions in another order, and "
-        f"the layer's mean. {undefined_ce_recovered(layer.ce_zero, layer.ce_clean)}".rstrip()
+        f"{result.config.context_size} tokens; 95 % intervals over prompts (bootstrap). Jacobian error: relative, in "
+        "all directions alike and along pairs of inputs; in the first singular directions of the layer's Jacobian, "
+        "each number of them. Response error: steps of half the rms coordinate, and half-way to another token. CE "
+        "recovered: against zeros in the layer's place. Below each transcoder: its decoder's directions in another "
+        f"order, and the layer's mean. {undefined_ce_recovered(layer.ce_zero, layer.ce_clean)}".rstrip()
         + "".join(f" Notice: {notice}." for notice in result.notices)
     )
     return Table(header, rows, caption)

@@ -57,7 +57,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
 
     @override
     def progress(self, result: ArtifactResult) -> tuple[int, int]:
-        return len(result.measured), len(result.config.transcoders) * len(ROLES)
+        return len(result.measured), len(result.config.transcoders) * len(_roles(result.config))
 
     @override
     def run(self, result: ArtifactResult, running: Running) -> Iterator[tuple[ArtifactResult, str]]:
@@ -77,7 +77,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
         for notice in result.notices:
             say(f"warning: {notice}")
         yield result, ""
-        for name, role in product(self.transcoders, ROLES):
+        for name, role in product(self.transcoders, _roles(config)):
             if result.of(name, role) is not None:
                 continue
             running.note(f"measuring: {name}, {role}")
@@ -90,6 +90,11 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
     @override
     def tables(self, result: ArtifactResult) -> str:
         return tables(result)
+
+
+def _roles(config: ArtifactConfig) -> tuple[Role, ...]:
+    """Return what is measured of each transcoder."""
+    return ROLES if config.references else ROLES[:1]
 
 
 class _Bench:

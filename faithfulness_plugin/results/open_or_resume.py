@@ -126,7 +126,7 @@ def require_same_kind(out: Path, kind: str) -> None:
 
 def require_resumable(
     out: Path, schema: type[Result], settings: Mapping[str, Any], *, overwrite: bool = False, may_grow: str = ""
-) -> None:
+) -> bool:
     """Refuse a folder that cannot take a result, or holds another one, before the modules that make one are loaded.
 
     Args:
@@ -135,6 +135,9 @@ def require_resumable(
         settings: those of a result's settings that are known by now.
         overwrite: whether a result may be replaced.
         may_grow: one of them, a number or a sequence, of which the result may be the beginning.
+
+    Returns:
+        Whether nothing is left to do: the result is complete, and will be shown again.
 
     Raises:
         ResultError: as `open_or_resume`.
@@ -147,13 +150,15 @@ def require_resumable(
         grows = may_grow in there and _begins(settings[may_grow], there[may_grow])
         known = {n: value for n, value in settings.items() if n in there and not (grows and n == may_grow)}
         _require_settings(path, result, known)
+        return result.complete and not grows
+    return False
 
 
 def _begins(larger: Any, smaller: Any) -> bool:
     """Tell whether a number is smaller than another, or a sequence the beginning of another."""
     if isinstance(larger, int):
         return smaller < larger
-    return list(larger[: len(smaller)]) == list(smaller)
+    return len(smaller) < len(larger) and list(larger[: len(smaller)]) == list(smaller)
 
 
 def _require_settings(path: Path, result: Result, settings: Mapping[str, Any]) -> None:

@@ -72,6 +72,14 @@ def test_measure_and_its_rerun(hub, model, tmp_path):
     assert again.exit_code == 0, again.output
 
 
+def test_a_quick_look_measures_the_transcoder_alone(hub, model, tmp_path):
+    result = measure(model, tmp_path / "out", ADDRESS, "--quick", "--block", "1", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [of["role"] for of in found["measured"]] == ["transcoder"]
+    assert (found["complete"], found["config"]["held_out_prompts"], found["config"]["block"]) == (True, 4, 1)
+
+
 def test_a_transcoder_that_changed_at_its_address_is_told(hub, model, tmp_path):
     assert measure(model, tmp_path / "out", ADDRESS).exit_code == 0
     torch.manual_seed(9)

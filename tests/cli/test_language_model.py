@@ -137,7 +137,9 @@ def test_begun_anew_nothing_is_lost_before_all_is_at_hand(settings, tmp_path):
 
 
 def test_too_little_room_is_told_before_anything_is_filled(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6 - 5000, 5000))
+    little = shutil._ntuple_diskusage(10**6, 10**6 - 5000, 5000)
+    usage = shutil.disk_usage
+    monkeypatch.setattr("shutil.disk_usage", lambda path: little if "stores" in str(path) else usage(path))
     fails(bench(tmp_path / "out", settings()), 2, "GB free: make room, choose another --stores, or store less text")
     assert not (tmp_path / "out" / "result.json").exists()
 

@@ -102,6 +102,10 @@ REFUSALS: list[tuple[list[str], str]] = [
     (["experiment", "speed", "--rounds", "0"], "greater than or equal to 1"),
     (["experiment", "inspection-toy", "--jobs", "0"], "--jobs 0"),
     (["experiment", "store", "--prompts", "1"], "greater than or equal to 2"),
+    (["measure", "{t}", "--prompts", "4", "--tokens", "900"], "pass one of them"),
+    (["hooks", "{t}", "--prompts", "0"], "--prompts: Input should be greater than or equal to 1"),
+    (["inspect", "{t}", "--layer", "abs", "--prompts", "5"], "is looked at on --tokens rows"),
+    (["measure", "{none}", "--block", "3"], "does not exist"),
     # unknown names
     (["bench", "run", "--method", "relu_tan-jvp"], "did you mean relu_tanh-jvp"),
     (["bench", "run", "--method", "no_such_module:method"], "cannot be imported"),

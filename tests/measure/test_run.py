@@ -168,7 +168,7 @@ def test_the_command_measures_shows_and_shows_again(hub, tmp_path):
     given = (f"mine={hub['folder'] / 'plain'}",)
     first = command(hub, tmp_path, *given)
     assert first.exit_code == 0, first.output
-    assert "J error in the first 1, 4, 16 |" in first.stdout  # the model is 16 wide: 64 directions there are not
+    assert "Jacobian error in the first 1, 4, 16 |" in first.stdout  # the model is 16 wide: 64 directions there are not
     assert "[3/3] mine, mean ablation" in first.stderr
     again = command(hub, tmp_path, *given)
     assert again.stdout == first.stdout

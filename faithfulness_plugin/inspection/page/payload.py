@@ -16,6 +16,7 @@ from faithfulness_plugin.inspection.overview import SMALL
 from faithfulness_plugin.inspection.page.packing import packed, quantised
 from faithfulness_plugin.inspection.token_text import token_texts
 from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
+from faithfulness_plugin.results import vocabulary
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
@@ -104,10 +105,10 @@ def _meta(inspection: Inspection) -> dict[str, Any]:
             "L0": records.l0,
             "dead features": int(records.dead.sum()),
             "flagged features": int(records.flagged.sum()),
-            "Jacobian error": jacobian.relative_error,
-            "Jacobian error, data": jacobian.relative_error_data,
-            "Jacobian cosine": jacobian.cosine,
-            "Jacobian cosine, data": jacobian.cosine_data,
+            vocabulary.jacobian_error("isotropic"): jacobian.relative_error,
+            vocabulary.jacobian_error("data"): jacobian.relative_error_data,
+            vocabulary.jacobian_cosine("isotropic"): jacobian.cosine,
+            vocabulary.jacobian_cosine("data"): jacobian.cosine_data,
         },
         "circuits": list(records.circuits),
         "spectrum": None

@@ -35,7 +35,7 @@ def test_a_verdict_names_the_arms_that_lower_both_errors_at_next_to_no_price():
     both = "secant pair 0.3 and jvp isotropic 0.2"
     assert verdict(Group(experiment(), 0, Kind())) == (
         f"Block 0, topk k 32: {both}; with all of the FVU's interval below 1 %: {both}. Ahead of augmentation (paired "
-        f"interval): in the Jacobian error {both}; in the half-way error {both}."
+        f"interval): in the Jacobian error {both}; in the response error half-way {both}."
     )
 
 
@@ -71,7 +71,7 @@ def test_a_verdict_of_none(changed):
 def test_a_control_that_is_ahead_is_told():
     found = verdict(Group(experiment(control_error=0.65), 0, Kind()))
     both = "secant pair 0.3 and jvp isotropic 0.2"
-    assert found.endswith(f"in the Jacobian error jvp isotropic 0.2; in the half-way error {both}.")
+    assert found.endswith(f"in the Jacobian error jvp isotropic 0.2; in the response error half-way {both}.")
 
 
 def test_tables_hold_every_arm_with_its_numbers():
