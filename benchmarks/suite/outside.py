@@ -133,14 +133,8 @@ def serve(descriptor: int, reference: str) -> None:
         descriptor: the connection's file descriptor.
         reference: the method, as module:attribute.
     """
-    # all that trials need, so that the time limit of the first one counts no imports
-    from faithfulness_plugin.benchmarks.methods import baselines  # noqa: F401
     from faithfulness_plugin.benchmarks.methods.registry import MethodError, import_method
-    from faithfulness_plugin.benchmarks.suite import trials  # noqa: F401
-    from faithfulness_plugin.benchmarks.tasks.registry import TASKS, task
 
-    for name in TASKS:
-        task(name)
     Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     connection = Connection(descriptor)
     torch.set_num_threads(1)
