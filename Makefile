@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers store-speed reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
+.PHONY: help setup link examples train language-model real-layers store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,8 +39,12 @@ link: $(INSTALLED)
 reproduce: $(INSTALLED)  ## the absolute-value experiment: table, figures, result file (ARGS='--seeds 3' ...)
 	$(BIN)/faithfulness reproduce $(ARGS)
 
-test: $(INSTALLED)  ## the tests, without the slow ones (ARGS='-k memorization' ...)
-	$(BIN)/python -m pytest $(ARGS)
+# a process a core, of a thread each; a file's tests run in one process, which has their fixtures. Compiled tests are kept:
+# compiling their asserts takes half the time of collecting them.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(INSTALLED)  ## the tests, without the slow ones (with ARGS='-k memorization' ... in one process)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL))
 
 # where rounding has the most to say, in a minute or two
 SENSITIVE := tests/benchmarks/tasks tests/metrics tests/jacobian/test_active.py tests/jacobian/test_matching.py \
@@ -48,14 +52,14 @@ SENSITIVE := tests/benchmarks/tasks tests/metrics tests/jacobian/test_active.py 
              tests/test_rounding.py tests/test_rounding_noise.py tests/test_differences.py
 
 test-noise: $(INSTALLED)  ## the most sensitive tests, every matrix product rounded as another processor might
-	$(BIN)/python -m pytest --rounding-noise $(SENSITIVE) $(ARGS)
+	$(BIN)/python -m pytest --rounding-noise $(SENSITIVE) $(if $(ARGS),$(ARGS),$(PARALLEL))
 
-# an hour or more: each line is the whole suite
+# each line is the whole suite
 test-rounding: $(INSTALLED)  ## all tests as on other machines: with noise, with 2 threads, by other kernels of MKL and torch
-	$(BIN)/python -m pytest --rounding-noise $(ARGS)
-	$(BIN)/python -m pytest --threads 2 $(ARGS)
-	MKL_CBWR=COMPATIBLE $(BIN)/python -m pytest $(ARGS)
-	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --rounding-noise $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest --threads 2 $(PARALLEL) $(ARGS)
+	MKL_CBWR=COMPATIBLE $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(EXAMPLES)  ## the tests that train for minutes, or use the examples' model and text
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -113,6 +117,9 @@ real-layers: $(EXAMPLES)  ## does matching make them more faithful? The experime
 
 store-speed: $(EXAMPLES)  ## training from a store beside training from the model (keep the machine quiet)
 	$(BIN)/faithfulness experiment store --overwrite --out benchmarks/results/store_speed $(ARGS)
+
+start-up: $(INSTALLED)  ## how soon commands and imports answer, beside `import torch` (keep the machine quiet)
+	$(BIN)/faithfulness experiment start-up --overwrite --out benchmarks/results/start_up $(ARGS)
 
 # other widths, numbers of ones, penalties and seeds, with the same coefficients; a few minutes each
 BEYOND := benchmarks/results/beyond

@@ -44,6 +44,11 @@ EXPERIMENTS: dict[str, Listed] = {
         f"{HERE}.timing.configs:StoreSpeedConfig",
         "training from a store beside from the model",
     ),
+    "start-up": Listed(
+        f"{HERE}.timing.start_up:StartUp",
+        f"{HERE}.timing.configs:StartUpConfig",
+        "how soon commands and imports answer",
+    ),
     "adapter": Listed(
         f"{HERE}.timing.adapter:AdapterOverhead",
         f"{HERE}.timing.configs:OverheadConfig",

@@ -21,6 +21,7 @@ from faithfulness_plugin.benchmarks.timing import adapter
 from faithfulness_plugin.benchmarks.timing.adapter import OverheadResult
 from faithfulness_plugin.benchmarks.timing.ensemble import Ensemble, EnsembleSpeedResult
 from faithfulness_plugin.benchmarks.timing.speed import Speed, SpeedResult, ratio_table
+from faithfulness_plugin.benchmarks.timing.start_up import StartUp, StartUpResult
 from faithfulness_plugin.benchmarks.timing.store import StoreSpeed, StoreSpeedResult
 from faithfulness_plugin.language_model import report as language_model
 from faithfulness_plugin.language_model.result import TrainResult
@@ -74,6 +75,9 @@ def measured() -> dict[str, str]:
         ),
         "adapter-overhead table": adapter.table(
             [read_result(path, OverheadResult) for path in sorted(ADAPTER_OVERHEAD.glob(f"*/{RESULT_FILENAME}"))]
+        ),
+        "start-up table": "\n".join(
+            StartUp().tables(read_result(path, StartUpResult)) for path in RESULTS.glob(f"start_up/{RESULT_FILENAME}")
         ),
         "store-speed table": StoreSpeed().tables(read_result(STORE_SPEED, StoreSpeedResult)),
         "artifact scores": artifact.overview(artifacts).render("markdown"),

@@ -1,12 +1,15 @@
+import gc
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import jaxtyping
 import pytest
 import torch
 import works_with
 from hypothesis import settings
+from joblib.externals.loky.backend import context as loky_context
 from rounding_noise import rounding_noise
 from torch import nn
 
@@ -33,6 +36,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if mark := item.get_closest_marker("bitwise"):
                 item.add_marker(pytest.mark.skip(reason=f"bit by bit: {mark.args[0]}"))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays: looking through it for garbage takes half a second each time
 
 
 @pytest.hookimpl(wrapper=True)
@@ -78,6 +85,12 @@ def make_transcoder() -> Callable[..., Any]:
     from oracles import random_transcoder  # imports SAELens, which tests beside transformer-lens 4 do without
 
     return random_transcoder
+
+
+@pytest.fixture
+def forking_workers(monkeypatch) -> None:
+    """Worker processes fork from one in which what SAELens imports is imported already; see forks.py."""
+    monkeypatch.setattr(loky_context, "_DEFAULT_START_METHOD", forks.SERVER.get_start_method())
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ class Transcoder(nn.Module):
 
 
 class Method:
-    strengths = (0.1, 0.2)
+    strengths: tuple[float, ...] = (0.1, 0.2)
 
     def train(self, layer: Any, inputs: Any, *, seed: int, strength: float) -> nn.Module:
         torch.manual_seed(seed)
@@ -56,11 +56,6 @@ class Bad(Method):
             return transcoder
         if "raises" in self.how:
             raise RuntimeError("no luck\nat all")
-        if self.how == "hangs":
-            while True:
-                pass
-        if self.how == "dies":
-            os._exit(7)
         if self.how == "is none":
             return nn.Linear(inputs.d_in, inputs.d_out)
         if self.how == "narrow":
@@ -100,18 +95,33 @@ class ChangesTheLayer(Method):
 class StartsAnother(Method):
     """Starts another process and waits for it; STARTED is the file for its number."""
 
+    def __init__(self, at: int = 2) -> None:
+        self.at = at
+
     def train(self, layer: Any, inputs: Any, *, seed: int, strength: float) -> nn.Module:
-        if seed == 2:
+        if seed == self.at:
             other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             Path(os.environ["STARTED"]).write_text(str(other.pid))
             time.sleep(600)
         return super().train(layer, inputs, seed=seed, strength=strength)
 
 
+class InTurn(Method):
+    """Raises at seed 2, hangs at seed 3, and ends its process at seed 4."""
+
+    def train(self, layer: Any, inputs: Any, *, seed: int, strength: float) -> nn.Module:
+        if seed == 4:
+            os._exit(7)
+        method = {2: raises, 3: StartsAnother(at=3)}.get(seed, Method())
+        return method.train(layer, inputs, seed=seed, strength=strength)
+
+
 method = Method()
-raises, hangs, dies, is_none, narrow, is_nan = map(Bad, ("raises", "hangs", "dies", "is none", "narrow", "is nan"))
+raises, is_none, narrow, is_nan = map(Bad, ("raises", "is none", "narrow", "is nan"))
 always_raises = Bad("always raises")
+one_strength = Method()
+one_strength.strengths = (0.1,)
 no_strengths = type("NoStrengths", (Method,), {"strengths": ()})()
 no_train = object()
 nan_on_some_rows, is_tuple = NanOnSomeRows(), IsTuple()
-changes_the_layer, starts_another = ChangesTheLayer(), StartsAnother()
+changes_the_layer, starts_another, in_turn = ChangesTheLayer(), StartsAnother(), InTurn()

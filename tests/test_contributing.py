@@ -1,13 +1,12 @@
 """Follow the recipes of CONTRIBUTING.md: apply their diffs to a copy of the source, and run the lines below them."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,9 +19,12 @@ RECIPES = {
 }
 
 RUN = """
-import json, sys, traceback
+import json, os, sys, traceback
+folder, checks = sys.argv[1:]
+os.chdir(folder)
+sys.path.insert(0, os.path.join(folder, "site"))
 failed = {}
-for title, check in json.load(sys.stdin).items():
+for title, check in json.loads(checks).items():
     try:
         exec(compile(check, title, "exec"), {})
     except BaseException:
@@ -49,14 +51,7 @@ def failed(tmp_path_factory) -> dict[str, str]:
     for part in ("adapters", "benchmarks"):
         (site / "faithfulness_plugin" / part).symlink_to(source / part)
     checks = json.dumps({title: check for title, (_, check) in RECIPES.items()})
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=checks,
-        text=True,
-        capture_output=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(site)},
-    )
+    done = forks.run(RUN, folder, checks)
     assert "FAILED" in done.stdout, done.stderr
     return json.loads(done.stdout.rpartition("FAILED")[2])
 

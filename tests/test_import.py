@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import forks
 import pytest
 
 import faithfulness_plugin
@@ -47,7 +48,8 @@ FIRST = {
 def test_saelens_loads_a_topk_export_whichever_package_is_imported_first(make_transcoder, tmp_path, first):
     make_transcoder("topk").save_inference_model(tmp_path)
     code = f"{FIRST[first]}; print(type(sae_lens.SAE.load_from_disk({str(tmp_path)!r})).__name__)"
-    assert in_a_new_process(code).strip() == "TopKTranscoder"
+    done = forks.run(code)
+    assert (done.returncode, done.stdout.strip()) == (0, "TopKTranscoder"), done.stderr
 
 
 def test_a_topk_export_says_what_reads_it(make_transcoder, tmp_path):

@@ -141,3 +141,13 @@ class StoreSpeedConfig(Record):
     device: ClassVar[str] = "cpu"
     threads: int = threads_field("; two processes have half of them each")
     seed: int = Field(default=0, description="seed of text, weights and order")
+
+
+class StartUpConfig(Record):
+    """Time the help of every command, refusals of bad arguments and imports, each in a new process, beside the import
+    of torch. Keep the machine quiet meanwhile.
+    """
+
+    rounds: int = Field(default=5, ge=1, description="each is run once a round")
+    threads: int = threads_field()
+    seed: int = Field(default=0, ge=0, lt=2**62, description="seed of the order")

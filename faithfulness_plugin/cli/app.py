@@ -108,7 +108,7 @@ def print_version(wanted: bool) -> bool:
         wanted: whether --version was passed.
 
     Returns:
-        `wanted`, where it was not.
+        False: it was not asked for.
 
     Raises:
         typer.Exit: after printing.

@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import forks
 import pytest
 from typer.testing import CliRunner
 
@@ -152,12 +153,14 @@ def test_a_run_that_fails_exits_with_1_and_keeps_what_is_done(tmp_path, monkeypa
     assert len(read_result(tmp_path / "result.json", AbsoluteValueResult).runs) == 5
 
 
-@pytest.mark.parametrize("jobs", [["--quick"], ["--seeds", "1", "--jobs", "2"]])
-def test_ctrl_c_leaves_a_readable_partial_result_and_exits_with_130(tmp_path, jobs):
-    command = [Path(sys.executable).parent / "faithfulness", "reproduce", "--n-steps", "1500", "--out", tmp_path, *jobs]
-    # a session of its own, for the signal to reach the command and its workers as from a terminal
+CONSOLE_SCRIPT = Path(sys.executable).parent / "faithfulness"
+LONG = ["reproduce", "--n-steps", "1500"]
+
+
+def test_ctrl_c_leaves_a_readable_partial_result_and_exits_with_130(tmp_path):
+    # a session of its own, for the signal to reach the command as from a terminal
     process = subprocess.Popen(
-        command,
+        [CONSOLE_SCRIPT, *LONG, "--out", tmp_path, "--quick"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -169,10 +172,25 @@ def test_ctrl_c_leaves_a_readable_partial_result_and_exits_with_130(tmp_path, jo
     assert first.startswith("[1/6]"), first + process.stderr.read()
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert_partial(tmp_path, process.returncode, stdout, stderr)
+
+
+def test_ctrl_c_reaches_the_workers_too(tmp_path):
+    command = forks.start(CONSOLE_SCRIPT, *LONG, "--out", tmp_path, "--seeds", "1", "--jobs", "2", session=True)
+    with open(command.stderr.fileno(), closefd=False) as stderr:
+        first = stderr.readline()
+        assert first.startswith("[1/6]"), first + stderr.read()
+    assert command.process.pid is not None
+    os.killpg(command.process.pid, signal.SIGINT)
+    done = command.wait()
+    assert_partial(tmp_path, done.returncode, done.stdout, done.stderr)
+
+
+def assert_partial(folder: Path, code: int, stdout: str, stderr: str) -> None:
+    assert code == 130
     assert "the same command resumes from there" in stderr
     assert "Traceback" not in stderr
     assert "PARTIAL" in stdout
-    result = read_result(tmp_path / "result.json", AbsoluteValueResult)
+    result = read_result(folder / "result.json", AbsoluteValueResult)
     assert 1 <= len(result.runs) < 6
     assert not result.complete

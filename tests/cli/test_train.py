@@ -2,11 +2,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import huggingface_hub.constants
 import pytest
 import tiny_hub
@@ -252,33 +252,25 @@ def test_a_damaged_checkpoint_exits_with_1_and_says_what_to_do(settings, tmp_pat
 @pytest.mark.bitwise("two processes on one machine make the same products of the same shapes")
 def test_ctrl_c_in_a_terminal_exits_with_130_and_the_same_command_goes_on(settings, tmp_path):
     path, out = settings(tokens=3200, batch_size=16), tmp_path / "out"
-    command = [Path(sys.executable).parent / "faithfulness", "train", path, "--out", out]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells pass on that it is ignored
-    )
-    assert process.stderr is not None
+    main = "from faithfulness_plugin.cli.app import main; main()"
+    command = forks.start(main, "train", path, "--out", out, environment={"HF_HUB_OFFLINE": "1"}, session=True)
     seen = b""
     while b"Training Multi-SAE:" not in seen:  # the bar, before the first step
-        more = os.read(process.stderr.fileno(), 4096)
+        more = os.read(command.stderr.fileno(), 4096)
         assert more, seen
         seen += more
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
-    assert stdout == b""
-    assert b"stopped; the same command resumes from the last checkpoint" in stderr
-    assert b"Traceback" not in stderr
+    assert command.process.pid is not None
+    os.killpg(command.process.pid, signal.SIGINT)
+    done = command.wait()
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == ""
+    assert "stopped; the same command resumes from the last checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not result_in(out).complete
     (checkpoint,) = (out / "checkpoints").iterdir()
     assert int(checkpoint.name) < 3200
-    again = subprocess.run(command, capture_output=True, env=environment, timeout=300)
-    assert again.returncode == 0, again.stderr
+    again = train(path, out)
+    assert again.exit_code == 0, again.output
     assert train(path, tmp_path / "whole").exit_code == 0
     assert weights(out) == weights(tmp_path / "whole")
 

@@ -1,9 +1,7 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import tiny_hub
 import torch
@@ -37,17 +35,11 @@ def train(config: str, out: Path, *arguments: str) -> Any:
     return CliRunner().invoke(app, ["train", config, "--out", str(out), *arguments])
 
 
-def in_processes(n: int, config: str, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
-    command = ["-m", "faithfulness_plugin", "train", config, "--out", str(out), *arguments]
-    return subprocess.run(
-        [sys.executable, *launcher, *command],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
+def in_processes(n: int, config: str, out: Path, *arguments: str) -> tuple[list[int], str]:
+    """The exit codes of the command in as many processes, and what they write to stderr."""
+    code = "from faithfulness_plugin.cli.app import main; main()"
+    done = forks.together(code, *[["train", config, "--out", out, *arguments]] * n)
+    return [of.returncode for of in done], "".join(of.stderr for of in done)
 
 
 def weights(out: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -125,9 +117,9 @@ def test_two_processes_train_what_one_does(settings, tmp_path):
     stores, config = tmp_path / "stores", settings(model={**_model(settings), "dtype": "float32"})
     one = train(config, tmp_path / "one", "--stores", str(stores))
     assert one.exit_code == 0, one.output
-    two = in_processes(2, config, tmp_path / "two", "--stores", str(stores))
-    assert two.returncode == 0, two.stderr
-    assert two.stderr.count("training block1_coefficient0\n") == 1  # one process speaks
+    codes, stderr = in_processes(2, config, tmp_path / "two", "--stores", str(stores))
+    assert codes == [0, 0], stderr
+    assert stderr.count("training block1_coefficient0\n") == 1  # one process speaks
     ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert sorted(ours) == sorted(theirs) == NAMES
     for name in NAMES:
@@ -143,8 +135,8 @@ def _model(settings: Any) -> dict[str, Any]:
 
 
 def test_several_processes_without_stores_are_told_once(settings, tmp_path):
-    without = in_processes(2, settings(), tmp_path / "out")
-    assert without.returncode != 0
-    lines = [line for line in without.stderr.splitlines() if line.startswith("error: ")]
+    codes, stderr = in_processes(2, settings(), tmp_path / "out")
+    assert 0 not in codes
+    lines = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert lines == ["error: 2 processes train from stores of derivatives: pass --stores FOLDER"]
     assert not (tmp_path / "out").exists()

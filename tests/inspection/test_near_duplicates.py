@@ -4,19 +4,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faithfulness_plugin.inspection.near_duplicates import SKETCH, RowSketches, near_duplicates, typical_distance
+from faithfulness_plugin.inspection.near_duplicates import BLOCK, SKETCH, RowSketches, near_duplicates, typical_distance
 
 
 def by_comparing_all(rows: torch.Tensor, radius: float) -> list[int]:
     """Row after row: the first group whose first row is near, or a new one."""
     typical = radius * typical_distance(rows.numpy())
-    first: list[torch.Tensor] = []
-    groups = []
+    first, groups = rows[:0], []
     for row in rows:
-        near = [g for g, other in enumerate(first) if (row - other).norm() <= max(typical, 1e-5 * other.norm())]
-        groups.append(near[0] if near else len(first))
-        if not near:
-            first.append(row)
+        near = (row - first).norm(dim=1) <= (1e-5 * first.norm(dim=1)).clamp(min=typical)
+        groups.append(near.tolist().index(True) if near.any() else len(first))
+        if not near.any():
+            first = torch.cat([first, row[None]])
     return groups
 
 
@@ -56,9 +55,11 @@ def test_the_typical_distance_is_that_of_most_pairs_whatever_a_few_huge_rows_do(
     assert near_duplicates(rows, 0.05).max() == 3999
 
 
-def test_more_rows_than_a_block_and_all_alike():
+def test_more_rows_than_a_block_all_alike_or_all_apart():
     assert not near_duplicates(torch.ones(3000, 4)).any()
-    assert near_duplicates(torch.eye(1500)).tolist() == list(range(1500))
+    grid = torch.cartesian_prod(*[torch.arange(12.0)] * 3)
+    assert len(grid) > BLOCK
+    assert near_duplicates(grid).tolist() == list(range(len(grid)))
 
 
 def test_sketches_of_narrow_rows_are_the_rows_and_of_wide_ones_keep_distances():

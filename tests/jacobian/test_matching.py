@@ -143,6 +143,7 @@ def test_pair_probes_converge_to_the_covariance_weighted_error(mlp, make_transco
     assert estimates.std() / np.sqrt(40) < 0.02 * exact
 
 
+@pytest.mark.usefixtures("as_installed")  # for speed; other tests check the shapes of the same calls
 def test_rademacher_has_the_variance_of_its_formula(mlp, make_transcoder):
     student, x = make_transcoder(), rows(1)
     A = jacobian_by_rows(mlp, x[0]) - jacobian_by_rows(student, x[0])

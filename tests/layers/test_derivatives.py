@@ -1,8 +1,7 @@
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from hypothesis import given
@@ -172,8 +171,7 @@ def test_matching_works_inside_a_forward_hook_of_the_layer_itself(mlp, estimator
     "estimators", [["jvp"], pytest.param([name for name in ESTIMATORS if name != "jvp"], marks=pytest.mark.slow)]
 )
 def test_a_compiled_training_step_is_the_plain_one(estimators):
-    script = Path(__file__).parents[1] / "compiled_step.py"  # beside the oracles that it imports
-    done = subprocess.run([sys.executable, "-W", "ignore", script, *estimators], capture_output=True, text=True)
+    done = forks.run(Path(__file__).parents[1] / "compiled_step.py", *estimators)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(estimators) * len(ARCHITECTURES)
 

@@ -77,8 +77,10 @@ def test_each_pair_is_measured_by_its_formula_and_equal_tensors_are_one():
     assert found.best.compared
     names = [set(pair.hook_in) for pair in found.pairs]
     assert any({"blocks.1.ln2.hook_out", "blocks.1.mlp.hook_in", "model.layers.1.mlp.input"} <= n for n in names)
+    tensors = {same[0] for pair in found.pairs for same in (pair.hook_in, pair.hook_out)}
+    carried = {name: a.flatten(0, 1) for name, a in tiny_models.carried(model, tensors, PROMPTS).items()}
     for pair in found.pairs:
-        x, y = rows(model, pair.hook_in[0], pair.hook_out[0])
+        x, y = carried[pair.hook_in[0]], carried[pair.hook_out[0]]
         t = torch.relu(x @ transcoder.W_enc + transcoder.b_enc) @ transcoder.W_dec + transcoder.b_dec
         fvu = (t - y).square().sum() / (y - y.mean(0)).square().sum()
         acts = torch.relu(x @ transcoder.W_enc + transcoder.b_enc)

@@ -1,12 +1,12 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import together
 import torch
@@ -34,13 +34,20 @@ def store(tmp_path_factory) -> Path:
     return folder
 
 
-def launch(processes: int, jobs: list[dict[str, Any]]) -> None:
-    """The script in so many processes; one without torchrun."""
+def torchrun(processes: int, jobs: list[dict[str, Any]]) -> None:
+    """Run the script as its users do."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    script = [together.__file__, json.dumps(jobs, default=str)]
-    command = [sys.executable, *(launcher if processes > 1 else []), *script]
+    command = [sys.executable, *launcher, together.__file__, json.dumps(jobs, default=str)]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def launch(processes: int, jobs: list[dict[str, Any]]) -> None:
+    """Run the script in as many processes."""
+    script, arguments = Path(together.__file__), json.dumps(jobs, default=str)
+    several = [[arguments]] * processes
+    for done in forks.together(script, *several) if processes > 1 else [forks.run(script, arguments)]:
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +60,7 @@ def results(tmp_path_factory, store) -> dict[str, dict[str, Any]]:
         return {"kind": kind, "n_steps": N_STEPS, "stop": stop, **paths}
 
     launch(1, [*(job(f"1 {kind}", kind) for kind in together.CONFIGS), job("1 then 2", stop=17)])
-    launch(2, [*(job(f"2 {kind}", kind) for kind in together.CONFIGS), job("1 then 2"), job("2 then 3", stop=17)])
+    torchrun(2, [*(job(f"2 {kind}", kind) for kind in together.CONFIGS), job("1 then 2"), job("2 then 3", stop=17)])
     assert [path.name for path in (folder / "2 then 3").iterdir()] == ["step_10"]
     launch(3, [job("2 then 3"), job("3 then 1", stop=17)])
     launch(1, [job("3 then 1")])
@@ -89,20 +96,11 @@ def test_a_run_goes_on_on_another_number_of_processes(results, run):
 def test_a_process_that_is_lost_is_told(tmp_path, store):
     """One ends early: the other must neither hang nor go on alone."""
     job = {"checkpoint": tmp_path / "c", "n_steps": N_STEPS, "store": store, "kind": "topk", "result": tmp_path / "r"}
-    environment = {**ENVIRONMENT, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, together.__file__, json.dumps([{**job, "stop": stop}], default=str)],
-            env={**environment, "RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, stop in enumerate((None, 12))
-    ]
-    messages = [process.communicate(timeout=120)[1] for process in processes]
-    assert processes[0].returncode != 0
-    assert "error: process 0 lost another one" in messages[0]
-    assert "the last checkpoint is as it was" in messages[0]
+    jobs = [json.dumps([{**job, "stop": stop}], default=str) for stop in (None, 12)]
+    lost, _ = forks.together(Path(together.__file__), *([of] for of in jobs))
+    assert lost.returncode != 0
+    assert "error: process 0 lost another one" in lost.stderr
+    assert "the last checkpoint is as it was" in lost.stderr
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step_10"]
 
 
@@ -114,15 +112,9 @@ def test_inputs_that_are_not_shared_out_are_refused(monkeypatch):
 
 
 def test_a_process_that_does_not_come_is_missed(monkeypatch):
-    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(forks.free_port())}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     message = r"process 0 did not find the 2 processes .* within 1 s: start all of them, with torchrun"
     with pytest.raises(ProcessError, match=message), joined("cpu", timeout=timedelta(seconds=1)):
         pass
-
-
-def _free_port() -> int:
-    with socket.socket() as there:
-        there.bind(("127.0.0.1", 0))
-        return there.getsockname()[1]

@@ -79,6 +79,7 @@ def test_it_is_saelenss_fit():
     assert ours.cfg.metadata.l0 == theirs.cfg.metadata.l0
 
 
+@pytest.mark.usefixtures("as_installed")  # for speed; other tests check the shapes of the same calls
 def test_it_learns_the_layer():
     transcoder = new(jacobian_coefficient=0.0, sparsity_coefficient=0.01)
     x = next(inputs(seed=5))

@@ -1,8 +1,7 @@
 import json
-import subprocess
-import sys
 from typing import Any
 
+import forks
 import pytest
 import torch
 from oracles import random_transcoder
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from faithfulness_plugin import topk_to_jumprelu
 
 OUTSIDER = """
-import sys, warnings
+import sys
 from safetensors.torch import load_file, save_file
 from sae_lens import SAE
 transcoder = SAE.load_from_disk(sys.argv[1])
@@ -50,7 +49,6 @@ EXPORTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "skip"), EXPORTS)
 def test_a_process_without_this_plugin_loads_every_stock_architecture(make_transcoder, tmp_path, architecture, skip):
     transcoder = make_transcoder(architecture, dtype="float32", skip=skip).eval()
@@ -66,9 +64,7 @@ def _loads_elsewhere(transcoder, tmp_path, expected: type) -> None:
     x = torch.randn(20, 5)
     save_file({"x": x}, tmp_path / "x.safetensors")
     arguments = [tmp_path / "export", tmp_path / "x.safetensors", tmp_path / "y.safetensors"]
-    done = subprocess.run(
-        [sys.executable, "-c", OUTSIDER, *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = forks.run(OUTSIDER, *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"sae_lens.saes.transcoder {expected.__name__}"
     y = load_file(tmp_path / "y.safetensors")["y"]

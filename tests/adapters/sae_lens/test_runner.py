@@ -1,13 +1,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import torch
 import wandb
@@ -285,9 +284,8 @@ def test_sigterm_exits_143_with_a_checkpoint(tmp_path, straight):
 
 
 KILLED = """
-import importlib.util, os, signal, sys, warnings
+import importlib.util, os, signal, sys
 from pathlib import Path
-warnings.simplefilter("ignore")
 spec = importlib.util.spec_from_file_location("test_runner", sys.argv[1])
 tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tests)
@@ -315,10 +313,7 @@ made.run()
 @pytest.mark.bitwise("the same steps on the same batches in two processes of one machine round alike")
 @pytest.mark.parametrize(("kind", "where"), [("one", "checkpoint"), ("several", "step")])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, straight, kind, where):
-    tests = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(tests)}
-    command = [sys.executable, "-c", KILLED, __file__, str(tmp_path), kind, where]
-    assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
+    assert forks.run(KILLED, __file__, tmp_path, kind, where).returncode == -signal.SIGKILL
     assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == [str(11 * BATCH)]
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert any("unfinished" in name for name in names) == (where == "checkpoint")

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,7 +7,7 @@ from command_line import fails, settings_file
 from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.timing import store
-from faithfulness_plugin.benchmarks.timing.store import StoreSpeedResult
+from faithfulness_plugin.benchmarks.timing.store import StoreSpeedConfig, StoreSpeedResult, Together
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.results.schema import read_result
 
@@ -26,6 +27,22 @@ def measure(settings: str, *arguments: str) -> Any:
     return CliRunner().invoke(app, ["experiment", "store", "--settings", settings, *arguments])
 
 
+@pytest.fixture
+def _one_process_is_this_one(monkeypatch) -> None:
+    """Only two processes are started by torchrun."""
+    started = store._together
+
+    def together(c: StoreSpeedConfig, folder: Path, processes: int, threads: int) -> Together:
+        if processes > 1:
+            return started(c, folder, processes, threads)
+        (folder / store.CONFIG).write_text(c.model_dump_json())
+        store._as_one_process(folder, threads)
+        return Together.model_validate_json((folder / store.TOGETHER).read_bytes())
+
+    monkeypatch.setattr(store, "_together", together)
+
+
+@pytest.mark.usefixtures("_one_process_is_this_one")
 def test_results_are_equal_and_rates_are_told(settings, tmp_path, monkeypatch):
     done = measure(settings(), "--out", str(tmp_path), "--rounds", "2", "--threads", "1")
     assert done.exit_code == 0, done.output

@@ -162,6 +162,7 @@ def _dies_once(spec, points, folder: Path):
 
 
 @pytest.mark.bitwise("torch multiplies the matrices of a batch one by one, each as if it stood alone, in every process")
+@pytest.mark.usefixtures("forking_workers")
 def test_a_worker_that_dies_is_replaced_and_its_part_made_again(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(shard, "train_shard", _dies_once)
     notes = []
