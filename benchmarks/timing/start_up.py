@@ -61,7 +61,7 @@ class StartUp(Measurement[StartUpConfig, StartUpResult]):
 
     @override
     def plan(self, config: StartUpConfig) -> list[Part]:
-        return [Part("all of it", "answers", partial(_measure, config))]
+        return [Part("all of it", "answers", partial(measure, config))]
 
     @override
     def tables(self, result: StartUpResult) -> str:
@@ -74,8 +74,16 @@ class StartUp(Measurement[StartUpConfig, StartUpResult]):
         return f"{markdown_table(['', 'seconds', '/ import torch'], rows)}\n\n{caption}\n"
 
 
-def _measure(config: StartUpConfig, note: Note) -> list[Answer]:
-    """Run each command in a new process and a folder that is empty."""
+def measure(config: StartUpConfig, note: Note) -> list[Answer]:
+    """Time every command and import in turn, each in a new process.
+
+    Args:
+        config: rounds and their order.
+        note: receives a line about what is being done.
+
+    Returns:
+        Medians over rounds, less that of `python -c pass`.
+    """
     python = [sys.executable, "-W", "ignore"]
     command = [*python, "-m", "faithfulness_plugin"]
     processes = {

@@ -12,6 +12,7 @@ from faithfulness_plugin.cli.hook_options import SeededOptions, by_name, model_o
 from faithfulness_plugin.cli.options import made, with_fields
 from faithfulness_plugin.cli.terminal import Lines, show
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.messages import say
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def inspect(
     files = [file for file in (out, records) if file is not None]
     if records is not None and records.suffix not in RECORDS:
         raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
+    require_extra("inspect", "itables", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
     sources = by_name([path] if compare is None else [path, compare])
     require_readable(sources.values(), options)
     if options.rows is not None:

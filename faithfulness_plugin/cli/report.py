@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.messages import say
 
 
@@ -19,6 +20,7 @@ def report(
     from faithfulness_plugin.benchmarks.note.page.results import read_results
     from faithfulness_plugin.results.open_or_resume import require_writable
 
+    require_extra("bench", "jinja2", "markdown_it", "statsmodels")
     read_results(results)
     require_writable(out or results, "--out")
 

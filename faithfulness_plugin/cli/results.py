@@ -10,6 +10,7 @@ import typer
 
 from faithfulness_plugin.cli.running import require_jobs
 from faithfulness_plugin.cli.terminal import Lines, fail, show
+from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.messages import say
 
 PACKAGES = {
@@ -46,6 +47,8 @@ def compare(
 
     if form not in FORMATS:
         fail(f"--format {form}: choose from {', '.join(FORMATS)}", 2)
+    if form == "latex":
+        require_extra("bench", "jinja2")
     package, found = _read(results)
     table = importlib.import_module(f"{package}.compare").comparison(
         found, against, arms=methods or (), tasks=tasks or (), scores=scores or ()
@@ -75,6 +78,8 @@ def card(
 
     if out.suffix not in CARDS:
         fail(f"--out {out}: let its name end in {', '.join(CARDS)}", 2)
+    if out.suffix == ".html":
+        require_extra("bench", "markdown_it")
     package, (found,) = _read([result])
     kind, names = _arms(found)
     arms_of_card(kind, method, against, names)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from faithfulness_plugin.cli.terminal import fail, show
+from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.messages import say
 
 
@@ -83,6 +84,7 @@ def leaderboard(
     from faithfulness_plugin.results.open_or_resume import require_writable
     from faithfulness_plugin.results.schema import read_result
 
+    require_extra("bench", "markdown_it")
     found = [read_result(result_file(path), SuiteResult) for path in results]
     require_writable(out, "--out")
 

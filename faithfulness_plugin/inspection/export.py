@@ -9,6 +9,7 @@ import pandas as pd
 
 from faithfulness_plugin.atomic import new_file
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.inspection.details import AFTER, BEFORE
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.records import FeatureRecords
@@ -83,6 +84,8 @@ def write_records(
         OSError: it cannot be written.
     """
     require_kind(path)
+    if path.suffix == ".parquet":
+        require_extra("inspect", "pyarrow")
     table = pd.concat([_whole_table(of, token_text, directions) for of in inspections], ignore_index=True)
     with new_file(path) as unfinished:
         if path.suffix == ".parquet":

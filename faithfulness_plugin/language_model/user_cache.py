@@ -9,13 +9,11 @@ from pathlib import Path
 
 from faithfulness_plugin.atomic import put_in_place
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.extras import CHECKOUT, install
 
 CACHE_VARIABLE = "FAITHFULNESS_CACHE"
 SOURCE_FILENAME = "source.json"
-CHECKOUT = (Path(__file__).resolve().parents[2] / "Makefile").exists()
-INSTALL = (
-    "run `make examples`, or pip install '.[examples]'" if CHECKOUT else "pip install 'faithfulness-plugin[examples]'"
-)
+INSTALL = f"run `make examples`, or {install('examples')}" if CHECKOUT else install("examples")
 """What to do for the examples' model and text, in a checkout and in an install."""
 
 

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping
 
-from markdown_it import MarkdownIt
+from faithfulness_plugin.extras import require_extra
 
 STYLE = (
     "body{font:16px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;"
@@ -26,6 +26,9 @@ def self_contained(title: str, text: str, images: Mapping[str, bytes]) -> str:
     Returns:
         The HTML.
     """
+    require_extra("bench", "markdown_it")
+    from markdown_it import MarkdownIt
+
     body = MarkdownIt("commonmark").enable("table").render(text)
     for name, image in images.items():
         data = base64.b64encode(image).decode()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from typing_extensions import override
 
 from faithfulness_plugin.display import NotebookTable, line
+from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 from faithfulness_plugin.results.schema import Interval
 
@@ -52,6 +53,7 @@ class Table(NotebookTable):
         cells = self.cells(digits=3)
         if form == "markdown":
             return f"{markdown_table(self.header, cells)}\n\n{self.caption}\n"
+        require_extra("bench", "jinja2")
         import pandas as pd
 
         frame = pd.DataFrame([[_tex(cell) for cell in row] for row in cells], columns=[_tex(h) for h in self.header])

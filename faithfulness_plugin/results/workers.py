@@ -9,6 +9,8 @@ from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
+from faithfulness_plugin.extras import require_extra
+
 Backend = Literal["local", "ray"]
 T = TypeVar("T")
 ATTEMPTS = 3
@@ -105,11 +107,10 @@ def _numbered(function: Callable[..., T], number: int, job: tuple[Any, ...]) -> 
 def _configured(n_jobs: int, backend: Backend) -> Any:
     if backend == "local":
         return parallel_config(backend="loky", n_jobs=n_jobs, initializer=_leave_interrupts_to_the_parent)
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError as error:
-        raise ImportError("the backend ray needs Ray: pip install 'faithfulness-plugin[ray]'") from error
+    require_extra("ray", "ray")
+    import ray
+    from ray.util.joblib import register_ray
+
     register_ray()
     if not ray.is_initialized():  # the cluster of RAY_ADDRESS, or one on this machine
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import statsmodels.api as sm
+
+from faithfulness_plugin.extras import require_extra
 
 LITTLE = 0.01
 
@@ -44,6 +45,9 @@ def product_law(
     Raises:
         ValueError: all cells memorise alike, so that there is nothing to explain.
     """
+    require_extra("bench", "statsmodels")
+    import statsmodels.api as sm
+
     r, s = np.log(np.asarray(repeat_frac, float)), np.log(np.asarray(sparsity, float))
     counts = np.column_stack([np.asarray(emerged) + LITTLE, np.asarray(n) - np.asarray(emerged) + LITTLE])
     if np.ptp(counts[:, 0] / counts.sum(1)) == 0:

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.note.scan.report import Read, over_seeds
 from faithfulness_plugin.benchmarks.note.scan.schema import ScanResult, Trained
 from faithfulness_plugin.benchmarks.note.scan.spec import Value
+from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.results.curves import Curve
 from faithfulness_plugin.results.schema import Interval
+
+require_extra("bench", "jinja2")
+from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: E402
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "sections", encoding="utf-8"),

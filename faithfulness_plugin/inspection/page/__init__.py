@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from faithfulness_plugin import atomic
+from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.page.packing import compressed
 from faithfulness_plugin.inspection.page.payload import payload
@@ -36,6 +37,7 @@ def page_html(
         raise ValueError(f"a page shows one transcoder, or two beside each other: these are {len(inspections)}")
     if any(i.sample is not inspections[0].sample for i in inspections):
         raise ValueError("the two were looked at on different samples: inspect both on one")
+    require_extra("inspect", "itables", "plotly")
     here = files(__name__)
     filled = {
         "title": html.escape(title or "Features of " + " and ".join(i.name for i in inspections)),
