@@ -350,7 +350,7 @@ def test_beginning_anew_where_a_longer_run_was(tmp_path):
 
 def test_what_is_there_is_not_overwritten(tmp_path):
     runner(config(tmp_path)).run()
-    with pytest.raises(FileExistsError, match=r"checkpoints holds checkpoints already: pass resume=True to go on"):
+    with pytest.raises(FileExistsError, match=r"checkpoints holds checkpoints already: pass resume=True to resume"):
         runner(config(tmp_path))
     with pytest.raises(FileExistsError, match=r"output holds a transcoder already: pass overwrite=True"):
         runner(config(tmp_path, checkpoint_path=str(tmp_path / "others")))

@@ -91,7 +91,7 @@ def test_killed_in_the_middle_of_a_part_it_goes_on_to_the_same_file(whole, tmp_p
 
     def killed(self, n, log):
         nonlocal steps
-        steps += 1
+        steps += 0 in self.numbers  # members that are computed apart take the same step
         if steps == 33:
             raise KeyboardInterrupt
         return step(self, n, log)
@@ -117,7 +117,8 @@ def test_killed_before_any_part_is_done_it_goes_on_from_its_checkpoint(whole, tm
     steps = []
 
     def killed(self, n, log):
-        steps.append(n)
+        if 0 in self.numbers:
+            steps.append(n)
         if len(steps) == 13:
             raise KeyboardInterrupt
         return step(self, n, log)
