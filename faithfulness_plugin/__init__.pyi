@@ -1,8 +1,8 @@
 from . import inspection as inspection
 from . import metrics as metrics
 from . import store as store
-from .adapters.sae_lens.runner import faithful_runner as faithful_runner
-from .benchmarks import figures as figures
+from .adapters.sae_lens.runner import faithful_runner as faithful_runner  # pyright: ignore[reportMissingImports]
+from .benchmarks import figures as figures  # pyright: ignore[reportMissingImports]
 from .jacobian.closed_form import transcoder_jvp as transcoder_jvp
 from .jacobian.closed_form import transcoder_vjp as transcoder_vjp
 from .jacobian.masking import gradient_masking_penalty as gradient_masking_penalty

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ class LazyTable(MutableMapping[str, T]):
         self._places: dict[str, str | T] = dict(places)
 
     def __getitem__(self, name: str) -> T:
-        found = self._places[name]
+        found: Any = self._places[name]
         if isinstance(found, str):
             module, _, attribute = found.partition(":")
             found = self._places[name] = getattr(importlib.import_module(module), attribute)

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -71,7 +72,7 @@ def run(code: str | Path, *arguments: object, environment: dict[str, str] | None
     return start(code, *arguments, environment=environment).wait()
 
 
-def together(code: str | Path, *arguments: list[object]) -> list[CompletedProcess[str]]:
+def together(code: str | Path, *arguments: Sequence[object]) -> list[CompletedProcess[str]]:
     """Run it in as many processes as there are lists of arguments, each with the environment that torchrun gives."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(len(arguments))}
     processes = [start(code, *of, environment={**address, "RANK": str(n)}) for n, of in enumerate(arguments)]

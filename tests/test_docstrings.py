@@ -94,7 +94,7 @@ def functions(node: ast.AST, public: bool = True) -> Iterator[tuple[Function, bo
             decorators = " ".join(ast.unparse(decorator) for decorator in child.decorator_list)
             if (
                 not any(word in decorators for word in ("property", "overload"))
-                and ast.unparse(child.body).strip() != "..."
+                and "\n".join(map(ast.unparse, child.body)) != "..."
             ):
                 yield child, public and not child.name.startswith("_") and "override" not in decorators
 

@@ -51,7 +51,7 @@ class StartUpResult(MeasurementResult):
     schema_version: Literal[1] = 1
     config: StartUpConfig
     processor: str
-    answers: list[Answer] | None = None
+    answers: tuple[Answer, ...] | None = None
 
 
 class StartUp(Measurement[StartUpConfig, StartUpResult]):
@@ -74,7 +74,7 @@ class StartUp(Measurement[StartUpConfig, StartUpResult]):
         return f"{markdown_table(['', 'seconds', '/ import torch'], rows)}\n\n{caption}\n"
 
 
-def measure(config: StartUpConfig, note: Note) -> list[Answer]:
+def measure(config: StartUpConfig, note: Note) -> tuple[Answer, ...]:
     """Time every command and import in turn, each in a new process.
 
     Args:
@@ -106,4 +106,4 @@ def measure(config: StartUpConfig, note: Note) -> list[Answer]:
         }
         measured = in_turn(arms, config.rounds, seed=config.seed, note=note)
     medians = {what: float(np.median(taken)) for what, taken in measured.items()}
-    return [Answer(what=what, seconds=taken - medians[PASS]) for what, taken in medians.items() if what != PASS]
+    return tuple(Answer(what=what, seconds=taken - medians[PASS]) for what, taken in medians.items() if what != PASS)

@@ -2,7 +2,7 @@ import copy
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import nine_families
 import pytest
@@ -121,7 +121,7 @@ def test_an_intervention_on_a_feature_is_not_masked_by_the_error_term(
     def steer(acts: Tensor, hook: Any) -> Tensor:
         return acts + 3 * (torch.arange(24) == 5)
 
-    attached.hook_sae_acts_post.add_hook(steer)
+    cast(Any, attached).hook_sae_acts_post.add_hook(steer)
     torch.testing.assert_close(model(tokens()), expected)
 
 
@@ -191,7 +191,7 @@ def test_a_copy_of_an_attached_transcoder_attaches(make_transcoder, tmp_path, mo
     expected = model(tokens())
     copied = copy.deepcopy(attached)
     with torch.no_grad():
-        attached.W_skip.zero_()
+        cast(Any, attached).W_skip.zero_()
     model.reset_saes()
     attach(model, copied)
     torch.testing.assert_close(model(tokens()), expected)

@@ -29,7 +29,7 @@ def logits(model: Any) -> torch.Tensor:
 def test_what_is_no_model_is_refused(as_installed):
     for model in (nn.Linear(2, 2), "gpt2", hugging_face("llama").config):
         with pytest.raises(ValueError, match="is no model that is known here: pass a HookedTransformer"):
-            hooks_of(model)
+            hooks_of(model)  # pyright: ignore[reportArgumentType]
     hooks = hooks_of(hooked())
     assert hooks_of(hooks) is hooks
 

@@ -1,5 +1,7 @@
 import copy
 import logging
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ def sequential() -> nn.Sequential:
     return nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16)).double()
 
 
-def layers() -> dict[str, object]:
+def layers() -> dict[str, Callable[[], Any]]:
     of_models = {f"{name} in Hugging Face": lambda name=name: mlp_layer(hugging_face(name), 1) for name in FAMILIES}
     bridged = {f"{name} in a bridge": lambda name=name: mlp_layer(bridge(name), 1) for name in ("llama", "gpt2")}
     return {"gated": lambda: GatedMlp(16, 20, 16), "sequential": sequential, **of_models, **bridged}
@@ -55,8 +57,8 @@ def test_weights_that_change_are_read_anew():
     layer, x, use = sequential(), rows(), LayerInUse()
     assert isinstance(use(layer, x), KnownLayer)
     with torch.no_grad():
-        layer[0].weight.mul_(2)
-    layer[2].weight = nn.Parameter(torch.randn_like(layer[2].weight))
+        cast(nn.Linear, layer[0]).weight.mul_(2)
+    layer[2].weight = nn.Parameter(torch.randn(16, 24, dtype=torch.float64))
     known = use(layer, x)
     assert isinstance(known, KnownLayer)
     torch.testing.assert_close(known.jvp(x, x)[1], layer_jvp(layer, x, x)[1])
@@ -96,6 +98,7 @@ def test_an_opaque_layer_is_asked_itself_and_said_once(layer, caplog):
     assert caplog.text.count("three times the layer") == 1
     matching = JacobianMatching(probe="pair")
     response = matching.targets(layer, x)
+    assert response.v is not None
     torch.testing.assert_close(response.Jv, layer_jvp(layer, x, response.v)[1])
 
 

@@ -1,6 +1,7 @@
 """Changes downstream and deletion curves: against what is known, and against the slow way."""
 
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import tiny_hub
@@ -77,7 +78,7 @@ def test_stages_are_those_from_the_layers_block_on(model, parts):
 
 
 def test_the_layer_itself_has_all_effects_and_the_mean_has_none_of_the_inputs(parts):
-    of_layer = interventions(parts).effects(TheLayer(parts.layer))
+    of_layer = interventions(parts).effects(cast(Any, TheLayer(parts.layer)))
     for stages in of_layer.values():
         for stage in stages:
             assert (stage.error, stage.cosine) == pytest.approx((0, 1), abs=1e-4)

@@ -10,6 +10,7 @@ from oracles import (
 )
 
 from faithfulness_plugin import AbsInputs, AbsNetwork
+from faithfulness_plugin.directions import Directions
 from faithfulness_plugin.metrics import jacobian_error
 from faithfulness_plugin.metrics.jacobian_error import jacobian_products
 
@@ -155,7 +156,8 @@ def test_directions_can_be_those_of_other_rows(mlp, make_transcoder, gated):
 def test_the_error_averages_the_products_of_each_row(mlp, make_transcoder):
     transcoder, x = make_transcoder("topk"), torch.randn(20, 5, dtype=torch.float64)
     result, rows = jacobian_error(transcoder, mlp, x), jacobian_products(transcoder, mlp, x)
-    for kind, suffix in (("isotropic", ""), ("data", "_data"), ("difference", "_difference")):
+    suffixes: dict[Directions, str] = {"isotropic": "", "data": "_data", "difference": "_difference"}
+    for kind, suffix in suffixes.items():
         products = rows.along[kind]
         ratio = products.squared_error.sum() / products.layer.sum()
         assert getattr(result, f"relative_error{suffix}") == pytest.approx(ratio.item())

@@ -195,7 +195,7 @@ def test_rows_bring_what_the_store_holds_of_them(tmp_path, n_probes):
     stored = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
     rows = StoredRows(made, config, batch_size=8, window=2)
     for batch in islice(rows, 6):
-        x, y, v, Jv, step, _ = rows.layer.unpack(batch)
+        x, y, v, Jv, step, *_ = rows.layer.unpack(batch)
         assert v is not None
         assert Jv is not None
         order = x[:, 0].long()

@@ -110,7 +110,7 @@ class Objective:
         """
         stack, matching = Stack(self.architecture, weights), self._matching
         gated_here = matching is not None and matching.jitter == 0
-        data = stack.encode_to_region(batch.x, matching.gate_bandwidth if gated_here else None)
+        data = stack.encode_to_region(batch.x, matching.gate_bandwidth if matching and gated_here else None)
         error = data.output() - batch.y  # [n, batch, d_out]
         losses = {"mse_loss": mean_square(error)}
         losses |= self.architecture.losses(data, -error.detach(), weights, step)

@@ -71,11 +71,11 @@ class Streams:
             rms = torch.where(rms > 0, rms, torch.ones_like(rms))
             if self.matched:
                 x_there, y_there, v, Jv, step, scale = self._response(x, y_here, rms)
-                response = LayerResponse(
-                    *(_each(part, self._stream_of) for part in (x_there, y_there)),
-                    *(_each(part, self._stream_of, dim=1) for part in (v, Jv)),
-                    *(_each(part, self._stream_of) for part in (step, scale)),
+                x_there, y_there, step, scale = (
+                    _each(part, self._stream_of) for part in (x_there, y_there, step, scale)
                 )
+                v, Jv = (_each(part, self._stream_of, dim=1) for part in (v, Jv))
+                response = LayerResponse(x_there, y_there, v, Jv, step, scale)
             if self.augmentation:
                 moved = self._augmented(x, rms)
                 augmented = _each(moved, self._stream_of)

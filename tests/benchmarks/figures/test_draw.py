@@ -55,7 +55,9 @@ def test_features_come_by_what_they_carry(transcoders, layer):
 def test_the_plane_has_each_transcoders_numbers(transcoders, layer):
     x = next(AbsInputs(D, density=0.5, repeat_frac=0.1)).double()
     figure = figures.draw_error_against_fvu(transcoders, layer, x)
-    points = [line.get_xydata()[0] for line in figure.axes[0].lines if line.get_marker() not in ("None", "", "x")]
+    points = [
+        np.asarray(line.get_xydata())[0] for line in figure.axes[0].lines if line.get_marker() not in ("None", "", "x")
+    ]
     for (fvu, error), transcoder in zip(points, transcoders.values(), strict=True):
         assert fvu == pytest.approx(metrics.reconstruction(transcoder, layer, x).fvu, abs=1e-9)
         some = x[torch.linspace(0, len(x) - 1, 128).long()]
