@@ -14,6 +14,7 @@ def drawn(probe: str, n_probes: int, shape: tuple[int, ...]) -> tuple[torch.Tens
     return x, along, PROBES[probe](x, n_probes, torch.Generator().manual_seed(1))
 
 
+@pytest.mark.exact("the same two rows are subtracted and divided")
 @given(
     probe=st.sampled_from(sorted(DATA_ROWS)),
     n_probes=st.integers(1, 3),

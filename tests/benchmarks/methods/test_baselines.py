@@ -1,5 +1,6 @@
 """The shipped methods, alone and as members of an ensemble."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -45,7 +46,7 @@ def test_it_does_so_to_the_last_digits_of_double_precision(monkeypatch, name):
     of = Baseline.config
     monkeypatch.setattr(Baseline, "config", lambda *args, **kwargs: replace(of(*args, **kwargs), dtype="float64"))
     hop, baseline = task("two_hops").hops[1], Baseline(*_parts(name), n_steps=12)
-    strength, layer = baseline.strengths[1], hop.layer.double()
+    strength, layer = baseline.strengths[1], deepcopy(hop.layer).double()  # the task is there once
     alone = baseline.train(layer, Wide(hop.rows, 4, 256, seed=3), seed=3, strength=strength)
     member = baseline.member(hop.rows, 4, seed=3, strength=strength)
     together = train_ensemble([member], layer, progress=False, **baseline.schedule).transcoder(0)
