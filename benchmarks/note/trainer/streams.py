@@ -122,14 +122,22 @@ class Streams:
         return layer_output(self.layer, x.flatten(0, 1)).view(*x.shape[:2], -1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where all streams stand."""
+        """Return the position of all streams.
+
+        Returns:
+            The states of the rows and of the generators that probes and noise come from.
+        """
         return {
             "inputs": self._rows.state_dict(),
             "generators": [generator.get_state() for generator in self._generators],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume all streams from what `state_dict` returned."""
+        """Resume all streams.
+
+        Args:
+            state: what `state_dict` returned.
+        """
         self._rows.load_state_dict(state["inputs"])
         for generator, there in zip(self._generators, state["generators"], strict=True):
             generator.set_state(there.cpu())
