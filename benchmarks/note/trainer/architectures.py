@@ -86,7 +86,7 @@ class Architecture(ABC):
 
     def _dead(self, acts: Float[Tensor, "n batch d_sae"]) -> Float[Tensor, "n d_sae"]:
         """Mark by 1 the features that had not fired for more than `window` steps before this one; count this one."""
-        dead = (self.since_fired > self.window).to(acts.dtype)
+        dead = (self.since_fired > self.window).to(acts.dtype)  # [n, d_sae]
         self.since_fired.add_(1).masked_fill_(acts.detach().amax(1) > 0, 0)
         return dead
 
@@ -148,6 +148,7 @@ class TopK(Architecture):
             return {name: residual.new_zeros(len(residual))}
         assert data.hidden_pre is not None
         z, wanted = data.hidden_pre, max(1, residual.shape[-1] // 2)
+        # only dead features compete: [n, batch, d_sae]
         score = self._score(z.detach(), weights).masked_fill(dead[:, None] == 0, -inf)
         revived = z * _largest(score, min(wanted, z.shape[-1])) * dead[:, None]
         error = torch.bmm(revived, weights.W_dec) - residual  # [n, batch, d_out]
@@ -197,7 +198,8 @@ class BatchTopK(TopK):
     def losses(self, data: DenseRegion, residual: Tensor, weights: StackedWeights, step: int) -> dict[str, Tensor]:
         acts = data.acts.detach()  # [n, batch, d_sae]
         least = torch.where(acts > 0, self._score(acts, weights), inf).amin((1, 2)).double()
-        moved = (1 - self.rate) * self.threshold + self.rate * least
+        # a batch in which nothing fires says nothing about the threshold
+        moved = (1 - self.rate) * self.threshold + self.rate * least  # [n]
         self.threshold.copy_(torch.where(least < inf, moved, self.threshold))
         return super().losses(data, residual, weights, step)
 
@@ -242,6 +244,7 @@ class JumpReLU(Architecture):
             penalty = (2 / config.target_l0 * (l0 - config.target_l0).square() if quadratic else l0).mean(-1)
         losses = {"l0_loss": self.coefficient.at(step) * penalty}
         if config.pre_act_loss_coefficient is not None:
+            # how far a dead feature is below its threshold: [n, batch, d_sae]
             missing = (weights.threshold[:, None] - z).relu() * (self._dead(data.acts) * norms)[:, None]
             losses["pre_act_loss"] = config.pre_act_loss_coefficient * missing.sum(-1).mean(-1)
         return losses
