@@ -194,9 +194,8 @@ def one_special(number: int) -> Tensor:
 )
 def test_a_layer_whose_weights_are_not_all_is_refused_in_one_line(as_installed, tmp_path, layer, x, message):
     made = new(tmp_path, d_out=5 if layer is torch.sin else 4)
-    with made.writing():
-        with pytest.raises(StoreError, match=message) as refused:
-            made.fill_shard(0, x, layer)
+    with made.writing(), pytest.raises(StoreError, match=message) as refused:
+        made.fill_shard(0, x, layer)
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.glob("*.safetensors"))
     assert made.index == new(tmp_path, d_out=made.index.d_out).index
