@@ -29,12 +29,12 @@ class WantedStore:
     layer: HookedLayer
     products: Sequence[Mapping[str, Any]]
     """The derivatives that it has to keep, as fields of JacobianMatchingConfig."""
-    weights: bool = False
-    """Whether it keeps the layer's weights, and no derivatives."""
     repeated: Int[Tensor, "1 pos"] | None = None
     """A prompt whose rows are put among those of every shard."""
     share: float = 0.0
     """The share of the rows that is the repeated prompt's."""
+    weights: bool = False
+    """Whether it keeps the layer's weights, and no derivatives."""
 
 
 class LoadedModel:
