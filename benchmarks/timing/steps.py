@@ -22,7 +22,7 @@ from faithfulness_plugin.jacobian.gram import JacobianGram
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.jacobian.matching import JacobianMatching
-from faithfulness_plugin.layers.derivatives import Layer, double_vjp, forward_jvp, layer_jvp
+from faithfulness_plugin.layers.derivatives import Layer, double_vjp, forward_jvp, layer_jvp, layer_output
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
@@ -33,6 +33,8 @@ Step = Callable[[], Any]
 
 SLOW = ("topk, a pass per coordinate", "exact cosine by vmap(jacrev)")
 MEMORY_STEPS = 3
+PAIRS: dict[str, Any] = {"probe": "pair"}
+SECANTS: dict[str, Any] = {"estimator": "secant", "probe": "pair", "radius": 0.5}
 
 
 def swiglu(d: int, d_mlp: int) -> nn.Module:
@@ -80,6 +82,7 @@ def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step
     layer = swiglu(size.d, size.d_mlp).to(c.device)
     x = torch.randn(size.batch, size.d, device=c.device)
     known = JacobianMatching(seed=c.seed).targets(layer, x)
+    pairs, isotropic = (JacobianMatching(seed=c.seed, probe=probe) for probe in ("pair", "gaussian"))
     assert known.v is not None
     v = known.v[0]
     common: dict[str, Any] = {"d_in": size.d, "d_sae": size.d_sae, "device": c.device}
@@ -90,15 +93,45 @@ def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step
         transcoder.matching = KnownTargets(known)
         return _step(transcoder, x)
 
+    def all_in(config: type[Any], jacobian: dict[str, Any] | None = None, **fields: Any) -> Step:
+        """Make a step that asks the layer itself, matched where `jacobian` says how."""
+        coefficient = 0.0 if jacobian is None else 1.0
+        return _step(
+            _untrained(config(**common, **fields, jacobian=jacobian, jacobian_coefficient=coefficient)).set_layer(
+                layer
+            ),
+            x,
+        )
+
     def theirs(config: type[Any], **fields: Any) -> Step:
         return _step(_untrained(config(**common, **fields)), x)
+
+    def theirs_all_in(config: type[Any], **fields: Any) -> Step:
+        step = theirs(config, **fields)
+
+        def with_layer() -> None:
+            with torch.no_grad():
+                layer(x)
+            step()
+
+        return with_layer
 
     def topk() -> TrainingTranscoder[Any]:
         return _untrained(TopKTrainingTranscoderConfig(**common, k=size.k))
 
     factories: dict[str, Callable[[], Step]] = {
-        "layer": lambda: lambda: layer(x),
+        "layer": lambda: lambda: layer_output(layer, x),
+        "layer's f and Jv, pair probes": lambda: lambda: pairs.targets(layer, x),
+        "layer's f and Jv, isotropic": lambda: lambda: isotropic.targets(layer, x),
         "layer's Jv": lambda: lambda: layer_jvp(layer, x, v),
+        "topk all in": lambda: all_in(TopKTrainingTranscoderConfig, k=size.k),
+        "topk all in, pair probes": lambda: all_in(TopKTrainingTranscoderConfig, PAIRS, k=size.k),
+        "topk all in, secants": lambda: all_in(TopKTrainingTranscoderConfig, SECANTS, k=size.k),
+        "batch topk all in": lambda: all_in(BatchTopKTrainingTranscoderConfig, k=float(size.k)),
+        "batch topk all in, pair probes": lambda: all_in(BatchTopKTrainingTranscoderConfig, PAIRS, k=float(size.k)),
+        "standard all in": lambda: all_in(StandardTrainingTranscoderConfig),
+        "standard all in, pair probes": lambda: all_in(StandardTrainingTranscoderConfig, PAIRS),
+        "SAELens topk all in": lambda: theirs_all_in(TopKTrainingSAEConfig, k=size.k),
         "topk": lambda: ours(TopKTrainingTranscoderConfig, 0.0, k=size.k),
         "topk matched": lambda: ours(TopKTrainingTranscoderConfig, 1.0, k=size.k),
         "batch topk": lambda: ours(BatchTopKTrainingTranscoderConfig, 0.0, k=float(size.k)),
