@@ -155,9 +155,10 @@ class Speed(Measurement[SpeedConfig, SpeedResult]):
             f"{shapes}. On {where}, torch {result.environment.packages['torch']}.{unfinished} A step is "
             "`training_forward_pass` and its backward pass. All in, it asks the layer for f(x) and J_f v or secants; "
             "else they are known beforehand, along isotropic probes. "
-            f"Ratios are medians over {c.rounds} rounds of one process, each pairing the two arms, with quartiles; the arms that take seconds ran in {min(c.slow_rounds, c.rounds)}. A pass per coordinate: "
-            f"{c.coordinates} coordinates timed, extrapolated to d. Exact cosines: a row, by vmap(jacrev) of "
-            f"{c.jacobian_rows} rows, by Gram of the batch with its matrices made beforehand. Memory: peak of a fresh "
+            f"Ratios are medians over {c.rounds} rounds of one process, each pairing the two arms, with quartiles; the "
+            f"arms that take seconds ran in {min(c.slow_rounds, c.rounds)}. A pass per coordinate: {c.coordinates} "
+            f"coordinates timed, extrapolated to d. Exact cosines: a row, by vmap(jacrev) of {c.jacobian_rows} rows, "
+            "by Gram of the batch with its matrices made beforehand. Memory: peak of a fresh "
             "process after three steps, libraries included.\n"
         )
         times = _table(

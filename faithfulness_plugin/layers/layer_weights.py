@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.display import short_repr
-from faithfulness_plugin.layers.derivatives import forward_jvp
+from faithfulness_plugin.layers.derivatives import elementwise_jvp, forward_jvp
 
 
 class RankOneSum(NamedTuple):
@@ -150,7 +150,7 @@ class MlpWeights(NamedTuple):
         products = []
         act = None
         for of_v in directions:
-            act, hidden = forward_jvp(self.act, read[-1], of_v[-1])  # act(g), act'(g) * (W_gate^T v): [..., d_mlp]
+            act, hidden = elementwise_jvp(self.act, read[-1], of_v[-1])  # act(g), act'(g) * (W_gate^T v): [..., d_mlp]
             if gate:
                 hidden = hidden.mul_(linear).addcmul_(act, of_v[0])
             products.append(hidden @ self.W_out)  # [..., d_out]
