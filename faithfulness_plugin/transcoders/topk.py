@@ -21,7 +21,12 @@ from faithfulness_plugin.require import number
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
-from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig, ranking_score, require_ranking_by_norm
+from faithfulness_plugin.transcoders.topk_inference import (
+    TopKTranscoderConfig,
+    ranking_norms,
+    ranking_score,
+    require_ranking_by_norm,
+)
 
 # from how many features on, and how many to each active one, leaving the others out pays
 SPARSE_FROM, SPARSE_RATIO = 512, 32
@@ -127,10 +132,12 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         Args:
             hidden_pre: the pre-activations.
 
-        Returns:
+        Yields:
             The scores, row after row.
         """
-        return map(self.score, hidden_pre.split(max(1, PART // self.cfg.d_sae)))
+        norms = ranking_norms(self)
+        for part in hidden_pre.split(max(1, PART // self.cfg.d_sae)):
+            yield part if norms is None else part * norms
 
     def select(self, hidden_pre: Float[Tensor, "rows d_sae"] | MovedRows) -> ActiveFeatures:
         """Select the features that stay, by their scores.
