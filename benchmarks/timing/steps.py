@@ -82,7 +82,6 @@ def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step
     layer = swiglu(size.d, size.d_mlp).to(c.device)
     x = torch.randn(size.batch, size.d, device=c.device)
     known = JacobianMatching(seed=c.seed).targets(layer, x)
-    pairs, isotropic = (JacobianMatching(seed=c.seed, probe=probe) for probe in ("pair", "gaussian"))
     assert known.v is not None
     v = known.v[0]
     common: dict[str, Any] = {"d_in": size.d, "d_sae": size.d_sae, "device": c.device}
@@ -93,45 +92,16 @@ def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step
         transcoder.matching = KnownTargets(known)
         return _step(transcoder, x)
 
-    def all_in(config: type[Any], jacobian: dict[str, Any] | None = None, **fields: Any) -> Step:
-        """Make a step that asks the layer itself, matched where `jacobian` says how."""
-        coefficient = 0.0 if jacobian is None else 1.0
-        return _step(
-            _untrained(config(**common, **fields, jacobian=jacobian, jacobian_coefficient=coefficient)).set_layer(
-                layer
-            ),
-            x,
-        )
-
     def theirs(config: type[Any], **fields: Any) -> Step:
         return _step(_untrained(config(**common, **fields)), x)
-
-    def theirs_all_in(config: type[Any], **fields: Any) -> Step:
-        step = theirs(config, **fields)
-
-        def with_layer() -> None:
-            with torch.no_grad():
-                layer(x)
-            step()
-
-        return with_layer
 
     def topk() -> TrainingTranscoder[Any]:
         return _untrained(TopKTrainingTranscoderConfig(**common, k=size.k))
 
     factories: dict[str, Callable[[], Step]] = {
+        **_all_in(size, c, layer, x),
         "layer": lambda: lambda: layer_output(layer, x),
-        "layer's f and Jv, pair probes": lambda: lambda: pairs.targets(layer, x),
-        "layer's f and Jv, isotropic": lambda: lambda: isotropic.targets(layer, x),
         "layer's Jv": lambda: lambda: layer_jvp(layer, x, v),
-        "topk all in": lambda: all_in(TopKTrainingTranscoderConfig, k=size.k),
-        "topk all in, pair probes": lambda: all_in(TopKTrainingTranscoderConfig, PAIRS, k=size.k),
-        "topk all in, secants": lambda: all_in(TopKTrainingTranscoderConfig, SECANTS, k=size.k),
-        "batch topk all in": lambda: all_in(BatchTopKTrainingTranscoderConfig, k=float(size.k)),
-        "batch topk all in, pair probes": lambda: all_in(BatchTopKTrainingTranscoderConfig, PAIRS, k=float(size.k)),
-        "standard all in": lambda: all_in(StandardTrainingTranscoderConfig),
-        "standard all in, pair probes": lambda: all_in(StandardTrainingTranscoderConfig, PAIRS),
-        "SAELens topk all in": lambda: theirs_all_in(TopKTrainingSAEConfig, k=size.k),
         "topk": lambda: ours(TopKTrainingTranscoderConfig, 0.0, k=size.k),
         "topk matched": lambda: ours(TopKTrainingTranscoderConfig, 1.0, k=size.k),
         "batch topk": lambda: ours(BatchTopKTrainingTranscoderConfig, 0.0, k=float(size.k)),
@@ -154,6 +124,38 @@ def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step
     }
     left_out = () if size.slow_arms else SLOW
     return {name: make() for name, make in factories.items() if only in (None, name) and name not in left_out}
+
+
+def _all_in(size: Size, c: SpeedConfig, layer: nn.Module, x: Tensor) -> dict[str, Callable[[], Step]]:
+    """Build the arms that ask the layer at every step."""
+    k: dict[str, Any] = {"k": size.k}
+    theirs = TopKTrainingSAEConfig(d_in=size.d, d_sae=size.d_sae, device=c.device, **k)
+
+    def of_layer(probe: str) -> Step:
+        matching = JacobianMatching(seed=c.seed, probe=probe)
+        return lambda: matching.targets(layer, x)
+
+    def ours(config: type[Any], jacobian: dict[str, Any] | None = None, **fields: Any) -> Step:
+        fields |= {"jacobian": jacobian, "jacobian_coefficient": 0.0 if jacobian is None else 1.0}
+        transcoder = _untrained(config(d_in=size.d, d_sae=size.d_sae, device=c.device, **fields))
+        return _step(transcoder.set_layer(layer), x)
+
+    def saelens() -> Step:
+        step = _step(_untrained(theirs), x)
+        return lambda: (layer_output(layer, x), step())
+
+    return {
+        "layer's f and Jv, pair probes": lambda: of_layer("pair"),
+        "layer's f and Jv, isotropic": lambda: of_layer("rademacher"),
+        "topk all in": lambda: ours(TopKTrainingTranscoderConfig, **k),
+        "topk all in, pair probes": lambda: ours(TopKTrainingTranscoderConfig, PAIRS, **k),
+        "topk all in, secants": lambda: ours(TopKTrainingTranscoderConfig, SECANTS, **k),
+        "batch topk all in": lambda: ours(BatchTopKTrainingTranscoderConfig, **k),
+        "batch topk all in, pair probes": lambda: ours(BatchTopKTrainingTranscoderConfig, PAIRS, **k),
+        "standard all in": lambda: ours(StandardTrainingTranscoderConfig),
+        "standard all in, pair probes": lambda: ours(StandardTrainingTranscoderConfig, PAIRS),
+        "SAELens topk all in": saelens,
+    }
 
 
 def _untrained(config: Any) -> Any:

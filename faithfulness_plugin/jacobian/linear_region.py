@@ -149,6 +149,7 @@ class LinearRegion(ABC):
         """
         check_probe_shape(self.x.shape, v)
         v = v.to(self.weights.W_enc.dtype)  # [n_probes, ..., d_in]
+        # W_enc v [n_probes, ..., d_sae], gated and written
         return add_skip(
             self._push(v, along), v, self.weights.W_skip
         )  # the skip connection is linear: it passes v as it passes x

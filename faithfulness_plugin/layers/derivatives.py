@@ -176,36 +176,6 @@ def forward_jvp(
 
 
 @never_compiled
-def elementwise_jvp(
-    function: Callable[[Tensor], Tensor], z: Float[Tensor, "*batch d"], v: Float[Tensor, "*batch d"]
-) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
-    """Compute (function(z), function'(z) * v) for an elementwise function.
-
-    Its Jacobian is diagonal, and so its own transpose: one backward pass gives the product, at a fifth of the overhead
-    of forward mode.
-
-    Args:
-        function: elementwise, such as an activation.
-        z: where it is differentiated.
-        v: one direction for each row.
-
-    Returns:
-        Both, without a graph.
-
-    Example:
-        >>> z, v = torch.randn(2, 3), torch.randn(2, 3)
-        >>> torch.testing.assert_close(elementwise_jvp(torch.tanh, z, v)[1], (1 - z.tanh().square()) * v)
-    """
-    if torch.is_inference_mode_enabled():  # nothing has a backward pass there
-        return forward_jvp(function, z, v)
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        y = function(z)
-        product = torch.autograd.grad(y, z, v)[0] if y.requires_grad else torch.zeros_like(z)
-    return y.detach(), product
-
-
-@never_compiled
 def double_vjp(
     function: Layer,
     x: Float[Tensor, "*batch d_in"],

@@ -44,6 +44,7 @@ class RowDifferences:
             >>> along = RowDifferences(torch.tensor([[1, 2, 3, 0]]), None)
             >>> torch.testing.assert_close(along.of(x @ W + 1), along.of(x) @ W)
         """
+        # two of the three rows that x + step v is made of
         return self._combined(values, self.rows[:, 1:], values.new_tensor([1 / self.divisor, -1 / self.divisor]))
 
     def moved(
@@ -78,10 +79,12 @@ class RowDifferences:
         ends = self.ends.flatten(1)  # [n_probes, rows]
         own = torch.arange(ends.shape[1], device=ends.device).expand_as(ends)
         starts = own if self.starts is None else self.starts.flatten(1)
+        # probe after probe, and row after row
         return torch.stack([own, ends, starts], dim=-1).flatten(0, 1)
 
     def _combined(self, values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         """Sum weights[j] values[index[:, j]] in one pass over memory, where a sum of products would take one each."""
+        # without a graph there is nothing to save for the backward pass
         combine: Any = _Combined.apply if values.requires_grad else _combine
         combined = combine(values.reshape(-1, values.shape[-1]), index.contiguous(), weights.expand(index.shape))
         return combined.view(*self.ends.shape, values.shape[-1])
@@ -106,6 +109,7 @@ class RowDifferences:
         """
         flat, d = values.reshape(-1), values.shape[-1]  # position = row * d + column
         starts = rows if self.starts is None else self.starts[probe].flatten()[rows]
+        # two numbers for each entry, of which no row is made
         difference = flat[self.ends[probe].flatten()[rows] * d + columns] - flat[starts * d + columns]
         return difference / self.divisor
 
@@ -167,13 +171,14 @@ class MovedRows:
         Yields:
             The parts.
         """
-        weights = self.along.weights(self.values, self.step)
+        weights = self.along.weights(self.values, self.step)  # 1, and the step between both ends
         for rows in self.along.rows.split(n_rows):
             yield _combine(self.values, rows, weights.expand(rows.shape))
 
     def __getitem__(self, index: tuple[Int[Tensor, " entries"], Int[Tensor, " entries"]]) -> Float[Tensor, " entries"]:
         """Compute single numbers, by their rows and columns."""
         rows, columns = index
+        # W x + step (W v), entry by entry
         return self.values[rows, columns] + self.step * self.along.at(self.values, 0, rows, columns)
 
 

@@ -211,12 +211,12 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         rows = sae_in.reshape(-1, sae_in.shape[-1])  # [rows, d_in]
         with torch.no_grad():
             if linear is None:
-                hidden_pre = (rows @ self.W_enc).add_(self.b_enc)  # [rows, d_sae], the one dense product
-            else:
-                hidden_pre = linear.flatten(0, -2) if isinstance(linear, Tensor) else linear
+                linear = (rows @ self.W_enc).add_(self.b_enc)  # [rows, d_sae], the one dense product
+            hidden_pre = linear.flatten(0, -2) if isinstance(linear, Tensor) else linear
             entries = select(hidden_pre)
+        # rows that moved share the gradients' pass with those that they moved from
         shared = start.shared if isinstance(start, SparseRegion) else None
-        shared = SharedWeights.of(weights) if shared is None else shared
+        shared = shared or SharedWeights.of(weights)
         values = self._pre_activations(rows, entries, hidden_pre, shared.reads).relu()  # [rows * k]
         all_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae) if isinstance(hidden_pre, Tensor) else None
         return SparseRegion(x, weights, values, entries, all_pre, shared)
@@ -227,7 +227,7 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         """Compute W_enc x + b_enc of some features only: taken from `hidden_pre`, and given its gradient."""
         bias = self.b_enc.index_select(0, entries.features)
         with torch.no_grad():
-            known = hidden_pre[entries.rows, entries.features] - bias  # [entries], without the bias
+            known = hidden_pre[entries.rows, entries.features] - bias  # [entries], of [rows, d_sae], without the bias
         return dot_active(rows, entries, W, known) + bias
 
     @override
@@ -267,9 +267,8 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         entries = ActiveFeatures.same_count(dead_features[largest], d_sae)
         rows = cast(TranscoderStepInput, step_input).x.reshape(-1, self.cfg.d_in).to(self.dtype)
         # [rows, d_out]: what the dead features would write
-        shared = SharedWeights.of(Weights.of(self))
-        values = self._pre_activations(rows, entries, hidden_pre, shared.reads)
-        revived = sum_active(values, entries, shared.writes)
+        reads, writes = SharedWeights.of(Weights.of(self))
+        revived = sum_active(self._pre_activations(rows, entries, hidden_pre, reads), entries, writes)
         residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)  # [rows, d_out]
         loss = (revived - residual).square().sum() / max(1, len(rows))
         share = min(1.0, n_dead / wanted)  # a few dead features cannot explain much

@@ -134,6 +134,7 @@ def ranking_norms(transcoder: Any) -> Float[Tensor, " d_sae"] | None:
     Returns:
         ||W_dec^i|| without a graph; None without `rescale_acts_by_decoder_norm`, as some libraries rank by z alone.
     """
+    # [d_sae, d_out]: the norm of what each feature writes
     return transcoder.W_dec.detach().norm(dim=-1) if transcoder.cfg.rescale_acts_by_decoder_norm else None
 
 
