@@ -76,6 +76,7 @@ class RowDifferences:
     @cached_property
     def rows(self) -> Int[Tensor, "n_probes_rows 3"]:
         """For each probe the row that it belongs to, the row at which it ends, and the one at which it starts."""
+        # rows are numbered as in the flattened batch
         ends = self.ends.flatten(1)  # [n_probes, rows]
         own = torch.arange(ends.shape[1], device=ends.device).expand_as(ends)
         starts = own if self.starts is None else self.starts.flatten(1)
@@ -122,7 +123,7 @@ class RowDifferences:
         Returns:
             The differences of that probe, with 1 as n_probes.
         """
-        if len(self.ends) == 1:
+        if len(self.ends) == 1:  # with the index that it has made
             return self
         starts = None if self.starts is None else self.starts[probe : probe + 1]
         return RowDifferences(self.ends[probe : probe + 1], starts, self.divisor)
