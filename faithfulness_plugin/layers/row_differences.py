@@ -160,7 +160,7 @@ class MovedRows:
         Returns:
             `RowDifferences.moved` of the values.
         """
-        return self.along.moved(self.values, self.step).flatten(0, -2)
+        return torch.cat(list(self.split(max(1, len(self.values)))))
 
     @torch.no_grad()
     def split(self, n_rows: int) -> Iterator[Float[Tensor, "some_rows d"]]:
