@@ -1,24 +1,41 @@
-"""What is compared: kinds of transcoders, and what they are trained to match beside the layer's outputs."""
+"""What is compared: what transcoders match beside the layer's outputs, and the controls."""
 
+import operator
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
-from faithfulness_plugin.language_model.transcoder_settings import Architecture, checked_settings
+from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
 from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.results.schema import Record
 
 PROBES = {"isotropic": "rademacher", "difference": "difference", "pair": "pair"}
+Control = Literal["constant map", "frozen skip", "layer init", "extra compute"]
+WITH_SKIP: tuple[Control, ...] = ("constant map", "frozen skip")
+"""Controls that are about the skip connection."""
 
 
 class Arm(Record):
-    """What is matched beside outputs at the rows themselves."""
+    """What is matched beside outputs at the rows themselves, and how the transcoder is made."""
 
     term: Literal["none", "jvp", "secant", "augmentation"] = "none"
     probe: Literal["isotropic", "difference", "pair"] | None = None
     coefficient: float = Field(default=0.0, ge=0)
     gate_bandwidth: float | None = Field(default=None, description="jvp: gates get a gradient, over this width")
+    skip: bool = Field(default=False, exclude_if=operator.not_, description="a skip connection beside the features")
+    control: Control | None = Field(
+        default=None,
+        exclude_if=lambda control: control is None,
+        description="constant map: the layer's mean Jacobian as the skip connection, no features, no training; frozen "
+        "skip: features beside that mean Jacobian, which stays; layer init: the dictionary begins at the MLP's own "
+        "weights; extra compute: more steps, by the config's extra_compute",
+    )
+    layer: Literal["real", "permuted"] = Field(
+        default="real",
+        exclude_if=lambda layer: layer == "real",
+        description="permuted: the MLP's weights in another order within each matrix; the rows x are the real model's",
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Arm":
@@ -28,93 +45,86 @@ class Arm(Record):
             raise ValueError("gate_bandwidth belongs to jvp: the others' gates get a gradient as it is")
         if self.term == "augmentation" and self.probe == "pair":
             raise ValueError("augmentation is by noise (isotropic) or towards other rows (difference)")
+        if self.control in WITH_SKIP and not self.skip:
+            raise ValueError(f"{self.control}: the control is a skip connection: set skip: true")
+        if self.term != "none" and self.control in ("constant map", "extra compute"):
+            raise ValueError(f"{self.control}: the control has no term: leave term, probe and coefficient out")
         return self
 
     @property
     def name(self) -> str:
         """The name in tables."""
+        if self.control == "constant map":
+            return "constant map" + self._of_permuted
+        made = {"frozen skip": "frozen mean Jacobian", "layer init": "layer's weights at first", None: None}
+        parts = ["skip"] if self.skip and self.control != "frozen skip" else []
+        parts += [made.get(self.control, self.control)] if self.control is not None else []
+        if self.term != "none" or not parts:
+            parts.append(self._term)
+        return ", ".join(map(str, parts)) + self._of_permuted
+
+    @property
+    def _of_permuted(self) -> str:
+        return " (permuted layer)" if self.layer == "permuted" else ""
+
+    @property
+    def _term(self) -> str:
         if self.term == "none":
             return "no term"
         term = f"{self.term} {self.probe}"
         if self.term == "augmentation":
             term = f"{'noise' if self.probe == 'isotropic' else 'interpolation'} augmentation"
         gates = " with gates" if self.gate_bandwidth is not None else ""
-        return f"{term}{gates} {self.coefficient:g}"
+        width = f" {self.gate_bandwidth:g}" if self.gate_bandwidth not in (None, 1.0) else ""
+        return f"{term}{gates}{width} {self.coefficient:g}"
+
+    @property
+    def baseline(self) -> "Arm":
+        """No term and no control, with the same skip connection and layer: what FVU and gains are compared with."""
+        return Arm(skip=self.skip, layer=self.layer)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it stands among the controls: what matching has to be ahead of, or is measured beside."""
+        return self.control is not None or self.layer == "permuted" or self.term == "augmentation"
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it is matching with a skip connection, and no control."""
+        return self.skip and self.term != "none" and not self.is_control
 
     @property
     def jacobian(self) -> dict[str, Any] | None:
-        """What is asked of the layer, as a JacobianMatchingConfig's fields; augmentation needs a secant's outputs.
+        """The fields of a JacobianMatchingConfig; None where no derivative is matched.
 
-        Secants and augmentation go half the way along a difference, and along isotropic and pair probes the same
-        multiple of the inputs' rms coordinate and of the pair."""
-        if self.probe is None:
+        Secants go half the way along a difference, and along isotropic and pair probes the same multiple of the inputs'
+        rms coordinate and of the pair."""
+        if self.probe is None or self.term == "augmentation":
             return None
         if self.term == "jvp":
             return {"probe": PROBES[self.probe], "gate_bandwidth": self.gate_bandwidth}
         return {"estimator": "secant", "probe": PROBES[self.probe], "radius": HALF_WAY}
 
-
-NONE = Arm()
-"""No term: the arm that the others are compared with."""
-
-
-class Kind(Record):
-    """A kind of transcoder."""
-
-    architecture: Literal["topk", "relu"] = "topk"
-    sparsity: float = Field(default=32, gt=0, description="topk: k; relu: the coefficient of the tanh penalty")
-    skip: bool = False
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Kind":
-        if self.architecture == "topk" and self.sparsity != int(self.sparsity):
-            raise ValueError(f"topk keeps a whole number of features, not {self.sparsity:g}")
-        return self
-
-    @property
-    def name(self) -> str:
-        """The name in tables."""
-        of = f"k {self.sparsity:g}" if self.architecture == "topk" else f"penalty {self.sparsity:g}"
-        return f"{self.architecture} {of}{' skip' * self.skip}"
-
-    @property
-    def _named(self) -> Architecture:
-        return "standard" if self.architecture == "relu" else "topk"
-
-    def _sparsity(self) -> dict[str, Any]:
-        return {"sparsity_coefficient": self.sparsity} if self.architecture == "relu" else {"k": int(self.sparsity)}
-
-    def checked(self, d_sae: int) -> None:
-        """Refuse settings that do not fit, before SAELens is loaded.
+    def config(self, kind: Kind, **fields: Any) -> Any:
+        """Build the config of a transcoder that is trained as the arm says.
 
         Args:
-            d_sae: features.
-
-        Raises:
-            ValueError: a setting does not fit.
-        """
-        checked_settings(self._named, {"d_sae": d_sae, **self._sparsity()})
-
-    def config(self, arm: Arm, *, d_in: int, d_out: int, d_sae: int, device: str) -> Any:
-        """Build the config of a transcoder that is trained as an arm says.
-
-        Args:
-            arm: what is matched.
-            d_in: width of the layer's input.
-            d_out: width of its output.
-            d_sae: features.
-            device: where it is trained.
+            kind: architecture and sparsity.
+            fields: d_in, d_out, d_sae, device, and the term's warm-up and seed.
 
         Returns:
             The config.
         """
         from faithfulness_plugin.benchmarks.methods.controls import augmented
-        from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
 
-        config_class: Any = ARCHITECTURES[self._named][0]
-        fields = self._sparsity()
-        fields |= {"d_in": d_in, "d_out": d_out, "d_sae": d_sae, "skip": self.skip, "device": device}
-        if arm.term != "augmentation":
-            return config_class(**fields, jacobian=arm.jacobian, jacobian_coefficient=arm.coefficient)
-        kind = "noise" if arm.probe == "isotropic" else "interpolation"
-        return augmented(config_class(**fields, jacobian=arm.jacobian), Augmentation(kind, arm.coefficient, HALF_WAY))
+        if self.term != "augmentation":
+            jacobian = self.jacobian
+            return kind.config(skip=self.skip, jacobian=jacobian, jacobian_coefficient=self.coefficient, **fields)
+        name = "noise" if self.probe == "isotropic" else "interpolation"
+        return augmented(kind.config(skip=self.skip, **fields), Augmentation(name, self.coefficient, HALF_WAY))
+
+
+NONE = Arm()
+"""No term and no skip connection: what every arm is compared with."""
+SKIP = Arm(skip=True)
+"""A skip connection and no term: what arms with one are compared with."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,11 +14,12 @@ from faithfulness_plugin.display import line
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.layer_rows import LayerRows, Rows
 from faithfulness_plugin.language_model.rows import RowsRecord
+from faithfulness_plugin.language_model.spliced_loss import Spliced, SplicedByPrompt, nats
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.spliced import run_spliced
 from faithfulness_plugin.metrics.jacobian_error import ByDirections, average_products, jacobian_products
-from faithfulness_plugin.metrics.next_token import ce_recovered, cross_entropy, kl_divergence
+from faithfulness_plugin.metrics.next_token import kl_divergence
 from faithfulness_plugin.metrics.result import check_same_shape
 from faithfulness_plugin.store.kept_rows import kept_rows
 from faithfulness_plugin.store.left_out import LeftOut
@@ -53,19 +54,6 @@ class Comparison:
     def dead_fraction(self) -> float:
         """The share of features that never fire."""
         return (~self.active.any(0)).float().mean().item()
-
-
-class Spliced(NamedTuple):
-    """The model with a transcoder in a layer's place: nats a token."""
-
-    ce: float
-    ce_clean: float
-    """Cross-entropy with the layer itself."""
-    ce_zero: float
-    """Cross-entropy with zeros there."""
-    ce_recovered: float | None
-    kl: float
-    """KL divergence of the next token's distribution from the model's own."""
 
 
 class TranscoderEvaluator:
@@ -124,8 +112,8 @@ class TranscoderEvaluator:
                 found = kept_rows(hooks, layer, tokens, rule, batch_size=batch_size)
                 found = replace(found, mask=found.mask & inside)
                 self.at[_place_of(layer)] = LayerRows(hooks, layer, tokens, found, 1 if by_prompt else batch_size)
-        self._zero: dict[Place, float] = {}
-        self._clean = 0.0
+        self._zero: dict[Place, Tensor] = {}
+        self._clean = torch.zeros(0)
 
     def __repr__(self) -> str:
         layers = {name: f"{layer.hook_in} -> {layer.hook_out}" for name, layer in self.layers.items()}
@@ -222,19 +210,44 @@ class TranscoderEvaluator:
             return
         for of in self.at.values():
             of.outputs  # noqa: B018  reads them while the lock is held
-        clean, zero = 0.0, dict.fromkeys(self.at, 0.0)
+        clean: list[Tensor] = []
+        zero: dict[Place, list[Tensor]] = {place: [] for place in self.at}
         for tokens, kept in self._batches():
-            clean += cross_entropy(self.hooks.run(tokens, {}), tokens).double().sum().item()
+            clean.append(nats(self.hooks.run(tokens, {}), tokens))
             for place, mask in kept.items():
                 # mask [batch, pos] -> [batch, pos, 1]: zeros at the tokens that count, y elsewhere
                 write_zeros = partial(torch.where, mask[..., None], 0)
-                zeroed = self.hooks.run(tokens, {place[1]: write_zeros})
-                zero[place] += cross_entropy(zeroed, tokens).double().sum().item()
-        # means over the predicted tokens of all prompts
-        n = self._n_predicted
-        self._clean, self._zero = clean / n, {place: total / n for place, total in zero.items()}
+                zero[place].append(nats(self.hooks.run(tokens, {place[1]: write_zeros}), tokens))
+        self._clean, self._zero = torch.cat(clean), {place: torch.cat(parts) for place, parts in zero.items()}
 
     @torch.no_grad()
+    def spliced_by_prompt(self, transcoders: "Mapping[str, SAE[Any]]") -> dict[str, SplicedByPrompt]:
+        """Run the model with each transcoder in its layer's place, one at a time.
+
+        Args:
+            transcoders: by the names of `layers`, in their own modes.
+
+        Returns:
+            What each costs at every prompt, by name.
+        """
+        ce: dict[str, list[Tensor]] = {name: [] for name in transcoders}
+        kl: dict[str, list[Tensor]] = {name: [] for name in transcoders}
+        with self.lock:
+            self._look_once()
+            for tokens, kept in self._batches():
+                logits = self.hooks.run(tokens, {})
+                for name, transcoder in transcoders.items():
+                    layer = self.layers[name]
+                    changed = run_spliced(self.hooks, layer, tokens, kept[_place_of(layer)], transcoder).logits
+                    ce[name].append(nats(changed, tokens))
+                    # [batch, pos]: the last token's prediction is held out of both measures
+                    kl[name].append(kl_divergence(logits, changed)[:, :-1].double().sum(-1))
+        zero = {name: self._zero[_place_of(self.layers[name])] for name in transcoders}
+        return {
+            name: SplicedByPrompt(torch.cat(ce[name]), self._clean, zero[name], torch.cat(kl[name]))
+            for name in transcoders
+        }
+
     def spliced(self, transcoders: "Mapping[str, SAE[Any]]") -> dict[str, Spliced]:
         """Run the model with each transcoder in its layer's place, one at a time.
 
@@ -244,27 +257,8 @@ class TranscoderEvaluator:
         Returns:
             What each costs, by name.
         """
-        with self.lock:
-            self._look_once()
-            ce, kl = dict.fromkeys(transcoders, 0.0), dict.fromkeys(transcoders, 0.0)
-            for tokens, kept in self._batches():
-                logits = self.hooks.run(tokens, {})
-                for name, transcoder in transcoders.items():
-                    layer = self.layers[name]
-                    changed = run_spliced(self.hooks, layer, tokens, kept[_place_of(layer)], transcoder).logits
-                    ce[name] += cross_entropy(changed, tokens).double().sum().item()
-                    # [batch, pos]: the last token's prediction is held out of both measures
-                    kl[name] += kl_divergence(logits, changed)[:, :-1].sum().item()
-        found = {}
-        for name in transcoders:
-            zero, own = self._zero[_place_of(self.layers[name])], ce[name] / self._n_predicted
-            recovered = ce_recovered(zero, own, self._clean)
-            found[name] = Spliced(own, self._clean, zero, recovered, kl[name] / self._n_predicted)
-        return found
-
-    @property
-    def _n_predicted(self) -> int:
-        return self.tokens.shape[0] * (self.tokens.shape[1] - 1)
+        found = self.spliced_by_prompt(transcoders)
+        return {name: of.per_token(self.tokens.shape[1] - 1) for name, of in found.items()}
 
     def _batches(self) -> Iterator[tuple[Tensor, dict[Place, Tensor]]]:
         for start in range(0, len(self.tokens), self.batch_size):

@@ -1,5 +1,6 @@
 """A layer at the held-out tokens that count: everything there that no transcoder changes."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -18,6 +19,18 @@ from faithfulness_plugin.store.fill import rows_kept
 from faithfulness_plugin.store.kept_rows import KeptRows, evenly
 
 RELATIVE_TO_NOTHING = "relative errors are undefined: choose another layer, or other text"
+
+
+def to_digits(values: Sequence[float]) -> list[float]:
+    """Round to six digits, as records keep sums.
+
+    Args:
+        values: sums.
+
+    Returns:
+        The rounded ones.
+    """
+    return [float(f"{v:.6g}") for v in values]
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Rows:
             One sum a prompt.
         """
         sums = torch.zeros(self.n_prompts, dtype=torch.float64, device=values.device)
-        return [float(f"{v:.6g}") for v in sums.index_add(0, self.prompt, values.double()).tolist()]
+        return to_digits(sums.index_add(0, self.prompt, values.double()).tolist())
 
     def spread(self, n: int) -> "Rows":
         """Choose rows, evenly spread over all.

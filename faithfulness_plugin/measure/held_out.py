@@ -11,12 +11,12 @@ from torch import Tensor
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.probes import difference, pair, rademacher
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
-from faithfulness_plugin.language_model.layer_rows import RELATIVE_TO_NOTHING, Rows
+from faithfulness_plugin.language_model.layer_rows import RELATIVE_TO_NOTHING, Rows, to_digits
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.measure.config import HeldOutConfig
-from faithfulness_plugin.measure.schema import HeldOutRecord, LayerRecord, PassageRecord
+from faithfulness_plugin.measure.schema import HeldOutRecord, LayerRecord, PassageRecord, SplicedRecord
 from faithfulness_plugin.metrics.jacobian_error import ByDirections, jacobian_products
 from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies, jacobian_energies
 from faithfulness_plugin.metrics.passage_memorization import RARE, passage_memorization
@@ -75,6 +75,34 @@ class HeldOut:
     def energies(self) -> JacobianEnergies:
         """The energies that give the floor, for transcoders without skip connection."""
         return jacobian_energies(self.layer, self.for_jacobians.x, among=self.rows.x)
+
+    def energies_beside(self, W_skip: Float[Tensor, "d_out d_in"] | None) -> JacobianEnergies:
+        """Compute the energies that give the floor, for transcoders with a skip connection.
+
+        Args:
+            W_skip: the skip connection; None for none.
+
+        Returns:
+            The energies of J_f - W_skip.
+        """
+        if W_skip is None:
+            return self.energies
+        return jacobian_energies(self.layer, self.for_jacobians.x, W_skip, among=self.rows.x)
+
+    @torch.no_grad()
+    def floor(self, transcoder: "SAE[Any]", energies: JacobianEnergies) -> dict[Directions, list[float]]:
+        """Compute the least Jacobian error that the transcoder's numbers of active features allow.
+
+        Args:
+            transcoder: gives the numbers.
+            energies: of J_f without a skip connection, or beside one.
+
+        Returns:
+            Sums by prompt for each kind of directions.
+        """
+        at = self.for_jacobians
+        active = (transcoder.encode(at.x) > 0).sum(-1)
+        return {d: at.by_prompt(energies.beyond(d, active)) for d in DIRECTIONS}
 
     @cached_property
     def for_responses(self) -> Rows:
@@ -140,24 +168,24 @@ class HeldOut:
             Sums by prompt, cosines, and the spliced model's cross-entropy and KL in nats a token.
         """
         found, at = self.evaluator.compare("t", transcoder), self.for_jacobians
-        W_skip, among = getattr(transcoder, "W_skip", None), self.rows.x
-        energies = self.energies if W_skip is None else jacobian_energies(self.layer, at.x, W_skip, among=among)
-        active = (transcoder.encode(at.x) > 0).sum(-1)
+        energies = self.energies_beside(getattr(transcoder, "W_skip", None))
         responses, by_prompt = self._responses(transcoder), self.for_responses.by_prompt
-        spliced = self.evaluator.spliced({"t": transcoder})["t"]
+        by_prompt_spliced = self.evaluator.spliced_by_prompt({"t": transcoder})["t"]
+        spliced = by_prompt_spliced.per_token(self.evaluator.tokens.shape[1] - 1)
         return HeldOutRecord(
             error=self.rows.by_prompt(found.squared_error.sum(-1)),
             l0=found.l0,
             dead_fraction=found.dead_fraction,
             jacobian_error={d: at.by_prompt(of.squared_error) for d, of in found.jacobians.along.items()},
             jacobian_cosine={d: mean_cosine(of.cosine, of.layer) for d, of in found.jacobians.along.items()},
-            floor={d: at.by_prompt(energies.beyond(d, active)) for d in DIRECTIONS},
+            floor=self.floor(transcoder, energies),
             response_error={d: [by_prompt(a.squared_error) for a in responses[d]] for d in DIRECTIONS},
             response_cosine={d: [mean_cosine(a.cosine, a.layer) for a in responses[d]] for d in DIRECTIONS},
             ce=spliced.ce,
             ce_recovered=spliced.ce_recovered,
             kl=spliced.kl,
             passage=None if self.passage is None else self._at_passage(transcoder, self.passage),
+            spliced=SplicedRecord(**{name: to_digits(of.tolist()) for name, of in by_prompt_spliced._asdict().items()}),
         )
 
     def _responses(self, transcoder: "SAE[Any]") -> dict[Directions, list[StepResponses]]:

@@ -37,6 +37,15 @@ class LayerRecord(Record):
     ce_zero: float = Field(description="nats a token, with zeros in the layer's place")
 
 
+class SplicedRecord(Record):
+    """The spliced model, prompt by prompt: nats, summed over a prompt's predicted tokens."""
+
+    ce: ByPrompt
+    ce_clean: ByPrompt = Field(description="with the layer itself")
+    ce_zero: ByPrompt = Field(description="with zeros in its place")
+    kl: ByPrompt
+
+
 class PassageRecord(Record):
     """A transcoder at the tokens of the passage."""
 
@@ -64,6 +73,7 @@ class HeldOutRecord(Record):
     ce_recovered: float | None
     kl: float
     passage: PassageRecord | None
+    spliced: SplicedRecord | None = Field(default=None, exclude_if=lambda spliced: spliced is None)
 
 
 class EffectRecord(Record):
