@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
+from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
 from faithfulness_plugin.measure.schema import LayerRecord, PassageRecord
 from faithfulness_plugin.metrics.result import DIRECTIONS

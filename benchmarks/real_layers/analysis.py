@@ -1,22 +1,24 @@
 """Errors relative to the layer, and gains over no term, with intervals over held-out prompts."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm, Kind
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
+from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP, Arm
+from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
+from faithfulness_plugin.benchmarks.real_layers.schema import FloorOf, RealLayersResult, RunRecord
 from faithfulness_plugin.measure.relative_errors import (
     Parts,
     RelativeError,
-    bootstrap,
     jacobian_floor,
     over_prompts,
     ratio,
 )
-from faithfulness_plugin.measure.schema import LayerRecord
+from faithfulness_plugin.measure.schema import HeldOutRecord, LayerRecord
 from faithfulness_plugin.metrics.result import Directions
+from faithfulness_plugin.results.hierarchical_bootstrap import hierarchical_bootstrap
 from faithfulness_plugin.results.schema import Interval
 
 
@@ -64,13 +66,11 @@ def gain(
         The relative change, and the share of the distance to the floor that is gone.
     """
     least = error if floor is None else jacobian_floor(floor)
-    of_seed = {run.seed: run for run in baseline}
     pairs = []
-    for run in arm:
-        if (other := of_seed.get(run.seed)) is not None:
-            each = ((run, error), (other, error), (other, least))
-            # [6, prompts]: numerator and denominator of ours, theirs and the floor
-            pairs.append(np.array([part for of, read in each for part in _parts(result, of, read)]))
+    for run, other in _paired(arm, baseline):
+        each = ((run, error), (other, error), (other, least))
+        # [6, prompts]: numerator and denominator of ours, theirs and the floor
+        pairs.append(np.array([part for of, read in each for part in _parts(result, of, read)]))
 
     def change(sums: np.ndarray) -> np.ndarray:
         # sums [..., seeds, 6] -> ratios [..., seeds] -> means [...]
@@ -78,7 +78,7 @@ def gain(
         return (ours - theirs) / theirs
 
     if floor is None:
-        return Gain(bootstrap(pairs, change), None)
+        return Gain(hierarchical_bootstrap(pairs, change), None)
 
     def of_distance(sums: np.ndarray) -> np.ndarray:
         ours, theirs, lowest = (ratio(sums[..., i : i + 2]).mean(-1) for i in (0, 2, 4))
@@ -88,7 +88,36 @@ def gain(
 
     # the seeds stacked, [seeds, 6, prompts], and summed over all prompts: a single draw [1, seeds, 6]
     defined = np.isfinite(of_distance(np.stack(pairs).sum(-1)[None])).all()
-    return Gain(bootstrap(pairs, change), bootstrap(pairs, of_distance) if defined else None)
+    return Gain(hierarchical_bootstrap(pairs, change), hierarchical_bootstrap(pairs, of_distance) if defined else None)
+
+
+def _paired(arm: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+    """Pair runs of the same seed; a constant map, which has none, with every run of the other side."""
+    if any(run.arm.control == "constant map" for run in [*arm, *baseline]):
+        return list(product(arm, baseline))
+    of_seed = {run.seed: run for run in baseline}
+    return [(run, of_seed[run.seed]) for run in arm if run.seed in of_seed]
+
+
+def floor_with(floor: FloorOf, directions: Directions) -> RelativeError:
+    """Choose the least Jacobian error that the number of active features allows, whatever skip connection there is.
+
+    Args:
+        floor: without a skip connection, or beside the mean Jacobian as one.
+        directions: R.
+
+    Returns:
+        A function that reads it and ||J_f R||^2, prompt by prompt.
+    """
+
+    def parts(of: HeldOutRecord, layer: LayerRecord, distances: Sequence[float]) -> Parts:
+        del distances
+        floors = of.floors if isinstance(of, RunRecord) else None
+        if floors is None:
+            raise ValueError("a result of version 0.8 has one floor alone: measure again")
+        return floors[floor][directions], layer.jacobian[directions]
+
+    return parts
 
 
 class Group(NamedTuple):
@@ -132,16 +161,22 @@ class Group(NamedTuple):
             The arms.
         """
         config = self.result.config
-        arms = [*config.arms, *(config.passage.arms if config.passage is not None else ())]
+        passage = config.passage.arms if config.passage is not None else ()
+        arms = [*config.arms, *config.line_arms, *passage]
         return [arm for arm in dict.fromkeys(arms) if self.runs(arm, repeated=repeated)]
 
     def matched(self) -> list[Arm]:
-        """List the arms with a term that have runs.
+        """List the arms with a baseline to compare with that have runs.
 
         Returns:
-            The arms.
+            The arms with a term, or with a control.
         """
-        return [arm for arm in self.arms() if arm != NONE]
+        return [arm for arm in self.arms() if arm != arm.baseline and self.runs(arm.baseline)]
+
+    @property
+    def reference(self) -> Arm:
+        """The first of no term and skip alone that has runs."""
+        return NONE if self.runs() else SKIP
 
     def error(self, arm: Arm, error: RelativeError, *, repeated: bool = False) -> Interval:
         """Average an error over seeds.
@@ -169,7 +204,7 @@ class Group(NamedTuple):
         return float(np.mean([value(self.result, run, error) for run in self.runs(arm)]))
 
     def gain(self, arm: Arm, error: RelativeError, floor: Directions | None = None) -> Gain:
-        """Compare an arm with no term.
+        """Compare an arm with its baseline.
 
         Args:
             arm: what is matched.
@@ -179,19 +214,31 @@ class Group(NamedTuple):
         Returns:
             As `gain`.
         """
-        return gain(self.result, self.runs(arm), self.runs(), error, floor)
+        return gain(self.result, self.runs(arm), self.runs(arm.baseline), error, floor)
 
-    def change(self, arm: Arm, error: RelativeError) -> Interval:
-        """Compute what an arm changes against no term.
+    def change(self, arm: Arm, error: RelativeError, other: "Arm | None" = None) -> Interval:
+        """Compute what an arm changes against another.
 
         Args:
             arm: what is matched.
             error: which error.
+            other: the arm to compare with; None for its baseline.
 
         Returns:
             The relative change.
         """
-        return self.gain(arm, error).change
+        return gain(self.result, self.runs(arm), self.runs(other or arm.baseline), error).change
+
+    def has(self, *arms: Arm) -> bool:
+        """Tell whether all of some arms have runs.
+
+        Args:
+            arms: which ones.
+
+        Returns:
+            Whether they have.
+        """
+        return all(self.runs(arm) for arm in arms)
 
 
 def groups(result: RealLayersResult, kinds: Sequence[Kind] | None = None) -> list[Group]:
@@ -206,8 +253,8 @@ def groups(result: RealLayersResult, kinds: Sequence[Kind] | None = None) -> lis
     """
     kinds = [*result.config.kinds, *result.config.line] if kinds is None else kinds
     found = [Group(result, block, kind) for block in result.config.blocks for kind in kinds]
-    return [group for group in found if group.runs()]
+    return [group for group in found if group.arms()]
 
 
 def _parts(result: RealLayersResult, run: RunRecord, error: RelativeError) -> Parts:
-    return error(run, result.layer(run.block), result.config.distances)
+    return error(run, result.layer(run.block, run.arm.layer), result.config.distances)

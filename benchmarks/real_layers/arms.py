@@ -105,23 +105,24 @@ class Arm(Record):
             return {"probe": PROBES[self.probe], "gate_bandwidth": self.gate_bandwidth}
         return {"estimator": "secant", "probe": PROBES[self.probe], "radius": HALF_WAY}
 
-    def config(self, kind: Kind, **fields: Any) -> Any:
+    def config(self, kind: Kind, seed: int = 0, **fields: Any) -> Any:
         """Build the config of a transcoder that is trained as the arm says.
 
         Args:
             kind: architecture and sparsity.
-            fields: d_in, d_out, d_sae, device, and the term's warm-up and seed.
+            seed: decides the probes.
+            fields: d_in, d_out, d_sae, device, and the term's warm-up.
 
         Returns:
             The config.
         """
         from faithfulness_plugin.benchmarks.methods.controls import augmented
 
+        fields |= {"skip": self.skip, "jacobian": {**(self.jacobian or {}), "seed": seed}}
         if self.term != "augmentation":
-            jacobian = self.jacobian
-            return kind.config(skip=self.skip, jacobian=jacobian, jacobian_coefficient=self.coefficient, **fields)
+            return kind.config(**fields, jacobian_coefficient=self.coefficient)
         name = "noise" if self.probe == "isotropic" else "interpolation"
-        return augmented(kind.config(skip=self.skip, **fields), Augmentation(name, self.coefficient, HALF_WAY))
+        return augmented(kind.config(**fields), Augmentation(name, self.coefficient, HALF_WAY))
 
 
 NONE = Arm()

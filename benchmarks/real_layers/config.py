@@ -193,6 +193,4 @@ class RealLayersConfig(HeldOutConfig):
 class RealLayersOptions(Record):
     """What decides no number."""
 
-    stores: str | None = Field(
-        default=None, description="folder for stores of rows [default: stores in --out]"
-    )
+    stores: str | None = Field(default=None, description="folder for stores of rows [default: stores in --out]")

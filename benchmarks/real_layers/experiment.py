@@ -1,37 +1,30 @@
-"""Does Jacobian matching make transcoders of a language model's MLPs more faithful, and along which directions?"""
+"""Does Jacobian matching make transcoders of a language model's MLPs more faithful, and at what cost?"""
 
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import value
+from faithfulness_plugin.benchmarks.real_layers.bench import Bench, MlpBench
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, RealLayersOptions, Run
 from faithfulness_plugin.benchmarks.real_layers.drawings import figures
 from faithfulness_plugin.benchmarks.real_layers.report import page
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
 from faithfulness_plugin.benchmarks.real_layers.tables import tables
-from faithfulness_plugin.differences import differences
-from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
+from faithfulness_plugin.benchmarks.real_layers.training import Cost, train
 from faithfulness_plugin.language_model.model import model_title
-from faithfulness_plugin.language_model.train_stored import note_origin, train_on_store
-from faithfulness_plugin.measure.held_out import HeldOut
 from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, response_error
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions
 from faithfulness_plugin.results.schema import Environment, ResultError
-from faithfulness_plugin.training import latest_checkpoint
-from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHECKPOINTS, TRANSCODERS = "checkpoints", "transcoders"
-CHECKPOINT_EVERY = 500  # steps
 
 
 class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
@@ -49,15 +42,18 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
 
     @override
     def found(self, result: RealLayersResult, config: RealLayersConfig) -> RealLayersResult:
-        """Resume a result that has fewer seeds with more."""
-        if changed := differences({"seeds": result.config.seeds}, {"seeds": config.seeds}):
-            if result.config.seeds > config.seeds:
-                raise ResultError(
-                    f"the result has other settings ({changed}): choose another --out, or pass --overwrite"
-                )
-            require_versions(Path(RESULT_FILENAME), result, self.fresh(config))
-            return result.model_copy(update={"config": config, "complete": False})
-        return result
+        """Resume a result with the runs of now, where it has no others."""
+        if result.config == config:
+            return result
+        wanted = config.runs()
+        if others := [of.run.name for of in result.trained if of.run not in wanted]:
+            raise ResultError(
+                f"the result has runs that these settings leave out ({others[0]}): choose another --out, or pass "
+                "--overwrite"
+            )
+        require_versions(Path(RESULT_FILENAME), result, self.fresh(config))
+        done = len(result.trained) == len(wanted)
+        return result.model_copy(update={"config": config, "complete": done})
 
     @override
     def progress(self, result: RealLayersResult) -> tuple[int, int]:
@@ -73,8 +69,10 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
             StoreError: stores of something else, in use, or that cannot be written.
         """
         out, stores = running.out, running.options.stores
-        bench = _Bench(result.config, running.out / "stores" if stores is None else Path(stores), running)
-        result = result.model_copy(update={"rows": result.rows or bench.rows})
+        bench = Bench(result.config, running.out / "stores" if stores is None else Path(stores), running)
+        known = {record.hook_in for record in result.rows}
+        more = [record for record in bench.rows if record.hook_in not in known]
+        result = result.model_copy(update={"rows": [*result.rows, *more]})
         if not running.resumes:
             for folder in (out / CHECKPOINTS, out / TRANSCODERS):
                 shutil.rmtree(folder, ignore_errors=True)  # of the result that is replaced
@@ -82,18 +80,11 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
         done = {trained.run for trained in result.trained}
         missing = [run for run in result.config.runs() if run not in done]
         for run in missing:
-            running.note(f"training: {run.name}")
-            checkpoint = out / CHECKPOINTS / run.folder
-            transcoder, seconds = bench.train(run, checkpoint)
-            held_out = bench.held_out[run.block]
-            if all(layer.block != run.block for layer in result.layers):
-                result = result.model_copy(update={"layers": [*result.layers, held_out.layer_record(transcoder)]})
-            trained = RunRecord(**run._asdict(), **dict(held_out.measure(transcoder)), seconds=seconds)
-            transcoder.save_inference_model(out / TRANSCODERS / run.folder)
-            update = {"trained": [*result.trained, trained], "complete": run is missing[-1]}
-            result = result.model_copy(update=update)
-            yield result, _line_of(trained, result)
-            shutil.rmtree(checkpoint)
+            with bench.as_it_is(run) as layer:
+                result = _with_run(result, run, layer, bench, running)
+            result = result.model_copy(update={"complete": run is missing[-1]})
+            yield result, _line_of(result.trained[-1], result)
+            shutil.rmtree(out / CHECKPOINTS / run.folder, ignore_errors=True)
 
     @override
     def tables(self, result: RealLayersResult) -> str:
@@ -118,61 +109,20 @@ def _line_of(trained: RunRecord, result: RealLayersResult) -> str:
     )
 
 
-class _Bench:
-    """Everything that the runs share: the model, its layers, full stores, held-out prompts."""
-
-    def __init__(self, config: RealLayersConfig, stores: Path, running: Running) -> None:
-        self.config = config
-        source = LoadedModel(config, running.note)
-        self.width, self.title = source.model.cfg.d_model, source.title
-        tokens = source.prompts(config.held_out_prompts + config.stored_prompts)
-        held_out, stored = tokens[: config.held_out_prompts], tokens[config.held_out_prompts :]
-        layers, passage, at = source.mlps(config.blocks), None, config.passage
-        if at is not None:
-            ids = source.tokenizer(at.text, add_special_tokens=False)["input_ids"]
-            start = [] if source.tokenizer.bos_token_id is None else [source.tokenizer.bos_token_id]
-            passage = torch.tensor([[*start, *ids]])
-        plain, weights = config.derivatives(repeated=False), config.keep == "rows"
-        wanted = {
-            (block, False): WantedStore(stores / f"block{block}", layer, plain, weights=weights)
-            for block, layer in layers.items()
-        }
-        if at is not None:
-            for block in at.blocks:
-                folder = stores / f"block{block}_passage"
-                products = config.derivatives(repeated=True)
-                wanted[block, True] = WantedStore(folder, layers[block], products, passage, at.share, weights)
-        filled = source.filled_stores(
-            list(wanted.values()), stored, prompts_per_shard=config.prompts_per_shard, dtype=config.stored_dtype
-        )
-        self.stores = dict(zip(wanted, filled, strict=True))
-        measured_at = dict.fromkeys(() if at is None else at.blocks, passage)
-        self.held_out = {
-            block: HeldOut(source.hooks, layer, held_out, config, source.exclude, measured_at.get(block))
-            for block, layer in layers.items()
-        }
-        self.rows = [of.at.record() for of in self.held_out.values()]
-
-    def train(self, run: Run, checkpoint: Path) -> tuple[Any, float | None]:
-        """Train the transcoder of a run.
-
-        Returns:
-            The transcoder, and the seconds that its training takes, estimated from this call's part of it.
-        """
-        config, width = self.config, self.width
-        cfg = run.kind.config(run.arm, d_in=width, d_out=width, d_sae=config.d_sae, device=config.device)
-        transcoder = made_with_seed(cfg, run.seed)
-        note_origin(transcoder, self.title, self.held_out[run.block].layer, config)
-        last = latest_checkpoint(checkpoint)
-        left = config.n_steps - (0 if last is None else int(last.name.removeprefix("step_")))
-        begun = time.perf_counter()
-        train_on_store(
-            transcoder,
-            self.stores[run.block, run.repeated],
-            run.arm.jacobian,
-            config,
-            seed=run.seed,
-            checkpoint=checkpoint,
-            checkpoint_every=CHECKPOINT_EVERY,
-        )
-        return transcoder, (time.perf_counter() - begun) * config.n_steps / left if left else None
+def _with_run(result: RealLayersResult, run: Run, layer: MlpBench, bench: Bench, running: Running) -> RealLayersResult:
+    """Train and measure the transcoder of a run, save it, and add its record."""
+    transcoder, cost = bench.transcoder(run, layer), Cost(None, None)
+    if result.config.steps(run.arm):
+        running.note(f"training: {run.name}")
+        store = bench.stores[run.block, run.repeated]
+        cost = train(transcoder, run, layer.layer, store, result.config, running.out / CHECKPOINTS / run.folder)
+    running.note(f"measuring: {run.name}")
+    held_out, transcoder = layer.held_out, transcoder.eval()
+    place = "permuted" if run.arm.layer == "permuted" else "layers"
+    measured: list[Any] = getattr(result, place)
+    if all(of.block != run.block for of in measured):
+        result = result.model_copy(update={place: [*measured, held_out.layer_record(transcoder)]})
+    numbers = dict(held_out.measure(transcoder))
+    record = RunRecord(**run._asdict(), **numbers, floors=layer.floors(transcoder), **cost._asdict())
+    transcoder.save_inference_model(running.out / TRANSCODERS / run.folder)
+    return result.model_copy(update={"trained": [*result.trained, record]})

@@ -13,7 +13,6 @@ from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.measure.schema import ByPrompt, HeldOutRecord, LayerRecord
 from faithfulness_plugin.results.schema import Result
 
-
 GROWS = ("blocks", "kinds", "arms", "line", "line_arms", "passage", "seeds")
 """Settings that say which runs there are, and change none of them."""
 FloorOf = Literal["no skip", "mean Jacobian"]

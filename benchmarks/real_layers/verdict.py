@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, gain, groups
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm
+from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.measure.relative_errors import RelativeError, fvu, jacobian_error, response_error
 from faithfulness_plugin.results.schema import Interval

@@ -170,8 +170,9 @@ class HeldOut:
         found, at = self.evaluator.compare("t", transcoder), self.for_jacobians
         energies = self.energies_beside(getattr(transcoder, "W_skip", None))
         responses, by_prompt = self._responses(transcoder), self.for_responses.by_prompt
-        by_prompt_spliced = self.evaluator.spliced_by_prompt({"t": transcoder})["t"]
-        spliced = by_prompt_spliced.per_token(self.evaluator.tokens.shape[1] - 1)
+        nats, n_predicted = self.evaluator.spliced_by_prompt({"t": transcoder})["t"], self.evaluator.tokens.shape[1] - 1
+        spliced = nats.per_token(n_predicted)
+        sums = {name: to_digits(of.tolist()) for name, of in nats._asdict().items()}
         return HeldOutRecord(
             error=self.rows.by_prompt(found.squared_error.sum(-1)),
             l0=found.l0,
@@ -185,7 +186,7 @@ class HeldOut:
             ce_recovered=spliced.ce_recovered,
             kl=spliced.kl,
             passage=None if self.passage is None else self._at_passage(transcoder, self.passage),
-            spliced=SplicedRecord(**{name: to_digits(of.tolist()) for name, of in by_prompt_spliced._asdict().items()}),
+            spliced=SplicedRecord(tokens=n_predicted, **sums),
         )
 
     def _responses(self, transcoder: "SAE[Any]") -> dict[Directions, list[StepResponses]]:

@@ -1,7 +1,6 @@
 """Relative errors on held-out prompts, with intervals over prompts.
 
-A relative error is a ratio of means over rows. Prompts are resampled as wholes: tokens of one prompt are no independent
-samples.
+A relative error is a ratio of means over rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +10,9 @@ from numpy.typing import ArrayLike
 
 from faithfulness_plugin.directions import Directions
 from faithfulness_plugin.measure.config import HALF_WAY
-from faithfulness_plugin.measure.schema import ByPrompt, HeldOutRecord, LayerRecord
+from faithfulness_plugin.measure.schema import ByPrompt, HeldOutRecord, LayerRecord, SplicedRecord
+from faithfulness_plugin.results.hierarchical_bootstrap import hierarchical_bootstrap
 from faithfulness_plugin.results.schema import Interval
-
-RESAMPLES = 4000
 
 Parts = tuple[ByPrompt, ByPrompt]
 """Numerator and denominator of a relative error, prompt by prompt."""
@@ -79,6 +77,64 @@ def response_error(directions: Directions, distance: float = HALF_WAY) -> Relati
     return parts
 
 
+def delta_ce(of: HeldOutRecord, layer: LayerRecord, distances: Sequence[float]) -> Parts:
+    """Read what the transcoder in the layer's place costs in cross-entropy, in nats, and the tokens.
+
+    Args:
+        of: the transcoder's record.
+        layer: is not used.
+        distances: are not used.
+
+    Returns:
+        Numerator and denominator, prompt by prompt.
+    """
+    del layer, distances
+    spliced = _spliced(of)
+    return [ce - clean for ce, clean in zip(spliced.ce, spliced.ce_clean, strict=True)], _tokens(spliced)
+
+
+def kl(of: HeldOutRecord, layer: LayerRecord, distances: Sequence[float]) -> Parts:
+    """Read the KL divergence of the spliced model's predictions, in nats, and the tokens.
+
+    Args:
+        of: the transcoder's record.
+        layer: is not used.
+        distances: are not used.
+
+    Returns:
+        Numerator and denominator, prompt by prompt.
+    """
+    del layer, distances
+    return _spliced(of).kl, _tokens(_spliced(of))
+
+
+def ce_recovered(of: HeldOutRecord, layer: LayerRecord, distances: Sequence[float]) -> Parts:
+    """Read CE_zero - CE_t and CE_zero - CE_f, whose ratio is the share of the layer's worth that is kept.
+
+    Args:
+        of: the transcoder's record.
+        layer: is not used.
+        distances: are not used.
+
+    Returns:
+        Numerator and denominator, prompt by prompt.
+    """
+    del layer, distances
+    s = _spliced(of)
+    kept = [zero - ce for zero, ce in zip(s.ce_zero, s.ce, strict=True)]
+    return kept, [zero - clean for zero, clean in zip(s.ce_zero, s.ce_clean, strict=True)]
+
+
+def _spliced(of: HeldOutRecord) -> SplicedRecord:
+    if of.spliced is None:
+        raise ValueError("a result of version 0.8 or before has no losses by prompt: measure again")
+    return of.spliced
+
+
+def _tokens(spliced: SplicedRecord) -> ByPrompt:
+    return [float(spliced.tokens)] * len(spliced.ce)
+
+
 def ratio(sums: np.ndarray) -> np.ndarray:
     """Divide sums to relative errors.
 
@@ -100,29 +156,4 @@ def over_prompts(parts: Sequence[tuple[ArrayLike, ArrayLike]]) -> Interval:
     Returns:
         The mean and its interval.
     """
-    return bootstrap([np.array(of) for of in parts], lambda sums: ratio(sums).mean(-1))
-
-
-def bootstrap(parts: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-    """Resample prompts, the same for all seeds, and seeds where there are several. Draws for which the statistic is
-    undefined (NaN) are left out.
-
-    Args:
-        parts: [parts, prompts] of each seed.
-        statistic: maps sums over prompts [..., seeds, parts] to values [...].
-
-    Returns:
-        The statistic of all prompts, with its 95 % percentile interval.
-    """
-    # [seeds, parts, prompts]
-    each, generator = np.stack(parts), np.random.default_rng(0)
-    n_seeds, _, n_prompts = each.shape
-    # how often each draw takes each prompt, [4000, prompts]: sums need no copies of rows
-    times_drawn = generator.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=RESAMPLES)
-    # [seeds, parts, prompts] @ [prompts, 4000] -> [4000, seeds, parts]
-    sums = np.moveaxis(each @ times_drawn.T, -1, 0)
-    seeds = generator.integers(n_seeds, size=(RESAMPLES, n_seeds))
-    # seeds [4000, seeds, 1] picks along axis 1 the seeds of each draw, with replacement
-    low, high = np.nanpercentile(statistic(np.take_along_axis(sums, seeds[..., None], axis=1)), [2.5, 97.5])
-    mean = statistic(each.sum(-1)[None])[0]
-    return Interval(mean=float(mean), low=float(low), high=float(high), n=n_prompts)
+    return hierarchical_bootstrap([np.array(of) for of in parts], lambda sums: ratio(sums).mean(-1))

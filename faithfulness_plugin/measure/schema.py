@@ -40,6 +40,7 @@ class LayerRecord(Record):
 class SplicedRecord(Record):
     """The spliced model, prompt by prompt: nats, summed over a prompt's predicted tokens."""
 
+    tokens: int = Field(description="predicted tokens of each prompt")
     ce: ByPrompt
     ce_clean: ByPrompt = Field(description="with the layer itself")
     ce_zero: ByPrompt = Field(description="with zeros in its place")

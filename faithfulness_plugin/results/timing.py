@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,12 +97,30 @@ def in_turn(
     return measured
 
 
-def peak_memory() -> int:
-    """Read the largest resident size of this process so far.
+def reset_peak_memory(device: str | torch.device = "cpu") -> None:
+    """Let `peak_memory` count from now on, where the system can: on Linux and on GPUs.
+
+    Args:
+        device: where things are computed.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM of this process alone
+
+
+def peak_memory(device: str | torch.device = "cpu") -> int:
+    """Read the largest resident size of this process, since its start or since `reset_peak_memory`.
+
+    Args:
+        device: on a GPU it is what tensors took there.
 
     Returns:
         Bytes.
     """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():  # Linux counts what the parent process had into ru_maxrss, and not into this
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

@@ -3,7 +3,8 @@ import pytest
 from real_layers import arm_record, result_of
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, gain, value
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm
+from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
 from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, response_error
 from faithfulness_plugin.metrics.result import DIRECTIONS
 

@@ -6,8 +6,9 @@ from matplotlib.image import imread
 from real_layers import arm_record, passage_record, result_of
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm, Kind
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
+from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
 from faithfulness_plugin.benchmarks.real_layers.report import page
 from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, overview, passages, tables
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdict, verdicts
