@@ -12,8 +12,8 @@ from faithfulness_plugin.benchmarks.note.absolute_value.experiment import Absolu
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.note.page.page import verdicts, write_page
 from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
+from faithfulness_plugin.benchmarks.real_layers.overview import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.benchmarks.real_layers.tables import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.suite import report as suite
 from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult

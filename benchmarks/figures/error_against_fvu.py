@@ -31,6 +31,10 @@ class Plane(NamedTuple):
     """(FVU, error, label) of transcoders that match nothing, of other sparsity: the line to leave."""
     floor: float
     """The least error that the L0 allows."""
+    others: Mapping[str, float] = {}
+    """More levels by name: other floors, and what has an error and no FVU to be compared at."""
+    dots: Mapping[str, Sequence[tuple[float, float]]] = {}
+    """(FVU, error) of each seed, by the names of the points."""
 
 
 def draw_error_against_fvu(transcoders: Transcoders, layer: Layer, x: Float[Tensor, "rows d_in"]) -> Figure:
@@ -88,14 +92,18 @@ def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
                 marker=marker, markersize=6, markerfacecolor=color if i < len(STYLES) else "white", linestyle="none",
                 elinewidth=1, zorder=3,
             )  # fmt: skip
-        ax.axhline(plane.floor, color="0.2", linestyle=(0, (2, 2)), linewidth=1)
-        ax.annotate(
-            f"floor {plane.floor:.2f}", (1, plane.floor), xycoords=("axes fraction", "data"), xytext=(-3, 3),
-            textcoords="offset points", ha="right", fontsize=8, color="0.2",
-        )  # fmt: skip
+            seeds = plane.dots.get(name, ())
+            ax.plot([p[0] for p in seeds], [p[1] for p in seeds], ".", color=color, markersize=4, alpha=0.6, zorder=2)
+        levels = {"floor": plane.floor, **plane.others}
+        for name, level in levels.items():
+            ax.axhline(level, color="0.2", linestyle=(0, (2, 2)), linewidth=1)
+            ax.annotate(
+                f"{name} {level:.2f}", (1, level), xycoords=("axes fraction", "data"), xytext=(-3, 3),
+                textcoords="offset points", ha="right", fontsize=8, color="0.2",
+            )  # fmt: skip
         ax.margins(x=0.12)
         highest = max([p[1] for p in plane.line] + [p.error[2] for p in plane.points.values()])
-        ax.set_ylim(max(0.0, plane.floor - 0.08), highest + 0.07)
+        ax.set_ylim(max(0.0, min(levels.values()) - 0.08), max(highest, *levels.values()) + 0.07)
         style_axes(ax, plane.title, "FVU", ylabel)
     legend_below(figure, handles)
     return figure

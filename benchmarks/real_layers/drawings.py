@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.figures.error_against_fvu import Plane, Point, error_against_fvu
 from faithfulness_plugin.benchmarks.figures.passage_features import PassageFeatures, passage_features
-from faithfulness_plugin.benchmarks.real_layers.analysis import Group, groups
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, floor_with, groups, value
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor, response_error
@@ -46,27 +46,49 @@ def figures(result: RealLayersResult) -> Mapping[str, Figure]:
 
 
 def _plane_figure(result: RealLayersResult) -> Figure:
-    """Draw pair errors over FVU, a panel a block, for the first kind."""
+    """Draw pair errors over FVU, a panel a block, for the first kind: arms on the real layer."""
     planes = []
     for group in groups(result, result.config.kinds[:1]):
-        points = {arm.name: _point(group, arm) for arm in group.arms()}
-        line = groups(result, [group.kind, *result.config.line])
-        unmatched = [
-            (other.value(NONE, fvu), other.value(NONE, PAIR_ERROR), other.kind.name)
-            for other in line
-            if other.block == group.block
+        arms = _drawn(group)
+        along = groups(result, [group.kind, *result.config.line])
+        first = group.reference
+        line = [
+            (other.value(first, fvu), other.value(first, PAIR_ERROR), other.kind.name)
+            for other in along
+            if other.block == group.block and other.has(first)
         ]
-        floor = group.value(NONE, jacobian_floor("data"))
-        planes.append(Plane(f"block {group.name}", points, unmatched, floor))
+        points = {arm.name: _point(group, arm) for arm in arms}
+        dots = {arm.name: _seeds(group, arm) for arm in arms if len(group.runs(arm)) > 1}
+        planes.append(Plane(f"block {group.name}", points, line, *_levels(group), dots))
     return error_against_fvu(planes, "relative Jacobian error, pair directions")
 
 
+def _drawn(group: Group) -> list[Arm]:
+    return [arm for arm in group.arms() if arm.layer == "real" and arm.control != "constant map"]
+
+
+def _levels(group: Group) -> tuple[float, dict[str, float]]:
+    """Return the floor without a skip connection, and other levels: the floor beside the mean Jacobian, that alone."""
+    first, others = group.reference, {}
+    for arm in group.arms():
+        if arm.control == "constant map" and arm.layer == "real":
+            others["constant map"] = group.value(arm, PAIR_ERROR)
+    if any(run.floors is None for run in group.runs(first)):
+        return group.value(first, jacobian_floor("data")), others
+    others["floor with skip"] = group.value(first, floor_with("mean Jacobian", "data"))
+    return group.value(first, floor_with("no skip", "data")), others
+
+
+def _seeds(group: Group, arm: Arm) -> list[tuple[float, float]]:
+    return [(value(group.result, run, fvu), value(group.result, run, PAIR_ERROR)) for run in group.runs(arm)]
+
+
 def _point(group: Group, arm: Arm) -> Point:
-    """Compute FVU and error, with the intervals of their changes against no term."""
+    """Compute FVU and error, with the intervals of their changes against the baseline."""
     ends = []
     for error in (fvu, PAIR_ERROR):
-        baseline, change = group.value(NONE, error), (0.0, 0.0, 0.0)
-        if arm != NONE:
+        baseline, change = group.value(arm.baseline, error), (0.0, 0.0, 0.0)
+        if arm != arm.baseline:
             interval = group.change(arm, error)
             change = (interval.mean, *interval.drawn)
         ends.append(tuple(baseline * (1 + end) for end in change))
@@ -88,7 +110,7 @@ def _over_steps(
     panels = []
     for group in groups(result, result.config.kinds[:1]):
         for directions, (title, xlabel) in STEPS.items():
-            curves = {arm.name: Curve(result.config.distances, values(group, arm, directions)) for arm in group.arms()}
+            curves = {arm.name: Curve(result.config.distances, values(group, arm, directions)) for arm in _drawn(group)}
             panels.append(Panel(f"block {group.block}, {title}", curves, xlabel, ylabel))
     return curves_figure(panels, columns=3)
 
