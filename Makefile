@@ -112,8 +112,8 @@ train: $(EXAMPLES)  ## transcoders of a real language model, with and without ma
 language-model: $(EXAMPLES)  ## the same over five seeds, into benchmarks/results/language_model
 	$(BIN)/faithfulness train --seeds 5 --out benchmarks/results/language_model $(ARGS)
 
-real-layers: $(EXAMPLES)  ## does matching make them more faithful? The experiment's CPU size, half an hour on 2 cores
-	$(BIN)/faithfulness experiment real-layers --out benchmarks/results/real_layers --stores out/stores $(ARGS)
+real-layers: $(EXAMPLES)  ## does matching make them more faithful, and at what cost? 25 minutes on 2 cores beside full stores
+	$(BIN)/faithfulness experiment real-layers --preset headline --out out/real-layers --stores out/stores $(ARGS)
 
 store-speed: $(EXAMPLES)  ## training from a store beside training from the model (keep the machine quiet)
 	$(BIN)/faithfulness experiment store --overwrite --out benchmarks/results/store_speed $(ARGS)

@@ -1,6 +1,10 @@
 """The repository's own experiments by name, for `faithfulness experiment`."""
 
+from pathlib import Path
 from typing import NamedTuple
+
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.nearest import nearest
 
 
 class Listed(NamedTuple):
@@ -16,17 +20,44 @@ class Listed(NamedTuple):
     """"module:class" of what decides no number."""
     parallel: bool = False
     """Whether several parts can run at a time: the command then has --jobs."""
+    presets: str | None = None
+    """The folder of settings by name, beside this module; the command then has --preset."""
     kind: str | None = None
     """The field `benchmark` of its results, where that is not its name."""
 
+    def preset_path(self, name: str) -> Path:
+        """Find a preset's file.
+
+        Args:
+            name: the preset's.
+
+        Returns:
+            Its path.
+
+        Raises:
+            UsageError: there is no such preset; the message names the nearest.
+        """
+        if self.presets is None:
+            raise UsageError("--preset: this experiment has no presets: leave it out")
+        if name not in (names := self.preset_names):
+            raise UsageError(f"--preset: there is no preset {name}: {nearest(name, names)}")
+        return FOLDER / self.presets / f"{name}.yaml"
+
+    @property
+    def preset_names(self) -> list[str]:
+        """The names of the presets, in alphabetical order."""
+        return [] if self.presets is None else sorted(path.stem for path in (FOLDER / self.presets).glob("*.yaml"))
+
 
 HERE = "faithfulness_plugin.benchmarks"
+FOLDER = Path(__file__).parent
 EXPERIMENTS: dict[str, Listed] = {
     "real-layers": Listed(
         f"{HERE}.real_layers.experiment:RealLayers",
         f"{HERE}.real_layers.config:RealLayersConfig",
         "Jacobian matching on the MLPs of a language model",
         options=f"{HERE}.real_layers.config:RealLayersOptions",
+        presets="real_layers/presets",
     ),
     "speed": Listed(
         f"{HERE}.timing.speed:Speed",

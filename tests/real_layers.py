@@ -6,7 +6,7 @@ from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig
 from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
-from faithfulness_plugin.measure.schema import LayerRecord, PassageRecord
+from faithfulness_plugin.measure.schema import LayerRecord, PassageRecord, SplicedRecord
 from faithfulness_plugin.metrics.result import DIRECTIONS
 from faithfulness_plugin.results.schema import Environment
 
@@ -38,10 +38,13 @@ def arm_record(
     jacobian: list[float] | None = None,
     response: list[float] | None = None,
     floor: float = 0.2,
+    floors: tuple[float, float] | None = (0.2, 0.1),
+    ce: float | None = 0.1,
     cosine: float = 0.3,
     **more: Any,
 ) -> RunRecord:
-    """A run; half of everything is wrong where nothing is said. `floor`: at every prompt."""
+    """A run; half of everything is wrong where nothing is said. `floor`: at every prompt, as `floors` without a skip
+    connection and with the mean Jacobian. `ce`: what it costs, nats a token."""
     n = len(error or jacobian or response or [0, 0])
     error, jacobian, response = (of or [0.5] * n for of in (error, jacobian, response))
     fields: dict[str, Any] = {
@@ -56,6 +59,15 @@ def arm_record(
         "kl": 0.1,
         "passage": None,
         "seconds": 10.0,
+        "peak_memory": 2_000_000_000,
+        "floors": floors
+        and {
+            name: dict.fromkeys(DIRECTIONS, [at] * n)
+            for name, at in zip(("no skip", "mean Jacobian"), floors, strict=True)
+        },
+        "spliced": None
+        if ce is None
+        else SplicedRecord(tokens=10, ce=[30 + 10 * ce] * n, ce_clean=[30.0] * n, ce_zero=[40.0] * n, kl=[1.0] * n),
         **more,
     }
     return RunRecord(
@@ -99,7 +111,7 @@ def result_of(
         )
         for block in blocks
     ]
-    arms = list(dict.fromkeys([Arm(), *(t.arm for t in trained)]))
+    arms = list(dict.fromkeys([Arm(), *(of for t in trained for of in (t.arm.baseline, t.arm))]))
     settings: dict[str, Any] = {
         "blocks": blocks,
         "kinds": [Kind()],
@@ -117,5 +129,6 @@ def result_of(
         model="made up",
         config=RealLayersConfig(**settings),
         layers=layers,
+        permuted=layers if any(t.arm.layer == "permuted" for t in trained) else [],
         trained=trained,
     )

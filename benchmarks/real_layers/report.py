@@ -7,7 +7,7 @@ from faithfulness_plugin.benchmarks.real_layers.tables import tables
 
 SUPERSEDED = (
     "**Superseded.** These are the numbers of version 0.8: one seed, without skip connections, constant maps, extra "
-    "compute or permuted layers as controls. With a skip connection matching does several times as much. They stay as "
+    "compute or permuted layers as controls, all of which the experiment has now. They stay as "
     "the record of what was measured then."
 )
 

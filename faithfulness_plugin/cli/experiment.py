@@ -18,6 +18,12 @@ class Parallel(Record):
     jobs: int = Field(default=1, description="parts at a time; -1: one per core")
 
 
+class Preset(Record):
+    """Settings that come with the package."""
+
+    preset: str | None = Field(default=None, description="settings by name, which --settings and options override")
+
+
 class Experiments(LazyGroup):
     """A command for every registered experiment, with options from its config."""
 
@@ -41,16 +47,18 @@ class Experiments(LazyGroup):
             overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
             as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
         ) -> None:
-            n_jobs = given.pop("jobs", 1)
+            preset, n_jobs = given.pop("preset", None), given.pop("jobs", 1)
             require_jobs(n_jobs, "parts")
             require_folder(out, overwrite=overwrite)
             if not overwrite:
                 require_same_kind(out, listed.kind or name)
             options = {n: given.pop(n) for n in options_class.model_fields if n in given}
-            if settings is None:
+            paths = ([] if preset is None else [listed.preset_path(preset)]) + ([] if settings is None else [settings])
+            if not paths:
                 config = made(config_class, **given)
             else:
-                config = make_config({**read_settings(settings), **given}, str(settings), config_class)
+                fields = {name: value for path in paths for name, value in read_settings(path).items()}
+                config = make_config({**fields, **given}, str(paths[-1]), config_class)
             made_options = made(options_class, **options)
             run_experiment(
                 attribute_at(listed.place)(),
@@ -65,7 +73,10 @@ class Experiments(LazyGroup):
         command.__doc__ = (
             f"{config_class.__doc__}\n\nInterrupted, it resumes when called again; complete, it shows what is there."
         )
-        configs = [config_class, options_class] + [Parallel] * listed.parallel
+        optional = [Parallel] * listed.parallel + [Preset] * (listed.presets is not None)
+        if listed.presets is not None:
+            command.__doc__ += f"\n\nPresets: {', '.join(listed.preset_names)}."
+        configs = [config_class, options_class, *optional]
         made_command = with_fields(*configs)(command)
         return as_command(made_command, name, f"faithfulness experiment {name} --out out/{name}")
 
