@@ -47,10 +47,7 @@ def test_floors_are_given_without_and_with_a_skip_connection(hub, stores, tmp_pa
     for i, of in enumerate(result.trained[1:], 1):
         transcoder = load(tmp_path, result, i)
         with torch.no_grad():
-            for floor, matrix in (
-                ("mean Jacobian", layer.mean.matrix),
-                ("no skip", torch.zeros_like(layer.mean.matrix)),
-            ):
+            for floor, matrix in (("mean Jacobian", mean), ("no skip", torch.zeros_like(mean))):
                 transcoder.W_skip.copy_(matrix)
                 expected = metrics.jacobian_floor(transcoder, layer.layer, rows[0], among=rows[1])
                 assert value(result, of, floor_with(floor, "data")) == pytest.approx(

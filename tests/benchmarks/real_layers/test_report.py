@@ -7,10 +7,15 @@ from real_layers import arm_record, passage_record, result_of
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
+from faithfulness_plugin.benchmarks.real_layers.cosine_line import beside_the_line
+from faithfulness_plugin.benchmarks.real_layers.drawings import figures
 from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
 from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
+from faithfulness_plugin.benchmarks.real_layers.overview import overview
+from faithfulness_plugin.benchmarks.real_layers.passages import passages
+from faithfulness_plugin.benchmarks.real_layers.prices import prices
 from faithfulness_plugin.benchmarks.real_layers.report import page
-from faithfulness_plugin.benchmarks.real_layers.tables import beside_the_line, overview, passages, tables
+from faithfulness_plugin.benchmarks.real_layers.tables import tables
 from faithfulness_plugin.benchmarks.real_layers.verdict import verdict, verdicts
 from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.schema import fingerprint
@@ -77,12 +82,53 @@ def test_a_control_that_is_ahead_is_told():
 
 def test_tables_hold_every_arm_with_its_numbers():
     told = tables(experiment())
-    assert "Floor of the Jacobian error: pairs 0.200" in told
-    assert re.search(r"\| secant pair 0.3 \| 0.500 .*\| 32.0 \| 0.100 \| 0.700", told)
-    assert "| secant pair 0.3 | 0.300 | 0.300 | 0.300 | 0.500 | 0.900 | 0.100 |" in told
+    assert "without a skip connection pairs 0.200" in told
+    assert "with the mean Jacobian as skip connection pairs 0.100" in told
+    row = next(line for line in told.splitlines() if line.startswith("| secant pair 0.3 | 0.500"))
+    assert re.search(r"\| 32.0 \| 0.100 \| 0.700", row)
+    assert re.search(r"\| 0.1000 ± <?0.0\S+ \| 0.900 ± <?0.0\S+ \| 0.1000 ± <?0.0\S+ \|$", row)
+    assert "| secant pair 0.3 | 0.300 | 0.300 | 0.300 | 0.500 |" in told
     assert re.search(r"\| secant pair 0.3 \| \+0.0 % .*\| -25.0 % .*\| -22.2 %", told)
     short = overview(experiment())
     assert short.count("| 0 | ") == 3  # no term is what the others are compared with
+
+
+def test_controls_stand_beneath_the_arms():
+    skip = Arm(skip=True)
+    arms = [CONTROL, Arm(skip=True, layer="permuted"), skip, Arm(skip=True, control="constant map"), PAIR]
+    result = result_of([arm_record(arm) for arm in arms])
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in tables(result).splitlines() if line.startswith("| ")]
+    first = rows[rows.index("arm") + 2 :][:5]
+    assert first == [
+        "skip",
+        "secant pair 0.3",
+        "*control:* interpolation augmentation 0.5",
+        "*control:* constant map",
+        "*control:* skip (permuted layer)",
+    ]
+
+
+def test_a_result_of_version_0_8_is_shown_as_superseded():
+    trained = [arm_record(arm, floors=None, ce=None, peak_memory=None) for arm in (Arm(), PAIR)]
+    old = result_of(trained, keep="derivatives")
+    text = page(old)
+    assert "**Superseded.**" in text
+    assert "Floor of the Jacobian error: pairs 0.200" in text
+    assert "| 0.1000 | 0.900 | 0.100 |" in text  # ΔCE, CE recovered and KL, without intervals
+    assert "**Superseded.**" not in page(result_of([arm_record(arm) for arm in (Arm(), PAIR)]))
+
+
+def test_prices_are_speeds_beside_the_baselines():
+    trained = [
+        arm_record(Arm(), seconds=10.0),
+        arm_record(PAIR, seconds=15.0),
+        arm_record(Arm(skip=True), seconds=None, peak_memory=None),
+    ]
+    told = prices(result_of(trained, tokens=5120, batch_size=512))
+    assert "| 0, topk k 32 | no term | 512 | - | 2.00 |" in told
+    assert "| 0, topk k 32 | secant pair 0.3 | 341 | 1.50 | 2.00 |" in told
+    assert "skip" not in told
+    assert prices(result_of(trained[2:])) == ""
 
 
 def test_the_line_is_that_of_transcoders_without_a_term():
@@ -93,7 +139,7 @@ def test_the_line_is_that_of_transcoders_without_a_term():
     ]
     arm = arm_record(PAIR, error=[0.45] * N, cosine=0.45)
     line = [Kind(sparsity=16), Kind(sparsity=64)]
-    told = beside_the_line(result_of([*unmatched, arm], line=line), 0)
+    told = beside_the_line(result_of([*unmatched, arm], line=line, line_arms=[Arm()]), 0)
     assert "cosine = 0.800 -1.000 FVU" in told
     assert "3 transcoders without a term lie within 0.000 of it" in told
     assert "| topk k 32 | secant pair 0.3 | 0.450 | +0.100 |" in told
@@ -114,6 +160,16 @@ def test_the_passage_with_and_without_repetition():
         ["with repetition", "secant pair 0.3", "0.100"],
     ]
     assert "passage_features.png" in page(result)
+
+
+def test_the_figure_has_both_floors_the_constant_map_and_seeds_as_dots():
+    skip, constant = Arm(skip=True), Arm(skip=True, control="constant map")
+    trained = [arm_record(arm, seed=seed, error=[0.4 + 0.1 * seed] * N) for seed in (0, 1) for arm in (Arm(), skip)]
+    trained.append(arm_record(constant, jacobian=[0.7] * N, l0=0.0))
+    (ax,) = figures(result_of(trained, seeds=2))["error_against_fvu.png"].axes
+    assert {text.get_text() for text in ax.texts} >= {"floor 0.20", "floor with skip 0.10", "constant map 0.70"}
+    dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "."]
+    assert [[round(float(x), 6) for x in of] for of in dots] == [[0.4, 0.5], [0.4, 0.5]]  # no term, and skip
 
 
 def test_page_and_figures_are_made_of_the_result(tmp_path):

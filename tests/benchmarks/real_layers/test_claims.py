@@ -1,0 +1,108 @@
+"""Each sentence of the verdict, where its condition holds and where it does not."""
+
+import pytest
+from real_layers import arm_record, result_of
+
+from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP, Arm
+from faithfulness_plugin.benchmarks.real_layers.claims import AIM, claims, verdicts
+from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
+from faithfulness_plugin.benchmarks.real_layers.overview import overview
+from faithfulness_plugin.benchmarks.real_layers.report import page
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+
+N = 8
+RECIPE = Arm(skip=True, term="jvp", probe="pair", coefficient=0.2)
+AUGMENTED = Arm(skip=True, term="augmentation", probe="difference", coefficient=0.5)
+CONSTANT, EXTRA = (Arm(skip=True, control=control) for control in ("constant map", "extra compute"))
+PERMUTED = [arm.model_copy(update={"layer": "permuted"}) for arm in (SKIP, RECIPE)]
+PAIR = {
+    NONE: 0.9,
+    SKIP: 0.7,
+    RECIPE: 0.5,
+    AUGMENTED: 0.65,
+    CONSTANT: 0.7,
+    EXTRA: 0.65,
+    PERMUTED[0]: 0.7,
+    PERMUTED[1]: 0.68,
+}
+
+
+def result(
+    changed: dict[Arm, float] | None = None, *, fvu: float = 0.5, ce: float = 0.1, larger: float = 0.6, seeds: int = 2
+) -> RealLayersResult:
+    """`changed`: pair errors; `fvu` and `ce`: the recipe's; `larger`: the pair error of skip alone with k 64."""
+    trained, scales = [], [0.9 + 0.02 * i for i in range(N)]  # prompts that are hard for some more than for others
+    for seed in range(seeds):
+        for arm, error in (PAIR | (changed or {})).items():
+            if arm.control == "constant map" and seed:
+                continue
+            own = {"error": [fvu] * N, "ce": ce} if arm == RECIPE else {"error": [0.5] * N}
+            scaled = [error * of * (1 + 0.01 * seed) for of in scales]
+            trained.append(arm_record(arm, jacobian=scaled, seed=seed, **own))
+        more = {"kind": Kind(sparsity=64), "l0": 64.0, "seed": seed}
+        trained.append(arm_record(SKIP, jacobian=[larger * of for of in scales], error=[0.4] * N, **more))
+    return result_of(trained, line=[Kind(sparsity=64)], seeds=seeds)
+
+
+def held(of: RealLayersResult) -> dict[str, bool]:
+    found = claims(of)
+    assert {claim.arm for claim in found} == {RECIPE}
+    return {claim.text.split(" (")[0]: claim.holds for claim in found}
+
+
+SENTENCES = [
+    f"its pair error is at most {AIM:.2f}",
+    "less pair error than skip alone",
+    "less pair error than the constant map",
+    "less pair error than skip, interpolation augmentation 0.5",
+    "less pair error than skip alone with 1.25 times the steps; a step of this arm costs 1.00",
+    "less pair error than skip alone with topk k 64",
+    "the spliced model loses no more than with skip alone",
+    "gains more over skip alone",
+]
+
+
+def test_all_of_them_hold():
+    found = held(result())
+    assert list(found) == SENTENCES
+    assert all(found.values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "more", "lost"),
+    [
+        ({RECIPE: 0.63}, {"larger": 0.7}, [0]),
+        ({SKIP: 0.5, EXTRA: 0.6}, {}, [1, 7]),
+        ({}, {"fvu": 0.501}, [1]),
+        ({CONSTANT: 0.5}, {}, [2]),
+        ({AUGMENTED: 0.5}, {}, [3]),
+        ({EXTRA: 0.49}, {}, [4]),
+        ({}, {"larger": 0.45}, [5]),
+        ({}, {"ce": 0.11}, [6]),
+        ({PERMUTED[1]: 0.4}, {}, [7]),
+    ],
+)
+def test_a_sentence_without_its_condition_does_not_hold(changed, more, lost):
+    found = held(result(changed, **more))
+    assert [name for name, holds in found.items() if not holds] == [SENTENCES[i] for i in lost]
+
+
+def test_what_was_not_run_is_not_claimed():
+    alone = result_of([arm_record(arm, jacobian=[PAIR[arm]] * N) for arm in (SKIP, RECIPE)])
+    assert list(held(alone)) == [SENTENCES[i] for i in (0, 1, 6)]
+    assert claims(result_of([arm_record(arm) for arm in (NONE, SKIP)])) == []
+
+
+def test_a_failure_is_said_as_loudly():
+    text = verdicts(result({CONSTANT: 0.4}))
+    assert "**Block 0, topk k 32: skip, jvp pair 0.2** (Jacobian error along pairs 0.48" in text
+    assert "- **does not hold**: less pair error than the constant map (+2" in text
+    assert "- holds: less pair error than skip alone (-2" in text
+    assert "intervals over 2 seeds and held-out prompts." in text
+    assert "One seed" in verdicts(result(seeds=1))
+
+
+def test_page_and_overview_have_them():
+    of = result()
+    assert verdicts(of) in page(of)
+    assert verdicts(of) in overview(of)
