@@ -62,7 +62,8 @@ def quick(fn: Any = None, *, typechecker: Any) -> Any:
             outcome = fn(*args, **kwargs)
             if (kind := _kinds(seen, (outcome,), None)) not in kinds:
                 _in_full(_returning(fn, outcome), typechecker=typechecker)(*args, **kwargs)
-                kinds.add(kind)
+                if kind is not None:
+                    kinds.add(kind)
             return outcome
         if checked is None:
             checked = _in_full(fn, typechecker=typechecker)
@@ -77,7 +78,7 @@ def quick(fn: Any = None, *, typechecker: Any) -> Any:
 
 def _seen(fn: FunctionType) -> _Seen:
     """What is known of the function; functions that a function makes anew at each call are one."""
-    key = (fn.__code__, tuple(fn.__annotations__.items()))
+    key = (fn.__module__, fn.__code__, tuple(fn.__annotations__.items()))
     if key not in _SEEN:
         text = " ".join(map(repr, fn.__annotations__.values()))
         anything = "ForwardRef" in text or any(isinstance(of, str) for of in fn.__annotations__.values())

@@ -67,6 +67,18 @@ def test_what_is_in_collections(n):
             total(list(good), {"one": good[0]})  # pyright: ignore[reportArgumentType]
 
 
+def test_an_outcome_that_is_checked_at_every_call():
+    @checked
+    def parts(give: Callable[[], Any]) -> tuple[Float[Tensor, "2"], ...]:
+        return give()
+
+    parts(lambda: (torch.ones(2),))
+    for _ in range(2):
+        parts(lambda: (torch.ones(2),) * (LONGEST + 1))
+        with pytest.raises(TypeCheckError, match="the return value of"):
+            parts(lambda: (torch.ones(3),) * (LONGEST + 1))
+
+
 def test_values_that_an_annotation_names():
     @checked
     def named(what: Literal["one", "two"], of: "Literal[1, 2]" = 1) -> Literal[True]:
