@@ -16,7 +16,15 @@ class Crossing:
     share: float
 
     def read(self, values: Sequence[int | float], *, log: bool = False) -> float:
-        """Interpolate another number of the same runs, or its logarithm, linearly."""
+        """Interpolate another number of the same runs, or its logarithm, linearly.
+
+        Args:
+            values: the number of each run along the curve.
+            log: whether its logarithm is interpolated.
+
+        Returns:
+            The number at this place.
+        """
         y = np.asarray(values[self.before : self.before + 2], dtype=float)
         y = np.log(np.maximum(y, LEAST)) if log else y
         value = y[0] + self.share * (y[1] - y[0])
@@ -24,9 +32,16 @@ class Crossing:
 
 
 def crossing(x: Sequence[int | float], target: float, fvu: Sequence[float]) -> Crossing | None:
-    """Find where x passes the target along the curve, or None where it does not.
+    """Find where x passes the target along the curve.
 
-    Of several such places the one with the lowest FVU is returned, which a user would choose.
+    Args:
+        x: a number of each run, in the order of the curve.
+        target: the value to pass, from either side.
+        fvu: FVU of each run.
+
+    Returns:
+        The place, or None where there is none. Of several places the one with the lowest FVU is returned, which a user
+        would choose.
     """
     gap = np.asarray(x, dtype=float) - target
     places = [

@@ -13,10 +13,20 @@ from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoderC
 
 @lru_cache(maxsize=8)
 def superposition_network(d_in: int, n_neurons: int, density: float, n_steps: int = 3000, seed: int = 0) -> ReluNetwork:
-    """Return |x| on sparse rows by fewer neurons than the 2 d_in that it takes.
+    """Train a layer that computes |x| on sparse rows by fewer neurons than the 2 d_in that it takes.
 
     It is trained on the outputs alone, without penalty, so that neurons serve several coordinates each, and interfere.
     Its Jacobian has a tail that is no mechanism.
+
+    Args:
+        d_in: width of the layer.
+        n_neurons: its ReLU neurons.
+        density: probability that a coordinate of a row is not 0.
+        n_steps: optimizer steps.
+        seed: decides weights and rows.
+
+    Returns:
+        The layer, the same object for the same arguments.
 
     Source: C. Olah, "A Toy Model of Mechanistic (Un)Faithfulness", 2025, on superposition.
     """

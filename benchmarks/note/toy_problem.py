@@ -71,7 +71,17 @@ class ToyProblem:
         return AbsInputs(self.d_in, self.density, repeat_frac, self.n_ones, self.n_validation, VALIDATION_SEED)
 
     def measure(self, transcoder: TrainingTranscoder[Any]) -> RunMetrics:
-        """Return all metrics that every experiment reports."""
+        """Compute all metrics that every experiment reports.
+
+        Args:
+            transcoder: of the problem's layer.
+
+        Returns:
+            The metrics, on clean rows; circuits are looked for on rows that hold p.
+
+        Raises:
+            ValueError: a metric is undefined for this transcoder.
+        """
         rows = self.clean[: self.n_jacobian]
         columns = None if self.layer_name == "superposition" else rows != 0
         memorization = metrics.memorization(transcoder, self.point, layer=self.layer)
@@ -93,7 +103,14 @@ class ToyProblem:
         )
 
     def project(self, transcoder: TrainingTranscoder[Any]) -> Projection:
-        """Return the live features over the layer's circuits and p's."""
+        """Decompose the live features into the layer's circuits and p's.
+
+        Args:
+            transcoder: of the problem's layer.
+
+        Returns:
+            The weights [circuit][feature], p's circuit being the last, and what is left of each feature.
+        """
         circuits = [*self.circuits, datapoint_circuit(self.point)]
         projection = metrics.circuit_projection(transcoder, self.repeated, circuits)
         live = np.flatnonzero(projection.norms > LIVE_SHARE * projection.norms.max(initial=0.0))
@@ -105,5 +122,12 @@ class ToyProblem:
 
 
 def rounded(matrix: Tensor) -> list[Any]:
-    """Return a matrix as lists, to 4 decimals."""
+    """Convert a matrix to lists, rounded to 4 decimals.
+
+    Args:
+        matrix: of any shape; a graph is left behind.
+
+    Returns:
+        Lists nested as deep as the matrix has dimensions.
+    """
     return matrix.detach().double().numpy().round(4).tolist()

@@ -37,6 +37,12 @@ def arms_of(architecture: Architecture) -> tuple[Arm, ...]:
 
     They have no penalty to be traded against. And a jittered row has no zero coordinates left: k features cannot
     follow the layer along all of them, but at the data themselves they can.
+
+    Args:
+        architecture: how the transcoders of all arms are kept sparse.
+
+    Returns:
+        The six arms, in the order of tables.
     """
     if not architecture.endswith("topk"):
         return ARMS

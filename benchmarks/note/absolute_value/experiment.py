@@ -51,7 +51,7 @@ class AbsoluteValue(Experiment[AbsoluteValueConfig, AbsoluteValueResult]):
         yield result, ""  # for the checkpoints to belong to it
         failed: list[Failed] = []
         try:
-            for shard in train_shards(scan_of(result), missing(result), running):
+            for shard in train_shards(_scan_of(result), _missing(result), running):
                 failed += shard.failed
                 runs = [_run(trained, shard.seconds) for trained in shard.trained]
                 result = _with(result, runs)
@@ -69,8 +69,8 @@ class AbsoluteValue(Experiment[AbsoluteValueConfig, AbsoluteValueResult]):
         return report.figures(result)
 
 
-def scan_of(result: AbsoluteValueResult) -> ScanSpec:
-    """Return the experiment as a scan of its arms."""
+def _scan_of(result: AbsoluteValueResult) -> ScanSpec:
+    """Describe the experiment as a scan of its arms."""
     config = result.config
     return ScanSpec(
         name="absolute value",
@@ -83,8 +83,8 @@ def scan_of(result: AbsoluteValueResult) -> ScanSpec:
     )
 
 
-def missing(result: AbsoluteValueResult) -> list[Point]:
-    """Return what has not been trained yet."""
+def _missing(result: AbsoluteValueResult) -> list[Point]:
+    """List what has not been trained yet, arm by arm."""
     done = {(run.condition, run.seed) for run in result.runs}
     points = [Point(arm=arm.name, values={}, seed=seed) for arm in result.conditions for seed in result.config.seeds]
     return [point for point in points if (point.arm, point.seed) not in done]
@@ -112,11 +112,11 @@ def _with(result: AbsoluteValueResult, new: Sequence[Run]) -> AbsoluteValueResul
     order = {arm.name: i for i, arm in enumerate(result.conditions)}
     runs = sorted([*result.runs, *new], key=lambda r: (order[r.condition], r.seed))
     complete = len(runs) == len(order) * len(result.config.seeds)
-    return result.model_copy(update={"runs": runs, "summary": summarise(runs), "complete": complete})
+    return result.model_copy(update={"runs": runs, "summary": _summarise(runs), "complete": complete})
 
 
-def summarise(runs: Sequence[Run]) -> list[ArmSummary]:
-    """Return every metric's interval over seeds, and the share of seeds that memorise, for each arm."""
+def _summarise(runs: Sequence[Run]) -> list[ArmSummary]:
+    """Compute every metric's interval over seeds, and the share of seeds that memorise, for each arm."""
     metrics: dict[str, list[RunMetrics]] = {}
     for run in runs:
         metrics.setdefault(run.condition, []).append(run.metrics)

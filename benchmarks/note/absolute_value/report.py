@@ -25,7 +25,14 @@ COLUMNS = {
 
 
 def tables(result: AbsoluteValueResult) -> str:
-    """Return both tables with their captions, as Markdown."""
+    """Write both tables with their captions.
+
+    Args:
+        result: the experiment's, complete or partial.
+
+    Returns:
+        Markdown.
+    """
     c = result.config
     runs = "" if result.complete else f" PARTIAL: {len(result.runs)} of {len(result.conditions) * len(c.seeds)} runs."
     setting = (
@@ -44,7 +51,14 @@ def tables(result: AbsoluteValueResult) -> str:
 
 
 def brief_table(result: AbsoluteValueResult) -> str:
-    """Return validation loss (mean squared error per coordinate) and sparsity (mean tanh(5 a)) of three arms."""
+    """Tabulate validation loss (mean squared error per coordinate) and sparsity (mean tanh(5 a)) of three arms.
+
+    Args:
+        result: the experiment's.
+
+    Returns:
+        Markdown: a row for each of the two, a column for each arm of `BRIEF` that has runs.
+    """
     titles = _titles(result)
     shown = [s for s in result.summary if s.condition in BRIEF]
     rows = [
@@ -55,7 +69,14 @@ def brief_table(result: AbsoluteValueResult) -> str:
 
 
 def full_table(result: AbsoluteValueResult) -> str:
-    """Return every arm, with the metrics of `COLUMNS` and the emergence count."""
+    """Tabulate every arm, with the metrics of `COLUMNS` and the emergence count.
+
+    Args:
+        result: the experiment's.
+
+    Returns:
+        Markdown: a row for each arm that has runs.
+    """
     titles = _titles(result)
 
     def row(summary: ArmSummary) -> list[str]:
@@ -67,7 +88,14 @@ def full_table(result: AbsoluteValueResult) -> str:
 
 
 def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
-    """Return several settings, one a row; per arm the seeds with memorization, the largest m / max, mean FVU and L0."""
+    """Tabulate several settings; per arm the seeds with memorization, the largest m / max, mean FVU and L0.
+
+    Args:
+        results: one for each setting, all with the same arms.
+
+    Returns:
+        Markdown: a row for each setting, a column for each arm.
+    """
     titles = _titles(results[0])
 
     def row(result: AbsoluteValueResult) -> list[str]:
@@ -87,8 +115,14 @@ def beyond_table(results: Sequence[AbsoluteValueResult]) -> str:
 
 
 def figures(result: AbsoluteValueResult) -> dict[str, Figure]:
-    """Return the figures by file name; those of single runs show the first seed that has one. A partial result gives
-    what it can."""
+    """Draw the figures; those of single runs show the first seed that has one.
+
+    Args:
+        result: the experiment's; a partial one gives what it can.
+
+    Returns:
+        The figures by file name; none where nothing was run.
+    """
     if not result.runs:
         return {}
     titles, n, d = _titles(result), result.config.n_ones, result.config.d_in

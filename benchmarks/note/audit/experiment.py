@@ -64,7 +64,15 @@ def _line(part: AuditRun | InertCheck) -> str:
 
 
 def seconds(config: AuditConfig, n_workers: int) -> float:
-    """Estimate the wall-clock seconds that all of it takes, from a few steps of the most expensive arm."""
+    """Estimate the wall-clock time that all of it takes, from a few steps of the most expensive arm.
+
+    Args:
+        config: what is to be run.
+        n_workers: processes that share the runs, with a core each.
+
+    Returns:
+        Seconds.
+    """
     short = config.model_copy(update={"n_steps": 100})
     run(short, "jacobian", config.seeds[0])
     start = time.perf_counter()

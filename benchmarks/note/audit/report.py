@@ -16,13 +16,28 @@ ROWS = {
 
 
 def values(result: AuditResult, arm: str, name: str) -> list[float]:
-    """Return a number of an arm's runs."""
+    """Collect a number of an arm's runs.
+
+    Args:
+        result: the audit's.
+        arm: a key of `ARMS`.
+        name: a field of `AuditRun`.
+
+    Returns:
+        The number of each run, in the order of seeds.
+    """
     return [getattr(run, name) for run in result.runs if run.column == arm]
 
 
 def inside(result: AuditResult) -> dict[tuple[str, str], bool]:
-    """Return for each published value whether it lies in our 95 % prediction interval: where one more run would
-    fall."""
+    """Decide for each published value whether it lies in our 95 % prediction interval: where one more run would fall.
+
+    Args:
+        result: the audit's, with two seeds or more of each published arm.
+
+    Returns:
+        {(arm, field of `AuditRun`): whether it lies inside}.
+    """
     verdicts = {}
     for arm, published in PUBLISHED.items():
         for name, value in published.items():
@@ -32,7 +47,15 @@ def inside(result: AuditResult) -> dict[tuple[str, str], bool]:
 
 
 def table(result: AuditResult) -> str:
-    """Return published value, our mean and prediction interval, by row and arm."""
+    """Tabulate published values beside our means and prediction intervals.
+
+    Args:
+        result: the audit's, complete or partial.
+
+    Returns:
+        Markdown: a row for each number of `ROWS`, a column for each arm that has runs. Published values outside the
+        interval are marked once all is run.
+    """
     arms = [arm for arm in ARMS if values(result, arm, "m")]
     verdicts = inside(result) if result.complete and len(result.config.seeds) > 1 else {}
 
@@ -48,7 +71,14 @@ def table(result: AuditResult) -> str:
 
 
 def caption(result: AuditResult) -> str:
-    """Return how it was made."""
+    """Describe the setting, and how the table is to be read.
+
+    Args:
+        result: the audit's, complete or partial.
+
+    Returns:
+        A paragraph.
+    """
     c = result.config
     partial = "" if result.complete else " PARTIAL."
     return (

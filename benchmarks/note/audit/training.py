@@ -29,20 +29,53 @@ class Model(nn.Module):
         return self.decoder.weight.T
 
     def encode(self, x: Tensor) -> Tensor:
+        """Compute the features' activations.
+
+        Args:
+            x: rows [..., d_in].
+
+        Returns:
+            The activations [..., d_hidden], not negative.
+        """
         return torch.relu(self.encoder(x))
 
     def decode(self, feature_acts: Tensor) -> Tensor:
+        """Compute the output from the features' activations.
+
+        Args:
+            feature_acts: activations [..., d_hidden].
+
+        Returns:
+            The output [..., d_in].
+        """
         return self.decoder(feature_acts)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the model's output.
+
+        Args:
+            x: rows [..., d_in].
+
+        Returns:
+            The output [..., d_in], an estimate of |x|.
+        """
         return self.decode(self.encode(x))
 
 
 def jacobian_term(model: Model, x: Tensor, v: Tensor, *, create_graph: bool) -> Tensor:
-    """Return mean (J_t^T v - J_f^T v)^2 for f = |x|.
+    """Compute mean (J_t^T v - J_f^T v)^2 for f = |x|.
 
     With `create_graph=False`, as the reproduction has it, the product comes back without a graph: the term has a value,
     and no gradient to any weight.
+
+    Args:
+        model: t.
+        x: rows [batch, d_in].
+        v: a direction for each row, [batch, d_in].
+        create_graph: whether the term has a gradient to the weights.
+
+    Returns:
+        The mean over rows and coordinates.
     """
     point = x.detach().requires_grad_()
     (product,) = torch.autograd.grad(model(point), point, v, create_graph=create_graph)
@@ -50,14 +83,32 @@ def jacobian_term(model: Model, x: Tensor, v: Tensor, *, create_graph: bool) -> 
 
 
 def jvp_term(model: Model, x: Tensor, v: Tensor) -> Tensor:
-    """Return mean (J_t v - J_f v)^2 with a gradient, the product J_t v = W_2 (1[h > 0] * (W_1 v)) in closed form."""
+    """Compute mean (J_t v - J_f v)^2 for f = |x|, the product J_t v = W_2 (1[h > 0] * (W_1 v)) in closed form.
+
+    Args:
+        model: t.
+        x: rows [batch, d_in].
+        v: a direction for each row, [batch, d_in].
+
+    Returns:
+        The mean over rows and coordinates, with a gradient to the weights.
+    """
     gate = model.encoder(x) > 0
     product = model.decoder((v @ model.encoder.weight.T) * gate)
     return mse_loss(product, x.sign() * v)
 
 
 def run(config: AuditConfig, arm: str, seed: int) -> AuditRun:
-    """Train one arm with one thread, and measure it as the reproduction does."""
+    """Train one arm with one thread, and measure it as the reproduction does.
+
+    Args:
+        config: the reproduction's configuration.
+        arm: a key of `ARMS`.
+        seed: decides weights, rows, batches and probes.
+
+    Returns:
+        What was measured after the last step.
+    """
     with torch_threads(1):
         model, last = _train(config, arm, seed, config.n_steps)
         return _measure(config, arm, seed, model, last)
@@ -67,6 +118,13 @@ def compare_inert(config: AuditConfig, seed: int) -> InertCheck:
     """Train with repetition for a few steps: without the term, with it, and with its gradient.
 
     Probes come from a generator of their own here, so that batches are the same in all three.
+
+    Args:
+        config: the reproduction's configuration; `n_compared` steps are taken.
+        seed: decides weights, rows, batches and probes.
+
+    Returns:
+        The term's mean, and the largest difference of a weight from training without it.
     """
     with torch_threads(1):
         values: list[float] = []

@@ -17,7 +17,14 @@ SHOWN = {
 
 
 def section(result: AuditResult) -> Section:
-    """Return the table, the intervals, and what the inert term does."""
+    """Compare the published values with the configuration's own runs, and show what the inert term does.
+
+    Args:
+        result: the audit's.
+
+    Returns:
+        The table, the prediction intervals, and the weights' differences with and without the term.
+    """
     config, verdicts = result.config, report.inside(result)
     panels = {
         title: {

@@ -18,7 +18,14 @@ LARGE = 0.5
 
 
 def section(result: ScanResult) -> Section:
-    """Return projections, weights and Jacobians of the first seed, and counts over all."""
+    """Show what the features are made of.
+
+    Args:
+        result: the result of the preset "circuits".
+
+    Returns:
+        Projections, weights and Jacobians of the first seed, and counts over all seeds.
+    """
     spec = result.spec
     d_in, n_ones = (getattr(spec.settings(spec.points[0]), name) for name in ("d_in", "n_ones"))
     datapoint = {arm: [_datapoint(t) for t in result.of(arm)] for arm in spec.arms}

@@ -14,7 +14,16 @@ SHOWN: dict[str, Scale] = {"m / max": "linear", "FVU": "log", "Jacobian error": 
 
 
 def sufficient(result: ScanResult, arm: str | None = None, **fixed: Value) -> float | None:
-    """Return the smallest coefficient from which on no seed memorises, or None."""
+    """Find the smallest coefficient from which on no seed memorises.
+
+    Args:
+        result: a scan over the Jacobian coefficient.
+        arm: the arm's name, or None for all arms.
+        **fixed: values of the grid's other settings.
+
+    Returns:
+        The coefficient (0: no seed memorises without the term either), or None where some seed does at the largest.
+    """
     smallest = None
     for value in reversed(grid(result, COEFFICIENT)):
         if emerged(result.of(arm, **{COEFFICIENT: value}, **fixed)):
@@ -24,7 +33,14 @@ def sufficient(result: ScanResult, arm: str | None = None, **fixed: Value) -> fl
 
 
 def section(result: ScanResult) -> Section:
-    """Return curves at every penalty, and the coefficient that suffices."""
+    """Show memorization and the errors over the Jacobian coefficient.
+
+    Args:
+        result: the result of the preset "coefficient".
+
+    Returns:
+        Curves at every penalty, and the coefficient that suffices at each.
+    """
     penalties, values, arms = grid(result, PENALTY), grid(result, COEFFICIENT), list(result.spec.arms)
     panels = [
         Panel(

@@ -17,7 +17,14 @@ ENOUGH = 4  # settings that a power law is fitted to
 
 
 def section(result: ScanResult) -> Section:
-    """Return the needed coefficients and a power law."""
+    """Show which coefficient is needed, over the penalty and the number of ones.
+
+    Args:
+        result: the result of the preset "coefficient_needed".
+
+    Returns:
+        The needed coefficients, and a power law where enough of them are known.
+    """
     penalties, ones = grid(result, "sparsity_coefficient"), [int(k) for k in grid(result, "n_ones")]
     largest = max(grid(result, COEFFICIENT))
     found = {(p, k): sufficient(result, sparsity_coefficient=p, n_ones=k) for p in penalties for k in ones}

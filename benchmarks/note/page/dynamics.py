@@ -14,8 +14,8 @@ HALF = 0.5
 LOGGED = {"l0": "L0 (a > 0) of the batch", "mse_loss": "squared error of the batch", "sparsity_loss": "penalty"}
 
 
-def first_step(trained: Trained) -> float | None:
-    """Return the step from which on m stays above half of its maximum, or None."""
+def _first_step(trained: Trained) -> float | None:
+    """Find the step from which on m stays above half of its maximum, or None."""
     for i, record in enumerate(trained.history):
         if all(later["m_fraction"] > HALF for later in trained.history[i:]):
             return record["step"]
@@ -23,7 +23,14 @@ def first_step(trained: Trained) -> float | None:
 
 
 def section(result: ScanResult) -> Section:
-    """Return curves over steps, seed by seed for m."""
+    """Show how memorization emerges over training.
+
+    Args:
+        result: the result of the preset "dynamics".
+
+    Returns:
+        Curves over steps, for m also seed by seed.
+    """
     arms = list(result.spec.arms)
     without = result.of(arms[0])
     steps = [record["step"] for record in without[0].history]
@@ -39,7 +46,7 @@ def section(result: ScanResult) -> Section:
     for name, title in LOGGED.items():
         panels.append(Panel(title, {arm: over(arm, name) for arm in arms}, "step", title, yscale="log"))
     by_seed = [Panel(arm, per_seed(arm), "step (log)", "m / max", xscale="log") for arm in arms]
-    onset = {arm: [step for t in result.of(arm) if (step := first_step(t)) is not None] for arm in arms}
+    onset = {arm: [step for t in result.of(arm) if (step := _first_step(t)) is not None] for arm in arms}
     peak = {arm: [max(_fractions(t)) for t in result.of(arm)] for arm in arms}
     end = {arm: [_fractions(t)[-1] for t in result.of(arm)] for arm in arms}
     early = [max(r["m_fraction"] for r in t.history if r["step"] <= steps[-1] / 10) for t in without]
@@ -81,9 +88,9 @@ def _fractions(trained: Trained) -> list[float]:
 
 
 def _stays(trained: Trained) -> bool:
-    """Whether m passes half of its maximum, and then never falls below it."""
+    """Tell whether m passes half of its maximum, and then never falls below it."""
     above = next((record["step"] for record in trained.history if record["m_fraction"] > HALF), None)
-    return above is not None and above == first_step(trained)
+    return above is not None and above == _first_step(trained)
 
 
 def _range(values: Sequence[float], digits: int) -> str:

@@ -13,7 +13,7 @@ CLEARLY, A_LITTLE = 0.05, 0.01
 """Shares of deviance that another law explains beyond the product's."""
 
 
-def fitted(result: ScanResult) -> ProductLaw:
+def _fitted(result: ScanResult) -> ProductLaw:
     """Fit the law to the cells of a scan."""
     of = cells(result)
     settings = [dict(zip(result.spec.grid, values, strict=True)) for _, values in of]
@@ -26,8 +26,18 @@ def fitted(result: ScanResult) -> ProductLaw:
 
 
 def section(result: ScanResult) -> Section:
-    """Return the map and the fits."""
-    law = fitted(result)
+    """Show where the datapoint feature forms.
+
+    Args:
+        result: the result of the preset "emergence".
+
+    Returns:
+        The map of m, and the fits.
+
+    Raises:
+        ValueError: emergence is the same in all cells, so that no law can be fitted.
+    """
+    law = _fitted(result)
     repeats, penalties = grid(result, "repeat_frac"), grid(result, "sparsity_coefficient")
     m = np.array(
         [

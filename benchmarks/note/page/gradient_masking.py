@@ -15,7 +15,14 @@ MORE = 0.02
 
 
 def section(result: ScanResult) -> Section:
-    """Return the share of barely active features over the penalty's weight."""
+    """Show the share of slopes that come from barely active features, over the penalty's weight.
+
+    Args:
+        result: the result of the preset "gradient_masking".
+
+    Returns:
+        Curves for each arm, and the arms for which a weight of the penalty helps.
+    """
     weights, arms = grid(result, WEIGHT), list(result.spec.arms)
     shown = {
         "share of slopes from barely active features": BARELY,
@@ -41,7 +48,7 @@ def section(result: ScanResult) -> Section:
         return mean(result.of(arm, **{WEIGHT: weight}), read)
 
     def helps(arm: str, weight: float) -> bool:
-        """Whether this weight halves the share at an FVU at most a tenth larger."""
+        """Tell whether this weight halves the share at an FVU at most a tenth larger."""
         fewer = at(arm, weight, BARELY) < at(arm, 0.0, BARELY) / 2
         return fewer and at(arm, weight, METRICS["FVU"]) < 1.1 * at(arm, 0.0, METRICS["FVU"])
 

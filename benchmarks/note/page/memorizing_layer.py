@@ -19,7 +19,14 @@ def _kept(trained: Trained) -> bool:
 
 
 def section(result: ScanResult) -> Section:
-    """Return the recovery of the datapoint circuit and of the others."""
+    """Show whether the datapoint feature survives where the layer itself has one.
+
+    Args:
+        result: the result of the preset "memorizing_layer".
+
+    Returns:
+        Counts of seeds that keep it, and that recover all circuits, for each arm and penalty.
+    """
     settings = result.spec.settings(result.spec.points[0])
     arms, n_circuits, n_ones = list(result.spec.arms), 2 * settings.d_in + 1, settings.n_ones
     own_norm = 2 * (n_ones * (n_ones - 1)) ** 0.5  # its neuron adds 2 to each entry between p's coordinates

@@ -18,7 +18,14 @@ def _at(name: str, i: int) -> Read:
 
 
 def section(result: ScanResult) -> Section:
-    """Return both curves with bands."""
+    """Show the outputs' error one step away from p.
+
+    Args:
+        result: the result of the preset "near_point".
+
+    Returns:
+        Curves over the distance, and over the value of one changed coordinate, with bands over seeds.
+    """
     arms = list(result.spec.arms)
     first: Any = result.trained[0].extras.near_point
 

@@ -18,7 +18,14 @@ TITLE = "A toy model of mechanistic (un)faithfulness, with numbers"
 
 
 def write_page(results: Path, out: Path) -> list[Path]:
-    """Write report.md, report.html and the figures into `out`, from the result files under `results`; return paths.
+    """Write report.md, report.html and the figures.
+
+    Args:
+        results: the folder of results, a subfolder for each preset.
+        out: the folder to write into.
+
+    Returns:
+        The paths of all files written.
 
     Raises:
         ResultError: no result is there, one is corrupt, of another version or incomplete, or `out` cannot be written.
@@ -43,7 +50,17 @@ def write_page(results: Path, out: Path) -> list[Path]:
 
 
 def verdicts(results: Path) -> str:
-    """Return a table of every experiment's claim and whether it holds."""
+    """Tabulate every experiment's claim and whether it holds.
+
+    Args:
+        results: the folder of results, a subfolder for each preset.
+
+    Returns:
+        Markdown: a row for each result that is present.
+
+    Raises:
+        ResultError: no result is there, one is corrupt, of another version or incomplete.
+    """
     rows = [
         [s.text(block) for block in ("title", "claim", "verdict")]
         for s in (section(name, result) for name, result in read_results(results).items())
@@ -52,7 +69,18 @@ def verdicts(results: Path) -> str:
 
 
 def section(name: str, result: Any) -> Section:
-    """Return what a result says. Raises ResultError where its numbers allow no statement."""
+    """Turn a result into its section of the page.
+
+    Args:
+        name: the section's, a key of `SECTIONS`.
+        result: what its experiment measured.
+
+    Returns:
+        The section.
+
+    Raises:
+        ResultError: the result's numbers allow no statement.
+    """
     make: Callable[[Any], Section] = import_module(f"faithfulness_plugin.benchmarks.note.page.{name}").section
     try:
         return make(result)

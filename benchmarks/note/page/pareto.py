@@ -29,7 +29,14 @@ Found = Mapping[str, Mapping[str, Interval | None]]
 
 
 def section(result: ScanResult) -> Section:
-    """Return Pareto curves, and tables at matched L0 and at matched FVU."""
+    """Compare methods and controls at matched sparsity.
+
+    Args:
+        result: the result of the preset "pareto".
+
+    Returns:
+        Pareto curves, and tables at matched L0 and at matched FVU.
+    """
     arms, penalties = list(result.spec.arms), grid(result, "sparsity_coefficient")
     settings = result.spec.settings(result.spec.points[0])
     panels = [
@@ -56,7 +63,7 @@ def section(result: ScanResult) -> Section:
         }
         rows = [[arm, *(_cell(value, metric) for metric, value in of.items())] for arm, of in found.items()]
         tables.append(f"{where}:\n\n{markdown_table(['arm', *metrics], rows)}")
-        places.append({"where": where, **compared(found)})
+        places.append({"where": where, **_compared(found)})
     return Section(
         "pareto",
         {
@@ -91,13 +98,10 @@ def _cell(value: Interval | None, metric: str) -> str:
     return f"{value.mean:.2g} [{value.low:.2g}, {value.high:.2g}] (n {value.n})"
 
 
-def compared(found: Found) -> dict[str, Any]:
-    """Compare matched arms with controls at one place.
-
-    Returns:
-        The best matched arm and the best control by Jacobian error ("ours", "theirs"; None where there is none), the
-        metrics on which some control's interval reaches the best matched arm ("reached"), and the matched arms whose
-        Jacobian error is larger than some control's ("behind").
+def _compared(found: Found) -> dict[str, Any]:
+    """Compare matched arms with controls at one place: the best of each by Jacobian error ("ours", "theirs"; None where
+    there is none), the metrics on which some control's interval reaches the best matched arm ("reached"), and the
+    matched arms whose Jacobian error is larger than some control's ("behind").
     """
     errors = {arm: value.mean for arm, of in found.items() if (value := of["Jacobian error"]) is not None}
     ours = {arm: error for arm, error in errors.items() if arm not in CONTROLS}
@@ -118,7 +122,7 @@ def _least(errors: Mapping[str, float]) -> dict[str, Any] | None:
 
 
 def _reached(found: Found, metric: str) -> bool:
-    """Whether a control's interval reaches the best matched arm's mean."""
+    """Tell whether a control's interval reaches the best matched arm's mean."""
     sign = COMPARED[metric]
     values = {arm: value for arm, of in found.items() if (value := of[metric]) is not None}
     matched = [sign * value.mean for arm, value in values.items() if arm not in CONTROLS]

@@ -39,8 +39,13 @@ def product_law(
     `LITTLE` is added to both counts: a law without exceptions would have no finite fit.
 
     Args:
-        repeat_frac, sparsity: one cell each, positive.
+        repeat_frac: of each cell, positive.
+        sparsity: of each cell, positive.
         emerged: seeds of the cell that memorise, of `n`.
+        n: seeds of the cell.
+
+    Returns:
+        What each fit explains of the deviance, and the product's exponent and threshold.
 
     Raises:
         ValueError: all cells memorise alike, so that there is nothing to explain.

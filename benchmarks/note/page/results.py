@@ -29,7 +29,18 @@ SECTIONS: dict[str, type[Any]] = {
 
 
 def read_results(results: Path) -> dict[str, Any]:
-    """Return the results that are present. Raises ResultError for none, and for one that the page cannot be about."""
+    """Read the results that are present.
+
+    Args:
+        results: the folder of results, a subfolder for each preset.
+
+    Returns:
+        The results by name, in the page's order.
+
+    Raises:
+        ResultError: there is none, or there is one that the page cannot be about: corrupt, of another version,
+            incomplete, of a changed preset, or of a single seed.
+    """
     paths = {name: results / name / RESULT_FILENAME for name in SECTIONS}
     found = {name: read_result(path, SECTIONS[name]) for name, path in paths.items() if path.exists()}
     if not found:

@@ -45,7 +45,14 @@ class Section:
     """By file name."""
 
     def text(self, block: str) -> str:
-        """Return the text of one of the template's blocks; lines that are wrapped there are joined."""
+        """Fill in one of the template's blocks with the facts.
+
+        Args:
+            block: the block's name, as "claim".
+
+        Returns:
+            The text on one line.
+        """
         template = TEMPLATES.get_template(f"{self.name}.md")
         return " ".join("".join(template.blocks[block](template.new_context(dict(self.facts)))).split())
 
@@ -62,50 +69,123 @@ ARMS = (
 
 
 def grid(result: ScanResult, name: str) -> list[float]:
-    """Return the values over which a scan varies a setting."""
+    """Read the values over which a scan varies a setting.
+
+    Args:
+        result: the scan's.
+        name: a setting of numbers in its grid.
+
+    Returns:
+        The values, in the grid's order.
+    """
     return [float(value or 0) for value in result.spec.grid[name]]
 
 
 def mean(trained: Sequence[Trained], read: Read) -> float:
-    """Return a number's mean over transcoders."""
+    """Average a number over transcoders.
+
+    Args:
+        trained: the transcoders, at least one.
+        read: reads the number off one of them.
+
+    Returns:
+        The mean.
+    """
     return float(np.mean([read(t) for t in trained]))
 
 
 def curve_over(result: ScanResult, arm: str, along: str, read: Read, **fixed: Value) -> Curve:
-    """Return a metric along one of the grid's settings, mean and 95 % interval over seeds at each."""
+    """Draw a metric along one of the grid's settings.
+
+    Args:
+        result: the scan's.
+        arm: the arm's name.
+        along: the setting on the x axis.
+        read: reads the metric off a transcoder.
+        **fixed: values of the grid's other settings.
+
+    Returns:
+        The mean over seeds at each value, with the 95 % interval as the band, or the range of a few seeds.
+    """
     values = grid(result, along)
     return band(values, [over_seeds(result.of(arm, **{along: value}, **fixed), read) for value in values])
 
 
 def band(x: Sequence[int | float], intervals: Sequence[Interval]) -> Curve:
-    """Return a curve with its intervals as the band, or the range of a few seeds."""
+    """Draw a curve with its intervals as the band, or the range of a few seeds.
+
+    Args:
+        x: where the intervals stand.
+        intervals: one for each x.
+
+    Returns:
+        The curve of the means.
+    """
     low, high = ([i.drawn[end] for i in intervals] for end in (0, 1))
     return Curve(x, [i.mean for i in intervals], low, high)
 
 
 def fixed(value: float, digits: int) -> str:
-    """Return a number with that many digits after the point."""
+    """Format a number with that many digits after the point.
+
+    Args:
+        value: the number.
+        digits: how many digits.
+
+    Returns:
+        Its text, as "0.500".
+    """
     return f"{value:.{digits}f}"
 
 
 def short(value: float, digits: int = 6) -> str:
-    """Return a number with that many significant digits, without zeros at its end."""
+    """Format a number with that many significant digits, without zeros at its end.
+
+    Args:
+        value: the number.
+        digits: how many digits, at most.
+
+    Returns:
+        Its text, as "0.5".
+    """
     return f"{value:.{digits}g}"
 
 
 def percent(value: float) -> str:
-    """Return a share as people read it."""
+    """Format a share as people read it.
+
+    Args:
+        value: the share, 1 for all.
+
+    Returns:
+        Its text, as "50 %".
+    """
     return f"{100 * value:.0f} %"
 
 
 def joined(words: Iterable[str]) -> str:
-    """Return "a, b and c"."""
+    """Join words as a sentence lists them.
+
+    Args:
+        words: one or more.
+
+    Returns:
+        "a, b and c".
+    """
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def by_arm(values: Mapping[str, float], digits: int) -> str:
-    """Return "1.0 (one arm), 2.0 (another)"."""
+    """Join numbers, each with its arm.
+
+    Args:
+        values: a number for each arm.
+        digits: how many digits after the point.
+
+    Returns:
+        "1.0 (one arm), 2.0 (another)".
+    """
     return ", ".join(f"{value:.{digits}f} ({arm})" for arm, value in values.items())
 
 

@@ -14,7 +14,14 @@ ERROR_OF_ABS: Read = attrgetter("extras.abs_score.jacobian_error")
 
 
 def section(result: ScanResult) -> Section:
-    """Return scores against the layer and against |x|."""
+    """Score transcoders of a shuffled layer against their layer and against |x|.
+
+    Args:
+        result: the result of the preset "shuffled_layer".
+
+    Returns:
+        Both scores for each arm, and whether those against |x| are chance.
+    """
     arms, n_circuits = list(result.spec.arms), 2 * result.spec.settings(result.spec.points[0]).d_in
     own = METRICS["circuits recovered"]
     columns = {

@@ -19,7 +19,14 @@ def _top(i: int, name: str = "top_error") -> Read:
 
 
 def section(result: ScanResult) -> Section:
-    """Return spectra at one penalty, and full and subspace errors at all."""
+    """Compare Jacobians where the layer itself is in superposition.
+
+    Args:
+        result: the result of the preset "superposition".
+
+    Returns:
+        Spectra at one penalty, and the errors of full Jacobians and within their top subspaces at all.
+    """
     arms, penalties = list(result.spec.arms), grid(result, "sparsity_coefficient")
     first: Any = result.trained[0].extras.spectrum
     rank, top = range(1, len(first.layer) + 1), [*map(float, first.top), float(len(first.layer))]

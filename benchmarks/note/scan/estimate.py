@@ -11,10 +11,19 @@ SHORT, LONG = 10, 60
 
 
 def seconds(spec: ScanSpec, points: Sequence[Point], shard_size: int, n_workers: int) -> float:
-    """Estimate the wall-clock seconds for these points, given that many workers with a core each.
+    """Estimate the wall-clock time for these points.
 
     The most expensive part is trained for a few steps, twice: the difference says what its arithmetic takes, the rest
     what setting up and measuring take.
+
+    Args:
+        spec: the scan.
+        points: those that are to be trained, at least one.
+        shard_size: members that one process trains at most.
+        n_workers: processes, with a core each.
+
+    Returns:
+        Seconds.
     """
     parts = shards(spec, points, shard_size, n_workers)
     part = parts[0]

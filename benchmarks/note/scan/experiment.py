@@ -58,20 +58,44 @@ class Scan(Experiment[ScanSpec, ScanResult]):
 
 
 def missing(result: ScanResult) -> list[Point]:
-    """Return what has not been trained yet."""
+    """List what has not been trained yet.
+
+    Args:
+        result: the scan's.
+
+    Returns:
+        Points in the scan's order, those that failed included.
+    """
     done = {trained.point.model_dump_json() for trained in result.trained}
     return [point for point in result.spec.points if point.model_dump_json() not in done]
 
 
 def merged(result: ScanResult, trained: Sequence[Trained]) -> ScanResult:
-    """Add these; whatever the order in which parts come, the result is in the scan's own."""
+    """Add transcoders to a result; whatever the order in which parts come, the result is in the scan's own.
+
+    Args:
+        result: the scan's so far.
+        trained: new transcoders of its points.
+
+    Returns:
+        A result with both, complete where nothing is missing.
+    """
     order = {point.model_dump_json(): n for n, point in enumerate(result.spec.points)}
     everything = sorted([*result.trained, *trained], key=lambda t: order[t.point.model_dump_json()])
     return result.model_copy(update={"trained": everything, "complete": len(everything) == len(order)})
 
 
 def failures(failed: Sequence[Failed], total: int, parts: str) -> list[str]:
-    """Return a line about the transcoders that could not be trained or measured, if there are any."""
+    """Describe the transcoders that could not be trained or measured.
+
+    Args:
+        failed: those, in the order in which they failed.
+        total: how many were to be trained.
+        parts: what they are called, in the plural.
+
+    Returns:
+        One line, or none where nothing failed.
+    """
     if not failed:
         return []
     return [f"{len(failed)} of {total} {parts} failed, the first ({failed[0].point}): {failed[0].why}"]

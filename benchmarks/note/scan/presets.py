@@ -12,17 +12,41 @@ FOLDER = Path(__file__).parent / "presets"
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all presets."""
+    """List the names of all presets.
+
+    Returns:
+        The names in alphabetical order.
+    """
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 def preset_fields(name: str) -> dict[str, Any]:
-    """Return a preset's fields. Raises UsageError for one that does not exist, with the nearest that does."""
+    """Read a preset's fields.
+
+    Args:
+        name: the preset's.
+
+    Returns:
+        The fields of `ScanSpec` that its file sets.
+
+    Raises:
+        UsageError: there is no such preset; the message names the nearest.
+    """
     if name not in names():
         raise UsageError(f"--preset: there is no preset {name}: {nearest(name, names())}")
     return read_settings(FOLDER / f"{name}.yaml")
 
 
 def preset(name: str) -> ScanSpec:
-    """Return a preset as it stands."""
+    """Read a preset as it stands.
+
+    Args:
+        name: the preset's.
+
+    Returns:
+        The scan that it describes.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
     return make_config(preset_fields(name), name, ScanSpec)

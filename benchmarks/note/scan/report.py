@@ -24,12 +24,27 @@ DIGITS = {"m / max": 3, "FVU": 4, "effective L0": 3, "Jacobian error": 4, "circu
 
 
 def over_seeds(trained: Sequence[Trained], read: Read) -> Interval:
-    """Return a number's mean and 95 % interval over transcoders that differ in their seed."""
+    """Compute a number's mean and 95 % interval over transcoders that differ in their seed.
+
+    Args:
+        trained: the transcoders, at least one.
+        read: reads the number off one of them.
+
+    Returns:
+        Student's t interval, with the range of fewer than 5 seeds.
+    """
     return interval([read(t) for t in trained])
 
 
 def cells(result: ScanResult) -> dict[tuple[str, tuple[Value, ...]], list[Trained]]:
-    """Return what was trained by arm and the grid's values; all seeds of a cell together."""
+    """Group what was trained by arm and the grid's values; all seeds of a cell come together.
+
+    Args:
+        result: the scan's.
+
+    Returns:
+        {(arm, values of the grid's settings in their order): transcoders}.
+    """
     found: dict[tuple[str, tuple[Value, ...]], list[Trained]] = {}
     for trained in result.trained:
         found.setdefault((trained.arm, tuple(trained.values.values())), []).append(trained)
@@ -37,7 +52,14 @@ def cells(result: ScanResult) -> dict[tuple[str, tuple[Value, ...]], list[Traine
 
 
 def emerged(trained: Sequence[Trained]) -> int:
-    """Count those that memorise: m above a tenth of its maximum."""
+    """Count those that memorise: m above a tenth of its maximum.
+
+    Args:
+        trained: transcoders.
+
+    Returns:
+        How many of them do.
+    """
     return sum(t.metrics.m_fraction > EMERGED for t in trained)
 
 
@@ -46,8 +68,16 @@ def seeds_table(
     rows: Iterable[tuple[Sequence[str], Sequence[Trained]]],
     columns: Mapping[str, tuple[Read, int]],
 ) -> str:
-    """Return a table of (texts under the labels, transcoders of several seeds): each column is (what to read, digits),
-    its mean and interval over the seeds."""
+    """Tabulate means and intervals over seeds.
+
+    Args:
+        labels: headers of the first columns.
+        rows: for each row the texts under the labels, and its transcoders, which differ in their seed.
+        columns: for each further column, by header, what is read off a transcoder, and the digits after the point.
+
+    Returns:
+        Markdown.
+    """
     return markdown_table(
         [*labels, *columns],
         [[*texts, *(interval_text(over_seeds(of, read), n) for read, n in columns.values())] for texts, of in rows],
@@ -55,7 +85,14 @@ def seeds_table(
 
 
 def table(result: ScanResult) -> str:
-    """Return the scan's table, a row for each cell."""
+    """Tabulate a scan, with a caption.
+
+    Args:
+        result: the scan's, complete or partial.
+
+    Returns:
+        Markdown: a row for each cell that has transcoders.
+    """
     rows = [
         ([arm, *map(number, values), share_text(share(emerged(of), len(of)))], of)
         for (arm, values), of in cells(result).items()
@@ -71,5 +108,12 @@ def table(result: ScanResult) -> str:
 
 
 def number(value: Value) -> str:
-    """Return a setting's value as tables and messages show it."""
+    """Format a setting's value as tables and messages show it.
+
+    Args:
+        value: of any setting.
+
+    Returns:
+        Its text, a float's without trailing zeros.
+    """
     return f"{value:g}" if isinstance(value, float) else str(value)

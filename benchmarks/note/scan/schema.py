@@ -104,7 +104,15 @@ class ScanResult(Result):
         return fresh.model_copy(update={"environment": self.environment, "trained": self.trained})
 
     def of(self, arm: str | None = None, **values: Value) -> list[Trained]:
-        """Those of an arm and at these values of the grid."""
+        """Select the transcoders of an arm at these values of the grid.
+
+        Args:
+            arm: its name, or None for all arms.
+            **values: settings that the grid varies; those left out may have any value.
+
+        Returns:
+            The transcoders, in the scan's order.
+        """
         return [
             t
             for t in self.trained

@@ -84,7 +84,11 @@ class Settings(Record):
         return {name: getattr(self, name) for name in JACOBIAN}
 
     def member(self) -> "ToyMember":
-        """Return the transcoder as an ensemble takes it."""
+        """Build the transcoder as an ensemble takes it.
+
+        Returns:
+            The member, with these settings.
+        """
         from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
         from faithfulness_plugin.benchmarks.note.trainer.member import ToyMember
         from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
@@ -125,7 +129,16 @@ class Settings(Record):
         }
 
     def problem(self, n_validation: int, n_jacobian: int, repeat_frac: float = EVALUATION_REPEAT) -> "ToyProblem":
-        """Return the layer and the evaluation rows."""
+        """Build the layer and the evaluation rows.
+
+        Args:
+            n_validation: rows that metrics are measured on.
+            n_jacobian: of these, rows for exact Jacobians.
+            repeat_frac: share of the rows that are p where circuits are looked for.
+
+        Returns:
+            The problem; settings that differ only in training have equal ones.
+        """
         from faithfulness_plugin.benchmarks.note.toy_problem import ToyProblem
 
         n_neurons = self.n_neurons if self.layer == "superposition" else 0

@@ -51,8 +51,20 @@ class Shard(NamedTuple):
 
 
 def shards(spec: ScanSpec, points: Sequence[Point], size: int, n_jobs: int) -> list[list[Point]]:
-    """Split the points into parts of at most `size`, small enough for all jobs to have some. Points of one part have
-    one layer and one training schedule; those of one program are kept together, for they are computed together."""
+    """Split the points into parts of at most `size`, small enough for all jobs to have some.
+
+    Points of one part have one layer and one training schedule; those of one program are kept together, for they are
+    computed together.
+
+    Args:
+        spec: the scan.
+        points: those that are to be trained.
+        size: points of a part, at most.
+        n_jobs: processes that share the parts.
+
+    Returns:
+        The parts, the most expensive first.
+    """
     alike: dict[Any, list[Point]] = {}
     for point in points:
         settings = spec.settings(point)
@@ -67,16 +79,26 @@ def shards(spec: ScanSpec, points: Sequence[Point], size: int, n_jobs: int) -> l
 
 
 def cost(spec: ScanSpec, points: Sequence[Point]) -> int:
-    """Count the floating-point operations of their matrix products: enough to say how much is left."""
+    """Count the floating-point operations of their matrix products: enough to say how much is left.
+
+    Args:
+        spec: the scan.
+        points: those that are to be trained.
+
+    Returns:
+        Operations, over all steps.
+    """
     of = [spec.settings(point) for point in points]
     return sum(s.n_steps * Program.of(s.member()).flops for s in of)
 
 
 def train_shards(spec: ScanSpec, points: Sequence[Point], running: Running, size: int = SHARD_SIZE) -> Iterator[Shard]:
-    """Train and measure these points in parallel; yield each part as it ends. An interrupted part resumes from its
-    checkpoint.
+    """Train and measure these points in parallel. An interrupted part resumes from its checkpoint.
 
     Args:
+        spec: the scan.
+        points: those that are to be trained.
+        running: the result's folder, the workers, and whether the scan resumes.
         size: members that a process trains together: memory grows with it, and a dead worker loses that many.
 
     Yields:
@@ -104,7 +126,12 @@ def train_shard(spec: ScanSpec, points: Sequence[Point], folder: Path | None) ->
     Where a member diverges, all of them are trained again, each alone, so that it costs the others nothing but time.
 
     Args:
+        spec: the scan.
+        points: those that are trained together, of one layer and one training schedule.
         folder: for a checkpoint, or None for none.
+
+    Returns:
+        What was trained, in the points' order, and what failed.
     """
     try:
         return _train(spec, points, folder)
@@ -152,7 +179,15 @@ def _train(spec: ScanSpec, points: Sequence[Point], folder: Path | None) -> Shar
 
 
 def digest(spec: ScanSpec, points: Sequence[Point]) -> str:
-    """Return a file name for these points with all of their settings."""
+    """Make a file name for these points with all of their settings.
+
+    Args:
+        spec: the scan.
+        points: those of one part.
+
+    Returns:
+        16 hexadecimal digits.
+    """
     settings = [spec.settings(point).model_dump_json() for point in points]
     return hashlib.sha256("".join(settings).encode()).hexdigest()[:16]
 

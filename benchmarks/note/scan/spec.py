@@ -82,7 +82,11 @@ class ScanSpec(Record):
         return self
 
     def cells(self) -> Iterator[Point]:
-        """Yield the points of the first seed."""
+        """Enumerate the points of the first seed.
+
+        Yields:
+            Each arm at each point of the grid, the grid's last setting changing fastest.
+        """
         for arm in self.arms:
             for values in product(*self.grid.values()):
                 yield Point(arm=arm, values=dict(zip(self.grid, values, strict=True)), seed=self.first_seed)
@@ -94,7 +98,17 @@ class ScanSpec(Record):
         return [cell.model_copy(update={"seed": seed}) for cell in self.cells() for seed in seeds]
 
     def settings(self, point: Point) -> Settings:
-        """Return all of a point's settings. Raises ValueError where they do not fit together."""
+        """Build all of a point's settings.
+
+        Args:
+            point: of this scan.
+
+        Returns:
+            The base with what the arm and the grid change, and the seed.
+
+        Raises:
+            ValueError: they do not fit together.
+        """
         return Settings.model_validate({**self.base, **self.arms[point.arm], **point.values, "seed": point.seed})
 
     @property

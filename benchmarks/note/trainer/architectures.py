@@ -35,7 +35,15 @@ class Architecture(ABC):
         """Steps since each feature was last active, [n, d_sae]."""
 
     def activate(self, z: Float[Tensor, "n batch d_sae"], weights: StackedWeights) -> Float[Tensor, "n batch d_sae"]:
-        """Compute activations from pre-activations."""
+        """Compute activations from pre-activations.
+
+        Args:
+            z: pre-activations of each member's rows.
+            weights: of all members.
+
+        Returns:
+            The activations, 0 where a feature is not active.
+        """
         del weights
         return z.relu()
 
@@ -46,7 +54,17 @@ class Architecture(ABC):
         weights: StackedWeights,
         bandwidth: float,
     ) -> Float[Tensor, "n batch d_sae"]:
-        """Make straight-through gates (see `transcoders.gates.straight_through`)."""
+        """Make straight-through gates (see `transcoders.gates.straight_through`).
+
+        Args:
+            acts: what `activate` returned.
+            z: the pre-activations.
+            weights: of all members.
+            bandwidth: width of the window around the threshold in which gates have a gradient.
+
+        Returns:
+            Gates: 1 where a feature is active, 0 elsewhere.
+        """
         del weights
         return straight_through(acts, z, z.new_zeros(()), bandwidth)
 
@@ -66,14 +84,18 @@ class Architecture(ABC):
             A number for each member, with a graph to the weights.
         """
 
-    def dead(self, acts: Float[Tensor, "n batch d_sae"]) -> Float[Tensor, "n d_sae"]:
+    def _dead(self, acts: Float[Tensor, "n batch d_sae"]) -> Float[Tensor, "n d_sae"]:
         """Mark by 1 the features that had not fired for more than `window` steps before this one; count this one."""
-        dead = (self.since_fired > self.window).to(acts.dtype)
+        dead = (self.since_fired > self.window).to(acts.dtype)  # [n, d_sae]
         self.since_fired.add_(1).masked_fill_(acts.detach().amax(1) > 0, 0)
         return dead
 
     def learned(self) -> dict[str, Tensor]:
-        """Return the weights that no gradient trains, by their names in `StackedWeights`."""
+        """Collect the weights that no gradient trains.
+
+        Returns:
+            The weights by their names in `StackedWeights`.
+        """
         return {}
 
 
@@ -89,7 +111,7 @@ class Standard(Architecture):
     def losses(self, data: DenseRegion, residual: Tensor, weights: StackedWeights, step: int) -> dict[str, Tensor]:
         norms = weights.W_dec.norm(dim=-1)  # [n, d_sae]
         saturating = self.scale if self.config.sparsity == "tanh" else None
-        return {"sparsity_loss": self.coefficient.at(step) * magnitude(data.acts, norms, saturating)}
+        return {"sparsity_loss": self.coefficient.at(step) * _magnitude(data.acts, norms, saturating)}
 
 
 class TopK(Architecture):
@@ -100,34 +122,35 @@ class TopK(Architecture):
         self.k: float = self.config.k
         self.coefficient = numbers_of(configs, "aux_loss_coefficient")
 
-    def score(self, z: Float[Tensor, "n batch d_sae"], weights: StackedWeights) -> Float[Tensor, "n batch d_sae"]:
+    def _score(self, z: Float[Tensor, "n batch d_sae"], weights: StackedWeights) -> Float[Tensor, "n batch d_sae"]:
         """Compute what features are ranked by: z_i ||W_dec^i||, the norm without a graph, or z_i."""
         return z * weights.W_dec.detach().norm(dim=-1)[:, None] if self.config.rescale_acts_by_decoder_norm else z
 
     @override
     def activate(self, z: Tensor, weights: StackedWeights) -> Tensor:
-        return z.relu() * largest(self.score(z.detach(), weights), round(self.k))
+        return z.relu() * _largest(self._score(z.detach(), weights), round(self.k))
 
     @override
     def gate(self, acts: Tensor, z: Tensor, weights: StackedWeights, bandwidth: float) -> Tensor:
-        score = self.score(z, weights)
-        return straight_through(acts, score, self.bound(score.detach()), bandwidth)
+        score = self._score(z, weights)
+        return straight_through(acts, score, self._bound(score.detach()), bandwidth)
 
-    def bound(self, score: Float[Tensor, "n batch d_sae"]) -> Float[Tensor, "n #batch 1"]:
+    def _bound(self, score: Float[Tensor, "n batch d_sae"]) -> Float[Tensor, "n #batch 1"]:
         """Compute the bound half-way between the last feature that stays and the first that does not, at least 0."""
-        return half_way(score, round(self.k))
+        return _half_way(score, round(self.k))
 
     @override
     def losses(self, data: DenseRegion, residual: Tensor, weights: StackedWeights, step: int) -> dict[str, Tensor]:
         """Compute coefficient * mean_rows ||W_dec z_dead - (y - t(x))||^2 over the d_out / 2 dead features that are
         largest on each row: `TopKTrainingTranscoder.calculate_aux_loss`."""
-        name, dead = "auxiliary_reconstruction_loss", self.dead(data.acts)  # [n, d_sae]
+        name, dead = "auxiliary_reconstruction_loss", self._dead(data.acts)  # [n, d_sae]
         if not dead.any():
             return {name: residual.new_zeros(len(residual))}
         assert data.hidden_pre is not None
         z, wanted = data.hidden_pre, max(1, residual.shape[-1] // 2)
-        score = self.score(z.detach(), weights).masked_fill(dead[:, None] == 0, -inf)
-        revived = z * largest(score, min(wanted, z.shape[-1])) * dead[:, None]
+        # only dead features compete: [n, batch, d_sae]
+        score = self._score(z.detach(), weights).masked_fill(dead[:, None] == 0, -inf)
+        revived = z * _largest(score, min(wanted, z.shape[-1])) * dead[:, None]
         error = torch.bmm(revived, weights.W_dec) - residual  # [n, batch, d_out]
         share = (dead.sum(1) / wanted).clamp(max=1)  # a few dead features cannot explain much
         return {name: self.coefficient * share * mean_square(error)}
@@ -144,19 +167,28 @@ class BatchTopK(TopK):
 
     @override
     def activate(self, z: Tensor, weights: StackedWeights) -> Tensor:
-        score = self.score(z.detach(), weights).relu().flatten(1)  # [n, batch * d_sae]
-        return z.relu() * largest(score, int(self.k * z.shape[1])).view_as(z)
+        score = self._score(z.detach(), weights).relu().flatten(1)  # [n, batch * d_sae]
+        return z.relu() * _largest(score, int(self.k * z.shape[1])).view_as(z)
 
     @override
-    def bound(self, score: Tensor) -> Tensor:
-        return half_way(score.flatten(1), int(self.k * score.shape[1]))[..., None]
+    def _bound(self, score: Tensor) -> Tensor:
+        return _half_way(score.flatten(1), int(self.k * score.shape[1]))[..., None]
 
     def activate_at_ends(
         self, z: Float[Tensor, "n batch d_sae"], start: DenseRegion, weights: StackedWeights
     ) -> Float[Tensor, "n batch d_sae"]:
-        """Compute activations at the end of a secant: the bound that its start set holds on the way."""
+        """Compute activations at the end of a secant: the bound that its start set holds on the way.
+
+        Args:
+            z: pre-activations at the end.
+            start: the region where the secant starts, with its pre-activations.
+            weights: of all members.
+
+        Returns:
+            The activations at the end.
+        """
         assert start.hidden_pre is not None
-        score, bound = self.score(z.detach(), weights), self.bound(self.score(start.hidden_pre.detach(), weights))
+        score, bound = self._score(z.detach(), weights), self._bound(self._score(start.hidden_pre.detach(), weights))
         rounding = 16 * torch.finfo(z.dtype).eps * bound.abs()
         # rows that did not move keep the features of their start
         tied = ((score - bound).abs() <= rounding) & start.is_active
@@ -165,8 +197,9 @@ class BatchTopK(TopK):
     @override
     def losses(self, data: DenseRegion, residual: Tensor, weights: StackedWeights, step: int) -> dict[str, Tensor]:
         acts = data.acts.detach()  # [n, batch, d_sae]
-        least = torch.where(acts > 0, self.score(acts, weights), inf).amin((1, 2)).double()
-        moved = (1 - self.rate) * self.threshold + self.rate * least
+        least = torch.where(acts > 0, self._score(acts, weights), inf).amin((1, 2)).double()
+        # a batch in which nothing fires says nothing about the threshold
+        moved = (1 - self.rate) * self.threshold + self.rate * least  # [n]
         self.threshold.copy_(torch.where(least < inf, moved, self.threshold))
         return super().losses(data, residual, weights, step)
 
@@ -203,7 +236,7 @@ class JumpReLU(Architecture):
         assert weights.threshold is not None
         z, norms, config = data.hidden_pre, weights.W_dec.norm(dim=-1), self.config
         if config.jumprelu_sparsity_loss_mode == "tanh":
-            penalty = magnitude(data.acts, norms, self.scale)
+            penalty = _magnitude(data.acts, norms, self.scale)
         else:
             steps = self.gate(data.acts, z if self.to_input else z.detach(), weights, self.bandwidth)
             l0 = steps.sum(-1)  # [n, batch]
@@ -211,7 +244,8 @@ class JumpReLU(Architecture):
             penalty = (2 / config.target_l0 * (l0 - config.target_l0).square() if quadratic else l0).mean(-1)
         losses = {"l0_loss": self.coefficient.at(step) * penalty}
         if config.pre_act_loss_coefficient is not None:
-            missing = (weights.threshold[:, None] - z).relu() * (self.dead(data.acts) * norms)[:, None]
+            # how far a dead feature is below its threshold: [n, batch, d_sae]
+            missing = (weights.threshold[:, None] - z).relu() * (self._dead(data.acts) * norms)[:, None]
             losses["pre_act_loss"] = config.pre_act_loss_coefficient * missing.sum(-1).mean(-1)
         return losses
 
@@ -226,11 +260,18 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
 
 
 def mean_square(error: Float[Tensor, "n batch d"]) -> Float[Tensor, " n"]:
-    """Average each member's ||error||^2 over its rows."""
+    """Average each member's ||error||^2 over its rows.
+
+    Args:
+        error: a vector for each row.
+
+    Returns:
+        A number for each member.
+    """
     return error.square().sum((1, 2)) / error.shape[1]
 
 
-def magnitude(
+def _magnitude(
     acts: Float[Tensor, "n batch d_sae"], norms: Float[Tensor, "n d_sae"], scale: Float[Tensor, " n"] | None
 ) -> Float[Tensor, " n"]:
     """Average sum_i g(a_i norm_i) over each member's rows, with g(u) = tanh(scale u), or u for no scale."""
@@ -241,12 +282,12 @@ def magnitude(
     return 2 * (doubled.sigmoid() - 0.5).sum((1, 2)) / acts.shape[1]
 
 
-def largest(score: Float[Tensor, "*rows d"], k: int) -> Float[Tensor, "*rows d"]:
+def _largest(score: Float[Tensor, "*rows d"], k: int) -> Float[Tensor, "*rows d"]:
     """Mark the k largest of each row by 1, the others by 0."""
     return torch.zeros_like(score).scatter_(-1, score.topk(k, dim=-1, sorted=False).indices, 1)
 
 
-def half_way(score: Float[Tensor, "*rows d"], k: int) -> Float[Tensor, "*rows 1"]:
+def _half_way(score: Float[Tensor, "*rows d"], k: int) -> Float[Tensor, "*rows 1"]:
     """Compute each row's bound half-way between its k-th largest and the next, at least 0."""
     if not 0 < k < score.shape[-1]:
         return score.new_full((*score.shape[:-1], 1), 0.0 if k else inf)

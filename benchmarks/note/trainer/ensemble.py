@@ -42,7 +42,14 @@ class EnsembleResult:
     """Each member's, as `TrainingResult.history`: one record every `log_every` steps, and one at the end."""
 
     def transcoder(self, i: int) -> TrainingTranscoder[Any]:
-        """Return member i in `eval` mode and with its layer set: what `train_transcoder` would have returned."""
+        """Build a member's transcoder: what `train_transcoder` would have returned.
+
+        Args:
+            i: the member's number.
+
+        Returns:
+            The transcoder, in `eval` mode and with its layer set.
+        """
         return as_transcoder(self.members[i], self.weights[i], self.layer)
 
 
@@ -258,7 +265,17 @@ class _Group:
 
 
 def learning_rates(n_steps: int, lr: float, warm_up_steps: int, decay_steps: int) -> list[float]:
-    """Return the learning rate of each step, by SAELens's own scheduler as `train_transcoder` sets it up."""
+    """Compute the learning rate of each step, by SAELens's own scheduler as `train_transcoder` sets it up.
+
+    Args:
+        n_steps: optimizer steps.
+        lr: the rate between warm-up and decay.
+        warm_up_steps: steps over which it grows from 0.
+        decay_steps: steps at the end over which it falls to 0.
+
+    Returns:
+        A rate for each step.
+    """
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
     scheduler = get_lr_scheduler(
         TRAINER.lr_scheduler_name,

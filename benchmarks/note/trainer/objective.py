@@ -57,6 +57,7 @@ class Stack(nn.Module):
             acts = self.architecture.activate_at_ends(z, start, own)
         else:
             acts = self.architecture.activate(z, own)
+        # gates are 1 where acts > 0, with a gradient near the threshold: [n, batch, d_sae]
         gate = None if gate_bandwidth is None else self.architecture.gate(acts, z, own, gate_bandwidth)
         return DenseRegion(x, Weights(own.W_enc, own.W_dec, own.b_dec[:, None], own.W_skip), acts, z, gate)
 
@@ -109,7 +110,7 @@ class Objective:
             Each member's losses by name, and the activations of the data.
         """
         stack, matching = Stack(self.architecture, weights), self._matching
-        gated_here = matching is not None and matching.jitter == 0
+        gated_here = matching is not None and matching.jitter == 0  # jittered rows open other gates
         data = stack.encode_to_region(batch.x, matching.gate_bandwidth if matching and gated_here else None)
         error = data.output() - batch.y  # [n, batch, d_out]
         losses = {"mse_loss": mean_square(error)}
@@ -119,10 +120,10 @@ class Objective:
             share = data.is_active.to(slopes.dtype).mean(1)  # of the rows, [n, d_sae]
             losses["gradient_masking_loss"] = self._masking * (share * slopes).sum(1)
         if batch.response is not None:
-            here = data if gated_here else None  # jittered rows open other gates
+            here = data if gated_here else None
             losses["jacobian_loss"] = self._jacobian.at(step) * self._mismatch(stack, batch.response, here)
         if batch.augmented is not None and batch.y_augmented is not None:
-            moved = stack.encode_to_region(batch.augmented).output()
+            moved = stack.encode_to_region(batch.augmented).output()  # [n, batch, d_out]
             losses["augmentation_loss"] = self._augmentation * mean_square(moved - batch.y_augmented)
         return losses, data.acts
 
@@ -133,5 +134,6 @@ class Objective:
         assert of_layer is not None
         assert scale is not None
         Jv = self._estimator.transcoder_products(stack, x, v, step, gate=gate)  # [n_probes, n, batch, d]
+        # probes are summed over, and rows averaged: [n]
         energy = (Jv - of_layer).square().sum((0, 2, 3)) / x.shape[1]
         return scale * (energy if self._estimator.fixed_probes else energy / len(v))

@@ -60,7 +60,11 @@ class RowInputs:
         return self.source.draw(self.batch_size, self._generator)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: after `load_state_dict` the next batch is the one that would have followed."""
+        """Return the position: after `load_state_dict` the next batch is the one that would have followed.
+
+        Returns:
+            The generator's state, and what is drawn from.
+        """
         return {"generator": self._generator.get_state(), "source": repr(self.source)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

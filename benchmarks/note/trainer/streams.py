@@ -62,12 +62,12 @@ class Streams:
 
     @torch.no_grad()
     def __next__(self) -> Batch:
-        rows = next(self._rows)
+        rows = next(self._rows)  # [distinct, batch, d_in]: members share what they agree in
         y = self._of_layer(rows)
         response = augmented = y_augmented = None
         if self.matched or self.augmentation:
             x, y_here = _each(rows, self._rows_of), _each(y, self._rows_of)
-            rms = x.square().mean((1, 2)).sqrt()
+            rms = x.square().mean((1, 2)).sqrt()  # [streams]
             rms = torch.where(rms > 0, rms, torch.ones_like(rms))
             if self.matched:
                 x_there, y_there, v, Jv, step, scale = self._response(x, y_here, rms)
@@ -91,19 +91,19 @@ class Streams:
         if self.jittered:
             x = x + (self._jitter * rms)[:, None, None] * self._draw(gaussian, x)[0]
         step = self._radius * (rms if estimator.isotropic else torch.ones_like(rms))
-        of_rows = y if estimator.pulls_back else x
+        of_rows = y if estimator.pulls_back else x  # where probes live: Jv along inputs, J^T v along outputs
         # v [n_probes, streams, batch, d]: each stream draws from its own generator
         v = torch.stack([estimator.draw(rows, g) for rows, g in zip(of_rows, self._generators, strict=True)], dim=1)
         # the layer is asked once about all streams' rows: x [streams * batch, d_in], a step [.., 1] for each
-        each_row = step.repeat_interleave(x.shape[1])[:, None]
+        each_row = step.repeat_interleave(x.shape[1])[:, None]  # [streams * batch, 1]
         y_there, Jv = estimator.layer_products(self.layer, x.reshape(flat_shape), v.flatten(1, 2), each_row)
-        Jv = Jv.view(len(v), *x.shape[:2], -1)
+        Jv = Jv.view(len(v), *x.shape[:2], -1)  # [n_probes, streams, batch, d]
         scale = torch.ones_like(rms)
         if self.normalize:
-            variance = (y - y.mean(1, keepdim=True)).square().sum(-1).mean(1)
+            variance = (y - y.mean(1, keepdim=True)).square().sum(-1).mean(1)  # [streams]
             energy = Jv.square().sum(-1).mean((0, 2))  # over probes and rows
             if estimator.fixed_probes:
-                energy = energy * len(Jv)
+                energy = energy * len(Jv)  # the probes together are one basis: their sum is ||J||^2, not their mean
             scale = torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
         return x, y_there.view(*x.shape[:2], -1), v, Jv, each_row.view(*x.shape[:2], 1), scale
 
@@ -122,14 +122,22 @@ class Streams:
         return layer_output(self.layer, x.flatten(0, 1)).view(*x.shape[:2], -1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where all streams stand."""
+        """Return the position of all streams.
+
+        Returns:
+            The states of the rows and of the generators that probes and noise come from.
+        """
         return {
             "inputs": self._rows.state_dict(),
             "generators": [generator.get_state() for generator in self._generators],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume all streams from what `state_dict` returned."""
+        """Resume all streams.
+
+        Args:
+            state: what `state_dict` returned.
+        """
         self._rows.load_state_dict(state["inputs"])
         for generator, there in zip(self._generators, state["generators"], strict=True):
             generator.set_state(there.cpu())
@@ -172,7 +180,7 @@ class _Rows(_OwnRows):
         self._points = torch.stack([m.abs_inputs(device).point for m in distinct])[:, None]
 
     def __next__(self) -> Tensor:
-        draws = [inputs.draw() for inputs in self._inputs]
+        draws = [inputs.draw() for inputs in self._inputs]  # one for each seed
         stacked = AbsDraw(*(_each(torch.stack(each), self._draw_of) for each in zip(*draws, strict=True)))
         return abs_rows(stacked, self._density, self._repeat_frac, self._points).to(self.dtype)
 

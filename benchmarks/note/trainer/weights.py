@@ -32,7 +32,11 @@ class StackedWeights(NamedTuple):
     """BatchTopK's, a moving average: no gradient trains it."""
 
     def present(self) -> dict[str, Tensor]:
-        """Return the non-None weights by name."""
+        """Select the weights that the architecture has.
+
+        Returns:
+            The non-None weights by name, in the order of the fields.
+        """
         return {name: weight for name, weight in self._asdict().items() if weight is not None}
 
     def packed(self) -> Float[Tensor, "n size"]:
