@@ -27,6 +27,13 @@ CONFIGS: dict[str, Any] = {
     "jumprelu": lambda **of: plugin.JumpReLUTrainingTranscoderConfig(jacobian=DIFFERENCES, **of),
 }
 
+ANY_PROBE: dict[str, Any] = {
+    "all directions": lambda **of: plugin.TopKTrainingTranscoderConfig(k=4, jacobian={"estimator": "exact"}, **of),
+    "pairs": lambda **of: plugin.TopKTrainingTranscoderConfig(k=4, jacobian={"probe": "pair"}, **of),
+    "signs": lambda **of: plugin.StandardTrainingTranscoderConfig(jacobian={"probe": "rademacher"}, **of),
+}
+"""For stores that keep the layer's weights: probes are drawn in training."""
+
 
 class Stopping(StoredRows):
     stop: int | None = None
@@ -46,7 +53,7 @@ def main(jobs: list[dict[str, Any]]) -> None:
 
 
 def train(of: dict[str, Any], processes: Processes) -> None:
-    cfg = CONFIGS[of["kind"]](d_in=6, d_sae=40, dtype="float64", jacobian_coefficient=1.0)
+    cfg = (CONFIGS | ANY_PROBE)[of["kind"]](d_in=6, d_sae=40, dtype="float64", jacobian_coefficient=1.0)
     transcoder = made_with_seed(cfg, 0)
     rows = Stopping(
         DerivativeStore.open(of["store"]),

@@ -54,7 +54,9 @@ class NoiseAugmentation(TrainingTranscoder[Any]):
     def _other_points(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return other points, and the layer's outputs there."""
         layer, noise, scale = self.given_layer, self.cfg.augmentation_kind == "noise", self.cfg.augmentation_scale
-        if not isinstance(layer, PackedRows):
+        if isinstance(layer, PackedRows) and layer.known is not None:
+            x = layer.unpack(x).x
+        if not isinstance(layer, PackedRows) or layer.known is not None:
             generator = self.matching.generator(x.device)
             if noise:
                 moved = x + scale * x.square().mean().sqrt() * gaussian(x, 1, generator)[0]

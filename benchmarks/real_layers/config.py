@@ -76,6 +76,12 @@ class RealLayersConfig(HeldOutConfig):
     d_sae: int = Field(default=2304, ge=1, description="features of each transcoder")
     stored_prompts: int = Field(default=1280, ge=1, description="prompts whose rows and derivatives are kept; an epoch")
     prompts_per_shard: int = Field(default=64, ge=1)
+    keep: Literal["derivatives", "rows"] = Field(
+        default="derivatives",
+        exclude_if=lambda keep: keep == "derivatives",
+        description="what stores keep beside the rows: derivatives for every arm; or, with rows, the layer's weights, "
+        "from which arms compute theirs with fresh probes at every step",
+    )
     stored_dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float16"
     tokens: int = Field(default=512_000, ge=1, description="tokens that every transcoder is trained on")
     batch_size: int = Field(default=512, ge=2, description="tokens a step")
@@ -131,8 +137,10 @@ class RealLayersConfig(HeldOutConfig):
             repeated: for runs that see the passage again and again.
 
         Returns:
-            Fields of JacobianMatchingConfig.
+            Fields of JacobianMatchingConfig; none where weights are kept.
         """
+        if self.keep == "rows":
+            return []
         arms = self.passage.arms if repeated and self.passage is not None else self.arms
         asked = [{**arm.jacobian, "gate_bandwidth": None} for arm in arms if arm.jacobian is not None]
         return [of for i, of in enumerate(asked) if of not in asked[:i]]

@@ -132,15 +132,16 @@ class _Bench:
             ids = source.tokenizer(at.text, add_special_tokens=False)["input_ids"]
             start = [] if source.tokenizer.bos_token_id is None else [source.tokenizer.bos_token_id]
             passage = torch.tensor([[*start, *ids]])
-        plain = config.derivatives(repeated=False)
+        plain, weights = config.derivatives(repeated=False), config.keep == "rows"
         wanted = {
-            (block, False): WantedStore(stores / f"block{block}", layer, plain) for block, layer in layers.items()
+            (block, False): WantedStore(stores / f"block{block}", layer, plain, weights=weights)
+            for block, layer in layers.items()
         }
         if at is not None:
             for block in at.blocks:
                 folder = stores / f"block{block}_passage"
                 products = config.derivatives(repeated=True)
-                wanted[block, True] = WantedStore(folder, layers[block], products, passage, at.share)
+                wanted[block, True] = WantedStore(folder, layers[block], products, passage, at.share, weights)
         filled = source.filled_stores(
             list(wanted.values()), stored, prompts_per_shard=config.prompts_per_shard, dtype=config.stored_dtype
         )

@@ -48,7 +48,8 @@ class RealLayersResult(Result):
     @override
     def settings(self) -> dict[str, Any]:
         """All but the number of seeds: more are added to those that are there."""
-        return {**self.config.model_dump(mode="json", exclude={"seeds"}), "rows": self.config.rows.model_dump()}
+        whole = {"rows": self.config.rows.model_dump(), "keep": self.config.keep}  # left out where they are defaults
+        return {**self.config.model_dump(mode="json", exclude={"seeds"}), **whole}
 
     def layer(self, block: int) -> LayerRecord:
         """Look up a block's layer.

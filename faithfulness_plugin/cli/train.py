@@ -8,6 +8,7 @@ import typer
 
 from faithfulness_plugin.cli.options import with_fields
 from faithfulness_plugin.cli.rows import RowOptions, row_settings
+from faithfulness_plugin.cli.stores import StoreOptions, store_settings
 from faithfulness_plugin.cli.terminal import fail, show_result
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import one_line, say
@@ -17,7 +18,7 @@ if TYPE_CHECKING:  # at run time the command imports them
     from faithfulness_plugin.language_model.train import Training
 
 
-@with_fields(RowOptions)
+@with_fields(RowOptions, StoreOptions)
 def train(
     given: dict[str, Any],
     config: Annotated[
@@ -31,7 +32,7 @@ def train(
     seeds: Annotated[int | None, typer.Option(help="How many, in place of the file's")] = None,
     stores: Annotated[
         Path | None,
-        typer.Option(help="Folder for stores of rows and derivatives: filled once, then trained from [default: none]"),
+        typer.Option(help="Folder for stores of each layer's rows: filled once, then trained from [default: none]"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
@@ -57,6 +58,8 @@ def train(
     settings |= {name: value for name, value in flags.items() if value is not None}
     if rows := row_settings(given):
         settings["rows"] = {**settings.get("rows", {}), **rows}
+    if kept := store_settings(given):
+        settings["stores"] = {**settings.get("stores", {}), **kept}
     wanted = make_config(settings, str(config or "default settings"), TrainConfig)
     _check(wanted, out, stores, overwrite)
 
@@ -78,6 +81,7 @@ def _check(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
     from faithfulness_plugin.cli.checks import require_device, require_text
     from faithfulness_plugin.language_model.hub_model import only_cached
     from faithfulness_plugin.language_model.result import TrainResult
+    from faithfulness_plugin.language_model.store_settings import AS_BEFORE
     from faithfulness_plugin.results.open_or_resume import require_resumable, require_writable
     from faithfulness_plugin.results.schema import Environment
 
@@ -92,6 +96,8 @@ def _check(wanted: "TrainConfig", out: Path, stores: Path | None, overwrite: boo
         return  # model and text may have gone
     if stores is not None:
         require_writable(stores, "--stores")
+    elif wanted.stores != AS_BEFORE:
+        raise UsageError("the settings of stores are for training from stores: pass --stores FOLDER as well")
     require_text(wanted.text.files)
     only_cached(wanted.model.name)
     require_device(wanted.device)

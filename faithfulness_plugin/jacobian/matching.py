@@ -83,7 +83,7 @@ class JacobianMatching:
         self._warn_if_exact_costs_less(x.shape[-1])
         if x.is_inference():
             x = x.clone()  # or the student's backward pass could not save it
-        generator, jittered = self.generator(x.device), self.config.jitter > 0
+        generator, jittered = self._generator_of_share(x.device), self.config.jitter > 0
         rms = _mean(_wide(x).square()).sqrt()
         rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)  # rows of zeros still get a step
         at = x + self.config.jitter * rms * gaussian(x, 1, generator)[0] if jittered else x
@@ -213,6 +213,16 @@ class JacobianMatching:
         """
         scale, Jv = cast(Tensor, targets.scale), cast(Tensor, targets.Jv)
         return loss / (scale * self._mean_energy(Jv))  # the scale cancels
+
+    def _generator_of_share(self, device: torch.device) -> torch.Generator:
+        """Return a generator for this process's rows. The common one advances alike in all of them, so that the state
+        of the first one is that of all."""
+        common = self.generator(device)
+        if self.across is None:
+            return common
+        seed = int(torch.randint(2**62, (), generator=common, device=device))
+        rank = torch.distributed.get_rank(self.across)
+        return torch.Generator(device).manual_seed(derived_seed(seed, f"process {rank}"))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the random generator's state, so that a resumed run draws the same probes.

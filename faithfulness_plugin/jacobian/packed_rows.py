@@ -8,6 +8,7 @@ from torch import Tensor
 
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
+from faithfulness_plugin.layers.stored_layer import StoredLayer
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class PackedRows:
     """The probes and the estimator; None for rows [x | y]."""
     step: float = 1.0
     """The length of the secant's step."""
+    known: StoredLayer | None = None
+    """The layer by its stored weights, which rows [x | y] can be asked for any derivative; None without weights."""
 
     @property
     def widths(self) -> list[int]:
@@ -53,7 +56,8 @@ class PackedRows:
             rows: what `pack` returned, or a batch of such rows.
 
         Returns:
-            The response, with the layout's step and without a scale.
+            The response, with the layout's step and without a scale; x and y in the dtype of the stored weights, and
+            these on the device of the rows, where the layout has some.
 
         Raises:
             ValueError: rows of another width.
@@ -64,6 +68,9 @@ class PackedRows:
                 "layer and rows from one store"
             )
         x, y, *rest = rows.split(self.widths, dim=-1)
+        if self.known is not None:  # rows that were rounded go back into the layer's dtype
+            dtype = self.known.to(rows.device).dtype
+            x, y = x.to(dtype), y.to(dtype)
         if not rest:
             return LayerResponse(x, y)
         n = len(rest) // 2  # as many probes as products

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
+from faithfulness_plugin.language_model.store_settings import AS_BEFORE, StoreSettings
 from faithfulness_plugin.language_model.transcoder_settings import DEFAULTS, SETTINGS, Architecture, checked_settings
 from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.results.settings_file import make_config, read_settings
@@ -87,6 +88,7 @@ class TrainConfig(Record):
         "transcoder": frozenset(name for of in SETTINGS.values() for name in of.model_fields),
         "jacobian": frozenset(field.name for field in fields(JacobianMatchingConfig)),
         "rows": frozenset(RowSettings.model_fields),
+        "stores": frozenset({"keep"}),
     }
     """Names that belong to a setting of this one, for those who write them beside it."""
     model: ModelSource = ModelSource()
@@ -125,6 +127,7 @@ class TrainConfig(Record):
         default=4, ge=0, description="checkpoints during training; an interrupted run leaves one anyway"
     )
     rows: RowSettings = Field(default=EVERY_ROW, exclude_if=lambda rows: rows == EVERY_ROW)
+    stores: StoreSettings = Field(default=AS_BEFORE, exclude_if=lambda stores: stores == AS_BEFORE)
     device: Literal["cpu", "cuda"] = "cpu"
     prefetch: int = Field(default=0, ge=0, description="batches that a second thread makes ahead")
     seed: int = Field(default=0, ge=0, lt=2**61, description="the first seed; it decides the prompts' order as well")

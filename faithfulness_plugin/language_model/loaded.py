@@ -33,6 +33,8 @@ class WantedStore:
     """A prompt whose rows are put among those of every shard."""
     share: float = 0.0
     """The share of the rows that is the repeated prompt's."""
+    weights: bool = False
+    """Whether it keeps the layer's weights, and no derivatives."""
 
 
 class LoadedModel:
@@ -108,7 +110,8 @@ class LoadedModel:
 
         Raises:
             StoreError: a store that was made from another model, layer or text, keeps other derivatives, is being
-                written by another process, or cannot be written; a disk with too little room.
+                written by another process, or cannot be written; a layer whose weights are wanted and not known; a disk
+                with too little room.
         """
         self.note("checking the stores of derivatives, and filling what they lack")
         width, n_shards = self.model.cfg.d_model, -(-len(tokens) // prompts_per_shard)
@@ -123,6 +126,7 @@ class LoadedModel:
                 n_shards=n_shards,
                 dtype=dtype,
                 seed=self.config.seed,
+                weights=of.weights,
             )
             fillings.append(Filling(store, of.layer, of.repeated, of.share))
         _require_room(fillings, tokens.numel())
@@ -135,7 +139,11 @@ class LoadedModel:
             batch_size=self.config.prompts_per_pass,
             on_shard=lambda number: self.note(f"filled shard {number + 1} of {n_shards}"),
         )
-        return [filling.store for filling in fillings]
+        stores = [filling.store for filling in fillings]
+        for store in stores:
+            if (rounding := store.index.rounding) is not None and max(rounding.x, rounding.y, rounding.Jv) > 0:
+                self.note(f"{store.folder} keeps rows in {store.index.dtype}; relative errors: {rounding}")
+        return stores
 
     def _source(self, of: WantedStore, tokens: Tensor, prompts_per_shard: int, width: int) -> dict[str, str]:
         """Describe what a store is made from, by which it is recognised."""

@@ -89,5 +89,6 @@ class TrainResult(Result):
     @override
     def settings(self) -> dict[str, Any]:
         free: dict[str, Any] = {"text": {"repeat"}, "wandb": True, "checkpoints": True, "prefetch": True}
-        rows = self.config.rows.model_dump()
-        return {**self.config.model_dump(mode="json", exclude=free), "rows": rows, "from stores": self.from_stores}
+        # left out of the config where they are the defaults
+        whole = {"rows": self.config.rows.model_dump(), "stores": self.config.stores.model_dump()}
+        return {**self.config.model_dump(mode="json", exclude=free), **whole, "from stores": self.from_stores}

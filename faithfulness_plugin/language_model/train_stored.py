@@ -169,9 +169,15 @@ class _Model:
         tokens = source.prompts(config.held_out + needed, least)
         held_out, stored = tokens[: config.held_out], tokens[config.held_out :]
         self.layers = source.mlps(config.blocks)
-        products = [config.transcoder_config(1, 1, 1.0).jacobian] if any(config.coefficients) else []
-        wanted = [WantedStore(_folder(stores, block), layer, products) for block, layer in self.layers.items()]
-        source.filled_stores(wanted, stored, prompts_per_shard=PROMPTS_PER_SHARD, dtype=config.model.dtype)
+        weights = config.stores.keep == "rows"
+        matched = any(config.coefficients) and not weights
+        products = [config.transcoder_config(1, 1, 1.0).jacobian] if matched else []
+        wanted = [
+            WantedStore(_folder(stores, block), layer, products, weights=weights)
+            for block, layer in self.layers.items()
+        ]
+        dtype = config.stores.dtype or config.model.dtype
+        source.filled_stores(wanted, stored, prompts_per_shard=PROMPTS_PER_SHARD, dtype=dtype)
         self.evaluators = {
             block: TranscoderEvaluator(
                 source.hooks,

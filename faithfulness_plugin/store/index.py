@@ -1,16 +1,19 @@
 """The index of a store of derivatives: where its rows come from, which products it keeps, which shards are there."""
 
 import hashlib
+import operator
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from faithfulness_plugin.differences import without_size
+from faithfulness_plugin.differences import differences, without_size
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.estimators import ESTIMATORS
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
+from faithfulness_plugin.layers.activations import ACTIVATIONS
 from faithfulness_plugin.results.schema import Record
 
 INDEX_FILENAME = "index.json"
@@ -94,6 +97,42 @@ class Shard(Record):
     n_bytes: int
 
 
+class Norm(Record):
+    """What a norm after the layer has besides its scale and shift."""
+
+    eps: float
+    centred: bool = Field(description="a LayerNorm's; else it is an RMSNorm")
+
+
+class LayerFile(Record):
+    """The file of the layer's weights, and what else makes them the layer."""
+
+    file: str
+    sha256: str
+    n_bytes: int
+    activation: str = Field(description="its name among those known here")
+    norm: Norm | None = None
+
+    @field_validator("activation")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in ACTIVATIONS:
+            raise ValueError(f"the activation {name} is not known here")
+        return name
+
+
+class RoundingError(Record):
+    """The error that the rows' dtype makes, ||rounded - exact|| / ||exact||, over some rows of the first shard."""
+
+    rows: int
+    x: float
+    y: float
+    Jv: float = Field(description="of the layer's products along pair probes, both at and along rounded rows")
+
+    def __str__(self) -> str:
+        return f"x {self.x:.2g}, f(x) {self.y:.2g}, J v along pairs of rows {self.Jv:.2g}"
+
+
 class Index(Record):
     """Everything but the rows."""
 
@@ -109,6 +148,13 @@ class Index(Record):
         default=None, description="root mean square of the coordinates of x in the first shard: isotropic secants' unit"
     )
     shards: dict[int, Shard] = Field(default_factory=dict, description="the shards that are filled, by number")
+    weights: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="whether the layer's weights stand beside the rows: derivatives are then computed in training",
+    )
+    layer: LayerFile | None = Field(default=None, exclude_if=lambda layer: layer is None)
+    rounding: RoundingError | None = Field(default=None, exclude_if=lambda rounding: rounding is None)
 
     @property
     def n_rows(self) -> int:
@@ -123,7 +169,25 @@ class Index(Record):
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that two stores must share to be one, besides their source."""
-        return self.model_dump(include={"d_in", "d_out", "dtype", "seed", "n_shards"})
+        names = ("d_in", "d_out", "dtype", "seed", "n_shards", "weights")
+        return {name: getattr(self, name) for name in names}
+
+    def differs_from(self, wanted: "Index") -> str:
+        """Say why this store does not do for what is wanted.
+
+        Args:
+            wanted: the index of a new store; this one may keep more products.
+
+        Returns:
+            What differs, for a message; "" where nothing does.
+        """
+        changes = [
+            differences(self.source, {**dict.fromkeys(self.source, "none"), **wanted.source}),
+            differences(self.settings, wanted.settings),
+        ]
+        if lacks := [product for product in wanted.products if product not in self.products]:
+            changes.append(f"derivatives {names(self.products)}, and not {names(lacks)}")
+        return "; ".join(filter(None, changes))
 
     @property
     def fingerprint(self) -> str:
@@ -134,7 +198,8 @@ class Index(Record):
     @property
     def fingerprint_with_sizes(self) -> str:
         """The digest that version 0.8 wrote into its checkpoints, computed sizes included."""
-        said = self.model_dump_json(include={"source", "products", "d_in", "d_out", "dtype", "seed", "n_shards"})
+        decides = {"source", "products", "d_in", "d_out", "dtype", "seed", "n_shards", "weights"}
+        said = self.model_dump_json(include=decides)
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     @property
@@ -152,6 +217,34 @@ class Index(Record):
             probes[product.v_name] = product.n_probes * probe_width
             products += product.n_probes * product_width
         return (self.d_in + self.d_out + sum(probes.values()) + products) * DTYPES[self.dtype].itemsize
+
+
+def read_index(folder: Path) -> Index:
+    """Read the index of the store in a folder.
+
+    Args:
+        folder: where it stands.
+
+    Returns:
+        The index.
+
+    Raises:
+        StoreError: there is none, or it cannot be read.
+    """
+    path = folder / INDEX_FILENAME
+    try:
+        return Index.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise StoreError(f"{folder} holds no {INDEX_FILENAME}, so it is no store: check the path") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise StoreError(
+            f"{path} is corrupt, or of another version ({where}: {first['msg']}): move the store away, and fill it "
+            "again"
+        ) from error
 
 
 def names(products: Sequence[Product]) -> str:

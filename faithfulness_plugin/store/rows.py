@@ -14,7 +14,10 @@ from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
 from faithfulness_plugin.seeds import derived_seed
 from faithfulness_plugin.store.index import StoreError
+from faithfulness_plugin.store.layer_file import require_reproduced
 from faithfulness_plugin.store.store import DerivativeStore
+
+FIRST_ROWS = 32
 
 
 class StoredRows(Iterator[Tensor]):
@@ -26,14 +29,15 @@ class StoredRows(Iterator[Tensor]):
 
     Args:
         store: a full store.
-        product: which derivatives come with the rows; None for x and f(x) alone.
+        product: which derivatives come with the rows; None for x and f(x) alone. A store that keeps the layer's weights
+            brings x and f(x) for any, and the transcoder's own config decides.
         batch_size: rows per step, of all processes together.
         seed: seeds the order.
         window: the number of shards in memory.
 
     Raises:
-        StoreError: a store that is not full or does not keep the product; a batch that is larger than the store or
-            cannot be shared equally; a rank that no process has.
+        StoreError: a store that is not full or does not keep the product; weights that are not as they were written; a
+            batch that is larger than the store or cannot be shared equally; a rank that no process has.
     """
 
     def __init__(
@@ -63,10 +67,11 @@ class StoredRows(Iterator[Tensor]):
             raise StoreError(f"window={window}: one shard or more is in memory")
         self.store, self.batch_size, self.seed, self.window = store, batch_size, seed, window
         self.rank, self.processes = rank, processes
-        self._product = None if product is None else store.product(product)
+        known = store.layer() if index.weights else None
+        self._product = None if product is None or known is not None else store.product(product)
         kept = None if self._product is None else self._product.config
         step = 1.0 if kept is None else kept.build_estimator().step(index.rms or 1.0)
-        self.layer = PackedRows(index.d_in, index.d_out, kept, step)
+        self.layer = PackedRows(index.d_in, index.d_out, kept, step, known)
         self.batch = 0
         """The number of batches that were served."""
         self._epoch: int | None = None
@@ -117,12 +122,20 @@ class StoredRows(Iterator[Tensor]):
             self._in_memory = {name: torch.cat([shard.pop(name) for shard in shards]) for name in list(shards[0])}
             n_rows = len(self._in_memory["x"])
             self._mixed = torch.randperm(n_rows, generator=self._generator(f"epoch {epoch} window {number}"))
+            self._require_weights()
             self._at = (epoch, number)
         rows = self._mixed[start : start + taken]
         part = {name: tensor[rows] for name, tensor in self._in_memory.items()}
         if self._product is not None:
             part |= {name: part[name].movedim(1, 0) for name in ("v", "Jv")}
         return self.layer.pack(LayerResponse(part["x"], part["y"], part.get("v"), part.get("Jv")))
+
+    def _require_weights(self) -> None:
+        """Check, at the first rows that are read, that the weights are those of their layer."""
+        if self._at is None and self.layer.known is not None:
+            x, y = (self._in_memory[name][:FIRST_ROWS] for name in ("x", "y"))
+            known = self.layer.known.to(x.device)
+            require_reproduced(known.weights, x, y, f"{self.store.folder} holds another layer's: fill a new store")
 
     def _generator(self, use: str) -> torch.Generator:
         return torch.Generator().manual_seed(derived_seed(self.seed, f"stored rows, {use}"))

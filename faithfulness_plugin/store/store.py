@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float
-from pydantic import ValidationError
 from safetensors import safe_open
 from torch import Tensor
 
@@ -17,15 +16,18 @@ from faithfulness_plugin.differences import differences
 from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.store.index import DTYPES, INDEX_FILENAME, Index, Product, StoreError, names
-from faithfulness_plugin.store.layer_tensors import layer_tensors
-from faithfulness_plugin.store.shard_file import shard_fault, write_shard
+from faithfulness_plugin.layers.stored_layer import StoredLayer
+from faithfulness_plugin.store.index import DTYPES, INDEX_FILENAME, Index, Product, StoreError, names, read_index
+from faithfulness_plugin.store.layer_file import keep_layer, read_layer, require_reproduced
+from faithfulness_plugin.store.layer_tensors import as_kept, layer_tensors
+from faithfulness_plugin.store.shard_file import CheckedFiles, write_shard
 
 LOCK_FILENAME = ".writer.lock"
 
 
 class DerivativeStore:
-    """Rows x, f(x), probes v and products Jv in a folder: `index.json` and one safetensors file per shard.
+    """Rows x, f(x), probes v and products Jv, or x, f(x) and the layer's weights, in a folder: `index.json` and one
+    safetensors file per shard.
 
     Make one by `create` or `open`. `fill_shard` fills a shard within `writing`, in any order; one that was lost comes
     out the same again, because its probes are seeded by its number.
@@ -34,13 +36,14 @@ class DerivativeStore:
     def __init__(self, folder: Path, index: Index) -> None:
         self.folder, self.index = folder, index
         self._writes = False
-        self._whole: dict[int, tuple[int, int]] = {}
-        """The shards that were found whole, with the size and time that their files had."""
+        self._files = CheckedFiles(folder)
 
     def __repr__(self) -> str:
         index = self.index
         filled = f"{len(index.shards)} of {index.n_shards}"
-        found = {"d_in": index.d_in, "d_out": index.d_out, "products": list(map(str, index.products))}
+        found: dict[str, Any] = {"d_in": index.d_in, "d_out": index.d_out}
+        kept = {"weights": True, "dtype": index.dtype, "rounding": index.rounding}
+        found |= kept if index.weights else {"products": list(map(str, index.products))}
         return line("DerivativeStore", {"folder": self.folder, "shards": filled, "rows": index.n_rows, **found})
 
     @classmethod
@@ -55,6 +58,7 @@ class DerivativeStore:
         n_shards: int,
         dtype: str = "float32",
         seed: int = 0,
+        weights: bool = False,
     ) -> "DerivativeStore":
         """Create an empty store, or open the one that stands there with the same settings; it may keep more products.
 
@@ -67,6 +71,7 @@ class DerivativeStore:
             n_shards: how many shards make it full.
             dtype: the dtype of the numbers on disk.
             seed: seeds the probes.
+            weights: keep the layer's weights beside the rows, and no products: any derivative is computed in training.
 
         Returns:
             The store, empty or as full as it was.
@@ -79,6 +84,8 @@ class DerivativeStore:
             raise StoreError(f"dtype={dtype!r}: choose from {', '.join(DTYPES)}")
         if n_shards < 1:
             raise StoreError(f"n_shards={n_shards}: a store has one shard or more")
+        if weights and products:
+            raise StoreError("weights=True: derivatives are computed from the weights, so leave products out")
         wanted = Index(
             source=dict(source),
             d_in=d_in,
@@ -87,15 +94,12 @@ class DerivativeStore:
             products=list(dict.fromkeys(map(Product.of, products))),
             seed=seed,
             n_shards=n_shards,
+            weights=weights,
         )
         folder = Path(folder)
         if (folder / INDEX_FILENAME).exists():
             store = cls.open(folder)
-            there, here = store.index.source, {**dict.fromkeys(store.index.source, "none"), **wanted.source}
-            changes = [differences(there, here), differences(store.index.settings, wanted.settings)]
-            if lacks := [product for product in wanted.products if product not in store.index.products]:
-                changes.append(f"derivatives {names(store.index.products)}, and not {names(lacks)}")
-            if changed := "; ".join(filter(None, changes)):
+            if changed := store.index.differs_from(wanted):
                 raise StoreError(
                     f"{folder} is a store of something else ({changed}): use that, or choose another folder"
                 )
@@ -119,20 +123,7 @@ class DerivativeStore:
         Raises:
             StoreError: there is none, or its index cannot be read.
         """
-        path = Path(folder) / INDEX_FILENAME
-        try:
-            return cls(Path(folder), Index.model_validate_json(path.read_bytes()))
-        except FileNotFoundError as error:
-            raise StoreError(f"{folder} holds no {INDEX_FILENAME}, so it is no store: check the path") from error
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read ({error.strerror}): check the path") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise StoreError(
-                f"{path} is corrupt, or of another version ({where}: {first['msg']}): move the store away, and fill it "
-                "again"
-            ) from error
+        return cls(Path(folder), read_index(Path(folder)))
 
     def require(self, **source: str) -> None:
         """Check that the store was made from a model, layer and text.
@@ -144,9 +135,7 @@ class DerivativeStore:
             StoreError: it was made from something else; the message says what differs.
         """
         if changed := differences(self.index.source, source):
-            raise StoreError(
-                f"{self.folder} was made from something else ({changed}): choose another store, or fill one"
-            )
+            raise StoreError(f"{self.folder} was made from something else ({changed}): choose another, or fill one")
 
     def product(self, config: JacobianMatchingConfig | Mapping[str, Any]) -> Product:
         """Return the derivatives that a matching of this config needs.
@@ -215,18 +204,13 @@ class DerivativeStore:
         shard = self.index.shards.get(number)
         if shard is None:
             return "it was not filled yet"
-        path = self.folder / shard.file
-        try:
-            now = path.stat()
-            seen = (now.st_size, now.st_mtime_ns)
-            if self._whole.get(number) == seen:
-                return None
-            if (fault := shard_fault(path, shard)) is not None:
-                return fault
-        except OSError as error:
-            return f"{path.name} cannot be read ({error.strerror})"
-        self._whole[number] = seen
-        return None
+        layer_fault = self._layer_fault() if number == 0 and self.index.weights else None
+        return layer_fault or self._files.fault(shard)
+
+    def _layer_fault(self) -> str | None:
+        """Find out what is wrong with the layer's weights, which the filling of shard 0 writes."""
+        entry = self.index.layer
+        return "the layer's weights were not kept yet" if entry is None else self._files.fault(entry)
 
     @torch.no_grad()
     def fill_shard(self, number: int, x: Float[Tensor, "rows d_in"], layer: Layer) -> None:
@@ -252,18 +236,39 @@ class DerivativeStore:
             if number != 0:
                 raise StoreError("shard 0 comes first: its rows set the isotropic secants' step")
             rms = x.double().square().mean().sqrt().item() or 1.0
-        if x.ndim != 2 or x.shape[-1] != self.index.d_in or len(x) < 2:
-            raise StoreError(f"shard {number}: rows of shape {list(x.shape)}; pass two or more, {self.index.d_in} wide")
-        tensors = layer_tensors(self.index, number, x, layer, rms)
-        culprit = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
-        if culprit is not None:
-            raise StoreError(
-                f"shard {number}: NaN or Inf in {culprit} (as {self.index.dtype}): check the layer and dtype"
-            )
+        given = layer_tensors(self.index, number, x, layer, rms)
+        tensors = as_kept(given, number, self.index.dtype)
+        changes = self._keep_weights(number, layer, x, given["y"]) if self.index.weights else {}
         left = self.index.n_shards - len(self.index.shards)
-        shard = write_shard(self.folder, number, tensors, left)
-        shards = {**self.index.shards, number: shard}
-        self._write_index(self.index.model_copy(update={"rms": rms, "shards": dict(sorted(shards.items()))}))
+        shards = {**self.index.shards, number: write_shard(self.folder, number, tensors, left)}
+        changes |= {"rms": rms, "shards": dict(sorted(shards.items()))}
+        self._write_index(self.index.model_copy(update=changes))
+
+    def _keep_weights(self, number: int, layer: Layer, x: Tensor, y: Tensor) -> dict[str, Any]:
+        """Write the layer's weights, or check that those that are there are its; return what changes in the index."""
+        if self._layer_fault() is not None:
+            if number != 0:
+                raise StoreError(f"shard 0 of {self.folder} comes first: the layer's weights are written with it")
+            return keep_layer(self.folder, layer, x, y, self.index.dtype)
+        why = f"shard {number} of {self.folder} is of another layer, or of one that treats some rows differently"
+        require_reproduced(self.layer().to(x.device).weights, x, y, why)
+        return {}
+
+    def layer(self) -> StoredLayer:
+        """Read the layer from the weights that are kept beside the rows.
+
+        Returns:
+            f, row-wise, on the CPU.
+
+        Raises:
+            StoreError: the store keeps none, or they are not as they were written.
+        """
+        if not self.index.weights:
+            raise StoreError(f"{self.folder} keeps no weights of its layer: make a store with weights=True")
+        fault = self._layer_fault()
+        if self.index.layer is None or fault is not None:
+            raise StoreError(f"{self.folder}: the layer cannot be used: {fault}. Fill the store again, which mends it")
+        return read_layer(self.folder, self.index.layer, self.index.dtype)
 
     def read_shard(self, number: int, product: Product | None) -> dict[str, Tensor]:
         """Read the rows of a shard, and the derivatives of one product.

@@ -135,8 +135,12 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, Encoder, TrainingSAE[T_C
         """Return x, f(x), and what the Jacobian is matched to, if it is."""
         layer, matched = self.given_layer, self.cfg.jacobian_coefficient > 0
         if isinstance(layer, PackedRows):
-            response = layer.unpack(batch)
-            return response.x, response.y, self.matching.targets_of(response) if matched else None
+            response, known = layer.unpack(batch), layer.known
+            x, y, *_ = response
+            if not matched or known is None:
+                return x, y, self.matching.targets_of(response) if matched else None
+            # a rounded y is a fine target, but a difference quotient would divide its error by the step
+            return x, y, self.matching.targets(known, x, y=y if known.exact else None)
         self._require_width(batch)
         if matched and self.matching.config.at_inputs:  # one pass of the layer for f(x) and its derivative
             targets = self.matching.targets(layer, batch)

@@ -28,7 +28,8 @@ class LearnsFromLayer:
         """Set the function to be replaced, on the transcoder's device.
 
         A layer that knows its hooks (`mlp_layer`) also says where the transcoder writes: metadata.hook_name_out. With
-        `PackedRows` (the `layer` of stored rows) training is on rows that bring the layer's responses.
+        `PackedRows` (the `layer` of stored rows) training is on rows that bring the layer's responses, or on rows x and
+        f(x) beside the layer's weights, of which any derivative is asked.
 
         Args:
             layer: row-wise [batch, d_in] -> [batch, d_out]; the layout of stored rows; or None to take the layer away.
@@ -41,13 +42,7 @@ class LearnsFromLayer:
             ValueError: rows of other derivatives than the transcoder matches.
         """
         if isinstance(layer, PackedRows):
-            wanted = self.matching.config.of_layer
-            brought = None if layer.product is None else layer.product.of_layer
-            if self.cfg.jacobian_coefficient > 0 and brought != wanted:
-                raise ValueError(
-                    f"the rows bring derivatives for {brought} and the transcoder matches {wanted}: read the rows with "
-                    "the transcoder's own config (product=transcoder.cfg.jacobian)"
-                )
+            self._require_derivatives(layer)
         elif layer is not None and not callable(layer):
             raise TypeError(f"the layer must be callable, not {type(layer).__name__}")
         # past nn.Module.__setattr__, or a layer that is a module would be trained and saved
@@ -55,6 +50,16 @@ class LearnsFromLayer:
         if (hook_out := getattr(layer, "hook_out", None)) is not None and isinstance(hook_out, str):
             self.cfg.metadata.hook_name_out = hook_out
         return self
+
+    def _require_derivatives(self, rows: PackedRows) -> None:
+        """Raise ValueError for rows of other derivatives than are matched; stored weights give any."""
+        wanted = self.matching.config.of_layer
+        brought = None if rows.product is None else rows.product.of_layer
+        if self.cfg.jacobian_coefficient > 0 and rows.known is None and brought != wanted:
+            raise ValueError(
+                f"the rows bring derivatives for {brought} and the transcoder matches {wanted}: read the rows with "
+                "the transcoder's own config (product=transcoder.cfg.jacobian), or from a store with weights=True"
+            )
 
     def __deepcopy__(self: T_LEARNER, memo: dict[int, Any]) -> T_LEARNER:
         """Copy it on the same layer, which may be a part of a large model and is not the transcoder's own."""
@@ -66,12 +71,16 @@ class LearnsFromLayer:
 
     @property
     def layer(self) -> Layer:
-        """The layer being replaced. Raises ValueError where none is set, or rows that bring its responses."""
-        if isinstance(self.given_layer, PackedRows):
+        """The layer being replaced: that of the model, or its stored weights. Raises ValueError where none is set, or
+        rows that bring its responses and no weights."""
+        layer = self.given_layer
+        if not isinstance(layer, PackedRows):
+            return layer
+        if layer.known is None:
             raise ValueError(
                 "the transcoder learns from stored rows, so it has no layer to call: pass the layer to set_layer"
             )
-        return self.given_layer
+        return layer.known
 
     @property
     def given_layer(self) -> Layer | PackedRows:

@@ -11,6 +11,8 @@ from faithfulness_plugin.jacobian.estimators.secant import layer_secant
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
+from faithfulness_plugin.layers.mlp_weights import mlp_weights
+from faithfulness_plugin.layers.stored_layer import StoredLayer
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 
@@ -50,6 +52,18 @@ def test_the_outputs_beside_the_rows_are_the_layers(mlp, kind, probe):
     torch.testing.assert_close(found, 2 * (transcoder(moved) - mlp(moved)).square().sum(-1).mean())
     found.backward()
     assert transcoder.W_enc.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["interpolation", "noise"])
+def test_stored_weights_are_asked_at_the_other_points_as_the_layer_is(kind):
+    layer = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.SiLU(), torch.nn.Linear(7, 4)).double()
+    x, weights = torch.randn(8, 5, dtype=torch.float64), mlp_weights(layer)
+    assert weights is not None
+    rows = PackedRows(5, 4, known=StoredLayer(weights))
+    packed = rows.pack(LayerResponse(x, layer(x).detach()))
+    found, expected = (step(made(kind).set_layer(of), batch).losses for of, batch in ((rows, packed), (layer, x)))
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
 
 
 NEEDED = "augmentation needs outputs beside the rows"

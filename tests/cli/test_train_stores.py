@@ -16,6 +16,7 @@ from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.language_model import loaded, train_stored
 from faithfulness_plugin.language_model.result import TrainResult
 from faithfulness_plugin.results.schema import read_result
+from faithfulness_plugin.store import DerivativeStore, layer_file
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 NAMES = ["block1_coefficient0", "block1_coefficient0.5"]
@@ -128,6 +129,99 @@ def test_two_processes_train_what_one_does(settings, tmp_path):
     results = [read_result(tmp_path / name / "result.json", TrainResult) for name in ("one", "two")]
     for a, b in zip(*(r.transcoders for r in results), strict=True):
         assert a.evaluations[-1].fvu == pytest.approx(b.evaluations[-1].fvu, rel=1e-3)
+
+
+def kept_files(stores: Path) -> dict[str, tuple[int, int]]:
+    """The size and time of each file."""
+    return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in stores.glob("block1/*.safetensors")}
+
+
+def test_rows_and_weights_are_kept_once_for_any_derivative(settings, tmp_path):
+    whole, stores = tmp_path / "whole", tmp_path / "stores"
+    assert train(settings(), tmp_path / "before", "--stores", str(whole)).exit_code == 0
+    first = train(settings(), tmp_path / "one", "--stores", str(stores), "--keep", "rows")
+    assert first.exit_code == 0, first.output
+    result = read_result(tmp_path / "one" / "result.json", TrainResult)
+    assert result.config.stores.keep == "rows"
+    assert [t.name for t in result.transcoders] == NAMES
+    assert all(t.evaluations[-1].fvu < t.evaluations[0].fvu for t in result.transcoders)
+    rows, before = ([of for name, of in kept_files(folder).items() if "rows" in name] for folder in (stores, whole))
+    assert len(rows) == len(before)
+    assert sum(size for size, _ in rows) <= sum(size for size, _ in before) / 2
+    found = kept_files(stores)
+    for n, jacobian in enumerate([{"estimator": "secant", "probe": "pair"}, {"probe": "rademacher", "n_probes": 2}]):
+        other = train(
+            settings(jacobian=jacobian, stores={"keep": "rows"}), tmp_path / f"later{n}", "--stores", str(stores)
+        )
+        assert other.exit_code == 0, other.output
+    assert kept_files(stores) == found
+    fails(
+        train(settings(), tmp_path / "mixed", "--stores", str(stores)),
+        2,
+        "block1 is a store of something else (weights True, not False",
+    )
+
+
+def test_the_dtype_of_stores_is_chosen_and_what_it_does_is_said(settings, tmp_path):
+    stores, config = tmp_path / "stores", settings(model={**_model(settings), "dtype": "float32"})
+    options = ["--stores", str(stores), "--keep", "rows", "--store-dtype", "bfloat16"]
+    done = train(config, tmp_path / "out", *options)
+    assert done.exit_code == 0, done.output
+    assert "block1 keeps rows in bfloat16; relative errors: x 0.00" in done.stderr
+    assert DerivativeStore.open(stores / "block1").index.dtype == "bfloat16"
+    exact = train(config, tmp_path / "exact", "--stores", str(tmp_path / "wide"), "--keep", "rows")
+    assert exact.exit_code == 0
+    assert "relative errors" not in exact.stderr
+    fvu = [
+        [t.evaluations[-1].fvu for t in read_result(tmp_path / name / "result.json", TrainResult).transcoders]
+        for name in ("out", "exact")
+    ]
+    assert fvu[0] == pytest.approx(fvu[1], rel=0.05)
+
+
+def test_stopped_on_rows_it_goes_on_only_with_the_same_stores(settings, tmp_path, monkeypatch):
+    stores, real = ["--stores", str(tmp_path / "stores"), "--keep", "rows"], train_stored.StoredRows.__next__
+    assert train(settings(checkpoints=4), tmp_path / "whole", *stores).exit_code == 0
+    served = []
+
+    def stopped(rows: Any) -> torch.Tensor:
+        served.append(rows.batch)
+        if rows.batch == 7 and served.count(7) == 2:  # of the second transcoder, which is matched
+            raise KeyboardInterrupt
+        return real(rows)
+
+    with monkeypatch.context() as within:
+        within.setattr(train_stored.StoredRows, "__next__", stopped)
+        assert train(settings(checkpoints=4), tmp_path / "parts", *stores).exit_code == 130
+    other = train(settings(checkpoints=4), tmp_path / "parts", *stores[:2])
+    fails(other, 2, "holds a result with other settings (stores {'keep': 'rows', 'dtype': None}, not {'keep': 'deri")
+    assert train(settings(checkpoints=4), tmp_path / "parts", *stores).exit_code == 0
+    ours, theirs = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name in NAMES:
+        for w in ours[name]:
+            torch.testing.assert_close(ours[name][w], theirs[name][w])
+
+
+def test_an_opaque_layer_is_refused_in_one_line(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(layer_file, "checked_mlp_weights", lambda *_: None)
+    refused = train(settings(), tmp_path / "out", "--stores", str(tmp_path / "stores"), "--keep", "rows")
+    fails(refused, 2, "the weights of a HookedLayer are not known, or not all that it computes, so rows alone are not")
+
+
+def test_settings_of_stores_need_stores(settings, tmp_path):
+    for options in (["--keep", "rows"], ["--store-dtype", "float16"]):
+        fails(train(settings(), tmp_path / "out", *options), 2, "are for training from stores: pass --stores FOLDER")
+    fails(train(settings(), tmp_path / "out", "--keep", "all"), 2, "stores.keep: Input should be 'derivatives' or")
+
+
+def test_two_processes_train_together_on_rows_and_weights(settings, tmp_path):
+    config = settings(model={**_model(settings), "dtype": "float32"}, stores={"keep": "rows"})
+    codes, stderr = in_processes(2, config, tmp_path / "two", "--stores", str(tmp_path / "stores"))
+    assert codes == [0, 0], stderr
+    assert train(config, tmp_path / "one", "--stores", str(tmp_path / "stores")).exit_code == 0
+    results = [read_result(tmp_path / name / "result.json", TrainResult) for name in ("one", "two")]
+    for a, b in zip(*(r.transcoders for r in results), strict=True):  # probes go between rows of one process
+        assert a.evaluations[-1].fvu == pytest.approx(b.evaluations[-1].fvu, rel=0.1 if a.coefficient else 1e-3)
 
 
 def _model(settings: Any) -> dict[str, Any]:

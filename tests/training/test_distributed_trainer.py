@@ -12,7 +12,12 @@ import together
 import torch
 from torch import nn
 
-from faithfulness_plugin import StandardTrainingTranscoder, StandardTrainingTranscoderConfig, train_transcoder
+from faithfulness_plugin import (
+    JacobianMatching,
+    StandardTrainingTranscoder,
+    StandardTrainingTranscoderConfig,
+    train_transcoder,
+)
 from faithfulness_plugin.store import DerivativeStore
 from faithfulness_plugin.training.processes import ProcessError, Processes, joined
 
@@ -91,6 +96,58 @@ def test_two_processes_are_one_with_the_double_batch(results, kind):
 def test_a_run_goes_on_on_another_number_of_processes(results, run):
     assert results[run]["processes"] == int(run[-1])
     assert_same(results[run], results["1 topk"])
+
+
+@pytest.fixture(scope="module")
+def results_of_weights(tmp_path_factory) -> dict[str, dict[str, Any]]:
+    """Runs on rows beside the layer's weights, in one process and in two, at once and in two parts."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 6)).double().requires_grad_(False)
+    made = DerivativeStore.create(
+        folder / "store", source={}, d_in=6, d_out=6, products=[], n_shards=3, dtype="float64", weights=True
+    )
+    with made.writing():
+        for number in range(3):
+            made.fill_shard(number, torch.randn(40, 6, dtype=torch.float64), layer)
+
+    def job(name: str, stop: int | None = None) -> dict[str, Any]:
+        paths = {"checkpoint": folder / name, "result": folder / f"{name}.json", "store": folder / "store"}
+        return {"kind": name.split(" ", 1)[1], "n_steps": N_STEPS, "stop": stop, **paths}
+
+    launch(1, [job(f"1 {kind}") for kind in together.ANY_PROBE])
+    launch(2, [*(job(f"2 {kind}") for kind in together.ANY_PROBE), job("parts pairs", 17), job("parts signs", 17)])
+    assert [path.name for path in (folder / "parts pairs").iterdir()] == ["step_10"]
+    launch(2, [job("parts pairs"), job("parts signs")])
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def test_two_processes_that_ask_stored_weights_are_one_with_the_double_batch(results_of_weights):
+    assert_same(results_of_weights["1 all directions"], results_of_weights["2 all directions"])
+
+
+@pytest.mark.parametrize("kind", ["pairs", "signs"])
+def test_probes_are_drawn_in_each_process_and_drawn_again_after_a_resume(results_of_weights, kind):
+    one, two, parts = (results_of_weights[f"{run} {kind}"] for run in ("1", "2", "parts"))
+    assert (one["processes"], two["processes"], parts["processes"]) == (1, 2, 2)
+    assert_same(two, parts)
+    ours, theirs = ([record["jacobian_loss"] for record in of["history"]] for of in (one, two))
+    assert ours != theirs
+    assert sum(ours) == pytest.approx(sum(theirs), rel=0.25)  # the same in the mean over probes
+
+
+def test_processes_draw_other_probes_and_keep_one_common_state(monkeypatch):
+    matchings = [JacobianMatching(probe="rademacher", seed=3) for _ in range(3)]
+    drawn = []
+    for rank, matching in enumerate(matchings):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda group, rank=rank: rank % 2)
+        monkeypatch.setattr(matching, "_over_processes", lambda values: values)
+        matching.across = object()
+        drawn.append([matching.targets(torch.sin, torch.ones(9, 4)).v for _ in range(2)])
+    assert not torch.equal(drawn[0][0], drawn[1][0])
+    assert not torch.equal(drawn[0][0], drawn[0][1])
+    assert torch.equal(drawn[0][1], drawn[2][1])
+    assert torch.equal(*(matching.state_dict()["generator"] for matching in matchings[:2]))
 
 
 def test_a_process_that_is_lost_is_told(tmp_path, store):

@@ -83,6 +83,16 @@ def test_every_arm_of_every_kind_runs(hub, tmp_path):
     assert by_skip[True].floor != by_skip[False].floor
 
 
+def test_every_arm_runs_from_rows_and_weights(hub, tmp_path):
+    wanted = config(hub, arms=[{}, *TERMS, GATES, *CONTROLS], keep="rows", tokens=64)
+    result = run(wanted, tmp_path / "out", tmp_path / "stores")
+    assert [t.run for t in result.trained] == wanted.runs()
+    index = DerivativeStore.open(tmp_path / "stores" / "block1").index
+    assert (index.products, index.weights) == ([], True)
+    with pytest.raises(ResultError, match="keep rows, not derivatives"):
+        run(config(hub, arms=[{}, *TERMS, GATES, *CONTROLS], tokens=64), tmp_path / "out", tmp_path / "stores")
+
+
 def test_the_numbers_are_those_of_the_files(hub, stores, tmp_path):
     """The exported transcoder, on the held-out prompts, by the metrics themselves."""
     wanted = config(hub, jacobian_rows=15, response_rows=15, distances=[0.5])
