@@ -26,8 +26,25 @@ from faithfulness_plugin.results.markdown import markdown_table
 from faithfulness_plugin.results.schema import Environment, Record
 from faithfulness_plugin.results.timing import in_turn, seconds
 
-MEMORY_ARMS = ("topk", "topk matched", "standard", "standard matched", "SAELens topk", "SAELens topk sparse")
+MEMORY_ARMS = (
+    "topk all in",
+    "topk all in, pair probes",
+    "topk",
+    "topk matched",
+    "standard",
+    "standard matched",
+    "SAELens topk",
+    "SAELens topk sparse",
+)
 RATIOS = {
+    "layer: f and Jv, pair probes / f": ("layer's f and Jv, pair probes", "layer"),
+    "layer: f and Jv, isotropic / f": ("layer's f and Jv, isotropic", "layer"),
+    "layer: f and Jv by forward mode / f": ("layer's Jv", "layer"),
+    "TopK, all in: pair probes / unmatched": ("topk all in, pair probes", "topk all in"),
+    "TopK, all in: secants half-way along pairs / unmatched": ("topk all in, secants", "topk all in"),
+    "BatchTopK, all in: pair probes / unmatched": ("batch topk all in, pair probes", "batch topk all in"),
+    "Standard, all in: pair probes / unmatched": ("standard all in, pair probes", "standard all in"),
+    "TopK, all in: pair probes / SAELens's unmatched": ("topk all in, pair probes", "SAELens topk all in"),
     "TopK step: matched / unmatched": ("topk matched", "topk"),
     "TopK step: matched / SAELens's unmatched": ("topk matched", "SAELens topk"),
     "TopK step: matched / SAELens's unmatched, sparse mode": ("topk matched", "SAELens topk sparse"),
@@ -38,9 +55,9 @@ RATIOS = {
     "Standard step: matched / unmatched": ("standard matched", "standard"),
     "Standard step: matched / SAELens's unmatched": ("standard matched", "SAELens standard"),
     "exact cosine, a row: vmap(jacrev) / Gram": ("exact cosine by vmap(jacrev)", "exact cosine by Gram"),
-    "layer: Jv and f / f": ("layer's Jv", "layer"),
 }
 MEMORY_RATIOS = {
+    "peak memory, TopK, all in: pair probes / unmatched": ("topk all in, pair probes", "topk all in"),
     "peak memory, TopK: matched / unmatched": ("topk matched", "topk"),
     "peak memory, Standard: matched / unmatched": ("standard matched", "standard"),
 }
@@ -136,11 +153,12 @@ class Speed(Measurement[SpeedConfig, SpeedResult]):
         unfinished = "" if result.complete else f" PARTIAL: {len(result.sizes)} of {len(c.sizes)} sizes."
         caption = (
             f"{shapes}. On {where}, torch {result.environment.packages['torch']}.{unfinished} A step is "
-            "`training_forward_pass` and its backward pass, f(x) and J_f v known beforehand (their cost: the rows of "
-            f"the layer). Ratios are medians over {c.rounds} rounds of one process, each pairing the two arms, with "
-            f"quartiles; the arms that take seconds ran in {min(c.slow_rounds, c.rounds)}. A pass per coordinate: "
-            f"{c.coordinates} coordinates timed, extrapolated to d. Exact cosines: a row, by vmap(jacrev) of "
-            f"{c.jacobian_rows} rows, by Gram of the batch with its matrices made beforehand. Memory: peak of a fresh "
+            "`training_forward_pass` and its backward pass. All in, it asks the layer for f(x) and J_f v or secants; "
+            "else they are known beforehand, along isotropic probes. "
+            f"Ratios are medians over {c.rounds} rounds of one process, each pairing the two arms, with quartiles; the "
+            f"arms that take seconds ran in {min(c.slow_rounds, c.rounds)}. A pass per coordinate: {c.coordinates} "
+            f"coordinates timed, extrapolated to d. Exact cosines: a row, by vmap(jacrev) of {c.jacobian_rows} rows, "
+            "by Gram of the batch with its matrices made beforehand. Memory: peak of a fresh "
             "process after three steps, libraries included.\n"
         )
         times = _table(

@@ -22,7 +22,7 @@ from faithfulness_plugin.jacobian.gram import JacobianGram
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
 from faithfulness_plugin.jacobian.matching import JacobianMatching
-from faithfulness_plugin.layers.derivatives import Layer, double_vjp, forward_jvp, layer_jvp
+from faithfulness_plugin.layers.derivatives import Layer, double_vjp, forward_jvp, layer_jvp, layer_output
 from faithfulness_plugin.layers.mlp_weights import mlp_weights
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoderConfig
@@ -33,6 +33,8 @@ Step = Callable[[], Any]
 
 SLOW = ("topk, a pass per coordinate", "exact cosine by vmap(jacrev)")
 MEMORY_STEPS = 3
+PAIRS: dict[str, Any] = {"probe": "pair"}
+SECANTS: dict[str, Any] = {"estimator": "secant", "probe": "pair", "radius": 0.5}
 
 
 def swiglu(d: int, d_mlp: int) -> nn.Module:
@@ -97,7 +99,8 @@ def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step
         return _untrained(TopKTrainingTranscoderConfig(**common, k=size.k))
 
     factories: dict[str, Callable[[], Step]] = {
-        "layer": lambda: lambda: layer(x),
+        **_all_in(size, c, layer, x),
+        "layer": lambda: lambda: layer_output(layer, x),
         "layer's Jv": lambda: lambda: layer_jvp(layer, x, v),
         "topk": lambda: ours(TopKTrainingTranscoderConfig, 0.0, k=size.k),
         "topk matched": lambda: ours(TopKTrainingTranscoderConfig, 1.0, k=size.k),
@@ -121,6 +124,38 @@ def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step
     }
     left_out = () if size.slow_arms else SLOW
     return {name: make() for name, make in factories.items() if only in (None, name) and name not in left_out}
+
+
+def _all_in(size: Size, c: SpeedConfig, layer: nn.Module, x: Tensor) -> dict[str, Callable[[], Step]]:
+    """Build the arms that ask the layer at every step."""
+    k: dict[str, Any] = {"k": size.k}
+    theirs = TopKTrainingSAEConfig(d_in=size.d, d_sae=size.d_sae, device=c.device, **k)
+
+    def of_layer(probe: str) -> Step:
+        matching = JacobianMatching(seed=c.seed, probe=probe)
+        return lambda: matching.targets(layer, x)
+
+    def ours(config: type[Any], jacobian: dict[str, Any] | None = None, **fields: Any) -> Step:
+        fields |= {"jacobian": jacobian, "jacobian_coefficient": 0.0 if jacobian is None else 1.0}
+        transcoder = _untrained(config(d_in=size.d, d_sae=size.d_sae, device=c.device, **fields))
+        return _step(transcoder.set_layer(layer), x)
+
+    def saelens() -> Step:
+        step = _step(_untrained(theirs), x)
+        return lambda: (layer_output(layer, x), step())
+
+    return {
+        "layer's f and Jv, pair probes": lambda: of_layer("pair"),
+        "layer's f and Jv, isotropic": lambda: of_layer("rademacher"),
+        "topk all in": lambda: ours(TopKTrainingTranscoderConfig, **k),
+        "topk all in, pair probes": lambda: ours(TopKTrainingTranscoderConfig, PAIRS, **k),
+        "topk all in, secants": lambda: ours(TopKTrainingTranscoderConfig, SECANTS, **k),
+        "batch topk all in": lambda: ours(BatchTopKTrainingTranscoderConfig, k=float(size.k)),
+        "batch topk all in, pair probes": lambda: ours(BatchTopKTrainingTranscoderConfig, PAIRS, k=float(size.k)),
+        "standard all in": lambda: ours(StandardTrainingTranscoderConfig),
+        "standard all in, pair probes": lambda: ours(StandardTrainingTranscoderConfig, PAIRS),
+        "SAELens topk all in": saelens,
+    }
 
 
 def _untrained(config: Any) -> Any:

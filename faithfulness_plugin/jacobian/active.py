@@ -106,8 +106,59 @@ class ActiveFeatures:
         return torch.sparse_coo_tensor(index, values, (self.n_rows, self.d_sae), check_invariants=False)
 
 
+class SharedMatrix:
+    """A matrix W of which several products over active features are taken, and whose gradient is made in one pass from
+    all of them. A gradient for each product would be written, read and added, which costs as much as the products.
+
+    Args:
+        W: the matrix [d_sae, d].
+    """
+
+    def __init__(self, W: Float[Tensor, "d_sae d"]) -> None:
+        self.W = W.detach()
+        self.uses = _Uses()
+        # an empty tensor on which products depend in the place of W, so that a backward pass comes to W after all
+        self.token: Tensor = _Token.apply(W, self.uses)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Uses:
+    """What the gradient of a matrix is made of, for one backward pass: one that ends before it comes to the matrix must
+    not add to the next."""
+
+    def __init__(self) -> None:
+        self._pass, self._uses = -1, list[tuple[Tensor, ActiveFeatures, Tensor]]()
+
+    def add(self, values: Tensor, active: ActiveFeatures, x: Tensor) -> Tensor:
+        """Note that the gradient of W[i] has the sum of values_ni x[n] over the rows n where feature i is active.
+        Return the gradient of the token."""
+        if (now := torch._C._current_graph_task_id()) != self._pass:
+            self._pass, self._uses = now, []
+        self._uses.append((values, active, x))
+        return x.new_empty(0)
+
+    def gradient(self) -> Tensor:
+        """Compute the gradient of W, and start again."""
+        values, actives, x = zip(*self._uses, strict=True)
+        self._uses, first, n = [], actives[0], len(actives)
+        if n == 1:
+            return _by_feature(values[0], first, x[0])
+        if all(active is first for active in actives):
+            # its order serves all: a bag per feature, in which each entry stands once for each use
+            order, rows, offsets = first.by_feature
+            rows = rows[:, None] + first.n_rows * torch.arange(n, device=rows.device)  # [entries, uses]
+            each = torch.stack(values, dim=-1)[order]
+            return _bag(each.flatten(), rows.flatten(), offsets * n, torch.cat(x))
+        offsets, done = [first.offsets[:1]], 0
+        for active in actives:
+            offsets.append(active.offsets[1:] + done)
+            done += len(active.features)
+        features = torch.cat([active.features for active in actives])
+        joined = ActiveFeatures(features, torch.cat(offsets), first.d_sae)  # row after row, use after use
+        return _by_feature(torch.cat(values), joined, torch.cat(x))
+
+
 def sum_active(
-    values: Float[Tensor, " entries"], active: ActiveFeatures, W: Float[Tensor, "d_sae d"]
+    values: Float[Tensor, " entries"], active: ActiveFeatures, W: Float[Tensor, "d_sae d"] | SharedMatrix
 ) -> Float[Tensor, "n_rows d"]:
     """Compute out[n] = sum over the active features i of row n of values_i W[i]: a decoder over active features.
 
@@ -119,13 +170,14 @@ def sum_active(
     Returns:
         The sums, with gradients to `values` and `W`.
     """
-    return _SumActive.apply(values.to(W.dtype), W, active)  # pyright: ignore[reportReturnType]
+    W = W if isinstance(W, SharedMatrix) else SharedMatrix(W)
+    return _SumActive.apply(values.to(W.W.dtype), W.token, W, active)  # pyright: ignore[reportReturnType]
 
 
 def dot_active(
     x: Float[Tensor, "n_rows d"],
     active: ActiveFeatures,
-    W: Float[Tensor, "d_sae d"],
+    W: Float[Tensor, "d_sae d"] | SharedMatrix,
     known: Float[Tensor, " entries"] | None = None,
 ) -> Float[Tensor, " entries"]:
     """Compute values_i = <x[n], W[i]> for the active features i of each row n: an encoder over active features.
@@ -139,49 +191,66 @@ def dot_active(
     Returns:
         The products, entry by entry, with gradients to `x` and `W`.
     """
-    return _DotActive.apply(x.to(W.dtype), W, active, known)  # pyright: ignore[reportReturnType]
+    W = W if isinstance(W, SharedMatrix) else SharedMatrix(W)
+    return _DotActive.apply(x.to(W.W.dtype), W.token, W, active, known)  # pyright: ignore[reportReturnType]
+
+
+class _Token(torch.autograd.Function):
+    """An empty tensor that stands for a matrix in the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, W: Tensor, uses: _Uses) -> Tensor:
+        ctx.uses = uses
+        return W.new_empty(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]  that is how torch calls it
+        return ctx.uses.gradient(), None
 
 
 class _SumActive(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, W: Tensor, active: ActiveFeatures) -> Tensor:
-        ctx.save_for_backward(values, W)
-        ctx.active = active
-        return _bag(values, active.features, active.offsets, W)
+    def forward(ctx: Any, values: Tensor, token: Tensor, shared: SharedMatrix, active: ActiveFeatures) -> Tensor:
+        ctx.save_for_backward(values, shared.W)
+        ctx.uses, ctx.active = shared.uses, active
+        return _bag(values, active.features, active.offsets, shared.W)
 
     @staticmethod
     @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  that is how torch calls it
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Any
-    ) -> tuple[Tensor | None, Tensor | None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         values, W = ctx.saved_tensors
         grad = grad_outputs[0].contiguous()
         # out[n] = sum_i values_ni W[i], so that with grad [n_rows, d] the gradient of values_ni is <grad[n], W[i]>, and
         # that of W[i] the sum over rows of values_ni grad[n], [d_sae, d]
         to_values = _dots(grad, ctx.active, W) if ctx.needs_input_grad[0] else None
-        to_W = _by_feature(values, ctx.active, grad) if ctx.needs_input_grad[1] else None
-        return to_values, to_W, None
+        to_token = ctx.uses.add(values, ctx.active, grad) if ctx.needs_input_grad[1] else None
+        return to_values, to_token, None, None
 
 
 class _DotActive(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, active: ActiveFeatures, known: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, W)
-        ctx.active = active
-        return _dots(x.contiguous(), active, W) if known is None else known.to(W.dtype, copy=True)
+    def forward(
+        ctx: Any, x: Tensor, token: Tensor, shared: SharedMatrix, active: ActiveFeatures, known: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, shared.W)
+        ctx.uses, ctx.active = shared.uses, active
+        return _dots(x.contiguous(), active, shared.W) if known is None else known.to(shared.W.dtype, copy=True)
 
     @staticmethod
     @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  that is how torch calls it
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Any
-    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, W = ctx.saved_tensors
         grad, active = grad_outputs[0].contiguous(), ctx.active
         # values_ni = <x[n], W[i]>, so that with grad [entries] the gradient of x[n] is sum_i grad_ni W[i], [n_rows, d],
         # and that of W[i] the sum over rows of grad_ni x[n], [d_sae, d]
         to_x = _bag(grad, active.features, active.offsets, W) if ctx.needs_input_grad[0] else None
-        to_W = _by_feature(grad, active, x.contiguous()) if ctx.needs_input_grad[1] else None
-        return to_x, to_W, None, None
+        to_token = ctx.uses.add(grad, active, x.contiguous()) if ctx.needs_input_grad[1] else None
+        return to_x, to_token, None, None, None
 
 
 def _bag(values: Tensor, features: Tensor, offsets: Tensor, W: Tensor) -> Tensor:

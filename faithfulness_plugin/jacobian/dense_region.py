@@ -50,17 +50,19 @@ class DenseRegion(LinearRegion):
         return self.acts @ self.weights.W_dec + self.weights.b_dec  # [..., d_sae] @ [d_sae, d_out]
 
     @override
-    def _through(self, v: Tensor, reads: Tensor, writes: Tensor) -> Tensor:
-        # [(n_probes,) ..., d_sae] in between; one gate for all probes
-        return ((v @ reads.mT) * self.gate.to(v.dtype)) @ writes
+    def _push(self, v: Tensor, along: RowDifferences | None) -> Tensor:
+        W_enc, W_dec, *_ = self.weights
+        read = v @ W_enc if along is None or self.linear is None else along.of(self.linear)
+        return (read * self.gate) @ W_dec  # [(n_probes,) ..., d_sae] in between; one gate for all probes
 
     @override
-    def _along_rows(self, v: Tensor, along: RowDifferences) -> Tensor | None:
-        return None if self.linear is None else (along.of(self.linear) * self.gate) @ self.weights.W_dec
+    def _pull(self, u: Tensor) -> Tensor:
+        W_enc, W_dec, *_ = self.weights
+        return ((u @ W_dec.mT) * self.gate) @ W_enc.mT
 
     @override
     def moved_pre(self, along: RowDifferences, step: Tensor | float) -> Tensor | None:
-        return None if self.linear is None else along.moved(self.linear, step)
+        return None if self.linear is None else along.moved(self.linear, step)[0]
 
     @property
     @override

@@ -13,7 +13,7 @@ from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.adapter_import import adapter_imported
 from faithfulness_plugin.layers.probe_shape import check_probe_shape
-from faithfulness_plugin.layers.row_differences import RowDifferences
+from faithfulness_plugin.layers.row_differences import MovedRows, RowDifferences
 
 
 class Weights(NamedTuple):
@@ -86,10 +86,15 @@ class LinearRegion(ABC):
         """
 
     @abstractmethod
-    def _through(
-        self, v: Float[Tensor, "*probes_batch d"], reads: Float[Tensor, "d_sae d"], writes: Float[Tensor, "d_sae e"]
-    ) -> Float[Tensor, "*probes_batch e"]:
-        """Compute sum_i g_i <reads_i, v> writes_i."""
+    def _push(
+        self, v: Float[Tensor, "*probes_batch d_in"], along: RowDifferences | None
+    ) -> Float[Tensor, "*probes_batch d_out"]:
+        """Compute sum_i g_i <W_enc_i, v> W_dec_i: without a product with W_enc where `along` says which rows v is a
+        difference of, and W_enc x is known."""
+
+    @abstractmethod
+    def _pull(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
+        """Compute sum_i g_i <W_dec_i, u> W_enc_i."""
 
     @abstractmethod
     def _sum_of_active(self, values: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
@@ -111,19 +116,18 @@ class LinearRegion(ABC):
         """
         return add_skip(self.decode(), self.x, self.weights.W_skip)  # [..., d_out]
 
-    def _along_rows(self, v: Tensor, along: RowDifferences) -> Float[Tensor, "*probes_batch d_out"] | None:
-        """Compute W_dec (g * (W_enc v)) without a product with W_enc; None where W_enc x is not known."""
-        del v, along
-
-    def moved_pre(self, along: RowDifferences, step: Tensor | float) -> Float[Tensor, "n_probes *batch d_sae"] | None:
+    def moved_pre(
+        self, along: RowDifferences, step: Tensor | float
+    ) -> Float[Tensor, "*batch d_sae"] | MovedRows | None:
         """Compute the pre-activations of x + step v without a product with W_enc.
 
         Args:
-            along: which rows of x the probes v are differences of.
+            along: which rows of x the probe v is a difference of, for one probe.
             step: the step's length, in units of v.
 
         Returns:
-            W_enc (x + step v) + b_enc, with the graph that W_enc x has here; None where that is not known.
+            W_enc (x + step v) + b_enc, with the graph that W_enc x has here, or what computes it part by part; None
+            where W_enc x is not known.
         """
         del along, step
 
@@ -144,12 +148,11 @@ class LinearRegion(ABC):
             ValueError: v does not fit x.
         """
         check_probe_shape(self.x.shape, v)
-        W_enc, W_dec, _, W_skip = self.weights
-        v = v.to(W_enc.dtype)  # [n_probes, ..., d_in]
-        Jv = None if along is None else self._along_rows(v, along)
-        if Jv is None:
-            Jv = self._through(v, W_enc.mT, W_dec)  # reads [d_sae, d_in], writes [d_sae, d_out]
-        return add_skip(Jv, v, W_skip)  # the skip connection is linear: it passes v as it passes x
+        v = v.to(self.weights.W_enc.dtype)  # [n_probes, ..., d_in]
+        # W_enc v [n_probes, ..., d_sae], gated and written
+        return add_skip(
+            self._push(v, along), v, self.weights.W_skip
+        )  # the skip connection is linear: it passes v as it passes x
 
     def vjp(self, u: Float[Tensor, "*probes_batch d_out"]) -> Float[Tensor, "*probes_batch d_in"]:
         """Compute J_t^T u = W_enc^T (g * (W_dec^T u)) + W_skip^T u.
@@ -166,7 +169,7 @@ class LinearRegion(ABC):
         W_enc, W_dec, _, W_skip = self.weights
         check_probe_shape(torch.Size([*self.x.shape[:-1], W_dec.shape[-1]]), u)  # u is as wide as the output
         u = u.to(W_enc.dtype)  # [n_probes, ..., d_out]
-        JTu = self._through(u, W_dec, W_enc.mT)  # the same sum, with what is read and written exchanged
+        JTu = self._pull(u)  # the same sum, with what is read and written exchanged
         return JTu if W_skip is None else JTu + u @ W_skip  # [..., d_out] @ [d_out, d_in]
 
     def masking(self) -> Float[Tensor, ""]:

@@ -95,7 +95,10 @@ class JacobianMatching:
         step = torch.ones_like(rms) * self.estimator.step(rms)  # a scalar tensor, for all rows
         asked = self._in_use(layer, at)
         # [..., d_out] and [n_probes, ..., d_product]
-        y_there, Jv = self.estimator.layer_products(asked, at, v, step, y=None if jittered else y, along=along)
+        known = None if jittered else y
+        y_there, Jv = self.estimator.layer_products(asked, at, v, step, y=known, along=along)
+        if not self._in_use.confirms(asked, at, y_there if known is None else None):
+            y_there, Jv = self.estimator.layer_products(layer, at, v, step, y=known, along=along)
         if y is None:
             y = layer_output(layer, x) if jittered and self.config.normalize else y_there
         return LayerResponse(at, y_there, v, Jv, step, self._scale(y, Jv), along)

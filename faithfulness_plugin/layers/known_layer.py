@@ -59,7 +59,7 @@ class KnownLayer:
         Raises:
             ValueError: v does not fit x.
         """
-        with self._timed(x):
+        with mismatch_explained(self.layer, x), self._timed(x):
             read = self.weights.read(x)
             y, products = self.weights.push(read, self._directions(read, x, v, along))
         return y, products[0] if v.ndim == x.ndim else torch.stack(products)
@@ -91,7 +91,7 @@ class KnownLayer:
         Raises:
             ValueError: v does not fit x.
         """
-        with self._timed(x):
+        with mismatch_explained(self.layer, x), self._timed(x):
             return self._secant(x, v, step, central, y, along)
 
     def _secant(
@@ -129,9 +129,9 @@ class KnownLayer:
 class LayerInUse:
     """Recognises the layer that is asked at every step.
 
-    Its weights are read anew each time and checked against the layer: values and derivatives on the first batch, values
-    on two rows of every later one. Where they are not all that the layer computes, the layer is asked itself, in
-    forward mode.
+    Its weights are read anew each time and checked against the layer: values and derivatives on the first batch, before
+    they are used; values on two rows of every later one, afterwards, by `confirms`. Where they are not all that the
+    layer computes, the layer is asked itself, in forward mode.
     """
 
     def __init__(self) -> None:
@@ -156,25 +156,41 @@ class LayerInUse:
         if not x.numel() or (not first and self._opaque):
             return layer
         self._layer = layer
-        weights = self._checked(layer, x.reshape(-1, x.shape[-1]), first)
+        with mismatch_explained(layer, x):
+            rows = x.reshape(-1, x.shape[-1])[:FIRST_ROWS]
+            weights = checked_mlp_weights(layer, rows) if first else mlp_weights(layer)
         self._opaque = weights is None
-        return layer if weights is None else KnownLayer(layer, weights)
-
-    def _checked(self, layer: Layer, rows: Tensor, first: bool) -> LayerWeights | None:
-        weights = mlp_weights(layer)
-        with mismatch_explained(layer, rows):
-            if weights is not None and first:
-                weights = checked_mlp_weights(layer, rows[:FIRST_ROWS])
-            elif weights is not None:
-                rows = rows[:LATER_ROWS]
-                weights = weights if same_rows(weights.output(rows), layer_output(layer, rows)) else None
         if weights is None:
-            found = "are not known" if first else "that were found no longer give its output"
-            _say_once(
-                f"the weights of a {type(layer).__name__} {found}: its derivative is taken in forward mode, which "
-                "costs three times the layer, where an MLP that is passed as a module costs less than one and a half"
-            )
-        return weights
+            self._say_opaque(layer, "are not known" if first else "are no longer found")
+            return layer
+        return KnownLayer(layer, weights)
+
+    @never_compiled
+    def confirms(self, asked: Layer, x: Float[Tensor, "*batch d_in"], y: Float[Tensor, "*batch d_out"] | None) -> bool:
+        """Check what a `KnownLayer` answered: values, on two rows.
+
+        Args:
+            asked: what a call returned.
+            x: the rows on which it was asked.
+            y: its f(x); None where it did not compute that.
+
+        Returns:
+            False where its weights no longer give the layer's output: then ask the layer itself.
+        """
+        if not isinstance(asked, KnownLayer):
+            return True
+        rows = x.reshape(-1, x.shape[-1])[:LATER_ROWS]
+        ours = asked.weights.output(rows) if y is None else y.reshape(-1, y.shape[-1])[:LATER_ROWS]
+        self._opaque = not same_rows(ours, layer_output(asked.layer, rows))
+        if self._opaque:
+            self._say_opaque(asked.layer, "that were found no longer give its output")
+        return not self._opaque
+
+    def _say_opaque(self, layer: Layer, found: str) -> None:
+        _say_once(
+            f"the weights of a {type(layer).__name__} {found}: its derivative is taken in forward mode, which costs "
+            "three times the layer, where an MLP that is passed as a module costs less than one and a half"
+        )
 
 
 @cache

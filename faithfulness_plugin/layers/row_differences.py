@@ -1,6 +1,9 @@
 """Directions from one row of a batch to another: a linear map of them is a difference of what it makes of the rows."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -8,8 +11,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from faithfulness_plugin.display import short_repr
 
-class RowDifferences(NamedTuple):
+
+@dataclass(frozen=True, eq=False)
+class RowDifferences:
     """v = (x[ends] - x[starts]) / divisor, with x the batch's rows, flattened.
 
     W v needs no product with W where W x is known: (W v) = ((W x)[ends] - (W x)[starts]) / divisor. A constant added to
@@ -21,6 +27,8 @@ class RowDifferences(NamedTuple):
     starts: Int[Tensor, "n_probes *batch"] | None
     """The row at which it starts; None where each row's probes start at the row itself."""
     divisor: float = 1.0
+
+    __repr__ = short_repr
 
     def of(self, values: Float[Tensor, "*batch d"]) -> Float[Tensor, "n_probes *batch d"]:
         """Take the differences of what a linear or affine map made of the rows.
@@ -36,10 +44,8 @@ class RowDifferences(NamedTuple):
             >>> along = RowDifferences(torch.tensor([[1, 2, 3, 0]]), None)
             >>> torch.testing.assert_close(along.of(x @ W + 1), along.of(x) @ W)
         """
-        ends, starts = self._indices  # [n_probes, rows]
-        one = values.new_ones(())
-        difference = self._combined(values, [ends, starts], [one, -one])
-        return difference if self.divisor == 1 else difference / self.divisor
+        # two of the three rows that x + step v is made of
+        return self._combined(values, self.rows[:, 1:], values.new_tensor([1 / self.divisor, -1 / self.divisor]))
 
     def moved(
         self, values: Float[Tensor, "*batch d"], step: Float[Tensor, ""] | float
@@ -53,26 +59,35 @@ class RowDifferences(NamedTuple):
         Returns:
             W (x + step v), with the same constant, and with a gradient to `values`.
         """
-        ends, starts = self._indices
-        weight = values.new_ones(()) * step / self.divisor
-        # x + step v has three terms: the row itself, and the two rows that v goes between
-        own = torch.arange(values.shape[:-1].numel(), device=values.device).expand_as(ends)
-        return self._combined(values, [own, ends, starts], [torch.ones_like(weight), weight, -weight])
+        return self._combined(values, self.rows, self.weights(values, step))
 
-    @property
-    def _indices(self) -> tuple[Int[Tensor, "n_probes rows"], Int[Tensor, "n_probes rows"]]:
-        ends = self.ends.flatten(1)
-        if self.starts is not None:
-            return ends, self.starts.flatten(1)
-        return ends, torch.arange(ends.shape[1], device=ends.device).expand_as(ends)
+    def weights(self, values: Tensor, step: Float[Tensor, ""] | float) -> Float[Tensor, "3"]:
+        """List the factors of the three rows that x + step v is made of, which `rows` lists.
 
-    def _combined(self, values: Tensor, rows: list[Tensor], weights: list[Tensor]) -> Tensor:
-        """Sum weights_j values[rows_j] in one pass."""
-        # one pass over memory for all terms, which products that are summed afterwards would take each
-        index = torch.stack(rows, dim=-1)  # [n_probes, rows, terms]
-        each = torch.stack(weights).expand(index.shape)  # the same for all rows
-        flat = values.reshape(-1, values.shape[-1])
-        combined: Any = _Combined.apply(flat, index.flatten(0, 1), each.flatten(0, 1))
+        Args:
+            values: for their dtype and device.
+            step: the step's length, in units of v.
+
+        Returns:
+            1, step / divisor and -step / divisor.
+        """
+        return values.new_tensor([0.0, 1 / self.divisor, -1 / self.divisor]) * step + values.new_tensor([1.0, 0.0, 0.0])
+
+    @cached_property
+    def rows(self) -> Int[Tensor, "n_probes_rows 3"]:
+        """For each probe the row that it belongs to, the row at which it ends, and the one at which it starts."""
+        # rows are numbered as in the flattened batch
+        ends = self.ends.flatten(1)  # [n_probes, rows]
+        own = torch.arange(ends.shape[1], device=ends.device).expand_as(ends)
+        starts = own if self.starts is None else self.starts.flatten(1)
+        # probe after probe, and row after row
+        return torch.stack([own, ends, starts], dim=-1).flatten(0, 1)
+
+    def _combined(self, values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """Sum weights[j] values[index[:, j]] in one pass over memory, where a sum of products would take one each."""
+        # without a graph there is nothing to save for the backward pass
+        combine: Any = _Combined.apply if values.requires_grad else _combine
+        combined = combine(values.reshape(-1, values.shape[-1]), index.contiguous(), weights.expand(index.shape))
         return combined.view(*self.ends.shape, values.shape[-1])
 
     def at(
@@ -95,6 +110,7 @@ class RowDifferences(NamedTuple):
         """
         flat, d = values.reshape(-1), values.shape[-1]  # position = row * d + column
         starts = rows if self.starts is None else self.starts[probe].flatten()[rows]
+        # two numbers for each entry, of which no row is made
         difference = flat[self.ends[probe].flatten()[rows] * d + columns] - flat[starts * d + columns]
         return difference / self.divisor
 
@@ -107,6 +123,8 @@ class RowDifferences(NamedTuple):
         Returns:
             The differences of that probe, with 1 as n_probes.
         """
+        if len(self.ends) == 1:  # with the index that it has made
+            return self
         starts = None if self.starts is None else self.starts[probe : probe + 1]
         return RowDifferences(self.ends[probe : probe + 1], starts, self.divisor)
 
@@ -119,7 +137,50 @@ class RowDifferences(NamedTuple):
         Returns:
             The same differences, there.
         """
-        return self._replace(ends=self.ends.to(device), starts=None if self.starts is None else self.starts.to(device))
+        starts = None if self.starts is None else self.starts.to(device)
+        return RowDifferences(self.ends.to(device), starts, self.divisor)
+
+
+@dataclass(frozen=True, eq=False)
+class MovedRows:
+    """W (x + step v), with a constant or without, of which no more is made at a time than is asked for. No graph."""
+
+    values: Float[Tensor, "rows d"]
+    """W x, with the constant."""
+    along: RowDifferences
+    """Which rows of x the probe v is a difference of, for one probe."""
+    step: Float[Tensor, ""] | float
+
+    __repr__ = short_repr
+
+    @torch.no_grad()
+    def whole(self) -> Float[Tensor, "rows d"]:
+        """Compute all rows.
+
+        Returns:
+            `RowDifferences.moved` of the values.
+        """
+        return torch.cat(list(self.split(max(1, len(self.values)))))
+
+    @torch.no_grad()
+    def split(self, n_rows: int) -> Iterator[Float[Tensor, "some_rows d"]]:
+        """Compute some rows at a time, as `torch.Tensor.split` gives them.
+
+        Args:
+            n_rows: how many; the last part may have fewer.
+
+        Yields:
+            The parts.
+        """
+        weights = self.along.weights(self.values, self.step)  # 1, and the step between both ends
+        for rows in self.along.rows.split(n_rows):
+            yield _combine(self.values, rows, weights.expand(rows.shape))
+
+    def __getitem__(self, index: tuple[Int[Tensor, " entries"], Int[Tensor, " entries"]]) -> Float[Tensor, " entries"]:
+        """Compute single numbers, by their rows and columns."""
+        rows, columns = index
+        # W x + step (W v), entry by entry
+        return self.values[rows, columns] + self.step * self.along.at(self.values, 0, rows, columns)
 
 
 class _Combined(torch.autograd.Function):
@@ -129,7 +190,7 @@ class _Combined(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(index, weights)
         ctx.n_rows = len(values)  # of which some are in no sum
-        return embedding_bag(index, values, mode="sum", per_sample_weights=weights) if len(index) else values[:0]
+        return _combine(values, index, weights)
 
     @staticmethod
     @once_differentiable
@@ -146,3 +207,7 @@ class _Combined(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _combine(values: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    return embedding_bag(index, values, mode="sum", per_sample_weights=weights) if len(index) else values[:0]

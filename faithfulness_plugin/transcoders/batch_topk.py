@@ -13,6 +13,7 @@ from typing_extensions import override
 from faithfulness_plugin.jacobian.active import ActiveFeatures
 from faithfulness_plugin.jacobian.estimators.secant import RowFunction, row_function
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
+from faithfulness_plugin.layers.row_differences import MovedRows
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
 
 SAMPLE = 64  # one in this many scores is looked at to guess the threshold
@@ -84,14 +85,31 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
         return score * (score > self.topk_threshold)
 
     @override
-    def select(self, hidden_pre: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
+    def select(self, hidden_pre: Float[Tensor, "rows d_sae"] | MovedRows) -> ActiveFeatures:
+        if not self.training:
+            return self.above(hidden_pre, self.topk_threshold)
+        assert isinstance(hidden_pre, Tensor)  # rows that moved do not compete: see `_row_function_of_batch`
         score = self.score(hidden_pre)
-        flat = score.flatten()
-        if self.training:
-            positions = largest(flat, int(self.cfg.k * len(score))).sort().values  # k n of [n d_sae]
-        else:
-            positions = (flat > self.topk_threshold).nonzero().squeeze(-1)
+        positions = largest(score.flatten(), int(self.cfg.k * len(score))).sort().values  # k n of [n d_sae]
         return ActiveFeatures.of_flat(positions, *score.shape)
+
+    def above(
+        self, hidden_pre: Float[Tensor, "rows d_sae"] | MovedRows, threshold: Float[Tensor, ""]
+    ) -> ActiveFeatures:
+        """Select the features whose scores are above a threshold.
+
+        Args:
+            hidden_pre: the pre-activations.
+            threshold: in units of the score.
+
+        Returns:
+            The features.
+        """
+        found, n_rows = [threshold.new_empty(0, dtype=torch.long)], 0
+        for score in self.scores(hidden_pre):
+            found.append((score.flatten() > threshold).nonzero().squeeze(-1) + n_rows * self.cfg.d_sae)
+            n_rows += len(score)
+        return ActiveFeatures.of_flat(torch.cat(found), n_rows, self.cfg.d_sae)
 
     @override
     def gate_threshold(self, score: Float[Tensor, "rows d_sae"]) -> Float[Tensor, ""]:
@@ -141,17 +159,20 @@ def _row_function_of_batch(transcoder: BatchTopKTrainingTranscoder, x: Tensor, r
         if hidden_pre is None:
             hidden_pre = transcoder.process_sae_in(x) @ transcoder.W_enc + transcoder.b_enc
         threshold = transcoder.gate_threshold(transcoder.score(hidden_pre).reshape(-1, transcoder.cfg.d_sae))
-        kept = region.active().positions
+        kept = region.active()
         rounding = 16 * torch.finfo(threshold.dtype).eps * threshold.abs()
 
-    def stay(hidden_pre: Tensor) -> ActiveFeatures:
-        flat = transcoder.score(hidden_pre).flatten()
-        above = (flat > threshold + rounding).nonzero().squeeze(-1)
+    def stay(hidden_pre: Tensor | MovedRows) -> ActiveFeatures:
+        above = transcoder.above(hidden_pre, threshold + rounding)
         # where others tied with the last that stayed (up to rounding: this is another product), those that did stay do
-        tied = kept[(flat[kept] - threshold).abs() <= rounding]
-        return ActiveFeatures.of_flat(torch.cat([above, tied]).sort().values, *hidden_pre.shape)
+        score = (
+            hidden_pre[kept.rows, kept.features] * transcoder.score(torch.ones_like(transcoder.b_enc))[kept.features]
+        )
+        tied = kept.positions[(score - threshold).abs() <= rounding]
+        positions = torch.cat([above.positions, tied]).sort().values
+        return ActiveFeatures.of_flat(positions, kept.n_rows, kept.d_sae)
 
-    return lambda moved, hidden_pre: transcoder.selected_region(moved, stay, hidden_pre).output()
+    return lambda moved, hidden_pre: transcoder.selected_region(moved, stay, hidden_pre, region).output()
 
 
 def largest(values: Float[Tensor, " n"], count: int) -> Int[Tensor, " count"]:

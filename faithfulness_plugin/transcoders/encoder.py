@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithfulness_plugin.jacobian.dense_region import DenseRegion
-from faithfulness_plugin.jacobian.estimators.secant import region_there
+from faithfulness_plugin.jacobian.estimators.secant import PreActivations, region_there
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights
 from faithfulness_plugin.jacobian.sparse_region import SparseRegion
+from faithfulness_plugin.layers.row_differences import MovedRows
 
 
 class Encoder(ABC):
@@ -83,7 +84,8 @@ class Encoder(ABC):
         self,
         x: Float[Tensor, "*batch d_in"],
         gate_bandwidth: float | None = None,
-        linear: Float[Tensor, "*batch d_sae"] | None = None,
+        linear: Float[Tensor, "*batch d_sae"] | MovedRows | None = None,
+        start: LinearRegion | None = None,
     ) -> DenseRegion | SparseRegion:
         """Encode x once, for outputs and derivatives alike, with its `hidden_pre`.
 
@@ -91,13 +93,20 @@ class Encoder(ABC):
             x: the rows.
             gate_bandwidth: the width of straight-through gates; None for constant ones.
             linear: W_enc x + b_enc, where it is known.
+            start: the region of this step from which x moved, whose products share their gradients with these.
 
         Returns:
             The linear region at x, with a graph.
         """
-        linear = self.pre_activations(x) if linear is None else linear
+        del start
+        linear = self._whole(x, linear)
         feature_acts, hidden_pre = self._activate(linear, self.activate)
         return self._dense_region(x, linear, feature_acts, hidden_pre, gate_bandwidth)
+
+    def _whole(self, x: Tensor, linear: PreActivations) -> Float[Tensor, "*batch d_sae"]:
+        if linear is None:
+            return self.pre_activations(x)
+        return linear.whole().view(*x.shape[:-1], -1) if isinstance(linear, MovedRows) else linear
 
     def _dense_region(
         self, x: Tensor, linear: Tensor, feature_acts: Tensor, hidden_pre: Tensor, gate_bandwidth: float | None = None
@@ -109,5 +118,5 @@ class Encoder(ABC):
 
 
 @region_there.register
-def _region_there(transcoder: Encoder, moved: Tensor, hidden_pre: Tensor | None) -> LinearRegion:
-    return transcoder.encode_to_region(moved, linear=hidden_pre)
+def _region_there(transcoder: Encoder, moved: Tensor, hidden_pre: PreActivations, start: LinearRegion) -> LinearRegion:
+    return transcoder.encode_to_region(moved, linear=hidden_pre, start=start)

@@ -1,6 +1,6 @@
 """The TopK transcoder: the k largest features of each row, trained without products over the others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -11,15 +11,22 @@ from sae_lens.saes.topk_sae import TopK
 from torch import Tensor, nn
 from typing_extensions import override
 
-from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
+from faithfulness_plugin.jacobian.active import ActiveFeatures, SharedMatrix, dot_active, sum_active
 from faithfulness_plugin.jacobian.dense_region import DenseRegion
-from faithfulness_plugin.jacobian.linear_region import Weights
-from faithfulness_plugin.jacobian.sparse_region import SparseRegion
+from faithfulness_plugin.jacobian.estimators.secant import PreActivations
+from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights
+from faithfulness_plugin.jacobian.sparse_region import SharedWeights, SparseRegion
+from faithfulness_plugin.layers.row_differences import MovedRows
 from faithfulness_plugin.require import number
 from faithfulness_plugin.transcoders.base import TrainingTranscoder, TranscoderStepInput
 from faithfulness_plugin.transcoders.config import TrainingTranscoderConfig, require_non_negative
 from faithfulness_plugin.transcoders.gates import straight_through
-from faithfulness_plugin.transcoders.topk_inference import TopKTranscoderConfig, ranking_score, require_ranking_by_norm
+from faithfulness_plugin.transcoders.topk_inference import (
+    TopKTranscoderConfig,
+    ranking_norms,
+    ranking_score,
+    require_ranking_by_norm,
+)
 
 # from how many features on, and how many to each active one, leaving the others out pays
 SPARSE_FROM, SPARSE_RATIO = 512, 32
@@ -119,7 +126,20 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         """
         return ranking_score(hidden_pre, self)
 
-    def select(self, hidden_pre: Float[Tensor, "rows d_sae"]) -> ActiveFeatures:
+    def scores(self, hidden_pre: Float[Tensor, "rows d_sae"] | MovedRows) -> Iterator[Float[Tensor, "some_rows d_sae"]]:
+        """Compute what features are ranked by, some rows at a time.
+
+        Args:
+            hidden_pre: the pre-activations.
+
+        Yields:
+            The scores, row after row.
+        """
+        norms = ranking_norms(self)
+        for part in hidden_pre.split(max(1, PART // self.cfg.d_sae)):
+            yield part if norms is None else part * norms
+
+    def select(self, hidden_pre: Float[Tensor, "rows d_sae"] | MovedRows) -> ActiveFeatures:
         """Select the features that stay, by their scores.
 
         Args:
@@ -128,8 +148,8 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         Returns:
             The k largest of each row, positive or not.
         """
-        parts = hidden_pre.split(max(1, PART // self.cfg.d_sae))  # [some rows, d_sae] each
-        chosen = [self.score(part).topk(self.cfg.k, sorted=False).indices for part in parts]
+        scores = self.scores(hidden_pre)  # [some rows, d_sae] each
+        chosen = [score.topk(self.cfg.k, sorted=False).indices for score in scores]
         return ActiveFeatures.same_count(torch.cat(chosen), self.cfg.d_sae)
 
     @override
@@ -141,17 +161,19 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         self,
         x: Float[Tensor, "*batch d_in"],
         gate_bandwidth: float | None = None,
-        linear: Float[Tensor, "*batch d_sae"] | None = None,
+        linear: Float[Tensor, "*batch d_sae"] | MovedRows | None = None,
+        start: LinearRegion | None = None,
     ) -> DenseRegion | SparseRegion:
         if not self._multiplies_active_only() or gate_bandwidth is not None:
             return super().encode_to_region(x, gate_bandwidth, linear)
-        return self._sparse_region(x, self.select, linear)
+        return self._sparse_region(x, self.select, linear, start)
 
     def selected_region(
         self,
         x: Float[Tensor, "*batch d_in"],
-        select: Callable[[Tensor], ActiveFeatures],
-        linear: Float[Tensor, "*batch d_sae"] | None = None,
+        select: Callable[[Tensor | MovedRows], ActiveFeatures],
+        linear: Float[Tensor, "*batch d_sae"] | MovedRows | None = None,
+        start: LinearRegion | None = None,
     ) -> DenseRegion | SparseRegion:
         """Build the region of the features that `select` picks, sparse or dense.
 
@@ -159,18 +181,19 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
             x: the rows.
             select: picks features by their pre-activations [rows, d_sae].
             linear: W_enc x + b_enc, where it is known.
+            start: the region of this step from which x moved, whose products share their gradients with these.
 
         Returns:
             The region, with a graph.
         """
         if self._multiplies_active_only():
-            return self._sparse_region(x, select, linear)
+            return self._sparse_region(x, select, linear, start)
 
         def activate(hidden_pre: Tensor) -> Tensor:
             entries = select(hidden_pre.detach().reshape(-1, self.cfg.d_sae))
             return hidden_pre.relu() * entries.dense(hidden_pre.new_ones(len(entries.features))).view_as(hidden_pre)
 
-        linear = self.pre_activations(x) if linear is None else linear
+        linear = self._whole(x, linear)
         return self._dense_region(x, linear, *self._activate(linear, activate))
 
     def _multiplies_active_only(self) -> bool:
@@ -178,25 +201,34 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         return self.sparse and not (_hooked(self.hook_sae_acts_pre) or _hooked(self.hook_sae_acts_post))
 
     def _sparse_region(
-        self, x: Tensor, select: Callable[[Tensor], ActiveFeatures], linear: Tensor | None = None
+        self,
+        x: Tensor,
+        select: Callable[[Tensor | MovedRows], ActiveFeatures],
+        linear: PreActivations = None,
+        start: LinearRegion | None = None,
     ) -> SparseRegion:
-        sae_in = self.process_sae_in(x)
+        sae_in, weights = self.process_sae_in(x), Weights.of(self)
         rows = sae_in.reshape(-1, sae_in.shape[-1])  # [rows, d_in]
         with torch.no_grad():
-            # [rows, d_sae], the one dense product
-            hidden_pre = (rows @ self.W_enc).add_(self.b_enc) if linear is None else linear.flatten(0, -2)
+            if linear is None:
+                linear = (rows @ self.W_enc).add_(self.b_enc)  # [rows, d_sae], the one dense product
+            hidden_pre = linear.flatten(0, -2) if isinstance(linear, Tensor) else linear
             entries = select(hidden_pre)
-        values = self._pre_activations(rows, entries, hidden_pre).relu()  # [rows * k]
-        hidden_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae)
-        return SparseRegion(x, Weights.of(self), values, entries, hidden_pre)
+        # rows that moved share the gradients' pass with those that they moved from
+        shared = start.shared if isinstance(start, SparseRegion) else None
+        shared = shared or SharedWeights.of(weights)
+        values = self._pre_activations(rows, entries, hidden_pre, shared.reads).relu()  # [rows * k]
+        all_pre = hidden_pre.view(*x.shape[:-1], self.cfg.d_sae) if isinstance(hidden_pre, Tensor) else None
+        return SparseRegion(x, weights, values, entries, all_pre, shared)
 
     def _pre_activations(
-        self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Float[Tensor, "rows d_sae"]
+        self, rows: Float[Tensor, "rows d_in"], entries: ActiveFeatures, hidden_pre: Tensor | MovedRows, W: SharedMatrix
     ) -> Float[Tensor, " entries"]:
         """Compute W_enc x + b_enc of some features only: taken from `hidden_pre`, and given its gradient."""
         bias = self.b_enc.index_select(0, entries.features)
-        known = hidden_pre.detach()[entries.rows, entries.features] - bias.detach()  # [entries], without the bias
-        return dot_active(rows, entries, self.W_enc.T.contiguous(), known) + bias
+        with torch.no_grad():
+            known = hidden_pre[entries.rows, entries.features] - bias  # [entries], of [rows, d_sae], without the bias
+        return dot_active(rows, entries, W, known) + bias
 
     @override
     def straight_through_gate(self, feature_acts: Tensor, hidden_pre: Tensor, bandwidth: float) -> Tensor:
@@ -235,7 +267,8 @@ class TopKTrainingTranscoder(TrainingTranscoder[TopKTrainingTranscoderConfig]):
         entries = ActiveFeatures.same_count(dead_features[largest], d_sae)
         rows = cast(TranscoderStepInput, step_input).x.reshape(-1, self.cfg.d_in).to(self.dtype)
         # [rows, d_out]: what the dead features would write
-        revived = sum_active(self._pre_activations(rows, entries, hidden_pre), entries, self.W_dec)
+        reads, writes = SharedWeights.of(Weights.of(self))
+        revived = sum_active(self._pre_activations(rows, entries, hidden_pre, reads), entries, writes)
         residual = (step_input.sae_in - sae_out).detach().reshape(-1, d_out)  # [rows, d_out]
         loss = (revived - residual).square().sum() / max(1, len(rows))
         share = min(1.0, n_dead / wanted)  # a few dead features cannot explain much

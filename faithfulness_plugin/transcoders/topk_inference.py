@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from sae_lens.registry import SAE_CLASS_REGISTRY, register_sae_class
 from sae_lens.saes.topk_sae import TopK
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
@@ -120,9 +121,21 @@ def ranking_score(hidden_pre: Tensor, transcoder: Any) -> Tensor:
     Returns:
         The scores, [..., d_sae].
     """
-    if not transcoder.cfg.rescale_acts_by_decoder_norm:  # by z alone, as some libraries do
-        return hidden_pre
-    return hidden_pre * transcoder.W_dec.detach().norm(dim=-1)  # [..., d_sae] * [d_sae]
+    norms = ranking_norms(transcoder)
+    return hidden_pre if norms is None else hidden_pre * norms  # [..., d_sae] * [d_sae]
+
+
+def ranking_norms(transcoder: Any) -> Float[Tensor, " d_sae"] | None:
+    """Compute what pre-activations are multiplied by to rank features.
+
+    Args:
+        transcoder: a TopK transcoder, in training or finished.
+
+    Returns:
+        ||W_dec^i|| without a graph; None without `rescale_acts_by_decoder_norm`, as some libraries rank by z alone.
+    """
+    # [d_sae, d_out]: the norm of what each feature writes
+    return transcoder.W_dec.detach().norm(dim=-1) if transcoder.cfg.rescale_acts_by_decoder_norm else None
 
 
 def require_ranking_by_norm(config: Any) -> None:

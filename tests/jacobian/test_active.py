@@ -1,10 +1,12 @@
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active, sum_active
+from faithfulness_plugin.jacobian.active import ActiveFeatures, SharedMatrix, dot_active, sum_active
 
 
 def some_active(n_rows: int, d_sae: int, share: float) -> ActiveFeatures:
@@ -69,3 +71,38 @@ def test_nothing_of_the_size_of_rows_times_k_times_d_is_saved_for_the_backward_p
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         sum_active(dot_active(torch.randn(n_rows, d), active, W), active, W)
     assert max(saved) <= W.numel() < n_rows * k * d
+
+
+def test_one_gradient_for_all_products_with_a_matrix():
+    """With the same features, with others, and with more rows: as the products' own gradients add up."""
+    W, x, more = torch.randn(6, 4, dtype=torch.float64), *torch.randn(2, 3, 4, dtype=torch.float64)
+    one, other = some_active(3, 6, 0.5), some_active(3, 6, 0.3)
+    for uses in ([(one, x)], [(one, x), (one, more)], [(one, x), (other, more)], [(other, x), (one, x), (one, more)]):
+        ours, theirs = W.clone().requires_grad_(), W.clone().requires_grad_()
+        shared = SharedMatrix(ours)
+        for matrix in (shared, theirs):
+            values = [dot_active(rows, active, matrix).sin() for active, rows in uses]
+            sums = [sum_active(value, active, matrix) for value, (active, _) in zip(values, uses, strict=True)]
+            torch.stack(sums).square().sum().backward()
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_backward_pass_that_does_not_reach_the_matrix_adds_nothing_to_the_next():
+    W, x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True), torch.randn(3, 4, dtype=torch.float64)
+    active, x = some_active(3, 6, 0.5), x.requires_grad_()
+    loss = dot_active(x, active, SharedMatrix(W)).square().sum()
+    torch.autograd.grad(loss, x, retain_graph=True)
+    (ours,) = torch.autograd.grad(loss, W, retain_graph=True)
+    (again,) = torch.autograd.grad(loss, W)
+    (right,) = torch.autograd.grad((x @ W.T)[active.rows, active.features].square().sum(), W)
+    torch.testing.assert_close(ours, right)
+    torch.testing.assert_close(again, right)
+
+
+def test_a_step_leaves_nothing_behind():
+    """No cycle of references, which would keep the matrix until the garbage collector runs."""
+    shared = SharedMatrix(torch.randn(6, 4, requires_grad=True))
+    kept = weakref.ref(shared.uses)
+    sum_active(torch.ones(2), ActiveFeatures.same_count(torch.tensor([[0], [1]]), 6), shared).sum().backward()
+    del shared
+    assert kept() is None

@@ -76,14 +76,29 @@ class AddsItsInput(nn.Sequential):
 def test_a_layer_that_becomes_another_function_is_asked_itself(caplog):
     known_layer._say_once.cache_clear()
     layer, x, use = AddsItsInput(*sequential()), rows(), LayerInUse()
-    assert isinstance(use(layer, x), KnownLayer)
+    assert isinstance(known := use(layer, x), KnownLayer)
+    assert use.confirms(known, x, known.jvp(x, x)[0])
     layer.on = True
     with caplog.at_level(logging.WARNING):
-        assert use(layer, x) is layer
+        known = use(layer, x)
+        assert not use.confirms(known, x, layer(x) - x)
         layer.on = False
         assert use(layer, x) is layer
     assert [record.getMessage() for record in caplog.records] == [caplog.messages[0]]
     assert "AddsItsInput that were found no longer give its output" in caplog.text
+
+
+@pytest.mark.parametrize("estimator", ["jvp", "secant"])
+@pytest.mark.parametrize("known_y", [False, True])
+def test_no_wrong_derivative_of_a_layer_that_becomes_another_function(estimator, known_y):
+    layer, x, matching = AddsItsInput(*sequential()), rows(), JacobianMatching(estimator=estimator, probe="pair")
+    matching.targets(layer, x)
+    layer.on = True
+    _, y, v, Jv, *_ = matching.targets(layer, x, y=layer(x).detach() if known_y else None)
+    assert v is not None
+    torch.testing.assert_close(y, layer(x))
+    right = layer_jvp(layer, x, v) if estimator == "jvp" else layer_secant(layer, x, v, 0.5)
+    torch.testing.assert_close(Jv, right[1])
 
 
 @pytest.mark.parametrize("layer", [lambda x: x.sin(), AddsItsInput(*sequential()), nn.LayerNorm(16).double()])

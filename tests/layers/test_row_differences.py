@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faithfulness_plugin.jacobian.probes import DATA_ROWS, PROBES
-from faithfulness_plugin.layers.row_differences import RowDifferences
+from faithfulness_plugin.layers.row_differences import MovedRows, RowDifferences
 
 
 def drawn(probe: str, n_probes: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, RowDifferences, torch.Tensor]:
@@ -33,6 +33,10 @@ def test_what_a_map_makes_of_probes_is_a_difference_of_what_it_makes_of_rows(pro
     for n in range(n_probes):
         torch.testing.assert_close(along.at(made.reshape(-1, 5), n, rows, columns), flat[n, rows, columns])
         assert torch.equal(along.only(n).of(made), along.of(made)[n : n + 1])
+        moved, right = MovedRows(made.reshape(-1, 5), along.only(n), step), along.moved(made, step)[n].reshape(-1, 5)
+        assert torch.equal(moved.whole(), right)
+        assert torch.equal(torch.cat(list(moved.split(4))), right)
+        torch.testing.assert_close(moved[rows, columns], right[rows, columns])
 
 
 @pytest.mark.parametrize("probe", DATA_ROWS)

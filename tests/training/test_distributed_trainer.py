@@ -142,7 +142,7 @@ def test_processes_draw_other_probes_and_keep_one_common_state(monkeypatch):
     for rank, matching in enumerate(matchings):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda group, rank=rank: rank % 2)
         monkeypatch.setattr(matching, "_over_processes", lambda values: values)
-        matching.across = object()
+        monkeypatch.setattr(matching, "across", "a group")
         drawn.append([matching.targets(torch.sin, torch.ones(9, 4)).v for _ in range(2)])
     assert not torch.equal(drawn[0][0], drawn[1][0])
     assert not torch.equal(drawn[0][0], drawn[0][1])

@@ -15,9 +15,10 @@ from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_regi
 from faithfulness_plugin.layers.derivatives import Layer, bare, mismatch_explained
 from faithfulness_plugin.layers.known_layer import KnownLayer
 from faithfulness_plugin.layers.probe_shape import each_probe
-from faithfulness_plugin.layers.row_differences import RowDifferences
+from faithfulness_plugin.layers.row_differences import MovedRows, RowDifferences
 
-RowFunction = Callable[[Tensor, Tensor | None], Tensor]
+PreActivations = Tensor | MovedRows | None
+RowFunction = Callable[[Tensor, PreActivations], Tensor]
 """(rows [..., d_in], their pre-activations [..., d_sae] where they are known) -> t(rows) [..., d_out]."""
 
 
@@ -171,12 +172,15 @@ def row_function(transcoder: nn.Module, x: Float[Tensor, "*batch d_in"], region:
     if region is None:
         return lambda moved, hidden_pre: bare(transcoder)(moved)
     # encoded again at each point: gates may change on the way
-    return lambda moved, hidden_pre: region_there(transcoder, moved, hidden_pre).output()
+    return lambda moved, hidden_pre: region_there(transcoder, moved, hidden_pre, region).output()
 
 
 @singledispatch
 def region_there(
-    transcoder: nn.Module, moved: Float[Tensor, "*batch d_in"], hidden_pre: Float[Tensor, "*batch d_sae"] | None
+    transcoder: nn.Module,
+    moved: Float[Tensor, "*batch d_in"],
+    hidden_pre: Float[Tensor, "*batch d_sae"] | MovedRows | None,
+    start: LinearRegion,
 ) -> LinearRegion:
     """Find the `linear_region` of a class that has one. A class that can start from pre-activations registers how.
 
@@ -184,6 +188,7 @@ def region_there(
         transcoder: an instance of a class that `linear_region` knows.
         moved: the rows.
         hidden_pre: their pre-activations, where they are known.
+        start: the region from which they moved.
 
     Returns:
         The region at these rows.
@@ -206,7 +211,7 @@ def _quotient(
         points = []
         for n, probe in enumerate(each_probe(x, v)):
             known = None if region is None or along is None else region.moved_pre(along.only(n), signed)
-            points.append(function(x + signed * probe, None if known is None else known[0]))
+            points.append(function(x + signed * probe, known))
         return torch.stack(points)  # [n_probes, ..., d_out]
 
     # per unit of v; y [..., d_out] broadcasts
