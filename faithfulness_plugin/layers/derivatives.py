@@ -182,6 +182,7 @@ def forward_jvp(
 def _load_forward_rules() -> None:
     """Let torch load its forward-mode rules, as its first product does. They are compiled by `torch.jit.script`, which
     torch deprecates with a warning: users can do nothing about it."""
+    # once a process: filters of warnings are global
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.script` is ")
         torch.func.jvp(torch.clone, (torch.zeros(1),), (torch.zeros(1),))
