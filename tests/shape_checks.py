@@ -94,7 +94,8 @@ def _returning(fn: FunctionType, outcome: Any) -> FunctionType:
         return outcome
 
     twin = FunctionType(given.__code__, fn.__globals__, fn.__name__, None, given.__closure__)
-    return functools.update_wrapper(twin, fn)
+    functools.update_wrapper(twin, fn)
+    return twin
 
 
 def _kinds(seen: _Seen, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:

@@ -94,7 +94,7 @@ def test_values_that_an_annotation_names():
 def test_functions_made_at_each_call_are_checked_by_their_own_annotations():
     def made(annotation: Any) -> Callable[[Tensor], Tensor]:
         @checked
-        def same(x: annotation) -> annotation:
+        def same(x: annotation) -> annotation:  # pyright: ignore[reportInvalidTypeForm]
             return x
 
         return same
