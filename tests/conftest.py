@@ -6,6 +6,7 @@ from typing import Any
 import forks
 import jaxtyping
 import pytest
+import shape_checks
 import torch
 import works_with
 from hypothesis import settings
@@ -13,6 +14,7 @@ from joblib.externals.loky.backend import context as loky_context
 from rounding_noise import rounding_noise
 from torch import nn
 
+shape_checks.install()
 settings.register_profile("unhurried", settings(), deadline=None)  # machines are noisy: no time limits in tests
 settings.load_profile("unhurried")
 

@@ -4,6 +4,7 @@
 
 import contextlib
 import io
+import os
 import tempfile
 from typing import Any
 
@@ -54,6 +55,7 @@ def loop(c: OverheadConfig) -> Train:
 
 
 def _train(c: OverheadConfig, model: Any, prompts: list[list[int]], hookpoint: str) -> Train:
+    os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # as it is timed on a CPU, which its Triton kernels do not support
     from datasets import Dataset
     from sparsify import SparseCoderConfig, TrainConfig, Trainer
 

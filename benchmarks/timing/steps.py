@@ -109,7 +109,7 @@ def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step
         "standard": lambda: ours(StandardTrainingTranscoderConfig, 0.0),
         "standard matched": lambda: ours(StandardTrainingTranscoderConfig, 1.0),
         "SAELens topk": lambda: theirs(TopKTrainingSAEConfig, k=size.k),
-        # with its default ranking by decoder norm SAELens's sparse mode has no backward pass under torch 2.13
+        # with its default ranking by decoder norm SAELens's sparse mode has no backward pass under torch 2.15
         "SAELens topk sparse": lambda: theirs(
             TopKTrainingSAEConfig, k=size.k, use_sparse_activations=True, rescale_acts_by_decoder_norm=False
         ),

@@ -1,8 +1,10 @@
 """The layer that a transcoder replaces: its output and its directional derivatives."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -166,6 +168,7 @@ def forward_jvp(
     function, probes = bare(function), [probe.to(x.dtype) for probe in each_probe(x, v)]
     try:
         with FORWARD_AD_LOCK:
+            _load_forward_rules()
             pairs = [torch.func.jvp(function, (x,), (probe,))[:2] for probe in probes]  # (y, Jv) each
     except (NotImplementedError, RuntimeError) as error:
         if not any(sign in str(error) for sign in NO_FORWARD_MODE):
@@ -173,6 +176,16 @@ def forward_jvp(
         return double_vjp(function, x, v, because=error)
     products = [Jv for _, Jv in pairs]
     return pairs[0][0], products[0] if v.ndim == x.ndim else torch.stack(products)  # [(n_probes,) ..., d_out]
+
+
+@cache
+def _load_forward_rules() -> None:
+    """Let torch load its forward-mode rules, as its first product does. They are compiled by `torch.jit.script`, which
+    torch deprecates with a warning: users can do nothing about it."""
+    # once a process: filters of warnings are global
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is ")
+        torch.func.jvp(torch.clone, (torch.zeros(1),), (torch.zeros(1),))
 
 
 @never_compiled

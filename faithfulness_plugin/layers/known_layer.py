@@ -45,6 +45,7 @@ class KnownLayer:
         x: Float[Tensor, "*batch d_in"],
         v: Float[Tensor, "*probes_batch d_in"],
         along: RowDifferences | None = None,
+        y: Float[Tensor, "*batch d_out"] | None = None,
     ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "*probes_batch d_out"]]:
         """Compute (f(x), J_f(x) v), as `layer_jvp`.
 
@@ -52,6 +53,7 @@ class KnownLayer:
             x: where it is differentiated.
             v: one probe a row, of x's shape, or several, with n_probes in front.
             along: which rows of x the probes are differences of, where they are.
+            y: f(x), where it is known.
 
         Returns:
             y [..., d_out] and Jv of v's shape with d_out at the end.
@@ -61,7 +63,7 @@ class KnownLayer:
         """
         with mismatch_explained(self.layer, x), self._timed(x):
             read = self.weights.read(x)
-            y, products = self.weights.push(read, self._directions(read, x, v, along))
+            y, products = self.weights.push(read, self._directions(read, x, v, along), y)
         return y, products[0] if v.ndim == x.ndim else torch.stack(products)
 
     @torch.no_grad()

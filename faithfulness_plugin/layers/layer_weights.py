@@ -135,7 +135,7 @@ class MlpWeights(NamedTuple):
         return _affine(hidden, self.W_out, self.b_out)
 
     def push(
-        self, read: Read, directions: Iterable[Read]
+        self, read: Read, directions: Iterable[Read], y: Float[Tensor, "*batch d_out"] | None = None
     ) -> tuple[Float[Tensor, "*batch d_out"], list[Float[Tensor, "*batch d_out"]]]:
         """Compute f(x), and J_f v for each direction v, with one product for each: J v = W_out^T h, where
         h = act'(z) * (W_in^T v), or gated h = act'(g) * (W_gate^T v) * z + act(g) * (W_in^T v).
@@ -143,6 +143,7 @@ class MlpWeights(NamedTuple):
         Args:
             read: what `read` made of x.
             directions: what `read_direction` made of each v.
+            y: f(x), where it is known.
 
         Returns:
             f(x) and the products.
@@ -155,8 +156,10 @@ class MlpWeights(NamedTuple):
             if gate:
                 hidden = hidden.mul_(linear).addcmul_(act, of_v[0])
             products.append(hidden @ self.W_out)  # [..., d_out]
-        act = self.act(read[-1]) if act is None else act
-        return _affine(act * linear if gate else act, self.W_out, self.b_out), products
+        if y is None:
+            act = self.act(read[-1]) if act is None else act
+            y = _affine(act * linear if gate else act, self.W_out, self.b_out)
+        return y, products
 
     @torch.no_grad()
     def jacobian(self, x: Float[Tensor, "rows d_in"]) -> RankOneSum:

@@ -79,7 +79,7 @@ class NormedMlp(NamedTuple):
         return self.scale * y / s + self.shift
 
     def push(
-        self, read: Read, directions: Iterable[Read]
+        self, read: Read, directions: Iterable[Read], y: Float[Tensor, "*batch d_out"] | None = None
     ) -> tuple[Float[Tensor, "*batch d_out"], list[Float[Tensor, "*batch d_out"]]]:
         """Compute f(x), and J_f v for each direction v: scale * (dy / s - y <y, dy> / (d s^3)), with dy the MLP's
         product, centred where y is.
@@ -87,10 +87,12 @@ class NormedMlp(NamedTuple):
         Args:
             read: what `read` made of x.
             directions: what `read_direction` made of each v.
+            y: f(x), where it is known; the norm needs the MLP's output all the same.
 
         Returns:
             f(x) and the products.
         """
+        del y
         y, products = self.mlp.push(read, directions)  # [..., d_out] each
         y, s = self._centred(y)
         pulled = [_centre(dy) if self.centred else dy for dy in products]

@@ -62,8 +62,8 @@ def on_device(weights: LayerWeights, device: torch.device | str) -> LayerWeights
         The same weights, there.
     """
     if isinstance(weights, NormedMlp):
-        mlp, scale, shift, *norm = weights
-        return NormedMlp(_mlp_on(mlp, device), scale.to(device), shift.to(device), *norm)
+        mlp, scale, shift = _mlp_on(weights.mlp, device), weights.scale.to(device), weights.shift.to(device)
+        return weights._replace(mlp=mlp, scale=scale, shift=shift)
     return _mlp_on(weights, device)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from faithfulness_plugin.jacobian.linear_region import linear_region
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig
 from faithfulness_plugin.jacobian.sparse_region import SparseRegion
 
+os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # its kernels, taken wherever Triton is installed, fail on a CPU
 sparsify = pytest.importorskip("sparsify")
 
 from datasets import Dataset  # noqa: E402

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,19 @@ def call(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A small run: what the command said, and its folder."""
+    folder = tmp_path_factory.mktemp("finished")
+    return call(*SMALL, "--out", str(folder)), folder
+
+
+@pytest.fixture
+def finished(first, tmp_path) -> Path:
+    """The folder of a small run that is finished, the test's own."""
+    return shutil.copytree(first[1], tmp_path / "finished")
+
+
 def test_help_has_an_example():
     result = call("reproduce", "--help")
     assert result.exit_code == 0
@@ -27,22 +41,22 @@ def test_help_has_an_example():
     assert "reproduce" in call("--help").output
 
 
-def test_it_writes_result_table_and_figures_and_shows_them_again(tmp_path):
-    first = call(*SMALL, "--out", str(tmp_path))
-    assert first.exit_code == 0
-    assert first.stdout.startswith("|  | baseline | repetition | repetition + Jacobian |")
+def test_it_writes_result_table_and_figures_and_shows_them_again(first, finished):
+    ran, _ = first
+    assert ran.exit_code == 0
+    assert ran.stdout.startswith("|  | baseline | repetition | repetition + Jacobian |")
     names = ["circuit_projection.png", "jacobian_at_point.png", "memorization.png", "result.json", "table.md"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == names
-    assert first.stderr.count("seed 0: m ") == 6
-    before = (tmp_path / "result.json").read_bytes()
-    again = call(*SMALL, "--out", str(tmp_path))
+    assert sorted(p.name for p in finished.iterdir()) == names
+    assert ran.stderr.count("seed 0: m ") == 6
+    before = (finished / "result.json").read_bytes()
+    again = call(*SMALL, "--out", str(finished))
     assert again.exit_code == 0
     assert "shown again, not run again" in again.stderr
-    assert again.stdout == first.stdout
-    assert (tmp_path / "result.json").read_bytes() == before
-    anew = call(*SMALL, "--out", str(tmp_path), "--seed", "1", "--overwrite")
+    assert again.stdout == ran.stdout
+    assert (finished / "result.json").read_bytes() == before
+    anew = call(*SMALL, "--out", str(finished), "--seed", "1", "--overwrite")
     assert anew.exit_code == 0
-    assert read_result(tmp_path / "result.json", AbsoluteValueResult).config.seeds == (1,)
+    assert read_result(finished / "result.json", AbsoluteValueResult).config.seeds == (1,)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +94,9 @@ def test_a_corrupt_or_foreign_result_is_left_alone(tmp_path, text):
     assert path.read_text() == text
 
 
-def test_more_seeds_extend_a_result(tmp_path):
-    assert call(*SMALL, "--seeds", "1", "--out", str(tmp_path)).exit_code == 0
-    before = read_result(tmp_path / "result.json", AbsoluteValueResult)
-    more = call(*SMALL, "--seeds", "2", "--out", str(tmp_path), "--json")
+def test_more_seeds_extend_a_result(finished):
+    before = read_result(finished / "result.json", AbsoluteValueResult)
+    more = call(*SMALL, "--seeds", "2", "--out", str(finished), "--json")
     assert more.exit_code == 0, more.output
     assert "holds 6 of 12 runs: resuming" in more.stderr
     found = AbsoluteValueResult.model_validate_json(more.stdout)
@@ -108,22 +121,20 @@ def test_files_of_others_are_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["table.md"]
 
 
-def test_a_figure_that_cannot_be_written_is_named(tmp_path):
-    call(*SMALL, "--out", str(tmp_path))
-    (tmp_path / "memorization.png").unlink()
-    (tmp_path / "memorization.png").mkdir()
-    result = call(*SMALL, "--out", str(tmp_path))
+def test_a_figure_that_cannot_be_written_is_named(finished):
+    (finished / "memorization.png").unlink()
+    (finished / "memorization.png").mkdir()
+    result = call(*SMALL, "--out", str(finished))
     assert result.exit_code == 1
     assert "memorization.png cannot be written" in result.stderr
 
 
-def test_a_result_of_other_settings_is_left_alone(tmp_path):
-    call(*SMALL, "--out", str(tmp_path))
-    before = (tmp_path / "result.json").read_bytes()
-    result = call(*SMALL, "--out", str(tmp_path), "--n-steps", "21")
+def test_a_result_of_other_settings_is_left_alone(finished):
+    before = (finished / "result.json").read_bytes()
+    result = call(*SMALL, "--out", str(finished), "--n-steps", "21")
     assert result.exit_code == 2
     assert "other settings (n_steps 20, not 21)" in result.stderr
-    assert (tmp_path / "result.json").read_bytes() == before
+    assert (finished / "result.json").read_bytes() == before
 
 
 def test_an_unwritable_out_is_named(tmp_path):

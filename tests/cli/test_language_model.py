@@ -32,6 +32,22 @@ def settings(hub, tmp_path):
     return settings_file(tmp_path / "mine.yaml", hub)
 
 
+@pytest.fixture(scope="module")
+def first(hub, tmp_path_factory) -> tuple[Any, Path]:
+    """An experiment of one seed: what the command said, and the folder of its result (out) and its stores."""
+    folder = tmp_path_factory.mktemp("first")
+    config = settings_file(folder / "mine.yaml", hub)()
+    return bench(folder / "out", config, "--stores", str(folder / "stores")), folder
+
+
+@pytest.fixture
+def finished(first, tmp_path) -> Path:
+    """The folder of an experiment that is finished, the test's own."""
+    done, folder = first
+    assert done.exit_code == 0, done.output
+    return shutil.copytree(folder, tmp_path / "finished")
+
+
 def bench(out: Path, config: str, *arguments: str) -> Any:
     return CliRunner().invoke(app, ["experiment", "real-layers", "--settings", config, "--out", str(out), *arguments])
 
@@ -53,30 +69,28 @@ def test_from_settings_to_a_page_and_again(settings, tmp_path, monkeypatch):
     assert again.stdout == done.stdout
 
 
-def test_stores_serve_a_second_experiment(settings, tmp_path, monkeypatch):
-    stores = tmp_path / "stores"
-    assert bench(tmp_path / "one", settings(), "--stores", str(stores)).exit_code == 0
+def test_stores_serve_a_second_experiment(settings, finished, tmp_path, monkeypatch):
+    stores = finished / "stores"
     monkeypatch.setattr(DerivativeStore, "fill_shard", lambda *_: pytest.fail("everything is there"))
     assert bench(tmp_path / "two", settings(), "--stores", str(stores), "--tokens", "96").exit_code == 0
 
 
 @pytest.mark.bitwise("the same prompts and the same steps in one process round alike")
-def test_a_damaged_shard_is_made_again_and_not_trained_on(settings, tmp_path):
-    stores = tmp_path / "stores"
-    assert bench(tmp_path / "one", settings(), "--stores", str(stores)).exit_code == 0
+def test_a_damaged_shard_is_made_again_and_not_trained_on(settings, finished, tmp_path):
+    stores = finished / "stores"
     shard = stores / "block1" / "rows-00001.safetensors"
     good = shard.read_bytes()
     shard.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert bench(tmp_path / "two", settings(), "--stores", str(stores)).exit_code == 0
     assert shard.read_bytes() == good
-    results = [json.loads((tmp_path / name / "result.json").read_text())["trained"] for name in ("one", "two")]
+    folders = (finished / "out", tmp_path / "two")
+    results = [json.loads((folder / "result.json").read_text())["trained"] for folder in folders]
     for one, other in zip(*results, strict=True):
         assert {**one, "seconds": None} == {**other, "seconds": None}
 
 
-def test_stores_of_something_else_are_refused(settings, tmp_path):
-    stores = tmp_path / "stores"
-    assert bench(tmp_path / "one", settings(), "--stores", str(stores)).exit_code == 0
+def test_stores_of_something_else_are_refused(settings, finished, tmp_path):
+    stores = finished / "stores"
     fails(
         bench(tmp_path / "two", settings(), "--stores", str(stores), "--seed", "4"),
         2,
@@ -123,9 +137,8 @@ def test_what_a_user_can_get_wrong(settings, tmp_path, monkeypatch, changed, arg
     fails(bench(tmp_path / "out", settings(**changed), *arguments), 2, message)
 
 
-def test_begun_anew_nothing_is_lost_before_all_is_at_hand(settings, tmp_path):
-    out, stores = tmp_path / "out", tmp_path / "stores"
-    assert bench(out, settings(), "--stores", str(stores)).exit_code == 0
+def test_begun_anew_nothing_is_lost_before_all_is_at_hand(settings, finished):
+    out, stores = finished / "out", finished / "stores"
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     again = ("--stores", str(stores), "--overwrite")
     fails(bench(out, settings(), *again, "--seed", "4"), 2, "a store of something else (text")
@@ -144,9 +157,8 @@ def test_too_little_room_is_told_before_anything_is_filled(settings, tmp_path, m
     assert not (tmp_path / "out" / "result.json").exists()
 
 
-def test_a_result_that_is_there_is_not_replaced(settings, tmp_path):
-    out = tmp_path / "out"
-    assert bench(out, settings()).exit_code == 0
+def test_a_result_that_is_there_is_not_replaced(settings, finished, tmp_path):
+    out = finished / "out"
     before = (out / "result.json").read_bytes()
     fails(bench(out, settings(), "--tokens", "64"), 2, "holds a result with other settings (tokens 160, not 64)")
     assert (out / "result.json").read_bytes() == before

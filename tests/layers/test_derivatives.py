@@ -201,3 +201,16 @@ def test_a_gpu_computes_what_the_cpu_computes(mlp, architecture, estimator):
 def test_a_probe_that_does_not_fit_is_named(as_installed, mlp, shape):
     with pytest.raises(ValueError, match=r"the probes have shape .* but the rows they belong to \[3, 5\]"):
         layer_jvp(mlp, torch.zeros(3, 5).double(), torch.zeros(shape).double())
+
+
+def test_torch_does_not_warn_of_its_own_forward_mode_rules():
+    code = """
+import warnings
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    import torch
+    from faithfulness_plugin import layer_jvp
+    layer_jvp(torch.sin, torch.ones(2), torch.ones(2))
+assert not [str(one.message) for one in told if "torch.jit" in str(one.message)], told
+"""
+    assert (done := forks.run(code)).returncode == 0, done.stderr

@@ -46,6 +46,7 @@ def test_a_known_layer_gives_what_the_layer_gives(name, n_probes):
         v = PROBES[probe](x, n_probes, torch.Generator().manual_seed(0))
         for ours, theirs in zip(known.jvp(x, v, along), layer_jvp(layer, x, v), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(known.jvp(x, v, along, layer(x).detach())[1], layer_jvp(layer, x, v)[1])
         for central in (False, True):
             ours = known.secant(x, v, 0.4, central=central, along=along)
             theirs = layer_secant(layer, x, v, 0.4, central=central)

@@ -85,6 +85,7 @@ def test_the_kept_layer_is_the_layer(tmp_path, name):
     torch.testing.assert_close(kept(x), layer(x).detach(), rtol=0, atol=1e-12)
     assert kept.exact
     weights = checked_mlp_weights(kept, x)
+    assert weights is not None
     assert weights is kept.weights
     v = torch.randn_like(x)
     torch.testing.assert_close(weights.jacobian(x).jvp(v), layer_jvp(layer, x, v)[1], rtol=0, atol=1e-12)
@@ -206,7 +207,7 @@ def test_a_layer_that_changes_while_a_store_is_filled_is_refused(tmp_path):
     with made.writing():
         made.fill_shard(0, rows(0), layer)
         with torch.no_grad():
-            layer[0].weight.mul_(1.01)
+            next(layer.parameters()).mul_(1.01)
         with pytest.raises(
             StoreError, match=r"shard 1 of .* is of another layer, or of one that treats some rows diff"
         ):

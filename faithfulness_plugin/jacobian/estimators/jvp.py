@@ -41,7 +41,7 @@ class Jvp(Estimator):
         along: RowDifferences | None = None,
     ) -> tuple[Tensor, Tensor]:
         # [..., d_out] and [n_probes, ..., d_out]
-        return layer.jvp(x, v, along) if isinstance(layer, KnownLayer) else layer_jvp(layer, x, v)
+        return layer.jvp(x, v, along, y) if isinstance(layer, KnownLayer) else layer_jvp(layer, x, v)
 
     @override
     def transcoder_products(

@@ -3,18 +3,22 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from faithfulness_plugin.benchmarks.note.page.page import SECTIONS, write_page
 from faithfulness_plugin.benchmarks.note.scan.presets import names
 from faithfulness_plugin.benchmarks.readme import TOY
+from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.results.html_page import self_contained
 from faithfulness_plugin.results.schema import ResultError, fingerprint, read_result
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
+    """What `faithfulness report` writes of the committed results."""
     out = tmp_path_factory.mktemp("page")
-    write_page(TOY, out)
+    done = CliRunner().invoke(app, ["report", "--results", str(TOY), "--out", str(out)])
+    assert done.exit_code == 0, done.output
     return out
 
 
@@ -52,6 +56,7 @@ def test_every_experiment_has_all_of_its_parts(written):
 
 def test_the_html_needs_no_other_file_and_no_network(written):
     page = (written / "report.html").read_text()
+    assert len(page) > 100_000
     assert page.count("data:image/png;base64,") == len(list(written.glob("*.png")))
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert "<script" not in page

@@ -259,12 +259,19 @@ def test_a_member_does_not_depend_on_its_neighbours_to_the_bit(kind, d_in, d_sae
             assert_equal_to_the_bit(some.weights[n], together.weights[i])
 
 
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """Members, layer and schedule of a run, and its result."""
+    members = [member("jittered jvp", 1), member("secant", 2), member("none", 3, Augmentation())]
+    layer, schedule = AbsNetwork(8).double(), {**SCHEDULE, "n_steps": 30, "log_every": 4}
+    return members, layer, schedule, train_ensemble(members, layer, progress=False, **schedule)
+
+
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 @settings(max_examples=8)
 @given(stop=st.integers(1, 29), every=st.integers(1, 9))
-def test_resumed_after_a_kill_at_any_step_it_is_the_uninterrupted_run(tmp_path_factory, stop, every):
-    members = [member("jittered jvp", 1), member("secant", 2), member("none", 3, Augmentation())]
-    layer, schedule = AbsNetwork(8).double(), {**SCHEDULE, "n_steps": 30, "log_every": 4}
+def test_resumed_after_a_kill_at_any_step_it_is_the_uninterrupted_run(uninterrupted, tmp_path_factory, stop, every):
+    members, layer, schedule, whole = uninterrupted
     path = tmp_path_factory.mktemp("killed") / "shard.pt"
     calls = 0
 
@@ -278,7 +285,6 @@ def test_resumed_after_a_kill_at_any_step_it_is_the_uninterrupted_run(tmp_path_f
     with pytest.raises(KeyboardInterrupt):
         train_ensemble(members, killed, checkpoint=path, checkpoint_every=every, progress=False, **schedule)
     resumed = train_ensemble(members, layer, checkpoint=path, checkpoint_every=every, progress=False, **schedule)
-    whole = train_ensemble(members, layer, progress=False, **schedule)
     assert resumed.history == whole.history
     for here, there in zip(resumed.weights, whole.weights, strict=True):
         assert_equal_to_the_bit(here, there)
