@@ -92,8 +92,8 @@ def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
                 marker=marker, markersize=6, markerfacecolor=color if i < len(STYLES) else "white", linestyle="none",
                 elinewidth=1, zorder=3,
             )  # fmt: skip
-            seeds = plane.dots.get(name, ())
-            ax.plot([p[0] for p in seeds], [p[1] for p in seeds], ".", color=color, markersize=4, alpha=0.6, zorder=2)
+            for fvu, error in plane.dots.get(name, ()):
+                ax.plot(fvu, error, ".", color=color, markersize=4, alpha=0.6, zorder=2)
         levels = {"floor": plane.floor, **plane.others}
         for name, level in levels.items():
             ax.axhline(level, color="0.2", linestyle=(0, (2, 2)), linewidth=1)

@@ -9,13 +9,16 @@ from command_line import fails, settings_file
 from real_layers import SMALL
 from typer.testing import CliRunner
 
+from faithfulness_plugin.benchmarks.real_layers import training
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.cli.app import app
-from faithfulness_plugin.language_model import loaded, train_stored
+from faithfulness_plugin.language_model import loaded
 from faithfulness_plugin.results.schema import read_result
 from faithfulness_plugin.store import DerivativeStore
 
 pytestmark = pytest.mark.usefixtures("as_installed")
+COST = {"seconds": None, "peak_memory": None}
 PASSAGE: dict[str, Any] = {"text": "ab ae ai", "blocks": [1], "arms": [{}]}
 
 
@@ -86,7 +89,7 @@ def test_a_damaged_shard_is_made_again_and_not_trained_on(settings, finished, tm
     folders = (finished / "out", tmp_path / "two")
     results = [json.loads((folder / "result.json").read_text())["trained"] for folder in folders]
     for one, other in zip(*results, strict=True):
-        assert {**one, "seconds": None} == {**other, "seconds": None}
+        assert {**one, **COST} == {**other, **COST}
 
 
 def test_stores_of_something_else_are_refused(settings, finished, tmp_path):
@@ -101,7 +104,7 @@ def test_stores_of_something_else_are_refused(settings, finished, tmp_path):
 
 
 def test_stopped_it_goes_on(settings, tmp_path, monkeypatch):
-    out, real, calls = tmp_path / "out", train_stored.train_transcoder, []
+    out, real, calls = tmp_path / "out", training.train_transcoder, []
 
     def second_time(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
@@ -109,7 +112,7 @@ def test_stopped_it_goes_on(settings, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(train_stored, "train_transcoder", second_time)
+    monkeypatch.setattr(training, "train_transcoder", second_time)
     stopped = bench(out, settings())
     assert stopped.exit_code == 130
     assert "holds 1 of 3 transcoders; the same command resumes from there" in stopped.stderr
@@ -165,3 +168,19 @@ def test_a_result_that_is_there_is_not_replaced(settings, finished, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     fails(bench(tmp_path / "mine", settings()), 2, "is not empty and holds no result.json")
+
+
+def test_a_preset_is_overridden_by_settings_and_these_by_options(settings, tmp_path):
+    ran = bench(tmp_path / "out", settings(), "--preset", "seeds", "--seeds", "1", "--stores", str(tmp_path / "stores"))
+    assert ran.exit_code == 0, ran.output
+    found = read_result(tmp_path / "out" / "result.json", RealLayersResult).config
+    assert (found.seeds, found.blocks, found.held_out_prompts) == (1, [1], SMALL["held_out_prompts"])
+    assert found.line_arms == [Arm(skip=True)]  # the preset's
+
+
+def test_presets_are_named_in_the_help_and_in_refusals(tmp_path):
+    help_text = CliRunner().invoke(app, ["experiment", "real-layers", "--help"]).output
+    assert "Presets: controls, full, gpu, headline, long, seeds, sweep." in " ".join(help_text.split())
+    run = CliRunner().invoke
+    named = run(app, ["experiment", "real-layers", "--preset", "headlin", "--out", str(tmp_path / "out")])
+    fails(named, 2, "--preset: there is no preset headlin: did you mean headline?")
