@@ -1,5 +1,7 @@
 """Each sentence of the verdict, where its condition holds and where it does not."""
 
+from typing import Any
+
 import pytest
 from real_layers import arm_record, result_of
 
@@ -36,10 +38,10 @@ def result(
         for arm, error in (PAIR | (changed or {})).items():
             if arm.control == "constant map" and seed:
                 continue
-            own = {"error": [fvu] * N, "ce": ce} if arm == RECIPE else {"error": [0.5] * N}
+            own: dict[str, Any] = {"error": [fvu] * N, "ce": ce} if arm == RECIPE else {"error": [0.5] * N}
             scaled = [error * of * (1 + 0.01 * seed) for of in scales]
             trained.append(arm_record(arm, jacobian=scaled, seed=seed, **own))
-        more = {"kind": Kind(sparsity=64), "l0": 64.0, "seed": seed}
+        more: dict[str, Any] = {"kind": Kind(sparsity=64), "l0": 64.0, "seed": seed}
         trained.append(arm_record(SKIP, jacobian=[larger * of for of in scales], error=[0.4] * N, **more))
     return result_of(trained, line=[Kind(sparsity=64)], seeds=seeds)
 
