@@ -67,6 +67,7 @@ class HeldOut:
             spliced_prompts=config.spliced_prompts,
         )
         (self.at,) = self.evaluator.at.values()
+        self._beside: tuple[Tensor, JacobianEnergies] | None = None  # of the last skip connection
         self.rows, self.for_jacobians = self.at.rows, self.evaluator.for_jacobians("t")
         exclude = self.at.kept.exclude
         self.passage = None if passage is None else rows_at(hooks, {layer.hook_in}, passage, exclude)[layer.hook_in]
@@ -87,7 +88,10 @@ class HeldOut:
         """
         if W_skip is None:
             return self.energies
-        return jacobian_energies(self.layer, self.for_jacobians.x, W_skip, among=self.rows.x)
+        if self._beside is None or not torch.equal(self._beside[0], W_skip):
+            found = jacobian_energies(self.layer, self.for_jacobians.x, W_skip, among=self.rows.x)
+            self._beside = W_skip.detach().clone(), found
+        return self._beside[1]
 
     @torch.no_grad()
     def floor(self, transcoder: "SAE[Any]", energies: JacobianEnergies) -> dict[Directions, list[float]]:
