@@ -45,6 +45,11 @@ RATIOS = {
     "BatchTopK, all in: pair probes / unmatched": ("batch topk all in, pair probes", "batch topk all in"),
     "Standard, all in: pair probes / unmatched": ("standard all in, pair probes", "standard all in"),
     "TopK, all in: pair probes / SAELens's unmatched": ("topk all in, pair probes", "SAELens topk all in"),
+    "TopK, all in, pair probes: bfloat16 / float32": ("topk all in, pair probes, bfloat16", "topk all in, pair probes"),
+    "Standard, all in, pair probes: bfloat16 / float32": (
+        "standard all in, pair probes, bfloat16",
+        "standard all in, pair probes",
+    ),
     "TopK step: matched / unmatched": ("topk matched", "topk"),
     "TopK step: matched / SAELens's unmatched": ("topk matched", "SAELens topk"),
     "TopK step: matched / SAELens's unmatched, sparse mode": ("topk matched", "SAELens topk sparse"),

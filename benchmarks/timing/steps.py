@@ -4,6 +4,7 @@ A step is `training_forward_pass` and its backward pass. The layer's part (f(x) 
 every arm alike, and is an arm of its own.
 """
 
+import copy
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -135,10 +136,12 @@ def _all_in(size: Size, c: SpeedConfig, layer: nn.Module, x: Tensor) -> dict[str
         matching = JacobianMatching(seed=c.seed, probe=probe)
         return lambda: matching.targets(layer, x)
 
-    def ours(config: type[Any], jacobian: dict[str, Any] | None = None, **fields: Any) -> Step:
+    def ours(
+        config: type[Any], jacobian: dict[str, Any] | None = None, dtype: torch.dtype = x.dtype, **fields: Any
+    ) -> Step:
         fields |= {"jacobian": jacobian, "jacobian_coefficient": 0.0 if jacobian is None else 1.0}
-        transcoder = _untrained(config(d_in=size.d, d_sae=size.d_sae, device=c.device, **fields))
-        return _step(transcoder.set_layer(layer), x)
+        transcoder = _untrained(config(d_in=size.d, d_sae=size.d_sae, device=c.device, dtype=str(dtype), **fields))
+        return _step(transcoder.set_layer(copy.deepcopy(layer).to(dtype)), x.to(dtype))
 
     def saelens() -> Step:
         step = _step(_untrained(theirs), x)
@@ -149,11 +152,13 @@ def _all_in(size: Size, c: SpeedConfig, layer: nn.Module, x: Tensor) -> dict[str
         "layer's f and Jv, isotropic": lambda: of_layer("rademacher"),
         "topk all in": lambda: ours(TopKTrainingTranscoderConfig, **k),
         "topk all in, pair probes": lambda: ours(TopKTrainingTranscoderConfig, PAIRS, **k),
+        "topk all in, pair probes, bfloat16": lambda: ours(TopKTrainingTranscoderConfig, PAIRS, torch.bfloat16, **k),
         "topk all in, secants": lambda: ours(TopKTrainingTranscoderConfig, SECANTS, **k),
         "batch topk all in": lambda: ours(BatchTopKTrainingTranscoderConfig, k=float(size.k)),
         "batch topk all in, pair probes": lambda: ours(BatchTopKTrainingTranscoderConfig, PAIRS, k=float(size.k)),
         "standard all in": lambda: ours(StandardTrainingTranscoderConfig),
         "standard all in, pair probes": lambda: ours(StandardTrainingTranscoderConfig, PAIRS),
+        "standard all in, pair probes, bfloat16": lambda: ours(StandardTrainingTranscoderConfig, PAIRS, torch.bfloat16),
         "SAELens topk all in": saelens,
     }
 
