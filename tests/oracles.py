@@ -22,7 +22,9 @@ from faithfulness_plugin import (
 from faithfulness_plugin.jacobian.exact import covariance_root
 from faithfulness_plugin.jacobian.gram import JacobianGram
 from faithfulness_plugin.jacobian.linear_region import Weights, linear_region
-from faithfulness_plugin.layers.mlp_weights import mlp_weights
+from faithfulness_plugin.layers.layer_weights import MlpWeights
+from faithfulness_plugin.layers.mlp_weights import mlp_weights, normed_mlp
+from faithfulness_plugin.layers.normed_mlp import NormedMlp
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -145,6 +147,24 @@ class GatedMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+class ThenNorm(nn.Module):
+    """An MLP and the norm after it."""
+
+    def __init__(self, mlp: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.mlp, self.norm = mlp, norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.mlp(x))
+
+
+@mlp_weights.register
+def _(layer: ThenNorm) -> NormedMlp | None:
+    mlp = mlp_weights(layer.mlp)
+    assert isinstance(mlp, MlpWeights)
+    return normed_mlp(mlp, layer.norm)
 
 
 def assert_gram_is_explicit(layer: Any, transcoder: Any, x: Tensor, *, in_data_directions: bool) -> None:

@@ -2,11 +2,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import ARCHITECTURES, GatedMlp, assert_gram_is_explicit, jacobian_by_rows, random_transcoder
+from oracles import ARCHITECTURES, GatedMlp, ThenNorm, assert_gram_is_explicit, jacobian_by_rows, random_transcoder
 from torch import Tensor, nn
 
-from faithfulness_plugin.layers.layer_weights import MlpWeights
-from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights, mlp_weights, normed_mlp
+from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.layers.normed_mlp import NormedMlp
 from faithfulness_plugin.metrics.jacobian_error import jacobian_error
 
@@ -20,24 +19,6 @@ class OffsetRMSNorm(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         return y / (y.square().mean(-1, keepdim=True) + self.eps).sqrt() * (1 + self.weight)
-
-
-class ThenNorm(nn.Module):
-    """An MLP and the norm after it."""
-
-    def __init__(self, mlp: nn.Module, norm: nn.Module) -> None:
-        super().__init__()
-        self.mlp, self.norm = mlp, norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.mlp(x))
-
-
-@mlp_weights.register
-def _(layer: ThenNorm) -> NormedMlp | None:
-    mlp = mlp_weights(layer.mlp)
-    assert isinstance(mlp, MlpWeights)
-    return normed_mlp(mlp, layer.norm)
 
 
 def layer_norm(d: int) -> nn.Module:

@@ -9,34 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import GatedMlp
+from oracles import GatedMlp, ThenNorm
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from faithfulness_plugin.layers.derivatives import layer_jvp
-from faithfulness_plugin.layers.layer_weights import MlpWeights
-from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights, mlp_weights, normed_mlp
-from faithfulness_plugin.layers.normed_mlp import NormedMlp
+from faithfulness_plugin.layers.mlp_weights import checked_mlp_weights
 from faithfulness_plugin.store import DerivativeStore, StoredRows, StoreError
 from faithfulness_plugin.store.index import Index
-
-
-class ThenNorm(nn.Module):
-    """A gated MLP and a LayerNorm after it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mlp, self.norm = GatedMlp(5, 7, 4), nn.LayerNorm(4, eps=1e-3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.mlp(x))
-
-
-@mlp_weights.register
-def _(layer: ThenNorm) -> NormedMlp | None:
-    mlp = mlp_weights(layer.mlp)
-    assert isinstance(mlp, MlpWeights)
-    return normed_mlp(mlp, layer.norm)
 
 
 def sequential(act: nn.Module | None = None) -> nn.Sequential:
@@ -46,7 +26,7 @@ def sequential(act: nn.Module | None = None) -> nn.Sequential:
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "Sequential": sequential,
     "gated": lambda: GatedMlp(5, 7, 4),
-    "norm after it": ThenNorm,
+    "norm after it": lambda: ThenNorm(GatedMlp(5, 7, 4), nn.LayerNorm(4, eps=1e-3)),
 }
 ACTIVATION = {"Sequential": "gelu_tanh", "gated": "silu", "norm after it": "silu"}
 
