@@ -28,7 +28,7 @@ class _Seen:
     values: bool
     """Whether annotations may name values, such as those of a Literal."""
     one_item: bool
-    """Whether a check may read one item of a tuple, drawn anew each time, as that of `tuple[int, ...]` does."""
+    """Whether a check may read one random item of a collection, as that of `tuple[int, ...]` does."""
     outcomes: dict[Any, set[Any]] = field(default_factory=dict)
     """By the kinds of a call's arguments, the kinds of what it has returned and passed with."""
 
@@ -42,7 +42,7 @@ def install() -> None:
 
 
 def quick(fn: Any = None, *, typechecker: Any) -> Any:
-    """As jaxtyping.jaxtyped; a function's call is checked in full where no call of its kind has passed."""
+    """Decorate as jaxtyping.jaxtyped does, but check a call in full only where no call of its kind has passed."""
     if fn is None:
         return functools.partial(quick, typechecker=typechecker)
     if not isinstance(fn, FunctionType):
@@ -77,7 +77,7 @@ def quick(fn: Any = None, *, typechecker: Any) -> Any:
 
 
 def _seen(fn: FunctionType) -> _Seen:
-    """What is known of the function; functions that a function makes anew at each call are one."""
+    """Look up what is known of the function. The functions that one piece of code makes at its calls count as one."""
     key = (fn.__module__, fn.__code__, tuple(fn.__annotations__.items()))
     if key not in _SEEN:
         text = " ".join(map(repr, fn.__annotations__.values()))

@@ -57,7 +57,7 @@ def test_what_is_in_collections(n):
     good = torch.ones(n, 3)
     for _ in range(2):
         assert total(tuple(good), {"one": good[0]}) == 3 * n + 3
-        # one item is looked at, drawn anew at each call
+        # the check looks at one random item of each call
         with pytest.raises(TypeCheckError):  # noqa: PT012
             for _ in range(200):
                 total((*good[1:], torch.ones(3).long()), {"one": good[0]})

@@ -122,7 +122,7 @@ class LinearRegion(ABC):
         """Compute the pre-activations of x + step v without a product with W_enc.
 
         Args:
-            along: which rows of x the probe v is a difference of, for one probe.
+            along: one probe, which says between which rows of x each direction v goes.
             step: the step's length, in units of v.
 
         Returns:

@@ -131,9 +131,9 @@ class KnownLayer:
 class LayerInUse:
     """Recognises the layer that is asked at every step.
 
-    Its weights are read anew each time and checked against the layer: values and derivatives on the first batch, before
-    they are used; values on two rows of every later one, afterwards, by `confirms`. Where they are not all that the
-    layer computes, the layer is asked itself, in forward mode.
+    It reads the weights at every step and checks them against the layer: values and derivatives on the first batch,
+    before they are used; values on two rows of every later one, afterwards, by `confirms`. Where they are not all that
+    the layer computes, the layer is asked itself, in forward mode.
     """
 
     def __init__(self) -> None:

@@ -148,7 +148,7 @@ class MovedRows:
     values: Float[Tensor, "rows d"]
     """W x, with the constant."""
     along: RowDifferences
-    """Which rows of x the probe v is a difference of, for one probe."""
+    """One probe: it says between which rows of x each direction v goes."""
     step: Float[Tensor, ""] | float
 
     __repr__ = short_repr

@@ -54,8 +54,8 @@ def test_it_writes_result_table_and_figures_and_shows_them_again(first, finished
     assert "shown again, not run again" in again.stderr
     assert again.stdout == ran.stdout
     assert (finished / "result.json").read_bytes() == before
-    anew = call(*SMALL, "--out", str(finished), "--seed", "1", "--overwrite")
-    assert anew.exit_code == 0
+    replaced = call(*SMALL, "--out", str(finished), "--seed", "1", "--overwrite")
+    assert replaced.exit_code == 0
     assert read_result(finished / "result.json", AbsoluteValueResult).config.seeds == (1,)
 
 

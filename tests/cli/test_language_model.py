@@ -140,7 +140,7 @@ def test_what_a_user_can_get_wrong(settings, tmp_path, monkeypatch, changed, arg
     fails(bench(tmp_path / "out", settings(**changed), *arguments), 2, message)
 
 
-def test_begun_anew_nothing_is_lost_before_all_is_at_hand(settings, finished):
+def test_a_new_run_loses_nothing_before_it_has_all_that_it_needs(settings, finished):
     out, stores = finished / "out", finished / "stores"
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     again = ("--stores", str(stores), "--overwrite")
