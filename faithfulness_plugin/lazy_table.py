@@ -11,7 +11,7 @@ class LazyTable(MutableMapping[str, T]):
     """A mapping of names to objects in modules that are imported at the first use of a name.
 
     Args:
-        places: "module:attribute" by name.
+        places: "module:attribute" by name; names that are added may have an object, or such a place.
     """
 
     def __init__(self, places: Mapping[str, str]) -> None:
@@ -24,7 +24,7 @@ class LazyTable(MutableMapping[str, T]):
             found = self._places[name] = getattr(importlib.import_module(module), attribute)
         return found
 
-    def __setitem__(self, name: str, value: T) -> None:
+    def __setitem__(self, name: str, value: T | str) -> None:
         self._places[name] = value
 
     def __delitem__(self, name: str) -> None:

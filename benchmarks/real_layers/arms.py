@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from faithfulness_plugin.benchmarks.note.trainer.augmentation import Augmentation
 from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
+from faithfulness_plugin.benchmarks.real_layers.variation import SECANT_AND_JVP, Variation
 from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.results.schema import Record
 
@@ -36,6 +37,11 @@ class Arm(Record):
         exclude_if=lambda layer: layer == "real",
         description="permuted: the MLP's weights in another order within each matrix; the rows x are the real model's",
     )
+    vary: Variation | None = Field(
+        default=None,
+        exclude_if=lambda vary: vary is None,
+        description="what is done otherwise than in the arm without it, to see what that is worth",
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Arm":
@@ -49,7 +55,22 @@ class Arm(Record):
             raise ValueError(f"{self.control}: the control is a skip connection: set skip: true")
         if self.term != "none" and self.control in ("constant map", "extra compute"):
             raise ValueError(f"{self.control}: the control has no term: leave term, probe and coefficient out")
+        if self.vary is not None:
+            self._require_variable(self.vary)
         return self
+
+    def _require_variable(self, vary: Variation) -> None:
+        of_skip, of_term = vary.skip_rank is not None or vary.skip_by_term, self.jacobian is not None
+        for holds, message in (
+            (self.control in (None, "layer init"), f"{self.control} is not varied: leave vary out"),
+            (not of_skip or self.skip, "skip_rank and skip_by_term are about the skip connection: set skip: true"),
+            (not vary.and_jvp or self.term == "secant", "and_jvp goes with term: secant"),
+            (not vary.skip_by_term or of_term, "skip_by_term needs a term that the skip connection learns from"),
+            (vary.n_probes is None or of_term, "n_probes belongs to jvp and secant"),
+            (vary.term_warm_up is None or of_term, "term_warm_up belongs to jvp and secant"),
+        ):
+            if not holds:
+                raise ValueError(f"vary: {message}")
 
     @property
     def name(self) -> str:
@@ -61,6 +82,8 @@ class Arm(Record):
         parts += [made.get(self.control, self.control)] if self.control is not None else []
         if self.term != "none" or not parts:
             parts.append(self._term)
+        if self.vary is not None:
+            parts.append(self.vary.name)
         return ", ".join(map(str, parts)) + self._of_permuted
 
     @property
@@ -80,8 +103,13 @@ class Arm(Record):
 
     @property
     def baseline(self) -> "Arm":
-        """No term and no control, with the same skip connection and layer: what FVU and gains are compared with."""
-        return Arm(skip=self.skip, layer=self.layer)
+        """No term and no control, with the same features, skip connection and layer: what gains are compared with."""
+        return Arm(skip=self.skip, layer=self.layer, vary=self.vary and self.vary.of_baseline)
+
+    @property
+    def unvaried(self) -> "Arm":
+        """The arm without what it does otherwise."""
+        return self.model_copy(update={"vary": None})
 
     @property
     def is_control(self) -> bool:
@@ -90,8 +118,8 @@ class Arm(Record):
 
     @property
     def is_recipe(self) -> bool:
-        """Whether it is matching with a skip connection, and no control."""
-        return self.skip and self.term != "none" and not self.is_control
+        """Whether it is matching with a skip connection, no control and no variation."""
+        return self.skip and self.term != "none" and not self.is_control and self.vary is None
 
     @property
     def jacobian(self) -> dict[str, Any] | None:
@@ -101,9 +129,13 @@ class Arm(Record):
         rms coordinate and of the pair."""
         if self.probe is None or self.term == "augmentation":
             return None
+        fields: dict[str, Any] = {"probe": PROBES[self.probe]}
+        if self.vary is not None and self.vary.n_probes is not None:
+            fields["n_probes"] = self.vary.n_probes
         if self.term == "jvp":
-            return {"probe": PROBES[self.probe], "gate_bandwidth": self.gate_bandwidth}
-        return {"estimator": "secant", "probe": PROBES[self.probe], "radius": HALF_WAY}
+            return {**fields, "gate_bandwidth": self.gate_bandwidth}
+        both = self.vary is not None and self.vary.and_jvp
+        return {**fields, "estimator": SECANT_AND_JVP if both else "secant", "radius": HALF_WAY}
 
     def config(self, kind: Kind, seed: int = 0, **fields: Any) -> Any:
         """Build the config of a transcoder that is trained as the arm says.

@@ -20,12 +20,12 @@ from faithfulness_plugin.benchmarks.real_layers.mean_jacobian import (
 )
 from faithfulness_plugin.benchmarks.real_layers.permuted_layer import permuted, weights_of
 from faithfulness_plugin.benchmarks.real_layers.schema import FloorOf
+from faithfulness_plugin.benchmarks.real_layers.skip_variants import vary_skip
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.train_stored import note_origin
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.measure.held_out import HeldOut
-from faithfulness_plugin.metrics.jacobian_floor import JacobianEnergies
 from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.experiment import Running
 from faithfulness_plugin.store import DerivativeStore
@@ -49,10 +49,6 @@ class MlpBench:
         """The layer's mean Jacobian over the store's rows."""
         return mean_jacobian(self.store, weights_of(self.layer))
 
-    @cached_property
-    def _beside_mean(self) -> JacobianEnergies:
-        return self.held_out.energies_beside(self.mean.matrix)
-
     def floors(self, transcoder: Any) -> dict[FloorOf, dict[Directions, list[float]]]:
         """Compute the floors without a skip connection and with the mean Jacobian as one.
 
@@ -65,7 +61,7 @@ class MlpBench:
         measure = self.held_out
         return {
             "no skip": measure.floor(transcoder, measure.energies),
-            "mean Jacobian": measure.floor(transcoder, self._beside_mean),
+            "mean Jacobian": measure.floor(transcoder, measure.energies_beside(self.mean.matrix)),
         }
 
 
@@ -94,7 +90,7 @@ class Bench:
         self.mlps = source.mlps(config.blocks)
         if any(arm.control == "layer init" for arm in config.arms):
             for layer in self.mlps.values():
-                require_neurons(weights_of(layer), config.d_sae)
+                require_neurons(weights_of(layer), min(map(config.features, config.arms)))
         self.passage = self._passage()
         self.stores = self._filled(stores, stored)
         self.rows = [self.layer(block).held_out.at.record() for block in config.blocks]
@@ -172,9 +168,9 @@ class Bench:
             run.seed,
             d_in=self.width,
             d_out=self.width,
-            d_sae=config.d_sae,
+            d_sae=config.features(arm),
             device=config.device,
-            jacobian_warm_up_steps=config.jacobian_warm_up_steps,
+            jacobian_warm_up_steps=config.term_warm_up(arm),
         )
         transcoder = made_with_seed(cfg, run.seed)
         note_origin(transcoder, self.title, layer.layer, config)
@@ -184,4 +180,6 @@ class Bench:
             begin_at(transcoder, layer.mean, frozen=True)
         elif arm.control == "layer init":
             begin_at_layer(transcoder, weights_of(layer.layer))
+        if arm.vary is not None:
+            vary_skip(transcoder, arm.vary, run.seed)
         return transcoder

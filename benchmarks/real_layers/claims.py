@@ -7,7 +7,7 @@ from typing import NamedTuple
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, gain, groups
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.cells import percent
-from faithfulness_plugin.benchmarks.real_layers.prices import cost
+from faithfulness_plugin.benchmarks.real_layers.prices import time_ratio
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
 from faithfulness_plugin.measure.relative_errors import delta_ce, fvu, jacobian_error
 from faithfulness_plugin.results.markdown import interval_text
@@ -121,7 +121,7 @@ def _called(group: Group, arm: Arm, other: Arm) -> str:
         return "the constant map"
     if other.control != "extra compute":
         return other.name
-    ratio, paid = group.result.config.extra_compute, cost(group, arm)
+    ratio, paid = group.result.config.extra_compute, time_ratio(group, arm, arm.baseline)
     measured = "" if paid is None else f"; a step of this arm costs {paid:.2f}"
     return f"skip alone with {ratio:g} times the steps{measured}"
 

@@ -119,6 +119,8 @@ class RealLayersConfig(HeldOutConfig):
         for arm in arms:
             if arm.baseline not in arms:
                 raise ValueError(f"{arm.name} is compared with {arm.baseline.name}, without a term: add that arm")
+            if arm.unvaried not in arms:
+                raise ValueError(f"{arm.name} is compared with {arm.unvaried.name}: add that arm")
         return arms
 
     @model_validator(mode="after")
@@ -137,11 +139,34 @@ class RealLayersConfig(HeldOutConfig):
             raise ValueError("passage: its blocks have to be among the blocks (passage: null leaves it out)")
         require_a_batch(self.tokens, self.batch_size)
         self._require_warm_up()
-        for kind in every_kind:
-            kind.checked(self.d_sae)
+        for kind, arm in product(every_kind, self.arms):
+            kind.checked(self.features(arm))
         for arm in self.arms:
             as_config(arm.jacobian or {})
         return self
+
+    def features(self, arm: Arm) -> int:
+        """Count the features of an arm's transcoders.
+
+        Args:
+            arm: what is matched, and how.
+
+        Returns:
+            `d_sae`, or the arm's own.
+        """
+        return arm.vary.d_sae if arm.vary is not None and arm.vary.d_sae is not None else self.d_sae
+
+    def term_warm_up(self, arm: Arm) -> int:
+        """Count the steps over which the coefficient of an arm's term grows.
+
+        Args:
+            arm: what is matched, and how.
+
+        Returns:
+            `jacobian_warm_up_steps`, or the arm's own.
+        """
+        share = None if arm.vary is None else arm.vary.term_warm_up
+        return self.jacobian_warm_up_steps if share is None else round(share * self.n_steps)
 
     def _require_warm_up(self) -> None:
         decay = int(self.lr_decay_share * self.n_steps)

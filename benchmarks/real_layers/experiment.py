@@ -122,7 +122,7 @@ def _with_run(result: RealLayersResult, run: Run, layer: MlpBench, bench: Bench,
     measured: list[Any] = getattr(result, place)
     if all(of.block != run.block for of in measured):
         result = result.model_copy(update={place: [*measured, held_out.layer_record(transcoder)]})
-    numbers = dict(held_out.measure(transcoder))
+    numbers = dict(held_out.measure(transcoder, layer.mean.matrix))
     record = RunRecord(**run._asdict(), **numbers, floors=layer.floors(transcoder), **cost._asdict())
     transcoder.save_inference_model(running.out / TRANSCODERS / run.folder)
     return result.model_copy(update={"trained": [*result.trained, record]})

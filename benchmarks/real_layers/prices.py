@@ -23,19 +23,20 @@ def tokens_per_second(result: RealLayersResult, run: RunRecord) -> float | None:
     return tokens / run.seconds if run.seconds and tokens else None
 
 
-def cost(group: Group, arm: Arm) -> float | None:
-    """Compute how many times the time of its baseline a step of an arm takes.
+def time_ratio(group: Group, arm: Arm, other: Arm) -> float | None:
+    """Compute how many times the time of another arm's step a step of an arm takes.
 
     Args:
         group: the runs.
         arm: the arm.
+        other: what it is compared with.
 
     Returns:
         The ratio of mean speeds; None where one of them is not known.
     """
     ours, theirs = (
         [speed for run in group.runs(of) if (speed := tokens_per_second(group.result, run)) is not None]
-        for of in (arm, arm.baseline)
+        for of in (arm, other)
     )
     return float(np.mean(theirs) / np.mean(ours)) if ours and theirs else None
 
@@ -56,7 +57,7 @@ def prices(result: RealLayersResult) -> str:
             speeds = [tokens_per_second(result, run) for run in runs]
             if all(speed is None for speed in speeds):
                 continue
-            ratio = cost(group, arm)
+            ratio = time_ratio(group, arm, arm.baseline)
             memory = [run.peak_memory / 1e9 for run in runs if run.peak_memory is not None]
             times = "-" if arm == arm.baseline or ratio is None else f"{ratio:.2f}"
             rows.append([group.name, arm.name, mean_text(speeds, 0), times, mean_text(memory, 2)])

@@ -32,8 +32,8 @@ def page(result: RealLayersResult) -> str:
         "inputs' covariance (pairs), or of C + (mean - x)(mean - x)^T (differences). The floor is what the singular "
         "values of (J_f - W_skip) R leave beyond as many directions as features are active on the row (Eckart and "
         "Young): no transcoder with these counts, and this skip connection, gets below, and none need get there. It is "
-        "given without a skip connection, and with the layer's mean Jacobian as one; that matrix alone is the constant "
-        "map. "
+        "given without a skip connection, and with the layer's mean Jacobian as one, to which distances of arms with a "
+        "skip connection are taken; that matrix alone is the constant map. "
         "Half-way error: how differently layer and transcoder answer to a step half-way to another token. ΔCE: nats a "
         "token that the transcoder costs in the layer's place; CE recovered: of what zeros cost there. Coefficients "
         "are in the layer's unit; augmentation matches outputs at the points of a secant.",

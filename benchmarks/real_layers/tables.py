@@ -3,6 +3,7 @@
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, floor_with, groups
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.cells import mean_text, percent
+from faithfulness_plugin.benchmarks.real_layers.closing import closing
 from faithfulness_plugin.benchmarks.real_layers.overview import summary
 from faithfulness_plugin.benchmarks.real_layers.passages import passages
 from faithfulness_plugin.benchmarks.real_layers.prices import prices
@@ -52,7 +53,7 @@ def tables(result: RealLayersResult) -> str:
                 "Against the same without a term or control (no term; of arms with a skip connection, skip alone):",
                 gains(group),
             ]
-    parts += [text for text in (sweep(result), prices(result)) if text]
+    parts += [text for text in (sweep(result), closing(result), prices(result)) if text]
     if any(t.repeated for t in result.trained):
         parts += ["**The repeated passage.**", passages(result)]
     return "\n\n".join(parts)

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RealLayersConfig, Run
 from faithfulness_plugin.benchmarks.real_layers.permuted_layer import weights_of
+from faithfulness_plugin.benchmarks.real_layers.skip_variants import plain_skip
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.stored_layer import StoredLayer
 from faithfulness_plugin.results.timing import peak_memory, reset_peak_memory
@@ -18,6 +20,8 @@ from faithfulness_plugin.training import latest_checkpoint
 from faithfulness_plugin.training.train import train_transcoder
 
 CHECKPOINT_EVERY = 500  # steps
+DEAD_WINDOW = 0.25
+"""The share of the steps without firing after which a feature counts as dead."""
 
 
 class Cost(NamedTuple):
@@ -64,7 +68,8 @@ def train(
 ) -> Cost:
     """Train a transcoder, from its last checkpoint where there is one.
 
-    A feature counts as dead after a quarter of the steps without firing, so that short runs revive some as well.
+    A feature counts as dead after a quarter of the steps without firing (or the arm's share), so that short runs revive
+    some as well.
 
     Args:
         transcoder: is trained in place.
@@ -91,10 +96,16 @@ def train(
         lr=config.lr,
         lr_warm_up_steps=config.lr_warm_up_steps,
         lr_decay_steps=int(config.lr_decay_share * n_steps),
-        dead_feature_window=max(1, n_steps // 4),
+        dead_feature_window=max(1, int(_dead_window(run.arm) * n_steps)),
         checkpoint=checkpoint,
         checkpoint_every=CHECKPOINT_EVERY,
         resume=True,
     )
     seconds = time.perf_counter() - begun
+    plain_skip(transcoder)
     return Cost(seconds * n_steps / left if left else None, peak_memory(config.device))
+
+
+def _dead_window(arm: Arm) -> float:
+    share = None if arm.vary is None else arm.vary.dead_window
+    return DEAD_WINDOW if share is None else share

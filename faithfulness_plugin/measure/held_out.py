@@ -162,17 +162,20 @@ class HeldOut:
                     )
 
     @torch.no_grad()
-    def measure(self, transcoder: "SAE[Any]") -> HeldOutRecord:
+    def measure(self, transcoder: "SAE[Any]", beside: Float[Tensor, "d_out d_in"] | None = None) -> HeldOutRecord:
         """Measure a transcoder.
 
         Args:
             transcoder: in `eval` mode.
+            beside: the skip connection that the floor of a transcoder with one supposes; None for its own, whose
+                floor costs a decomposition of every row's Jacobian.
 
         Returns:
             Sums by prompt, cosines, and the spliced model's cross-entropy and KL in nats a token.
         """
         found, at = self.evaluator.compare("t", transcoder), self.for_jacobians
-        energies = self.energies_beside(getattr(transcoder, "W_skip", None))
+        own = getattr(transcoder, "W_skip", None)
+        energies = self.energies_beside(own if own is None or beside is None else beside)
         responses, by_prompt = self._responses(transcoder), self.for_responses.by_prompt
         nats, n_predicted = self.evaluator.spliced_by_prompt({"t": transcoder})["t"], self.evaluator.tokens.shape[1] - 1
         spliced = nats.per_token(n_predicted)

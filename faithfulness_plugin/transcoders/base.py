@@ -105,7 +105,7 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, Encoder, TrainingSAE[T_C
         # one encoding of x for the output, the penalties and J_t v
         region = self.encode_to_region(x, None if targets is None else self.matching.config.gate_bandwidth)
         hidden_pre = cast(Tensor, region.hidden_pre)  # [..., d_sae], for losses that revive features
-        sae_out = add_skip(self.hook_sae_recons(region.decode()), x, region.weights.W_skip)
+        sae_out = self.output_at(x, region)
         losses = {"mse_loss": mean_over_rows(self.mse_loss_fn(sae_out, y))}  # sums over d_out, mean over rows
         aux_input = TranscoderStepInput(**{**vars(step_input), "sae_in": y}, x=x)
         losses |= cast(dict[str, Tensor], self.calculate_aux_loss(aux_input, region.feature_acts, hidden_pre, sae_out))
@@ -130,6 +130,18 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, Encoder, TrainingSAE[T_C
         )
         self.check_finite(step_input, output)
         return output
+
+    def output_at(self, x: Float[Tensor, "*batch d_in"], region: LinearRegion) -> Float[Tensor, "*batch d_out"]:
+        """Compute the output of a training step.
+
+        Args:
+            x: the rows.
+            region: the linear region there.
+
+        Returns:
+            t(x), with the skip connection.
+        """
+        return add_skip(self.hook_sae_recons(region.decode()), x, region.weights.W_skip)
 
     def _ask(self, batch: Tensor) -> tuple[Tensor, Tensor, LayerResponse | None]:
         """Return x, f(x), and what the Jacobian is matched to, if it is."""
