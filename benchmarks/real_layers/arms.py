@@ -108,8 +108,9 @@ class Arm(Record):
 
     @property
     def unvaried(self) -> "Arm":
-        """The arm without what it does otherwise."""
-        return self.model_copy(update={"vary": None})
+        """The arm without what it does otherwise: variations, gates with a gradient, another first dictionary."""
+        control = None if self.control == "layer init" else self.control
+        return self.model_copy(update={"vary": None, "gate_bandwidth": None, "control": control})
 
     @property
     def is_control(self) -> bool:

@@ -36,7 +36,7 @@ class Try(NamedTuple):
 
 
 def tries(result: RealLayersResult) -> list[Try]:
-    """Compare every varied arm with the same arm without the variation.
+    """Compare every varied arm, and those with gates or another first dictionary, with the same arm without that.
 
     Args:
         result: complete or partial.
@@ -47,7 +47,7 @@ def tries(result: RealLayersResult) -> list[Try]:
     found = []
     for group in groups(result):
         for arm in group.arms():
-            if arm.vary is not None and group.has(arm.unvaried):
+            if arm != arm.unvaried and group.has(arm.unvaried):
                 runs, others = group.runs(arm), group.runs(arm.unvaried)
                 changes = [gain(result, runs, others, error).change for error in (PAIR_ERROR, fvu)]
                 found.append(Try(group, arm, *changes))

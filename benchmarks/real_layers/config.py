@@ -119,7 +119,7 @@ class RealLayersConfig(HeldOutConfig):
         for arm in arms:
             if arm.baseline not in arms:
                 raise ValueError(f"{arm.name} is compared with {arm.baseline.name}, without a term: add that arm")
-            if arm.unvaried not in arms:
+            if arm.vary is not None and arm.unvaried not in arms:
                 raise ValueError(f"{arm.name} is compared with {arm.unvaried.name}: add that arm")
         return arms
 

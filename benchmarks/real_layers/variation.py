@@ -57,9 +57,9 @@ NAMES: dict[str, Callable[[Any], str]] = {
     "d_sae": "{:,} features".format,
     "n_probes": "{} probes".format,
     "and_jvp": lambda _: "and jvp",
-    "term_warm_up": lambda share: f"coefficient grows over {share:.0%} of the steps",
+    "term_warm_up": lambda share: f"coefficient grows over {share:g} of the steps",
     "skip_rank": "skip of rank {}".format,
     "skip_by_term": lambda _: "skip from the term alone",
-    "dead_window": lambda share: f"dead after {share:.0%} of the steps",
+    "dead_window": lambda share: f"dead after {share:g} of the steps",
 }
 """What tables say of each field."""

@@ -34,3 +34,10 @@ def test_it_says_where_the_last_tries_bring_little():
 
 def test_without_variations_there_is_nothing_to_say():
     assert closing(result()) == ""
+
+
+def test_gates_with_a_gradient_and_first_dictionaries_are_tries_as_well():
+    jvp = Arm(skip=True, term="jvp", probe="pair", coefficient=0.2)
+    others = [jvp.model_copy(update=of) for of in ({"gate_bandwidth": 1.0}, {"control": "layer init"})]
+    trained = [arm_record(SKIP), arm_record(jvp), *map(arm_record, others)]
+    assert [of.arm for of in tries(result_of(trained))] == others
