@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sae_lens.constants import TRAINER_STATE_FILENAME
+
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME, ResumableStore, TextEndedError
 from faithfulness_plugin.atomic import UNFINISHED, new_folder
 
@@ -90,7 +92,7 @@ class CheckpointedBatches(Iterator[Any]):
             self._evaluating = False
 
     def save(self) -> None:
-        """Write a checkpoint. Earlier ones keep their weights; their rows, which only a resume needs, go."""
+        """Write a checkpoint. Earlier ones keep their weights; rows and optimizers, which only a resume needs, go."""
         if self.folder is None:
             return
         done = self.trainer.n_training_samples
@@ -102,7 +104,8 @@ class CheckpointedBatches(Iterator[Any]):
             self.note(unfinished)
         for other in checkpoints(self.folder):
             if other != final:
-                (other / ROWS_FILENAME).unlink(missing_ok=True)
+                for only_to_resume in (other / ROWS_FILENAME, *other.rglob(TRAINER_STATE_FILENAME)):
+                    only_to_resume.unlink(missing_ok=True)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -3,12 +3,12 @@
 import hashlib
 import inspect
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sae_lens.constants import SAE_WEIGHTS_FILENAME, TRAINER_STATE_FILENAME
@@ -18,22 +18,22 @@ from torch import Tensor
 
 from faithfulness_plugin.adapters.sae_lens.checkpointed_batches import CheckpointedBatches
 from faithfulness_plugin.adapters.sae_lens.evaluations import Evaluations
+from faithfulness_plugin.adapters.sae_lens.own_layers import own_layers
 from faithfulness_plugin.adapters.sae_lens.store import ResumableStore
 from faithfulness_plugin.atomic import write_text
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.model_card import write_card
-from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
-from faithfulness_plugin.layers.check_layer import check_layer
-from faithfulness_plugin.layers.derivatives import layer_output
+from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer, layer_fingerprint
-from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.store.kept_rows import kept_rows
 from faithfulness_plugin.store.left_out import LeftOut
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 SETTINGS_FILENAME = "faithful_run.json"
-AT_AN_MLP = re.compile(r"blocks\.(\d+)\.(hook_mlp_out|hook_mlp_in|mlp\.hook_in|mlp\.hook_out|ln2\.hook_normalized)")
+
+MANY = 8
+"""More transcoders than these share one number in the progress bar."""
 
 # what a resumed run may change
 FREE = {
@@ -42,47 +42,50 @@ FREE = {
 }  # fmt: skip
 
 
+class Options(NamedTuple):
+    """Options of `faithful_runner` that decide how a run is done."""
+
+    evaluate_every: int | None
+    repeat: bool
+    norms_above: float | None
+    spliced_prompts: int | None
+    buffer_dtype: torch.dtype | None
+
+
 class MatchedRun:
     """Gives a runner its layers, its store and its evaluations, and runs its trainer.
 
     Args:
         runner: of one transcoder or several; its store, evaluator and hook names are replaced.
         layer: as in `faithful_runner`.
-        evaluate_every: as in `faithful_runner`.
-        repeat: as in `faithful_runner`.
-        norms_above: as in `faithful_runner`.
+        options: its other options.
     """
 
-    def __init__(
-        self, runner: Any, layer: Any, *, evaluate_every: int | None, repeat: bool, norms_above: float | None
-    ) -> None:
+    def __init__(self, runner: Any, layer: Any, options: Options) -> None:
         cfg, self.several = runner.cfg, isinstance(runner, MultiSAETrainingRunner)
-        self.runner, self.hooks, self.norms_above = runner, hooks_of(runner.model), norms_above
+        self.runner, self.hooks, self.norms_above = runner, hooks_of(runner.model), options.norms_above
         self.transcoders: dict[str, TrainingTranscoder[Any]] = (
             dict(runner.saes) if self.several else {"transcoder": runner.sae}
         )
         if len({id(transcoder.cfg) for transcoder in self.transcoders.values()}) < len(self.transcoders):
             raise ValueError("two transcoders share one config, and with it their hooks' names: give each its own")
-        self.layers: dict[str, HookedLayer] = {}
-        for name, transcoder in self.transcoders.items():
-            given = layer.get(name) if isinstance(layer, Mapping) else layer
-            named = cfg.hook_names_per_sae[name] if self.several else cfg.hook_name
-            own = self.layers[name] = _layer(self.hooks, given, named).copy()  # every transcoder's own clock
-            transcoder.set_layer(own)
-            _require_widths(name, transcoder, own)
+        named = cfg.hook_names_per_sae if self.several else {"transcoder": cfg.hook_name}
+        self.layers = own_layers(self.hooks, self.transcoders, named, layer)
+        for name, own in self.layers.items():
             if self.several:
                 cfg.hook_names_per_sae[name] = own.hook_in
             else:
                 cfg.hook_name = own.hook_in
-        self.store = runner.activations_store = self._store(repeat)
-        for own in self.layers.values():
+        self.store = runner.activations_store = self._store(options.repeat)
+        self.store.buffer_dtype, self.store.hooks = options.buffer_dtype, self.hooks
+        for own in (*self.layers.values(), *(t.given_layer for t in self.transcoders.values())):
             own.lock = self.store.lock if own.runs_model else own.lock  # a second thread may run it as well
         logger, held_out = cfg.logger, self.store.held_out_tokens()
-        self.evaluate_every = evaluate_every or logger.wandb_log_frequency * logger.eval_every_n_wandb_logs
+        self.evaluate_every = options.evaluate_every or logger.wandb_log_frequency * logger.eval_every_n_wandb_logs
         self.text = hashlib.sha256(self.store.first_prompts.cpu().numpy().tobytes()).hexdigest()[:16]
         first = max(0, cfg.seqpos_slice[0] or 0) if len(cfg.seqpos_slice) > 1 else 0  # left out by SAELens's slice
-        rule = replace(LeftOut.of(self.store.exclude_special_tokens), skip_first=first, norms_above=norms_above)
-        if norms_above is not None:
+        rule = replace(LeftOut.of(self.store.exclude_special_tokens), skip_first=first, norms_above=self.norms_above)
+        if self.norms_above is not None:
             self._leave_out_norms(rule)
         self.evaluator: TranscoderEvaluator | None = None
         self.evaluations: Evaluations | None = None
@@ -93,6 +96,7 @@ class MatchedRun:
                 held_out,
                 exclude=rule,
                 positions=slice(*cfg.seqpos_slice),
+                spliced_prompts=options.spliced_prompts,
                 batch_size=cfg.eval_batch_size_prompts or cfg.store_batch_size_prompts,
                 lock=self.store.lock,
             )
@@ -149,7 +153,8 @@ class MatchedRun:
             for name, layer in self.layers.items()
         }
         norms = {} if self.norms_above is None else {"norms_above": self.norms_above}
-        return {**dict(_flat("", json.loads(json.dumps(shared)))), **layers, **norms, "text": self.text}
+        dtype = {} if self.store.buffer_dtype is None else {"buffer_dtype": str(self.store.buffer_dtype)}
+        return {**dict(_flat("", json.loads(json.dumps(shared)))), **layers, **norms, **dtype, "text": self.text}
 
     def prepare_resume(self, path: Path) -> None:
         """Put the store where the checkpoint's was.
@@ -203,6 +208,8 @@ class MatchedRun:
         )
         if evaluations is not None:
             evaluations.begin(trainer.n_training_steps)
+        if len(self.transcoders) > MANY:  # SAELens's bar has a number for each
+            trainer._update_pbar = partial(_show_mean_loss, trainer)
         with batches.interruptible():
             trained = trainer.fit()
             batches.end_if_interrupted()
@@ -228,19 +235,12 @@ class MatchedRun:
                 yield name, Path(output) / name if self.several else Path(output)
 
 
-def _layer(hooks: Hooks, given: HookedLayer | None, hook_name: str) -> HookedLayer:
-    """Return the layer that was given, checked, or the MLP at whose input or output the hook is. Raises ValueError for
-    a hook that does not exist or is at none."""
-    if given is not None:
-        check_layer(hooks, given, given.hook_in, given.hook_out)
-        return given
-    hooks.require(hook_name)
-    if (match := AT_AN_MLP.fullmatch(hook_name)) is None:
-        raise ValueError(
-            f"{hook_name} is neither the input nor the output of an MLP, so which layer is meant? Pass "
-            f'layer=layer_between(model, "{hook_name}", hook_out)'
-        )
-    return mlp_layer(hooks, int(match[1]))
+def _show_mean_loss(trainer: Any, outputs: Mapping[str, Any], bar: Any, update_interval: int = 10) -> None:
+    """Show the mean loss of many transcoders in place of all of them."""
+    if trainer.n_training_steps % update_interval == 0:
+        mean = sum(output.loss.item() for output in outputs.values()) / len(outputs)
+        bar.set_description(f"{trainer.n_training_steps}| mean loss of {len(outputs)}: {mean:.4f}")
+        bar.update(update_interval * trainer.cfg.train_batch_size_samples)
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -251,19 +251,6 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
     for name, part in value.items():
         if name != "metadata":
             yield from _flat(f"{prefix}.{name}" if prefix else name, part)
-
-
-def _require_widths(name: str, transcoder: TrainingTranscoder[Any], layer: HookedLayer) -> None:
-    cfg = transcoder.cfg
-    try:
-        d_out = layer_output(layer, torch.zeros(2, cfg.d_in, device=cfg.device)).shape[-1]
-    except RuntimeError as error:
-        raise ValueError(
-            f"{name}: the layer {layer} does not take rows of d_in={cfg.d_in} ({str(error).splitlines()[0]}): set d_in "
-            f"to the width at {layer.hook_in}"
-        ) from error
-    if d_out != cfg.d_out:
-        raise ValueError(f"{name}: the layer {layer} puts out {d_out} numbers a row, not d_out={cfg.d_out}: set d_out")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sae_lens.llm_sae_training_runner import LanguageModelSAETrainingRunner
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunner, MultiSAETrainingRunnerConfig
 
 from faithfulness_plugin.adapters.sae_lens.checkpointed_batches import checkpoints
-from faithfulness_plugin.adapters.sae_lens.matched_run import SETTINGS_FILENAME, MatchedRun
+from faithfulness_plugin.adapters.sae_lens.matched_run import SETTINGS_FILENAME, MatchedRun, Options
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME
 from faithfulness_plugin.display import line
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
@@ -38,6 +38,8 @@ def faithful_runner(
     layer: HookedLayer | Mapping[str, HookedLayer] | None = None,
     evaluate_every: int | None = None,
     norms_above: float | None = None,
+    spliced_prompts: int | None = None,
+    buffer_dtype: torch.dtype | None = None,
     repeat: bool = True,
     resume: bool = False,
     overwrite: bool = False,
@@ -64,6 +66,10 @@ def faithful_runner(
         norms_above: leaves out rows whose input or output norm is above this factor times the median over the held-out
             prompts (see `LeftOut`; SAELens's own `seqpos_slice` and `exclude_special_tokens` leave out the others). In
             a run of several layers, a row that is extreme in one of them is left out of all. None keeps all.
+        spliced_prompts: of the held-out prompts, those that the model is run on with each transcoder in its layer's
+            place; None for all.
+        buffer_dtype: the dtype of the rows in the buffer, such as torch.bfloat16 for half the memory; None for the
+            model's.
         repeat: start the text again where it ends.
         resume: resume from the newest checkpoint in `checkpoint_path`, if there is one, with the same settings.
         overwrite: replace what stands in `output_path`; start again where checkpoints are.
@@ -94,7 +100,9 @@ def faithful_runner(
         else:
             runner = FaithfulRunner(cfg, override_sae=override_sae, **overrides)
         runner.matched = MatchedRun(
-            runner, layer, evaluate_every=evaluate_every, repeat=repeat, norms_above=norms_above
+            runner,
+            layer,
+            Options(evaluate_every, repeat, norms_above, spliced_prompts, buffer_dtype),
         )
     if overwrite and not resume:
         _remove_run(cfg)  # only now, when nothing can be refused any more

@@ -16,7 +16,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from faithfulness_plugin.adapters.sae_lens.shuffled_rows import ShuffledRows
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.seeds import derived_seed
+from faithfulness_plugin.store.fill import rows_kept
 
 ROWS_FILENAME = "activation_rows.safetensors"
 
@@ -35,6 +37,10 @@ class ResumableStore(ActivationsStore):
 
     within: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     """Decides, from the rows by hook, which of them have usual norms; None keeps all."""
+    hooks: Hooks | None = None
+    """The model's; None reads activations as SAELens does."""
+    buffer_dtype: torch.dtype | None = None
+    """The dtype of the rows in the buffer; None for their own. Batches come in the rows' own."""
     n_held_out = 0
     repeat = True
     _seed = 0
@@ -102,6 +108,16 @@ class ResumableStore(ActivationsStore):
             ) from None
 
     @override
+    @torch.no_grad()
+    def get_multi_hook_activations(self, batch_tokens: Int[Tensor, "prompts pos"]) -> dict[str, Tensor]:
+        """SAELens's own, from a run that ends at the last of the hooks, so that no logits are computed."""
+        names = self._hook_names or ()
+        if self.hooks is None or self.autocast_lm or self.model_kwargs or any(self._hook_head_indices.values()):
+            return super().get_multi_hook_activations(batch_tokens)
+        rows = rows_kept(self.hooks, set(names), batch_tokens, None, len(batch_tokens))
+        return {name: rows[name].unflatten(0, batch_tokens.shape)[:, slice(*self.seqpos_slice)] for name in names}
+
+    @override
     def get_data_loader(self) -> Iterator[Tensor]:
         rows = ({self.hook_name: x} for x in self._iterate_filtered_activations())
         return (batch[self.hook_name] for batch in self._shuffled(rows, {self.hook_name: self.d_in}))
@@ -115,13 +131,18 @@ class ResumableStore(ActivationsStore):
     def _shuffled(self, by_hook: Iterator[dict[str, Tensor]], widths: Mapping[str, int]) -> Iterator[dict[str, Tensor]]:
         """Yield batches by hook, from rows that stand side by side, so that one shuffle serves all hooks."""
 
+        own = dict[str, torch.dtype]()
+
         def packed() -> Iterator[Tensor]:
             for rows in by_hook:
-                x = torch.cat([rows[name] for name in widths], dim=-1)
+                own.update({name: rows[name].dtype for name in widths})
+                x = torch.cat([rows[name].to(self.buffer_dtype or own[name]) for name in widths], dim=-1)
                 yield x if self.within is None else x[self.within(rows).to(x.device)]
 
         for batch in self._batches(packed()):
-            yield dict(zip(widths, batch.split(list(widths.values()), dim=-1), strict=True))
+            parts = batch.split(list(widths.values()), dim=-1)
+            # a batch of a checkpoint may come before the first rows, whose dtype is then the store's
+            yield {name: x.to(own.get(name, self.dtype)) for name, x in zip(widths, parts, strict=True)}
 
     def _batches(self, source: Iterator[Float[Tensor, "rows width"]]) -> Iterator[Tensor]:
         rows = self._rows = ShuffledRows(

@@ -26,6 +26,9 @@ def train(
         typer.Argument(help="YAML file of settings [default: a 4-bit SmolLM2-135M-Instruct, no hub needed]"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for transcoders, checkpoints and result")] = Path("out/train"),
+    blocks: Annotated[
+        str | None, typer.Option(help="all, or numbers as in 0,4-7: whose MLPs are replaced, in place of the file's")
+    ] = None,
     tokens: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda, in place of the file's")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
@@ -54,7 +57,7 @@ def train(
         print((files("faithfulness_plugin.adapters.examples") / "train.yaml").read_text("utf-8"), end="")
         return
     settings: dict[str, Any] = {} if config is None else read_config(config).model_dump(exclude_unset=True)
-    flags = {"tokens": tokens, "device": device, "seed": seed, "seeds": seeds}
+    flags = {"blocks": blocks, "tokens": tokens, "device": device, "seed": seed, "seeds": seeds}
     settings |= {name: value for name, value in flags.items() if value is not None}
     if rows := row_settings(given):
         settings["rows"] = {**settings.get("rows", {}), **rows}

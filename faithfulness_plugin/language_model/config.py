@@ -1,14 +1,15 @@
 """Settings of `faithfulness train`: model, text, layers, transcoder, estimator, budget."""
 
+from collections.abc import Sequence
 from dataclasses import fields
-from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
+from faithfulness_plugin.language_model.plan import ALL, ArmSettings, Blocks, PlannedTranscoder, planned, require_arms
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
 from faithfulness_plugin.language_model.store_settings import AS_BEFORE, StoreSettings
 from faithfulness_plugin.language_model.transcoder_settings import DEFAULTS, SETTINGS, Architecture, checked_settings
@@ -17,21 +18,15 @@ from faithfulness_plugin.results.settings_file import make_config, read_settings
 
 OFFLINE_MODEL = "smollm2"
 OFFLINE_TEXT = "speeches"
+COEFFICIENTS = (0.0, 0.2)
+FEW_BLOCKS = 4
+"""With more blocks than these, tables show means over blocks, and the spliced model is run on fewer prompts."""
 MIXED = 0.5
 """The share of the buffer that stays when it is refilled."""
 
 
 class TrainConfigError(UsageError):
     """A model, layer or text that is not as the settings ask for it; the message says what to do."""
-
-
-class PlannedTranscoder(NamedTuple):
-    """One of the transcoders of a run."""
-
-    name: str
-    block: int
-    coefficient: float
-    seed: int
 
 
 class ModelSource(Record):
@@ -82,7 +77,7 @@ class ModelOnText(Record):
 
 
 class TrainConfig(Record):
-    """One run: a transcoder for every block, coefficient and seed, from one pass over the model."""
+    """One run: a transcoder for every block, arm and seed, from one pass over the model."""
 
     INSIDE: ClassVar[dict[str, frozenset[str]]] = {
         "transcoder": frozenset(name for of in SETTINGS.values() for name in of.model_fields),
@@ -93,7 +88,9 @@ class TrainConfig(Record):
     """Names that belong to a setting of this one, for those who write them beside it."""
     model: ModelSource = ModelSource()
     text: TextSource = TextSource()
-    blocks: list[int] = Field(default=[10], min_length=1, description="blocks whose MLPs are replaced")
+    blocks: Blocks = Field(
+        default=[10], min_length=1, description="blocks whose MLPs are replaced; all: every block that has one"
+    )
     architecture: Architecture = "topk"
     transcoder: dict[str, Any] = Field(
         default_factory=lambda data: dict(DEFAULTS.get(data.get("architecture", "topk"), {})),
@@ -103,7 +100,12 @@ class TrainConfig(Record):
         default={"probe": "difference"}, description="fields of JacobianMatchingConfig: estimator, probe and the like"
     )
     coefficients: list[float] = Field(
-        default=[0.0, 0.2], min_length=1, description="coefficients of the Jacobian term; 0 trains without it"
+        default=list(COEFFICIENTS), min_length=1, description="coefficients of the Jacobian term; 0 trains without it"
+    )
+    arms: dict[str, ArmSettings] = Field(
+        default_factory=dict,
+        exclude_if=lambda arms: not arms,
+        description="in place of coefficients, arms by name, each with its coefficient, skip and jacobian",
     )
     tokens: int = Field(default=300_000, ge=1, description="tokens that every transcoder is trained on")
     batch_size: int = Field(default=512, ge=2, description="tokens of each step")
@@ -117,8 +119,20 @@ class TrainConfig(Record):
     buffer_prompts: int = Field(
         default=64, ge=1, description="prompts whose rows are shuffled together: more take more memory"
     )
+    buffer_dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None,
+        exclude_if=lambda dtype: dtype is None,
+        description="dtype of the rows in the buffer; null for the model's",
+    )
     held_out_prompts: int = Field(
         default=16, ge=1, description="prompts for evaluation, never trained on; rounded up to whole passes"
+    )
+    spliced_prompts: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda n: n is None,
+        description="held-out prompts that the model is run on with a transcoder in its layer's place; null for all, "
+        f"or one pass of them where there are more than {FEW_BLOCKS} blocks",
     )
     evaluations: int = Field(
         default=1, ge=1, description="evaluations during training, after equal parts of it; one more comes before it"
@@ -136,8 +150,8 @@ class TrainConfig(Record):
 
     @field_validator("blocks", "coefficients")
     @classmethod
-    def _once(cls, values: list[Any]) -> list[Any]:
-        if len(set(values)) < len(values):
+    def _once(cls, values: Any) -> Any:
+        if values != ALL and len(set(values)) < len(values):
             raise ValueError("a value stands there twice: leave one of them out")
         return values
 
@@ -157,8 +171,10 @@ class TrainConfig(Record):
                 f"of {self.batch_size}: raise buffer_prompts"
             )
         require_a_batch(self.tokens, self.batch_size)
+        require_arms(self.arms, with_coefficients=self.coefficients != list(COEFFICIENTS))
         checked_settings(self.architecture, self.transcoder)
-        as_config({"seed": self.seed, **self.jacobian})
+        for arm in [*self.arms.values(), ArmSettings()]:
+            as_config({"seed": self.seed, **self.jacobian, **arm.jacobian})
         return self
 
     @property
@@ -184,7 +200,21 @@ class TrainConfig(Record):
         rounds = -(-self.n_steps * self.batch_size // served)
         return capacity + (rounds - 1) * served
 
-    def transcoder_config(self, d_in: int, d_out: int, coefficient: float, seed: int = 0) -> Any:
+    def spliced(self, n_blocks: int) -> int:
+        """Count the held-out prompts that the spliced model is run on.
+
+        Args:
+            n_blocks: how many blocks the run has.
+
+        Returns:
+            Prompts.
+        """
+        few = self.held_out if n_blocks <= FEW_BLOCKS else self.prompts_per_pass
+        return min(self.held_out, few if self.spliced_prompts is None else self.spliced_prompts)
+
+    def transcoder_config(
+        self, d_in: int, d_out: int, coefficient: float, seed: int = 0, arm: str | None = None
+    ) -> Any:
         """Build the config of one transcoder.
 
         Args:
@@ -192,6 +222,7 @@ class TrainConfig(Record):
             d_out: width of its output.
             coefficient: weight of the Jacobian term.
             seed: decides the probes.
+            arm: the arm's name, where the settings name arms.
 
         Returns:
             A config of the architecture.
@@ -201,31 +232,29 @@ class TrainConfig(Record):
         """
         from faithfulness_plugin.transcoders.architectures import ARCHITECTURES
 
+        of = ArmSettings() if arm is None else self.arms[arm]
+        skip = {} if of.skip is None else {"skip": of.skip}
         return ARCHITECTURES[self.architecture][0](
             d_in=d_in,
             d_out=d_out,
-            jacobian={"seed": seed, **self.jacobian},
+            jacobian={"seed": seed, **self.jacobian, **of.jacobian},
             jacobian_coefficient=coefficient,
             device=self.device,
-            **checked_settings(self.architecture, self.transcoder),
+            **checked_settings(self.architecture, {**self.transcoder, **skip}),
         )
 
-    def planned(self) -> list[PlannedTranscoder]:
+    def planned(self, blocks: Sequence[int] | None = None) -> list[PlannedTranscoder]:
         """List every transcoder that is to be trained.
 
+        Args:
+            blocks: the blocks of the model, where the settings say `all`; None where they list them.
+
         Returns:
-            Blocks first, then coefficients, then seeds.
+            Blocks first, then arms, then seeds; none where `all` stands for blocks that are not known.
         """
+        listed = [] if isinstance(self.blocks, str) else self.blocks
         seeds = range(self.seed, self.seed + self.seeds)
-        return [
-            PlannedTranscoder(
-                f"block{block}_coefficient{repr(c).removesuffix('.0')}" + f"_seed{seed}" * (self.seeds > 1),
-                block,
-                c,
-                seed,
-            )
-            for block, c, seed in product(self.blocks, self.coefficients, seeds)
-        ]
+        return list(planned(listed if blocks is None else blocks, self.coefficients, self.arms, seeds))
 
 
 def require_a_batch(tokens: int, batch_size: int) -> None:

@@ -14,8 +14,10 @@ from torch import Tensor
 from faithfulness_plugin.display import line
 from faithfulness_plugin.language_model.config import TrainConfigError
 from faithfulness_plugin.language_model.model import load_model, model_title
+from faithfulness_plugin.language_model.plan import ALL, say_blocks
 from faithfulness_plugin.language_model.text import cut_prompts
 from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
+from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer, layer_fingerprint
 from faithfulness_plugin.store import DerivativeStore, StoreError
 from faithfulness_plugin.store.fill import Filling, fill
@@ -76,23 +78,32 @@ class LoadedModel:
         c = self.config
         return cut_prompts(c.text, self.tokenizer, c.context_size, c.seed, n, least, self.hooks)
 
-    def mlps(self, blocks: Sequence[int], setting: str = "blocks") -> dict[int, HookedLayer]:
+    def mlps(self, blocks: Sequence[int] | str, setting: str = "blocks") -> dict[int, HookedLayer]:
         """Find the MLPs of blocks, and check them.
 
         Args:
-            blocks: their numbers.
+            blocks: their numbers, or "all", which leaves out blocks without an MLP and says which.
             setting: what says the numbers, for messages.
 
         Returns:
             The MLPs by block.
 
         Raises:
-            TrainConfigError: a block is missing, or has no MLP.
+            TrainConfigError: a block is missing, or has no MLP; with "all", no block has one.
         """
-        try:
-            return {block: mlp_layer(self.model, block) for block in blocks}
-        except ValueError as error:
-            raise TrainConfigError(f"{setting}: {error}") from error
+        every, found, without = blocks == ALL, dict[int, HookedLayer](), list[int]()
+        for block in range(self.model.cfg.n_layers) if every else blocks:
+            try:
+                found[int(block)] = mlp_layer(self.model, int(block))
+            except ValueError as error:
+                if not every or isinstance(error, LayerError):
+                    raise TrainConfigError(f"{setting}: {error}") from error
+                without.append(int(block))
+        if not found:
+            raise TrainConfigError(f"{setting}: no block of {self.title} has an MLP that transcoders could replace")
+        if without:
+            self.note(f"without an MLP, and left out: {say_blocks(without)}")
+        return found
 
     def filled_stores(
         self, wanted: Sequence[WantedStore], tokens: Int[Tensor, "prompts pos"], *, prompts_per_shard: int, dtype: str

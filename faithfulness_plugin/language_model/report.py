@@ -2,12 +2,14 @@
 
 from itertools import product
 
-from faithfulness_plugin.language_model.result import Evaluation, Speed, StepCost, TrainResult
+from faithfulness_plugin.language_model.config import FEW_BLOCKS
+from faithfulness_plugin.language_model.result import Evaluation, Speed, StepCost, TrainedTranscoder, TrainResult
 from faithfulness_plugin.metrics.next_token import undefined_ce_recovered
 from faithfulness_plugin.results import vocabulary
 from faithfulness_plugin.results.intervals import FEW, RANGE, interval
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 
+STAGES = (("before", 0), ("after", -1))
 COLUMNS = {
     "FVU": "fvu",
     "L0": "l0",
@@ -46,8 +48,14 @@ def tables(result: TrainResult) -> str:
     ]
     if not result.transcoders:
         return f"{text[0]}\n\nNo transcoder is finished."
+    if len(result.blocks) > FEW_BLOCKS:
+        text += [
+            _over_blocks(result),
+            f"Means over {len(result.blocks)} blocks, with the least and the greatest. "
+            f"The spliced model was run on {config.spliced(len(result.blocks))} of the prompts. Block by block:",
+        ]
     text.append(_evaluation_table(result))
-    for block in config.blocks:
+    for block in result.blocks:
         of = next((t.evaluations[-1] for t in result.transcoders if t.block == block), None)
         if of is not None and (why := undefined_ce_recovered(of.ce_zero, of.ce_clean)):
             text.append(f"Block {block}: {why}")
@@ -60,15 +68,42 @@ def tables(result: TrainResult) -> str:
 
 
 def _evaluation_table(result: TrainResult) -> str:
-    """Format every block and coefficient before and after: means over seeds with 95 % intervals."""
-    rows = []
-    for block, coefficient in product(result.config.blocks, result.config.coefficients):
-        arm = [t for t in result.transcoders if (t.block, t.coefficient) == (block, coefficient)]
-        for when, place in (("before", 0), ("after", -1)) if arm else ():
+    """Format every block and arm before and after, or after alone where there are many: means over seeds with 95 %
+    intervals."""
+    rows, stages = [], STAGES if len(result.blocks) <= FEW_BLOCKS else STAGES[1:]
+    for block, (label, of_arm) in product(result.blocks, _by_arm(result).items()):
+        arm = [t for t in of_arm if t.block == block]
+        for when, place in stages if arm else ():
             evaluations = [transcoder.evaluations[place] for transcoder in arm]
             numbers = [_over_seeds(evaluations, name) for name in COLUMNS.values()]
-            rows.append([f"{block}", f"{coefficient:g}", when, *numbers])
-    return markdown_table(["block", "coefficient", "training", *COLUMNS], rows)
+            rows.append([f"{block}", label[1], when, *numbers])
+    return markdown_table(["block", _arm_header(result), "training", *COLUMNS], rows)
+
+
+def _over_blocks(result: TrainResult) -> str:
+    """Format every arm before and after: means over blocks, with the least and the greatest."""
+    rows = []
+    for (_, label), arm in _by_arm(result).items():
+        for when, place in STAGES:
+            numbers = []
+            for name in COLUMNS.values():
+                found = [v for t in arm if (v := getattr(t.evaluations[place], name)) is not None]
+                spread = f"{sum(found) / len(found):.3f} ({min(found):.3f} to {max(found):.3f})" if found else "-"
+                numbers.append(spread)
+            rows.append([label, when, *numbers])
+    return markdown_table([_arm_header(result), "training", *COLUMNS], rows)
+
+
+def _by_arm(result: TrainResult) -> dict[tuple[float, str], list[TrainedTranscoder]]:
+    """Sort transcoders by coefficient and label: two coefficients may look alike in tables."""
+    found: dict[tuple[float, str], list[TrainedTranscoder]] = {}
+    for t in result.transcoders:
+        found.setdefault((t.coefficient, t.label), []).append(t)
+    return found
+
+
+def _arm_header(result: TrainResult) -> str:
+    return "arm" if result.config.arms else "coefficient"
 
 
 def _speed_table(speed: Speed) -> str:

@@ -1,11 +1,13 @@
 """Results of `faithfulness train`."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.language_model.config import TrainConfig
+from faithfulness_plugin.language_model.plan import PlannedTranscoder
 from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.results.schema import Record, Result
 
@@ -40,6 +42,14 @@ class TrainedTranscoder(Record):
     hook_in: str
     hook_out: str
     evaluations: list[Evaluation] = Field(description="the first before training, the last after it")
+    arm: str | None = Field(
+        default=None, exclude_if=lambda arm: arm is None, description="where the settings name arms"
+    )
+
+    @property
+    def label(self) -> str:
+        """The arm in tables: its name, or its coefficient."""
+        return f"{self.coefficient:g}" if self.arm is None else self.arm
 
 
 class StepCost(Record):
@@ -79,11 +89,26 @@ class TrainResult(Result):
     rows: list[RowsRecord] = Field(
         default_factory=list, exclude_if=lambda rows: not rows, description="which held-out rows count, layer by layer"
     )
+    all_blocks: list[int] = Field(
+        default_factory=list,
+        exclude_if=lambda blocks: not blocks,
+        description="the blocks of the model that have an MLP, where the settings say all",
+    )
     transcoders: list[TrainedTranscoder] = Field(default_factory=list)
     speed: Speed | None = Field(
         default=None, description="speed of the first transcoder with the term, if there is one"
     )
     peak_memory: int | None = Field(default=None, description="peak memory of the process, in bytes")
+
+    @property
+    def blocks(self) -> list[int]:
+        """The blocks whose MLPs are replaced; none while `all` stands for blocks that are not known."""
+        return self.all_blocks if isinstance(self.config.blocks, str) else self.config.blocks
+
+    @property
+    def planned(self) -> list[PlannedTranscoder]:
+        """The transcoders that are to be trained."""
+        return self.config.planned(self.blocks)
 
     @property
     @override
@@ -92,3 +117,16 @@ class TrainResult(Result):
         # left out of the config where they are the defaults
         whole = {"rows": self.config.rows.model_dump(), "stores": self.config.stores.model_dump()}
         return {**self.config.model_dump(mode="json", exclude=free), **whole, "from stores": self.from_stores}
+
+
+def with_blocks(result: TrainResult, found: Iterable[int]) -> TrainResult:
+    """Note the blocks that a model has, where the settings say all.
+
+    Args:
+        result: the run's.
+        found: blocks with an MLP.
+
+    Returns:
+        The result with its blocks.
+    """
+    return result.model_copy(update={"all_blocks": list(found)}) if isinstance(result.config.blocks, str) else result

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import sae_lens
+import torch
 from sae_lens.config import LoggingConfig
 from sae_lens.multi_sae_training_runner import MultiSAETrainingRunnerConfig
 from typing_extensions import override
 
-from faithfulness_plugin.language_model.config import MIXED, PlannedTranscoder, TrainConfig
+from faithfulness_plugin.language_model.config import MIXED, TrainConfig
 from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.model import model_title
+from faithfulness_plugin.language_model.plan import PlannedTranscoder
 from faithfulness_plugin.language_model.report import tables
-from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
+from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult, with_blocks
+from faithfulness_plugin.language_model.room import require_room
 from faithfulness_plugin.language_model.speed import measure
 from faithfulness_plugin.language_model.text import load_prompts
 from faithfulness_plugin.results.experiment import Experiment, Running
@@ -60,7 +63,7 @@ class Training(Experiment[TrainConfig, TrainResult]):
 
     @override
     def progress(self, result: TrainResult) -> tuple[int, int]:
-        return len(result.transcoders), len(result.config.planned())
+        return len(result.transcoders), len(result.planned)
 
     @override
     def run(self, result: TrainResult, running: Running) -> Iterator[tuple[TrainResult, str]]:
@@ -87,13 +90,16 @@ def _from_model(result: TrainResult, running: Running) -> Iterator[tuple[TrainRe
     """Train all transcoders at once, in one pass over the model."""
     from faithfulness_plugin.adapters.sae_lens import faithful_runner
 
-    config, planned = result.config, result.config.planned()
+    config = result.config
     source = LoadedModel(config, running.note)
     running.note("cutting the text into prompts")
     prompts = load_prompts(config, source.tokenizer, source.hooks)
     running.note("looking at the layers")
     layers = source.mlps(config.blocks)
-    runner_config = _runner_config(config, running.out, source.model.cfg.d_model)
+    result = with_blocks(result, layers)
+    planned, width = result.planned, source.model.cfg.d_model
+    runner_config = _runner_config(result, running.out, width)
+    running.note(require_room(result, width, running.out))
     with _without_warnings():
         runner: Any = faithful_runner(
             runner_config,
@@ -103,6 +109,8 @@ def _from_model(result: TrainResult, running: Running) -> Iterator[tuple[TrainRe
             layer={of.name: layers[of.block] for of in planned},
             evaluate_every=-(-config.n_steps // config.evaluations),
             norms_above=config.rows.norms_above,
+            spliced_prompts=config.spliced(len(layers)),
+            buffer_dtype=None if config.buffer_dtype is None else getattr(torch, config.buffer_dtype),
             repeat=config.text.repeat,
             resume=running.resumes,
             overwrite=not running.resumes,
@@ -147,10 +155,11 @@ def _record(runner: Any, of: PlannedTranscoder) -> TrainedTranscoder:
     return TrainedTranscoder(**of._asdict(), hook_in=layer.hook_in, hook_out=layer.hook_out, evaluations=evaluations)
 
 
-def _runner_config(config: TrainConfig, out: Path, d_model: int) -> MultiSAETrainingRunnerConfig:
-    planned = config.planned()
+def _runner_config(result: TrainResult, out: Path, d_model: int) -> MultiSAETrainingRunnerConfig:
+    config, planned = result.config, result.planned
+    saes = {of.name: config.transcoder_config(d_model, d_model, of.coefficient, of.seed, of.arm) for of in planned}
     return MultiSAETrainingRunnerConfig(
-        saes={of.name: config.transcoder_config(d_model, d_model, of.coefficient, of.seed) for of in planned},
+        saes=saes,
         hook_names={of.name: f"blocks.{of.block}.mlp.hook_in" for of in planned},
         model_name=model_title(config.model),
         model_class_name="TransformerBridge",

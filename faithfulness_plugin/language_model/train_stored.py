@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from faithfulness_plugin.language_model.config import PlannedTranscoder, TrainConfig
+from faithfulness_plugin.language_model.config import TrainConfig
 from faithfulness_plugin.language_model.evaluator import TranscoderEvaluator
 from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.model_card import write_card
-from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult
+from faithfulness_plugin.language_model.plan import PlannedTranscoder
+from faithfulness_plugin.language_model.result import Evaluation, TrainedTranscoder, TrainResult, with_blocks
 from faithfulness_plugin.language_model.train import CHECKPOINTS, TRANSCODERS
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.results.experiment import Running
@@ -45,14 +46,15 @@ def from_stores(
     """
     config = result.config
     model = processes.first_does(lambda: _Model(config, stores, running.note, processes))
+    result = with_blocks(result, processes.from_first(None if model is None else list(model.layers)) or [])
     if model is not None:
         result = result.model_copy(update={"rows": model.rows})
-        for of in () if running.resumes else config.planned():
+        for of in () if running.resumes else result.planned:
             shutil.rmtree(running.out / CHECKPOINTS / of.name, ignore_errors=True)
     yield result, ""
     processes.wait()
     done = {trained.name for trained in result.transcoders}
-    for of in config.planned():
+    for of in result.planned:
         if of.name in done:
             continue
         running.note(f"training {of.name}")
@@ -127,7 +129,7 @@ def _train(
 ) -> TrainedTranscoder | None:
     """Train a transcoder; return its record in the first process."""
     store = DerivativeStore.open(_folder(stores, of.block))
-    cfg = config.transcoder_config(store.index.d_in, store.index.d_out, of.coefficient, of.seed)
+    cfg = config.transcoder_config(store.index.d_in, store.index.d_out, of.coefficient, of.seed, of.arm)
     transcoder = made_with_seed(cfg, of.seed)
     before = None if model is None else model.evaluate(of, transcoder, 0)
     train_on_store(
@@ -170,27 +172,26 @@ class _Model:
         held_out, stored = tokens[: config.held_out], tokens[config.held_out :]
         self.layers = source.mlps(config.blocks)
         weights = config.stores.keep == "rows"
-        matched = any(config.coefficients) and not weights
-        products = [config.transcoder_config(1, 1, 1.0).jacobian] if matched else []
+        matched = [of for of in config.planned([0]) if of.coefficient > 0 and not weights]
+        asked = [config.transcoder_config(1, 1, 1.0, of.seed, of.arm).jacobian for of in matched]
+        products = list({repr(product.of_layer): product for product in reversed(asked)}.values())
         wanted = [
             WantedStore(_folder(stores, block), layer, products, weights=weights)
             for block, layer in self.layers.items()
         ]
         dtype = config.stores.dtype or config.model.dtype
         source.filled_stores(wanted, stored, prompts_per_shard=PROMPTS_PER_SHARD, dtype=dtype)
-        self.evaluators = {
-            block: TranscoderEvaluator(
-                source.hooks,
-                {"t": layer},
-                held_out.to(source.hooks.device),
-                exclude=source.exclude,
-                batch_size=config.prompts_per_pass,
-            )
-            for block, layer in self.layers.items()
-        }
-        self.rows = [record for evaluator in self.evaluators.values() for record in evaluator.rows_records()]
+        self.evaluator = TranscoderEvaluator(
+            source.hooks,
+            {f"{block}": layer for block, layer in self.layers.items()},
+            held_out.to(source.hooks.device),
+            exclude=source.exclude,
+            batch_size=config.prompts_per_pass,
+            spliced_prompts=config.spliced(len(self.layers)),
+        )
+        self.rows = self.evaluator.rows_records()
 
     def evaluate(self, of: PlannedTranscoder, transcoder: Any, step: int) -> Evaluation:
         """Evaluate a transcoder on the held-out prompts."""
-        entries: dict[str, Any] = self.evaluators[of.block].evaluate({"t": transcoder})["t"]
+        entries: dict[str, Any] = self.evaluator.evaluate({f"{of.block}": transcoder})[f"{of.block}"]
         return Evaluation(name=of.name, step=step, tokens=step * self.config.batch_size, **entries)

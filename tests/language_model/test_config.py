@@ -159,7 +159,7 @@ def test_a_config_survives_yaml(tmp_path):
 
 def test_a_transcoder_for_every_block_coefficient_and_seed():
     config = configured({"blocks": [1, 0], "coefficients": [0, 0.5]})
-    assert [tuple(arm) for arm in config.planned()] == [
+    assert [arm[:4] for arm in config.planned()] == [
         ("block1_coefficient0", 1, 0.0, 0),
         ("block1_coefficient0.5", 1, 0.5, 0),
         ("block0_coefficient0", 0, 0.0, 0),

@@ -12,7 +12,7 @@ from tiny_models import D_MODEL, hooked
 
 from faithfulness_plugin import StandardTrainingTranscoderConfig
 from faithfulness_plugin.adapters.sae_lens.store import ROWS_FILENAME, ResumableStore
-from faithfulness_plugin.layers.any_model import mlp_layer
+from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
 
 CONTEXT, N_VOCAB = 8, 400
 NEW_EPOCH = pytest.mark.filterwarnings("ignore:All samples in the training dataset have been exhausted")
@@ -324,3 +324,39 @@ def test_rows_that_are_not_within_the_limits_are_not_trained_on(alone):
     batches = take(made if alone else made.get_multi_hook_data_loader(), made, 60)
     rows = torch.cat(batches if alone else [batch["hook_embed"] for batch in batches])
     assert set(tokens_of(rows)) == {token for token in range(4 * CONTEXT, 150) if token % 3}
+
+
+HOOKS = ("blocks.0.ln2.hook_normalized", "hook_embed", "blocks.1.hook_resid_mid")
+
+
+@pytest.mark.bitwise("one model on the same prompts rounds alike")
+@pytest.mark.parametrize("positions", [(None,), (2, -1)])
+def test_a_run_that_ends_at_the_last_hook_gives_the_rows_of_a_whole_one(positions):
+    made, stock = (several(names=HOOKS, seqpos_slice=positions) for _ in range(2))
+    made.hooks = hooks_of(made.model)
+    tokens = torch.tensor([row["tokens"] for row in text()[:4]])
+    logits: list[Any] = []
+    handle = made.model.unembed.register_forward_hook(lambda *_: logits.append(1))
+    ours, theirs = made.get_multi_hook_activations(tokens), stock.get_multi_hook_activations(tokens)
+    handle.remove()
+    assert not logits
+    assert list(ours) == list(theirs) == list(HOOKS)
+    for name in HOOKS:
+        assert torch.equal(ours[name], theirs[name])
+
+
+@pytest.mark.exact("rows that half precision rounds in one way")
+def test_a_buffer_in_half_precision_gives_the_same_rows_rounded_and_can_be_saved(tmp_path):
+    plain, half, resumed = several(), several(), several()
+    for made in (half, resumed):
+        made.buffer_dtype = torch.bfloat16
+    ours, right = half.get_multi_hook_data_loader(), plain.get_multi_hook_data_loader()
+    for batch, whole in zip(take(ours, half, 5), take(right, plain, 5), strict=True):
+        assert batch["hook_embed"].dtype == torch.float32
+        assert torch.equal(batch["hook_embed"], whole["hook_embed"].bfloat16().float())
+    half.save_to_checkpoint(tmp_path)
+    resumed.load_from_checkpoint(tmp_path)
+    again = resumed.get_multi_hook_data_loader()
+    for batch, whole in zip(take(again, resumed, 9), take(ours, half, 9), strict=True):
+        assert torch.equal(batch["hook_embed"], whole["hook_embed"])
+    assert half._rows.buffer.dtype == torch.bfloat16

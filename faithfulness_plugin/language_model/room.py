@@ -1,0 +1,73 @@
+"""The memory and the disk that a run of many transcoders takes, said and checked before it begins."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.language_model.result import TrainResult
+
+COPIES = 4
+"""What training holds of each weight: itself, its gradient, and Adam's two moments."""
+
+
+def n_weights(result: TrainResult, d_model: int) -> int:
+    """Count the weights of all transcoders of a run.
+
+    Args:
+        result: says which there are.
+        d_model: the width of their inputs and outputs.
+
+    Returns:
+        Weights.
+    """
+    config, n = result.config, 0
+    for of in result.planned:
+        cfg = config.transcoder_config(d_model, d_model, of.coefficient, of.seed, of.arm)
+        n += 2 * d_model * cfg.d_sae + cfg.d_sae + d_model + d_model**2 * cfg.skip
+    return n
+
+
+def buffer_bytes(result: TrainResult, d_model: int) -> int:
+    """Compute the size of the buffer, in which the rows of all blocks stand side by side.
+
+    Args:
+        result: says how many blocks and rows.
+        d_model: the width of a row of one block.
+
+    Returns:
+        Bytes.
+    """
+    config = result.config
+    dtype = getattr(torch, config.buffer_dtype or config.model.dtype)
+    return config.buffer_rows * len(result.blocks) * d_model * dtype.itemsize
+
+
+def require_room(result: TrainResult, d_model: int, out: Path) -> str:
+    """Compute what a run from the model holds, and refuse checkpoints that the disk has no room for.
+
+    Args:
+        result: says which transcoders.
+        d_model: the width of their inputs and outputs.
+        out: the folder of the run.
+
+    Returns:
+        A line that says how much memory the transcoders, their optimizers and the buffer take.
+
+    Raises:
+        UsageError: too little room.
+    """
+    weights, buffer, config = 4 * n_weights(result, d_model), buffer_bytes(result, d_model), result.config
+    # every checkpoint keeps the weights; the newest, and the one that is being written, the optimizers and the buffer
+    needed = weights * (config.checkpoints + 2) + 2 * (2 * weights + buffer)
+    there = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
+    if needed > (free := shutil.disk_usage(there).free):
+        raise UsageError(
+            f"checkpoints and transcoders need up to {needed / 1e9:.1f} GB and {there} has {free / 1e9:.1f} GB free: "
+            "make room, choose another --out, or train fewer transcoders at a time or with fewer checkpoints"
+        )
+    return (
+        f"{len(result.planned)} transcoders of {len(result.blocks)} blocks take {COPIES * weights / 1e9:.2f} GB of "
+        f"memory with their optimizers, and the rows in the buffer {buffer / 1e9:.2f} GB"
+    )
