@@ -41,7 +41,8 @@ def measure(
         typer.Argument(
             metavar="PATH",
             help="A folder in any known format, an address (hf://owner/repo/path, or RELEASE/ID of SAELens's list), "
-            "or NAME=one of these; several for transcoders of one layer",
+            "or NAME=one of these; several for transcoders of one layer. Or a set: a folder of transcoders of several "
+            "layers, each in a subfolder, as `faithfulness train --blocks all` writes them",
         ),
     ],
     layer: Annotated[
@@ -62,13 +63,21 @@ def measure(
     Outputs, Jacobians, responses to finite steps, the spliced model's predictions, effects downstream and deletion
     curves, each beside a shuffled decoder and a mean ablation. Interrupted, it resumes when called again; complete, it
     shows what is there.
+
+    Of a set, what the model predicts with one, some and all layers replaced, and what all later layers make of a
+    change, against its size.
     """
     from faithfulness_plugin.cli.checks import require_readable
     from faithfulness_plugin.measure.config import ArtifactConfig
     from faithfulness_plugin.measure.schema import ArtifactResult
+    from faithfulness_plugin.measure.sets.folder import folders_in
     from faithfulness_plugin.results.open_or_resume import require_resumable
 
     options = made(MeasureOptions, **given)
+    if layer is None and any(map(folders_in, by_name(paths).values())):
+        from faithfulness_plugin.cli.measure_sets import measure_sets
+
+        measure_sets(paths, options, given, out, overwrite=overwrite, as_json=as_json)
     settings: dict[str, Any] = {
         **options.model_dump(
             include={"hook_in", "hook_out", "hooks_anyway", "autoencoder", "context_size", "seed", "device"}

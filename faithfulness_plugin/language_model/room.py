@@ -1,12 +1,11 @@
 """The memory and the disk that a run of many transcoders takes, said and checked before it begins."""
 
-import shutil
 from pathlib import Path
 
 import torch
 
-from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.result import TrainResult
+from faithfulness_plugin.results.open_or_resume import require_writable
 
 COPIES = 4
 """What training holds of each weight: itself, its gradient, and Adam's two moments."""
@@ -56,17 +55,12 @@ def require_room(result: TrainResult, d_model: int, out: Path) -> str:
         A line that says how much memory the transcoders, their optimizers and the buffer take.
 
     Raises:
-        UsageError: too little room.
+        ResultError: too little room.
     """
     weights, buffer, config = 4 * n_weights(result, d_model), buffer_bytes(result, d_model), result.config
     # every checkpoint keeps the weights; the newest, and the one that is being written, the optimizers and the buffer
     needed = weights * (config.checkpoints + 2) + 2 * (2 * weights + buffer)
-    there = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
-    if needed > (free := shutil.disk_usage(there).free):
-        raise UsageError(
-            f"checkpoints and transcoders need up to {needed / 1e9:.1f} GB and {there} has {free / 1e9:.1f} GB free: "
-            "make room, choose another --out, or train fewer transcoders at a time or with fewer checkpoints"
-        )
+    require_writable(out, "--out", float(needed))
     return (
         f"{len(result.planned)} transcoders of {len(result.blocks)} blocks take {COPIES * weights / 1e9:.2f} GB of "
         f"memory with their optimizers, and the rows in the buffer {buffer / 1e9:.2f} GB"

@@ -186,6 +186,8 @@ def with_errors(hooks: Hooks, tokens: Tokens, sites: Sequence[Site]) -> list[Sit
         def write(y: Tensor) -> None:
             # [batch, pos, d_out], 0 where the layer writes itself
             errors[place] = torch.where(site.kept[..., None], y - written.pop().to(y.dtype), 0)
+            if len(errors) == len(sites):
+                raise Reached
 
         return read_and_write(site.layer, read, write)
 

@@ -1,6 +1,7 @@
 """Changes inside a language model, with and without a transcoder in the layer's place."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
-from faithfulness_plugin.layers.spliced import Change, run_spliced, stages_after
+from faithfulness_plugin.layers.spliced import Change, Site, run_spliced, stages_after, stages_replaced
 from faithfulness_plugin.measure.config import HALF_WAY
-from faithfulness_plugin.measure.schema import ChangeKind, DeletionRecord, EffectRecord
+from faithfulness_plugin.measure.schema import CHANGES, ChangeKind, DeletionRecord, EffectRecord
 from faithfulness_plugin.metrics.deletion import SIZES, deletion
 from faithfulness_plugin.metrics.downstream import effect
 from faithfulness_plugin.metrics.next_token import cross_entropy
@@ -82,24 +83,43 @@ class Interventions:
                 records.append(EffectRecord(stage=stage, error=error, cosine=cosine))
             return records
 
-        return {
-            "input": effects_of(of_input=self._half_way),
-            "feature": effects_of(of_output=self._without_the_feature()),
-        }
+        return {kind: effects_of(**self.change(kind)) for kind in CHANGES}
+
+    @torch.no_grad()
+    def change(self, kind: ChangeKind, dose: float = 1.0) -> dict[str, Change]:
+        """Return a change at one token of each prompt, as an argument of `Site` and `run_spliced`.
+
+        Args:
+            kind: "input": the layer's input there moves half-way to that of the prompt before; "feature": what the
+                largest feature writes there is taken away.
+            dose: the factor of the change's size.
+
+        Returns:
+            The change by the argument's name.
+        """
+        if kind == "input":
+            return {"of_input": partial(self._half_way, dose=dose)}
+        return {"of_output": partial(self._without, written=dose * self._written())}
 
     def _stages(self, transcoder: "SAE[Any] | None", **change: Any) -> dict[str, Tensor]:
-        seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, stages=self.stages, **change)
-        return dict(seen.stages)
+        site = Site(self.layer, self.kept, transcoder, **change)
+        return stages_replaced(self.hooks, self.tokens, [site], self.stages)
 
-    def _half_way(self, x: Float[Tensor, "prompts pos d_in"]) -> Tensor:
+    def _half_way(self, x: Float[Tensor, "prompts pos d_in"], dose: float) -> Tensor:
         """Move each prompt's token half-way to that of the prompt before."""
         # x [prompts, pos, d_in] -> [prompts, d_in], one token of each prompt; roll gives the prompt before
         there = x[self.each, self.at]
         changed = x.clone()
-        changed[self.each, self.at] = there + HALF_WAY * (there.roll(1, 0) - there)
+        changed[self.each, self.at] = there + dose * HALF_WAY * (there.roll(1, 0) - there)
         return changed
 
-    def _without_the_feature(self) -> Change:
+    def _without(self, y: Float[Tensor, "prompts pos d_out"], written: Float[Tensor, "prompts d_out"]) -> Tensor:
+        changed = y.clone()
+        changed[self.each, self.at] -= written.to(y.dtype)
+        return changed
+
+    def _written(self) -> Float[Tensor, "prompts d_out"]:
+        """Compute what each prompt's largest feature writes at its token, in the model as it is."""
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, self.features_of)
         assert seen.acts is not None
         # [prompts, pos, d_sae] -> [prompts, d_sae]
@@ -107,14 +127,7 @@ class Interventions:
         W_dec = self.features_of.W_dec
         largest = (acts * W_dec.norm(dim=-1)).argmax(-1)
         # a_i W_dec^i of each prompt's largest feature, [prompts, 1] * [prompts, d_out]
-        written = acts.gather(-1, largest[:, None]) * W_dec[largest]
-
-        def change(y: Tensor) -> Tensor:
-            changed = y.clone()
-            changed[self.each, self.at] -= written.to(y.dtype)
-            return changed
-
-        return change
+        return acts.gather(-1, largest[:, None]) * W_dec[largest]
 
     def deletion(self, transcoder: "SAE[Any]", sizes: Sequence[int] = SIZES) -> DeletionRecord | None:
         """Measure the deletion curve of the transcoder's active features.

@@ -22,6 +22,7 @@ ROLES: tuple[Role, ...] = ("transcoder", "shuffled decoder", "mean ablation")
 """The transcoder itself, and what its numbers are read beside: its decoder's directions in another order, and the
 layer's mean output at every row."""
 ChangeKind = Literal["input", "feature"]
+CHANGES: tuple[ChangeKind, ...] = ("input", "feature")
 
 
 class LayerRecord(Record):

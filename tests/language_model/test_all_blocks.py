@@ -1,5 +1,6 @@
 """A transcoder for every block of a model, from one pass over it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -203,15 +204,13 @@ def test_rows_in_half_precision_train_nearly_the_same(hub, tmp_path):
 
 
 def test_checkpoints_that_do_not_fit_the_disk_are_refused_in_a_line(hub, tmp_path, monkeypatch):
-    from faithfulness_plugin.language_model import room
-
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3_000_000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3_000_000}))
     wide = {**hub, "transcoder": {"d_sae": 4096, "k": 4}}
     run = CliRunner().invoke(
         app,
         ["train", settings_file(tmp_path / "s.yaml", wide)(), "--blocks", "all", "--out", str(tmp_path / "out")],
     )
-    fails(run, 2, "checkpoints and transcoders need up to")
+    fails(run, 2, "MB are needed and its disk has 3.0 MB free: make room, or choose another --out")
     assert not (tmp_path / "out").exists()
 
 
