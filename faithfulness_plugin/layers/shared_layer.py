@@ -21,7 +21,8 @@ class SharedLayer(HookedLayer):
 
     A batch is recognised by being the same tensor, so that its rows must not be changed in place; probes are recognised
     by their values. Transcoders that ask about it one after another get what each would have got alone, to the bit:
-    outputs of the layer itself and of its weights are kept apart.
+    f(x) of the layer itself and f(x) of its weights stand for each other only where a first batch has shown that they
+    are equal in every bit.
 
     Args:
         layer: the layer.
@@ -34,7 +35,6 @@ class SharedLayer(HookedLayer):
             layer.hook_in, layer.hook_out, layer.function, weights=self._weights_once, runs_model=layer.runs_model
         )
         self.lock, self._layer, self._turn = layer.lock, layer, turn
-        self._answered: tuple[Tensor, Tensor] | None = None
         self._products = Products()
 
     @override
@@ -42,9 +42,13 @@ class SharedLayer(HookedLayer):
         if x.requires_grad or x.shape[:-1].numel() < TOO_FEW:
             return super().__call__(x)
         self._take_turn()
-        if self._answered is None or self._answered[0] is not x:
-            self._answered = x, super().__call__(x)
-        return self._answered[1]
+        of = self._products
+        if of.alike and (weights := self._weights_once()) is not None:  # which keeps what derivatives need as well
+            return weights.write(weights.read(x))
+        if of.asked is not x or of.answer is None:
+            of.asked, of.answer = x, super().__call__(x)
+            of.compare()
+        return of.answer
 
     @override
     def copy(self) -> HookedLayer:
@@ -55,8 +59,8 @@ class SharedLayer(HookedLayer):
 
     def forget(self) -> None:
         """Drop what was answered."""
-        self._answered = None
         self._products.forget()
+        self._products.asked = self._products.answer = None
 
     def _take_turn(self) -> None:
         if self._turn and self._turn[0] is not self:
@@ -74,17 +78,53 @@ class SharedLayer(HookedLayer):
 
 
 class Products:
-    """What a layer's weights made of the last batch."""
+    """What a layer, and its weights, made of the last batch."""
+
+    alike: bool | None = None
+    """Whether f(x) of the layer and of its weights are equal in every bit; None before that was seen."""
+    asked: Tensor | None = None
+    """The batch that the layer itself was asked about."""
+    answer: Tensor | None = None
+    """Its f(x)."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Drop the products."""
+        """Drop what the weights made of a batch."""
         self.x: Tensor | None = None
         self.read: Read = ()
         self.y: Tensor | None = None
         self.known: list[tuple[str, Sequence[Tensor], Any]] = []
+
+    def begin(self, x: Tensor, read: Read) -> None:
+        """Take the next batch.
+
+        Args:
+            x: its rows.
+            read: what the input matrices made of them.
+        """
+        self.forget()
+        self.x, self.read = x, read
+
+    def found(self, y: Tensor) -> Tensor:
+        """Keep f(x) of the batch, computed from the weights.
+
+        Args:
+            y: f(x).
+
+        Returns:
+            f(x).
+        """
+        if self.y is None:
+            self.y = y
+            self.compare()
+        return self.y
+
+    def compare(self) -> None:
+        """See once whether both ways to f(x) are equal in every bit."""
+        if self.alike is None and self.asked is self.x and self.y is not None and self.answer is not None:
+            self.alike = torch.equal(self.y, self.answer)
 
     def once(self, what: str, asked: Sequence[Tensor], answer: Callable[[], Any]) -> Any:
         """Return the answer to the same question about this batch, or ask.
@@ -117,8 +157,7 @@ class _Once:
         if x.shape[:-1].numel() < TOO_FEW:
             return ask.read(x)
         if self.products.x is not x:
-            self.products.forget()
-            self.products.x, self.products.read = x, ask.read(x)
+            self.products.begin(x, ask.read(x))
         return self.products.read
 
     def read_direction(self, v: Float[Tensor, "*batch d_in"]) -> Read:
@@ -127,24 +166,25 @@ class _Once:
 
     def write(self, read: Read) -> Float[Tensor, "*batch d_out"]:
         ask: Any = super()
-        return self.products.once("write", read, lambda: ask.write(read))
+        of = self.products
+        if read is not of.read:
+            return of.once("write", read, lambda: ask.write(read))
+        return of.found(ask.write(read)) if of.y is None else of.y
 
     def push(
         self, read: Read, directions: Iterable[Read], y: Float[Tensor, "*batch d_out"] | None = None
     ) -> tuple[Float[Tensor, "*batch d_out"], list[Float[Tensor, "*batch d_out"]]]:
         ask: Any = super()
-        of = self.products
+        of, products = self.products, list[Tensor]()
         if read is not of.read:
             return ask.push(read, directions, y)
-        products: list[Tensor] = []
         for of_v in directions:
             known = of.y if y is None else y
-            found, pushed = of.once("push", of_v, lambda v=of_v, known=known: ask.push(read, [v], known))
+            made, pushed = of.once("push", of_v, lambda v=of_v, known=known: ask.push(read, [v], known))
             products += pushed
-            of.y = found if of.y is None and y is None else of.y
-        if y is None:
-            y = self.write(read) if of.y is None else of.y
-        return y, products
+            if y is None:
+                of.found(made)
+        return self.write(read) if y is None else y, products
 
 
 class MlpOnce(_Once, MlpWeights):

@@ -81,6 +81,29 @@ def test_arms_with_the_same_probes_cost_one_and_other_probes_one_product_more(pr
     assert +products == {"read": 1, "push": 2}
 
 
+def test_an_arm_without_the_term_shares_f_where_both_ways_to_it_are_equal_in_every_bit():
+    layer, _ = layers("llama")
+    shared, matching = SharedLayer(layer, []), JacobianMatching(probe="pair")
+    calls: list[int] = []
+    own = layer.function
+    shared.function = lambda x: (calls.append(x.shape[1]), own(x))[1]
+    x = torch.randn(ROWS, tiny_models.D_MODEL, dtype=torch.float64)
+    for n in range(3):
+        batch = x + n
+        y = shared(batch)
+        assert torch.equal(matching.targets(shared, batch).y, y)
+    assert shared._products.alike
+    calls.clear()
+    other = x - 1
+    y = matching.targets(shared, other).y
+    assert shared(other) is y
+    assert shared(x - 1.5) is matching.targets(shared, shared._products.x).y
+    assert ROWS not in calls
+    shared._products.alike = False  # as for a layer whose own products round in another way
+    assert shared(x - 2) is not matching.targets(shared, x - 2).y
+    assert ROWS in calls
+
+
 def test_a_layer_that_is_asked_makes_the_others_forget():
     one, other = layers("llama")
     turn: list[SharedLayer] = []
@@ -91,8 +114,7 @@ def test_a_layer_that_is_asked_makes_the_others_forget():
     matching.targets(first, x)
     assert first._products.x is x
     second(x)
-    assert first._answered is None
-    assert first._products.x is None
+    assert first._products.x is first._products.asked is first._products.answer is None
     torch.testing.assert_close(second(x), other(x))
 
 
