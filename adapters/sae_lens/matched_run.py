@@ -70,7 +70,7 @@ class MatchedRun:
         if len({id(transcoder.cfg) for transcoder in self.transcoders.values()}) < len(self.transcoders):
             raise ValueError("two transcoders share one config, and with it their hooks' names: give each its own")
         named = cfg.hook_names_per_sae if self.several else {"transcoder": cfg.hook_name}
-        self.layers = own_layers(self.hooks, self.transcoders, named, layer)
+        self.layers, asked = own_layers(self.hooks, self.transcoders, named, layer)
         for name, own in self.layers.items():
             if self.several:
                 cfg.hook_names_per_sae[name] = own.hook_in
@@ -78,7 +78,7 @@ class MatchedRun:
                 cfg.hook_name = own.hook_in
         self.store = runner.activations_store = self._store(options.repeat)
         self.store.buffer_dtype, self.store.hooks = options.buffer_dtype, self.hooks
-        for own in (*self.layers.values(), *(t.given_layer for t in self.transcoders.values())):
+        for own in asked:
             own.lock = self.store.lock if own.runs_model else own.lock  # a second thread may run it as well
         logger, held_out = cfg.logger, self.store.held_out_tokens()
         self.evaluate_every = options.evaluate_every or logger.wandb_log_frequency * logger.eval_every_n_wandb_logs

@@ -23,7 +23,7 @@ def own_layers(
     transcoders: Mapping[str, TrainingTranscoder[Any]],
     named: Mapping[str, str],
     given: HookedLayer | Mapping[str, HookedLayer] | None,
-) -> dict[str, HookedLayer]:
+) -> tuple[dict[str, HookedLayer], list[HookedLayer]]:
     """Set the layer of every transcoder. Those that learn from the same one share its answers about a batch.
 
     Args:
@@ -33,7 +33,7 @@ def own_layers(
         given: the layer, or several by name; None for the MLP at the hook.
 
     Returns:
-        By name, the layer with a clock of its own.
+        By name, the layer with a clock of its own; and all layers that are asked, shared ones included.
 
     Raises:
         ValueError: a hook that does not exist or is at no MLP, a layer that the model does not compute there, widths
@@ -53,7 +53,7 @@ def own_layers(
         found[name] = checked[keys[name]].copy()
         transcoder.set_layer(shared.get(keys[name], found[name]))
         _require_widths(name, transcoder, found[name])
-    return found
+    return found, [*found.values(), *shared.values()]
 
 
 def _layer(hooks: Hooks, given: HookedLayer | None, hook_name: str) -> HookedLayer:

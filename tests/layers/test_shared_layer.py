@@ -97,7 +97,8 @@ def test_an_arm_without_the_term_shares_f_where_both_ways_to_it_are_equal_in_eve
     other = x - 1
     y = matching.targets(shared, other).y
     assert shared(other) is y
-    assert shared(x - 1.5) is matching.targets(shared, shared._products.x).y
+    last = x - 1.5
+    assert shared(last) is matching.targets(shared, last).y
     assert ROWS not in calls
     shared._products.alike = False  # as for a layer whose own products round in another way
     assert shared(x - 2) is not matching.targets(shared, x - 2).y
@@ -137,6 +138,8 @@ def test_weights_that_change_between_batches_are_seen():
     shared, matching = SharedLayer(layer, []), JacobianMatching(probe="pair", normalize=False)
     x = torch.randn(ROWS, tiny_models.D_MODEL, dtype=torch.float64)
     before = matching.targets(shared, x).y
+    weights = weights_module.mlp_weights(layer)
+    assert weights is not None
     with torch.no_grad():
-        weights_module.mlp_weights(layer).W_out.mul_(2)
+        weights.W_out.mul_(2)
     torch.testing.assert_close(matching.targets(shared, x.clone()).y, 2 * before)

@@ -228,7 +228,8 @@ def n_blocks(model: object) -> int:
     Returns:
         Blocks; 0 where its config does not say.
     """
-    n = getattr(getattr(model, "cfg", None), "n_layers", None)
-    config = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return int(n if n is not None else getattr(text, "num_hidden_layers", 0) or 0)
+    cfg, config = getattr(model, "cfg", None), getattr(model, "config", None)
+    if (n := getattr(cfg, "n_layers", None)) is not None:
+        return int(n)
+    of_text = getattr(config, "get_text_config", None)
+    return int(getattr(config if of_text is None else of_text(), "num_hidden_layers", 0) or 0)
