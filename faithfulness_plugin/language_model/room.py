@@ -43,13 +43,14 @@ def buffer_bytes(result: TrainResult, d_model: int) -> int:
     return config.buffer_rows * len(result.blocks) * d_model * dtype.itemsize
 
 
-def require_room(result: TrainResult, d_model: int, out: Path) -> str:
+def require_room(result: TrainResult, d_model: int, out: Path, *, resumes: bool = False) -> str:
     """Compute what a run from the model holds, and refuse checkpoints that the disk has no room for.
 
     Args:
         result: says which transcoders.
         d_model: the width of their inputs and outputs.
         out: the folder of the run.
+        resumes: whether the run's files are there already, in part; then nothing is refused.
 
     Returns:
         A line that says how much memory the transcoders, their optimizers and the buffer take.
@@ -60,7 +61,8 @@ def require_room(result: TrainResult, d_model: int, out: Path) -> str:
     weights, buffer, config = 4 * n_weights(result, d_model), buffer_bytes(result, d_model), result.config
     # every checkpoint keeps the weights; the newest, and the one that is being written, the optimizers and the buffer
     needed = weights * (config.checkpoints + 2) + 2 * (2 * weights + buffer)
-    require_writable(out, "--out", float(needed))
+    if not resumes:
+        require_writable(out, "--out", float(needed))
     return (
         f"{len(result.planned)} transcoders of {len(result.blocks)} blocks take {COPIES * weights / 1e9:.2f} GB of "
         f"memory with their optimizers, and the rows in the buffer {buffer / 1e9:.2f} GB"

@@ -99,7 +99,7 @@ def _from_model(result: TrainResult, running: Running) -> Iterator[tuple[TrainRe
     result = with_blocks(result, layers)
     planned, width = result.planned, source.model.cfg.d_model
     runner_config = _runner_config(result, running.out, width)
-    running.note(require_room(result, width, running.out))
+    running.note(require_room(result, width, running.out, resumes=running.resumes))
     with _without_warnings():
         runner: Any = faithful_runner(
             runner_config,
