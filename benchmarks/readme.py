@@ -17,6 +17,7 @@ from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.suite import report as suite
 from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
+from faithfulness_plugin.benchmarks.suite.with_skip_page import words as with_skip
 from faithfulness_plugin.benchmarks.timing import adapter
 from faithfulness_plugin.benchmarks.timing.adapter import OverheadResult
 from faithfulness_plugin.benchmarks.timing.ensemble import Ensemble, EnsembleSpeedResult
@@ -87,11 +88,18 @@ def measured() -> dict[str, str]:
         "inspection cost": cost_table(passages.measured, passages.processor),
         "benchmark tasks": suite.tasks_table().render("markdown"),
         "benchmark scores": suite.scores_table().render("markdown"),
+        "benchmark with skip": with_skip(_suite_results()),
     }
 
 
 def _all(folder: str) -> list[AbsoluteValueResult]:
     return [read_result(path, AbsoluteValueResult) for path in sorted(RESULTS.glob(f"{folder}/*/{RESULT_FILENAME}"))]
+
+
+def _suite_results() -> list[SuiteResult]:
+    """Read the benchmark's results, that of the shipped methods first."""
+    paths = sorted(FAITHFULNESS.glob(f"*/{RESULT_FILENAME}"), key=lambda path: path.parent.name != "standard")
+    return [read_result(path, SuiteResult) for path in paths]
 
 
 def fill_in(page: str, name: str, table: str) -> str:
@@ -127,8 +135,7 @@ def main() -> None:
     write_report(Ensemble(), read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
     write_report(RealLayers(), read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
     write_page(TOY, TOY)
-    paths = sorted(FAITHFULNESS.glob(f"*/{RESULT_FILENAME}"), key=lambda path: path.parent.name != "standard")
-    write_leaderboard([read_result(path, SuiteResult) for path in paths], FAITHFULNESS)
+    write_leaderboard(_suite_results(), FAITHFULNESS)
     tables = measured()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
