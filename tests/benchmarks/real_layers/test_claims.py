@@ -57,7 +57,7 @@ SENTENCES = [
     "less pair error than skip alone",
     "less pair error than the constant map",
     "less pair error than skip, interpolation augmentation 0.5",
-    "less pair error than skip alone with 1.25 times the steps; a step of this arm costs 1.00",
+    "less pair error than skip alone with 1.75 times the steps; a step of this arm costs 1.00",
     "less pair error than skip alone with topk k 64",
     "the spliced model loses no more than with skip alone",
     "gains more over skip alone",

@@ -161,7 +161,7 @@ def test_every_architecture_is_built_at_its_sparsity(architecture):
 
 def test_names_say_how_arms_differ():
     pair = {"term": "jvp", "probe": "pair", "coefficient": 0.2}
-    assert [Arm(**of).name for of in (
+    assert [Arm.model_validate(of).name for of in (
         {}, {"skip": True}, pair, {**pair, "skip": True}, {**pair, "skip": True, "gate_bandwidth": 0.5},
         {"skip": True, "control": "constant map"}, {"skip": True, "control": "frozen skip"},
         {"control": "layer init"}, {"skip": True, "control": "extra compute"}, {"skip": True, "layer": "permuted"},
