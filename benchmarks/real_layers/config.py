@@ -53,8 +53,8 @@ class Passage(Record):
 EXTRA = 1.75
 """The cost of a step with secants in steps without a term, rounded up: the price list says what was measured."""
 MATCHED, AUGMENTED = 0.3, 0.3
-"""Coefficients of the term and of augmentation, as the preset `sweep` found them: the least pair error at an FVU no worse
-than that of skip alone."""
+"""Coefficients of the term and of augmentation, as the preset `sweep` found them: the least pair error at an FVU no
+worse than that of skip alone."""
 RECIPES = [
     Arm(skip=True, term="jvp", probe="pair", coefficient=MATCHED),
     Arm(skip=True, term="secant", probe="pair", coefficient=MATCHED),
