@@ -7,7 +7,9 @@ from faithfulness_plugin.adapters.examples.offline import model_and_prompts
 
 model, prompts = model_and_prompts(context_size=128)
 cfg = sae_lens.LanguageModelSAERunnerConfig(
-    sae=faithfulness_plugin.TopKTrainingTranscoderConfig(d_in=576, d_sae=2304, k=32, jacobian_coefficient=0.5),
+    sae=faithfulness_plugin.TopKTrainingTranscoderConfig(
+        d_in=576, d_sae=2304, k=32, skip=True, jacobian={"estimator": "secant"}, jacobian_coefficient=0.3
+    ),
     hook_name="blocks.10.mlp.hook_out",
     training_tokens=40_960,
     train_batch_size_tokens=512,

@@ -100,10 +100,11 @@ class TrainConfig(Record):
         description="fields of the architecture's config: d_sae, k, skip, sparsity_coefficient and the like",
     )
     jacobian: dict[str, Any] = Field(
-        default={"probe": "difference"}, description="fields of JacobianMatchingConfig: estimator, probe and the like"
+        default={"estimator": "secant", "probe": "pair"},
+        description="fields of JacobianMatchingConfig: estimator, probe and the like",
     )
     coefficients: list[float] = Field(
-        default=[0.0, 0.2], min_length=1, description="coefficients of the Jacobian term; 0 trains without it"
+        default=[0.0, 0.3], min_length=1, description="coefficients of the Jacobian term; 0 trains without it"
     )
     tokens: int = Field(default=300_000, ge=1, description="tokens that every transcoder is trained on")
     batch_size: int = Field(default=512, ge=2, description="tokens of each step")
