@@ -52,7 +52,7 @@ class Passage(Record):
 
 EXTRA = 1.75
 """The cost of a step with secants in steps without a term, rounded up: the price list says what was measured."""
-MATCHED, AUGMENTED = 0.3, 0.3
+MATCHED, AUGMENTED = 0.3, 1.0
 """Coefficients of the term and of augmentation, as the preset `sweep` found them: the least pair error at an FVU no
 worse than that of skip alone."""
 RECIPES = [
