@@ -108,3 +108,13 @@ def test_page_and_overview_have_them():
     of = result()
     assert verdicts(of) in page(of)
     assert verdicts(of) in overview(of)
+
+
+def test_of_a_sweep_the_winner_alone_is_judged():
+    swept = [Arm(skip=True, term="jvp", probe="pair", coefficient=c) for c in (0.1, 0.2, 0.5)]
+    errors = {0.1: (0.4, 0.6), 0.2: (0.4, 0.5), 0.5: (0.9, 0.3)}  # the last one raises FVU
+    trained = [arm_record(SKIP, error=[0.5] * N, jacobian=[0.7] * N)]
+    for arm in swept:
+        fvu, pair = errors[arm.coefficient]
+        trained.append(arm_record(arm, error=[fvu] * N, jacobian=[pair] * N))
+    assert {claim.arm for claim in claims(result_of(trained))} == {swept[1]}
