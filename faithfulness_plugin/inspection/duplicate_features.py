@@ -8,8 +8,8 @@ from torch import Tensor
 from faithfulness_plugin.inspection.near_duplicates import near_duplicates
 
 RADIUS = 0.3
-"""As a part of the typical distance of two features: random ones are orthogonal, and two within this radius of each other
-have a cosine above 1 - RADIUS^2 = .91."""
+"""As a part of the typical distance of two features: random ones are orthogonal, and two within this radius have
+a cosine above 1 - RADIUS^2 = .91."""
 
 
 def duplicate_features(
