@@ -11,7 +11,7 @@ from faithfulness_plugin.metrics.readability.neighbours import Neighbours
 from faithfulness_plugin.metrics.readability.token_means import shrunk_token_means
 from faithfulness_plugin.metrics.result import MetricResult
 
-AT_A_TIME = 256  # features: their activations are dense meanwhile
+AT_A_TIME = 128  # features: their activations are dense meanwhile
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ def skip_share(
         >>> skip_share(s, 2 * s, 4 * s)
         SkipShare(carried=0.25, of_output=0.25)
     """
-    s, t, f = (of - of.mean(0, dtype=np.float64) for of in (skip, output, layer))
-    of_layer, of_transcoder = (f**2).sum(), (t**2).sum()
+    s, t, f = (of - of.mean(0, dtype=np.float64).astype(of.dtype) for of in (skip, output, layer))
+    of_skip, of_transcoder, of_layer = ((of**2).sum(dtype=np.float64) for of in (s, t, f))
     if of_layer == 0 or of_transcoder == 0:
         raise ValueError("the output is the same on all rows: shares of its variance are undefined, pass other rows")
-    return SkipShare(float((s * f).sum() / of_layer), float((s**2).sum() / of_transcoder))
+    return SkipShare(float((s * f).sum(dtype=np.float64) / of_layer), float(of_skip / of_transcoder))

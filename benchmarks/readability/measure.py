@@ -1,0 +1,157 @@
+"""Measure one transcoder: a number a feature, and what it does with first letters."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse import csr_array, vstack
+
+from faithfulness_plugin.benchmarks.readability.config import ReadabilityConfig
+from faithfulness_plugin.benchmarks.readability.layer_rows import LayerRows, Spelling, told_words
+from faithfulness_plugin.benchmarks.readability.schema import FeatureNumbers, LetterRecord, Numbers
+from faithfulness_plugin.benchmarks.real_layers.config import Run
+from faithfulness_plugin.display import short_repr
+from faithfulness_plugin.inspection.duplicate_features import duplicate_features
+from faithfulness_plugin.inspection.hooked_reading import acts_and_output, acts_at
+from faithfulness_plugin.inspection.hooked_transcoder import hooked
+from faithfulness_plugin.inspection.top_rows import TopRows
+from faithfulness_plugin.language_model.layer_rows import to_digits
+from faithfulness_plugin.metrics.readability.absorption import absorption
+from faithfulness_plugin.metrics.readability.context_coherence import random_cosine, top_cosines
+from faithfulness_plugin.metrics.readability.firing_rates import firing_rates
+from faithfulness_plugin.metrics.readability.main_features import main_features
+from faithfulness_plugin.metrics.readability.prediction import prediction
+from faithfulness_plugin.metrics.readability.skip_share import SkipShare, skip_share
+
+AT_A_TIME = 2048  # rows
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A transcoder on the rows of a text."""
+
+    acts: Any
+    """A sparse matrix [rows, d_sae] of scipy."""
+    skip: SkipShare | None
+
+    __repr__ = short_repr
+
+
+@torch.no_grad()
+def encoded(transcoder: Any, rows: LayerRows) -> Encoded:
+    """Run a transcoder on the rows of a text.
+
+    Args:
+        transcoder: with SAELens's hooks, in `eval` mode.
+        rows: the text.
+
+    Returns:
+        The activations, and what a skip connection carries.
+    """
+    parts, outputs, skips = [], [], []
+    W_skip = getattr(transcoder, "W_skip", None)
+    for x in rows.x.to(transcoder.W_dec).split(AT_A_TIME):
+        acts, output = acts_and_output(transcoder, x)
+        parts.append(csr_array(acts.double().numpy()))
+        if W_skip is not None:
+            outputs.append(output)
+            skips.append(x @ W_skip.T)
+    if W_skip is None:
+        return Encoded(vstack(parts, format="csr"), None)
+    share = skip_share(torch.cat(skips).numpy(), torch.cat(outputs).numpy(), rows.y.numpy())
+    return Encoded(vstack(parts, format="csr"), share)
+
+
+def measured(transcoder: Any, run: Run, rows: LayerRows, config: ReadabilityConfig) -> FeatureNumbers:
+    """Measure one transcoder.
+
+    Args:
+        transcoder: any that `load_transcoder` returns, in `eval` mode.
+        run: which one it is.
+        rows: its layer on text and words.
+        config: thresholds.
+
+    Returns:
+        The record.
+    """
+    inspected = hooked(transcoder, rows.x[:1])
+    on_text, n_rows = encoded(inspected, rows), len(rows.x)
+    acts = on_text.acts
+    fires = np.diff(acts.tocsc().indptr)
+    often = fires >= config.least_firings
+    predicted = prediction(acts, rows.halves)
+    top = TopRows(torch.from_numpy(rows.prompts), acts.shape[1], config.top)
+    top.add(acts, 0)
+    coherence = top_cosines(rows.unit, top.rows) - random_cosine(rows.unit, rows.prompts)
+    W_enc, W_dec = inspected.W_enc.detach().double(), inspected.W_dec.detach().double()
+    live = np.flatnonzero(fires)
+    duplicates = duplicate_features(W_enc[:, live], W_dec[live], config.duplicate_radius)
+    nearest = np.full(len(fires), np.nan)
+    nearest[live] = _nearest(W_dec.numpy()[live])
+    # E[a^2] ||W_dec||^2, [d_sae]
+    energy = np.asarray(acts.multiply(acts).sum(0)).ravel() / n_rows * (W_dec.numpy() ** 2).sum(1)
+    skip = on_text.skip
+    return FeatureNumbers(
+        block=run.block,
+        kind=run.kind,
+        arm=run.arm,
+        seed=run.seed,
+        n_rows=n_rows,
+        fires=fires.tolist(),
+        duplicate=live[duplicates].tolist(),
+        nearest=_numbers(nearest),
+        r2_token=_numbers(np.where(often, predicted.token, np.nan)),
+        r2_neighbours=_numbers(np.where(often, predicted.neighbours, np.nan)),
+        coherence=_numbers(np.where(often, coherence, np.nan)),
+        energy=to_digits(energy.tolist()),
+        log10_rate_quantiles=list(firing_rates(fires, n_rows).quantiles),
+        skip_carried=None if skip is None else skip.carried,
+        skip_of_output=None if skip is None else skip.of_output,
+        letters=letter_records(inspected, rows.spelling, config),
+    )
+
+
+@torch.no_grad()
+def letter_records(transcoder: Any, spelling: Spelling, config: ReadabilityConfig) -> list[LetterRecord] | None:
+    """Find each letter's main features, and count the words at which another feature takes their place.
+
+    Args:
+        transcoder: with SAELens's hooks, in `eval` mode.
+        spelling: the layer at words.
+        config: which letters count.
+
+    Returns:
+        A record for each letter whose probe is good enough; None where too few are.
+    """
+    counts = np.flatnonzero(np.nan_to_num(spelling.quality.f1, nan=-1) >= config.probe_f1)
+    if len(counts) < config.least_letters:
+        return None
+    acts = csr_array(acts_at(transcoder, spelling.x.to(transcoder.W_dec)).double().numpy())
+    n, W_dec = spelling.n_fit, transcoder.W_dec.double().numpy()
+    fit, test, actual = acts[:n], acts[n:], spelling.letters
+    beyond, found = spelling.y[n:] - spelling.probes.center, []
+    for letter in counts.tolist():
+        main = main_features(fit, actual[:n] == letter, test, actual[n:] == letter)
+        told = told_words(spelling, letter)
+        direction = spelling.probes.directions[letter]
+        counted = absorption(test[told].toarray(), W_dec, beyond[told], direction, main.features)
+        name = chr(ord("a") + letter)
+        found.append(LetterRecord(letter=name, main=list(main.features), f1=list(main.f1), **counted.to_dict()))
+    return found
+
+
+def _nearest(W_dec: Float[np.ndarray, "features d"]) -> Float[np.ndarray, " features"]:
+    """Return the largest cosine of each row with another one; NaN for a row alone."""
+    if len(W_dec) < 2:
+        return np.full(len(W_dec), np.nan)
+    unit = W_dec / np.maximum(np.linalg.norm(W_dec, axis=1, keepdims=True), 1e-300)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -np.inf)
+    return cosines.max(1)
+
+
+def _numbers(values: Float[np.ndarray, " d_sae"]) -> Numbers:
+    """Return values as a result keeps them: None for NaN, and few digits."""
+    return [None if np.isnan(value) else round(float(value), 4) for value in values]
