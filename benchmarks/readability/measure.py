@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.sparse import csr_array, vstack
 
 from faithfulness_plugin.benchmarks.readability.config import ReadabilityConfig
@@ -13,7 +13,7 @@ from faithfulness_plugin.benchmarks.readability.layer_rows import LayerRows, Spe
 from faithfulness_plugin.benchmarks.readability.schema import FeatureNumbers, LetterRecord, Numbers
 from faithfulness_plugin.benchmarks.real_layers.config import Run
 from faithfulness_plugin.display import short_repr
-from faithfulness_plugin.inspection.duplicate_features import duplicate_features
+from faithfulness_plugin.inspection.duplicate_features import duplicate_features, largest_cosines
 from faithfulness_plugin.inspection.hooked_reading import acts_and_output, acts_at
 from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.top_rows import TopRows
@@ -81,17 +81,16 @@ def measured(transcoder: Any, run: Run, rows: LayerRows, config: ReadabilityConf
     acts = on_text.acts
     fires = np.diff(acts.tocsc().indptr)
     often = fires >= config.least_firings
-    predicted = prediction(acts, rows.halves)
+    predicted = prediction(acts.tocsc()[:, np.flatnonzero(often)], rows.halves)
     top = TopRows(torch.from_numpy(rows.prompts), acts.shape[1], config.top)
     top.add(acts, 0)
     coherence = top_cosines(rows.unit, top.rows) - random_cosine(rows.unit, rows.prompts)
-    W_enc, W_dec = inspected.W_enc.detach().double(), inspected.W_dec.detach().double()
+    W_enc, W_dec = (of.detach().double().numpy() for of in (inspected.W_enc, inspected.W_dec))
     live = np.flatnonzero(fires)
     duplicates = duplicate_features(W_enc[:, live], W_dec[live], config.duplicate_radius)
-    nearest = np.full(len(fires), np.nan)
-    nearest[live] = _nearest(W_dec.numpy()[live])
+    nearest = largest_cosines(W_dec[live]) if len(live) > 1 else np.full(len(live), np.nan)
     # E[a^2] ||W_dec||^2, [d_sae]
-    energy = np.asarray(acts.multiply(acts).sum(0)).ravel() / n_rows * (W_dec.numpy() ** 2).sum(1)
+    energy = np.asarray(acts.multiply(acts).sum(0)).ravel() / n_rows * (W_dec**2).sum(1)
     skip = on_text.skip
     return FeatureNumbers(
         block=run.block,
@@ -101,9 +100,9 @@ def measured(transcoder: Any, run: Run, rows: LayerRows, config: ReadabilityConf
         n_rows=n_rows,
         fires=fires.tolist(),
         duplicate=live[duplicates].tolist(),
-        nearest=_numbers(nearest),
-        r2_token=_numbers(np.where(often, predicted.token, np.nan)),
-        r2_neighbours=_numbers(np.where(often, predicted.neighbours, np.nan)),
+        nearest=_numbers(_spread(nearest, fires > 0)),
+        r2_token=_numbers(_spread(predicted.token, often)),
+        r2_neighbours=_numbers(_spread(predicted.neighbours, often)),
         coherence=_numbers(np.where(often, coherence, np.nan)),
         energy=to_digits(energy.tolist()),
         log10_rate_quantiles=list(firing_rates(fires, n_rows).quantiles),
@@ -142,14 +141,11 @@ def letter_records(transcoder: Any, spelling: Spelling, config: ReadabilityConfi
     return found
 
 
-def _nearest(W_dec: Float[np.ndarray, "features d"]) -> Float[np.ndarray, " features"]:
-    """Return the largest cosine of each row with another one; NaN for a row alone."""
-    if len(W_dec) < 2:
-        return np.full(len(W_dec), np.nan)
-    unit = W_dec / np.maximum(np.linalg.norm(W_dec, axis=1, keepdims=True), 1e-300)
-    cosines = unit @ unit.T
-    np.fill_diagonal(cosines, -np.inf)
-    return cosines.max(1)
+def _spread(values: Float[np.ndarray, " some"], at: Bool[np.ndarray, " d_sae"]) -> Float[np.ndarray, " d_sae"]:
+    """Put values of some features at their places, and NaN at the others."""
+    spread = np.full(len(at), np.nan)
+    spread[at] = values
+    return spread
 
 
 def _numbers(values: Float[np.ndarray, " d_sae"]) -> Numbers:

@@ -60,14 +60,9 @@ def differences(group: Group) -> str:
             told.append(f"{arm.name}: {', '.join(found)}")
         else:
             same.append(arm.name)
-    start = f"Against skip alone ({group.name}), "
-    beyond = f"these differ by more than their 95 % interval: {'; '.join(told)}" if told else ""
-    none = (
-        f"{', '.join(same)} {'differs' if len(same) == 1 else 'differ'} in no column by more than that" if same else ""
-    )
-    if not told:
-        none = none.replace("more than that", "more than the 95 % interval")
-    return f"{start}{'; '.join(filter(None, (beyond, none)))}."
+    beyond = f"differ by more than their 95 % interval: {'; '.join(told) or 'none'}"
+    none = f"and in no column by more than that: {'; '.join(same)}" if same else ""
+    return f"Against skip alone ({group.name}), {', '.join(filter(None, (beyond, none)))}."
 
 
 def _excludes_zero(change: Interval) -> bool:
@@ -108,7 +103,10 @@ def _probes(layer: LayerContext, result: ReadabilityResult) -> str:
         return (
             f"{told}, too few: the layer hardly writes the first letter, and splitting and absorption say nothing here."
         )
-    return f"{told}, and these count."
+    return (
+        f"{told}, and these count. What a skip connection says of a letter no feature can absorb: read absorbed beside "
+        "silent."
+    )
 
 
 def _quantiles(group: Group) -> str:
@@ -132,7 +130,7 @@ def _matched_caption(group: Group) -> str:
 
 
 def _matched(group: Group) -> str:
-    header = ["arm", "kept of no term", "log10 energy ratio", "kept of skip", "log10 energy ratio"]
+    header = ["arm", "kept of no term", "their energy, log10 ratio", "kept of skip", "energy of these, log10 ratio"]
     header += ["skip carries, of the layer", "skip's energy, of the output"]
     rows = []
     for arm in group.arms:

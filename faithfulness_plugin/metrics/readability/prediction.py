@@ -101,7 +101,7 @@ def prediction(acts: Any, halves: Halves) -> Prediction:
     """
     parts: list[Sequence[np.ndarray]] = []
     columns = acts.tocsc()
-    for start in range(0, acts.shape[1], AT_A_TIME):
+    for start in range(0, max(1, acts.shape[1]), AT_A_TIME):
         dense = columns[:, start : start + AT_A_TIME].toarray().astype(float)
         sums = [halves.errors(dense, fit) for fit in (0, 1)]
         parts.append([one + other for one, other in zip(*sums, strict=True)])
