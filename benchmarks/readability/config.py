@@ -24,6 +24,7 @@ class ReadabilityConfig(Record):
     words: int = Field(default=5000, ge=20, description="words whose first letters are spelled; 0.8 of them to fit on")
     examples: int = Field(default=3, ge=0, description="words that each prompt of spelling begins with")
     probe_f1: float = Field(default=0.6, ge=0, le=1, description="F1 of a letter's probe from which on it counts")
+    least_words: int = Field(default=10, ge=1, description="test words of a letter from which on it counts")
     least_letters: int = Field(
         default=5, ge=1, le=26, description="letters that count at least, for splitting and absorption to be reported"
     )

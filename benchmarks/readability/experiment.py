@@ -103,7 +103,7 @@ class Readability(Experiment[ReadabilityConfig, ReadabilityResult]):
             if rows is None or rows.block != run.block:
                 rows = source.layer_rows(run.block)
                 if all(of.block != run.block for of in result.layers):
-                    result = result.model_copy(update={"layers": [*result.layers, rows.record()]})
+                    result = result.model_copy(update={"layers": [*result.layers, rows.record]})
             running.note(f"measuring: {run.name}")
             transcoder = load_transcoder(Path(config.transcoders) / TRANSCODERS / run.folder).eval()
             of = measured(transcoder, run, rows, config)

@@ -24,6 +24,7 @@ from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.metrics.readability.context_coherence import random_cosine, unit_contexts
 from faithfulness_plugin.metrics.readability.letter_probes import (
+    N_LETTERS,
     LetterProbes,
     ProbeQuality,
     letter_probes,
@@ -72,12 +73,9 @@ class LayerRows:
 
     __repr__ = short_repr
 
+    @cached_property
     def record(self) -> LayerContext:
-        """Describe the rows and the words.
-
-        Returns:
-            The record.
-        """
+        """What the rows and the words are like."""
         quality = self.spelling.quality
         return LayerContext(
             block=self.block,
@@ -88,6 +86,7 @@ class LayerRows:
             probe_accuracy=quality.accuracy,
             probe_chance=quality.chance,
             probe_f1=[None if np.isnan(f1) else float(f1) for f1 in quality.f1],
+            test_words=np.bincount(self.spelling.letters[self.spelling.n_fit :], minlength=N_LETTERS).tolist(),
         )
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from scipy.sparse import csr_array, vstack
 
 from faithfulness_plugin.benchmarks.readability.config import ReadabilityConfig
-from faithfulness_plugin.benchmarks.readability.layer_rows import LayerRows, Spelling, told_words
+from faithfulness_plugin.benchmarks.readability.layer_rows import LayerRows, told_words
 from faithfulness_plugin.benchmarks.readability.schema import FeatureNumbers, LetterRecord, Numbers
 from faithfulness_plugin.benchmarks.real_layers.config import Run
 from faithfulness_plugin.display import short_repr
@@ -19,7 +19,7 @@ from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.top_rows import TopRows
 from faithfulness_plugin.language_model.layer_rows import to_digits
 from faithfulness_plugin.metrics.readability.absorption import absorption
-from faithfulness_plugin.metrics.readability.context_coherence import random_cosine, top_cosines
+from faithfulness_plugin.metrics.readability.context_coherence import top_cosines
 from faithfulness_plugin.metrics.readability.firing_rates import firing_rates
 from faithfulness_plugin.metrics.readability.main_features import main_features
 from faithfulness_plugin.metrics.readability.prediction import prediction
@@ -84,7 +84,7 @@ def measured(transcoder: Any, run: Run, rows: LayerRows, config: ReadabilityConf
     predicted = prediction(acts.tocsc()[:, np.flatnonzero(often)], rows.halves)
     top = TopRows(torch.from_numpy(rows.prompts), acts.shape[1], config.top)
     top.add(acts, 0)
-    coherence = top_cosines(rows.unit, top.rows) - random_cosine(rows.unit, rows.prompts)
+    coherence = top_cosines(rows.unit, top.rows) - rows.record.random_cosine
     W_enc, W_dec = (of.detach().double().numpy() for of in (inspected.W_enc, inspected.W_dec))
     live = np.flatnonzero(fires)
     duplicates = duplicate_features(W_enc[:, live], W_dec[live], config.duplicate_radius)
@@ -108,30 +108,30 @@ def measured(transcoder: Any, run: Run, rows: LayerRows, config: ReadabilityConf
         log10_rate_quantiles=list(firing_rates(fires, n_rows).quantiles),
         skip_carried=None if skip is None else skip.carried,
         skip_of_output=None if skip is None else skip.of_output,
-        letters=letter_records(inspected, rows.spelling, config),
+        letters=letter_records(inspected, rows, config),
     )
 
 
 @torch.no_grad()
-def letter_records(transcoder: Any, spelling: Spelling, config: ReadabilityConfig) -> list[LetterRecord] | None:
+def letter_records(transcoder: Any, rows: LayerRows, config: ReadabilityConfig) -> list[LetterRecord] | None:
     """Find each letter's main features, and count the words at which another feature takes their place.
 
     Args:
         transcoder: with SAELens's hooks, in `eval` mode.
-        spelling: the layer at words.
+        rows: its layer, at words too.
         config: which letters count.
 
     Returns:
-        A record for each letter whose probe is good enough; None where too few are.
+        A record for each letter that can be read off the layer; None where too few are.
     """
-    counts = np.flatnonzero(np.nan_to_num(spelling.quality.f1, nan=-1) >= config.probe_f1)
-    if len(counts) < config.least_letters:
+    letters, spelling = rows.record.letters(config), rows.spelling
+    if len(letters) < config.least_letters:
         return None
     acts = csr_array(acts_at(transcoder, spelling.x.to(transcoder.W_dec)).double().numpy())
     n, W_dec = spelling.n_fit, transcoder.W_dec.double().numpy()
     fit, test, actual = acts[:n], acts[n:], spelling.letters
     beyond, found = spelling.y[n:] - spelling.probes.center, []
-    for letter in counts.tolist():
+    for letter in letters:
         main = main_features(fit, actual[:n] == letter, test, actual[n:] == letter)
         told = told_words(spelling, letter)
         direction = spelling.probes.directions[letter]

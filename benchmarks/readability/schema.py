@@ -26,6 +26,20 @@ class LayerContext(Record):
     probe_accuracy: float = Field(description="share of test words whose letter has the largest score")
     probe_chance: float = Field(description="accuracy of the most frequent letter")
     probe_f1: Numbers = Field(description="F1 of each letter's probe on test words; None for letters without one")
+    test_words: list[int] = Field(description="test words of each letter")
+
+    def letters(self, config: ReadabilityConfig) -> list[int]:
+        """List the letters that can be read off the layer's output, in enough words.
+
+        Args:
+            config: the thresholds.
+
+        Returns:
+            Their numbers.
+        """
+        each = zip(self.probe_f1, self.test_words, strict=True)
+        enough = [f1 is not None and f1 >= config.probe_f1 and n >= config.least_words for f1, n in each]
+        return [letter for letter, counts in enumerate(enough) if counts]
 
 
 class LetterRecord(Record):

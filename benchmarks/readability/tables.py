@@ -92,12 +92,13 @@ def _caption(group: Group) -> str:
 def _probes(layer: LayerContext, result: ReadabilityResult) -> str:
     """Say how well first letters can be read off the layer's output at all."""
     config = result.config
-    good = [f1 for f1 in layer.probe_f1 if f1 is not None and f1 >= config.probe_f1]
+    good = layer.letters(config)
     known = [f1 for f1 in layer.probe_f1 if f1 is not None]
     told = (
         f"First letters of {layer.words:,} words: linear probes of the layer's output are right at "
         f"{layer.probe_accuracy:.2f} of the test words (chance {layer.probe_chance:.2f}), with a mean F1 of "
-        f"{sum(known) / max(1, len(known)):.2f}; {len(good)} letters have {config.probe_f1:g} or more"
+        f"{sum(known) / max(1, len(known)):.2f}; {len(good)} letters have {config.probe_f1:g} or more, in "
+        f"{config.least_words} words or more"
     )
     if len(good) < config.least_letters:
         return (

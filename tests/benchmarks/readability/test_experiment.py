@@ -21,7 +21,16 @@ from faithfulness_plugin.results.settings_file import make_config
 from faithfulness_plugin.transcoders.load import load_transcoder
 
 pytestmark = pytest.mark.usefixtures("as_installed")
-SMALL = {"tokens": 1500, "top": 4, "least_firings": 5, "words": 50, "examples": 1, "probe_f1": 0.3, "least_letters": 3}
+SMALL = {
+    "tokens": 1500,
+    "top": 4,
+    "least_firings": 5,
+    "words": 50,
+    "examples": 1,
+    "probe_f1": 0.3,
+    "least_letters": 3,
+    "least_words": 1,
+}
 ARMS = [
     {},
     {"skip": True},
