@@ -29,12 +29,33 @@ def tables(result: ReadabilityResult) -> str:
     parts = ["# Does matching cost readability?", *([] if result.complete else ["PARTIAL."]), WHAT]
     found = groups(result)
     parts += [differences(group) for group in found]
+    parts += ["![Firing rates, and R² from token and neighbours, by arm](readability.png)"] if found else []
     for group in found:
-        parts += [f"## {group.name[0].upper()}{group.name[1:]}", _features(group), _caption(group)]
+        parts += [f"## {_title(group)}", _features(group), _caption(group)]
         parts += ["Quantiles of log10 firing rate, live features:", _quantiles(group)]
         if any(group.pairs(arm, reference) for arm in group.arms for reference in (NONE, SKIP)):
             parts += [_matched_caption(group), _matched(group)]
     return "\n\n".join(parts) + "\n"
+
+
+def overview(result: ReadabilityResult) -> str:
+    """Format the tables of features alone, for the docs.
+
+    Args:
+        result: complete.
+
+    Returns:
+        Markdown without headings.
+    """
+    found = groups(result)
+    parts = [WHAT, *(differences(group) for group in found)]
+    for group in found:
+        parts += [f"**{_title(group)}**", _features(group), _caption(group)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _title(group: Group) -> str:
+    return group.name[0].upper() + group.name[1:]
 
 
 def differences(group: Group) -> str:

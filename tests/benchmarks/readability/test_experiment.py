@@ -145,7 +145,8 @@ def test_the_page_says_what_and_which_arms_differ(result, tmp_path):
     written = write_report(Readability(), result, tmp_path)
     assert {path.name for path in written} == {"table.md", "readability.png"}
     page = (tmp_path / "table.md").read_text()
-    first, what, differ = page.split("\n\n")[:3]
+    first, what, differ, figure = page.split("\n\n")[:4]
+    assert "(readability.png)" in figure
     assert first == "# Does matching cost readability?"
     assert what.startswith("Of each arm's features")
     assert differ.startswith("Against skip alone (block 1, topk k 4), ")
