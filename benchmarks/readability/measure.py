@@ -17,7 +17,6 @@ from faithfulness_plugin.inspection.duplicate_features import duplicate_features
 from faithfulness_plugin.inspection.hooked_reading import acts_and_output, acts_at
 from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.top_rows import TopRows
-from faithfulness_plugin.language_model.layer_rows import to_digits
 from faithfulness_plugin.metrics.readability.absorption import absorption
 from faithfulness_plugin.metrics.readability.context_coherence import top_cosines
 from faithfulness_plugin.metrics.readability.firing_rates import firing_rates
@@ -104,7 +103,7 @@ def measured(transcoder: Any, run: Run, rows: LayerRows, config: ReadabilityConf
         r2_token=_numbers(_spread(predicted.token, often)),
         r2_neighbours=_numbers(_spread(predicted.neighbours, often)),
         coherence=_numbers(np.where(often, coherence, np.nan)),
-        energy=to_digits(energy.tolist()),
+        energy=[float(f"{value:.3g}") for value in energy],
         log10_rate_quantiles=list(firing_rates(fires, n_rows).quantiles),
         skip_carried=None if skip is None else skip.carried,
         skip_of_output=None if skip is None else skip.of_output,
@@ -150,4 +149,4 @@ def _spread(values: Float[np.ndarray, " some"], at: Bool[np.ndarray, " d_sae"]) 
 
 def _numbers(values: Float[np.ndarray, " d_sae"]) -> Numbers:
     """Return values as a result keeps them: None for NaN, and few digits."""
-    return [None if np.isnan(value) else round(float(value), 4) for value in values]
+    return [None if np.isnan(value) else round(float(value), 3) for value in values]

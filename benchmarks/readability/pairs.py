@@ -67,8 +67,8 @@ def matched_pair(
         cosine[feature] = 0.0  # without a partner, where the other transcoder has fewer live features
     for one, other, value in zip(found.one, found.other, found.cosine, strict=True):
         feature = int(live[1][one])
-        cosine[feature] = round(float(value), 4)
-        ratio[feature] = float(f"{energy[other] / own[one]:.4g}")
+        cosine[feature] = round(float(value), 3)
+        ratio[feature] = float(f"{energy[other] / own[one]:.3g}")
     run, reference = pair
     return MatchedPair(
         block=run.block,

@@ -81,9 +81,11 @@ def differences(group: Group) -> str:
             told.append(f"{arm.name}: {', '.join(found)}")
         else:
             same.append(arm.name)
-    beyond = f"differ by more than their 95 % interval: {'; '.join(told) or 'none'}"
-    none = f"and in no column by more than that: {'; '.join(same)}" if same else ""
-    return f"Against skip alone ({group.name}), {', '.join(filter(None, (beyond, none)))}."
+    if not told:
+        return f"Against skip alone ({group.name}), no arm differs by more than its 95 % interval: {'; '.join(same)}."
+    none = f"; and these in no column: {'; '.join(same)}" if same else ""
+    start = f"Against skip alone ({group.name}), these arms differ by more than their 95 % interval"
+    return f"{start}: {'; '.join(told)}{none}."
 
 
 def _excludes_zero(change: Interval) -> bool:

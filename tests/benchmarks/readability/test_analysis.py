@@ -117,14 +117,16 @@ def test_a_change_is_paired_by_seed():
     assert alone.mean - alone.low > 0.2
     assert of.change(NONE, BY_NAME["dead"]) is None  # no seed has both
     sentence = differences(of)
-    assert sentence.startswith("Against skip alone (block 3, topk k 32), differ by more than their 95 % interval: ")
+    assert sentence.startswith(
+        "Against skip alone (block 3, topk k 32), these arms differ by more than their 95 % interval: "
+    )
     assert "skip, secant pair 0.3: dead +0.100 (" in sentence
-    assert sentence.endswith("and in no column by more than that: no term.")
+    assert sentence.endswith("; and these in no column: no term.")
 
 
 def test_arms_that_are_alike_differ_in_nothing():
     of = group(numbers(SKIP, 0, [5, 50]), numbers(RECIPE, 0, [5, 50]))
-    assert differences(of).endswith("interval: none, and in no column by more than that: skip, secant pair 0.3.")
+    assert differences(of).endswith("no arm differs by more than its 95 % interval: skip, secant pair 0.3.")
     assert "no arm to compare" in differences(group(numbers(NONE, 0, [5])))
 
 
