@@ -183,3 +183,20 @@ def test_folders_without_transcoders_are_refused(tmp_path):
 
 def test_too_little_text_is_refused_before_anything_is_measured(trained, tmp_path):
     fails(call(trained, "--out", str(tmp_path), "--tokens", "1000000", "--words", "50"), 2, "the text makes")
+
+
+def test_a_result_that_has_grown_is_gone_on_with(trained, tmp_path):
+    grows = tmp_path / "grows"
+    grows.mkdir()
+    (grows / "transcoders").symlink_to(trained / "transcoders")
+    whole = (trained / "result.json").read_text()
+    of = experiment.RealLayersResult.model_validate_json(whole)
+    fewer = of.model_copy(update={"trained": [run for run in of.trained if run.seed == 0], "complete": False})
+    options = [part for name, value in SMALL.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    for text, transcoders, pairs in ((fewer.model_dump_json(), 3, 4), (whole, 6, 12)):
+        (grows / "result.json").write_text(text)
+        done = call(grows, "--out", str(tmp_path / "out"), *options)
+        assert done.exit_code == 0, done.output
+        assert "Against skip alone" in done.stdout
+        result = ReadabilityResult.model_validate_json((tmp_path / "out" / "result.json").read_text())
+        assert (len(result.measured), len(result.matched), result.complete) == (transcoders, pairs, True)
