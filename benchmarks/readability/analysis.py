@@ -34,6 +34,11 @@ def _array(numbers: Numbers) -> Units:
     return np.array([np.nan if value is None else value for value in numbers], dtype=float)
 
 
+def _r2(numbers: Numbers) -> Units:
+    """Count what predicts worse than the mean as no prediction: one rare feature would move the mean of all others."""
+    return np.maximum(_array(numbers), 0.0)
+
+
 def _live(of: FeatureNumbers, values: Units) -> Units:
     return np.where(np.array(of.fires) > 0, values, np.nan)
 
@@ -67,8 +72,8 @@ COLUMNS = (
     Column("dense", lambda of: _live(of, (np.array(of.fires) > DENSE * of.n_rows).astype(float))),
     Column("log10 rate", _log10_rate),
     Column("near-duplicate", _duplicate),
-    Column("R², token", lambda of: _array(of.r2_token)),
-    Column("R², and two before", lambda of: _array(of.r2_neighbours)),
+    Column("R², token", lambda of: _r2(of.r2_token)),
+    Column("R², and two before", lambda of: _r2(of.r2_neighbours)),
     Column("context coherence", lambda of: _array(of.coherence)),
     Column("features a letter", _letters(lambda of: len(of.main)), of_letters=True),
     Column("silent", _letters(lambda of: of.silent / of.words if of.words else None), of_letters=True),

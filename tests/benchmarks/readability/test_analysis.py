@@ -72,6 +72,14 @@ def test_each_column_is_the_mean_over_what_counts():
     )
 
 
+def test_predictions_worse_than_the_mean_count_as_none():
+    of = numbers(SKIP, 0, [50] * 4, r2=0.4)
+    of = of.model_copy(update={"r2_token": [0.4, -9.0, 0.8, None]})
+    mean = group(of).mean(SKIP, BY_NAME["R², token"])
+    assert mean is not None
+    assert mean.mean == pytest.approx(0.4)
+
+
 def test_what_nothing_counts_in_is_left_out():
     of = group(numbers(SKIP, 0, [5, 5], r2=None, letters=False))
     for name in ("R², token", "features a letter", "silent", "absorbed"):
