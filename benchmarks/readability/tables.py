@@ -107,8 +107,8 @@ def _caption(group: Group) -> str:
         f"{result.model}, {layer.rows:,} tokens of {layer.prompts:,} prompts that nothing was trained on; mean ± half "
         f"of the 95 % interval over {over}, a bootstrap that draws both (letters for the last three columns). "
         f"Predictions and contexts: features that fire {config.least_firings} times or more, R² below 0 as 0. "
-        f"Near-duplicates: within {config.duplicate_radius:g} of two features' typical distance. Random contexts have a mean cosine of "
-        f"{layer.random_cosine:.3f}. {_probes(layer, result)}"
+        f"Near-duplicates: within {config.duplicate_radius:g} of two features' typical distance. "
+        f"Random contexts have a mean cosine of {layer.random_cosine:.3f}. {_probes(layer, result)}"
     )
 
 
