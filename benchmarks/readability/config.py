@@ -1,4 +1,4 @@
-"""What the experiment on readability can be told; the docstring is the command's help."""
+"""Settings of the experiment on readability; the docstring is the command's help."""
 
 from pydantic import Field
 

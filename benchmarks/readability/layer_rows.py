@@ -165,7 +165,7 @@ def _places(
     return places, np.concatenate([embeddings - embeddings.mean(0), np.zeros((1, embeddings.shape[1]))])
 
 
-def told_words(spelling: Spelling, letter: int) -> Bool[np.ndarray, " words"]:
+def probed_words(spelling: Spelling, letter: int) -> Bool[np.ndarray, " words"]:
     """Find the test words that begin with a letter and of which the probe says so.
 
     Args:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from scipy.sparse import csr_array, vstack
 
 from faithfulness_plugin.benchmarks.readability.config import ReadabilityConfig
-from faithfulness_plugin.benchmarks.readability.layer_rows import LayerRows, told_words
+from faithfulness_plugin.benchmarks.readability.layer_rows import LayerRows, probed_words
 from faithfulness_plugin.benchmarks.readability.schema import FeatureNumbers, LetterRecord, Numbers
 from faithfulness_plugin.benchmarks.real_layers.config import Run
 from faithfulness_plugin.display import short_repr
@@ -132,9 +132,9 @@ def letter_records(transcoder: Any, rows: LayerRows, config: ReadabilityConfig) 
     beyond, found = spelling.y[n:] - spelling.probes.center, []
     for letter in letters:
         main = main_features(fit, actual[:n] == letter, test, actual[n:] == letter)
-        told = told_words(spelling, letter)
+        probed = probed_words(spelling, letter)
         direction = spelling.probes.directions[letter]
-        counted = absorption(test[told].toarray(), W_dec, beyond[told], direction, main.features)
+        counted = absorption(test[probed].toarray(), W_dec, beyond[probed], direction, main.features)
         name = chr(ord("a") + letter)
         found.append(LetterRecord(letter=name, main=list(main.features), f1=list(main.f1), **counted.to_dict()))
     return found

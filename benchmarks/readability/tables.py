@@ -70,7 +70,7 @@ def differences(group: Group) -> str:
     arms = [arm for arm in group.arms if arm != SKIP]
     if SKIP not in group.arms or not arms:
         return f"{group.name}: there is no arm to compare with skip alone.".capitalize()
-    told, same = [], []
+    different, same = [], []
     for arm in arms:
         found = []
         for column in COLUMNS:
@@ -78,14 +78,14 @@ def differences(group: Group) -> str:
             if change is not None and _excludes_zero(change):
                 found.append(f"{column.name} {change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f})")
         if found:
-            told.append(f"{arm.name}: {', '.join(found)}")
+            different.append(f"{arm.name}: {', '.join(found)}")
         else:
             same.append(arm.name)
-    if not told:
+    if not different:
         return f"Against skip alone ({group.name}), no arm differs by more than its 95 % interval: {'; '.join(same)}."
     none = f"; and these in no column: {'; '.join(same)}" if same else ""
     start = f"Against skip alone ({group.name}), these arms differ by more than their 95 % interval"
-    return f"{start}: {'; '.join(told)}{none}."
+    return f"{start}: {'; '.join(different)}{none}."
 
 
 def _excludes_zero(change: Interval) -> bool:
@@ -117,18 +117,16 @@ def _probes(layer: LayerContext, result: ReadabilityResult) -> str:
     config = result.config
     good = layer.letters(config)
     known = [f1 for f1 in layer.probe_f1 if f1 is not None]
-    told = (
+    quality = (
         f"First letters of {layer.words:,} words: linear probes of the layer's output are right at "
         f"{layer.probe_accuracy:.2f} of the test words (chance {layer.probe_chance:.2f}), with a mean F1 of "
         f"{sum(known) / max(1, len(known)):.2f}; {len(good)} letters have {config.probe_f1:g} or more, in "
         f"{config.least_words} words or more"
     )
     if len(good) < config.least_letters:
-        return (
-            f"{told}, too few: the layer hardly writes the first letter, and splitting and absorption say nothing here."
-        )
+        return f"{quality}, too few: the layer hardly writes the first letter, and splitting and absorption say nothing here."
     return (
-        f"{told}, and these count. What a skip connection says of a letter no feature can absorb: read absorbed beside "
+        f"{quality}, and these count. What a skip connection says of a letter no feature can absorb: read absorbed beside "
         "silent."
     )
 

@@ -185,7 +185,7 @@ def test_too_little_text_is_refused_before_anything_is_measured(trained, tmp_pat
     fails(call(trained, "--out", str(tmp_path), "--tokens", "1000000", "--words", "50"), 2, "the text makes")
 
 
-def test_a_result_that_has_grown_is_gone_on_with(trained, tmp_path):
+def test_transcoders_that_the_result_has_gained_are_added(trained, tmp_path):
     grows = tmp_path / "grows"
     grows.mkdir()
     (grows / "transcoders").symlink_to(trained / "transcoders")
