@@ -117,16 +117,18 @@ def _probes(layer: LayerContext, result: ReadabilityResult) -> str:
     config = result.config
     good = layer.letters(config)
     known = [f1 for f1 in layer.probe_f1 if f1 is not None]
-    quality = (
+    said = (
         f"First letters of {layer.words:,} words: linear probes of the layer's output are right at "
         f"{layer.probe_accuracy:.2f} of the test words (chance {layer.probe_chance:.2f}), with a mean F1 of "
         f"{sum(known) / max(1, len(known)):.2f}; {len(good)} letters have {config.probe_f1:g} or more, in "
         f"{config.least_words} words or more"
     )
     if len(good) < config.least_letters:
-        return f"{quality}, too few: the layer hardly writes the first letter, and splitting and absorption say nothing here."
+        return (
+            f"{said}, too few: the layer hardly writes the first letter, and splitting and absorption say nothing here."
+        )
     return (
-        f"{quality}, and these count. What a skip connection says of a letter no feature can absorb: read absorbed beside "
+        f"{said}, and these count. What a skip connection says of a letter no feature can absorb: read absorbed beside "
         "silent."
     )
 
