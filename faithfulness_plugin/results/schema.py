@@ -19,10 +19,10 @@ class ResultError(UsageError):
     """A result file that cannot be used; the message says what to do."""
 
 
-class Record(BaseModel, frozen=True):
+class Record(BaseModel):
     """Base of every record: unknown fields are refused, values are finite and do not change."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     __repr__ = short_repr
 
