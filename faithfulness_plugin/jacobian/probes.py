@@ -94,7 +94,7 @@ def pair(
         Probes, independent of the row that gets them.
 
     Raises:
-        ValueError: a single row.
+        ValueError: a row that is no batch.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])  # their variance is 1 and 0
@@ -116,7 +116,7 @@ def pair_rows(x: Float[Tensor, "*batch d_in"], n_probes: int, generator: torch.G
         Which rows the probes are differences of.
 
     Raises:
-        ValueError: a single row.
+        ValueError: a row that is no batch.
     """
     ends = _random_rows(x, n_probes, generator)  # x' is drawn first
     # the difference of two independent rows has twice their covariance
@@ -137,7 +137,7 @@ def difference(
         Probes, about half of whose energy points to the mean.
 
     Raises:
-        ValueError: a single row.
+        ValueError: a row that is no batch.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -162,19 +162,19 @@ def difference_rows(
         Which rows the probes end at.
 
     Raises:
-        ValueError: a single row.
+        ValueError: a row that is no batch.
     """
     return RowDifferences(_random_rows(x, n_probes, generator), None)
 
 
 def _random_rows(x: Tensor, n_probes: int, generator: torch.Generator | None) -> Tensor:
     n_rows = x.shape[:-1].numel()  # rows are counted as if they were flattened
-    if not n_rows:
+    if not n_rows:  # no rows get no probes
         return torch.zeros(n_probes, *x.shape[:-1], dtype=torch.int64, device=x.device)
-    if n_rows == 1:
+    if x.ndim == 1:
         raise ValueError(
-            f"pair and difference probes go between rows, and x has shape {list(x.shape)}: pass a batch of two rows or "
-            'more, or probe="rademacher"'
+            f"pair and difference probes go between rows, and x has shape {list(x.shape)}: pass a batch of rows, or "
+            'probe="rademacher"'
         )
     # one row of the batch for each probe of each row
     return torch.randint(n_rows, (n_probes, *x.shape[:-1]), generator=generator, device=x.device)

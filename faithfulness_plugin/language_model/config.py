@@ -100,7 +100,7 @@ class TrainConfig(Record):
         description="fields of the architecture's config: d_sae, k, skip, sparsity_coefficient and the like",
     )
     jacobian: dict[str, Any] = Field(
-        default={"estimator": "secant", "probe": "pair"},
+        default={"probe": "pair"},
         description="fields of JacobianMatchingConfig: estimator, probe and the like",
     )
     coefficients: list[float] = Field(

@@ -56,6 +56,7 @@ def test_floors_are_given_without_and_with_a_skip_connection(hub, stores, tmp_pa
                 )
 
 
+@pytest.mark.exact("the model's weights and rows are put back, not made again")
 def test_the_permuted_layer_is_measured_in_the_permuted_model_at_the_real_rows(hub, stores, tmp_path):
     arms = [{"skip": True}, *({"layer": "permuted", **arm} for arm in PERMUTED)]
     result = run(config(hub, arms=arms), tmp_path, stores)
