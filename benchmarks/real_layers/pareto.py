@@ -43,9 +43,11 @@ def along_sparsity(result: RealLayersResult) -> dict[int, list[Group]]:
         result: complete or partial.
 
     Returns:
-        Groups of several sparsities, by block.
+        Groups of several sparsities, by block; none for results of version 0.8.
     """
     config = result.config
+    if config.keep == "derivatives":  # version 0.8 measured one floor, and no losses by prompt
+        return {}
     kinds = [kind for kind in [*config.kinds, *config.line] if kind.architecture == config.kinds[0].architecture]
     each = {block: [g for g in groups(result, kinds) if g.block == block] for block in config.blocks}
     return {block: found for block, found in each.items() if arms_along(found)}
