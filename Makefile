@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
+.PHONY: help setup link examples train language-model real-layers readability store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -114,6 +114,9 @@ language-model: $(EXAMPLES)  ## the same over five seeds, into benchmarks/result
 
 real-layers: $(EXAMPLES)  ## does matching make them more faithful, and at what cost? 25 minutes on 2 cores beside full stores
 	$(BIN)/faithfulness experiment real-layers --preset headline --out out/real-layers --stores out/stores $(ARGS)
+
+readability: $(EXAMPLES)  ## does matching cost readability? of the transcoders that real-layers left in out/real-layers
+	$(BIN)/faithfulness experiment readability --transcoders out/real-layers --out benchmarks/results/readability $(ARGS)
 
 store-speed: $(EXAMPLES)  ## training from a store beside training from the model (keep the machine quiet)
 	$(BIN)/faithfulness experiment store --overwrite --out benchmarks/results/store_speed $(ARGS)

@@ -28,7 +28,7 @@ with needs("eai-sparsify>=1.3,<2"):
 
 
 def match_jacobians(
-    trainer: Trainer, coefficient: float = 0.5, config: JacobianMatchingConfig | None = None, **options: Any
+    trainer: Trainer, coefficient: float = 0.3, config: JacobianMatchingConfig | None = None, **options: Any
 ) -> "MatchedTrainer":
     """Add coefficient * E_v ||(J_t - J_f) v||^2 / E_v ||J_f v||^2 to the loss of every transcoder of a trainer.
 

@@ -96,4 +96,9 @@ EXPERIMENTS: dict[str, Listed] = {
         f"{HERE}.inspection.configs:PassageConfig",
         "the same for a repeated passage of text, and what inspecting costs",
     ),
+    "readability": Listed(
+        f"{HERE}.readability.experiment:Readability",
+        f"{HERE}.readability.config:ReadabilityConfig",
+        "does matching cost readability? features of a real-layers result, arm by arm",
+    ),
 }

@@ -11,12 +11,16 @@ from faithfulness_plugin.benchmarks.note.absolute_value import report as absolut
 from faithfulness_plugin.benchmarks.note.absolute_value.experiment import AbsoluteValue
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueResult
 from faithfulness_plugin.benchmarks.note.page.page import verdicts, write_page
+from faithfulness_plugin.benchmarks.readability.experiment import Readability
+from faithfulness_plugin.benchmarks.readability.schema import ReadabilityResult
+from faithfulness_plugin.benchmarks.readability.tables import overview as readability_overview
 from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
 from faithfulness_plugin.benchmarks.real_layers.overview import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.suite import report as suite
 from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
+from faithfulness_plugin.benchmarks.suite.with_skip_page import words as with_skip
 from faithfulness_plugin.benchmarks.timing import adapter
 from faithfulness_plugin.benchmarks.timing.adapter import OverheadResult
 from faithfulness_plugin.benchmarks.timing.ensemble import Ensemble, EnsembleSpeedResult
@@ -47,6 +51,7 @@ TOY = RESULTS / "toy"
 FAITHFULNESS = RESULTS / "faithfulness"
 ARTIFACTS = RESULTS / "artifacts" / RESULT_FILENAME
 INSPECTION = RESULTS / "inspection"
+READABILITY = RESULTS / "readability"
 
 
 def measured() -> dict[str, str]:
@@ -85,13 +90,23 @@ def measured() -> dict[str, str]:
         "inspection toy": toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),
         "inspection passage": passage_table(passages),
         "inspection cost": cost_table(passages.measured, passages.processor),
+        "readability table": "\n".join(
+            readability_overview(read_result(path, ReadabilityResult)) for path in READABILITY.glob(RESULT_FILENAME)
+        ),
         "benchmark tasks": suite.tasks_table().render("markdown"),
         "benchmark scores": suite.scores_table().render("markdown"),
+        "benchmark with skip": with_skip(_suite_results()),
     }
 
 
 def _all(folder: str) -> list[AbsoluteValueResult]:
     return [read_result(path, AbsoluteValueResult) for path in sorted(RESULTS.glob(f"{folder}/*/{RESULT_FILENAME}"))]
+
+
+def _suite_results() -> list[SuiteResult]:
+    """Read the benchmark's results, that of the shipped methods first."""
+    paths = sorted(FAITHFULNESS.glob(f"*/{RESULT_FILENAME}"), key=lambda path: path.parent.name != "standard")
+    return [read_result(path, SuiteResult) for path in paths]
 
 
 def fill_in(page: str, name: str, table: str) -> str:
@@ -126,9 +141,10 @@ def main() -> None:
     write_report(Speed(), read_result(SPEED, SpeedResult), SPEED.parent)
     write_report(Ensemble(), read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
     write_report(RealLayers(), read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
+    for path in READABILITY.glob(RESULT_FILENAME):
+        write_report(Readability(), read_result(path, ReadabilityResult), path.parent)
     write_page(TOY, TOY)
-    paths = sorted(FAITHFULNESS.glob(f"*/{RESULT_FILENAME}"), key=lambda path: path.parent.name != "standard")
-    write_leaderboard([read_result(path, SuiteResult) for path in paths], FAITHFULNESS)
+    write_leaderboard(_suite_results(), FAITHFULNESS)
     tables = measured()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")

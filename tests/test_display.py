@@ -86,7 +86,7 @@ def test_every_object_says_in_a_short_line_what_it_is(inspection, trained, store
 
 
 def test_what_the_lines_say(inspection, trained, stored, tmp_path):
-    assert repr(JacobianMatching()) == "JacobianMatching(estimator='jvp', probe='rademacher')"
+    assert repr(JacobianMatching()) == "JacobianMatching(estimator='jvp', probe='pair')"
     assert "estimator='secant', probe='pair', radius=0.25" in repr(
         JacobianMatching(estimator="secant", probe="pair", radius=0.25)
     )

@@ -24,6 +24,7 @@ WITH_EXAMPLES = [
     "faithfulness_plugin/jacobian/probes.py",
     "faithfulness_plugin/layers/derivatives.py",
     "faithfulness_plugin/metrics/*.py",
+    "faithfulness_plugin/metrics/readability/*.py",
 ]
 """Files that hold at least one example each, but for base classes."""
 ALGEBRA = [

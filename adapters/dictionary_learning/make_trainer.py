@@ -38,7 +38,7 @@ BASES: dict[type, type[MatchedTrainer]] = {
 def matched_trainer(
     trainer: TRAINER,
     layer: Layer,
-    coefficient: float = 0.5,
+    coefficient: float = 0.3,
     config: JacobianMatchingConfig | None = None,
     **options: Any,
 ) -> TRAINER:

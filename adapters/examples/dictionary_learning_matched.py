@@ -25,7 +25,7 @@ buffer = NNsightActivationBuffer(
     out_batch_size=512,
 )
 config = {
-    "trainer": matched_trainer(TopKTrainer, hugging_face_model.model.layers[10].mlp, coefficient=0.5),
+    "trainer": matched_trainer(TopKTrainer, hugging_face_model.model.layers[10].mlp, coefficient=0.3),
     "steps": 80,
     "activation_dim": 576,
     "dict_size": 2304,

@@ -16,5 +16,5 @@ config = TrainConfig(
     run_name="example",
 )
 trainer = Trainer(config, Dataset.from_dict({"input_ids": prompts}).with_format("torch"), model)
-match_jacobians(trainer, coefficient=0.5, estimator="secant", probe="pair")
+match_jacobians(trainer, coefficient=0.3)
 trainer.fit()

@@ -28,6 +28,7 @@ from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer, layer_fingerprint
 from faithfulness_plugin.store.kept_rows import kept_rows
 from faithfulness_plugin.store.left_out import LeftOut
+from faithfulness_plugin.training.fused import fuse
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
 SETTINGS_FILENAME = "faithful_run.json"
@@ -198,6 +199,8 @@ class MatchedRun:
         def note(checkpoint: Path) -> None:
             write_text(checkpoint / SETTINGS_FILENAME, json.dumps(self.settings(), indent=1))
 
+        for each in getattr(trainer, "trainers", {"": trainer}).values():
+            fuse(each.optimizer)
         batches = CheckpointedBatches(
             trainer,
             self.store,

@@ -65,8 +65,8 @@ class Term:
 
 TERMS = {
     "none": Term(),
-    "jvp": Term({"estimator": "jvp", "jitter": 0.5}, 10.0),
-    "secant": Term({"estimator": "secant", "radius": 0.5}, None),
+    "jvp": Term({"estimator": "jvp", "probe": "rademacher", "jitter": 0.5}, 10.0),
+    "secant": Term({"estimator": "secant", "probe": "rademacher", "radius": 0.5}, None),
     "data": Term({"estimator": "secant", "probe": "difference", "radius": 0.5}, 10.0),
     "augmentation": Term(augmentation=Augmentation("noise", coefficient=1.0, scale=0.5)),
 }

@@ -1,7 +1,7 @@
 """What is compared: what transcoders match beside the layer's outputs, and the controls."""
 
 import operator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,12 @@ class Arm(Record):
         exclude_if=lambda vary: vary is None,
         description="what is done otherwise than in the arm without it, to see what that is worth",
     )
+
+    if TYPE_CHECKING:  # pydantic makes frozen records hashable at run time
+
+        def __hash__(self) -> int:
+            """Hash the fields."""
+            ...
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Arm":

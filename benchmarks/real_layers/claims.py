@@ -9,6 +9,7 @@ from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.cells import percent
 from faithfulness_plugin.benchmarks.real_layers.prices import time_ratio
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
+from faithfulness_plugin.benchmarks.real_layers.sweep import winners
 from faithfulness_plugin.measure.relative_errors import delta_ce, fvu, jacobian_error
 from faithfulness_plugin.results.markdown import interval_text
 from faithfulness_plugin.results.schema import Interval
@@ -36,7 +37,8 @@ Check = Callable[[Group, Arm], list[tuple[bool, str]]]
 
 
 def claims(result: RealLayersResult) -> list[Claim]:
-    """Check every claim of every arm that matches with a skip connection.
+    """Check every claim of every arm that matches with a skip connection. Of arms that differ in the coefficient alone,
+    the one that a sweep chooses stands for all.
 
     Args:
         result: complete or partial.
@@ -44,11 +46,12 @@ def claims(result: RealLayersResult) -> list[Claim]:
     Returns:
         Those that the runs so far decide, by block and kind.
     """
+    left_out = [(swept.group.name, arm) for swept in winners(result) for arm in swept.arms if arm != swept.winner]
     return [
         Claim(group, arm, holds, text)
         for group in groups(result)
         for arm in group.arms()
-        if arm.is_recipe
+        if arm.is_recipe and (group.name, arm) not in left_out
         for check in CHECKS
         for holds, text in check(group, arm)
     ]
@@ -145,7 +148,8 @@ def _helps_downstream(group: Group, arm: Arm) -> list[tuple[bool, str]]:
     if not group.has(arm.baseline) or any(t.spliced is None for t in [*group.runs(arm), *group.runs(arm.baseline)]):
         return []
     ours, theirs = (group.error(of, delta_ce) for of in (arm, arm.baseline))
-    text = f"the spliced model loses no more than with skip alone (ΔCE {ours.mean:.4f}, {theirs.mean:.4f})"
+    change = percent(group.change(arm, delta_ce))
+    text = f"the spliced model loses no more than with skip alone (ΔCE {ours.mean:.4f}, {theirs.mean:.4f}; {change})"
     return [(ours.mean <= theirs.mean, text)]
 
 

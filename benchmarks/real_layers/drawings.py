@@ -9,6 +9,7 @@ from faithfulness_plugin.benchmarks.figures.error_against_fvu import Plane, Poin
 from faithfulness_plugin.benchmarks.figures.passage_features import PassageFeatures, passage_features
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, floor_with, groups, value
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, Arm
+from faithfulness_plugin.benchmarks.real_layers.pareto import along_sparsity, pareto
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor, response_error
 from faithfulness_plugin.metrics.passage_memorization import RARE
@@ -40,6 +41,8 @@ def figures(result: RealLayersResult) -> Mapping[str, Figure]:
         "responses.png": _over_steps(result, _errors, "relative response error"),
         "response_cosines.png": _over_steps(result, _cosines, "response cosine"),
     }
+    if along_sparsity(result):
+        found["pareto.png"] = pareto(result)
     if any(t.repeated for t in result.trained):
         found["passage_features.png"] = _passage_figure(result)
     return found

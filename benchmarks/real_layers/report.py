@@ -2,6 +2,7 @@
 
 from faithfulness_plugin.benchmarks.real_layers import claims, verdict
 from faithfulness_plugin.benchmarks.real_layers.cosine_line import beside_the_line
+from faithfulness_plugin.benchmarks.real_layers.pareto import along_sparsity
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.tables import tables
 
@@ -49,6 +50,8 @@ def page(result: RealLayersResult) -> str:
         "## Numbers",
         tables(result),
     ]
+    if along_sparsity(result):
+        parts.append("![Errors over the number of active features](pareto.png)")
     if any(t.repeated for t in result.trained):
         parts.append("![Which features write the output at the passage](passage_features.png)")
     if lines:

@@ -11,6 +11,7 @@ from faithfulness_plugin.benchmarks.methods.baselines import TERMS
 from faithfulness_plugin.benchmarks.suite.compare import difference, methods_of
 from faithfulness_plugin.benchmarks.suite.report import headlines, task_table
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
+from faithfulness_plugin.benchmarks.suite.with_skip_page import section as with_skip
 from faithfulness_plugin.benchmarks.tasks.registry import task
 from faithfulness_plugin.results.figure_file import save_figure
 from faithfulness_plugin.results.html_page import self_contained
@@ -78,6 +79,7 @@ def _page(results: Sequence[SuiteResult], gains: Gains) -> str:
         range=RANGE,
         gains=_rows(gains, tasks),
         no_help="\n".join(f"- **{task(name).title}.** {_no_help(name, gains)}." for name in _with_mechanism(tasks)),
+        with_skip=with_skip(results),
         over_control=_rows({name: of for name, of in control.items() if _term(name) != NO_TERM}, tasks),
         task_by_task="\n\n".join(sections),
     )

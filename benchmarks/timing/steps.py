@@ -82,7 +82,7 @@ def steps(size: Size, c: SpeedConfig, only: str | None = None) -> dict[str, Step
     torch.manual_seed(c.seed)
     layer = swiglu(size.d, size.d_mlp).to(c.device)
     x = torch.randn(size.batch, size.d, device=c.device)
-    known = JacobianMatching(seed=c.seed).targets(layer, x)
+    known = JacobianMatching(probe="rademacher", seed=c.seed).targets(layer, x)
     assert known.v is not None
     v = known.v[0]
     common: dict[str, Any] = {"d_in": size.d, "d_sae": size.d_sae, "device": c.device}

@@ -73,18 +73,18 @@ COMMANDS = {
     "measure": Entry(
         f"{CLI}.measure:measure",
         "is my transcoder faithful? Finished ones against their real layer",
-        "faithfulness measure out/train/transcoders/block10_coefficient0.2 --quick",
+        "faithfulness measure out/train/transcoders/block10_coefficient0.3 --quick",
         {"block": "layer"},
     ),
     "hooks": Entry(
         f"{CLI}.hooks:hooks",
         "which tensors of a model does a transcoder read and write?",
-        "faithfulness hooks out/train/transcoders/block10_coefficient0.2 --prompts 8",
+        "faithfulness hooks out/train/transcoders/block10_coefficient0.3 --prompts 8",
     ),
     "inspect": Entry(
         f"{CLI}.inspect:inspect",
         "a page of a transcoder's features",
-        "faithfulness inspect out/train/transcoders/block10_coefficient0.2 --out page.html",
+        "faithfulness inspect out/train/transcoders/block10_coefficient0.3 --out page.html",
     ),
     "bench": Entry(f"{CLI}.app:bench", "the benchmark of methods"),
     "scan": Entry(

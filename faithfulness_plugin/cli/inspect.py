@@ -93,7 +93,10 @@ def inspect(
     directions: Annotated[
         bool, typer.Option("--directions/--no-directions", help="With them W_enc and W_dec of each feature")
     ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there")] = False,
+    delphi: Annotated[
+        Path | None, typer.Option(help="Activations as well, as delphi reads them: a folder in this folder for each")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, not as a table")] = False,
 ) -> None:
     """Look at the features of a transcoder: one page that opens from disk.
@@ -113,6 +116,8 @@ def inspect(
     if options.rows is not None:
         require_rows(Path(options.rows))
     require_new_files(files, overwrite=overwrite)
+    caches = [] if delphi is None else [delphi / name for name in sources]
+    _require_caches(caches, options, overwrite=overwrite)
 
     from faithfulness_plugin.inspection.export import write_records
     from faithfulness_plugin.inspection.inspection import scores_table
@@ -127,12 +132,40 @@ def inspect(
             found.append(subject.inspect(transcoder, name=name, on_rows=lines.advance))
     if records is not None:
         write_records(found, records, token_text=subject.token_text, directions=directions)
+    for of, cache in zip(found, caches, strict=False):
+        _write_delphi(of, cache, subject, options)
     write_page(found, out, token_text=subject.token_text)
     if as_json:
         print(json.dumps({of.name: of.scores() for of in found}, indent=1))
     else:
         show(scores_table(found))
-    say("written: " + ", ".join(map(str, files)))
+    say("written: " + ", ".join(map(str, [*files, *caches])))
+
+
+def _require_caches(caches: list[Path], options: InspectOptions, *, overwrite: bool) -> None:
+    """Refuse folders for delphi that cannot be written, before anything is loaded."""
+    if caches and options.bare:
+        raise UsageError("--delphi: delphi explains features on text, which bare layers have none of: leave it out")
+    from faithfulness_plugin.cli.checks import require_writable
+
+    for cache in caches:
+        if cache.exists() and not overwrite:
+            raise UsageError(f"{cache} is there already: choose another --delphi, or pass --overwrite")
+        require_writable(cache.parent, "--delphi")
+
+
+def _write_delphi(of: Any, cache: Path, subject: "Subject", options: InspectOptions) -> None:
+    from faithfulness_plugin.inspection.exports.delphi import write_delphi_cache
+
+    tokenizer = getattr(subject.token_text, "tokenizer", None)
+    write_delphi_cache(
+        of.transcoder,
+        subject.sample,
+        cache.parent,
+        name=cache.name,
+        model_name=getattr(tokenizer, "name_or_path", ""),
+        text_name=", ".join(options.text),
+    )
 
 
 def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":

@@ -93,6 +93,9 @@ def pair(
     Returns:
         Probes, independent of the row that gets them.
 
+    Raises:
+        ValueError: a row that is no batch.
+
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])  # their variance is 1 and 0
         >>> v = pair(x, 4000, torch.Generator().manual_seed(0)).flatten(0, 1)
@@ -111,6 +114,9 @@ def pair_rows(x: Float[Tensor, "*batch d_in"], n_probes: int, generator: torch.G
 
     Returns:
         Which rows the probes are differences of.
+
+    Raises:
+        ValueError: a row that is no batch.
     """
     ends = _random_rows(x, n_probes, generator)  # x' is drawn first
     # the difference of two independent rows has twice their covariance
@@ -129,6 +135,9 @@ def difference(
 
     Returns:
         Probes, about half of whose energy points to the mean.
+
+    Raises:
+        ValueError: a row that is no batch.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -151,14 +160,22 @@ def difference_rows(
 
     Returns:
         Which rows the probes end at.
+
+    Raises:
+        ValueError: a row that is no batch.
     """
     return RowDifferences(_random_rows(x, n_probes, generator), None)
 
 
 def _random_rows(x: Tensor, n_probes: int, generator: torch.Generator | None) -> Tensor:
     n_rows = x.shape[:-1].numel()  # rows are counted as if they were flattened
-    if not n_rows:
+    if not n_rows:  # no rows get no probes
         return torch.zeros(n_probes, *x.shape[:-1], dtype=torch.int64, device=x.device)
+    if x.ndim == 1:
+        raise ValueError(
+            f"pair and difference probes go between rows, and x has shape {list(x.shape)}: pass a batch of rows, or "
+            'probe="rademacher"'
+        )
     # one row of the batch for each probe of each row
     return torch.randint(n_rows, (n_probes, *x.shape[:-1]), generator=generator, device=x.device)
 

@@ -18,7 +18,7 @@ from faithfulness_plugin.results.settings_file import make_config, read_settings
 
 OFFLINE_MODEL = "smollm2"
 OFFLINE_TEXT = "speeches"
-COEFFICIENTS = (0.0, 0.2)
+COEFFICIENTS = (0.0, 0.3)
 FEW_BLOCKS = 4
 """With more blocks than these, tables show means over blocks, and the spliced model is run on fewer prompts."""
 MIXED = 0.5
@@ -97,7 +97,8 @@ class TrainConfig(Record):
         description="fields of the architecture's config: d_sae, k, skip, sparsity_coefficient and the like",
     )
     jacobian: dict[str, Any] = Field(
-        default={"probe": "difference"}, description="fields of JacobianMatchingConfig: estimator, probe and the like"
+        default={"probe": "pair"},
+        description="fields of JacobianMatchingConfig: estimator, probe and the like",
     )
     coefficients: list[float] = Field(
         default=list(COEFFICIENTS), min_length=1, description="coefficients of the Jacobian term; 0 trains without it"

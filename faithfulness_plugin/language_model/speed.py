@@ -13,6 +13,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from faithfulness_plugin.language_model.result import Speed, StepCost
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.results.timing import in_turn, seconds
+from faithfulness_plugin.training.fused import fuse
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from faithfulness_plugin.transcoders.base import TrainingTranscoder
@@ -91,4 +92,6 @@ def _trainer(transcoder: "TrainingTranscoder[Any]", layer: HookedLayer, coeffici
         device=str(transcoder.device),
         logger=LoggingConfig(log_to_wandb=False),
     )
-    return SAETrainer(trainer_config, trained.set_layer(layer), iter(()))
+    trainer = SAETrainer(trainer_config, trained.set_layer(layer), iter(()))
+    fuse(trainer.optimizer)
+    return trainer

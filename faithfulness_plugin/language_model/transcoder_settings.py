@@ -86,10 +86,10 @@ SETTINGS: dict[Architecture, type[TranscoderSettings]] = {
     "jumprelu": JumpReLUSettings,
 }
 DEFAULTS: dict[Architecture, dict[str, Any]] = {
-    "topk": {"d_sae": 2304, "k": 32},
-    "batch_topk": {"d_sae": 2304, "k": 32},
-    "standard": {"d_sae": 2304},
-    "jumprelu": {"d_sae": 2304},
+    "topk": {"d_sae": 2304, "k": 32, "skip": True},
+    "batch_topk": {"d_sae": 2304, "k": 32, "skip": True},
+    "standard": {"d_sae": 2304, "skip": True},
+    "jumprelu": {"d_sae": 2304, "skip": True},
 }
 """What is trained where nothing else is said."""
 

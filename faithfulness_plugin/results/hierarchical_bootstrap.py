@@ -1,6 +1,7 @@
 """Intervals over two levels, trainings and prompts, by resampling both."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -37,24 +38,30 @@ def hierarchical_bootstrap(
         (0.2, 0.3, 0.4)
     """
     # [seeds, parts, prompts]
-    each, generator = np.stack(parts), np.random.default_rng(0)
+    each = np.stack(parts)
     n_seeds, _, n_prompts = each.shape
-    # how often each draw takes each prompt: sums need no copies of rows
-    chances = np.full(n_prompts, 1 / n_prompts)
+    times_drawn, seeds = _draws(n_seeds, n_prompts, own_prompts)
     if own_prompts:
-        times_drawn = generator.multinomial(n_prompts, chances, size=(RESAMPLES, n_seeds))
-        seeds = generator.integers(n_seeds, size=(RESAMPLES, n_seeds))
         # draw r takes seed s = seeds[r, i] with prompts times_drawn[r, i]: one draw after the other bounds the memory
         sums = np.stack([
             np.einsum("spn,sn->sp", each[s], t) for s, t in zip(seeds, times_drawn, strict=True)
         ])  # fmt: skip
     else:
-        times_drawn = generator.multinomial(n_prompts, chances, size=RESAMPLES)
         # [seeds, parts, prompts] @ [prompts, 4000] -> [4000, seeds, parts]
         sums = np.moveaxis(each @ times_drawn.T, -1, 0)
-        seeds = generator.integers(n_seeds, size=(RESAMPLES, n_seeds))
         # seeds [4000, seeds, 1] picks along axis 1 the seeds of each draw, with replacement
         sums = np.take_along_axis(sums, seeds[..., None], axis=1)
     low, high = np.nanpercentile(statistic(sums), [2.5, 97.5])
     mean = statistic(each.sum(-1)[None])[0]
     return Interval(mean=float(mean), low=float(low), high=float(high), n=n_prompts)
+
+
+@lru_cache(maxsize=2)
+def _draws(n_seeds: int, n_prompts: int, own_prompts: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often each draw takes each prompt, [4000, prompts] or [4000, seeds, prompts], and which seeds it
+    takes, [4000, seeds]. The draws are the same for all tables, and drawing them takes most of the time."""
+    generator = np.random.default_rng(0)
+    # counts: sums need no copies of rows
+    chances, size = np.full(n_prompts, 1 / n_prompts), (RESAMPLES, n_seeds)
+    times_drawn = generator.multinomial(n_prompts, chances, size=size if own_prompts else RESAMPLES)
+    return times_drawn, generator.integers(n_seeds, size=size)

@@ -22,6 +22,7 @@ from faithfulness_plugin.require import number, whole
 from faithfulness_plugin.training.batches import Inputs, endless
 from faithfulness_plugin.training.checkpoints import Checkpoints, History
 from faithfulness_plugin.training.distributed_trainer import DistributedTrainer
+from faithfulness_plugin.training.fused import fuse
 from faithfulness_plugin.training.processes import Processes
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
 
@@ -207,6 +208,7 @@ def _train(
     log_every, evaluate_every, checkpoint_every = every
     processes, inputs, transcoder = checkpoints.processes, trainer.data_provider, trainer.sae
     history, batch_size = checkpoints.load(trainer, inputs), trainer.cfg.train_batch_size_samples
+    fuse(trainer.optimizer)  # after loading: a checkpoint of an earlier version says otherwise
     n_steps = trainer.cfg.total_training_samples // batch_size
     # tqdm: None hides the bar where there is no terminal, and so in a notebook
     hidden = (False if in_notebook() else None) if progress is None else not progress

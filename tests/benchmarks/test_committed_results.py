@@ -101,12 +101,12 @@ def test_a_language_models_transcoder_is_nearer_to_its_layer_at_no_price_in_fvu(
     def arm(coefficient: float) -> list[TrainedTranscoder]:
         return sorted((t for t in result.transcoders if t.coefficient == coefficient), key=lambda t: t.seed)
 
-    for plain, matched in zip(arm(0.0), arm(0.2), strict=True):
+    for plain, matched in zip(arm(0.0), arm(0.3), strict=True):
         before, after = plain.evaluations[-1], matched.evaluations[-1]
-        assert after.jacobian_error_data < 0.98 * before.jacobian_error_data
+        assert after.jacobian_error_data < 0.9 * before.jacobian_error_data
         assert after.jacobian_cosine_data > before.jacobian_cosine_data
-    assert len(arm(0.2)) >= 5
-    fvu = [mean([t.evaluations[-1].fvu for t in arm(coefficient)]) for coefficient in (0.0, 0.2)]
+    assert len(arm(0.3)) >= 5
+    fvu = [mean([t.evaluations[-1].fvu for t in arm(coefficient)]) for coefficient in (0.0, 0.3)]
     assert fvu[1] < 1.01 * fvu[0]
     assert result.speed is not None
     assert result.speed.slow_down <= 1.5

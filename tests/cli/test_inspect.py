@@ -1,5 +1,6 @@
 """The command `faithfulness inspect`, as users have it."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -214,3 +215,17 @@ def test_positions_are_left_out_and_counted_on_the_page(hub, tmp_path):
         inspect(str(hub / "plain"), "--layer", "abs", "--skip-first", "1", "--out", str(tmp_path / "b")), 2, "of a text"
     )
     assert not (tmp_path / "b").exists()
+
+
+def test_delphi_gets_a_folder_for_each_transcoder(hub, tmp_path):
+    cache = tmp_path / "cache"
+    arguments = of_model(hub, str(hub / "plain"), "--out", str(tmp_path / "page.html"), "--delphi", str(cache))
+    done = inspect(*arguments)
+    assert done.exit_code == 0, done.output
+    assert f"{cache / 'plain'}" in done.stderr
+    assert [path.name for path in cache.iterdir()] == ["plain"]
+    config = json.loads((cache / "plain" / "config.json").read_text())
+    assert config["model_name"] == str(hub / "model")
+    assert config["cache_ctx_len"] == 16
+    fails(inspect(*arguments, "--overwrite", "--layer", "abs"), 2, "delphi explains features on text")
+    fails(inspect(*arguments[:-4], "--out", str(tmp_path / "two.html"), "--delphi", str(cache)), 2, "is there already")

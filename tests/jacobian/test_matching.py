@@ -3,8 +3,9 @@ import pytest
 import torch
 from oracles import ARCHITECTURES, DenseRelu, frobenius_error, jacobian_by_rows, jacobians_of_batch
 
-from faithfulness_plugin import AbsNetwork, JacobianMatching
+from faithfulness_plugin import AbsNetwork, JacobianMatching, JacobianMatchingConfig
 from faithfulness_plugin.jacobian.estimators import ESTIMATORS
+from faithfulness_plugin.jacobian.matching_config import SHIPPED
 from faithfulness_plugin.jacobian.probes import DATA, ISOTROPIC, PROBES
 
 
@@ -70,7 +71,7 @@ def test_jvp_and_vjp_estimate_the_same_frobenius_norm(mlp, make_transcoder, arch
         student.topk_threshold.fill_(0.3)
     exact = JacobianMatching(estimator="exact", normalize=False)(student, mlp, x).item()
     for estimator in ("jvp", "vjp"):
-        matching = JacobianMatching(estimator=estimator, n_probes=2, normalize=False)
+        matching = JacobianMatching(estimator=estimator, probe="rademacher", n_probes=2, normalize=False)
         with torch.no_grad():
             estimates = np.array([matching(student, mlp, x.repeat(250, 1)).item() for _ in range(40)])
         error = estimates.std() / np.sqrt(40)
@@ -112,7 +113,7 @@ def test_several_probes_share_one_encoding(mlp, make_transcoder):
 def test_a_gate_bandwidth_lets_the_term_train_biases_and_without_it_they_get_none(mlp, make_transcoder, estimator):
     for bandwidth in (None, 0.5):
         student = make_transcoder("jumprelu")
-        matching = JacobianMatching(estimator=estimator, gate_bandwidth=bandwidth)
+        matching = JacobianMatching(estimator=estimator, probe="rademacher", gate_bandwidth=bandwidth)
         matching(student, mlp, rows(40)).backward()
         for parameter in (student.b_enc, student.threshold):
             if bandwidth is None:
@@ -173,7 +174,7 @@ def test_the_unit_is_taken_from_the_clean_output_also_when_jittered(mlp):
     x = rows(50)
     y = mlp(x)
     variance = (y - y.mean(0)).square().sum(-1).mean().item()
-    matching = JacobianMatching(jitter=0.5)
+    matching = JacobianMatching(probe="rademacher", jitter=0.5)
     assert matching(student, mlp, x).item() == pytest.approx(variance)
     assert matching.from_targets(student, matching.targets(mlp, x, y=y)).item() == pytest.approx(variance)
 
@@ -202,7 +203,16 @@ def test_a_single_row_has_no_unit(as_installed, mlp, make_transcoder):
     for x in (rows(1), rows(1)[0]):
         with pytest.raises(ValueError, match="pass a batch of two rows or more, or normalize=False"):
             JacobianMatching()(make_transcoder(), mlp, x)
-    assert JacobianMatching(normalize=False)(make_transcoder(), mlp, rows(1)[0]).item() > 0
+    assert JacobianMatching(probe="rademacher", normalize=False)(make_transcoder(), mlp, rows(1)[0]).item() > 0
+    for probe in ("pair", "difference"):
+        with pytest.raises(ValueError, match=r"x has shape \[5\]: pass a batch of rows, or probe=.rademacher"):
+            JacobianMatching(probe=probe, normalize=False)(make_transcoder(), mlp, rows(1)[0])
+
+
+@pytest.mark.parametrize("estimator", SHIPPED)
+def test_the_default_probe_goes_between_rows_where_directions_are_of_the_input(estimator):
+    expected = "rademacher" if estimator in ("vjp", "exact") else "pair"
+    assert JacobianMatchingConfig(estimator).probe == expected
 
 
 @pytest.mark.parametrize(("estimator", "probe"), GRID)
@@ -247,7 +257,7 @@ def test_radius_and_jitter_are_in_units_of_the_batch(mlp):
     x = rows(1000)
     for scale in (1.0, 7.0):
         rms = (scale * x).square().mean().sqrt()
-        targets = JacobianMatching(estimator="secant", radius=0.25, jitter=0.1).targets(mlp, scale * x)
+        targets = JacobianMatching(estimator="secant", probe="sphere", radius=0.25, jitter=0.1).targets(mlp, scale * x)
         assert float(targets.step) == pytest.approx(0.25 * rms.item())
         assert (targets.x - scale * x).std().item() == pytest.approx(0.1 * rms.item(), rel=0.05)
         for probe in DATA:  # there the radius is a fraction of v itself

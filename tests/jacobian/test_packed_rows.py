@@ -204,7 +204,7 @@ def test_a_step_on_rows_in_lower_precision_is_nearly_the_same(tmp_path, mlp, dty
 def test_rows_with_other_derivatives_are_refused(stored):
     for config in (
         {"n_probes": 2},
-        {"probe": "pair"},
+        {"probe": "sphere"},
         {"estimator": "exact"},
         {"jitter": 0.1},
         {"estimator": "secant"},

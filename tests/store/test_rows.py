@@ -221,8 +221,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 2, "processes": 3}, "3 processes share batches of 2 rows: start fewer"),
     ({"batch_size": 4, "processes": 3}, "batch_size=4 is no multiple of the 3 processes"),
     ({"batch_size": 4, "window": 0}, "window=0"),
-    ({"batch_size": 4, "product": {"probe": "pair"}}, "keeps no derivatives for jvp pair, but for jvp rademacher"),
-    ({"batch_size": 4, "product": {"n_probes": 2}}, "keeps no derivatives for jvp rademacher x 2"),
+    ({"batch_size": 4, "product": {"probe": "sphere"}}, "keeps no derivatives for jvp sphere, but for jvp pair"),
+    ({"batch_size": 4, "product": {"n_probes": 2}}, "keeps no derivatives for jvp pair x 2"),
     ({"batch_size": 4, "product": {"jitter": 0.1}}, "leave jitter out"),
 ]
 

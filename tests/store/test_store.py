@@ -123,7 +123,7 @@ def test_it_makes_no_difference_how_many_rows_the_layer_is_asked_about_at_a_time
 def test_a_store_can_keep_no_derivatives_at_all(tmp_path, mlp):
     made = filled(tmp_path / "store", mlp, products=[])
     assert torch.equal(made.read_shard(1, None)["x"], rows(1))
-    with pytest.raises(StoreError, match="keeps no derivatives for jvp rademacher, but for none"):
+    with pytest.raises(StoreError, match="keeps no derivatives for jvp pair, but for none"):
         made.product({})
 
 

@@ -26,7 +26,7 @@ CHANGED: list[tuple[dict[str, Any], str]] = [
     ({"d_out": 5}, "d_out 4, not 5"),
     ({"n_shards": 3}, "n_shards 2, not 3"),
     ({"seed": 1}, "seed 0, not 1"),
-    ({"products": [{"probe": "pair"}]}, "derivatives jvp rademacher, and not jvp pair"),
+    ({"products": [{"probe": "sphere"}]}, "derivatives jvp pair, and not jvp sphere"),
 ]
 
 
@@ -129,7 +129,7 @@ def unusable(mlp: torch.nn.Module) -> dict[str, tuple[torch.Tensor, Any, dict[st
             x,
             lambda rows: 1e6 * (mlp(rows) - mlp(rows).detach()),
             half,
-            r"NaN or Inf in jvp.rademacher.1 \(as float16\)",
+            r"NaN or Inf in jvp.pair.1 \(as float16\)",
         ),
         "another d_out": (x, lambda rows: mlp(rows)[:, :3], {}, r"puts out shape \[6, 3\], not \[6, 4\]"),
         "another d_in": (x[:, :4], mlp, {}, r"rows of shape \[6, 4\]; pass two or more, 5 wide"),

@@ -28,6 +28,7 @@ from faithfulness_plugin import (
     train_transcoder,
 )
 from faithfulness_plugin.training.batches import Inputs
+from faithfulness_plugin.training.fused import fuse
 
 D = 6
 
@@ -74,9 +75,15 @@ def test_it_is_saelenss_fit():
         lr_decay_steps=20,
         logger=LoggingConfig(log_to_wandb=False),
     )
-    SAETrainer(config, theirs, inputs()).fit()
+    trainer = SAETrainer(config, theirs, inputs())
+    fuse(trainer.optimizer)
+    trainer.fit()
     assert same(weights(ours), weights(theirs))
     assert ours.cfg.metadata.l0 == theirs.cfg.metadata.l0
+    as_it_is = new().set_layer(AbsNetwork(D))
+    SAETrainer(config, as_it_is, inputs()).fit()  # Adam in a dozen passes
+    for name, weight in weights(as_it_is).items():
+        torch.testing.assert_close(weights(ours)[name], weight, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.usefixtures("as_installed")  # for speed; other tests check the shapes of the same calls

@@ -24,6 +24,7 @@ from faithfulness_plugin.adapters.transformer_lens import attach
 from faithfulness_plugin.layers.any_model import layer_between, mlp_layer
 from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.training.fused import fuse
 from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 HOOK, CONTEXT, BATCH = "blocks.1.hook_mlp_out", 16, 64
@@ -157,11 +158,12 @@ def test_the_export_attaches(as_installed, tmp_path):
 
 @pytest.mark.bitwise("the same steps on the same batches in one process round alike")
 def test_its_steps_are_saelenss_own(tmp_path):
-    """The same batches, one by one into SAETrainer.step."""
+    """The same batches, one by one into SAETrainer.step, with Adam in one pass."""
     made = runner(config(tmp_path / "a"))
     by_hand = runner(config(tmp_path / "b"))
     trained = made.run()
     store, trainer = by_hand.activations_store, SAETrainer(by_hand.cfg.to_sae_trainer_config(), by_hand.sae, iter(()))
+    fuse(trainer.optimizer)
     for _ in range(30):
         trainer.step(next(store))
         store.taken()

@@ -57,7 +57,7 @@ SENTENCES = [
     "less pair error than skip alone",
     "less pair error than the constant map",
     "less pair error than skip, interpolation augmentation 0.5",
-    "less pair error than skip alone with 1.25 times the steps; a step of this arm costs 1.00",
+    "less pair error than skip alone with 1.75 times the steps; a step of this arm costs 1.00",
     "less pair error than skip alone with topk k 64",
     "the spliced model loses no more than with skip alone",
     "gains more over skip alone",
@@ -108,3 +108,13 @@ def test_page_and_overview_have_them():
     of = result()
     assert verdicts(of) in page(of)
     assert verdicts(of) in overview(of)
+
+
+def test_of_a_sweep_the_winner_alone_is_judged():
+    swept = [Arm(skip=True, term="jvp", probe="pair", coefficient=c) for c in (0.1, 0.2, 0.5)]
+    errors = {0.1: (0.4, 0.6), 0.2: (0.4, 0.5), 0.5: (0.9, 0.3)}  # the last one raises FVU
+    trained = [arm_record(SKIP, error=[0.5] * N, jacobian=[0.7] * N)]
+    for arm in swept:
+        fvu, pair = errors[arm.coefficient]
+        trained.append(arm_record(arm, error=[fvu] * N, jacobian=[pair] * N))
+    assert {claim.arm for claim in claims(result_of(trained))} == {swept[1]}

@@ -10,7 +10,7 @@ from faithfulness_plugin import metrics
 from faithfulness_plugin.benchmarks.real_layers.analysis import floor_with, value
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
 from faithfulness_plugin.benchmarks.real_layers.permuted_layer import weights_of
-from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+from faithfulness_plugin.benchmarks.real_layers.schema import FloorOf, RealLayersResult
 from faithfulness_plugin.jacobian.exact import layer_jacobian
 from faithfulness_plugin.measure.relative_errors import delta_ce, fvu, jacobian_error
 from faithfulness_plugin.transcoders.skip import attachable
@@ -47,7 +47,8 @@ def test_floors_are_given_without_and_with_a_skip_connection(hub, stores, tmp_pa
     for i, of in enumerate(result.trained[1:], 1):
         transcoder = load(tmp_path, result, i)
         with torch.no_grad():
-            for floor, matrix in (("mean Jacobian", mean), ("no skip", torch.zeros_like(mean))):
+            matrices: dict[FloorOf, torch.Tensor] = {"mean Jacobian": mean, "no skip": torch.zeros_like(mean)}
+            for floor, matrix in matrices.items():
                 transcoder.W_skip.copy_(matrix)
                 expected = metrics.jacobian_floor(transcoder, layer.layer, rows[0], among=rows[1])
                 assert value(result, of, floor_with(floor, "data")) == pytest.approx(
@@ -55,6 +56,7 @@ def test_floors_are_given_without_and_with_a_skip_connection(hub, stores, tmp_pa
                 )
 
 
+@pytest.mark.exact("the model's weights and rows are put back, not made again")
 def test_the_permuted_layer_is_measured_in_the_permuted_model_at_the_real_rows(hub, stores, tmp_path):
     arms = [{"skip": True}, *({"layer": "permuted", **arm} for arm in PERMUTED)]
     result = run(config(hub, arms=arms), tmp_path, stores)

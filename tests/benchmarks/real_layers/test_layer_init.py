@@ -15,6 +15,7 @@ def mlp(gated: bool) -> MlpWeights:
     return MlpWeights(draw(4, 6), draw(6, 5), nn.functional.silu, W_gate=draw(4, 6) if gated else None)
 
 
+@pytest.mark.exact("one draw is copied")
 @pytest.mark.parametrize("gated", [False, True])
 def test_features_begin_at_neurons_with_the_norms_of_the_default_draw(gated):
     cfg = Arm().config(Kind(sparsity=2), d_in=4, d_out=5, d_sae=9, device="cpu")

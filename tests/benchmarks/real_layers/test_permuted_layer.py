@@ -12,6 +12,7 @@ def hooked(module: nn.Module) -> HookedLayer:
     return HookedLayer("in", "out", module, weights=lambda: mlp_weights(module))
 
 
+@pytest.mark.exact("entries are moved, and outputs computed twice by one call")
 def test_every_matrix_keeps_its_entries_and_loses_their_places():
     layer = hooked(nn.Sequential(nn.Linear(4, 6), nn.SiLU(), nn.Linear(6, 5)))
     x, weights = torch.randn(7, 4), weights_of(layer)
@@ -30,6 +31,7 @@ def test_every_matrix_keeps_its_entries_and_loses_their_places():
         assert not torch.equal(layer(x), other)
 
 
+@pytest.mark.exact("one computation, twice")
 def test_the_layer_is_restored_after_an_error():
     layer = hooked(nn.Sequential(nn.Linear(4, 6), nn.SiLU(), nn.Linear(6, 5)))
     x = torch.randn(7, 4)

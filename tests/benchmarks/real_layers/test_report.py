@@ -1,6 +1,7 @@
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 from real_layers import arm_record, passage_record, result_of
@@ -168,7 +169,7 @@ def test_the_figure_has_both_floors_the_constant_map_and_seeds_as_dots():
     trained.append(arm_record(constant, jacobian=[0.7] * N, l0=0.0))
     (ax,) = figures(result_of(trained, seeds=2))["error_against_fvu.png"].axes
     assert {text.get_text() for text in ax.texts} >= {"floor 0.20", "floor with skip 0.10", "constant map 0.70"}
-    dots = [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "."]
+    dots = [float(np.asarray(line.get_xdata())[0]) for line in ax.lines if line.get_marker() == "."]
     assert dots == pytest.approx([0.4, 0.5, 0.4, 0.5])  # of no term, and of skip
 
 

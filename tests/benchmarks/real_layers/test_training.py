@@ -22,6 +22,7 @@ def runs(bench) -> dict[str, Run]:
     return {run.arm.name: run for run in bench.config.runs()}
 
 
+@pytest.mark.exact("rows are read twice")
 def test_inputs_alone_are_those_of_the_rows_and_continue_where_they_were(bench):
     store = bench.stores[1, False]
     one, other = (StoredRows(store, None, batch_size=32, seed=3) for _ in range(2))
@@ -33,6 +34,7 @@ def test_inputs_alone_are_those_of_the_rows_and_continue_where_they_were(bench):
     assert torch.equal(next(again), next(alone))
 
 
+@pytest.mark.exact("a weight without a gradient stays")
 def test_a_frozen_skip_connection_stays(bench, tmp_path):
     run = runs(bench)["frozen mean Jacobian"]
     with bench.as_it_is(run) as layer:

@@ -35,11 +35,11 @@ def columns(monkeypatch):
 
 
 def test_the_names_are_those_of_configs_and_files():
-    assert {name: cls.name for name, cls in ESTIMATORS.items()} == {n: n for n in ("jvp", "vjp", "secant", "exact")}
+    assert {name: ESTIMATORS[name].name for name in SHIPPED} == {n: n for n in ("jvp", "vjp", "secant", "exact")}
 
 
 def test_a_config_refuses_before_torch_is_loaded_what_the_classes_refuse():
-    assert tuple(ESTIMATORS) == SHIPPED
+    assert tuple(ESTIMATORS)[: len(SHIPPED)] == SHIPPED
     assert tuple(ISOTROPIC) == ISOTROPIC_NAMES
     assert tuple(PROBES) == (*ISOTROPIC_NAMES, *DATA)
     for name, probe, width in product(SHIPPED, (*PROBES, "cube"), (None, 0.1)):
