@@ -9,7 +9,7 @@ from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.hooks import Hooks, same_tensor
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import layer_of
 from faithfulness_plugin.layers.spliced import stages_after
 
@@ -60,7 +60,7 @@ def replaced_layers(model: nn.Module | Hooks, transcoders: Mapping[int, nn.Modul
         for block in range(len(stages))
     ]
     for block in transcoders:
-        if same_tensor(hooks, layers[block].hook_in, layers[block].hook_out):
+        if layers[block].hook_in == layers[block].hook_out:
             raise UsageError(
                 f"the transcoder of block {block} reads and writes {layers[block].hook_in}: a graph needs transcoders "
                 "that write what they do not read"
