@@ -18,9 +18,9 @@ MAX_FEATURES, PER_ROUND, BATCH_SIZE = 4096, 1024, 256
 @torch.no_grad()
 def attribute(
     replaced: ReplacedLayers,
-    tokens: Int[Tensor, "1 pos"],
+    tokens: Int[Tensor, "prompts pos"],
     *,
-    kept: Bool[Tensor, " pos"] | None = None,
+    kept: Bool[Tensor, " tokens"] | None = None,
     max_features: int | None = MAX_FEATURES,
     max_logits: int = MAX_LOGITS,
     probability: float = PROBABILITY,

@@ -35,7 +35,8 @@ class EdgeRows:
         self.n_active, n_blocks = self.starts[-1], len(features.blocks)
         self.n_sources = self.n_active + (n_blocks + 1) * self.n_pos
         # [pos, most at one position, d_out] for each block, and each feature's place among those of its position
-        self._writes, self._slots = zip(*(_by_position(of.positions, of.writes(), self.n_pos) for of in features.blocks), strict=True)
+        laid = [_by_position(of.positions, of.writes(), self.n_pos) for of in features.blocks]
+        self._writes, self._slots = zip(*laid, strict=True)
         self._locals: dict[int, Local] = {}
         self.whole.require_linear()
 

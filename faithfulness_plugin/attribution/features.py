@@ -138,7 +138,7 @@ class PromptFeatures:
 
 @torch.no_grad()
 def prompt_features(
-    replaced: ReplacedLayers, tokens: Int[Tensor, "1 pos"], kept: Bool[Tensor, " pos"] | None = None
+    replaced: ReplacedLayers, tokens: Int[Tensor, "prompts pos"], kept: Bool[Tensor, " tokens"] | None = None
 ) -> PromptFeatures:
     """Run the model, and transcoders on what their layers read there.
 
@@ -177,7 +177,9 @@ def prompt_features(
     return PromptFeatures(tokens, kept, blocks, logits)
 
 
-def _of_block(transcoders: Mapping[int, torch.nn.Module], block: int, x: Tensor, y: Tensor, kept: Tensor) -> BlockFeatures:
+def _of_block(
+    transcoders: Mapping[int, torch.nn.Module], block: int, x: Tensor, y: Tensor, kept: Tensor
+) -> BlockFeatures:
     none = torch.zeros(0, dtype=torch.long, device=x.device)
     if block not in transcoders:
         return BlockFeatures(None, none, none, x.new_zeros(0), y * kept[:, None], kept)

@@ -78,7 +78,9 @@ class AttributionGraph:
             added once more. With all features as nodes these are the effects that `predicted_effects` computes.
         """
         order = torch.arange(len(self.adjacency), device=self.adjacency.device)
-        order = torch.cat([order[self.errors.start : self.embeddings.stop], order[: self.n_features], order[self.logits]])
+        order = torch.cat(
+            [order[self.errors.start : self.embeddings.stop], order[: self.n_features], order[self.logits]]
+        )
         acts = torch.ones(len(order), dtype=torch.float64, device=order.device)
         acts[: self.n_features] = self.acts.double()
         direct = self.adjacency.double()[order][:, order]

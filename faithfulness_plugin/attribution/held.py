@@ -74,4 +74,3 @@ def _held_norm(
     scaled = scaled if weight is None else scaled * weight
     scaled = scaled if bias is None else scaled + bias
     return scaled + (y - scaled).detach()  # the value is torch's own, to the last bit
-

@@ -119,8 +119,8 @@ class Local:
         blocks: Int[Tensor, " targets"],
         positions: Int[Tensor, " targets"],
         directions: Float[Tensor, "targets d_in"],
-        from_above: Float[Tensor, "targets 1 pos d_model"] | None = None,
-    ) -> Iterator[tuple[int, Float[Tensor, "targets pos d"]]]:
+        from_above: Float[Tensor, "above 1 pos d_model"] | None = None,
+    ) -> Iterator[tuple[int, Float[Tensor, "seen pos d"]]]:
         """Differentiate targets to what every layer below them writes, block by block, and to the embedding.
 
         A target is <direction, the input of a block's layer at a position>. All pass one block at the same time; a

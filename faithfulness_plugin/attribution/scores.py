@@ -102,8 +102,7 @@ def partial_influence(
 
     def step(passed: Tensor) -> Tensor:
         parts = zip((passed / sizes).split(ROWS), rows.split(ROWS), strict=True)
-        arrived = torch.stack([at @ part.abs() for at, part in parts]).sum(0)
-        return arrived
+        return torch.stack([at @ part.abs() for at, part in parts]).sum(0)
 
     weights = rows.new_zeros(len(rows))
     weights[:n_logits] = probabilities
@@ -172,7 +171,7 @@ def prune(graph: AttributionGraph, node_threshold: float = 0.8, edge_threshold: 
         if not 0 <= threshold <= 1:
             raise UsageError(f"{name}={threshold}: pass a share between 0 and 1")
     B = influence(graph.adjacency, graph.weights)
-    nodes = B >= _least(B, node_threshold)
+    nodes = _least(B, node_threshold) <= B
     nodes[graph.embeddings.start :] = True
     between = graph.adjacency * nodes[:, None] * nodes
     carried = normalized(between) * (influence(between, graph.weights) + graph.weights)[:, None]
@@ -193,4 +192,3 @@ def _least(scores: Float[Tensor, " n"], share: float) -> Float[Tensor, ""]:
     ordered = scores.sort(descending=True).values
     part = ordered.cumsum(0) / ordered.sum()
     return ordered[min(int(torch.searchsorted(part, share)), len(part) - 1)]
-
