@@ -72,7 +72,7 @@ FIELDS = tuple(EffectSums.model_fields)
 def _statistic(of: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[np.ndarray], np.ndarray]:
     def statistic(sums: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return of(dict(zip(FIELDS, np.moveaxis(sums, -1, 0), strict=True))).mean(-1)
+            return np.asarray(of(dict(zip(FIELDS, np.moveaxis(sums, -1, 0), strict=True))).mean(-1))
 
     return statistic
 
