@@ -26,7 +26,8 @@ class HeldTwin:
         self.constants, self.sources, self.features = [], [], []
         errors, embeds = [], []
         for block in range(self.n_blocks):
-            y, constant = self.at(block, "hook_mlp_out"), torch.zeros(self.n_pos, model.cfg.d_model, dtype=torch.float64)
+            y = self.at(block, "hook_mlp_out")
+            constant = torch.zeros_like(y)
             x = self.x_of(block)
             for p in range(self.n_pos):
                 if not kept[p]:

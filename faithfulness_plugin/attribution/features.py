@@ -183,6 +183,13 @@ def _of_block(
     none = torch.zeros(0, dtype=torch.long, device=x.device)
     if block not in transcoders:
         return BlockFeatures(None, none, none, x.new_zeros(0), y * kept[:, None], kept)
+    cfg = getattr(transcoders[block], "cfg", None)
+    widths, theirs = (x.shape[-1], y.shape[-1]), (getattr(cfg, "d_in", x.shape[-1]), getattr(cfg, "d_out", y.shape[-1]))
+    if theirs != widths:
+        raise UsageError(
+            f"the transcoder of block {block} maps {theirs[0]} to {theirs[1]} and the layer {widths[0]} to "
+            f"{widths[1]}: is it a transcoder of this model?"
+        )
     region = known_region(transcoders[block], x)
     active = region.active()
     rows, features = active.rows, active.features

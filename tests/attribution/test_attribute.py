@@ -165,6 +165,8 @@ def test_an_autoencoder_and_a_set_for_another_model_are_refused():
     of[0].cfg.metadata.autoencoder = True
     with pytest.raises(ValueError, match=r"block 0 reads and writes blocks\.0\.hook_mlp_out"):
         replaced_layers(tiny_models.hooked("LN"), of)
+    with pytest.raises(ValueError, match="block 1 maps 8 to 16 and the layer 16 to 16: is it a transcoder"):
+        attribute(replaced_layers(tiny_models.hooked("LN"), transcoders((1,), d_in=8)), prompt())
     of = transcoders((0,))
     of[0].cfg.metadata.hook_name = "blocks.5.mlp.hook_in"
     with pytest.raises(ValueError, match="layer 0 was asked for, and the transcoder says"):

@@ -137,5 +137,3 @@ def test_logits_are_chosen_by_number_or_probability():
     assert tokens.tolist() == [0, 1]
     torch.testing.assert_close(probabilities, torch.tensor([0.5, 0.3]))
     assert len(salient_logits(logits, max_logits=99)[0]) == 4 - 1  # 0.95 is reached before the last
-
-
