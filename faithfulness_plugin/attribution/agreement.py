@@ -40,6 +40,13 @@ class EffectSums(Record):
 
         Returns:
             The sums.
+
+        Example:
+            >>> import torch
+            >>> m = torch.tensor([1.0, -2.0, 3.0])
+            >>> sums = EffectSums.of(m / 2, m).parts()[None]  # one seed
+            >>> {name: round(float(statistic(sums)), 3) for name, statistic in STATISTICS.items()}
+            {'linear correlation': 1.0, 'rank correlation': 1.0, 'sign agreement': 1.0, 'normalised error': 0.25}
         """
         p, m = predicted.double(), measured.double()
         defined = len(p) >= FEW and bool((p != p[0]).any()) and bool((m != m[0]).any())
@@ -94,11 +101,4 @@ STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 - rank correlation: Spearman's within a prompt, mean over prompts;
 - sign agreement: the share of the pairs with an effect whose prediction has its sign; chance is 1/2;
 - normalised error: sum of (p - m)^2 / sum of m^2; predicting no effect gives 1.
-
-Example:
-    >>> import torch
-    >>> m = torch.tensor([1.0, -2.0, 3.0])
-    >>> sums = EffectSums.of(m / 2, m).parts()[None]  # one seed
-    >>> {name: round(float(statistic(sums)), 3) for name, statistic in STATISTICS.items()}
-    {'linear correlation': 1.0, 'rank correlation': 1.0, 'sign agreement': 1.0, 'normalised error': 0.25}
 """
