@@ -1,7 +1,7 @@
 """A model at one prompt, with patterns, scales and gates held: a linear map, block by block."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ EMBEDDING = -1
 """Stands for the embedding where blocks are counted."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Local:
     """The pieces between which the forward pass was cut, with autograd's graph of each.
 
@@ -31,11 +31,11 @@ class Local:
     first: Tensor
     """The residual stream as the first block is given it."""
     logits: Float[Tensor, "1 pos vocab"]
-    entries: list[Tensor] = field(default_factory=list)
-    written: list[Tensor] = field(default_factory=list)
-    reads: list[Tensor] = field(default_factory=list)
-    exits: list[Tensor] = field(default_factory=list)
-    last: Tensor | None = None
+    entries: list[Tensor]
+    written: list[Tensor]
+    reads: list[Tensor]
+    exits: list[Tensor]
+    last: Tensor
     """The residual stream as the final norm is given it."""
 
     __repr__ = short_repr
@@ -111,7 +111,6 @@ class Local:
             logits = self.logits[0, -1]
             targets = logits[tokens] - logits.mean()
         each = torch.eye(len(tokens), dtype=targets.dtype, device=targets.device)
-        assert self.last is not None
         return _pulled([targets], [each], [self.last])[0]
 
     def pull(
