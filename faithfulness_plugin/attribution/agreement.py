@@ -60,7 +60,7 @@ class EffectSums(Record):
             squared_error=(p - m).square().sum().item(),
             same_sign=int((p * m > 0).sum()),
             signed=int((m != 0).sum()),
-            rank=float(spearmanr(p.cpu().numpy(), m.cpu().numpy()).statistic) if defined else 0.0,
+            rank=float(np.asarray(spearmanr(p.cpu().numpy(), m.cpu().numpy()))[0]) if defined else 0.0,
             ranked=int(defined),
         )
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithfulness_plugin.attribution.features import PromptFeatures
+from faithfulness_plugin.attribution.features import PromptFeatures, by_position
 from faithfulness_plugin.attribution.local import EMBEDDING, Local
 from faithfulness_plugin.attribution.replaced_layers import ReplacedLayers
 from faithfulness_plugin.display import line
@@ -34,8 +34,8 @@ class EdgeRows:
         self.starts = torch.tensor([0, *(len(of.features) for of in features.blocks)]).cumsum(0).tolist()
         self.n_active, n_blocks = self.starts[-1], len(features.blocks)
         self.n_sources = self.n_active + (n_blocks + 1) * self.n_pos
-        # [pos, most at one position, d_out] for each block, and each feature's place among those of its position
-        laid = [_by_position(of.positions, of.writes(), self.n_pos) for of in features.blocks]
+        # [pos, most at one position, d_out] for each block, and each feature's place at its position
+        laid = [by_position(of.positions, of.writes(), self.n_pos) for of in features.blocks]
         self._writes, self._slots = zip(*laid, strict=True)
         self._locals: dict[int, Local] = {}
         self.whole.require_linear()
@@ -110,12 +110,3 @@ class EdgeRows:
             skips = [of.up_to(length).skip for of in self.features.blocks]
             self._locals[length] = Local.of(self.replaced, self.features.tokens[:, :length], skips)
         return self._locals[length]
-
-
-def _by_position(positions: Tensor, writes: Tensor, n_pos: int) -> tuple[Tensor, Tensor]:
-    """Lay vectors out as [pos, most at one position, d], and say which place each has at its position."""
-    counts = torch.bincount(positions, minlength=n_pos)
-    slots = torch.arange(len(positions), device=positions.device) - (counts.cumsum(0) - counts)[positions]
-    laid = writes.new_zeros(n_pos, int(counts.max()), writes.shape[-1])
-    laid[positions, slots] = writes
-    return laid, slots

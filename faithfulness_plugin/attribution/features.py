@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -92,9 +93,11 @@ class BlockFeatures:
         """
         if self.weights is None:
             return None
-        gate = torch.zeros(len(self.kept), len(self.weights.W_dec), dtype=self.acts.dtype, device=self.acts.device)
-        gate[self.positions, self.features] = 1
-        written = ((x.to(self.weights.W_enc.dtype) @ self.weights.W_enc) * gate) @ self.weights.W_dec
+        # of the features at each position alone: [pos, most at one, d_in] and [pos, most at one, d_out]
+        reads, _ = by_position(self.positions, self.weights.W_enc.T[self.features], len(self.kept))
+        writes, _ = by_position(self.positions, self.weights.W_dec[self.features], len(self.kept))
+        # [pos, 1, d_in] @ [pos, d_in, most at one] @ [pos, most at one, d_out] -> [1, pos, d_out]
+        written = (x.to(reads.dtype).transpose(0, 1) @ reads.mT @ writes).transpose(0, 1)
         skip = self.skip(x)
         return written if skip is None else written + skip
 
@@ -134,6 +137,26 @@ class PromptFeatures:
     def gates(self) -> list[LinearPart]:
         """For `Local.of`: a feature's effect goes on through the features that read it."""
         return [of.through_gates for of in self.blocks]
+
+
+def by_position(
+    positions: Int[Tensor, " active"], vectors: Float[Tensor, "active d"], n_pos: int
+) -> tuple[Float[Tensor, "pos most d"], Int[Tensor, " active"]]:
+    """Lay vectors of features out by position, with 0 where a position has fewer than another.
+
+    Args:
+        positions: each feature's, in ascending order.
+        vectors: each feature's.
+        n_pos: the number of positions.
+
+    Returns:
+        The vectors, and which place each feature has at its position.
+    """
+    counts = torch.bincount(positions, minlength=n_pos)
+    places = torch.arange(len(positions), device=positions.device) - (counts.cumsum(0) - counts)[positions]
+    laid = vectors.new_zeros(n_pos, int(counts.max()), vectors.shape[-1])
+    laid[positions, places] = vectors
+    return laid, places
 
 
 @torch.no_grad()
@@ -177,9 +200,7 @@ def prompt_features(
     return PromptFeatures(tokens, kept, blocks, logits)
 
 
-def _of_block(
-    transcoders: Mapping[int, torch.nn.Module], block: int, x: Tensor, y: Tensor, kept: Tensor
-) -> BlockFeatures:
+def _of_block(transcoders: Mapping[int, Any], block: int, x: Tensor, y: Tensor, kept: Tensor) -> BlockFeatures:
     none = torch.zeros(0, dtype=torch.long, device=x.device)
     if block not in transcoders:
         return BlockFeatures(None, none, none, x.new_zeros(0), y * kept[:, None], kept)

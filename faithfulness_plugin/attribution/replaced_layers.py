@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -23,7 +24,7 @@ class ReplacedLayers:
     """The residual stream, by name: what the first block reads, and what each block puts out."""
     layers: list[HookedLayer]
     """What is replaced in each block: the layer of its transcoder, or its MLP, whose output is then a constant."""
-    transcoders: Mapping[int, nn.Module]
+    transcoders: Mapping[int, Any]
     """By block."""
 
     __repr__ = short_repr
@@ -34,7 +35,7 @@ class ReplacedLayers:
         return [block for block in range(len(self.layers)) if block not in self.transcoders]
 
 
-def replaced_layers(model: nn.Module | Hooks, transcoders: Mapping[int, nn.Module]) -> ReplacedLayers:
+def replaced_layers(model: nn.Module | Hooks, transcoders: Mapping[int, Any]) -> ReplacedLayers:
     """Find and check the layers that transcoders replace, one in each block.
 
     Args:

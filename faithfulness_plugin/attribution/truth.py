@@ -18,6 +18,7 @@ from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.schema import Record
 from faithfulness_plugin.seeds import derived_seed
 
+On = Literal["logits", "features"]
 BANDS = (1, 2, 4, 8, 16)
 """The least distance, in blocks, of each group of distances."""
 
@@ -27,7 +28,7 @@ class TruthRecord(Record):
 
     prompt: int
     kind: Kind
-    on: Literal["logits", "features"] = Field(description="which targets respond")
+    on: On = Field(description="which targets respond")
     distance: int = Field(description="the least distance in blocks of its group: 1, 2, 4, 8 or 16 and more")
     sums: EffectSums
 
@@ -94,9 +95,11 @@ def _records(
     bands = torch.bucketize(distances, torch.tensor(BANDS), right=True) - 1
     predicted, measured = predicted.cpu(), measured.cpu()
     records = []
-    for kind in dict.fromkeys(of.kind for of in interventions):
+    kinds: list[Kind] = list(dict.fromkeys(of.kind for of in interventions))
+    groups: list[tuple[On, Tensor]] = [("logits", of_logits), ("features", ~of_logits)]
+    for kind in kinds:
         of_kind = torch.tensor([of.kind == kind for of in interventions])[:, None]
-        for on, chosen in (("logits", of_logits), ("features", ~of_logits)):
+        for on, chosen in groups:
             for band, distance in enumerate(BANDS):
                 pairs = reached & of_kind & chosen & (bands == band)
                 if pairs.any():

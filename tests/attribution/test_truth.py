@@ -222,7 +222,7 @@ def test_sums_give_the_usual_correlations():
     assert STATISTICS["rank correlation"](sums) == pytest.approx(ranks)
     assert STATISTICS["sign agreement"](sums) == pytest.approx(((p > 0) == (m > 0)).double().mean().item())
     assert STATISTICS["normalised error"](sums) == pytest.approx((noise.square().sum() / m.square().sum()).item())
-    halves = sum(EffectSums.of(p[part], m[part]).parts() for part in (slice(0, 20), slice(20, 50)))
+    halves = np.sum([EffectSums.of(p[part], m[part]).parts() for part in (slice(0, 20), slice(20, 50))], axis=0)
     added = dict(zip(FIELDS, halves, strict=True))
     assert added["pm"] == pytest.approx(float((p * m).sum()))
     assert added["ranked"] == 2
