@@ -1,3 +1,4 @@
+from . import attribution as attribution
 from . import inspection as inspection
 from . import metrics as metrics
 from . import store as store
@@ -47,6 +48,7 @@ __all__ = [
     "TrainingResult",
     "__version__",
     "attachable",
+    "attribution",
     "faithful_runner",
     "figures",
     "gradient_masking_penalty",

@@ -15,7 +15,7 @@ LEVELS = (
     {"jacobian"},
     {"transcoders"},
     {"training", "store", "metrics", "toy", "results"},
-    {"measure", "inspection", "language_model"},
+    {"measure", "inspection", "language_model", "attribution"},
     {"benchmarks"},
     {"cli"},
 )

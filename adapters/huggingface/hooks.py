@@ -32,6 +32,7 @@ class HuggingFaceHooks(Hooks):
     | `NAME`, `NAME.output` | what a module puts out |
     | `NAME.input` | what it is given |
     | `blocks.N.hook_resid_mid` and the like | TransformerLens's, found by `BlockTensors` |
+    | `hook_embed` | the embeddings of tokens |
 
     NAME may leave out what is in front of it ("layers.3.mlp" for "model.layers.3.mlp"), if there is one such module.
     """
@@ -106,6 +107,8 @@ class HuggingFaceHooks(Hooks):
         for whole, side in meant:
             if (found := whole_name(whole, modules)) is not None:
                 return Place(self.model.get_submodule(found), side)
+        if name == "hook_embed" and (embedding := self._embedding()) is not None:
+            return Place(embedding, "output")
         if (match := OF_A_BLOCK.fullmatch(name)) is None:
             raise self.no_hook(name)
         number, tensor = int(match[1]), match[2]
@@ -161,6 +164,11 @@ class HuggingFaceHooks(Hooks):
             ends = f"{name}.{mlp.first}", f"{name}.{mlp.last}"
             self._blocks[number] = BlockTensors(self.model, name, *ends, self._call, self.random_tokens())
         return self._blocks[number]
+
+    def _embedding(self) -> nn.Module | None:
+        """Return the module that embeds tokens, where there is one."""
+        with suppress(NotImplementedError, AttributeError):
+            return self.model.get_input_embeddings()  # pyright: ignore[reportCallIssue]  a PreTrainedModel's
 
     def _entered_first(self, lists: list[str]) -> str | None:
         """Return the first of some lists of blocks that a run of the model enters."""

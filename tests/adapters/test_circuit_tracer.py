@@ -268,3 +268,101 @@ transcoder_jvp(transcoder, x, x, gate=None)
 assert "faithfulness_plugin.adapters.circuit_tracer.regions" in sys.modules
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+def llama() -> Any:
+    """A tiny Llama, whose norms and weights are not negligible."""
+    sizes = {"hidden_size": D, "intermediate_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    torch.manual_seed(0)
+    model = hf.LlamaForCausalLM(hf.LlamaConfig(**sizes, **heads, vocab_size=tiny_hub.N_TOKENS)).eval()
+    for parameter in model.requires_grad_(False).parameters():
+        parameter.normal_(std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.5)
+    return model
+
+
+def converted(model: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """circuit-tracer's replacement model of a Llama whose name it does not know, with the weights converted by hand."""
+    from circuit_tracer.replacement_model.replacement_model_transformerlens import TransformerLensReplacementModel
+    from circuit_tracer.utils.hf_utils import load_transcoder_from_hub
+    from transformer_lens import HookedTransformerConfig
+    from transformer_lens.pretrained.weight_conversions import convert_llama_weights
+
+    monkeypatch.setenv("CIRCUIT_TRACER_CACHE_DIR", str(folder.parent.parent))
+    transcoders, _ = load_transcoder_from_hub(f"{folder.parent.name}/{folder.name}", device=torch.device("cpu"))
+    c = model.config
+    config = HookedTransformerConfig(
+        n_layers=c.num_hidden_layers,
+        d_model=c.hidden_size,
+        n_ctx=16,
+        d_head=c.head_dim,
+        n_heads=c.num_attention_heads,
+        n_key_value_heads=c.num_key_value_heads,
+        d_mlp=c.intermediate_size,
+        d_vocab=c.vocab_size,
+        act_fn="silu",
+        gated_mlp=True,
+        normalization_type="RMS",
+        eps=c.rms_norm_eps,
+        positional_embedding_type="rotary",
+        rotary_base=int(c.rope_theta),
+        rotary_dim=c.head_dim,
+        final_rms=True,
+        original_architecture="LlamaForCausalLM",
+        model_name="tiny",
+        device="cpu",
+    )
+    words = folder.parent / "words"
+    tiny_hub.tokenizer().save_pretrained(words)
+    theirs = TransformerLensReplacementModel(config, tokenizer=hf.PreTrainedTokenizerFast.from_pretrained(words))
+    weights = convert_llama_weights(model, config) | {"unembed.W_U": model.lm_head.weight.T}
+    theirs.load_state_dict(theirs.state_dict() | weights, strict=False)
+    theirs._configure_replacement_model(transcoders)
+    return theirs
+
+
+@pytest.mark.works("our attribution graphs are its own, with its scores and its pruning")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("max_features", [None, 30])
+@pytest.mark.parametrize("skip", [False, True])
+def test_our_graphs_are_circuit_tracers(skip, max_features, tmp_path, monkeypatch):
+    pytest.importorskip("circuit_tracer")
+    from circuit_tracer import attribute
+    from circuit_tracer.graph import Graph, compute_graph_scores, prune_graph
+
+    from faithfulness_plugin import attribution
+
+    transcoders = two_layers("jumprelu", skip=skip)
+    model, tokens = llama(), torch.tensor([0, 5, 9, 12, 7, 3])
+    theirs = converted(model, export_transcoder_set(transcoders, tmp_path / "me" / "set", **TINY), monkeypatch)
+    torch.testing.assert_close(theirs(tokens[None]), model(tokens[None]).logits, rtol=1e-4, atol=1e-4)
+    options = {"max_n_logits": 3, "max_feature_nodes": max_features, "batch_size": 4, "update_interval": 2}
+    graph = attribute(tokens, theirs, **options)
+    ours = attribution.attribute(
+        attribution.replaced_layers(model, transcoders),
+        tokens[None],
+        max_features=max_features,
+        max_logits=3,
+        per_round=8,
+    )
+    assert ours.features.equal(graph.active_features[graph.selected_features])
+    assert ours.logit_tokens.tolist() == graph.logit_token_ids.tolist()
+    A, B = ours.adjacency.clone(), graph.adjacency_matrix.clone()
+    if skip:  # theirs passes the token that is left out, ours does not: it changes what that token adds, and no more
+        A[:, ours.embeddings.start] = B[:, ours.embeddings.start] = 0
+    torch.testing.assert_close(A, B, rtol=1e-4, atol=1e-5)
+    kept = vars(graph) | {"adjacency_matrix": ours.adjacency}
+    arguments = Graph.__init__.__code__.co_varnames[1 : Graph.__init__.__code__.co_argcount]
+    of_ours = Graph(**{name: kept[name] for name in arguments})  # their functions, our edges
+    found = attribution.graph_scores(ours)
+    assert (found.replacement, found.completeness) == pytest.approx(compute_graph_scores(of_ours), abs=1e-4)
+    if not skip:
+        assert (found.replacement, found.completeness) == pytest.approx(compute_graph_scores(graph), abs=1e-4)
+    for thresholds in ((0.8, 0.98), (0.5, 0.6)):
+        nodes, edges, _ = prune_graph(of_ours, *thresholds)
+        pruned = attribution.prune(ours, *thresholds)
+        assert pruned.nodes.equal(nodes)
+        assert pruned.edges.equal(edges)
+        smaller = Graph(**{name: (kept | {"adjacency_matrix": ours.adjacency * edges})[name] for name in arguments})
+        found = attribution.graph_scores(ours, pruned)
+        assert (found.replacement, found.completeness) == pytest.approx(compute_graph_scores(smaller), abs=1e-4)

@@ -198,3 +198,10 @@ def test_a_module_that_is_given_its_input_by_name_has_hooks():
     changed = hooks.run(tokens(), {"model.layers.1.self_attn.input": lambda x: 2 * x})
     torch.testing.assert_close(changed, hooks.run(tokens(), {"model.layers.1.input_layernorm": lambda x: 2 * x}))
     assert not torch.allclose(changed, expected)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "neox"])
+def test_the_embeddings_of_tokens_have_a_name(name):
+    model, seen = hugging_face(name), list[Tensor]()
+    HuggingFaceHooks(model).run(tokens(), {"hook_embed": seen.append})
+    torch.testing.assert_close(seen[0], model.get_input_embeddings()(tokens()))
