@@ -152,6 +152,7 @@ def test_with_error_nodes_a_change_moves_the_model_as_the_transcoders_do():
     torch.testing.assert_close((moved - stood)[:, 1:], (t(x + step) - t(x))[:, 1:], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.exact("which rows count, True or False")
 def test_norms_are_asked_layer_by_layer():
     _, model = replaced("bridge")
     model.exclude = LeftOut((), 1, 1.2)

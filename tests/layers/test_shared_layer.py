@@ -81,6 +81,7 @@ def test_arms_with_the_same_probes_cost_one_and_other_probes_one_product_more(pr
     assert +products == {"read": 1, "push": 2}
 
 
+@pytest.mark.bitwise("what is shared was compared bit by bit before")
 def test_an_arm_without_the_term_shares_f_where_both_ways_to_it_are_equal_in_every_bit():
     layer, _ = layers("llama")
     shared, matching = SharedLayer(layer, []), JacobianMatching(probe="pair")
