@@ -2,7 +2,7 @@ from . import attribution as attribution
 from . import inspection as inspection
 from . import metrics as metrics
 from . import store as store
-from faithfulness_plugin.adapters.sae_lens.runner import faithful_runner as faithful_runner
+from .adapters.sae_lens.runner import faithful_runner as faithful_runner  # pyright: ignore[reportMissingImports]
 from .benchmarks import figures as figures  # pyright: ignore[reportMissingImports]
 from .jacobian.closed_form import transcoder_jvp as transcoder_jvp
 from .jacobian.closed_form import transcoder_vjp as transcoder_vjp

@@ -2,12 +2,12 @@
 
 import sae_lens
 
-from faithfulness_plugin import TopKTrainingTranscoderConfig, faithful_runner
+import faithfulness_plugin as fp
 from faithfulness_plugin.adapters.examples.offline import model_and_prompts
 
 model, prompts = model_and_prompts(context_size=128)
 cfg = sae_lens.LanguageModelSAERunnerConfig(
-    sae=TopKTrainingTranscoderConfig(d_in=576, d_sae=2304, k=32, skip=True, jacobian_coefficient=0.3),
+    sae=fp.TopKTrainingTranscoderConfig(d_in=576, d_sae=2304, k=32, skip=True, jacobian_coefficient=0.3),
     hook_name="blocks.10.mlp.hook_out",
     training_tokens=40_960,
     train_batch_size_tokens=512,
@@ -20,4 +20,4 @@ cfg = sae_lens.LanguageModelSAERunnerConfig(
     checkpoint_path="out/example/checkpoints",
     output_path="out/example/trained",
 )
-faithful_runner(cfg, override_model=model, override_dataset=prompts).run()
+fp.faithful_runner(cfg, override_model=model, override_dataset=prompts).run()
