@@ -154,7 +154,8 @@ def read_result(path: Path, schema: type[T_RECORD]) -> T_RECORD:
             "move it away, or choose another --out"
         ) from error
     except OSError as error:
-        raise ResultError(f"{path} cannot be read ({error.strerror}): choose another --out") from error
+        to_do = "pass the folder of a result" if isinstance(error, FileNotFoundError) else "choose another --out"
+        raise ResultError(f"{path} cannot be read ({error.strerror}): {to_do}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -50,7 +50,7 @@ REFUSALS: list[tuple[list[str], str]] = [
     (["bench", "run", "--out", "{toy}"], "is corrupt, or no result of this command"),
     (["experiment", "speed", "--out", "{suite}"], "no result of this command, and one of another (faithfulness)"),
     (["bench", "leaderboard", "{toy}"], "is corrupt, or no result of this command"),
-    (["bench", "compare", "{none}", "--against", "a"], "cannot be read"),
+    (["bench", "compare", "{none}", "--against", "a"], "pass the folder of a result"),
     (["bench", "card", "{none}"], "cannot be read"),
     (["bench", "rerun", "{none}"], "cannot be read"),
     (["report", "--results", "{others}"], "holds no result of a preset"),

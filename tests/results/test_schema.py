@@ -26,6 +26,8 @@ def test_corrupt_and_foreign_files_are_named(tmp_path, text):
 def test_a_folder_in_the_place_of_a_result_is_named(tmp_path):
     with pytest.raises(ResultError, match="cannot be read"):
         read_result(tmp_path, Interval)
+    with pytest.raises(ResultError, match=r"cannot be read \(No such file .*\): pass the folder of a result"):
+        read_result(tmp_path / "none.json", Interval)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
