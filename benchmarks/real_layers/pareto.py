@@ -14,7 +14,7 @@ from faithfulness_plugin.results.curves import Curve, Panel, curves_figure
 from faithfulness_plugin.results.schema import Interval
 
 FEWEST = 3
-"""So many numbers of active features make a curve."""
+"""A curve has at least this many numbers of active features."""
 PAIR_ERROR = jacobian_error("data")
 DRAWN: dict[str, RelativeError] = {
     "Jacobian error along pairs": PAIR_ERROR,

@@ -31,7 +31,7 @@ class EdgeRows:
         self.replaced, self.features, self.batch_size = replaced, features, batch_size
         self.table = features.table
         self.n_pos = features.tokens.shape[1]
-        self.starts = torch.tensor([0, *(len(of.features) for of in features.blocks)]).cumsum(0).tolist()
+        self.starts = features.starts
         self.n_active, n_blocks = self.starts[-1], len(features.blocks)
         self.n_sources = self.n_active + (n_blocks + 1) * self.n_pos
         # [pos, most at one position, d_out] for each block, and each feature's place at its position
@@ -80,11 +80,7 @@ class EdgeRows:
             here = here[blocks[here].argsort(descending=True, stable=True)]
             for part in here.split(self.batch_size):
                 ids, at = which[part], blocks[part]
-                reads = torch.cat([
-                    self.features.blocks[block].reads(ids[at == block] - self.starts[block])
-                    for block in at.unique_consecutive().tolist()
-                ])  # fmt: skip
-                pulled = self._local(length).pull(at, positions[part], reads)
+                pulled = self._local(length).pull(at, positions[part], self.features.reads(ids))
                 rows[part] = self._rows(len(part), length, pulled)
         return rows
 

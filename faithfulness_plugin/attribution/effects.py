@@ -64,13 +64,8 @@ def predicted_effects(
     local = Local.of(replaced, features.tokens, features.gates)
     order = targets.features.flip(0)  # from the last block down
     blocks, positions, _ = features.table[order].T
-    starts = torch.tensor([0, *(len(of.features) for of in features.blocks)]).cumsum(0).tolist()
-    reads = [
-        features.blocks[block].reads(order[blocks == block] - starts[block])
-        for block in blocks.unique_consecutive().tolist()
-    ]
-    none = features.acts.new_zeros(0, 0)
-    pulled = local.pull(blocks, positions, torch.cat(reads) if reads else none, local.from_logits(targets.logits))
+    reads = features.reads(order) if len(order) else features.acts.new_zeros(0, 0)
+    pulled = local.pull(blocks, positions, reads, local.from_logits(targets.logits))
     effects = features.logits.new_zeros(len(interventions), len(targets))
     # rows of `pulled`: logits, then features from the last one to the first
     column = torch.cat([torch.arange(len(targets.logits)), torch.arange(len(targets) - 1, len(targets.logits) - 1, -1)])

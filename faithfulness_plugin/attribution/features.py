@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -58,15 +59,19 @@ class BlockFeatures:
         assert self.weights is not None
         return self.weights.W_enc.T[self.features[which]]
 
-    def writes(self) -> Float[Tensor, "active d_out"]:
+    def writes(self, which: Int[Tensor, " some"] | None = None) -> Float[Tensor, "some d_out"]:
         """Compute what features write, a_i W_dec^i.
+
+        Args:
+            which: indices into `features`; None for all.
 
         Returns:
             The vectors.
         """
         if self.weights is None:
             return self.error.new_zeros(0, self.error.shape[-1])
-        return self.acts[:, None] * self.weights.W_dec[self.features]
+        some = slice(None) if which is None else which
+        return self.acts[some, None] * self.weights.W_dec[self.features[some]]
 
     def skip(self, x: Float[Tensor, "1 pos d_in"]) -> Float[Tensor, "1 pos d_out"] | None:
         """Compute W_skip x at the tokens that the transcoder stands for: what of it is linear for good.
@@ -110,7 +115,7 @@ class PromptFeatures:
     kept: Bool[Tensor, " pos"]
     blocks: list[BlockFeatures]
     logits: Float[Tensor, " vocab"]
-    """Of the last position."""
+    """The logits at the last position."""
 
     __repr__ = short_repr
 
@@ -122,6 +127,24 @@ class PromptFeatures:
             for block, of in enumerate(self.blocks)
         ]
         return torch.cat(rows)
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each block's features begin in the table, and at last how many there are."""
+        return [0, *accumulate(len(of.features) for of in self.blocks)]
+
+    def reads(self, which: Int[Tensor, " some"]) -> Float[Tensor, "some d_in"]:
+        """Return what features of several blocks read.
+
+        Args:
+            which: indices into the table, those of one block side by side.
+
+        Returns:
+            The directions, W_enc^i.
+        """
+        at, starts = self.table[which, 0], self.starts
+        blocks = at.unique_consecutive().tolist()
+        return torch.cat([self.blocks[block].reads(which[at == block] - starts[block]) for block in blocks])
 
     @property
     def acts(self) -> Float[Tensor, " active"]:

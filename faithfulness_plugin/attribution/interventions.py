@@ -40,7 +40,7 @@ class Intervention:
         """
         if self.towards is not None:
             return HALF_WAY * (embedding[self.towards] - embedding[self.position])
-        written = features.blocks[self.block].writes()[list(self.which)].sum(0)
+        written = features.blocks[self.block].writes(torch.tensor(self.which, dtype=torch.long)).sum(0)
         return written if self.kind == "double" else -written
 
 
@@ -71,7 +71,7 @@ def draw_interventions(features: PromptFeatures, n_each: int, seed: int) -> list
     ]
     if not movable:
         raise UsageError("all tokens of the prompt are equal: none can be moved towards another")
-    starts = torch.tensor([0, *(len(of.features) for of in features.blocks)]).cumsum(0)
+    starts = features.starts
 
     def some(n: int) -> list[int]:
         return torch.randint(n, (n_each,), generator=generator).tolist()
@@ -80,7 +80,7 @@ def draw_interventions(features: PromptFeatures, n_each: int, seed: int) -> list
     for kind in ("remove", "double"):
         for row in some(len(table)):
             block, position, _ = table[row].tolist()
-            found.append(Intervention(kind, block, position, (row - int(starts[block]),)))
+            found.append(Intervention(kind, block, position, (row - starts[block],)))
     for row in some(len(table)):
         block, position, _ = table[row].tolist()
         which = (features.blocks[block].positions == position).nonzero()[:, 0].tolist()

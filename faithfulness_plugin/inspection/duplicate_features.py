@@ -1,4 +1,4 @@
-"""Which features of a transcoder have a near-duplicate."""
+"""Find the features of a transcoder that have a near-duplicate."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -6,8 +6,8 @@ from jaxtyping import Bool, Float
 from faithfulness_plugin.inspection.near_duplicates import typical_distance
 
 RADIUS = 0.3
-"""As a part of the typical distance of two features: random ones are orthogonal, and two within this radius have
-a cosine above 1 - RADIUS^2 = .91."""
+"""The radius is a part of the typical distance of two features. Random features are orthogonal, and two features within
+this radius have a cosine above 1 - RADIUS^2 = .91."""
 
 
 def duplicate_features(

@@ -1,4 +1,4 @@
-"""Which transcoders a run trains: blocks, arms and seeds."""
+"""The transcoders that a run trains, one for each block, arm and seed."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

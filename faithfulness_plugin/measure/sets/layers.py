@@ -11,6 +11,7 @@ from torch import Tensor
 from faithfulness_plugin.language_model.layer_rows import to_digits
 from faithfulness_plugin.language_model.replacement import ReplacementModel
 from faithfulness_plugin.layers.hooks import Hook, read_and_write
+from faithfulness_plugin.transcoders.skip import output_of
 
 
 @dataclass
@@ -102,6 +103,7 @@ def _compare(model: ReplacementModel, block: int, transcoder: Any, kept: Tensor,
         x = inputs.pop()
         for of_x, of_y, mask in zip(x, y, kept, strict=True):  # prompt by prompt: [pos, d] at the tokens that count
             rows = of_x[mask]
-            sums.add(transcoder(rows), of_y[mask], transcoder.encode(rows))
+            acts = transcoder.encode(rows)
+            sums.add(output_of(transcoder, rows, acts), of_y[mask], acts)
 
     return read_and_write(model.layers[block], read, write)
