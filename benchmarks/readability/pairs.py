@@ -1,4 +1,4 @@
-"""Which features transcoders of one layer share: those without and with a skip connection, and those of each arm."""
+"""Count the features that transcoders of one layer share: without and with a skip connection, and arm by arm."""
 
 from typing import Any, NamedTuple
 

@@ -16,7 +16,7 @@ PAIR_ERROR = jacobian_error("data")
 LITTLE = 0.02
 """A try that takes less off the pair error than this share brings little."""
 ENOUGH = 3
-"""After this many tries in a row that bring little, nobody need try more."""
+"""After this many tries in a row that bring little, one may stop."""
 
 
 class Try(NamedTuple):

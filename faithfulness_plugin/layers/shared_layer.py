@@ -17,7 +17,7 @@ TOO_FEW = 64
 
 
 class SharedLayer(HookedLayer):
-    """The same function, which remembers its answers about the last batch until it is asked about another one.
+    """A layer that remembers its answers about the last batch until it is asked about another one.
 
     A batch is recognised by being the same tensor, so that its rows must not be changed in place; probes are recognised
     by their values. Transcoders that ask about it one after another get what each would have got alone, to the bit:

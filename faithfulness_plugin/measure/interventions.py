@@ -23,6 +23,26 @@ if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
 
 
+def error_and_cosine(
+    clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor
+) -> tuple[float, float] | tuple[None, None]:
+    """Compare the effects of a change, where it has one.
+
+    Args:
+        clean: as in `effect`.
+        changed: as in `effect`.
+        clean_spliced: as in `effect`.
+        changed_spliced: as in `effect`.
+
+    Returns:
+        The relative error and the cosine; None where nothing changes in the model, as where a feature is not active.
+    """
+    if not beyond_rounding(clean, changed).any():
+        return None, None
+    of = effect(clean, changed, clean_spliced, changed_spliced)
+    return of.error, of.cosine
+
+
 class Interventions:
     """Changes the layer's input or output at one token of each prompt, the same for everything that is compared.
 
@@ -74,14 +94,9 @@ class Interventions:
 
         def effects_of(**change: Change) -> list[EffectRecord]:
             changed, changed_spliced = self._stages(None, **change), self._stages(transcoder, **change)
-            records = []
-            for stage in self.stages:
-                error = cosine = None
-                if beyond_rounding(clean[stage], changed[stage]).any():  # else the feature is active at none of these
-                    of = effect(clean[stage], changed[stage], clean_spliced[stage], changed_spliced[stage])
-                    error, cosine = of.error, of.cosine
-                records.append(EffectRecord(stage=stage, error=error, cosine=cosine))
-            return records
+            runs = clean, changed, clean_spliced, changed_spliced
+            each = {stage: error_and_cosine(*(run[stage] for run in runs)) for stage in self.stages}
+            return [EffectRecord(stage=stage, error=error, cosine=cosine) for stage, (error, cosine) in each.items()]
 
         return {kind: effects_of(**self.change(kind)) for kind in CHANGES}
 

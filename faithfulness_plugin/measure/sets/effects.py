@@ -9,11 +9,9 @@ from torch import Tensor
 
 from faithfulness_plugin.language_model.replacement import ReplacementModel
 from faithfulness_plugin.layers.spliced import Site, stages_replaced
-from faithfulness_plugin.measure.interventions import Interventions
+from faithfulness_plugin.measure.interventions import Interventions, error_and_cosine
 from faithfulness_plugin.measure.schema import CHANGES
 from faithfulness_plugin.measure.sets.schema import ChangeNumbers, DoseCurve
-from faithfulness_plugin.metrics.downstream import effect
-from faithfulness_plugin.rounding import beyond_rounding
 
 Stages = Mapping[str, Tensor]
 
@@ -81,9 +79,6 @@ def _append(
     curves: Mapping[str, tuple[list, list]], clean: Stages, changed: Stages, replaced: Stages, both: Stages
 ) -> None:
     for stage, (errors, cosines) in curves.items():
-        error = cosine = None
-        if beyond_rounding(clean[stage], changed[stage]).any():
-            of = effect(clean[stage], changed[stage], replaced[stage], both[stage])
-            error, cosine = of.error, of.cosine
+        error, cosine = error_and_cosine(clean[stage], changed[stage], replaced[stage], both[stage])
         errors.append(error)
         cosines.append(cosine)
