@@ -59,6 +59,14 @@ EXPERIMENTS: dict[str, Listed] = {
         options=f"{HERE}.real_layers.config:RealLayersOptions",
         presets="real_layers/presets",
     ),
+    "whole-model": Listed(
+        f"{HERE}.whole_model.experiment:WholeModel",
+        f"{HERE}.whole_model.config:WholeModelConfig",
+        "does matching make attribution graphs tell the truth? every layer of a model replaced",
+        options=f"{HERE}.whole_model.config:WholeModelOptions",
+        presets="whole_model/presets",
+        kind="whole model",
+    ),
     "speed": Listed(
         f"{HERE}.timing.speed:Speed",
         f"{HERE}.timing.configs:SpeedConfig",

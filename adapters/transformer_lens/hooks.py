@@ -56,18 +56,31 @@ class TransformerLensHooks(Hooks):
         return next(self.model.parameters()).device
 
     def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
-        def as_theirs(ours: Hook) -> Callable[..., Tensor | None]:
-            return lambda activation, hook: ours(activation)
-
-        found = self._find(*hooks)
+        own = self.model.hook_dict
+        found = self._find(*hooks, own=own)
         if not tokens.is_floating_point():
             hooks = {name: by_position(name, hook, *tokens.shape) for name, hook in hooks.items()}
-        # by their own names: a bridge silently ignores hooks at its other names
-        fwd_hooks = [(at, as_theirs(hooks[name])) for name, at in found.items() if isinstance(at, str)]
+        # by hook point: a bridge silently ignores hooks at its other names
+        at_points: dict[Any, list[Hook]] = {}
+        for name, at in found.items():
+            if isinstance(at, str):
+                if hasattr(self.model, "original_model"):  # as a bridge does for names, and not for a filter
+                    self.model.check_hooks_to_add(at)
+                at_points.setdefault(own[at], []).append(hooks[name])
+
+        def all_of_it(activation: Tensor, hook: Any) -> Tensor | None:
+            changed = None
+            for ours in at_points[hook]:
+                now = ours(activation if changed is None else changed)
+                changed = changed if now is None else now
+            return changed
+
         with ExitStack() as stack:
             for name, at in found.items():
                 if isinstance(at, Place):
                     stack.callback(at.register(hooks[name]).remove)
+            # one filter for all of them: a bridge rebuilds its list of hook points, slowly, for each name
+            fwd_hooks = [(lambda name: own.get(name) in at_points, all_of_it)] if at_points else []
             logits = self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
         cfg = getattr(self.model, "cfg", None)
         masked = fills_masks(getattr(cfg, "architecture", None)) or getattr(cfg, "attention_dir", "") == "bidirectional"
@@ -116,9 +129,9 @@ class TransformerLensHooks(Hooks):
                     found[cause] = lambda f, norm=norm: lambda x: norm.forward(f(x)[None])[0]
         return found
 
-    def _find(self, *names: str) -> dict[str, str | Place]:
+    def _find(self, *names: str, own: Mapping[str, Any] | None = None) -> dict[str, str | Place]:
         """Return the own name of each hook point, or a place. Raises UsageError for a name that stands for neither."""
-        own = self.model.hook_dict  # a bridge rebuilds it, slowly, whenever it is asked
+        own = self.model.hook_dict if own is None else own  # a bridge rebuilds it, slowly, whenever it is asked
         aliases = _aliases(self.model, own)
         found = {name: find_tensor(self.model, name, own, aliases) for name in names}
         if (unknown := next((name for name, at in found.items() if at is None), None)) is not None:

@@ -44,6 +44,7 @@ def predictions(
     tokens: Int[Tensor, "prompts pos"],
     kept: Mapping[int, Bool[Tensor, "prompts pos"]],
     batch_size: int,
+    chosen: Sequence[Which] | None = None,
 ) -> tuple[list[float], list[ReplacedNumbers]]:
     """Compare the next tokens that are predicted with those of the model as it is.
 
@@ -52,11 +53,12 @@ def predictions(
         tokens: the prompts.
         kept: the tokens that count, by block.
         batch_size: prompts that the model is run on at a time.
+        chosen: which layers are replaced together; None for `replaced_together`.
 
     Returns:
         The model's own cross-entropy in nats, prompt by prompt, and the numbers of each choice of layers.
     """
-    chosen = replaced_together(list(model.transcoders))
+    chosen = replaced_together(list(model.transcoders)) if chosen is None else chosen
     clean: list[Tensor] = []
     found: dict[Which, list[tuple[Tensor, Tensor, Tensor]]] = {which: [] for which in chosen}
     worst = dict.fromkeys(chosen, 0.0)
