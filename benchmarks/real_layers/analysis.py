@@ -91,6 +91,25 @@ def gain(
     return Gain(hierarchical_bootstrap(pairs, change), hierarchical_bootstrap(pairs, of_distance) if defined else None)
 
 
+def difference(
+    result: RealLayersResult, arm: Sequence[RunRecord], baseline: Sequence[RunRecord], error: RelativeError
+) -> Interval:
+    """Subtract another arm's error seed by seed (bootstrap over prompts and seeds, paired).
+
+    Args:
+        result: has the layers' denominators.
+        arm: its runs.
+        baseline: the other one's runs.
+        error: which error.
+
+    Returns:
+        The difference, in the error's own unit.
+    """
+    pairs = [np.array([part for run in pair for part in _parts(result, run, error)]) for pair in _paired(arm, baseline)]
+    # sums [..., seeds, 4] -> ratios [..., seeds] -> means [...]
+    return hierarchical_bootstrap(pairs, lambda sums: (ratio(sums[..., :2]) - ratio(sums[..., 2:])).mean(-1))
+
+
 def _paired(arm: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
     """Pair runs of the same seed; a constant map, which has none, with every run of the other side."""
     if any(run.arm.control == "constant map" for run in [*arm, *baseline]):

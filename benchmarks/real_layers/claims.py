@@ -1,16 +1,16 @@
 """What is claimed of matching with a skip connection, in sentences, each with the condition that it rests on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from faithfulness_plugin.benchmarks.real_layers.analysis import Group, gain, groups
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, difference, gain, groups
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.cells import percent
 from faithfulness_plugin.benchmarks.real_layers.prices import time_ratio
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult, RunRecord
 from faithfulness_plugin.benchmarks.real_layers.sweep import winners
-from faithfulness_plugin.measure.relative_errors import delta_ce, fvu, jacobian_error
+from faithfulness_plugin.measure.relative_errors import delta_ce, fvu, jacobian_error, kl
 from faithfulness_plugin.results.markdown import interval_text
 from faithfulness_plugin.results.schema import Interval
 
@@ -24,16 +24,18 @@ class Claim(NamedTuple):
 
     group: Group
     arm: Arm
-    holds: bool
+    holds: bool | None
+    """None where the interval leaves it open."""
     text: str
 
     @property
     def line(self) -> str:
         """The sentence with its verdict."""
-        return f"{'holds' if self.holds else '**does not hold**'}: {self.text}"
+        words = {True: "holds", False: "**does not hold**", None: "undecided"}
+        return f"{words[self.holds]}: {self.text}"
 
 
-Check = Callable[[Group, Arm], list[tuple[bool, str]]]
+Check = Callable[[Group, Arm], Sequence[tuple[bool | None, str]]]
 
 
 def claims(result: RealLayersResult) -> list[Claim]:
@@ -74,7 +76,8 @@ def verdicts(result: RealLayersResult) -> str:
     alone = "" if seeds > 1 else " One seed: the intervals leave out how trainings differ from each other."
     lines = [
         f"Changes are relative, paired by seed and prompt, with 95 % intervals over {over}.{alone} A comparison of "
-        "pair errors holds where its whole interval is below 0."
+        "pair errors holds where its whole interval is below 0; what the spliced model loses is undecided where the "
+        "interval holds 0."
     ]
     for (name, arm), together in groupby(found, key=lambda claim: (claim.group.name, claim.arm)):
         own = list(together)
@@ -134,7 +137,9 @@ def _beats_larger_k(group: Group, arm: Arm) -> list[tuple[bool, str]]:
     result, found = group.result, []
     for kind in [*result.config.kinds, *result.config.line]:
         other = Group(result, group.block, kind)
-        if kind.architecture == group.kind.architecture and other.has(arm.baseline) and _denser(other, group, arm):
+        if kind == group.kind or kind.architecture != group.kind.architecture or not other.has(arm.baseline):
+            continue
+        if _denser(other, group, arm):
             change = gain(result, group.runs(arm), other.runs(arm.baseline), PAIR_ERROR).change
             found.append((below_0(change), f"less pair error than skip alone with {kind.name} ({percent(change)})"))
     return found
@@ -144,13 +149,23 @@ def _denser(other: Group, group: Group, arm: Arm) -> bool:
     return min(t.l0 for t in other.runs(arm.baseline)) > max(t.l0 for t in group.runs(arm))
 
 
-def _helps_downstream(group: Group, arm: Arm) -> list[tuple[bool, str]]:
-    if not group.has(arm.baseline) or any(t.spliced is None for t in [*group.runs(arm), *group.runs(arm.baseline)]):
+def _helps_downstream(group: Group, arm: Arm) -> list[tuple[bool | None, str]]:
+    """Compare what the spliced models lose, in nats: relative to next to nothing a change would be huge."""
+    runs, others = group.runs(arm), group.runs(arm.baseline)
+    if not others or any(of.spliced is None for of in [*runs, *others]):
         return []
-    ours, theirs = (group.error(of, delta_ce) for of in (arm, arm.baseline))
-    change = percent(group.change(arm, delta_ce))
-    text = f"the spliced model loses no more than with skip alone (ΔCE {ours.mean:.4f}, {theirs.mean:.4f}; {change})"
-    return [(ours.mean <= theirs.mean, text)]
+    found = []
+    for read, name in (
+        (delta_ce, "the spliced model loses no more than with skip alone: ΔCE"),
+        (kl, "its predictions are no further from the model's: KL"),
+    ):
+        ours, theirs = group.value(arm, read), group.value(arm.baseline, read)
+        change = difference(group.result, runs, others, read)
+        low, high = change.drawn
+        holds = True if high <= 0 else False if low > 0 else None
+        text = f"{name} {ours:.4f}, {theirs:.4f} ({change.mean:+.4f} [{low:+.4f}, {high:+.4f}] nats a token)"
+        found.append((holds, text))
+    return found
 
 
 def _needs_the_layer(group: Group, arm: Arm) -> list[tuple[bool, str]]:

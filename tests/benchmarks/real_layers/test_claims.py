@@ -1,5 +1,6 @@
 """Each sentence of the verdict, where its condition holds and where it does not."""
 
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
 from faithfulness_plugin.benchmarks.real_layers.overview import overview
 from faithfulness_plugin.benchmarks.real_layers.report import page
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+from faithfulness_plugin.measure.schema import SplicedRecord
 
 N = 8
 RECIPE = Arm(skip=True, term="jvp", probe="pair", coefficient=0.2)
@@ -46,10 +48,10 @@ def result(
     return result_of(trained, line=[Kind(sparsity=64)], seeds=seeds)
 
 
-def held(of: RealLayersResult) -> dict[str, bool]:
+def held(of: RealLayersResult) -> dict[str, bool | None]:
     found = claims(of)
     assert {claim.arm for claim in found} == {RECIPE}
-    return {claim.text.split(" (")[0]: claim.holds for claim in found}
+    return {re.split(r" \(|: ", claim.text)[0]: claim.holds for claim in found}
 
 
 SENTENCES = [
@@ -60,6 +62,7 @@ SENTENCES = [
     "less pair error than skip alone with 1.75 times the steps; a step of this arm costs 1.00",
     "less pair error than skip alone with topk k 64",
     "the spliced model loses no more than with skip alone",
+    "its predictions are no further from the model's",
     "gains more over skip alone",
 ]
 
@@ -74,14 +77,14 @@ def test_all_of_them_hold():
     ("changed", "more", "lost"),
     [
         ({RECIPE: 0.63}, {"larger": 0.7}, [0]),
-        ({SKIP: 0.5, EXTRA: 0.6}, {}, [1, 7]),
+        ({SKIP: 0.5, EXTRA: 0.6}, {}, [1, 8]),
         ({}, {"fvu": 0.501}, [1]),
         ({CONSTANT: 0.5}, {}, [2]),
         ({AUGMENTED: 0.5}, {}, [3]),
         ({EXTRA: 0.49}, {}, [4]),
         ({}, {"larger": 0.45}, [5]),
         ({}, {"ce": 0.11}, [6]),
-        ({PERMUTED[1]: 0.4}, {}, [7]),
+        ({PERMUTED[1]: 0.4}, {}, [8]),
     ],
 )
 def test_a_sentence_without_its_condition_does_not_hold(changed, more, lost):
@@ -91,8 +94,32 @@ def test_a_sentence_without_its_condition_does_not_hold(changed, more, lost):
 
 def test_what_was_not_run_is_not_claimed():
     alone = result_of([arm_record(arm, jacobian=[PAIR[arm]] * N) for arm in (SKIP, RECIPE)])
-    assert list(held(alone)) == [SENTENCES[i] for i in (0, 1, 6)]
+    assert list(held(alone)) == [SENTENCES[i] for i in (0, 1, 6, 7)]
     assert claims(result_of([arm_record(arm) for arm in (NONE, SKIP)])) == []
+
+
+def test_what_the_spliced_model_loses_is_left_open_where_the_interval_holds_0():
+    """Relative to skip alone, which loses nothing, a change would be any number."""
+
+    def spliced(worse: list[float]) -> SplicedRecord:
+        ce = [30 + of for of in worse]
+        return SplicedRecord(tokens=10, ce=ce, ce_clean=[30.0] * N, ce_zero=[40.0] * N, kl=[1 + of for of in worse])
+
+    trained = [
+        arm_record(SKIP, jacobian=[0.7] * N, spliced=spliced([0.0] * N)),
+        arm_record(RECIPE, jacobian=[0.5] * N, spliced=spliced([0.2, -0.1] * (N // 2))),
+    ]
+    found = {claim.text: claim for claim in claims(result_of(trained))}
+    text = next(text for text in found if "ΔCE" in text)
+    assert text.startswith("the spliced model loses no more than with skip alone: ΔCE 0.0050, 0.0000 (+0.0050 [-0.0")
+    assert found[text].holds is None
+    assert found[text].line.startswith("undecided: ")
+
+
+def test_other_seeds_of_its_own_sparsity_are_no_larger_k():
+    """Dead features lower an arm's L0 below that of the others of its k."""
+    trained = [arm_record(SKIP, jacobian=[0.7] * N, l0=32.0), arm_record(RECIPE, jacobian=[0.5] * N, l0=31.5)]
+    assert not any("skip alone with" in claim.text for claim in claims(result_of(trained)))
 
 
 def test_a_failure_is_said_as_loudly():
