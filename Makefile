@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers readability store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
+.PHONY: help setup link examples train language-model real-layers readability whole-model store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -114,6 +114,9 @@ language-model: $(EXAMPLES)  ## the same over five seeds, into benchmarks/result
 
 real-layers: $(EXAMPLES)  ## does matching make them more faithful, and at what cost? 25 minutes on 2 cores beside full stores
 	$(BIN)/faithfulness experiment real-layers --preset headline --out out/real-layers --stores out/stores $(ARGS)
+
+whole-model: $(EXAMPLES)  ## does matching make attribution graphs tell the truth? a first look with every layer replaced, 10 minutes on 2 cores
+	$(BIN)/faithfulness experiment whole-model --preset small --out out/whole-model --stores out/stores_whole $(ARGS)
 
 readability: $(EXAMPLES)  ## does matching cost readability? of the transcoders that real-layers left in out/real-layers
 	$(BIN)/faithfulness experiment readability --transcoders out/real-layers --out benchmarks/results/readability $(ARGS)

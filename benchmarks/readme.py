@@ -1,5 +1,7 @@
 """Tables and figures of the docs, from the committed result files and nothing else: `make docs`."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from faithfulness_plugin.benchmarks import compatibility
@@ -14,9 +16,12 @@ from faithfulness_plugin.benchmarks.note.page.page import verdicts, write_page
 from faithfulness_plugin.benchmarks.readability.experiment import Readability
 from faithfulness_plugin.benchmarks.readability.schema import ReadabilityResult
 from faithfulness_plugin.benchmarks.readability.tables import overview as readability_overview
+from faithfulness_plugin.benchmarks.real_layers.claims import verdicts as real_layers_verdicts
+from faithfulness_plugin.benchmarks.real_layers.closing import closing
 from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
 from faithfulness_plugin.benchmarks.real_layers.overview import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+from faithfulness_plugin.benchmarks.real_layers.sweep import sweep
 from faithfulness_plugin.benchmarks.suite import report as suite
 from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
@@ -27,6 +32,9 @@ from faithfulness_plugin.benchmarks.timing.ensemble import Ensemble, EnsembleSpe
 from faithfulness_plugin.benchmarks.timing.speed import Speed, SpeedResult, ratio_table
 from faithfulness_plugin.benchmarks.timing.start_up import StartUp, StartUpResult
 from faithfulness_plugin.benchmarks.timing.store import StoreSpeed, StoreSpeedResult
+from faithfulness_plugin.benchmarks.whole_model.experiment import WholeModel
+from faithfulness_plugin.benchmarks.whole_model.schema import WholeModelResult
+from faithfulness_plugin.benchmarks.whole_model.tables import overview as whole_model_overview
 from faithfulness_plugin.language_model import report as language_model
 from faithfulness_plugin.language_model.result import TrainResult
 from faithfulness_plugin.measure import report as artifact
@@ -43,7 +51,8 @@ RESULT = RESULTS / "absolute_value" / RESULT_FILENAME
 SPEED = RESULTS / "speed" / RESULT_FILENAME
 ENSEMBLE_SPEED = RESULTS / "ensemble_speed" / RESULT_FILENAME
 LANGUAGE_MODEL = RESULTS / "language_model" / RESULT_FILENAME
-REAL_LAYERS = RESULTS / "real_layers" / RESULT_FILENAME
+REAL_LAYERS = RESULTS / "real_layers"
+WHOLE_MODEL = RESULTS / "whole_model"
 STORE_SPEED = RESULTS / "store_speed" / RESULT_FILENAME
 COMPATIBILITY = RESULTS / "compatibility"
 ADAPTER_OVERHEAD = RESULTS / "adapter_overhead"
@@ -74,7 +83,10 @@ def measured() -> dict[str, str]:
         "ensemble speed table": Ensemble().tables(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult)),
         "verdicts": verdicts(TOY),
         "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
-        "real-layers table": real_layers_overview(read_result(REAL_LAYERS, RealLayersResult)),
+        **_real_layers(),
+        "whole-model table": "\n".join(
+            whole_model_overview(read_result(path, WholeModelResult)) for path in WHOLE_MODEL.glob(RESULT_FILENAME)
+        ),
         "compatibility table": compatibility.table(
             [read_result(COMPATIBILITY / f"{library}.json", CompatibilityResult) for library in DISTRIBUTIONS]
         ),
@@ -97,6 +109,24 @@ def measured() -> dict[str, str]:
         "benchmark scores": suite.scores_table().render("markdown"),
         "benchmark with skip": with_skip(_suite_results()),
     }
+
+
+def _real_layers() -> dict[str, str]:
+    """Format the results of the experiment on real layers: each has the name of its preset."""
+    shows: dict[str, Callable[[RealLayersResult], str]] = {
+        "sweep": sweep,
+        "closing": closing,
+        "pareto": partial(real_layers_overview, every_kind=True),
+        "kinds": partial(real_layers_overview, every_kind=True),
+    }
+    found: dict[str, str] = {}
+    for path in REAL_LAYERS.glob(f"*/{RESULT_FILENAME}"):
+        name, result = path.parent.name, read_result(path, RealLayersResult)
+        if name != "version_0_8":
+            found[f"real-layers {name}"] = shows.get(name, real_layers_overview)(result)
+        if name == "seeds":
+            found["real-layers verdict"] = real_layers_verdicts(result)
+    return found
 
 
 def _all(folder: str) -> list[AbsoluteValueResult]:
@@ -140,7 +170,10 @@ def main() -> None:
             write_report(AbsoluteValue(), read_result(path, AbsoluteValueResult), path.parent)
     write_report(Speed(), read_result(SPEED, SpeedResult), SPEED.parent)
     write_report(Ensemble(), read_result(ENSEMBLE_SPEED, EnsembleSpeedResult), ENSEMBLE_SPEED.parent)
-    write_report(RealLayers(), read_result(REAL_LAYERS, RealLayersResult), REAL_LAYERS.parent)
+    for path in sorted(REAL_LAYERS.glob(f"*/{RESULT_FILENAME}")):
+        write_report(RealLayers(), read_result(path, RealLayersResult), path.parent)
+    for path in WHOLE_MODEL.glob(RESULT_FILENAME):
+        write_report(WholeModel(), read_result(path, WholeModelResult), path.parent)
     for path in READABILITY.glob(RESULT_FILENAME):
         write_report(Readability(), read_result(path, ReadabilityResult), path.parent)
     write_page(TOY, TOY)

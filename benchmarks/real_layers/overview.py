@@ -1,42 +1,79 @@
-"""What was run, and in short what every arm changes."""
+"""What was run, and in short what every arm reaches, for the docs."""
 
-from faithfulness_plugin.benchmarks.real_layers import claims, verdict
-from faithfulness_plugin.benchmarks.real_layers.analysis import groups
-from faithfulness_plugin.benchmarks.real_layers.cells import percent
+from collections.abc import Sequence
+from itertools import groupby
+
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, groups
+from faithfulness_plugin.benchmarks.real_layers.arms import SKIP, Arm
+from faithfulness_plugin.benchmarks.real_layers.claims import Claim, claims
+from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
+from faithfulness_plugin.benchmarks.real_layers.prices import time_ratio
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
-from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, response_error
+from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, kl, response_error
 from faithfulness_plugin.results import vocabulary
-from faithfulness_plugin.results.markdown import markdown_table
+from faithfulness_plugin.results.markdown import interval_text, markdown_table
 
-PAIR_ERROR, HALF_WAY_ERROR = jacobian_error("data"), response_error("difference")
+ERRORS = (fvu, jacobian_error("data"), response_error("difference"), kl)
 
 
-def overview(result: RealLayersResult) -> str:
-    """Format what every arm changes against no term, in short, and the verdicts, for the first kind.
+def overview(result: RealLayersResult, *, every_kind: bool = False) -> str:
+    """Format what every arm reaches, block by block, and how many claims hold.
+
+    Args:
+        result: complete or partial, with the spliced model's losses by prompt.
+        every_kind: a table for each kind; by default for the first one alone, with the other sparsities of skip alone.
+
+    Returns:
+        Markdown.
+    """
+    parts = [summary(result)]
+    for group in groups(result, None if every_kind else result.config.kinds[:1]):
+        line = [] if every_kind else result.config.line
+        parts += [f"**Block {group.name}**", _table(group, line)]
+    return "\n\n".join([*parts, *([in_short(result)] if claims(result) else [])])
+
+
+def _table(group: Group, line: Sequence[Kind]) -> str:
+    names = ["FVU", vocabulary.jacobian_error("data"), vocabulary.HALF_WAY_ERROR, "KL", "time a step, of skip's"]
+    rows = [[_name(arm), *_cells(group, arm)] for arm in sorted(group.arms(), key=lambda arm: arm.is_control)]
+    for kind in line:  # of another sparsity
+        other = Group(group.result, group.block, kind)
+        if kind.architecture == group.kind.architecture and other.has(SKIP):
+            rows.append([f"*control:* skip, {kind.name}", *_cells(other, SKIP)])
+    return markdown_table(["arm", *names], rows)
+
+
+def _name(arm: Arm) -> str:
+    return f"*control:* {arm.name}" if arm.is_control else f"**{arm.name}**" if arm.is_recipe else arm.name
+
+
+def _cells(group: Group, arm: Arm) -> list[str]:
+    ratio = time_ratio(group, arm, SKIP) if group.has(SKIP) else None
+    numbers = [interval_text(group.error(arm, error), 4 if error is kl else 3) for error in ERRORS]
+    return [*numbers, "—" if ratio is None else f"{ratio:.2f}"]
+
+
+def in_short(result: RealLayersResult) -> str:
+    """Say of how many claims each arm that matches with a skip connection holds, and which it does not.
 
     Args:
         result: complete or partial.
 
     Returns:
-        Markdown.
+        A list in Markdown.
     """
-    kinds = result.config.kinds[:1]
-    header = [
-        "block",
-        "matched",
-        "FVU",
-        vocabulary.jacobian_error("data"),
-        "of its distance to the floor",
-        vocabulary.HALF_WAY_ERROR,
-    ]
-    rows = []
-    for group in groups(result, kinds):
-        for arm in group.matched():
-            pair = group.gain(arm, PAIR_ERROR, "data")
-            changes = [group.change(arm, fvu), pair.change, pair.of_distance, group.change(arm, HALF_WAY_ERROR)]
-            rows.append([f"{group.block}", arm.name, *map(percent, changes)])
-    said = claims.verdicts(result) or verdict.verdicts(result, kinds)
-    return "\n\n".join([summary(result), markdown_table(header, rows), said])
+    lines = []
+    for (name, arm), of in groupby(claims(result), key=lambda claim: (claim.group.name, claim.arm)):
+        own = list(of)
+        held = [claim for claim in own if claim.holds]
+        text = f"- Block {name}, {arm.name}: {len(held)} of {len(own)} claims hold"
+        text += _listed("; not", [claim for claim in own if claim.holds is False])
+        lines.append(text + _listed("; undecided", [claim for claim in own if claim.holds is None]) + ".")
+    return "\n".join(lines)
+
+
+def _listed(label: str, found: list[Claim]) -> str:
+    return f"{label}: {'; '.join(claim.text for claim in found)}" if found else ""
 
 
 def summary(result: RealLayersResult) -> str:
@@ -54,5 +91,6 @@ def summary(result: RealLayersResult) -> str:
     return (
         f"{result.model}: d_sae {c.d_sae}, {c.tokens:,} tokens from stores of {c.stored_prompts:,} prompts, lr "
         f"{c.lr:g}, {seeds}; measured on {rows} held-out prompts of {c.context_size} tokens (whole Jacobians at "
-        f"{c.jacobian_rows} rows of each, the spliced model on {c.spliced_prompts})."
+        f"{c.jacobian_rows} rows of each, the spliced model on {c.spliced_prompts}). Mean ± half of the 95 % interval "
+        f"over held-out prompts{' and seeds' * (c.seeds > 1)}."
     )

@@ -32,13 +32,13 @@ def time_ratio(group: Group, arm: Arm, other: Arm) -> float | None:
         other: what it is compared with.
 
     Returns:
-        The ratio of mean speeds; None where one of them is not known.
+        The ratio of median speeds; None where one of them is not known.
     """
     ours, theirs = (
         [speed for run in group.runs(of) if (speed := tokens_per_second(group.result, run)) is not None]
         for of in (arm, other)
     )
-    return float(np.mean(theirs) / np.mean(ours)) if ours and theirs else None
+    return float(np.median(theirs) / np.median(ours)) if ours and theirs else None
 
 
 def prices(result: RealLayersResult) -> str:
@@ -54,18 +54,19 @@ def prices(result: RealLayersResult) -> str:
     for group in groups(result):
         for arm in group.arms():
             runs = group.runs(arm)
-            speeds = [tokens_per_second(result, run) for run in runs]
-            if all(speed is None for speed in speeds):
+            speeds = [speed for run in runs if (speed := tokens_per_second(result, run)) is not None]
+            if not speeds:
                 continue
             ratio = time_ratio(group, arm, arm.baseline)
             memory = [run.peak_memory / 1e9 for run in runs if run.peak_memory is not None]
             times = "-" if arm == arm.baseline or ratio is None else f"{ratio:.2f}"
-            rows.append([group.name, arm.name, mean_text(speeds, 0), times, mean_text(memory, 2)])
+            rows.append([group.name, arm.name, f"{np.median(speeds):.0f}", times, mean_text(memory, 2)])
     if not rows:
         return ""
     header = ["block", "arm", "tokens / s", "time a step, of the baseline's", "peak memory, GB"]
     where = result.environment
     return (
-        f"**Prices**, all in, on {where.device} ({where.machine}), torch {where.packages['torch']}; memory with the "
-        "model and held-out rows on a CPU, of tensors alone on a GPU:\n\n" + markdown_table(header, rows)
+        f"**Prices**, all in, medians over seeds, on {where.device} ({where.machine}), torch "
+        f"{where.packages['torch']}; memory with the model and held-out rows on a CPU, of tensors alone on a GPU:\n\n"
+        f"{markdown_table(header, rows)}"
     )

@@ -1,6 +1,6 @@
 """The result page: verdicts, tables and figures, all from one result file."""
 
-from faithfulness_plugin.benchmarks.real_layers import claims, verdict
+from faithfulness_plugin.benchmarks.real_layers.claims import verdicts
 from faithfulness_plugin.benchmarks.real_layers.cosine_line import beside_the_line
 from faithfulness_plugin.benchmarks.real_layers.pareto import along_sparsity
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
@@ -38,8 +38,7 @@ def page(result: RealLayersResult) -> str:
         "Half-way error: how differently layer and transcoder answer to a step half-way to another token. ΔCE: nats a "
         "token that the transcoder costs in the layer's place; CE recovered: of what zeros cost there. Coefficients "
         "are in the layer's unit; augmentation matches outputs at the points of a secant.",
-        "## Verdict",
-        claims.verdicts(result) or verdict.verdicts(result),
+        *(["## Verdict", said] if (said := verdicts(result)) else []),
         "![Jacobian error in pair directions over FVU, with the floor](error_against_fvu.png)",
         "![Response errors over the step's length](responses.png)",
         "![Response cosines over the step's length](response_cosines.png)",

@@ -136,7 +136,7 @@ def test_on_real_layers_matching_pairs_lowers_both_errors_at_no_price_and_beats_
 
 
 def test_a_repeated_passage_grows_features_of_its_own_and_matching_leaves_some():
-    result = read_result(REAL_LAYERS, RealLayersResult)
+    result = read_result(REAL_LAYERS / "version_0_8" / RESULT_FILENAME, RealLayersResult)
     shares = {(t.repeated, t.arm.term): t.passage.share for t in result.trained if t.passage and t.kind.sparsity == 32}
     assert shares[True, "none"] > 10 * shares[False, "none"]
     assert shares[False, "secant"] < shares[True, "secant"] < shares[True, "none"]

@@ -6,7 +6,6 @@ import pytest
 from matplotlib.image import imread
 from real_layers import arm_record, passage_record, result_of
 
-from faithfulness_plugin.benchmarks.real_layers.analysis import Group
 from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.real_layers.cosine_line import beside_the_line
 from faithfulness_plugin.benchmarks.real_layers.drawings import figures
@@ -17,7 +16,6 @@ from faithfulness_plugin.benchmarks.real_layers.passages import passages
 from faithfulness_plugin.benchmarks.real_layers.prices import prices
 from faithfulness_plugin.benchmarks.real_layers.report import page
 from faithfulness_plugin.benchmarks.real_layers.tables import tables
-from faithfulness_plugin.benchmarks.real_layers.verdict import verdict, verdicts
 from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.schema import fingerprint
 
@@ -38,49 +36,6 @@ def experiment(pair_fvu: Sequence[float] = (0.5,) * N, pair_error: float = 0.7, 
     )
 
 
-def test_a_verdict_names_the_arms_that_lower_both_errors_at_next_to_no_price():
-    both = "secant pair 0.3 and jvp isotropic 0.2"
-    assert verdict(Group(experiment(), 0, Kind())) == (
-        f"Block 0, topk k 32: {both}; with all of the FVU's interval below 1 %: {both}. Ahead of augmentation (paired "
-        f"interval): in the Jacobian error {both}; in the response error half-way {both}."
-    )
-
-
-def test_a_verdict_tells_an_fvu_that_may_be_worse():
-    unsure = [0.5 + (0.03 if i % 3 == 0 else -0.01) for i in range(N)]
-    assert verdict(Group(experiment(unsure), 0, Kind())).startswith(
-        "Block 0, topk k 32: secant pair 0.3 and jvp isotropic 0.2; with all of the FVU's interval below 1 %: jvp "
-        "isotropic 0.2. Ahead"
-    )
-
-
-def test_more_active_features_are_no_gain():
-    result = experiment()
-    dense = result.trained[1].model_copy(update={"l0": 40.0})
-    changed = result.model_copy(update={"trained": [result.trained[0], dense, *result.trained[2:]]})
-    assert verdict(Group(changed, 0, Kind())).startswith("Block 0, topk k 32: jvp isotropic 0.2; with")
-
-
-def test_verdicts_say_what_they_answer_and_what_one_seed_leaves_out():
-    told = verdicts(experiment())
-    assert told.startswith("Changes against no term")
-    assert "One seed: the intervals leave out how trainings differ" in told
-    assert "- Block 0, topk k 32: " in told
-
-
-@pytest.mark.parametrize("changed", [{"pair_fvu": [0.506] * N}, {"pair_error": 0.9}])
-def test_a_verdict_of_none(changed):
-    result = experiment(**changed)
-    alone = result.model_copy(update={"trained": result.trained[:2]})
-    assert verdict(Group(alone, 0, Kind())) == "Block 0, topk k 32: nothing."
-
-
-def test_a_control_that_is_ahead_is_told():
-    found = verdict(Group(experiment(control_error=0.65), 0, Kind()))
-    both = "secant pair 0.3 and jvp isotropic 0.2"
-    assert found.endswith(f"in the Jacobian error jvp isotropic 0.2; in the response error half-way {both}.")
-
-
 def test_tables_hold_every_arm_with_its_numbers():
     told = tables(experiment())
     assert "without a skip connection pairs 0.200" in told
@@ -90,8 +45,30 @@ def test_tables_hold_every_arm_with_its_numbers():
     assert re.search(r"\| 0.1000 ± <?0.0\S+ \| 0.900 ± <?0.0\S+ \| 0.1000 ± <?0.0\S+ \|$", row)
     assert "| secant pair 0.3 | 0.300 | 0.300 | 0.300 | 0.500 |" in told
     assert re.search(r"\| secant pair 0.3 \| \+0.0 % .*\| -25.0 % .*\| -22.2 %", told)
-    short = overview(experiment())
-    assert short.count("| 0 | ") == 3  # no term is what the others are compared with
+
+
+def test_the_overview_has_every_arm_once_and_says_which_claims_fail():
+    recipe, skip = Arm(skip=True, term="jvp", probe="pair", coefficient=0.3), Arm(skip=True)
+    wide = Kind(sparsity=64)
+    trained = [
+        arm_record(skip, error=[0.5] * N, jacobian=[0.7] * N, seconds=10.0),
+        arm_record(recipe, error=[0.5] * N, jacobian=[0.65] * N, seconds=15.0),
+        arm_record(CONTROL.model_copy(update={"skip": True}), error=[0.5] * N, jacobian=[0.6] * N, seconds=20.0),
+        arm_record(skip, kind=wide, l0=64.0, error=[0.4] * N, jacobian=[0.68] * N, seconds=11.0),
+    ]
+    told = overview(result_of(trained, line=[wide], line_arms=[skip], tokens=5120, batch_size=512))
+    names = [line.split(" | ")[0].removeprefix("| ") for line in told.splitlines() if line.startswith("| ")]
+    assert names == [
+        "arm",
+        "---",
+        "skip",
+        "**skip, jvp pair 0.3**",
+        "*control:* skip, interpolation augmentation 0.5",
+        "*control:* skip, topk k 64",
+    ]
+    assert re.search(r"\*\*skip, jvp pair 0.3\*\* \| 0.500 \S+ \S+ \| 0.650 .*\| 1.50 \|", told)
+    assert "- Block 0, topk k 32, skip, jvp pair 0.3: 4 of 6 claims hold; not: its pair error is at most 0.60" in told
+    assert "; less pair error than skip, interpolation augmentation 0.5 (+8.3 %" in told
 
 
 def test_controls_stand_beneath_the_arms():
