@@ -106,6 +106,9 @@ def _beats_controls(group: Group, arm: Arm) -> list[tuple[bool, str]]:
     for other, runs in _controls(group):
         change = gain(group.result, group.runs(arm), runs, PAIR_ERROR).change
         found.append((below_0(change), f"less pair error than {_called(group, arm, other)} ({percent(change)})"))
+        if other.control == "extra compute":
+            price = gain(group.result, group.runs(arm), runs, fvu).change
+            found.append((price.mean <= 0, f"an FVU no worse than with these steps ({percent(price)})"))
     return found
 
 
