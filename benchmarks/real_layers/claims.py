@@ -108,7 +108,8 @@ def _beats_controls(group: Group, arm: Arm) -> list[tuple[bool, str]]:
         found.append((below_0(change), f"less pair error than {_called(group, arm, other)} ({percent(change)})"))
         if other.control == "extra compute":
             price = gain(group.result, group.runs(arm), runs, fvu).change
-            found.append((price.mean <= 0, f"an FVU no worse than with these steps ({percent(price)})"))
+            steps = f"skip alone with {group.result.config.extra_compute:g} times the steps"
+            found.append((price.mean <= 0, f"an FVU no worse than {steps} ({percent(price)})"))
     return found
 
 

@@ -60,7 +60,7 @@ SENTENCES = [
     "less pair error than the constant map",
     "less pair error than skip, interpolation augmentation 0.5",
     "less pair error than skip alone with 1.75 times the steps; a step of this arm costs 1.00",
-    "an FVU no worse than with these steps",
+    "an FVU no worse than skip alone with 1.75 times the steps",
     "less pair error than skip alone with topk k 64",
     "the spliced model loses no more than with skip alone",
     "its predictions are no further from the model's",
