@@ -56,7 +56,7 @@ class TransformerLensHooks(Hooks):
         return next(self.model.parameters()).device
 
     def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
-        own = self.model.hook_dict
+        own: dict[str, Any] = dict(self.model.hook_dict)
         found = self._find(*hooks, own=own)
         if not tokens.is_floating_point():
             hooks = {name: by_position(name, hook, *tokens.shape) for name, hook in hooks.items()}
@@ -131,7 +131,8 @@ class TransformerLensHooks(Hooks):
 
     def _find(self, *names: str, own: Mapping[str, Any] | None = None) -> dict[str, str | Place]:
         """Return the own name of each hook point, or a place. Raises UsageError for a name that stands for neither."""
-        own = self.model.hook_dict if own is None else own  # a bridge rebuilds it, slowly, whenever it is asked
+        if own is None:
+            own = dict(self.model.hook_dict)  # a bridge rebuilds it, slowly, whenever it is asked
         aliases = _aliases(self.model, own)
         found = {name: find_tensor(self.model, name, own, aliases) for name in names}
         if (unknown := next((name for name, at in found.items() if at is None), None)) is not None:

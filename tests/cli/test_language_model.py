@@ -180,7 +180,7 @@ def test_a_preset_is_overridden_by_settings_and_these_by_options(settings, tmp_p
 
 def test_presets_are_named_in_the_help_and_in_refusals(tmp_path):
     help_text = CliRunner().invoke(app, ["experiment", "real-layers", "--help"]).output
-    assert "Presets: closing, controls, full, gpu, headline, kinds, long, pareto, seeds, sweep." in " ".join(
+    assert "Presets: closing, controls, early, full, gpu, headline, kinds, long, pareto, seeds, sweep." in " ".join(
         help_text.split()
     )
     run = CliRunner().invoke
