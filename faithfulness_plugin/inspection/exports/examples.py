@@ -74,7 +74,6 @@ def require_text(sample: RowSample, reader: str) -> Origins:
     return sample.origins
 
 
-@torch.no_grad()
 def feature_examples(
     of: Inspection, origins: Origins, token_text: Callable[[int], str] | None, per_band: int = PER_BAND
 ) -> Iterator[FeatureExamples]:
@@ -140,7 +139,8 @@ def _by_feature(of: Inspection) -> Iterator[tuple[int, Any]]:
         here = slice(int(features[0]), int(features[-1]) + 1)
         blocks = []
         for _, x in rows_of(of.sample, of.transcoder):
-            acts = acts_at(of.transcoder, x)[:, here]
+            with torch.no_grad():
+                acts = acts_at(of.transcoder, x)[:, here]
             row, feature = acts.nonzero(as_tuple=True)
             values = acts[row, feature].float().cpu().numpy()
             blocks.append(csr_array((values, (row.cpu().numpy(), feature.cpu().numpy())), shape=tuple(acts.shape)))
