@@ -19,7 +19,7 @@ from faithfulness_plugin.inspection.exports.examples import (
     require_text,
     rounded,
 )
-from faithfulness_plugin.inspection.exports.token_effects import TokenEffects, shown_effects
+from faithfulness_plugin.inspection.exports.token_effects import token_effects
 from faithfulness_plugin.inspection.inspection import Inspection
 
 
@@ -42,7 +42,6 @@ def write_circuit_tracer_features(
     name: str,
     model_name: str,
     token_text: Callable[[int], str] | None = None,
-    effects: Mapping[int, TokenEffects] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the features of a set's layers, or add layers to those of the same set.
@@ -61,7 +60,6 @@ def write_circuit_tracer_features(
         name: the set's.
         model_name: the model's. Layers are added to those of a set with these two names alone.
         token_text: `TokenText(tokenizer)`, or any function from a token id to its text.
-        effects: what features do to output tokens, by block, where it is known.
         overwrite: replace the features of these layers, or of another set.
 
     Returns:
@@ -90,11 +88,10 @@ def write_circuit_tracer_features(
         for kept in (of["filename"] for layer, of in index.items() if int(layer) not in inspections):
             _link(folder / kept, unfinished / kept)
         for layer, of in inspections.items():
-            file, of_layer = f"layer_{layer}.bin", (effects or {}).get(layer)
-            offsets = [0]
+            file, offsets = f"layer_{layer}.bin", [0]
             with (unfinished / file).open("wb") as binary:
                 for examples in feature_examples(of, origins[layer], token_text):
-                    shown = shown_effects(of_layer, examples.feature, token_text)
+                    shown = token_effects(of, examples.feature, token_text)
                     found = _feature(of, examples) | {"top_logits": shown.raised, "bottom_logits": shown.lowered}
                     packed = gzip.compress(
                         json.dumps({"transcoder_id": f"{name}/{layer}", **found}).encode(), 6, mtime=0

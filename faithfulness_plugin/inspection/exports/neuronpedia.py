@@ -24,7 +24,7 @@ from faithfulness_plugin.inspection.exports.examples import (
     require_text,
     rounded,
 )
-from faithfulness_plugin.inspection.exports.token_effects import TokenEffects, shown_effects
+from faithfulness_plugin.inspection.exports.token_effects import TokenEffects, token_effects
 from faithfulness_plugin.inspection.inspection import Inspection
 
 BATCH = 1024
@@ -89,7 +89,6 @@ def write_neuronpedia(
     *,
     token_text: Callable[[int], str] | None = None,
     text_name: str = "",
-    effects: TokenEffects | None = None,
     creator: str = LOCAL_CREATOR,
     overwrite: bool = False,
 ) -> Path:
@@ -105,7 +104,6 @@ def write_neuronpedia(
         source: what Neuronpedia is to call the transcoder (`SourceId.of`).
         token_text: `TokenText(tokenizer)`, or any function from a token id to its text.
         text_name: the text, for the record.
-        effects: what features do to output tokens, where it is known.
         creator: the id of the user who owns the features.
         overwrite: replace a source that is there.
 
@@ -150,7 +148,7 @@ def write_neuronpedia(
                 "topkCosSimIndices": similar[feature].tolist(),
                 "topkCosSimValues": rounded(cosines[feature].tolist()),
             }
-            words = shown_effects(effects, feature, token_text)
+            words = token_effects(of, feature, token_text)
             rows["features"].append(key | shared | _neuron(of, examples) | neighbours | _logits(words))
             rows["activations"] += activations
             if (feature + 1) % BATCH == 0 or feature + 1 == of.records.d_sae:
@@ -204,7 +202,7 @@ def _neuron(of: Inspection, examples: FeatureExamples) -> dict[str, Any]:
     }
 
 
-def _logits(words: Any) -> dict[str, Any]:
+def _logits(words: TokenEffects) -> dict[str, Any]:
     return {
         "pos_str": words.raised,
         "pos_values": words.raised_by,

@@ -1,29 +1,14 @@
 """Which output tokens features raise and lower, for exports that show them."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
-
-from jaxtyping import Float, Int
-from numpy import ndarray
+from typing import Any, NamedTuple
 
 from faithfulness_plugin.inspection.exports.examples import rounded
+from faithfulness_plugin.inspection.inspection import Inspection
 
 
-class TokenEffects(Protocol):
-    """Arrays [d_sae, some]: for each feature tokens and what it adds to their logits, the largest effect first."""
-
-    @property
-    def raised(self) -> Int[ndarray, "d_sae some"]: ...
-    @property
-    def raised_by(self) -> Float[ndarray, "d_sae some"]: ...
-    @property
-    def lowered(self) -> Int[ndarray, "d_sae some"]: ...
-    @property
-    def lowered_by(self) -> Float[ndarray, "d_sae some"]: ...
-
-
-class ShownEffects(NamedTuple):
-    """One feature's, as text."""
+class TokenEffects(NamedTuple):
+    """One feature's, the largest first."""
 
     raised: list[str]
     raised_by: list[float]
@@ -31,23 +16,26 @@ class ShownEffects(NamedTuple):
     lowered_by: list[float]
 
 
-def shown_effects(effects: TokenEffects | None, feature: int, token_text: Callable[[int], str] | None) -> ShownEffects:
-    """Write a feature's effects on tokens as text.
+def token_effects(of: Inspection, feature: int, token_text: Callable[[int], str] | None) -> TokenEffects:
+    """Write as text what a feature does to output tokens.
 
     Args:
-        effects: those of all features; None where they are not known.
-        feature: which one.
+        of: what was inspected; its `tokens`, where it has them, say for all features which tokens are `raised` and
+            `lowered`, each with arrays `tokens` and `values` [d_sae, some].
+        feature: the number of the feature.
         token_text: gives a token id's text; None shows numbers.
 
     Returns:
         Tokens and numbers; none where they are not known.
     """
-    if effects is None:
-        return ShownEffects([], [], [], [])
-    text = token_text or (lambda token: f"[{token}]")
-    return ShownEffects(
-        [text(token) for token in effects.raised[feature].tolist()],
-        rounded(effects.raised_by[feature].tolist()),
-        [text(token) for token in effects.lowered[feature].tolist()],
-        rounded(effects.lowered_by[feature].tolist()),
-    )
+    known = getattr(of, "tokens", None)
+    ends = [_shown(getattr(known, end, None), feature, token_text) for end in ("raised", "lowered")]
+    return TokenEffects(*ends[0], *ends[1])
+
+
+def _shown(most: Any, feature: int, token_text: Callable[[int], str] | None) -> tuple[list[str], list[float]]:
+    if most is None:
+        return [], []
+    tokens = most.tokens[feature].tolist()
+    texts = [f"[{token}]" if token_text is None else token_text(token) for token in tokens]
+    return texts, rounded(most.values[feature].tolist())

@@ -95,12 +95,13 @@ def test_a_feature_that_never_fires_is_there_too(tmp_path):
 
 
 def test_what_features_do_to_tokens_is_written_where_it_is_known(tmp_path):
-    tokens, values = np.arange(240).reshape(60, 4) % 7, np.ones((60, 4))
-    effects = SimpleNamespace(raised=tokens, raised_by=values, lowered=tokens[:, ::-1], lowered_by=-values)
-    folder = write(inspected.text(), tmp_path, 0, 1, effects={1: effects})
-    assert fetched(folder, 1, 2).top_logits == [inspected.token_text(token) for token in tokens[2].tolist()]
-    assert fetched(folder, 1, 2).bottom_logits == fetched(folder, 1, 2).top_logits[::-1]
-    assert fetched(folder, 0, 2).top_logits == []
+    of, tokens = inspected.text(), np.arange(240).reshape(60, 4) % 7
+    raised, lowered = (SimpleNamespace(tokens=t, values=np.ones((60, 4))) for t in (tokens, tokens[:, ::-1]))
+    for known in (SimpleNamespace(raised=raised, lowered=lowered), SimpleNamespace(raised=None, lowered=None)):
+        object.__setattr__(of, "tokens", known)
+        found = fetched(write(of, tmp_path, 1, overwrite=True), 1, 2)
+        assert found.bottom_logits == found.top_logits[::-1]
+        assert found.top_logits == ([inspected.token_text(t) for t in tokens[2].tolist()] if known.raised else [])
 
 
 def test_layers_join_their_own_set(tmp_path):

@@ -166,8 +166,9 @@ def test_features_and_examples_fit_the_schema_and_the_records(tmp_path, monkeypa
 def test_what_features_do_to_tokens_is_written_where_it_is_known(tmp_path):
     of = inspected.text()
     tokens, values = np.arange(240).reshape(60, 4) % 7, np.linspace(1, 2, 240).reshape(60, 4)
-    effects = SimpleNamespace(raised=tokens, raised_by=values, lowered=tokens[:, ::-1], lowered_by=-values)
-    neurons, _ = read(write_neuronpedia(of, tmp_path, SOURCE, token_text=inspected.token_text, effects=effects))
+    raised, lowered = (SimpleNamespace(tokens=t, values=v) for t, v in ((tokens, values), (tokens[:, ::-1], -values)))
+    object.__setattr__(of, "tokens", SimpleNamespace(raised=raised, lowered=lowered))
+    neurons, _ = read(write_neuronpedia(of, tmp_path, SOURCE, token_text=inspected.token_text))
     assert neurons[2].pos_str == [inspected.token_text(token) for token in tokens[2].tolist()]
     assert neurons[2].neg_str == neurons[2].pos_str[::-1]
     assert neurons[2].pos_values == pytest.approx(values[2], rel=1e-3)
