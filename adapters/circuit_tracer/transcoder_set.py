@@ -1,5 +1,6 @@
 """A folder with a transcoder for every layer of a model, as circuit-tracer keeps them in its cache."""
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from faithfulness_plugin.atomic import new_folder
+from faithfulness_plugin.export_folder import ExportKind, require_place
 from faithfulness_plugin.hub_path import HubPath, is_hub_path
 from faithfulness_plugin.transcoders.address import fetch, layers_at
 from faithfulness_plugin.transcoders.formats.circuit_tracer import CONFIG, KIND, THRESHOLD, CircuitTracer
@@ -22,6 +24,14 @@ from faithfulness_plugin.transcoders.formats.files import peek_settings
 from faithfulness_plugin.transcoders.formats.schema import require_finite
 from faithfulness_plugin.transcoders.load import load_transcoder
 from faithfulness_plugin.transcoders.topk_inference import TopKTranscoder
+
+
+def _owner(folder: Path) -> str | None:
+    config = peek_settings(folder / CONFIG)
+    return str(config.get("model_name")) if config.get("model_kind") == KIND else None
+
+
+SET = ExportKind("the files of a transcoder set", rf"{re.escape(CONFIG)}|layer_\d+\.safetensors", _owner)
 
 
 def export_transcoder_set(
@@ -48,7 +58,8 @@ def export_transcoder_set(
         feature_input_hook: where they read, below `blocks.N.`, such as "mlp.hook_in"; None takes what their metadata
             say.
         feature_output_hook: where they write, likewise.
-        scan: a name that circuit-tracer looks features up by; its own is the set's.
+        scan: where circuit-tracer's front end looks features up: a repository of the Hugging Face Hub, or a path, which
+            stands for the `features_dir` that it serves. None is the set's name there, or its path in the cache.
         overwrite: replace a set that is there, and nothing else is.
 
     Returns:
@@ -69,11 +80,7 @@ def export_transcoder_set(
         "feature_output_hook": feature_output_hook or _hook(finished, "hook_name_out", "feature_output_hook"),
         **({} if scan is None else {"scan": scan}),
     }
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if taken and not (overwrite and _is_a_set(folder)):
-        raise ValueError(
-            f"{folder} is not empty: choose another folder, or overwrite=True for one that holds a set and nothing else"
-        )
+    require_place(folder, SET, overwrite=overwrite)
     try:
         with new_folder(folder) as made:
             for layer, transcoder in finished.items():
@@ -82,13 +89,6 @@ def export_transcoder_set(
     except OSError as error:
         raise ValueError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
     return folder
-
-
-def _is_a_set(folder: Path) -> bool:
-    """Check that a folder holds a set and nothing else."""
-    if not folder.is_dir() or not all(p.name == CONFIG or p.match("layer_*.safetensors") for p in folder.iterdir()):
-        return False
-    return peek_settings(folder / CONFIG).get("model_kind") == KIND
 
 
 def load_transcoder_set(

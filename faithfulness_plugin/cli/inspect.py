@@ -96,6 +96,16 @@ def inspect(
     delphi: Annotated[
         Path | None, typer.Option(help="Activations as well, as delphi reads them: a folder in this folder for each")
     ] = None,
+    neuronpedia: Annotated[
+        Path | None, typer.Option(help="Features as well, as Neuronpedia reads them: MODEL/LAYER-SET in this folder")
+    ] = None,
+    circuit_tracer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Features as well, as circuit-tracer's front end shows them: a folder in this folder for each set, to "
+            "which further layers are added"
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, not as a table")] = False,
 ) -> None:
@@ -105,6 +115,7 @@ def inspect(
     they served a repeated input alone. With --compare, two transcoders of one layer beside each other.
     """
     from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
+    from faithfulness_plugin.cli.exports import Handed, require_exports, write_exports
 
     options = made(InspectOptions, **given)
     files = [file for file in (out, records) if file is not None]
@@ -116,8 +127,8 @@ def inspect(
     if options.rows is not None:
         require_rows(Path(options.rows))
     require_new_files(files, overwrite=overwrite)
-    caches = [] if delphi is None else [delphi / name for name in sources]
-    _require_caches(caches, options, overwrite=overwrite)
+    exports = {"delphi": delphi, "neuronpedia": neuronpedia, "circuit_tracer": circuit_tracer}
+    require_exports(exports, list(sources), bare=options.bare, overwrite=overwrite)
 
     from faithfulness_plugin.inspection.export import write_records
     from faithfulness_plugin.inspection.inspection import scores_table
@@ -132,40 +143,15 @@ def inspect(
             found.append(subject.inspect(transcoder, name=name, on_rows=lines.advance))
     if records is not None:
         write_records(found, records, token_text=subject.token_text, directions=directions)
-    for of, cache in zip(found, caches, strict=False):
-        _write_delphi(of, cache, subject, options)
     write_page(found, out, token_text=subject.token_text)
+    model_name = getattr(getattr(subject.token_text, "tokenizer", None), "name_or_path", "")
+    shared = (subject, model_name, ", ".join(options.text), overwrite)
+    written = write_exports(exports, [Handed(of, *shared) for of in found])
     if as_json:
         print(json.dumps({of.name: of.scores() for of in found}, indent=1))
     else:
         show(scores_table(found))
-    say("written: " + ", ".join(map(str, [*files, *caches])))
-
-
-def _require_caches(caches: list[Path], options: InspectOptions, *, overwrite: bool) -> None:
-    """Refuse folders for delphi that cannot be written, before anything is loaded."""
-    if caches and options.bare:
-        raise UsageError("--delphi: delphi explains features on text, which bare layers have none of: leave it out")
-    from faithfulness_plugin.cli.checks import require_writable
-
-    for cache in caches:
-        if cache.exists() and not overwrite:
-            raise UsageError(f"{cache} is there already: choose another --delphi, or pass --overwrite")
-        require_writable(cache.parent, "--delphi")
-
-
-def _write_delphi(of: Any, cache: Path, subject: "Subject", options: InspectOptions) -> None:
-    from faithfulness_plugin.inspection.exports.delphi import write_delphi_cache
-
-    tokenizer = getattr(subject.token_text, "tokenizer", None)
-    write_delphi_cache(
-        of.transcoder,
-        subject.sample,
-        cache.parent,
-        name=cache.name,
-        model_name=getattr(tokenizer, "name_or_path", ""),
-        text_name=", ".join(options.text),
-    )
+    say("written: " + ", ".join(map(str, [*files, *written])))
 
 
 def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":

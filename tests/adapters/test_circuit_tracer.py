@@ -1,10 +1,16 @@
+import json
 import os
 import subprocess
 import sys
+import threading
+import urllib.request
+from functools import partial
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sae_lens
 import tiny_hub
 import torch
 import transformers as hf
@@ -15,9 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from faithfulness_plugin import load_transcoder, topk_to_jumprelu, transcoder_jvp, transcoder_vjp
-from faithfulness_plugin.adapters.circuit_tracer import export_transcoder_set, load_transcoder_set
+from faithfulness_plugin.adapters.circuit_tracer import export_graph, export_transcoder_set, load_transcoder_set
+from faithfulness_plugin.attribution import attribute, prune, replaced_layers
+from faithfulness_plugin.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("as_installed", "one_thread")
+SITE = str(Path(sae_lens.__file__).parents[1])
+"""Where the packages of our own environment are, which that of circuit-tracer stands on."""
 D = 16
 HOOKS = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "mlp.hook_out"}
 TINY: dict[str, Any] = {"model_name": "tiny", **HOOKS}
@@ -366,3 +376,153 @@ def test_our_graphs_are_circuit_tracers(skip, max_features, tmp_path, monkeypatc
         smaller = Graph(**{name: (kept | {"adjacency_matrix": ours.adjacency * edges})[name] for name in arguments})
         found = attribution.graph_scores(ours, pruned)
         assert (found.replacement, found.completeness) == pytest.approx(compute_graph_scores(smaller), abs=1e-4)
+
+
+def words(token: int) -> str:
+    return tiny_hub.tokenizer().decode(token)
+
+
+def small_graph() -> Any:
+    return attribute(replaced_layers(llama(), two_layers()), torch.tensor([[0, 5, 9, 12, 5]]), max_logits=3)
+
+
+def unpaired(number: int) -> tuple[int, int]:
+    """Cantor's pairing function the other way round."""
+    diagonal = (isqrt(8 * number + 1) - 1) // 2
+    second = number - diagonal * (diagonal + 1) // 2
+    return diagonal - second, second
+
+
+def test_a_graph_file_holds_what_pruning_leaves(tmp_path):
+    graph = small_graph()
+    file = export_graph(graph, tmp_path, slug="small", token_text=words)
+    written, pruned = json.loads(file.read_text()), prune(graph)
+    nodes = {node["node_id"]: node for node in written["nodes"]}
+    assert len(nodes) == len(written["nodes"])
+    assert len(written["links"]) == int((pruned.edges & pruned.nodes & pruned.nodes[:, None]).sum()) > 0
+    assert all(link["source"] in nodes and link["target"] in nodes for link in written["links"])
+    weights = {(link["source"], link["target"]): link["weight"] for link in written["links"]}
+    features = {tuple(row): n for n, row in enumerate(graph.features.tolist())}
+    for node in written["nodes"]:
+        if node["feature_type"] != "cross layer transcoder":
+            continue
+        block, feature = unpaired(node["feature"])
+        n = features[block, node["ctx_idx"], feature]
+        assert (node["layer"], node["node_id"]) == (str(block), f"{block}_{feature}_{node['ctx_idx']}")
+        assert node["activation"] == pytest.approx(graph.acts[n].item())
+        first = f"3_{graph.logit_tokens[0]}_4"
+        if (node["node_id"], first) in weights:
+            assert weights[node["node_id"], first] == pytest.approx(graph.adjacency[graph.logits.start, n].item())
+    logits = [node for node in written["nodes"] if node["feature_type"] == "logit"]
+    assert [node["is_target_logit"] for node in logits] == [True, *[False] * (len(logits) - 1)]
+    assert logits[0]["clerp"].startswith(f'Output "{words(int(graph.logit_tokens[0]))}" (p=')
+    assert written["metadata"]["prompt_tokens"] == [words(token) for token in (0, 5, 9, 12, 5)]
+    assert json.loads((tmp_path / "graph-metadata.json").read_text())["graphs"] == [written["metadata"]]
+
+
+def test_graphs_stand_beside_each_other_and_are_replaced_on_request(tmp_path):
+    graph = small_graph()
+    for slug in ("one", "two"):
+        export_graph(graph, tmp_path, slug=slug)
+    with pytest.raises(UsageError, match=r"one\.json is there already: choose another slug"):
+        export_graph(graph, tmp_path, slug="one")
+    export_graph(graph, tmp_path, slug="one", overwrite=True, scan="me/set")
+    listed = json.loads((tmp_path / "graph-metadata.json").read_text())["graphs"]
+    assert [(of["slug"], of["scan"]) for of in listed] == [("two", "/features"), ("one", "me/set")]
+    for slug in ("", "a/b", "../a", "graph-metadata"):
+        with pytest.raises(UsageError, match="choose a name of letters"):
+            export_graph(graph, tmp_path, slug=slug)
+    with pytest.raises(UsageError, match="found in one place"):
+        export_graph(graph, tmp_path, slug="three", scan="/a", features=tmp_path)
+    with pytest.raises(UsageError, match=r"has no feature .* of layer 0: write the features of this layer too"):
+        export_graph(graph, tmp_path, slug="three", features=tmp_path)
+    (tmp_path / "three_features").mkdir()
+    (tmp_path / "three_features" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"it holds thesis.tex, which is none of the features of a graph"):
+        export_graph(graph, tmp_path, slug="three", features=tmp_path, overwrite=True)
+    (tmp_path / "graph-metadata.json").write_text("[]")
+    with pytest.raises(UsageError, match="is no list of graphs"):
+        export_graph(graph, tmp_path, slug="three")
+
+
+@pytest.mark.works("graph files that we write are its own")
+@pytest.mark.filterwarnings("ignore")
+def test_circuit_tracer_writes_the_same_graph_file(tmp_path, monkeypatch):
+    pytest.importorskip("circuit_tracer")
+    from circuit_tracer import attribute as theirs
+    from circuit_tracer.frontend.graph_models import Model
+    from circuit_tracer.utils.create_graph_files import create_graph_files
+
+    transcoders, llm = two_layers(), llama()
+    model = converted(llm, export_transcoder_set(transcoders, tmp_path / "me" / "set", **TINY), monkeypatch)
+    tokens = torch.tensor([0, 5, 9, 12, 5])
+    graph = theirs(tokens, model, max_n_logits=3)
+    ours = attribute(replaced_layers(llm, transcoders), tokens[None], max_logits=3)
+    graph.cfg.tokenizer_name = str(tmp_path / "me" / "words")
+    assert graph.scan.startswith("/")  # features from `features_dir`
+    create_graph_files(graph, "same", str(tmp_path / "theirs"))
+    export_graph(ours, tmp_path / "ours", slug="same", token_text=words, scan=graph.scan)
+    of_theirs, of_ours = (
+        Model.model_validate_json((tmp_path / who / "same.json").read_text()) for who in ("theirs", "ours")
+    )
+    assert of_ours.metadata.model_dump(exclude={"prompt"}) == of_theirs.metadata.model_dump(exclude={"prompt"})
+    assert of_ours.qParams == of_theirs.qParams
+    assert [node.node_id for node in of_ours.nodes] == [node.node_id for node in of_theirs.nodes]
+    for node, other in zip(of_ours.nodes, of_theirs.nodes, strict=True):
+        numbers = {"token_prob", "influence", "activation", "clerp"}  # clerp has a probability
+        assert node.model_dump(exclude=numbers) == other.model_dump(exclude=numbers)
+        assert (node.influence, node.activation) == pytest.approx((other.influence, other.activation), abs=1e-4)
+        assert node.token_prob == pytest.approx(other.token_prob, abs=1e-5)
+        assert node.clerp.partition("(p=")[0] == other.clerp.partition("(p=")[0]
+    links = [{(of["source"], of["target"]): of["weight"] for of in each.links} for each in (of_ours, of_theirs)]
+    assert links[0] == pytest.approx(links[1], abs=1e-4)
+
+
+def features_in(folder: Path) -> list[float]:
+    """Write the features of two layers as our own environment does, with its TransformerLens, and return how often
+    each fires."""
+    code = f"""
+import json
+from pathlib import Path
+import inspected
+from faithfulness_plugin.inspection.exports.circuit_tracer import write_circuit_tracer_features
+of, names = inspected.text(), {{"name": "set", "model_name": "tiny", "token_text": inspected.token_text}}
+write_circuit_tracer_features({{0: of, 1: of}}, Path({str(folder)!r}), **names)
+print(json.dumps(of.records.firing_rate.tolist()))
+"""
+    paths = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), SITE, str(Path(tiny_hub.__file__).parent)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.works("graphs and features that we export are served to its front end")
+@pytest.mark.filterwarnings("ignore")
+def test_circuit_tracers_server_finds_graphs_and_features(tmp_path):
+    pytest.importorskip("circuit_tracer")
+    from circuit_tracer.frontend import feature_models, graph_models
+    from circuit_tracer.frontend.local_server import DEFAULT_FRONTEND_DIR, CircuitGraphHandler, ReusableTCPServer
+
+    rates = features_in(tmp_path / "set")
+    export_graph(small_graph(), tmp_path / "graphs", slug="small", features=tmp_path / "set")
+    folders = {"frontend_dir": DEFAULT_FRONTEND_DIR, "data_dir": tmp_path / "graphs"}
+    with ReusableTCPServer(("127.0.0.1", 0), partial(CircuitGraphHandler, **folders)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def get(name: str) -> bytes:
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/{name}", timeout=60) as answer:
+                return answer.read()
+
+        try:
+            (listed,) = json.loads(get("data/graph-metadata.json"))["graphs"]
+            graph = graph_models.Model.model_validate_json(get(f"graph_data/{listed['slug']}.json"))
+            numbers = {node.feature for node in graph.nodes if node.feature_type == "cross layer transcoder"}
+            assert len(numbers) > 3
+            folder = graph.metadata.scan.removeprefix("./")
+            for number in numbers:  # as loadFeature does where the scan begins with "./"
+                found = feature_models.Model.model_validate_json(get(f"{folder}/{number}.json"))
+                assert (found.transcoder_id, found.index) == ("set/{}".format(*unpaired(number)), unpaired(number)[1])
+                assert found.activation_frequency == rates[found.index]
+        finally:
+            server.shutdown()

@@ -1,5 +1,6 @@
 """The command `faithfulness inspect`, as users have it."""
 
+import gzip
 import json
 from typing import Any
 
@@ -228,4 +229,24 @@ def test_delphi_gets_a_folder_for_each_transcoder(hub, tmp_path):
     assert config["model_name"] == str(hub / "model")
     assert config["cache_ctx_len"] == 16
     fails(inspect(*arguments, "--overwrite", "--layer", "abs"), 2, "delphi explains features on text")
-    fails(inspect(*arguments[:-4], "--out", str(tmp_path / "two.html"), "--delphi", str(cache)), 2, "is there already")
+    fails(inspect(*arguments[:-4], "--out", str(tmp_path / "two.html"), "--delphi", str(cache)), 2, "is not empty")
+
+
+def test_features_are_handed_on_by_layer(hub, tmp_path):
+    features, exports = tmp_path / "features", tmp_path / "exports"
+    to = ["--circuit-tracer", str(features), "--neuronpedia", str(exports)]
+    for layer, folder in enumerate(("silent_about_its_layer", "plain")):
+        page = ["--layer", str(layer), "--out", str(tmp_path / f"{layer}.html")]
+        done = inspect(*of_model(hub, f"set={hub / folder}", *page, *to))
+        assert done.exit_code == 0, done.output
+        assert f"{exports / 'model' / f'{layer}-set'}, {features / 'set'}" in done.stderr
+    assert {path.name for path in (features / "set").iterdir()} == {"index.json.gz", "layer_0.bin", "layer_1.bin"}
+    line = gzip.decompress((exports / "model" / "1-set" / "features" / "batch-0.jsonl.gz").read_bytes()).splitlines()[5]
+    assert (json.loads(line)["modelId"], json.loads(line)["index"]) == ("model", "5")
+    source = json.loads((exports / "model" / "1-set" / "source.jsonl").read_text())
+    assert (source["dataset"], source["num_tokens_in_prompt"]) == (str(hub / "text"), 16)
+    again = of_model(hub, f"set={hub / 'plain'}", "--out", str(tmp_path / "2.html"))
+    fails(inspect(*again, *to[:2]), 2, "holds features of layer 1 of set of")
+    fails(inspect(*again, "--overwrite", *to[2:], "--layer", "abs"), 2, "Neuronpedia explains features on text")
+    (features / "set" / "notes.txt").touch()
+    fails(inspect(*again, "--overwrite", *to[:2]), 2, "it holds notes.txt, which is none of circuit-tracer's")

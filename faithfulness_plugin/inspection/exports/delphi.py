@@ -10,15 +10,25 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from faithfulness_plugin.atomic import new_folder
-from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.export_folder import ExportKind, require_place
+from faithfulness_plugin.inspection.exports.examples import require_text
 from faithfulness_plugin.inspection.hooked_reading import acts_at, require_fit, rows_of
 from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.sample import Origins, RowSample
+from faithfulness_plugin.transcoders.formats.files import peek_settings
 
 LEAST = 1e-5
 """An activation that is no larger is left out, as delphi does."""
 SPLITS = 5
 """Files that a transcoder's features are divided among."""
+
+
+def _owner(folder: Path) -> str | None:
+    config = peek_settings(folder / "config.json")
+    return f"a transcoder of {config.get('model_name') or 'some model'}" if "cache_ctx_len" in config else None
+
+
+LATENTS = ExportKind("delphi's latents", r"config\.json|\d+_\d+\.safetensors", _owner)
 
 
 @torch.no_grad()
@@ -31,6 +41,7 @@ def write_delphi_cache(
     model_name: str,
     text_name: str = "",
     n_splits: int = SPLITS,
+    overwrite: bool = False,
 ) -> Path:
     """Write a transcoder's activations on a text as delphi's own cache holds them.
 
@@ -51,25 +62,23 @@ def write_delphi_cache(
         transcoder: any SAELens transcoder, or a module whose linear region is registered; in `eval` mode.
         sample: rows of a text (`text_sample`).
         folder: where delphi looks for caches, its `raw_dir`.
-        name: what delphi calls the module; a folder of that name is replaced.
+        name: what delphi calls the module, and the folder in it that is written.
         model_name: the name or folder that delphi loads the tokenizer from.
         text_name: the text, for the record.
         n_splits: how many files to divide the features among; fewer where there are fewer features.
+        overwrite: replace latents that are there.
 
     Returns:
         The folder that was written.
 
     Raises:
-        UsageError: the sample is no text; the transcoder is of another layer.
+        UsageError: the sample is no text; the transcoder is of another layer; as `require_place`.
         OSError: the folder cannot be written.
 
     Source: `LatentCache.save_splits`, `save_config` and `TensorBuffer.load` of github.com/EleutherAI/delphi at 3c2e139.
     """
-    origins = sample.origins
-    if origins is None:
-        raise UsageError(
-            "delphi explains features on text, and these rows are of none: inspect a language model's layer"
-        )
+    origins = require_text(sample, "delphi")
+    require_place(folder / name, LATENTS, overwrite=overwrite)
     inspected = hooked(transcoder, sample.x[:1])
     require_fit(inspected, sample)
     locations, activations = _entries(inspected, sample, origins)

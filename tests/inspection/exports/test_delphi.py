@@ -100,10 +100,26 @@ def test_rows_without_text_are_refused_and_leave_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_of_other_files_or_of_another_cache_is_refused(tmp_path):
+    of = inspected.text()
+    write_delphi_cache(of.transcoder, of.sample, tmp_path, name="a", model_name="m")
+    with pytest.raises(UsageError, match=r"a is not empty: it holds delphi's latents of a transcoder of m; choose"):
+        write_delphi_cache(of.transcoder, of.sample, tmp_path, name="a", model_name="other")
+    (tmp_path / "a" / "model.safetensors").touch()
+    with pytest.raises(UsageError, match=r"it holds model.safetensors, which is none of delphi's latents"):
+        write_delphi_cache(of.transcoder, of.sample, tmp_path, name="a", model_name="m", overwrite=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UsageError, match=r"it holds config.json, which is none of delphi's latents"):
+        write_delphi_cache(of.transcoder, of.sample, tmp_path, name="b", model_name="m", overwrite=True)
+
+
 def test_a_cache_is_replaced_whole(tmp_path):
     of = inspected.text()
     for n_splits in (7, 2):
-        write_delphi_cache(of.transcoder, of.sample, tmp_path, name="a", model_name="m", n_splits=n_splits)
+        write_delphi_cache(
+            of.transcoder, of.sample, tmp_path, name="a", model_name="m", n_splits=n_splits, overwrite=True
+        )
     assert json.loads((tmp_path / "a" / "config.json").read_text())["n_splits"] == 2
     read(tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
