@@ -29,12 +29,15 @@ class EarlierBlocks:
 
         Args:
             tokens: what the model is run on.
-            names: tensors that the run has hooks at. It is left whole where one of them may be in these blocks.
+            names: tensors that the run has hooks at. It is left whole where one of them may be in these blocks, and on
+                prompts of one token, by which layers are run as functions of rows, in forward mode as well.
 
         Yields:
             Nothing.
         """
-        if any((number := block_of(name)) is None or number < len(self.blocks) for name in names):
+        if tokens.shape[1] == 1 or any(
+            (number := block_of(name)) is None or number < len(self.blocks) for name in names
+        ):
             yield
             return
         key = tuple(tokens.shape), tokens.cpu().numpy().tobytes()

@@ -107,7 +107,8 @@ class Site:
 class Seen:
     """One run of the model."""
 
-    logits: Float[Tensor, "batch *pos vocab"]
+    logits: Float[Tensor, "batch *asked vocab"]
+    """At every position, or at the last ones that were asked for."""
     stages: Mapping[str, Float[Tensor, "batch *pos d_model"]]
     acts: Float[Tensor, "batch *pos d_sae"] | None
     """Of the only transcoder, if there was one with `hook_sae_acts_post`."""

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import HUGGING_FACE, N_VOCAB, bridge, hooked, hugging_face, native_bridge, tokens
+from tiny_models import D_MODEL, HUGGING_FACE, N_VOCAB, bridge, hooked, hugging_face, native_bridge, tokens
 from torch import Tensor
 
-from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
+from faithfulness_plugin.layers.any_model import hooks_of, layer_between, mlp_layer
+from faithfulness_plugin.layers.derivatives import layer_jvp
 
 MODELS: dict[str, Callable[[], Any]] = {
     "hooked": hooked,
@@ -77,6 +78,16 @@ def test_a_model_whose_blocks_pass_on_more_than_their_output_is_run_as_a_whole()
     with hooks.beginning_at("model.layers.1.mlp"):
         for _ in range(2):
             assert calls.of(lambda: torch.testing.assert_close(hooks.run(tokens(), {}), whole)) == 1
+
+
+@torch.no_grad()
+def test_layers_that_run_the_model_have_their_derivatives_within():
+    hooks = hooks_of(hugging_face("llama"))
+    layer, x = layer_between(hooks, "model.layers.1.mlp.input", "model.layers.1.mlp"), torch.randn(3, D_MODEL).double()
+    right = layer_jvp(layer, x, x)
+    with hooks.beginning_at(layer.hook_in):
+        for _ in range(2):
+            torch.testing.assert_close(layer_jvp(layer, x, x), right)
 
 
 @torch.no_grad()
