@@ -40,6 +40,7 @@ from faithfulness_plugin.language_model.result import TrainResult
 from faithfulness_plugin.measure import report as artifact
 from faithfulness_plugin.measure.compare import paired_differences
 from faithfulness_plugin.measure.schema import ArtifactResult
+from faithfulness_plugin.measure.verdict import verdict
 from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 from faithfulness_plugin.results.schema import read_result, write_text
@@ -97,6 +98,7 @@ def measured() -> dict[str, str]:
             StartUp().tables(read_result(path, StartUpResult)) for path in RESULTS.glob(f"start_up/{RESULT_FILENAME}")
         ),
         "store-speed table": StoreSpeed().tables(read_result(STORE_SPEED, StoreSpeedResult)),
+        "artifact verdict": f"> {verdict(artifacts, next(iter(artifacts.config.transcoders)))}.",
         "artifact scores": artifact.overview(artifacts).render("markdown"),
         "artifact differences": paired_differences(artifacts, pairs).render("markdown"),
         "inspection toy": toy_table(read_result(INSPECTION / "toy" / RESULT_FILENAME, ToyScoresResult)),

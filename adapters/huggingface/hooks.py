@@ -19,9 +19,11 @@ from faithfulness_plugin.adapters.huggingface.routers import converting_routers,
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
+from faithfulness_plugin.layers.last_positions import of_last_positions
 from faithfulness_plugin.layers.normed_mlp import LayerWeights
 
 OF_A_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
+IN_A_LIST = re.compile(r"([^\d]+)\.(\d+)(?:\.|$)")
 
 
 class HuggingFaceHooks(Hooks):
@@ -69,15 +71,16 @@ class HuggingFaceHooks(Hooks):
     def blank(self, n: int) -> Tokens:
         return self.inputs.blank(n).to(self.device)
 
-    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook], last: int | None) -> Tensor | None:
         length = None if tokens.is_floating_point() else tokens.shape[1]
         places = {name: self.place(name) for name in hooks}  # to find one, the model may be run
         with ExitStack() as stack:
             for name, hook in hooks.items():
                 stack.callback(places[name].register(by_position(name, hook, len(tokens), length)).remove)
             stack.enter_context(left_as_they_are(self._routers))
+            stack.enter_context(of_last_positions(self._unembedding(), last, length))
             logits = getattr(self._call(tokens), "logits", None)
-        one_each = logits is not None and logits.ndim == 3 and logits.shape[1] == length
+        one_each = logits is not None and logits.ndim == 3 and logits.shape[1] in (length, last)
         next_token = one_each and not self.inputs.has_decoder and not fills_masks(type(self.model).__name__)
         return logits if next_token else None
 
@@ -169,6 +172,19 @@ class HuggingFaceHooks(Hooks):
         """Return the module that embeds tokens, where there is one."""
         with suppress(NotImplementedError, AttributeError):
             return self.model.get_input_embeddings()  # pyright: ignore[reportCallIssue]  a PreTrainedModel's
+
+    def _unembedding(self) -> nn.Module | None:
+        """Return the module that makes logits, where there is one."""
+        with suppress(NotImplementedError, AttributeError):
+            return self.model.get_output_embeddings()  # pyright: ignore[reportCallIssue]  a PreTrainedModel's
+
+    @override
+    def _blocks_before(self, name: str) -> Sequence[nn.Module]:
+        module = self.place(name).module
+        own = next(own for own, found in self.model.named_modules() if found is module)
+        match = IN_A_LIST.match(own)
+        blocks = None if match is None else self.model.get_submodule(match[1])
+        return [*blocks][: int(match[2])] if match is not None and isinstance(blocks, nn.ModuleList) else []
 
     def _entered_first(self, lists: list[str]) -> str | None:
         """Return the first of some lists of blocks that a run of the model enters."""

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.adapters.huggingface.find_mlp import numbered_mlp
@@ -17,8 +17,10 @@ from faithfulness_plugin.adapters.huggingface.positions import n_positions
 from faithfulness_plugin.adapters.transformer_lens.find_mlp import mlp_in, scale_of
 from faithfulness_plugin.adapters.transformer_lens.names import find_tensor
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Function, Hook, Hooks, Tokens
+from faithfulness_plugin.layers.last_positions import of_last_positions
 
 NOT_A_ROW = re.compile(
     r"\.attn\.(?!hook_out)|_input$|_attn_in$|hook_mlp_in$|hook_scale$|experts|router|\.hook_sae_|\.hook_(q|k|v|z)$"
@@ -55,7 +57,7 @@ class TransformerLensHooks(Hooks):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook], last: int | None) -> Tensor | None:
         own: dict[str, Any] = dict(self.model.hook_dict)
         found = self._find(*hooks, own=own)
         if not tokens.is_floating_point():
@@ -79,6 +81,7 @@ class TransformerLensHooks(Hooks):
             for name, at in found.items():
                 if isinstance(at, Place):
                     stack.callback(at.register(hooks[name]).remove)
+            stack.enter_context(of_last_positions(getattr(self.model, "unembed", None), last, tokens.shape[1]))
             # one filter for all of them: a bridge rebuilds its list of hook points, slowly, for each name
             fwd_hooks = [(lambda name: own.get(name) in at_points, all_of_it)] if at_points else []
             logits = self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
@@ -129,7 +132,16 @@ class TransformerLensHooks(Hooks):
                     found[cause] = lambda f, norm=norm: lambda x: norm.forward(f(x)[None])[0]
         return found
 
+<<<<<<< HEAD
     def _find(self, *names: str, own: Mapping[str, Any] | None = None) -> dict[str, str | Place]:
+=======
+    @override
+    def _blocks_before(self, name: str) -> Sequence[nn.Module]:
+        blocks, number = getattr(self.model, "blocks", None), block_of(name)
+        return [*blocks][:number] if isinstance(blocks, nn.ModuleList) and name.startswith("blocks.") else []
+
+    def _find(self, *names: str) -> dict[str, str | Place]:
+>>>>>>> quick28
         """Return the own name of each hook point, or a place. Raises UsageError for a name that stands for neither."""
         if own is None:
             own = dict(self.model.hook_dict)  # a bridge rebuilds it, slowly, whenever it is asked

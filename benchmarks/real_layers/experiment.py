@@ -120,9 +120,10 @@ def _with_run(result: RealLayersResult, run: Run, layer: MlpBench, bench: Bench,
     held_out, transcoder = layer.held_out, transcoder.eval()
     place = "permuted" if run.arm.layer == "permuted" else "layers"
     measured: list[Any] = getattr(result, place)
+    found = held_out.compare(transcoder)
     if all(of.block != run.block for of in measured):
-        result = result.model_copy(update={place: [*measured, held_out.layer_record(transcoder)]})
-    numbers = dict(held_out.measure(transcoder, layer.mean.matrix))
+        result = result.model_copy(update={place: [*measured, held_out.layer_record(found)]})
+    numbers = dict(held_out.measure(transcoder, layer.mean.matrix, found=found))
     record = RunRecord(**run._asdict(), **numbers, floors=layer.floors(transcoder), **cost._asdict())
     transcoder.save_inference_model(running.out / TRANSCODERS / run.folder)
     return result.model_copy(update={"trained": [*result.trained, record]})

@@ -16,7 +16,7 @@ NAMES = {"held_out_prompts": "prompts", "block": "layer", "transcoder_dtype": "d
 """Options by the fields that they give."""
 
 
-PROMPTS, QUICK = 32, 4
+PROMPTS, QUICK = 32, 8
 
 
 class MeasureOptions(SeededOptions):
@@ -26,7 +26,8 @@ class MeasureOptions(SeededOptions):
         default=None, ge=2, description=f"held-out prompts [default: {PROMPTS}, with --quick {QUICK}]"
     )
     quick: bool = Field(
-        default=False, description=f"{QUICK} prompts, and the transcoders without their references: a look only"
+        default=False,
+        description=f"FVU, L0, Jacobian errors, half-way responses and cross-entropy alone, on {QUICK} prompts: a look",
     )
     references: bool = Field(
         default=True, description="beside each transcoder its shuffled decoder and the layer's mean"
@@ -61,14 +62,14 @@ def measure(
     """Measure finished transcoders against their real layer.
 
     Outputs, Jacobians, responses to finite steps, the spliced model's predictions, effects downstream and deletion
-    curves, each beside a shuffled decoder and a mean ablation. Interrupted, it resumes when called again; complete, it
-    shows what is there.
+    curves, each beside a shuffled decoder and a mean ablation; first a verdict in a sentence. Interrupted, it resumes
+    when called again; complete, it shows what is there.
 
     Of a set, what the model predicts with one, some and all layers replaced, and what all later layers make of a
     change, against its size.
     """
     from faithfulness_plugin.cli.checks import require_readable
-    from faithfulness_plugin.measure.config import ArtifactConfig
+    from faithfulness_plugin.measure.config import LESS, ArtifactConfig
     from faithfulness_plugin.measure.schema import ArtifactResult
     from faithfulness_plugin.measure.sets.folder import folders_in
     from faithfulness_plugin.results.open_or_resume import require_resumable
@@ -90,11 +91,12 @@ def measure(
         "spliced_prompts": min(16, n_prompts),
         "references": options.references and not options.quick,
         "rows": row_settings(given),
+        **(LESS if options.quick else {}),
     }
     out = out or Path("out/measure_quick" if options.quick else "out/measure")
     config = made(ArtifactConfig, NAMES, **settings)
     require_readable(config.transcoders.values(), options)
-    known = config.model_dump(mode="json", exclude={"model", "model_named", "rows"})
+    known = {name: of for name, of in config.every_field().items() if name not in ("model", "model_named", "rows")}
     require_resumable(out, ArtifactResult, known, overwrite=overwrite)
 
     from faithfulness_plugin.language_model.config import ModelSource

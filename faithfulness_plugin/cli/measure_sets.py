@@ -70,7 +70,7 @@ def measure_sets(
     require_readable([path for of in sets.values() for path in of.values()], options)
     if not overwrite:
         require_same_kind(out, "faithfulness of sets")
-    known = config.model_dump(mode="json", exclude={"model", "model_named", "rows"})
+    known = {name: of for name, of in config.every_field().items() if name not in ("model", "model_named", "rows")}
     require_resumable(out, SetResult, known, overwrite=overwrite)
 
     from faithfulness_plugin.language_model.config import ModelSource

@@ -58,7 +58,7 @@ def run_experiment(
     if not result.complete:
         try:
             with Lines(total, done, experiment.parts, cost=experiment.work_left(result)) as lines:
-                running.note = lines.tell
+                running.note, running.within = lines.tell, lines.within
                 for grown in lines.follow(experiment, result, run_parts(experiment, result, running)):
                     result, began = grown, True
         except KeyboardInterrupt:

@@ -61,6 +61,14 @@ class Lines:
         if self.bar.disable:
             say(text)
 
+    def within(self, cost: float) -> None:
+        """Move the bar within a part that is not finished.
+
+        Args:
+            cost: what is done of it, in the unit of the whole.
+        """
+        self.bar.update(self.task, completed=self.spent + cost)
+
     def advance(self, parts: int) -> None:
         """Count finished parts of which there are too many for a line each: on a terminal only.
 
@@ -83,8 +91,8 @@ class Lines:
         if self.bar.disable:
             say(f"[{self.done}/{self.total}] {text}{self._left()}")
         else:
-            advance = parts if self.cost is None else cost
-            self.bar.update(self.task, advance=advance, description=text, parts=f"{self.done}/{self.total}")
+            completed = self.done if self.cost is None else self.spent
+            self.bar.update(self.task, completed=completed, description=text, parts=f"{self.done}/{self.total}")
 
     def follow(
         self, experiment: "Experiment[Any, Any]", result: Any, parts: Iterable[tuple[Any, str]]

@@ -1,6 +1,6 @@
 """How faithful a transcoder is inside its language model: on held-out prompts, by itself and spliced in."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,12 +14,12 @@ from faithfulness_plugin.display import line
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.layer_rows import LayerRows, Rows
 from faithfulness_plugin.language_model.rows import RowsRecord
-from faithfulness_plugin.language_model.spliced_loss import Spliced, SplicedByPrompt, nats
+from faithfulness_plugin.language_model.spliced_loss import Spliced, SplicedByPrompt
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.hooks import Hooks
-from faithfulness_plugin.layers.spliced import run_spliced
+from faithfulness_plugin.layers.hooks import Hook, Hooks
+from faithfulness_plugin.layers.spliced import Site
 from faithfulness_plugin.metrics.jacobian_error import ByDirections, average_products, jacobian_products
-from faithfulness_plugin.metrics.next_token import kl_divergence
+from faithfulness_plugin.metrics.next_token import NextToken, cross_entropy
 from faithfulness_plugin.metrics.result import check_same_shape
 from faithfulness_plugin.store.kept_rows import kept_rows
 from faithfulness_plugin.store.left_out import LeftOut
@@ -204,49 +204,71 @@ class TranscoderEvaluator:
             "jacobian_cosine_data": jacobian.cosine_data,
         }
 
-    def _look_once(self) -> None:
-        """Keep the rows and outputs of every layer, and the cross-entropies that no transcoder changes."""
-        if self._zero:
-            return
-        for of in self.at.values():
-            of.outputs  # noqa: B018  reads them while the lock is held
-        clean: list[Tensor] = []
-        zero: dict[Place, list[Tensor]] = {place: [] for place in self.at}
-        for tokens, kept in self._batches():
-            clean.append(nats(self.hooks.run(tokens, {}), tokens))
-            for place, mask in kept.items():
-                # mask [batch, pos] -> [batch, pos, 1]: zeros at the tokens that count, y elsewhere
-                write_zeros = partial(torch.where, mask[..., None], 0)
-                zero[place].append(nats(self.hooks.run(tokens, {place[1]: write_zeros}), tokens))
-        self._clean, self._zero = torch.cat(clean), {place: torch.cat(parts) for place, parts in zero.items()}
-
     @torch.no_grad()
-    def spliced_by_prompt(self, transcoders: "Mapping[str, SAE[Any]]") -> dict[str, SplicedByPrompt]:
-        """Run the model with each transcoder in its layer's place, one at a time.
+    def spliced_by_prompt(
+        self, transcoders: "Mapping[str, SAE[Any]]", on_run: Callable[[float], None] = lambda _: None
+    ) -> dict[str, SplicedByPrompt]:
+        """Run the model with each transcoder in its layer's place, one at a time. They share the runs without.
 
         Args:
             transcoders: by the names of `layers`, in their own modes.
+            on_run: called after each run of the model, with the share of them that is done.
 
         Returns:
             What each costs at every prompt, by name.
         """
         ce: dict[str, list[Tensor]] = {name: [] for name in transcoders}
         kl: dict[str, list[Tensor]] = {name: [] for name in transcoders}
+        clean: list[Tensor] = []
+        zero: dict[Place, list[Tensor]] = {} if self._zero else {place: [] for place in self.at}
+        n_runs, done = -(-len(self.tokens) // self.batch_size) * (1 + len(zero) + len(transcoders)), 0
+
+        def run(hooks: Mapping[str, Hook], tokens: Tensor) -> Tensor:
+            nonlocal done
+            logits = self.hooks.run(tokens, hooks)
+            done += 1
+            on_run(done / n_runs)
+            return logits
+
         with self.lock:
-            self._look_once()
+            for of in self.at.values():
+                of.outputs  # noqa: B018  reads them while the lock is held
             for tokens, kept in self._batches():
-                logits = self.hooks.run(tokens, {})
+                own = NextToken(run({}, tokens), tokens)
+                clean.append(own.cross_entropy.double().sum(-1))
+                for place, found in zero.items():
+                    # mask [batch, pos] -> [batch, pos, 1]: zeros at the tokens that count, y elsewhere
+                    write_zeros = partial(torch.where, kept[place][..., None], 0)
+                    found.append(cross_entropy(run({place[1]: write_zeros}, tokens), tokens).double().sum(-1))
                 for name, transcoder in transcoders.items():
                     layer = self.layers[name]
-                    changed = run_spliced(self.hooks, layer, tokens, kept[_place_of(layer)], transcoder).logits
-                    ce[name].append(nats(changed, tokens))
-                    # [batch, pos]: the last token's prediction is held out of both measures
-                    kl[name].append(kl_divergence(logits, changed)[:, :-1].double().sum(-1))
-        zero = {name: self._zero[_place_of(self.layers[name])] for name in transcoders}
+                    site = Site(layer, kept[_place_of(layer)], transcoder)
+                    of_tokens = own.compare(run(site.hooks([]), tokens))
+                    for sums, values in zip((ce, kl), of_tokens, strict=True):
+                        sums[name].append(values.double().sum(-1))
+        self._clean = torch.cat(clean)
+        self._zero |= {place: torch.cat(parts) for place, parts in zero.items()}
         return {
-            name: SplicedByPrompt(torch.cat(ce[name]), self._clean, zero[name], torch.cat(kl[name]))
+            name: SplicedByPrompt(torch.cat(ce[name]), self._clean, self._zero_of(name), torch.cat(kl[name]))
             for name in transcoders
         }
+
+    def _zero_of(self, name: str) -> Tensor:
+        return self._zero[_place_of(self.layers[name])]
+
+    def without(self, name: str) -> tuple[float, float]:
+        """Return what the model loses without a transcoder; it is run for it, unless it was before.
+
+        Args:
+            name: the transcoder's, which says the layer.
+
+        Returns:
+            The cross-entropy with the layer itself, and with zeros in its place, in nats a token.
+        """
+        if not self._zero:
+            self.spliced_by_prompt({})
+        n = (self.tokens.shape[1] - 1) * len(self.tokens)
+        return self._clean.sum().item() / n, self._zero_of(name).sum().item() / n
 
     def spliced(self, transcoders: "Mapping[str, SAE[Any]]") -> dict[str, Spliced]:
         """Run the model with each transcoder in its layer's place, one at a time.

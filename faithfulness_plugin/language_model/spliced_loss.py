@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.display import short_repr
-from faithfulness_plugin.metrics.next_token import ce_recovered, cross_entropy
+from faithfulness_plugin.metrics.next_token import ce_recovered
 
 
 class Spliced(NamedTuple):
@@ -44,16 +44,3 @@ class SplicedByPrompt(NamedTuple):
         n = n_predicted * len(self.ce)
         ce, clean, zero, kl = (values.sum().item() / n for values in self)
         return Spliced(ce, clean, zero, ce_recovered(zero, ce, clean), kl)
-
-
-def nats(logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, " batch"]:
-    """Sum the cross-entropy of each prompt's predicted tokens.
-
-    Args:
-        logits: of the model at every position.
-        tokens: the prompts.
-
-    Returns:
-        Nats a prompt.
-    """
-    return cross_entropy(logits, tokens).double().sum(-1)

@@ -2,16 +2,16 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from faithfulness_plugin.display import line
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.layers.comparison import same_values
+from faithfulness_plugin.layers.earlier_blocks import EarlierBlocks, agreeing
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.normed_mlp import LayerWeights
 from faithfulness_plugin.nearest import nearest
@@ -35,6 +35,9 @@ class Reached(Exception):
 
 class Hooks(ABC):
     """The interface through which everything here reads and changes a model's activations."""
+
+    _earlier: EarlierBlocks | None = None
+    """The blocks behind which runs begin, within `beginning_at`."""
 
     def __repr__(self) -> str:
         return line(type(self).__name__, vars(self))
@@ -60,8 +63,14 @@ class Hooks(ABC):
         """The device that tokens have to be on."""
 
     @abstractmethod
-    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor | None:
-        """Run the model; return its logits for the next token, or None where it has none."""
+    def _run(self, tokens: Tokens, hooks: Mapping[str, Hook], last: int | None) -> Tensor | None:
+        """Run the model; return its logits for the next token, or None where it has none. Those at other positions than
+        the last ones may be left out."""
+
+    def _blocks_before(self, name: str) -> Sequence[nn.Module]:
+        """Return the blocks that a run passes before that of a tensor; none where they are not known."""
+        del name
+        return []
 
     @abstractmethod
     def mlp(self, block: int | str) -> HookedLayer:
@@ -141,7 +150,31 @@ class Hooks(ABC):
         del hook_in, hook_out
         return {}
 
-    def run(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> Tensor:
+    @contextmanager
+    def beginning_at(self, name: str) -> Iterator[None]:
+        """Within it, runs on tokens that were run on before begin at a tensor's block, where that changes no logit.
+
+        What the blocks before it put out is kept for each batch of tokens. Runs with hooks before it are whole ones.
+
+        Args:
+            name: the tensor's.
+
+        Yields:
+            Nothing.
+        """
+        tokens = self.random_tokens()
+
+        def run(earlier: EarlierBlocks | None) -> Tensor:
+            with nullcontext() if earlier is None else earlier.on(tokens), torch.no_grad():
+                return self.run(tokens, {})
+
+        try:
+            self._earlier = agreeing(self._blocks_before(name), run)
+            yield
+        finally:
+            self._earlier = None
+
+    def run(self, tokens: Tokens, hooks: Mapping[str, Hook], last: int | None = None) -> Tensor:
         """Return the logits with hooks in place, and remove the hooks.
 
         A run of the same model in another thread does not see them.
@@ -149,6 +182,8 @@ class Hooks(ABC):
         Args:
             tokens: what the model is run on.
             hooks: what to call at which tensor, by name.
+            last: the number of positions at the end whose logits are wanted; None for all. Those of others are not
+                computed, where the model's unembedding is known.
 
         Returns:
             The logits [batch, pos, n_vocab].
@@ -161,13 +196,14 @@ class Hooks(ABC):
         def of_this_thread(hook: Hook) -> Hook:
             return lambda activation: hook(activation) if threading.get_ident() == here else None
 
-        logits = self._run(tokens, {name: of_this_thread(hook) for name, hook in hooks.items()})
+        with nullcontext() if self._earlier is None else self._earlier.on(tokens, hooks):
+            logits = self._run(tokens, {name: of_this_thread(hook) for name, hook in hooks.items()}, last)
         if logits is None:
             raise NoLogits(
                 "the model does not predict the next token, so that KL and cross-entropy are undefined: load a causal "
                 "language model (AutoModelForCausalLM), or measure the layer alone"
             )
-        return logits
+        return logits if last is None else logits[:, -last:]
 
     def visit(self, tokens: Tokens, hooks: Mapping[str, Hook]) -> None:
         """Run the model for its hooks alone, until one of them raises `Reached`.
@@ -261,28 +297,3 @@ def read_and_write(layer: HookedLayer, read: Hook, write: Hook) -> dict[str, Hoo
         return write(x if changed is None else changed)
 
     return {layer.hook_in: both}
-
-
-@torch.no_grad()
-def same_tensor(hooks: Hooks, one: str, other: str) -> bool:
-    """Find out whether two names stand for one tensor.
-
-    They do by the model's own name for both, or because a run on random tokens carries the same values at both.
-
-    Args:
-        hooks: the model's.
-        one: a hook's name.
-        other: another.
-
-    Returns:
-        Whether they do.
-
-    Raises:
-        UsageError: there is no such hook.
-    """
-    names = {hooks.own_name(hooks.require(name)) for name in (one, other)}
-    if len(names) == 1:
-        return True
-    seen: dict[str, Tensor] = {}
-    hooks.visit(hooks.random_tokens(), {name: lambda a, name=name: seen.update({name: a.clone()}) for name in names})
-    return len(seen) == 2 and same_values(*seen.values())

@@ -11,7 +11,8 @@ from faithfulness_plugin.layers.any_model import hooks_of, layer_between, mlp_la
 from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.declared_hooks import Declared, HasMetadata, block_of, declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.hooks import Hooks, same_tensor
+from faithfulness_plugin.layers.hooks import Hooks
+from faithfulness_plugin.layers.same_tensor import same_tensor
 
 AT_AN_MLP = re.compile(r"blocks\.(\d+)\.(hook_mlp_out|mlp\.hook_in|mlp\.hook_out|ln2\.hook_normalized)")
 

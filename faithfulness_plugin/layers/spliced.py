@@ -107,7 +107,8 @@ class Site:
 class Seen:
     """One run of the model."""
 
-    logits: Float[Tensor, "batch *pos vocab"]
+    logits: Float[Tensor, "batch *asked vocab"]
+    """At every position, or at the last ones that were asked for."""
     stages: Mapping[str, Float[Tensor, "batch *pos d_model"]]
     acts: Float[Tensor, "batch *pos d_sae"] | None
     """Of the only transcoder, if there was one with `hook_sae_acts_post`."""
@@ -115,7 +116,9 @@ class Seen:
     __repr__ = short_repr
 
 
-def run_replaced(hooks: Hooks, tokens: Tokens, sites: Sequence[Site], *, stages: Sequence[str] = ()) -> Seen:
+def run_replaced(
+    hooks: Hooks, tokens: Tokens, sites: Sequence[Site], *, stages: Sequence[str] = (), last: int | None = None
+) -> Seen:
     """Run the model with any set of its layers replaced or changed.
 
     Args:
@@ -123,13 +126,14 @@ def run_replaced(hooks: Hooks, tokens: Tokens, sites: Sequence[Site], *, stages:
         tokens: what the model is run on.
         sites: the layers, in the order in which a run passes them.
         stages: hooks whose activations are wanted, as later layers see them.
+        last: the number of positions at the end whose logits are wanted; None for all.
 
     Returns:
         The logits, the activations at `stages`, and those of the transcoder where there is one.
     """
     found, acts = dict[str, Tensor](), list[Tensor]()
     looks = {name: _keep(name, found) for name in stages}
-    logits = hooks.run(tokens, _chained([*(site.hooks(acts) for site in sites), looks]))
+    logits = hooks.run(tokens, _chained([*(site.hooks(acts) for site in sites), looks]), last)
     return Seen(logits, found, acts[0] if len(acts) == 1 else None)
 
 
@@ -225,6 +229,7 @@ def run_spliced(
     of_acts: Change | None = None,
     of_output: Change | None = None,
     stages: Sequence[str] = (),
+    last: int | None = None,
 ) -> Seen:
     """Run the model with one layer replaced or changed: see `Site`.
 
@@ -238,9 +243,10 @@ def run_spliced(
         of_acts: changes the transcoder's activations.
         of_output: changes the layer's output.
         stages: hooks whose activations are wanted.
+        last: the number of positions at the end whose logits are wanted; None for all.
 
     Returns:
         The logits, the activations at `stages`, and the transcoder's own.
     """
     site = Site(layer, kept, transcoder, of_input=of_input, of_acts=of_acts, of_output=of_output)
-    return run_replaced(hooks, tokens, [site], stages=stages)
+    return run_replaced(hooks, tokens, [site], stages=stages, last=last)

@@ -5,6 +5,7 @@ from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.measure.compare import KIND
 from faithfulness_plugin.measure.report import layer_of, relative_error, scores
 from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, ChangeKind
+from faithfulness_plugin.messages import listed
 from faithfulness_plugin.metrics.result import Directions
 from faithfulness_plugin.results.arms import arms_of_card
 from faithfulness_plugin.results.card import Card
@@ -28,6 +29,11 @@ def card(result: ArtifactResult, name: str = "", against: str = "") -> Card:
         UsageError: no such transcoder, or one that is not measured yet.
     """
     names = arms_of_card(KIND, name, against, list(result.config.transcoders))
+    if unmeasured := result.config.unmeasured:
+        raise UsageError(
+            f"the result leaves out what a card shows ({listed(unmeasured)}): measure without --quick and "
+            "--no-references, into another --out"
+        )
     for of in names:
         if any(result.of(of, role) is None for role in ROLES):
             raise UsageError(f"{of} is not measured yet: run `faithfulness measure` again, which resumes")

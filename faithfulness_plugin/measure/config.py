@@ -9,8 +9,14 @@ from faithfulness_plugin.language_model.config import ModelSource, TextSource
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
 from faithfulness_plugin.results.schema import Record
 
+Part = Literal["first directions", "effects", "deletion"]
+PARTS: tuple[Part, ...] = ("first directions", "effects", "deletion")
+"""Parts of a measurement that can be left out: errors in the layer's first singular directions, effects downstream, and
+deletion curves."""
 HALF_WAY = 0.5
 """The length of the step that tables report: half-way to another token, or half the rms coordinate."""
+LESS: dict[str, Any] = {"jacobian_rows": 4, "response_rows": 16, "distances": [HALF_WAY], "left_out": [*PARTS]}
+"""Settings of a quick look: fewer rows and steps, without the parts that run the model most."""
 
 
 class HeldOutConfig(Record):
@@ -82,12 +88,20 @@ class ArtifactConfig(HeldOutConfig):
         default=[1, 4, 16, 64], min_length=1, description="numbers of J_f's first singular directions, for errors"
     )
     spectrum_rows: int = Field(default=32, ge=1, description="rows at which singular directions are computed")
+    left_out: list[Part] = Field(
+        default_factory=list, exclude_if=operator.not_, description="parts that are not measured, as with --quick"
+    )
 
     @model_validator(mode="after")
     def _some_directions(self) -> "ArtifactConfig":
         if min(self.top) < 1:
             raise ValueError("top: numbers of directions, from 1 on")
         return self
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """What these settings leave out, in words."""
+        return [*self.left_out, *["references"] * (not self.references)]
 
     @property
     def reading(self) -> dict[str, Any]:

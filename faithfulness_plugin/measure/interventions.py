@@ -1,7 +1,8 @@
 """Changes inside a language model, with and without a transcoder in the layer's place."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from faithfulness_plugin.layers.spliced import Change, Site, run_spliced, stages
 from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.measure.schema import CHANGES, ChangeKind, DeletionRecord, EffectRecord
 from faithfulness_plugin.metrics.deletion import SIZES, deletion
-from faithfulness_plugin.metrics.downstream import effect
+from faithfulness_plugin.metrics.downstream import compare_effects
 from faithfulness_plugin.metrics.next_token import cross_entropy
 from faithfulness_plugin.rounding import beyond_rounding
 from faithfulness_plugin.seeds import derived_seed
@@ -22,29 +23,43 @@ from faithfulness_plugin.seeds import derived_seed
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
 
+Stages = Mapping[str, Tensor]
+"""Activations by hook, as later layers see them."""
 
-def error_and_cosine(
-    clean: Tensor, changed: Tensor, clean_spliced: Tensor, changed_spliced: Tensor
-) -> tuple[float, float] | tuple[None, None]:
+
+def error_and_cosine(of_layer: Tensor, of_transcoder: Tensor) -> tuple[float, float] | tuple[None, None]:
     """Compare the effects of a change, where it has one.
 
     Args:
-        clean: as in `effect`.
-        changed: as in `effect`.
-        clean_spliced: as in `effect`.
-        changed_spliced: as in `effect`.
+        of_layer: as in `compare_effects`.
+        of_transcoder: as in `compare_effects`.
 
     Returns:
         The relative error and the cosine; None where nothing changes in the model, as where a feature is not active.
     """
-    if not beyond_rounding(clean, changed).any():
+    if not of_layer.any():
         return None, None
-    of = effect(clean, changed, clean_spliced, changed_spliced)
+    of = compare_effects(of_layer, of_transcoder)
     return of.error, of.cosine
+
+
+def moved(before: Stages, after: Stages) -> dict[str, Tensor]:
+    """Compute what a change moves at each stage, beyond rounding.
+
+    Args:
+        before: activations by stage.
+        after: the same with the change.
+
+    Returns:
+        The changes by stage.
+    """
+    return {stage: beyond_rounding(activation, after[stage]) for stage, activation in before.items()}
 
 
 class Interventions:
     """Changes the layer's input or output at one token of each prompt, the same for everything that is compared.
+
+    What the model itself makes of the changes is computed once, for all that stands in the layer's place.
 
     Args:
         hooks: the model's.
@@ -90,15 +105,21 @@ class Interventions:
         Returns:
             For each kind of change, one record a block.
         """
-        clean, clean_spliced = self._stages(None), self._stages(transcoder)
+        clean = self._stages(transcoder)
 
-        def effects_of(**change: Change) -> list[EffectRecord]:
-            changed, changed_spliced = self._stages(None, **change), self._stages(transcoder, **change)
-            runs = clean, changed, clean_spliced, changed_spliced
-            each = {stage: error_and_cosine(*(run[stage] for run in runs)) for stage in self.stages}
+        def effects_of(kind: ChangeKind) -> list[EffectRecord]:
+            in_model = self._in_model[kind]
+            spliced = moved(clean, self._stages(transcoder, **self.change(kind)))
+            each = {stage: error_and_cosine(in_model[stage], spliced[stage]) for stage in self.stages}
             return [EffectRecord(stage=stage, error=error, cosine=cosine) for stage, (error, cosine) in each.items()]
 
-        return {kind: effects_of(**self.change(kind)) for kind in CHANGES}
+        return {kind: effects_of(kind) for kind in CHANGES}
+
+    @cached_property
+    def _in_model(self) -> dict[ChangeKind, dict[str, Tensor]]:
+        """What each change moves at every stage of the model as it is."""
+        clean = self._stages(None)
+        return {kind: moved(clean, self._stages(None, **self.change(kind))) for kind in CHANGES}
 
     @torch.no_grad()
     def change(self, kind: ChangeKind, dose: float = 1.0) -> dict[str, Change]:
@@ -114,7 +135,7 @@ class Interventions:
         """
         if kind == "input":
             return {"of_input": partial(self._half_way, dose=dose)}
-        return {"of_output": partial(self._without, written=dose * self._written())}
+        return {"of_output": partial(self._without, written=dose * self._written)}
 
     def _stages(self, transcoder: "SAE[Any] | None", **change: Any) -> dict[str, Tensor]:
         site = Site(self.layer, self.kept, transcoder, **change)
@@ -133,18 +154,22 @@ class Interventions:
         changed[self.each, self.at] -= written.to(y.dtype)
         return changed
 
+    @cached_property
     def _written(self) -> Float[Tensor, "prompts d_out"]:
-        """Compute what each prompt's largest feature writes at its token, in the model as it is."""
-        seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, self.features_of)
-        assert seen.acts is not None
+        """What each prompt's largest feature writes at its token, in the model as it is."""
+        seen: list[Tensor] = []
+        site = Site(self.layer, self.kept, self.features_of, of_acts=lambda acts: seen.append(acts) or acts)
+        stages_replaced(self.hooks, self.tokens, [site], [self.layer.hook_out])
         # [prompts, pos, d_sae] -> [prompts, d_sae]
-        acts = seen.acts[self.each, self.at]
+        acts = seen[0][self.each, self.at]
         W_dec = self.features_of.W_dec
         largest = (acts * W_dec.norm(dim=-1)).argmax(-1)
         # a_i W_dec^i of each prompt's largest feature, [prompts, 1] * [prompts, d_out]
         return acts.gather(-1, largest[:, None]) * W_dec[largest]
 
-    def deletion(self, transcoder: "SAE[Any]", sizes: Sequence[int] = SIZES) -> DeletionRecord | None:
+    def deletion(
+        self, transcoder: "SAE[Any]", sizes: Sequence[int] = SIZES, on_run: Callable[[float], None] = lambda _: None
+    ) -> DeletionRecord | None:
         """Measure the deletion curve of the transcoder's active features.
 
         A feature at one token counts as one; they are ranked by a * ds/da, s the log-probability of each prompt's last
@@ -153,37 +178,36 @@ class Interventions:
         Args:
             transcoder: stands in the layer's place.
             sizes: how many features are deleted; those that some prompt does not have are left out.
+            on_run: called after each run of the model, with the share of them that is done.
 
         Returns:
             The curve; None where no feature is active, or all of them change no prediction.
         """
-        acts, attributions = self._attributions(transcoder)
+        acts, attributions, whole = self._attributions(transcoder)
         # [prompts, pos * d_sae]: a feature at a token is one entry
         active = acts.flatten(1) > 0
         counts = active.sum(1)
         sizes = [m for m in sizes if m <= counts.min()]
         if not sizes:
             return None
+        empty = self._score(transcoder, torch.zeros_like)
+        if not beyond_rounding(whole, empty).any():
+            return None
         generator = torch.Generator().manual_seed(derived_seed(self._seed, "features at random"))
         noise = torch.rand(active.shape, generator=generator).to(active.device)
         minus = torch.finfo(torch.float32).min
-        # places of active entries first, by attribution and at random, [prompts, pos * d_sae]
-        ranked = torch.where(active, attributions.flatten(1).float(), minus).argsort(1, descending=True)
-        drawn = torch.where(active, noise, minus).argsort(1, descending=True)
-        whole, empty = self._score(transcoder, lambda a: a), self._score(transcoder, torch.zeros_like)
-        if not beyond_rounding(whole, empty).any():
-            return None
-        return DeletionRecord(
-            **deletion(
-                whole,
-                empty,
-                torch.stack([self._score(transcoder, _without(ranked[:, :m])) for m in sizes]),
-                torch.stack([self._score(transcoder, _without(drawn[:, :m])) for m in sizes]),
-                sizes,
-            ).to_dict()
-        )
+        # places of active entries first, by attribution and at random: [prompts, the most that are deleted]
+        orders = attributions.flatten(1).float(), noise
+        first = [torch.where(active, by, minus).topk(max(sizes), dim=1).indices for by in orders]
+        scores = list[Tensor]()
+        for ranked, m in product(first, sizes):
+            scores.append(self._score(transcoder, _without(ranked[:, :m])))
+            on_run((len(scores) + 3) / (2 * len(sizes) + 3))  # a gradient and a run came before
+        by_attribution, at_random = torch.stack(scores).view(2, len(sizes), -1)
+        return DeletionRecord(**deletion(whole, empty, by_attribution, at_random, sizes).to_dict())
 
-    def _attributions(self, transcoder: "SAE[Any]") -> tuple[Tensor, Tensor]:
+    def _attributions(self, transcoder: "SAE[Any]") -> tuple[Tensor, Tensor, Tensor]:
+        """Return the activations, a * ds/da, and s of each prompt."""
         leaves: list[Tensor] = []
 
         def as_leaf(acts: Tensor) -> Tensor:
@@ -191,20 +215,22 @@ class Interventions:
             return leaves[0]
 
         with torch.enable_grad():
-            logits = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, of_acts=as_leaf).logits
-            score = -cross_entropy(logits, self.tokens)[:, -1].sum()
-            (gradient,) = torch.autograd.grad(score, leaves[0])
+            score = self._last_token(transcoder, as_leaf)
+            (gradient,) = torch.autograd.grad(score.sum(), leaves[0])
         acts = leaves[0].detach()
-        return acts, acts * gradient
+        return acts, acts * gradient, score.detach()
 
     @torch.no_grad()
     def _score(self, transcoder: "SAE[Any]", change: Change) -> Float[Tensor, " prompts"]:
         def changed(acts: Tensor) -> Tensor:
             return change(acts * self.kept[..., None])
 
-        seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, of_acts=changed)
-        # log p(last token) of each prompt
-        return -cross_entropy(seen.logits, self.tokens)[:, -1]
+        return self._last_token(transcoder, changed)
+
+    def _last_token(self, transcoder: "SAE[Any]", of_acts: Change) -> Float[Tensor, " prompts"]:
+        """Compute log p(last token) of each prompt, with changed activations."""
+        seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, of_acts=of_acts, last=2)
+        return -cross_entropy(seen.logits, self.tokens[:, -2:])[:, -1]
 
 
 def _without(places: Int[Tensor, "prompts m"]) -> Change:

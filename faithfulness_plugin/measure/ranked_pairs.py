@@ -13,7 +13,7 @@ from torch import Tensor
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.declared_hooks import block_of, declared_hooks
-from faithfulness_plugin.layers.hooks import Hook, Hooks, Tokens
+from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, variance_concentration
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
@@ -241,6 +241,8 @@ def _passed(
             if name not in passed and activation.ndim == 3:
                 rows = activation if kept is None else activation[kept.to(activation.device)]
                 passed[name] = rows.flatten(0, -2).clone()
+            if len(passed) == len(names):
+                raise Reached
 
         return look
 

@@ -11,6 +11,8 @@ from faithfulness_plugin.measure.relative_errors import (
     response_error,
 )
 from faithfulness_plugin.measure.schema import ArtifactNumbers, ArtifactResult, ByPrompt, LayerRecord
+from faithfulness_plugin.measure.verdict import verdict
+from faithfulness_plugin.messages import listed
 from faithfulness_plugin.results import vocabulary
 from faithfulness_plugin.results.schema import Interval
 from faithfulness_plugin.results.tables import Table
@@ -80,7 +82,7 @@ def scores(result: ArtifactResult, of: ArtifactNumbers) -> dict[str, str | Inter
 
 
 def tables(result: ArtifactResult) -> str:
-    """Format the scores, the effects downstream and the deletion curves.
+    """Format a sentence on each transcoder, the scores, the effects downstream and the deletion curves.
 
     Args:
         result: complete or partial.
@@ -90,10 +92,13 @@ def tables(result: ArtifactResult) -> str:
     """
     if not result.measured:
         return "Nothing is measured.\n"
-    parts = [overview(result), _effects_table(result)]
+    parts = [overview(result)]
+    if any(of.effects for of in result.measured):
+        parts.append(_effects_table(result))
     if any(of.deletion is not None for of in result.measured):
         parts.append(_deletion_table(result))
-    return "\n".join(table.render("markdown") for table in parts)
+    verdicts = [f"{verdict(result, name)}.\n" for name in result.config.transcoders if result.of(name) is not None]
+    return "\n".join([*verdicts, *(table.render("markdown") for table in parts)])
 
 
 def overview(result: ArtifactResult) -> Table:
@@ -109,21 +114,27 @@ def overview(result: ArtifactResult) -> Table:
 
     layer, rows = layer_of(result), []
     for of in result.ordered():
-        top = ", ".join(f"{error:.2f}" for error in of.top_error)
-        rows.append([of.name if of.role == "transcoder" else f"— {of.role}", *scores(result, of).values(), top])
+        top = [", ".join(f"{error:.2f}" for error in of.top_error)] * bool(of.top)
+        rows.append([of.name if of.role == "transcoder" else f"— {of.role}", *scores(result, of).values(), *top])
     tops = ", ".join(str(k) for k in result.measured[0].top)
-    header = ["transcoder", *ERRORS, *NUMBERS, f"Jacobian error in the first {tops}"]
+    header = ["transcoder", *ERRORS, *NUMBERS, *[f"Jacobian error in the first {tops}"] * bool(tops)]
     named = result.config.model_named
     model = result.model if named is None else f"{result.model} (the transcoders name {named})"
-    caption = (
+    said = [
         f"{model}, {layer.hook_in} to {layer.hook_out}, {result.config.held_out_prompts} held-out prompts of "
-        f"{result.config.context_size} tokens; 95 % intervals over prompts (bootstrap). Jacobian error: relative, in "
-        "all directions alike and along pairs of inputs; in the first singular directions of the layer's Jacobian, "
-        "each number of them. Response error: steps of half the rms coordinate, and half-way to another token. CE "
-        "recovered: against zeros in the layer's place. Below each transcoder: its decoder's directions in another "
-        f"order, and the layer's mean. {undefined_ce_recovered(layer.ce_zero, layer.ce_clean)}".rstrip()
-        + "".join(f" Notice: {notice}." for notice in result.notices)
-    )
+        f"{result.config.context_size} tokens; 95 % intervals over prompts (bootstrap).",
+        "Jacobian error: relative, in all directions alike and along pairs of inputs"
+        + "; in the first singular directions of the layer's Jacobian, each number of them" * bool(tops)
+        + ".",
+        "Response error: steps of half the rms coordinate, and half-way to another token.",
+        "CE recovered: against zeros in the layer's place.",
+        "Below each transcoder: its decoder's directions in another order, and the layer's mean."
+        * result.config.references,
+        undefined_ce_recovered(layer.ce_zero, layer.ce_clean),
+        *(f"Left out: {listed(result.config.unmeasured)}." for _ in result.config.unmeasured[:1]),
+        *(f"Notice: {notice}." for notice in result.notices),
+    ]
+    caption = " ".join(filter(None, said))
     return Table(header, rows, caption)
 
 

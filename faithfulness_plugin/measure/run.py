@@ -1,25 +1,31 @@
 """What `faithfulness measure` does: finished transcoders against their real layer, each beside its references."""
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
 from typing_extensions import override
 
-from faithfulness_plugin import metrics
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.jacobian.exact import transcoder_jacobian
+from faithfulness_plugin.language_model.evaluator import Comparison
 from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.model import model_title
+from faithfulness_plugin.language_model.spliced_loss import SplicedByPrompt
 from faithfulness_plugin.language_model.widths import require_widths
 from faithfulness_plugin.layers.replaced_layer import layer_and_pair
 from faithfulness_plugin.measure.config import ArtifactConfig
-from faithfulness_plugin.measure.held_out import HeldOut
+from faithfulness_plugin.measure.held_out import JACOBIANS, OWN, SPLICED, HeldOut
 from faithfulness_plugin.measure.interventions import Interventions
+from faithfulness_plugin.measure.progress import Parts, roles_of, work
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.measure.references import mean_ablation, shuffled_decoder
 from faithfulness_plugin.measure.report import tables
-from faithfulness_plugin.measure.schema import ROLES, ArtifactNumbers, ArtifactResult, Role
+from faithfulness_plugin.measure.schema import ArtifactNumbers, ArtifactResult, ChangeKind, EffectRecord, Role
+from faithfulness_plugin.measure.verdict import verdict
 from faithfulness_plugin.messages import say
+from faithfulness_plugin.metrics.jacobian_spectrum import LayerSpectrum, layer_spectrum
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.schema import Environment
 from faithfulness_plugin.transcoders.load import Loaded
@@ -57,7 +63,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
 
     @override
     def progress(self, result: ArtifactResult) -> tuple[int, int]:
-        return len(result.measured), len(result.config.transcoders) * len(_roles(result.config))
+        return len(result.measured), len(result.config.transcoders) * len(roles_of(result.config))
 
     @override
     def run(self, result: ArtifactResult, running: Running) -> Iterator[tuple[ArtifactResult, str]]:
@@ -68,33 +74,57 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
             UsageError: transcoders that differ from the layer in width.
             ValueError: a layer to which errors cannot be relative.
         """
-        config, digests = result.config, self.digests
-        bench = _Bench(config, self.transcoders, running.note)
+        bench = _Bench(result.config, self.transcoders, running.note)
         rows = bench.held_out.at.record()
         if result.layer is None:
-            record = bench.held_out.layer_record(next(iter(self.transcoders.values())))
-            result = result.model_copy(update={"layer": record, "rows": [rows], "notices": bench.notices()})
+            result = result.model_copy(update={"rows": [rows], "notices": bench.notices()})
         for notice in result.notices:
             say(f"warning: {notice}")
-        yield result, ""
-        for name, role in product(self.transcoders, _roles(config)):
-            if result.of(name, role) is not None:
-                continue
-            running.note(f"measuring: {name}, {role}")
-            numbers = ArtifactNumbers(name=name, role=role, digest=digests[name], **bench.measure(name, role))
+        if result.layer is not None:
+            yield result, ""
+        # all runs that follow are on the same prompts, and differ from the layer on
+        with bench.hooks.beginning_at(bench.layer.hook_in):
+            for name in self.transcoders:
+                for grown, line in self._measured(result, name, bench, running):
+                    result = grown
+                    yield result, line
+
+    def _measured(
+        self, result: ArtifactResult, name: str, bench: "_Bench", running: Running
+    ) -> Iterator[tuple[ArtifactResult, str]]:
+        """Measure what is missing of a transcoder and its references."""
+        costs, of = work(result.config, self._missing(result, name)), _WithReferences(bench, name)
+        spliced: dict[Role, SplicedByPrompt] = {}
+        for role, parts in costs.items():
+            progress = Parts(running, f"{name}, {role}", parts)
+            if not spliced:
+                progress.begin(SPLICED)
+                spliced = of.spliced(list(costs), progress.within)
+            progress.begin(JACOBIANS)
+            found = of.compare(role)
+            if result.layer is None:
+                result = result.model_copy(update={"layer": bench.held_out.layer_record(found)})
+                yield result, ""
+            fields = of.measure(role, found, spliced[role], progress)
+            numbers = ArtifactNumbers(name=name, role=role, digest=self.digests[name], **fields)
             result = result.model_copy(update={"measured": [*result.measured, numbers]})
             done, total = self.progress(result)
             result = result.model_copy(update={"complete": done == total})
-            yield result, f"{name}, {role}: L0 {numbers.l0:.1f}, KL {numbers.kl:.3f}"
+            line = f"{name}, {role}: L0 {numbers.l0:.1f}, KL {numbers.kl:.3f}"
+            yield result, verdict(result, name) if role == OWN else line
+
+    def _missing(self, result: ArtifactResult, name: str) -> list[Role]:
+        return [role for role in roles_of(result.config) if result.of(name, role) is None]
+
+    @override
+    def work_left(self, result: ArtifactResult) -> float:
+        """Estimate the work that is left, in runs of the model on one prompt."""
+        costs = [work(result.config, self._missing(result, name)) for name in result.config.transcoders]
+        return sum(sum(parts.values()) for of in costs for parts in of.values())
 
     @override
     def tables(self, result: ArtifactResult) -> str:
         return tables(result)
-
-
-def _roles(config: ArtifactConfig) -> tuple[Role, ...]:
-    """Return what is measured of each transcoder."""
-    return ROLES if config.references else ROLES[:1]
 
 
 class _Bench:
@@ -134,24 +164,62 @@ class _Bench:
                 found.append(f"{name}: {warning}")
         return found
 
-    def measure(self, name: str, role: Role) -> dict[str, Any]:
-        """Measure a transcoder or one of its references; return fields of `ArtifactNumbers`."""
-        seed = self.config.seed
-        transcoder = own = self.transcoders[name]
-        if role == "shuffled decoder":
-            transcoder = shuffled_decoder(own, seed)
-        elif role == "mean ablation":
-            transcoder = mean_ablation(own, self.outputs)
-        numbers = self.held_out.measure(transcoder)
-        top = [k for k in self.config.top if k <= min(self.widths)]
-        spectrum = metrics.jacobian_spectrum(transcoder, self.layer, self.spectrum_rows, top)
-        interventions = Interventions(self.hooks, self.layer, self.tokens, self.kept, own, seed=seed)
+    @cached_property
+    def spectrum(self) -> LayerSpectrum:
+        """The layer's Jacobian, decomposed at some rows."""
+        return layer_spectrum(self.layer, self.spectrum_rows)
+
+
+class _WithReferences:
+    """One transcoder, and what it is measured beside."""
+
+    def __init__(self, bench: _Bench, name: str) -> None:
+        self.bench, self.own, self.left_out = bench, bench.transcoders[name], bench.config.left_out
+        self.modules: dict[Role, SAE[Any]] = {OWN: self.own}
+
+    @cached_property
+    def interventions(self) -> Interventions:
+        """The changes inside the model, the same for all."""
+        bench = self.bench
+        return Interventions(bench.hooks, bench.layer, bench.tokens, bench.kept, self.own, seed=bench.config.seed)
+
+    def spliced(self, roles: Sequence[Role], on_run: Callable[[float], None]) -> dict[Role, SplicedByPrompt]:
+        """Run the model with each in the layer's place."""
+        if "shuffled decoder" in roles:
+            self.modules["shuffled decoder"] = shuffled_decoder(self.own, self.bench.config.seed)
+        if "mean ablation" in roles:
+            self.modules["mean ablation"] = mean_ablation(self.own, self.bench.outputs)
+        return self.bench.held_out.spliced({role: self.modules[role] for role in roles}, on_run)
+
+    def compare(self, role: Role) -> Comparison:
+        """Compare the transcoder or a reference with the layer, row by row."""
+        return self.bench.held_out.compare(self.modules[role])
+
+    @torch.no_grad()
+    def measure(self, role: Role, found: Comparison, spliced: SplicedByPrompt, progress: Parts) -> dict[str, Any]:
+        """Measure the transcoder or a reference; return fields of `ArtifactNumbers`."""
+        bench, transcoder = self.bench, self.modules[role]
+        numbers = bench.held_out.measure(transcoder, found=found, spliced=spliced, begin=progress.begin)
+        top: list[int] = []
+        top_error: tuple[float, ...] = ()
+        if "first directions" not in self.left_out:
+            progress.begin("first directions")
+            top = [k for k in bench.config.top if k <= min(bench.widths)]
+            top_error = bench.spectrum.top_error(transcoder_jacobian(transcoder, bench.spectrum_rows), top)
+        effects: dict[ChangeKind, list[EffectRecord]] = {}
+        if "effects" not in self.left_out:
+            progress.begin("effects")
+            effects = self.interventions.effects(transcoder)
+        deletion = None
+        if "deletion" not in self.left_out and role != "mean ablation":
+            progress.begin("deletion")
+            deletion = self.interventions.deletion(transcoder, on_run=progress.within)
         return {
             **dict(numbers),
-            "architecture": own.cfg.architecture(),
-            "d_sae": len(own.W_dec),
+            "architecture": self.own.cfg.architecture(),
+            "d_sae": len(self.own.W_dec),
             "top": top,
-            "top_error": list(spectrum.top_error),
-            "effects": interventions.effects(transcoder),
-            "deletion": None if role == "mean ablation" else interventions.deletion(transcoder),
+            "top_error": list(top_error),
+            "effects": effects,
+            "deletion": deletion,
         }

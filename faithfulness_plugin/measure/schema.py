@@ -108,15 +108,19 @@ class ArtifactNumbers(HeldOutRecord):
     architecture: str
     d_sae: int
     digest: str = Field(description="digest of the files that it was read from")
-    top: list[int] = Field(description="the config's numbers of singular directions, up to the layer's width")
+    top: list[int] = Field(
+        description="the config's numbers of singular directions, up to the layer's width; none where left out"
+    )
     top_error: list[float] = Field(
         description="relative Jacobian error within these numbers of J_f's first singular directions"
     )
     effects: dict[ChangeKind, list[EffectRecord]] = Field(
         description="effects of one change at one token of each prompt, in the model and in the spliced model. input: "
-        "half-way to another token's; feature: what its largest feature writes is removed"
+        "half-way to another token's; feature: what its largest feature writes is removed. Empty where left out"
     )
-    deletion: DeletionRecord | None = Field(description="None without features, or where they change no prediction")
+    deletion: DeletionRecord | None = Field(
+        description="None without features, where they change no prediction, or where left out"
+    )
 
 
 class ArtifactResult(NotebookTable, Result):
@@ -142,7 +146,7 @@ class ArtifactResult(NotebookTable, Result):
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return {**self.config.model_dump(mode="json"), "rows": self.config.rows.model_dump()}
+        return {**self.config.every_field(), "rows": self.config.rows.model_dump()}
 
     def __repr__(self) -> str:
         said = {"model": self.model, "transcoders": list(self.config.transcoders), "complete": self.complete}

@@ -62,9 +62,25 @@ def effect(
         >>> round(found.error, 6), round(found.cosine, 6)
         (0.25, 1.0)
     """
-    # E_f, E_t: [prompts, all tokens and coordinates]
-    of_layer = beyond_rounding(clean, changed).flatten(1).double()
-    of_transcoder = beyond_rounding(clean_spliced, changed_spliced).flatten(1).double()
+    return compare_effects(beyond_rounding(clean, changed), beyond_rounding(clean_spliced, changed_spliced))
+
+
+@torch.no_grad()
+def compare_effects(of_layer: Float[Tensor, "batch *rest"], of_transcoder: Float[Tensor, "batch *rest"]) -> Effect:
+    """Compare two changes of the activations at one place: what `effect` does once it has them.
+
+    Args:
+        of_layer: E_f, the change in the model, 0 where rounding explains it.
+        of_transcoder: E_t, that in the spliced model.
+
+    Returns:
+        As `effect`.
+
+    Raises:
+        ValueError: E_f is 0 on all prompts.
+    """
+    # [prompts, all tokens and coordinates]
+    of_layer, of_transcoder = of_layer.flatten(1).double(), of_transcoder.flatten(1).double()
     energy = of_layer.square().sum(1)
     if not energy.any():
         raise ValueError("the change has no effect in the model, so that there is nothing to compare it with")

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.jacobian.exact import layer_jacobian, transcoder_jacobian
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.result import MetricResult, relative_error
@@ -64,28 +65,70 @@ def jacobian_spectrum(
         >>> found.layer, found.rank, found.top_error
         ((1.0, 1.0, 1.0), 3.0, (0.0,))
     """
-    J_f, J_t = layer_jacobian(layer, x), transcoder_jacobian(transcoder, x)
-    wide = torch.promote_types(torch.promote_types(J_f.dtype, J_t.dtype), torch.float32)  # for singular values
-    J_f, J_t = J_f.to(wide), J_t.to(wide)
-    if not all(1 <= k <= min(J_f.shape[1:]) for k in top):
-        raise ValueError(f"top={tuple(top)}: choose ranks from 1 to {min(J_f.shape[1:])}")
+    J_t = transcoder_jacobian(transcoder, x)
+    of = layer_spectrum(layer, x, J_t.dtype)
+    J_t = J_t.to(of.J_f)
+    of_transcoder = torch.linalg.svdvals(J_t)
+    return JacobianSpectrum(
+        layer=tuple(of.values.mean(0).tolist()),
+        transcoder=tuple(of_transcoder.mean(0).tolist()),
+        rank=(of_transcoder > 0.01 * of.values[:, :1]).sum(-1).double().mean().item(),
+        relative_error=relative_error(J_t, of.J_f),
+        top=tuple(top),
+        top_error=of.top_error(J_t, top),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSpectrum:
+    """J_f = U diag(values) Vt at each row: one decomposition serves all transcoders of the layer."""
+
+    J_f: Float[Tensor, "rows d_out d_in"]
+    U: Float[Tensor, "rows d_out r"]
+    values: Float[Tensor, "rows r"]
+    """Singular values, the largest first; r = min(d_in, d_out)."""
+    Vt: Float[Tensor, "rows r d_in"]
+
+    __repr__ = short_repr
+
+    def top_error(self, J_t: Float[Tensor, "rows d_out d_in"], top: Sequence[int]) -> tuple[float, ...]:
+        """Compute the error inside J_f's first singular directions.
+
+        Args:
+            J_t: the transcoder's Jacobians at the same rows (`transcoder_jacobian`).
+            top: k, each from 1 to min(d_in, d_out).
+
+        Returns:
+            E||P (J_t - J_f) Q||_F^2 / E||P J_f Q||_F^2 at each k.
+
+        Raises:
+            ValueError: a k outside 1 to min(d_in, d_out).
+        """
+        if not all(1 <= k <= self.values.shape[1] for k in top):
+            raise ValueError(f"top={tuple(top)}: choose ranks from 1 to {self.values.shape[1]}")
+        # the error in J_f's singular bases, [rows, r, r]: its first k rows and columns are P (J_t - J_f) Q
+        inside = (self.U.mT @ (J_t.to(self.J_f) - self.J_f) @ self.Vt.mT).square()
+        # ||P J_f Q||_F^2 is the sum of the first k squared singular values
+        return tuple((inside[:, :k, :k].sum() / self.values[:, :k].square().sum()).item() for k in top)
+
+
+@torch.no_grad()
+def layer_spectrum(layer: Layer, x: Float[Tensor, "rows d_in"], dtype: torch.dtype = torch.float32) -> LayerSpectrum:
+    """Decompose the layer's Jacobian at each row.
+
+    Args:
+        layer: the layer.
+        x: rows of its input.
+        dtype: computed in this one at least, and in single precision at least.
+
+    Returns:
+        The Jacobians and their singular values and vectors.
+
+    Raises:
+        ValueError: the layer's Jacobian is zero on all rows.
+    """
+    J_f = layer_jacobian(layer, x)
+    J_f = J_f.to(torch.promote_types(torch.promote_types(J_f.dtype, dtype), torch.float32))  # for singular values
     if not J_f.any():
         raise ValueError("the layer's Jacobian is zero on all these rows: pass others")
-    # J_f = U diag(s) Vt: U [rows, d_out, r], s [rows, r], Vt [rows, r, d_in], r = min(d_in, d_out)
-    U, of_layer, Vt = torch.linalg.svd(J_f, full_matrices=False)
-    of_transcoder = torch.linalg.svdvals(J_t)
-    # the error in J_f's singular bases, [rows, r, r]: its first k rows and columns are P (J_t - J_f) Q
-    inside = (U.mT @ (J_t - J_f) @ Vt.mT).square()
-
-    def error(k: int) -> float:
-        # ||P J_f Q||_F^2 is the sum of the first k squared singular values
-        return (inside[:, :k, :k].sum() / of_layer[:, :k].square().sum()).item()
-
-    return JacobianSpectrum(
-        layer=tuple(of_layer.mean(0).tolist()),
-        transcoder=tuple(of_transcoder.mean(0).tolist()),
-        rank=(of_transcoder > 0.01 * of_layer[:, :1]).sum(-1).double().mean().item(),
-        relative_error=relative_error(J_t, J_f),
-        top=tuple(top),
-        top_error=tuple(error(k) for k in top),
-    )
+    return LayerSpectrum(J_f, *torch.linalg.svd(J_f, full_matrices=False))

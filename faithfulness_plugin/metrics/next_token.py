@@ -23,9 +23,7 @@ def cross_entropy(
         >>> cross_entropy(torch.zeros(1, 3, 8), torch.tensor([[1, 2, 3]])) / torch.log(torch.tensor(8.0))
         tensor([[1., 1.]])
     """
-    log_p = logits[:, :-1].float().log_softmax(-1)
-    # position i predicts token i + 1: [batch, pos - 1, 1] -> [batch, pos - 1]
-    return -log_p.gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    return _of_tokens(logits[:, :-1].float().log_softmax(-1), tokens)
 
 
 @torch.no_grad()
@@ -50,6 +48,43 @@ def kl_divergence(
     """
     log_p, log_q = logits.float().log_softmax(-1), changed.float().log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+class NextToken:
+    """What a model predicts of the next tokens, for many changed models to be compared with: its own part is computed
+    once.
+
+    Args:
+        logits: of the model at every position.
+        tokens: the prompts.
+    """
+
+    @torch.no_grad()
+    def __init__(self, logits: Float[Tensor, "batch pos vocab"], tokens: Int[Tensor, "batch pos"]) -> None:
+        self.tokens, self._log_p = tokens, logits[:, :-1].float().log_softmax(-1)
+        self._p = self._log_p.exp()
+        self.cross_entropy: Float[Tensor, "batch pos-1"] = _of_tokens(self._log_p, tokens)
+        """-log p(next token)."""
+
+    @torch.no_grad()
+    def compare(
+        self, changed: Float[Tensor, "batch pos vocab"]
+    ) -> tuple[Float[Tensor, "batch pos-1"], Float[Tensor, "batch pos-1"]]:
+        """Compute the cross-entropy and the KL divergence of changed predictions.
+
+        Args:
+            changed: logits of the changed model.
+
+        Returns:
+            `cross_entropy(changed, tokens)`, and `kl_divergence(logits, changed)` for every token but the last.
+        """
+        log_q = changed[:, :-1].float().log_softmax(-1)
+        return _of_tokens(log_q, self.tokens), (self._p * (self._log_p - log_q)).sum(-1)
+
+
+def _of_tokens(log_p: Float[Tensor, "batch predicted vocab"], tokens: Int[Tensor, "batch pos"]) -> Tensor:
+    """Return -log p(next token): position i predicts token i + 1, [batch, pos - 1, 1] -> [batch, pos - 1]."""
+    return -log_p.gather(-1, tokens[:, 1:, None]).squeeze(-1)
 
 
 RESOLUTION = 1e-6

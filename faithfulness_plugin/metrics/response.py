@@ -112,15 +112,52 @@ def finite_differences(
     Raises:
         ValueError: transcoder and layer differ in d_out.
     """
-    y, t = layer(x), transcoder(x)
-    check_same_shape(t, y)
-    return [
-        # D_f, D_t: [rows, d_out]
-        _responses(beyond_rounding(y, layer(x + eps * v)), beyond_rounding(t, transcoder(x + eps * v)))
-        for eps in distances
-    ]
+    D_f, D_t = changes(layer, x, v, distances), changes(transcoder, x, v, distances)
+    return compare_changes(D_f, D_t)
 
 
-def _responses(D_f: Tensor, D_t: Tensor) -> StepResponses:
-    """Summarise both changes [rows, d_out] row by row."""
-    return StepResponses((D_t - D_f).square().sum(-1), D_f.square().sum(-1), cosines(D_t, D_f))
+@torch.no_grad()
+def changes(
+    function: Layer,
+    x: Float[Tensor, "rows d_in"],
+    v: Float[Tensor, "rows d_in"],
+    distances: Sequence[float],
+    y: Float[Tensor, "rows d_out"] | None = None,
+) -> list[Float[Tensor, "rows d_out"]]:
+    """Compute f(x + eps v) - f(x) row by row; what rounding explains is no change.
+
+    Args:
+        function: f, a layer or a transcoder.
+        x: rows of its input.
+        v: one direction a row.
+        distances: eps, the lengths of the steps.
+        y: f(x), where it is known.
+
+    Returns:
+        The changes, for each eps.
+    """
+    y = function(x) if y is None else y
+    return [beyond_rounding(y, function(x + eps * v)) for eps in distances]
+
+
+@torch.no_grad()
+def compare_changes(
+    of_layer: Sequence[Float[Tensor, "rows d_out"]], of_transcoder: Sequence[Float[Tensor, "rows d_t"]]
+) -> list[StepResponses]:
+    """Compare what the same steps change in a layer's and in a transcoder's outputs, row by row.
+
+    Args:
+        of_layer: D_f, for each step.
+        of_transcoder: D_t, likewise.
+
+    Returns:
+        ||D_t - D_f||^2, ||D_f||^2 and cos(D_t, D_f) of each row, for each step.
+
+    Raises:
+        ValueError: transcoder and layer differ in d_out.
+    """
+    found = []
+    for D_f, D_t in zip(of_layer, of_transcoder, strict=True):
+        check_same_shape(D_t, D_f)
+        found.append(StepResponses((D_t - D_f).square().sum(-1), D_f.square().sum(-1), cosines(D_t, D_f)))
+    return found

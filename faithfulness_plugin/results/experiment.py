@@ -37,6 +37,8 @@ class Running:
     """Whether a partial result was found, even without a part. If not, checkpoints in `out` are of another run."""
     note: Callable[[str], None] = lambda _: None
     """Receives a line about what is being done."""
+    within: Callable[[float], None] = lambda _: None
+    """Receives the work that is done of the next part, in the unit of `Experiment.work_left`."""
     failures: list[str] = field(default_factory=list)
     """Lines about parts that failed while the others went on, and are missing; a command then exits with 1."""
 

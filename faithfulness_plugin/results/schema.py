@@ -26,6 +26,16 @@ class Record(BaseModel):
 
     __repr__ = short_repr
 
+    def every_field(self) -> dict[str, Any]:
+        """Dump the record for JSON with the fields, too, that a dump leaves out where they are defaults.
+
+        Returns:
+            The fields by name, as two sets of settings are compared: a field that one of them lacked would be missed.
+        """
+        dumped = self.model_dump(mode="json")
+        hidden = {name: getattr(self, name) for name in type(self).model_fields if name not in dumped}
+        return dumped | {n: of.every_field() if isinstance(of, Record) else of for n, of in hidden.items()}
+
 
 class Interval(Record):
     """A mean with its two-sided 95 % interval (Student's t)."""

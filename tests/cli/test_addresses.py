@@ -78,6 +78,9 @@ def test_a_quick_look_measures_the_transcoder_alone(hub, model, tmp_path):
     found = json.loads(result.stdout)
     assert [of["role"] for of in found["measured"]] == ["transcoder"]
     assert (found["complete"], found["config"]["held_out_prompts"], found["config"]["block"]) == (True, 4, 1)
+    assert found["config"]["left_out"] == ["first directions", "effects", "deletion"]
+    differs = "references False, not True; left_out ['first directions', 'effects', 'deletion'], not []"
+    fails(measure(model, tmp_path / "out", ADDRESS, "--block", "1"), 2, differs)
 
 
 def test_a_transcoder_that_changed_at_its_address_is_told(hub, model, tmp_path):

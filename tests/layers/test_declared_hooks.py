@@ -17,8 +17,8 @@ from faithfulness_plugin.adapters.huggingface.places import Place
 from faithfulness_plugin.layers.any_model import hooks_of
 from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.declared_hooks import block_of
-from faithfulness_plugin.layers.hooks import same_tensor
 from faithfulness_plugin.layers.replaced_layer import layer_of, pair_of
+from faithfulness_plugin.layers.same_tensor import same_tensor
 
 
 def says(hook_in: str | None, hook_out: str | None = None, **more: Any) -> Any:

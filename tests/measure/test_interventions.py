@@ -94,8 +94,8 @@ def test_the_effect_of_a_feature_on_its_own_block_is_what_it_writes_in_both_mode
 
 def test_attributions_are_derivatives_of_the_score(parts):
     of = interventions(parts)
-    acts, attributions = of._attributions(parts.transcoder)
-    before = of._score(parts.transcoder, lambda a: a)
+    acts, attributions, before = of._attributions(parts.transcoder)
+    torch.testing.assert_close(before, of._score(parts.transcoder, lambda a: a))
     prompt, position, feature = (acts > 0).nonzero()[3].tolist()
     less = torch.ones_like(acts)
     less[prompt, position, feature] = 1 - 1e-2
@@ -109,7 +109,7 @@ def test_the_curve_is_that_of_scores_with_features_taken_away_one_by_one(parts):
     of = interventions(parts)
     record = of.deletion(parts.transcoder, sizes=(1, 4))
     assert record is not None
-    acts, attributions = of._attributions(parts.transcoder)
+    acts, attributions, _ = of._attributions(parts.transcoder)
     whole, empty = of._score(parts.transcoder, lambda a: a), of._score(parts.transcoder, torch.zeros_like)
     for place, m in enumerate((1, 4)):
         lost = []
@@ -125,6 +125,35 @@ def test_the_curve_is_that_of_scores_with_features_taken_away_one_by_one(parts):
     assert record.excess[0] == pytest.approx(record.by_attribution[0] - record.at_random[0])
     torch.nn.init.constant_(parts.transcoder.b_enc, -1e3)
     assert of.deletion(parts.transcoder) is None
+
+
+@pytest.mark.bitwise("the same runs of the same shapes in one process")
+def test_what_the_model_makes_of_changes_is_computed_once_and_scores_need_one_position(parts, monkeypatch):
+    of, runs, shapes = interventions(parts), [], []
+    whole_run = parts.hooks.run
+
+    def counted(tokens, hooks, last=None):
+        runs.append(last)
+        logits = whole_run(tokens, hooks, last)
+        shapes.append(tuple(logits.shape[:2]))
+        return logits
+
+    monkeypatch.setattr(parts.hooks, "run", counted)
+    together = [of.effects(t) for t in (parts.transcoder, mean_ablation(parts.transcoder, torch.randn(50, D)))]
+    # clean and both changes, with either stand-in and in the model; and the run that finds the largest features
+    assert len(runs) == 3 * 3 + 1
+    monkeypatch.undo()
+    alone = [interventions(parts).effects(parts.transcoder)]
+    assert alone[0] == together[0]
+    monkeypatch.setattr(parts.hooks, "run", counted)
+    runs.clear()
+    shapes.clear()
+    shares: list[float] = []
+    assert of.deletion(parts.transcoder, sizes=(1, 4), on_run=shares.append) is not None
+    assert runs == [2] * (1 + 1 + 2 * 2)  # with a gradient, without features, and two deletions of each size
+    assert shapes == [(6, 2)] * 6
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
 
 
 def test_prompts_without_a_token_to_change_are_left_out_and_none_at_all_refused(parts):

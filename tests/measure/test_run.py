@@ -1,5 +1,7 @@
 """Finished transcoders from folders to tables, on a tiny model."""
 
+from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,15 @@ from faithfulness_plugin import (
 )
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.measure.config import ArtifactConfig
+from faithfulness_plugin.layers.earlier_blocks import EarlierBlocks
+from faithfulness_plugin.layers.hooks import Hooks
+from faithfulness_plugin.measure.card import card
+from faithfulness_plugin.measure.config import PARTS, ArtifactConfig
 from faithfulness_plugin.measure.report import relative_error, tables
 from faithfulness_plugin.measure.run import Measurement
 from faithfulness_plugin.measure.schema import ROLES, ArtifactResult
-from faithfulness_plugin.results.experiment import complete, open_result
+from faithfulness_plugin.measure.verdict import verdict
+from faithfulness_plugin.results.experiment import Running, complete, open_result
 from faithfulness_plugin.results.schema import ResultError, read_result
 from faithfulness_plugin.results.settings_file import make_config
 from faithfulness_plugin.transcoders.load import load_each, load_transcoder
@@ -95,7 +101,7 @@ def test_stopped_it_goes_on_and_a_changed_transcoder_is_told(result, hub, tmp_pa
     wanted = config(hub, ("plain", "other"))
 
     def stop(note: str) -> None:
-        if note.endswith("shuffled decoder"):
+        if note.startswith("plain, shuffled decoder: "):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -109,6 +115,112 @@ def test_stopped_it_goes_on_and_a_changed_transcoder_is_told(result, hub, tmp_pa
     changed = [there.measured[0].model_copy(update={"digest": "sha256:other"})]
     with pytest.raises(ValueError, match="plain is not what it was"):
         measurement.found(there.model_copy(update={"measured": changed}), wanted)
+
+
+@pytest.mark.bitwise("the same products of the same shapes in one process")
+def test_what_is_shared_changes_no_number(result, hub, tmp_path, monkeypatch):
+    """Each role measured alone, by whole runs of the model, against all of them together."""
+    monkeypatch.setattr(Hooks, "beginning_at", lambda hooks, name: nullcontext())
+    alone = measure(config(hub, references=False), tmp_path)
+    assert alone.measured == [result.of("plain")]
+    assert alone.layer == result.layer
+    lacking = result.model_copy(update={"measured": [*result.measured[:1], *result.measured[2:]], "complete": False})
+    measurement = measurement_of(result.config)
+    *_, (again, _) = measurement.run(lacking, Running(tmp_path))
+    assert again.of("plain", "shuffled decoder") == result.of("plain", "shuffled decoder")
+
+
+def test_runs_of_the_model_are_shared_and_begin_at_the_layer(hub, tmp_path, monkeypatch):
+    runs: list[str] = []
+    whole_run, noted = Hooks.run, ["setting up"]
+
+    def run(hooks: Hooks, tokens: Any, at: Any, last: int | None = None) -> Any:
+        runs.append(noted[-1])
+        return whole_run(hooks, tokens, at, last)
+
+    calls: list[str] = []
+    standing = EarlierBlocks.on
+
+    def on(earlier: EarlierBlocks, tokens: Any, names: Any = ()) -> Any:
+        key = tuple(tokens.shape), tokens.numpy().tobytes()
+        calls.append("passed over" if key in earlier._kept else "whole")
+        return standing(earlier, tokens, names)
+
+    monkeypatch.setattr(Hooks, "run", run)
+    monkeypatch.setattr(EarlierBlocks, "on", on)
+    found = measure(config(hub), tmp_path, note=noted.append)
+    sizes = [len(of.deletion.sizes) for of in found.measured if of.deletion is not None]
+    per_part = Counter(note.partition(": ")[2].rpartition(" (")[0] for note in runs if note.startswith("plain, "))
+    assert per_part == {
+        "in the layer's place": 2 + 3,  # as it is, with zeros, with each of the three; all four prompts in one run
+        "effects": 1 + 3 + 3 * 3,  # the largest features; without a change and with both, in the model and with each
+        "deletion": sum(2 + 2 * n for n in sizes),
+    }
+    ours = calls[-sum(per_part.values()) :]
+    assert ours.count("whole") == 1  # the prompts are run on as a whole once
+
+
+def test_progress_says_which_part_begins_and_how_much_is_done(hub, tmp_path):
+    notes, within, wanted = list[str](), list[float](), config(hub)
+    measurement = measurement_of(wanted)
+    fresh = measurement.fresh(wanted)
+    runs = measurement.run(fresh, Running(tmp_path, note=notes.append, within=within.append))
+    first = next(grown for grown, line in runs if line)
+    assert within == sorted(within)  # the bar goes forward, and not back when the part ends
+    assert within[-1] == pytest.approx(measurement.work_left(fresh) - measurement.work_left(first))
+    parts = [note for note in notes if note.startswith("plain, transcoder: ")]
+    assert parts == [
+        f"plain, transcoder: {part} ({n + 1} of 7)"
+        for n, part in enumerate(
+            [
+                "in the layer's place",
+                "outputs and Jacobians",
+                "the Jacobian's floor",
+                "steps",
+                "first directions",
+                "effects",
+                "deletion",
+            ]
+        )
+    ]
+
+
+def test_a_verdict_says_in_words_what_the_tables_say(result):
+    said, layer, of = verdict(result, "plain"), result.layer, result.of("plain")
+    fvu = relative_error(of.error, layer.variance)
+    along = relative_error(of.jacobian_error["difference"], layer.jacobian["difference"])
+    floor = relative_error(of.floor["difference"], layer.jacobian["difference"])
+    assert fvu is not None
+    assert along is not None
+    assert floor is not None
+    keeps = f"{1 - along.mean:.0%}" if along.mean < 1 else f"nothing (error {along.mean:.2f})"
+    assert said == (
+        f"plain has FVU {fvu.mean:.3f}, L0 {of.l0:.1f}; along differences of data it keeps {keeps} of the layer's "
+        f"Jacobian (at most {1 - floor.mean:.0%} at this L0); in the layer's place it costs "
+        f"{of.ce - layer.ce_clean:.3f} nats a token (zeros cost {layer.ce_zero - layer.ce_clean:.3f})"
+    )
+    assert f"{said}.\n" in tables(result)
+
+
+@pytest.mark.bitwise("the same products of the same shapes in one process")
+def test_a_quick_look_is_the_same_measurement_with_less_and_says_what_is_left_out(result, hub, tmp_path):
+    wanted = config(hub, left_out=[*PARTS], distances=[0.5], references=False)
+    quick, whole = measure(wanted, tmp_path), result.of("plain")
+    (of,) = quick.measured
+    same = ("error", "l0", "jacobian_error", "floor", "ce", "kl", "spliced")
+    assert {name: getattr(of, name) for name in same} == {name: getattr(whole, name) for name in same}
+    assert (of.top, of.top_error, of.effects, of.deletion) == ([], [], {}, None)
+    text = tables(quick)
+    assert "Left out: first directions, effects, deletion, references." in text
+    assert "Jacobian error in the first" not in text
+    assert "block: cosine" not in text
+    assert "Left out" not in tables(result)
+    with pytest.raises(UsageError, match="leaves out what a card shows"):
+        card(quick)
+    assert "left_out" not in result.config.model_dump()
+    # the same settings but for what is left out: a whole measurement is not taken for done
+    with pytest.raises(ResultError, match=r"references False, not True; left_out \['first directions', .*\], not \[\]"):
+        measure(config(hub, distances=[0.5]), tmp_path)
 
 
 def test_the_tables_hold_all_of_it(result):

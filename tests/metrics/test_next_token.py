@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from faithfulness_plugin.metrics.next_token import ce_recovered, cross_entropy, kl_divergence, undefined_ce_recovered
+from faithfulness_plugin.metrics.next_token import (
+    NextToken,
+    ce_recovered,
+    cross_entropy,
+    kl_divergence,
+    undefined_ce_recovered,
+)
 
 
 def logits(seed: int, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -70,3 +76,14 @@ def test_where_zeros_cost_something_a_part_of_it_can_be_recovered():
     assert undefined_ce_recovered(2.0, 1.0) == ""
     assert ce_recovered(2.0, 1.0, 1.0) == 1
     assert ce_recovered(2.0, 2.0, 1.0) == 0
+
+
+@pytest.mark.bitwise("the same functions of the same rows")
+def test_predictions_that_are_kept_are_compared_as_alone():
+    p, q = logits(0), logits(1)
+    own = NextToken(p, tokens())
+    assert torch.equal(own.cross_entropy, cross_entropy(p, tokens()))
+    for changed in (q, p):
+        ce, kl = own.compare(changed)
+        assert torch.equal(ce, cross_entropy(changed, tokens()))
+        assert torch.equal(kl, kl_divergence(p, changed)[:, :-1])

@@ -9,11 +9,9 @@ from torch import Tensor
 
 from faithfulness_plugin.language_model.replacement import ReplacementModel
 from faithfulness_plugin.layers.spliced import Site, stages_replaced
-from faithfulness_plugin.measure.interventions import Interventions, error_and_cosine
+from faithfulness_plugin.measure.interventions import Interventions, Stages, error_and_cosine, moved
 from faithfulness_plugin.measure.schema import CHANGES
 from faithfulness_plugin.measure.sets.schema import ChangeNumbers, DoseCurve
-
-Stages = Mapping[str, Tensor]
 
 
 @torch.no_grad()
@@ -59,10 +57,10 @@ def dose_curves(
         curves: dict[bool, dict[str, tuple[list, list]]] = {e: {s: ([], []) for s in of.stages} for e in alike}
         for dose in doses:
             change = of.change(kind, dose)
-            changed = stages([replace(own, **change)])
+            in_model = moved(clean, stages([replace(own, **change)]))
             for errors, sites in alike.items():
                 there = [replace(site, **change) if n == place else site for n, site in enumerate(sites)]
-                _append(curves[errors], clean, changed, clean_replaced[errors], stages(there))
+                _append(curves[errors], in_model, moved(clean_replaced[errors], stages(there)))
         found += [
             ChangeNumbers(
                 block=block,
@@ -75,10 +73,8 @@ def dose_curves(
     return found
 
 
-def _append(
-    curves: Mapping[str, tuple[list, list]], clean: Stages, changed: Stages, replaced: Stages, both: Stages
-) -> None:
+def _append(curves: Mapping[str, tuple[list, list]], in_model: Stages, replaced: Stages) -> None:
     for stage, (errors, cosines) in curves.items():
-        error, cosine = error_and_cosine(clean[stage], changed[stage], replaced[stage], both[stage])
+        error, cosine = error_and_cosine(in_model[stage], replaced[stage])
         errors.append(error)
         cosines.append(cosine)

@@ -3,15 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from faithfulness_plugin.language_model.layer_rows import to_digits
 from faithfulness_plugin.language_model.replacement import ReplacementModel
-from faithfulness_plugin.language_model.spliced_loss import nats
 from faithfulness_plugin.layers.spliced import run_replaced
 from faithfulness_plugin.measure.sets.schema import ReplacedNumbers
-from faithfulness_plugin.metrics.next_token import kl_divergence
+from faithfulness_plugin.metrics.next_token import NextToken
 
 Which = tuple[tuple[int, ...], bool]
 """The blocks whose layers are replaced, and whether with error nodes."""
@@ -66,22 +65,18 @@ def predictions(
         part = slice(start, start + batch_size)
         prompts, masks = tokens[part], {block: mask[part] for block, mask in kept.items()}
         logits = model.hooks.run(prompts, {})
-        clean.append(nats(logits, prompts))
+        own = NextToken(logits, prompts)
+        clean.append(own.cross_entropy.double().sum(-1))
         for which in chosen:
             sites = model.sites(prompts, which[0], errors=which[1], kept=masks)
             changed = run_replaced(model.hooks, prompts, sites).logits
-            found[which].append(_compared(logits, changed, prompts))
+            ce, kl = (values.double().sum(-1) for values in own.compare(changed))
+            # [batch, pos]: the last token's prediction is held out of all three
+            agreed = (logits.argmax(-1) == changed.argmax(-1))[:, :-1].double().sum(-1)
+            found[which].append((ce, kl, agreed))
             off = (changed - logits).abs().max() / logits.float().square().mean().sqrt()
             worst[which] = max(worst[which], off.item())
     return to_digits(torch.cat(clean).tolist()), list(_records(found, worst))
-
-
-def _compared(logits: Tensor, changed: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return cross-entropy, KL and agreements, summed over each prompt's predicted tokens."""
-    # [batch, pos] each; the last token's prediction is held out of all three
-    kl = kl_divergence(logits, changed)[:, :-1].double().sum(-1)
-    agreed: Float[Tensor, " batch"] = (logits.argmax(-1) == changed.argmax(-1))[:, :-1].double().sum(-1)
-    return nats(changed, tokens), kl, agreed
 
 
 def _records(

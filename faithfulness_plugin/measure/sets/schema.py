@@ -99,7 +99,7 @@ class SetResult(Result):
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return {**self.config.model_dump(mode="json"), "rows": self.config.rows.model_dump()}
+        return {**self.config.every_field(), "rows": self.config.rows.model_dump()}
 
     def __repr__(self) -> str:
         said = {"model": self.model, "sets": list(self.config.sets), "complete": self.complete}

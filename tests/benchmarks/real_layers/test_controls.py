@@ -71,7 +71,7 @@ def test_the_permuted_layer_is_measured_in_the_permuted_model_at_the_real_rows(h
         transcoder = SAE.load_from_disk(tmp_path / TRANSCODERS / of.run.folder)
         alone = metrics.reconstruction(transcoder, layer.layer, layer.held_out.rows.x)
         assert value(result, of, fvu) == pytest.approx(alone.fvu, rel=1e-4)
-        assert layer.held_out.evaluator.spliced({"t": transcoder})["t"].ce_clean == pytest.approx(permuted.ce_clean)
+        assert layer.held_out.evaluator.without("transcoder")[0] == pytest.approx(permuted.ce_clean)
     assert torch.equal(weights_of(bench.mlps[1]).W_out, before)
 
 
