@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -14,11 +14,13 @@ from faithfulness_plugin.adapters.huggingface.flattened_rows import by_position
 from faithfulness_plugin.adapters.huggingface.model_inputs import fills_masks
 from faithfulness_plugin.adapters.huggingface.places import Place
 from faithfulness_plugin.adapters.huggingface.positions import n_positions
+from faithfulness_plugin.adapters.huggingface.vocabulary import vocabulary_of
 from faithfulness_plugin.adapters.transformer_lens.find_mlp import mlp_in, scale_of
 from faithfulness_plugin.adapters.transformer_lens.names import find_tensor
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Function, Hook, Hooks, Tokens
+from faithfulness_plugin.layers.vocabulary import Vocabulary
 
 NOT_A_ROW = re.compile(
     r"\.attn\.(?!hook_out)|_input$|_attn_in$|hook_mlp_in$|hook_scale$|experts|router|\.hook_sae_|\.hook_(q|k|v|z)$"
@@ -69,9 +71,7 @@ class TransformerLensHooks(Hooks):
                 if isinstance(at, Place):
                     stack.callback(at.register(hooks[name]).remove)
             logits = self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
-        cfg = getattr(self.model, "cfg", None)
-        masked = fills_masks(getattr(cfg, "architecture", None)) or getattr(cfg, "attention_dir", "") == "bidirectional"
-        return None if masked else logits
+        return None if self._masked else logits
 
     @override
     def require(self, name: str) -> str:
@@ -115,6 +115,21 @@ class TransformerLensHooks(Hooks):
                     cause = f"the model applies a norm ({name}) between the layer and {hook_out}. Use mlp_layer"
                     found[cause] = lambda f, norm=norm: lambda x: norm.forward(f(x)[None])[0]
         return found
+
+    @override
+    def vocabulary(self) -> Vocabulary | None:
+        unembed, embed = (getattr(self.model, name, None) for name in ("unembed", "embed"))
+        with suppress(AttributeError, NotImplementedError):  # a bridge of a model that has neither
+            matrices = embed.W_E, unembed.W_U  # pyright: ignore[reportOptionalMemberAccess]
+            if not self._masked and all(isinstance(W, Tensor) and W.ndim == 2 for W in matrices):
+                return vocabulary_of(self.model, unembed, *matrices, lambda: self.model(self.random_tokens()))
+        return None
+
+    @property
+    def _masked(self) -> bool:
+        """Whether the model predicts masked tokens, not the next one."""
+        cfg = getattr(self.model, "cfg", None)
+        return fills_masks(getattr(cfg, "architecture", None)) or getattr(cfg, "attention_dir", "") == "bidirectional"
 
     def _find(self, *names: str) -> dict[str, str | Place]:
         """Return the own name of each hook point, or a place. Raises UsageError for a name that stands for neither."""

@@ -1,4 +1,4 @@
-"""A few of the rows at which each feature fires, evenly spread over all of them."""
+"""A few of the rows at which each feature fires, drawn at random."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from scipy.sparse import csr_array
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.hooked_reading import acts_at, rows_of
@@ -20,7 +20,7 @@ DRAWN = 64
 
 @dataclass(frozen=True)
 class DrawnFirings:
-    """Rows at which features fire, in the order of the sample; all of them where there are no more than fit."""
+    """Rows at which features fire, in the order of the sample: drawn at random, or all of them where they fit."""
 
     rows: Int[np.ndarray, "d_sae most"]
     """-1 behind the last where a feature fires less often."""
@@ -29,7 +29,7 @@ class DrawnFirings:
     __repr__ = short_repr
 
     def fewer(self, most: int) -> "DrawnFirings":
-        """Keep fewer of each feature's rows, evenly spread again.
+        """Keep fewer of each feature's rows, evenly spread over those that were drawn.
 
         Args:
             most: rows to keep of each feature.
@@ -45,40 +45,42 @@ class DrawnFirings:
 
 
 class FiringDraw:
-    """Draws the rows in one pass over the sample, part by part: of n firings the first of each of `most` equal runs.
+    """Draws the rows in one pass over the sample, part by part: each feature's firings with the smallest of random
+    numbers that rows were given, so that any of its firings is as likely as another.
 
     Args:
-        n_active: how often each feature fires on the whole sample.
-        most: rows to keep of each feature.
+        n_rows: of the sample.
+        d_sae: the number of features.
+        most: rows to draw of each feature.
     """
 
-    def __init__(self, n_active: Int[np.ndarray, " d_sae"], most: int = DRAWN) -> None:
-        self.n_active, self.n_drawn = n_active, np.minimum(n_active, most)
-        self.seen = np.zeros(len(n_active), dtype=np.int64)
-        self.rows: Int[np.ndarray, "d_sae most"] = np.full((len(n_active), most), -1)
-        self.activations: Float[np.ndarray, "d_sae most"] = np.zeros((len(n_active), most))
+    def __init__(self, n_rows: int, d_sae: int, most: int = DRAWN) -> None:
+        self.number = np.random.default_rng(0).permutation(n_rows)  # the same rows for all features, where they can be
+        self.rows: Int[np.ndarray, "d_sae most"] = np.full((d_sae, most), -1)
+        self.numbers: Int[np.ndarray, "d_sae most"] = np.full((d_sae, most), n_rows)
+        self.activations: Float[np.ndarray, "d_sae most"] = np.zeros((d_sae, most))
 
-    def add(self, row: Int[Tensor, " entries"], feature: Int[Tensor, " entries"], values: Tensor) -> None:
+    def add(self, acts: Any, first_row: int) -> None:
         """Add the activations of further rows.
 
         Args:
-            row: the row in the sample of each activation, in ascending order.
-            feature: whose activation it is.
-            values: the activations, [entries].
+            acts: a sparse matrix [rows, d_sae].
+            first_row: the index in the sample of the first of these rows.
         """
-        self._add(row.numpy(), feature.numpy(), values.numpy())
-
-    def _add(self, row: np.ndarray, feature: np.ndarray, values: np.ndarray) -> None:
-        order = np.argsort(feature, kind="stable")  # feature after feature, in the order of rows
-        row, feature, values = row[order], feature[order], values[order]
-        # which of its feature's firings each one is, counted over all parts
-        number = self.seen[feature] + np.arange(len(feature)) - np.searchsorted(feature, feature)
-        self.seen += np.bincount(feature, minlength=len(self.seen))
-        n, drawn = np.maximum(self.n_active[feature], 1), self.n_drawn[feature]
-        run = number * drawn // n
-        first = (run != (number - 1) * drawn // n) & (run < drawn)
-        at = feature[first], run[first]
-        self.rows[at], self.activations[at] = row[first], values[first]
+        rows = np.repeat(np.arange(acts.shape[0]), np.diff(acts.indptr)) + first_row
+        new = np.flatnonzero((acts.data > 0) & (self.number[rows] < self.numbers[acts.indices, -1]))
+        touched = np.zeros(len(self.rows), dtype=bool)
+        touched[acts.indices[new]] = True
+        # kept and new firings of the features that change, as flat lists
+        known = np.nonzero((self.rows >= 0) & touched[:, None])
+        feature = np.concatenate([known[0], acts.indices[new]])
+        row = np.concatenate([self.rows[known], rows[new]])
+        values = np.concatenate([self.activations[known], acts.data[new]])
+        order = np.lexsort((self.number[row], feature))
+        place = np.arange(len(order)) - np.searchsorted(feature[order], feature[order])
+        order, place = order[place < self.rows.shape[1]], place[place < self.rows.shape[1]]
+        at = feature[order], place
+        self.rows[at], self.numbers[at], self.activations[at] = row[order], self.number[row[order]], values[order]
 
     def drawn(self) -> DrawnFirings:
         """Return what was drawn from the rows that were added.
@@ -86,12 +88,13 @@ class FiringDraw:
         Returns:
             Rows and activations.
         """
-        return DrawnFirings(self.rows, self.activations)
+        order = np.where(self.rows >= 0, self.rows, np.iinfo(self.rows.dtype).max).argsort(1)
+        return DrawnFirings(*(np.take_along_axis(each, order, 1) for each in (self.rows, self.activations)))
 
 
 @torch.no_grad()
 def draw_firings(transcoder: "SAE[Any]", sample: RowSample, most: int = DRAWN) -> DrawnFirings:
-    """Draw rows at which each feature fires, in two passes over a sample.
+    """Draw rows at which each feature fires, in a pass over a sample.
 
     Args:
         transcoder: in `eval` mode.
@@ -101,25 +104,7 @@ def draw_firings(transcoder: "SAE[Any]", sample: RowSample, most: int = DRAWN) -
     Returns:
         Rows and activations.
     """
-    n_active = np.zeros(len(transcoder.W_dec), dtype=np.int64)
-    for _, x in rows_of(sample, transcoder):
-        n_active += (acts_at(transcoder, x) > 0).sum(0).cpu().numpy()
-    draw = FiringDraw(n_active, most)
+    draw = FiringDraw(len(sample), len(transcoder.W_dec), most)
     for part, x in rows_of(sample, transcoder):
-        draw.add(*active_entries(acts_at(transcoder, x), part.start))
+        draw.add(csr_array(acts_at(transcoder, x).double().cpu().numpy()), part.start)
     return draw.drawn()
-
-
-def active_entries(acts: Float[Tensor, "rows d_sae"], first_row: int) -> tuple[Tensor, Tensor, Tensor]:
-    """List activations above 0.
-
-    Args:
-        acts: of one part of a sample.
-        first_row: the index in the sample of the first of these rows.
-
-    Returns:
-        The row in the sample, the feature and the value of each, row after row, on the CPU.
-    """
-    row, feature = (acts > 0).nonzero(as_tuple=True)
-    values = acts[row, feature].double().cpu()
-    return row.cpu() + first_row, feature.cpu(), values

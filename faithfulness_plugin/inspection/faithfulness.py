@@ -88,7 +88,7 @@ def feature_faithfulness(
         transcoder: in `eval` mode.
         layer: the function that it replaces.
         sample: rows of the layer.
-        drawn: rows at which each feature fires; None draws them, in two more passes over the sample.
+        drawn: rows at which each feature fires; None draws them, in one more pass over the sample.
 
     Returns:
         The two shares, their ratio, and its interval.

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import ThenNorm, exact_abs_transcoder, jacobian_by_rows, plant_datapoint_feature
+from scipy.sparse import csr_array
 from torch import nn
 
 from faithfulness_plugin import AbsInputs, AbsNetwork
@@ -109,20 +110,23 @@ def test_the_interval_is_that_of_resampled_rows():
     assert (few.faithfulness[0], np.isnan(few.low[0])) == (1, True)
 
 
-def test_rows_are_drawn_evenly_whatever_the_parts():
+def test_rows_are_drawn_alike_whatever_the_parts():
     generator = np.random.default_rng(0)
     acts = generator.uniform(0, 1, (300, 6)) * (generator.uniform(0, 1, (300, 6)) < [0, 0.01, 0.05, 0.3, 0.9, 1])
-    draw = FiringDraw((acts > 0).sum(0), 10)
+    whole, draw = FiringDraw(300, 6, 10), FiringDraw(300, 6, 10)
+    whole.add(csr_array(acts), 0)
     for start, stop in ((0, 1), (1, 120), (120, 300)):
-        row, feature = (torch.from_numpy(each) for each in acts[start:stop].nonzero())
-        draw.add(row + start, feature, torch.from_numpy(acts[start:stop])[row, feature])
+        draw.add(csr_array(acts[start:stop]), start)
     drawn = draw.drawn()
+    np.testing.assert_array_equal(drawn.rows, whole.drawn().rows)
     for i in range(6):
-        fired = acts[:, i].nonzero()[0]
-        n = min(10, len(fired))
-        expected = fired[[-(-k * len(fired) // n) for k in range(n)]] if n else fired
-        assert drawn.rows[i].tolist() == [*expected.tolist(), *[-1] * (10 - n)]
-        np.testing.assert_array_equal(drawn.activations[i, :n], acts[expected, i])
+        n = min(10, np.count_nonzero(acts[:, i]))
+        rows = drawn.rows[i, :n]
+        assert (np.diff(rows) > 0).all()
+        assert (drawn.rows[i, n:] == -1).all()
+        assert (acts[rows, i] > 0).all()
+        np.testing.assert_array_equal(drawn.activations[i, :n], acts[rows, i])
+    assert abs(drawn.rows[5].mean() - 150) < 100
     fewer = drawn.fewer(4)
     assert fewer.rows[5].tolist() == [drawn.rows[5, k] for k in (0, 2, 5, 7)]
     assert fewer.rows[1].tolist() == drawn.rows[1, :4].tolist()
