@@ -22,6 +22,7 @@ def test_the_scale_of_a_norm_is_found_from_what_it_makes_of_rows(norm):
     torch.testing.assert_close(found.fold(v), (v - v.mean(1, keepdim=True) if found.centred else v) * scale)
 
 
+@pytest.mark.usefixtures("as_installed")
 def test_the_same_tensor_has_no_norm_and_what_is_no_norm_has_none():
     x = torch.randn(20, 6)
     same = norm_scale(x, x.clone())
