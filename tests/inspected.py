@@ -53,7 +53,7 @@ def vocabulary(d: int = 80) -> LayerVocabulary:
 
 
 def text(d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str | None = None) -> Inspection:
-    """A random transcoder of a random wide layer, on prompts of hostile tokens; features 0 and 1 are near-duplicates."""
+    """A random transcoder of a random wide layer, on hostile tokens; features 0 and 1 are near-duplicates."""
     torch.manual_seed(0)
     d = 80
     layer = torch.nn.Sequential(torch.nn.Linear(d, 2 * d), torch.nn.GELU(), torch.nn.Linear(2 * d, d))

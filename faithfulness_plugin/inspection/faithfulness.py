@@ -6,7 +6,8 @@ u(n) = f(x_n) - E f, and J_f the layer's Jacobian,
 
     carries      = sum_n <a_i W_dec^i, u(n)> / sum_n ||u(n)||^2         its share of the layer's output there
     g(n)         = <w, J_f(x_n) r>                                      the layer's own gain from r to w
-    moves        = sum_n |g| min(g, ||W_enc^i|| ||W_dec^i||) / sum_n ||J_f(x_n)||_F^2     of the layer's Jacobian
+    moves        = sum_n |g| h(n) / sum_n ||J_f(x_n)||_F^2              its share of the layer's Jacobian there,
+                   with h = g, but at most the gain that it claims, ||W_enc^i|| ||W_dec^i||, to either side
     faithfulness = moves / carries, cut to [0, 1]
 
 Both shares are of the same rows. Where the gain that the feature claims is no more than the layer's, the product is
@@ -115,7 +116,7 @@ def feature_faithfulness(
             along, size = asked.products(x, active, generator)  # <W_dec (x) W_enc, J_f> and ||J_f||^2
             claimed = (W_enc.norm(dim=0) * W_dec.norm(dim=1))[active.features]
             gain = along / claimed.clamp_min(1e-30)
-            moved = gain.abs() * gain.minimum(claimed)
+            moved = gain.abs() * gain.minimum(claimed).maximum(-claimed)
             acts = torch.from_numpy(drawn.activations[first + feature, place]).to(W_dec)
             carried, energy = acts * dot_active(u.contiguous(), active, W_dec), u.square().sum(-1)
             for n, values in enumerate((moved, size[active.rows], carried, energy[active.rows])):

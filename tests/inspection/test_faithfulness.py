@@ -19,7 +19,7 @@ def slowly(transcoder, layer, sample, rows, i):
         J = jacobian_by_rows(layer, x)
         r, w = W_enc[:, i] / W_enc[:, i].norm(), W_dec[i] / W_dec[i].norm()
         gain, claimed = w @ J @ r, W_enc[:, i].norm() * W_dec[i].norm()
-        along += gain.abs() * min(gain, claimed)
+        along += gain.abs() * gain.clamp(-claimed, claimed)
         size += J.square().sum()
         carried += transcoder.encode(x[None])[0, i].detach() * (W_dec[i] @ u)
         energy += u.square().sum()
