@@ -41,7 +41,7 @@ function showTable() {
   const n = chosen.transcoder;
   table = new DataTable(made, {
     data: Array.from({ length: data.meta.transcoders[n].d_sae }, (_, i) => i), columns: columns(n),
-    order: [[1, "desc"]], scrollY: "62vh", scrollX: true, scroller: { rowHeight: ROW_HEIGHT }, deferRender: true,
+    order: [[1, "desc"]], scrollY: matchMedia("(max-width: 96rem)").matches ? "40vh" : "62vh", scrollX: true, scroller: { rowHeight: ROW_HEIGHT }, deferRender: true,
     paging: true, autoWidth: false, layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: null },
     language: { emptyTable: "No feature.", zeroRecords: "No feature passes these filters.", info: "_TOTAL_ features",
       infoEmpty: "0 features", infoFiltered: "of _MAX_" },
