@@ -130,7 +130,7 @@ def test_keys_alone_go_through_the_page(open_page, pages):
 def test_a_features_details(open_page, pages):
     tab = open_page(pages.toy, "#0/35")
     tab.wait_for_selector("#feature h2")
-    assert "x1 = 1, x2 = 1, x3 = 1" in tab.locator("#feature table").inner_text()
+    assert "x1 = 1, x2 = 1, x3 = 1" in tab.locator("#feature table").first.inner_text()
     choice = tab.get_by_label("Row of the Jacobian")
     options = choice.locator("option").all_inner_texts()
     whole = next(text for text in options if text.startswith("whole") and text.endswith("x1 = 1, x2 = 1, x3 = 1"))
