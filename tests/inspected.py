@@ -5,7 +5,9 @@ from oracles import exact_abs_transcoder, plant_datapoint_feature
 
 from faithfulness_plugin import AbsInputs, AbsNetwork, StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
+from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary
 from faithfulness_plugin.inspection.sample import Origins, build_sample, row_sample
+from faithfulness_plugin.layers.vocabulary import NormScale, Vocabulary
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 
 HOSTILE = (
@@ -40,8 +42,18 @@ def token_text(token: int) -> str:
     return HOSTILE[token % len(HOSTILE)]
 
 
+def vocabulary(d: int = 80) -> LayerVocabulary:
+    """Random embeddings of the hostile tokens, and a final norm with a random weight."""
+    generator = torch.Generator().manual_seed(5)
+    W_E, W_U, scale = (
+        torch.randn(*shape, generator=generator) for shape in ((len(HOSTILE), d), (d, len(HOSTILE)), (d,))
+    )
+    norm = NormScale(scale, centred=True, divides=True)
+    return LayerVocabulary(Vocabulary(W_E, W_U, norm), norm, 1.0)
+
+
 def text(d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str | None = None) -> Inspection:
-    """A random transcoder of a random wide layer, on prompts of hostile tokens."""
+    """A random transcoder of a random wide layer, on hostile tokens; features 0 and 1 are near-duplicates."""
     torch.manual_seed(0)
     d = 80
     layer = torch.nn.Sequential(torch.nn.Linear(d, 2 * d), torch.nn.GELU(), torch.nn.Linear(2 * d, d))
@@ -49,10 +61,13 @@ def text(d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str
     transcoder = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=d, d_sae=d_sae))
     with torch.no_grad():
         transcoder.b_enc.sub_(0.3)
+        transcoder.W_enc[:, 1] = transcoder.W_enc[:, 0] + 0.01 * torch.randn(d)
+        transcoder.W_dec[1] = transcoder.W_dec[0] + 0.001 * torch.randn(d)
     transcoder.cfg.metadata.neuronpedia_id = neuronpedia
     kept = torch.ones(n_prompts, n_pos, dtype=torch.bool)
     kept[:, 0] = False
     tokens = torch.randint(len(HOSTILE), kept.shape)
     x = torch.randn(int(kept.sum()), d)
     sample = build_sample(x, layer(x), Origins.of_kept(tokens, kept))
-    return inspect_transcoder(transcoder, layer, sample, name="<i>hostile</i>", layer_name="<u>layer</u>")
+    names = {"name": "<i>hostile</i>", "layer_name": "<u>layer</u>"}
+    return inspect_transcoder(transcoder, layer, sample, vocabulary=vocabulary(), **names)

@@ -16,11 +16,13 @@ from faithfulness_plugin.adapters.huggingface.model_inputs import ModelInputs, f
 from faithfulness_plugin.adapters.huggingface.places import Place, Side, side_of, whole_name
 from faithfulness_plugin.adapters.huggingface.positions import n_positions
 from faithfulness_plugin.adapters.huggingface.routers import converting_routers, left_as_they_are
+from faithfulness_plugin.adapters.huggingface.vocabulary import vocabulary_of
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
 from faithfulness_plugin.layers.last_positions import of_last_positions
 from faithfulness_plugin.layers.normed_mlp import LayerWeights
+from faithfulness_plugin.layers.vocabulary import Vocabulary
 
 OF_A_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 IN_A_LIST = re.compile(r"([^\d]+)\.(\d+)(?:\.|$)")
@@ -161,6 +163,15 @@ class HuggingFaceHooks(Hooks):
     def weights_up_to(self, hook_out: str) -> LayerWeights | None:
         return weights_up_to(self.model, hook_out)
 
+    @override
+    def vocabulary(self) -> Vocabulary | None:
+        embedding, unembed = self._embedding(), self._unembedding()
+        predicts_next = not self.inputs.has_decoder and not fills_masks(type(self.model).__name__)
+        if embedding is None or not isinstance(unembed, nn.Linear) or not predicts_next:
+            return None
+        matrices = embedding.weight, unembed.weight.T
+        return vocabulary_of(self.model, unembed, *matrices, lambda: self._call(self.random_tokens()))
+
     def _block(self, number: int) -> BlockTensors:
         if number not in self._blocks:
             name, mlp = mlp_in(self.model, number, self._entered_first)
@@ -168,7 +179,7 @@ class HuggingFaceHooks(Hooks):
             self._blocks[number] = BlockTensors(self.model, name, *ends, self._call, self.random_tokens())
         return self._blocks[number]
 
-    def _embedding(self) -> nn.Module | None:
+    def _embedding(self) -> Any:
         """Return the module that embeds tokens, where there is one."""
         with suppress(NotImplementedError, AttributeError):
             return self.model.get_input_embeddings()  # pyright: ignore[reportCallIssue]  a PreTrainedModel's

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from faithfulness_plugin.adapters.huggingface.flattened_rows import by_position
 from faithfulness_plugin.adapters.huggingface.model_inputs import fills_masks
 from faithfulness_plugin.adapters.huggingface.places import Place
 from faithfulness_plugin.adapters.huggingface.positions import n_positions
+from faithfulness_plugin.adapters.huggingface.vocabulary import vocabulary_of
 from faithfulness_plugin.adapters.transformer_lens.find_mlp import mlp_in, scale_of
 from faithfulness_plugin.adapters.transformer_lens.names import find_tensor
 from faithfulness_plugin.errors import UsageError
@@ -21,6 +22,7 @@ from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Function, Hook, Hooks, Tokens
 from faithfulness_plugin.layers.last_positions import of_last_positions
+from faithfulness_plugin.layers.vocabulary import Vocabulary
 
 NOT_A_ROW = re.compile(
     r"\.attn\.(?!hook_out)|_input$|_attn_in$|hook_mlp_in$|hook_scale$|experts|router|\.hook_sae_|\.hook_(q|k|v|z)$"
@@ -85,9 +87,7 @@ class TransformerLensHooks(Hooks):
             # one filter for all of them: a bridge rebuilds its list of hook points, slowly, for each name
             fwd_hooks = [(lambda name: own.get(name) in at_points, all_of_it)] if at_points else []
             logits = self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
-        cfg = getattr(self.model, "cfg", None)
-        masked = fills_masks(getattr(cfg, "architecture", None)) or getattr(cfg, "attention_dir", "") == "bidirectional"
-        return None if masked else logits
+        return None if self._masked else logits
 
     @override
     def require(self, name: str) -> str:
@@ -132,16 +132,27 @@ class TransformerLensHooks(Hooks):
                     found[cause] = lambda f, norm=norm: lambda x: norm.forward(f(x)[None])[0]
         return found
 
-<<<<<<< HEAD
-    def _find(self, *names: str, own: Mapping[str, Any] | None = None) -> dict[str, str | Place]:
-=======
     @override
     def _blocks_before(self, name: str) -> Sequence[nn.Module]:
         blocks, number = getattr(self.model, "blocks", None), block_of(name)
         return [*blocks][:number] if isinstance(blocks, nn.ModuleList) and name.startswith("blocks.") else []
 
-    def _find(self, *names: str) -> dict[str, str | Place]:
->>>>>>> quick28
+    @override
+    def vocabulary(self) -> Vocabulary | None:
+        unembed, embed = (getattr(self.model, name, None) for name in ("unembed", "embed"))
+        with suppress(AttributeError, NotImplementedError):  # a bridge of a model that has neither
+            matrices = embed.W_E, unembed.W_U  # pyright: ignore[reportOptionalMemberAccess]
+            if not self._masked and all(isinstance(W, Tensor) and W.ndim == 2 for W in matrices):
+                return vocabulary_of(self.model, unembed, *matrices, lambda: self.model(self.random_tokens()))
+        return None
+
+    @property
+    def _masked(self) -> bool:
+        """Whether the model predicts masked tokens, not the next one."""
+        cfg = getattr(self.model, "cfg", None)
+        return fills_masks(getattr(cfg, "architecture", None)) or getattr(cfg, "attention_dir", "") == "bidirectional"
+
+    def _find(self, *names: str, own: Mapping[str, Any] | None = None) -> dict[str, str | Place]:
         """Return the own name of each hook point, or a place. Raises UsageError for a name that stands for neither."""
         if own is None:
             own = dict(self.model.hook_dict)  # a bridge rebuilds it, slowly, whenever it is asked

@@ -49,6 +49,17 @@ class PassageScored(Record):
     )
     largest: float = Field(description="the largest score of an own feature, or of any where there is none")
     share: float = Field(description="share of the passage's output that its own features carry")
+    auc_unfaithful: float | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="AUC of 1 - faithfulness"
+    )
+    auc_unbacked: float | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="AUC of carried * (1 - faithfulness)"
+    )
+    auc_moves: float | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="AUC of the share of the Jacobian alone, the smallest first: what it gives without the output",
+    )
 
 
 class PassageResult(Result):
@@ -167,7 +178,8 @@ class Passage:
             How well the datapoint score finds the passage's own features.
         """
         sample = self.subject.sample
-        records = feature_records(transcoder, sample)
+        records = feature_records(transcoder, sample, layer=self.subject.layer)
+        assert records.faithfulness is not None
         once = sample.x[self.at_passage][: int(self.at_passage.sum()) // self.n_passages]
         truth = passage_memorization(transcoder, self.subject.layer, once, sample.x[~self.at_passage])
         own = np.zeros(records.d_sae, dtype=bool)
@@ -188,6 +200,11 @@ class Passage:
             own_in_first=int(own[first].sum()) if n_own else None,
             largest=float(score[own].max() if n_own else score.max()),
             share=truth.share,
+            auc_unfaithful=area_under_curve(
+                1 - np.nan_to_num(records.faithfulness.faithfulness[live], nan=1.0), own[live]
+            ),
+            auc_unbacked=area_under_curve(records.unbacked[live], own[live]),
+            auc_moves=area_under_curve(-records.faithfulness.moves[live], own[live]),
         )
 
 
@@ -217,6 +234,11 @@ COLUMNS: dict[str, tuple[int, Callable[[PassageScored], float | None]]] = {
     "flagged": (1, lambda of: of.flagged),
 }
 """The table's columns: how many digits each shows, and the value it takes from a scored transcoder."""
+FAITHFULNESS: dict[str, tuple[int, Callable[[PassageScored], float | None]]] = {
+    "AUC, 1 - faithfulness": (3, lambda of: of.auc_unfaithful),
+    "AUC, unbacked": (3, lambda of: of.auc_unbacked),
+}
+"""Further columns, of results that have them."""
 
 
 def passage_table(result: PassageResult) -> str:
@@ -231,7 +253,9 @@ def passage_table(result: PassageResult) -> str:
     arms: dict[str, list[PassageScored]] = {}
     for of in result.scored:
         arms.setdefault(f"{'passage repeated' if of.repeated else 'not repeated'}, {of.matched}", []).append(of)
-    rows = [[arm, *(_mean(map(read, of), digits) for digits, read in COLUMNS.values())] for arm, of in arms.items()]
+    measured = any(of.auc_unfaithful is not None for of in result.scored)
+    columns = COLUMNS | FAITHFULNESS if measured else COLUMNS
+    rows = [[arm, *(_mean(map(read, of), digits) for digits, read in columns.values())] for arm, of in arms.items()]
     seeds = len({of.seed for of in result.scored})
     few, partial = f", {RANGE}" if seeds < FEW else "", "" if result.complete else "PARTIAL. "
     caption = (
@@ -239,7 +263,7 @@ def passage_table(result: PassageResult) -> str:
         f"{100 * result.config.share:g} % of the rows; {seeds} seeds, mean ± 95 % interval (Student's t){few}. Own "
         "features fire at the passage and on 0.1 % of other rows at most; AUC: over the features that fire."
     )
-    return f"{markdown_table(['transcoder', *COLUMNS], rows)}\n\n{caption}\n"
+    return f"{markdown_table(['transcoder', *columns], rows)}\n\n{caption}\n"
 
 
 def _mean(values: Iterable[float | None], digits: int) -> str:

@@ -48,6 +48,16 @@ class Scored(Record):
     flagged: list[int] = Field(description="features whose score reaches the mark")
     first: int | None = Field(description="the feature with the largest score; None where all are 0")
     scores: dict[int, float] = Field(description="score of every feature that fires, rounded to 4 decimals")
+    unfaithful: dict[int, float] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="1 - faithfulness of each of these; 0 where a feature carries nothing of the output",
+    )
+    unbacked: dict[int, float] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="carried * (1 - faithfulness) of each of these, by which a page ranks the least faithful",
+    )
 
 
 class ToyScoresResult(Result):
@@ -123,10 +133,12 @@ def score_toys(config: ToyScoresConfig, arm: Arm, seeds: list[int]) -> list[Scor
             n_rows=config.n_rows,
             seed=seed,
         )
-        records = feature_records(transcoder, subject.sample)
+        records = feature_records(transcoder, subject.sample, layer=subject.layer)
         point = AbsInputs(settings.d_in, n_ones=settings.n_ones).point
         m_i, maximum = memorization_by_feature(transcoder, point, layer=subject.layer)
-        score = records.datapoint.score
+        score, live = records.datapoint.score, np.flatnonzero(~records.dead)
+        assert records.faithfulness is not None
+        unfaithful = 1 - np.nan_to_num(records.faithfulness.faithfulness, nan=1.0)
         found.append(
             Scored(
                 condition=arm,
@@ -136,10 +148,16 @@ def score_toys(config: ToyScoresConfig, arm: Arm, seeds: list[int]) -> list[Scor
                 true=(m_i > config.truth * maximum).nonzero().flatten().tolist(),
                 flagged=np.flatnonzero(records.flagged).tolist(),
                 first=int(score.argmax()) if score.any() else None,
-                scores={int(f): round(float(score[f]), 4) for f in np.flatnonzero(~records.dead)},
+                scores=_rounded(score, live),
+                unfaithful=_rounded(unfaithful, live),
+                unbacked=_rounded(records.unbacked, live),
             )
         )
     return found
+
+
+def _rounded(values: np.ndarray, live: np.ndarray) -> dict[int, float]:
+    return {int(f): round(float(values[f]), 4) for f in live}
 
 
 def trained_toys(settings: Mapping[str, Any], seeds: Sequence[int], n_steps: int) -> EnsembleResult:
@@ -191,6 +209,9 @@ def toy_table(result: ToyScoresResult) -> str:
         f"Flagged: a score of {result.flag:g} or more. Shares with 95 % Wilson intervals. Area under the ROC curve "
         f"over the features of all seeds: {area_over_all(result.scored):.4f}."
     )
+    if result.scored and all(of.unfaithful is not None for of in result.scored):
+        areas = (area_over_all(result.scored, of) for of in ("unfaithful", "unbacked"))
+        caption += " By 1 - faithfulness {:.4f}, by what is unbacked {:.4f}.".format(*areas)
     rows = [_row(arm, of) for arm, of in by_arm.items() if of]
     return f"{markdown_table(header, rows)}\n\n{caption}\n"
 
@@ -211,16 +232,17 @@ def _share(which: list[bool]) -> str:
     return share_text(share(sum(which), len(which)))
 
 
-def area_over_all(scored: Sequence[Scored]) -> float:
+def area_over_all(scored: Sequence[Scored], by: Literal["scores", "unfaithful", "unbacked"] = "scores") -> float:
     """Compute the area under the ROC curve over the live features of all transcoders together.
 
     Args:
         scored: the transcoders.
+        by: what ranks the features, the largest first.
 
     Returns:
         The area; NaN where there is none.
     """
-    pairs = [(score, feature in of.true) for of in scored for feature, score in of.scores.items()]
+    pairs = [(score, feature in of.true) for of in scored for feature, score in (getattr(of, by) or {}).items()]
     scores, true = np.array(pairs, dtype=float).T
     area = area_under_curve(scores, true == 1)
     return float("nan") if area is None else area

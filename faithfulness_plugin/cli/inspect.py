@@ -111,8 +111,9 @@ def inspect(
 ) -> None:
     """Look at the features of a transcoder: one page that opens from disk.
 
-    What each feature reads, writes and does to the Jacobian, where it is most active, and which features look as if
-    they served a repeated input alone. With --compare, two transcoders of one layer beside each other.
+    What each feature reads, writes and does to the Jacobian, the tokens that it raises and reads, where it is active,
+    how far the layer itself moves as it says, and which features look as if they served a repeated input alone. With
+    --compare, two transcoders of one layer beside each other.
     """
     from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
     from faithfulness_plugin.cli.exports import Handed, require_exports, write_exports

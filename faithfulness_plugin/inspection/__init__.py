@@ -2,8 +2,10 @@
 
 from faithfulness_plugin.inspection.active_features import ActiveFeature, active_features
 from faithfulness_plugin.inspection.export import feature_table, write_records
+from faithfulness_plugin.inspection.faithfulness import FeatureFaithfulness, feature_faithfulness
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
 from faithfulness_plugin.inspection.interventions import InterventionEffect, intervene
+from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary, layer_vocabulary
 from faithfulness_plugin.inspection.page import write_page
 from faithfulness_plugin.inspection.records import FeatureRecords, feature_records
 from faithfulness_plugin.inspection.sample import RowSample, row_sample
@@ -11,15 +13,19 @@ from faithfulness_plugin.inspection.text import text_sample
 
 __all__ = [
     "ActiveFeature",
+    "FeatureFaithfulness",
     "FeatureRecords",
     "Inspection",
     "InterventionEffect",
+    "LayerVocabulary",
     "RowSample",
     "active_features",
+    "feature_faithfulness",
     "feature_records",
     "feature_table",
     "inspect_transcoder",
     "intervene",
+    "layer_vocabulary",
     "row_sample",
     "text_sample",
     "write_page",

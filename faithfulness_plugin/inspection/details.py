@@ -1,5 +1,5 @@
-"""What a closer look at each feature needs: how its activations are distributed, what stands around its tokens, and
-what layer and transcoder do along the direction that it reads."""
+"""What a closer look at each feature needs: how its activations are distributed, where it fires and what stands around
+its tokens, and what layer and transcoder do along the direction that it reads."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from faithfulness_plugin.display import short_repr
+from faithfulness_plugin.inspection.bands import ActivationBands, activation_bands
+from faithfulness_plugin.inspection.firing_places import FiringPlaces, PlaceCounts
 from faithfulness_plugin.inspection.hooked_reading import acts_at, rows_of
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins, RowSample
@@ -53,8 +55,12 @@ class FeatureDetails:
 
     histogram: Int[np.ndarray, "d_sae bins"]
     """How often it was active, by activation in equal parts of (0, its maximum]."""
-    windows: UInt8[np.ndarray, "d_sae top window"] | None
-    """Its activation at the tokens around each of its top rows, 255 its maximum; None for rows of no text."""
+    bands: ActivationBands
+    """Quartiles of its activations, and rows from the bands below the top."""
+    windows: UInt8[np.ndarray, "d_sae shown window"] | None
+    """Its activation at the tokens around each of its `shown_rows`, 255 its maximum; None for rows of no text."""
+    places: FiringPlaces | None
+    """How often it fires by position and by token; None for rows of no text."""
     along: AlongReading
 
     __repr__ = short_repr
@@ -73,38 +79,57 @@ def feature_details(transcoder: "SAE[Any]", layer: Layer, sample: RowSample, rec
         records: gives each feature's top rows and largest activation.
 
     Returns:
-        Histograms of activations, activations around top rows, and J_f v and J_t v there.
+        Histograms of activations, activations around the rows that are shown, and J_f v and J_t v at top rows.
     """
+    bands = activation_bands(records.drawn, records.top_rows)
     histogram = np.zeros(records.d_sae * BINS, dtype=np.int64)
     maximum = torch.from_numpy(records.max_activation)
-    windows = None if sample.origins is None else _Windows(sample.origins, records)
+    windows = None if sample.origins is None else _Windows(sample.origins, records, bands)
+    places = None if sample.origins is None else PlaceCounts(sample.origins, records.d_sae)
     for part, x in rows_of(sample, transcoder):
         acts = acts_at(transcoder, x)
         # only active entries of acts [some_rows, d_sae] are counted
         row, feature = acts.nonzero(as_tuple=True)
-        values, feature = acts[row, feature].double().cpu(), feature.cpu()
+        values, row, feature = acts[row, feature].double().cpu(), row.cpu(), feature.cpu()
         # bin k of 24 holds (k, k + 1] / 24 of the feature's maximum; bincount over [d_sae * 24]
         bins = (values / (maximum[feature] / BINS)).ceil().long().clamp(1, BINS) - 1
         histogram += np.bincount((feature * BINS + bins).numpy(), minlength=len(histogram))
-        if windows is not None:
+        if windows is not None and places is not None:
             windows.add(part, acts)
+            places.add(row + part.start, feature)
     return FeatureDetails(
         histogram=histogram.reshape(-1, BINS),
+        bands=bands,
         windows=None if windows is None else windows.scaled(),
+        places=None if places is None else places.places(),
         along=_along_reading(transcoder, layer, sample, records),
     )
 
 
-class _Windows:
-    """The activations of features at the tokens around their top rows."""
+def shown_rows(records: FeatureRecords, bands: ActivationBands) -> Int[np.ndarray, "d_sae shown"]:
+    """List the rows of which a page shows examples: the top rows, those of the bands, and those where the feature fires
+    and its near-duplicates do not.
 
-    def __init__(self, origins: Origins, records: FeatureRecords) -> None:
-        rows = torch.from_numpy(records.top_rows)
+    Args:
+        records: of the features.
+        bands: of the same.
+
+    Returns:
+        Rows of the sample, -1 where there are fewer.
+    """
+    return np.concatenate([records.top_rows, bands.rows.reshape(records.d_sae, -1), records.alone_rows], axis=1)
+
+
+class _Windows:
+    """The activations of features at the tokens around the rows that are shown."""
+
+    def __init__(self, origins: Origins, records: FeatureRecords, bands: ActivationBands) -> None:
+        rows = torch.from_numpy(shown_rows(records, bands))
         prompt, position = (each[rows.clamp_min(0)][..., None] for each in (origins.prompt, origins.position))
-        # [d_sae, top, window]: the positions around each top row
+        # [d_sae, shown, window]: the positions around each row
         position, n_pos = position + torch.arange(-BEFORE, AFTER + 1), origins.tokens.shape[1]
         inside = (rows >= 0)[..., None] & (position >= 0) & (position < n_pos)
-        # [d_sae, top, window] rows of the sample, -1 outside the prompt or where a token is left out
+        # [d_sae, shown, window] rows of the sample, -1 outside the prompt or where a token is left out
         at = torch.where(inside, origins.row_at[prompt, position.clamp(0, n_pos - 1)], -1)
         self.values = torch.zeros(at.shape)
         self.maximum = torch.from_numpy(records.max_activation)

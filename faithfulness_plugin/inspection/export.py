@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from faithfulness_plugin.atomic import new_file
@@ -48,7 +49,7 @@ def feature_table(records: FeatureRecords) -> pd.DataFrame:
         records: from `feature_records`.
 
     Returns:
-        The table, with circuits in it where they are known.
+        The table, with faithfulness in it where the layer was given, and circuits where they are known.
     """
     columns: dict[str, Any] = {"feature": range(records.d_sae)} | {name: getattr(records, name) for name in NUMBERS}
     columns |= {
@@ -56,7 +57,17 @@ def feature_table(records: FeatureRecords) -> pd.DataFrame:
         "concentration": records.datapoint.concentration,
         "alone": records.datapoint.alone,
         "flagged": records.flagged,
+        "near_duplicates": records.near,
     }
+    if (faithful := records.faithfulness) is not None:
+        columns |= {
+            "faithfulness": faithful.faithfulness,
+            "faithfulness_low": faithful.low,
+            "faithfulness_high": faithful.high,
+            "moves": faithful.moves,
+            "carries": faithful.carries,
+            "unbacked": records.unbacked,
+        }
     if records.nearest_circuit is not None:
         columns["nearest_circuit"] = [records.circuits[k] if k >= 0 else None for k in records.nearest_circuit]
         columns["circuit_cosine"] = records.circuit_cosine
@@ -92,7 +103,11 @@ def write_records(
             table.to_parquet(unfinished, index=False)
         else:
             with unfinished.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(record) + "\n" for record in table.to_dict("records"))
+                for record in table.to_dict("records"):
+                    known = {
+                        name: None if value != value else value for name, value in record.items()
+                    }  # NaN is no JSON
+                    file.write(json.dumps(known, allow_nan=False) + "\n")
 
 
 def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, directions: bool) -> pd.DataFrame:
@@ -108,10 +123,35 @@ def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, direct
         contexts = _Contexts(sample.origins, token_text)
         table["top_token"] = [contexts.token(rows[0]) if rows[0] >= 0 else None for rows in records.top_rows.tolist()]
         table["top_contexts"] = [[contexts.around(r) for r in rows if r >= 0] for rows in records.top_rows.tolist()]
+        table["band_contexts"] = [
+            [[contexts.around(r) for r in rows if r >= 0] for rows in of_feature]
+            for of_feature in of.details.bands.rows.tolist()
+        ]
+    if token_text is not None:
+        for name, tokens in _token_tables(of).items():
+            table[name] = [[token_text(t) for t in row if t >= 0] for row in tokens.tolist()]
+    if of.tokens is not None:
+        for name in ("raised", "lowered", "read"):
+            if (found := getattr(of.tokens, name)) is not None:
+                table[f"tokens_{name}_by"] = found.values.tolist()
+    if of.details.places is not None:
+        rates, tokens = of.details.places.rates, of.details.places.tokens
+        table["tokens_fired_on_rates"] = [r[t >= 0].tolist() for r, t in zip(rates, tokens, strict=True)]
+        table["rate_by_position"] = of.details.places.by_position.tolist()
+    table["activation_quartiles"] = of.details.bands.quartiles.tolist()
     if directions:
         table["reads"] = of.transcoder.W_enc.detach().T.float().cpu().numpy().tolist()
         table["writes"] = of.transcoder.W_dec.detach().float().cpu().numpy().tolist()
     return table
+
+
+def _token_tables(of: Inspection) -> dict[str, np.ndarray]:
+    """Return the ids of the tokens that features raise, lower, read and fire on, [d_sae, most], -1 where there are
+    fewer."""
+    names = ("raised", "lowered", "read")
+    kinds = {} if of.tokens is None else {name: getattr(of.tokens, name) for name in names}
+    found = {f"tokens_{name}": most.tokens for name, most in kinds.items() if most is not None}
+    return found if of.details.places is None else found | {"tokens_fired_on": of.details.places.tokens}
 
 
 class _Contexts:

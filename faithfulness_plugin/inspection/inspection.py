@@ -9,7 +9,9 @@ from typing_extensions import override
 
 from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.inspection.details import FeatureDetails, feature_details
+from faithfulness_plugin.inspection.feature_tokens import FeatureTokens, feature_tokens
 from faithfulness_plugin.inspection.hooked_transcoder import hooked
+from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary
 from faithfulness_plugin.inspection.overview import Overview, overview
 from faithfulness_plugin.inspection.records import FeatureRecords, feature_records
 from faithfulness_plugin.inspection.sample import RowSample
@@ -34,6 +36,8 @@ class Inspection(NotebookTable):
     details: FeatureDetails
     overview: Overview
     layer_name: str = ""
+    tokens: FeatureTokens | None = None
+    """Each feature in the model's words; None where the layer is not part of a model with an unembedding."""
 
     def __repr__(self) -> str:
         return line("Inspection", {"name": self.name, "layer_name": self.layer_name, "records": self.records})
@@ -62,6 +66,7 @@ class Inspection(NotebookTable):
             vocabulary.jacobian_error("data"): f"{j.relative_error_data:.3f}",
             "flagged": f"{int(r.flagged.sum())}",
             "first by datapoint score": f"{first} ({r.datapoint.score[first]:.2f})",
+            "least faithful of those that matter": ", ".join(map(str, r.least_faithful(3))) or "none",
         }
 
     @property
@@ -78,6 +83,7 @@ def inspect_transcoder(
     *,
     name: str = "transcoder",
     layer_name: str = "",
+    vocabulary: LayerVocabulary | None = None,
     circuits: Sequence[Circuit] = (),
     kinks: bool = False,
     top: int = 5,
@@ -91,6 +97,7 @@ def inspect_transcoder(
         sample: at least two different rows.
         name: what the page calls the transcoder.
         layer_name: what the page calls the layer.
+        vocabulary: the model's tokens at this layer (`layer_vocabulary`), where it is part of a language model.
         circuits: the layer's own, where they are known.
         kinks: whether the layer has no derivative along coordinates that are 0 (see `overview`).
         top: rows to remember of each feature.
@@ -105,7 +112,7 @@ def inspect_transcoder(
     if len(sample.copies) < 2:
         raise ValueError(f"the sample holds one input ({len(sample):,} times): look at more rows, or at other text")
     inspected = hooked(transcoder.eval(), sample.x[:1])
-    records = feature_records(inspected, sample, circuits=circuits, top=top, on_rows=on_rows)
+    records = feature_records(inspected, sample, layer=layer, circuits=circuits, top=top, on_rows=on_rows)
     if records.dead.all():
         raise ValueError(
             f"none of the {records.d_sae:,} features of {name} fires on these {len(sample):,} rows, so there is "
@@ -119,6 +126,7 @@ def inspect_transcoder(
         details=feature_details(inspected, layer, sample, records),
         overview=overview(inspected, layer, sample, records, circuits=circuits, kinks=kinks),
         layer_name=layer_name,
+        tokens=None if vocabulary is None else feature_tokens(inspected, vocabulary),
     )
 
 

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.display import NotebookTable, line
+from faithfulness_plugin.inspection.alone import AloneRows
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointScores, DatapointSums
+from faithfulness_plugin.inspection.drawn_firings import DrawnFirings, FiringDraw
+from faithfulness_plugin.inspection.faithfulness import FeatureFaithfulness, feature_faithfulness
 from faithfulness_plugin.inspection.hooked_reading import acts_and_output, require_fit, rows_of
 from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.sample import RowSample
@@ -21,6 +24,7 @@ from faithfulness_plugin.inspection.top_rows import TopRows
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
 from faithfulness_plugin.jacobian.gram import jacobian_by_feature
 from faithfulness_plugin.jacobian.linear_region import known_region
+from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit, live_circuits, norms_and_cosines
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
@@ -57,6 +61,15 @@ class FeatureRecords(NotebookTable):
     top_rows: Int[np.ndarray, "d_sae top"]
     """Where it is most active, one row of each group of near-duplicates; -1 where there are fewer."""
     top_activations: Float[np.ndarray, "d_sae top"]
+    drawn: DrawnFirings
+    """Rows at which it fires, at random."""
+    near: Int[np.ndarray, " d_sae"]
+    """How many near-duplicates it has among the features (see `near_duplicate_pairs`)."""
+    alone_rows: Int[np.ndarray, "d_sae alone"]
+    """Where it is most active while none of its near-duplicates is; -1 where there are fewer, or it has none."""
+    alone_activations: Float[np.ndarray, "d_sae alone"]
+    faithfulness: FeatureFaithfulness | None = None
+    """None where the layer was not given."""
     circuits: tuple[str, ...] = ()
     """The layer's ideal circuits, where they are known."""
     nearest_circuit: Int[np.ndarray, " d_sae"] | None = None
@@ -65,6 +78,26 @@ class FeatureRecords(NotebookTable):
     fvu: float = nan
     """The transcoder's on this sample; NaN where the layer's output is the same on all rows."""
     l0: float = 0.0
+
+    @property
+    def unbacked(self) -> Float[np.ndarray, " d_sae"]:
+        """carried * (1 - faithfulness): the share of the layer's output that it writes without the layer moving so. 0
+        for features that carry nothing, and where the layer was not given."""
+        if self.faithfulness is None:
+            return np.zeros(self.d_sae)
+        return self.carried.clip(0) * (1 - np.nan_to_num(self.faithfulness.faithfulness, nan=1.0))
+
+    def least_faithful(self, most: int = 10) -> Int[np.ndarray, " most_or_fewer"]:
+        """Rank the least faithful features that matter most, by `unbacked`.
+
+        Args:
+            most: features to return.
+
+        Returns:
+            Their indices, the largest first; those with nothing unbacked are left out.
+        """
+        order = np.argsort(-self.unbacked, kind="stable")[:most]
+        return order[self.unbacked[order] > 0]
 
     def __repr__(self) -> str:
         found = {"n_rows": self.n_rows, "d_sae": self.d_sae, "fvu": self.fvu, "l0": self.l0}
@@ -97,6 +130,7 @@ def feature_records(
     transcoder: nn.Module,
     sample: RowSample,
     *,
+    layer: Layer | None = None,
     circuits: Sequence[Circuit] = (),
     top: int = 5,
     on_rows: Callable[[int], None] = lambda _: None,
@@ -109,6 +143,7 @@ def feature_records(
         transcoder: any SAELens transcoder with dense activations, or a module whose linear region is registered;
             in `eval` mode.
         sample: rows of the layer that it replaces.
+        layer: the layer, by which each feature's faithfulness is measured; None leaves that out.
         circuits: the layer's own, where they are known (`layer.circuits()`).
         top: rows to remember of each feature.
         on_rows: receives the number of rows after each part.
@@ -124,6 +159,7 @@ def feature_records(
     W_dec, n_rows = inspected.W_dec.detach().contiguous(), len(sample)
     d_sae, device = len(W_dec), W_dec.device
     sums, tops = DatapointSums(sample.groups, d_sae), TopRows(sample.groups, d_sae, top)
+    draw, alone = FiringDraw(n_rows, d_sae), AloneRows(inspected, sample.groups)
     jacobian_parts, jacobian_norm, error = torch.zeros(d_sae, dtype=torch.float64), 0.0, 0.0
     for_jacobian = torch.zeros(n_rows, dtype=torch.bool)
     for_jacobian[sample.spread(JACOBIAN_ROWS)] = True
@@ -137,14 +173,10 @@ def feature_records(
             of_features, of_all = jacobian_by_feature(known_region(inspected, x[some], gate=acts[some]))
             jacobian_parts += of_features.double().cpu()
             jacobian_norm += of_all.item()
-        # acts [some_rows, d_sae]: only its active entries are kept, as places in [some_rows * d_sae]
-        positions = acts.flatten().nonzero().flatten()
-        active, values = ActiveFeatures.of_flat(positions, len(acts), d_sae), acts.flatten()[positions]
-        # a_i(n) <W_dec^i, f(x_n) - E f> at the active entries
-        along = values * dot_active(beyond.to(W_dec).contiguous(), active, W_dec)
-        sparse_acts = _sparse(values.float(), active)
-        sums.add(sparse_acts, _sparse(along, active), beyond.double().square().sum(-1).cpu().numpy(), part)
-        tops.add(sparse_acts, part.start)
+        sparse_acts, along = _sparse_parts(acts, beyond, W_dec)
+        sums.add(sparse_acts, along, beyond.double().square().sum(-1).cpu().numpy(), part)
+        for rows in (tops, draw, alone):
+            rows.add(sparse_acts, part.start)
         on_rows(len(acts))
     reads = inspected.W_enc.detach().norm(dim=0).double().cpu().numpy()
     # sum over rows of a_i ||W_dec^i||, [d_sae]
@@ -163,6 +195,11 @@ def feature_records(
         datapoint=sums.scores(),
         top_rows=tops.rows,
         top_activations=tops.values,
+        drawn=(drawn := draw.drawn()),
+        near=alone.near,
+        alone_rows=alone.rows,
+        alone_activations=alone.activations,
+        faithfulness=None if layer is None else feature_faithfulness(inspected, layer, sample, drawn),
         circuits=tuple(circuit.label for circuit in circuits),
         nearest_circuit=nearest,
         circuit_cosine=cosine,
@@ -171,10 +208,17 @@ def feature_records(
     )
 
 
-def _sparse(values: Tensor, active: ActiveFeatures) -> Any:
-    """Return the values at active features as a sparse matrix [rows, d_sae] in double precision."""
+def _sparse_parts(acts: Tensor, beyond: Tensor, W_dec: Tensor) -> tuple[Any, Any]:
+    """Return activations a_i(n), and a_i(n) <W_dec^i, f(x_n) - E f>, as sparse matrices [rows, d_sae] in double
+    precision."""
+    n_rows, d_sae = acts.shape
+    # only active entries of acts are kept, as places in [rows * d_sae]
+    positions = acts.flatten().nonzero().flatten()
+    active, values = ActiveFeatures.of_flat(positions, n_rows, d_sae), acts.flatten()[positions]
+    along = values * dot_active(beyond.to(W_dec).contiguous(), active, W_dec)
     index = (active.features.cpu().numpy(), active.offsets.cpu().numpy())
-    return csr_array((values.double().cpu().numpy(), *index), shape=(active.n_rows, active.d_sae))
+    sparse = [csr_array((v.double().cpu().numpy(), *index), shape=acts.shape) for v in (values.float(), along)]
+    return sparse[0], sparse[1]
 
 
 def _nearest_circuits(

@@ -12,6 +12,7 @@ from torch import Tensor
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
+from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary, layer_vocabulary
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
 from faithfulness_plugin.inspection.text import text_sample
 from faithfulness_plugin.inspection.token_text import TokenText
@@ -44,6 +45,8 @@ class Subject:
     notices: Sequence[str] = ()
     """Warnings about tensors that look wrong."""
     token_text: Callable[[int], str] | None = field(default=None, repr=False)
+    vocabulary: LayerVocabulary | None = None
+    """The model's tokens at this layer; None for layers without a model, or without an unembedding that fits."""
 
     __repr__ = short_repr
 
@@ -66,6 +69,7 @@ class Subject:
             self.sample,
             name=name,
             layer_name=self.name,
+            vocabulary=self.vocabulary,
             circuits=self.circuits,
             kinks=self.kinks,
             on_rows=on_rows,
@@ -179,7 +183,8 @@ def text_subject(
     name += f", {layer.hook_in} to {layer.hook_out}"
     name += f" (the transcoder says {' to '.join(pair.declared)})" if pair.declared else ""
     name += "".join(f". Warning: {notice}" for notice in notices)
-    return Subject(layer, sample, name, notices=notices, token_text=TokenText(source.tokenizer))
+    texts, vocabulary = TokenText(source.tokenizer), layer_vocabulary(hooks, layer)
+    return Subject(layer, sample, name, notices=notices, token_text=texts, vocabulary=vocabulary)
 
 
 def _numbered(n: int, of: Sequence[Any]) -> str:

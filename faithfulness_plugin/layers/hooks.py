@@ -14,6 +14,7 @@ from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.layers.earlier_blocks import EarlierBlocks, agreeing
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.normed_mlp import LayerWeights
+from faithfulness_plugin.layers.vocabulary import Vocabulary
 from faithfulness_plugin.nearest import nearest
 
 Hook = Callable[[Tensor], Tensor | None]
@@ -135,6 +136,14 @@ class Hooks(ABC):
             The weights; None where no MLP of a known kind ends there.
         """
         del hook_out
+        return None
+
+    def vocabulary(self) -> Vocabulary | None:
+        """Return the embedding and the unembedding.
+
+        Returns:
+            None for a model that does not predict the next token by one matrix from its normed residual stream.
+        """
         return None
 
     def suspects(self, hook_in: str, hook_out: str) -> Mapping[str, Callable[[Function], Function]]:

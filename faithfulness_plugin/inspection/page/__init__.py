@@ -12,7 +12,7 @@ from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.page.packing import compressed
 from faithfulness_plugin.inspection.page.payload import payload
 
-SCRIPTS = ("unpack", "draw", "jacobian", "overview", "feature", "table", "compare", "main")
+SCRIPTS = ("unpack", "draw", "explain", "jacobian", "overview", "words", "feature", "table", "compare", "main")
 
 
 def page_html(

@@ -7,7 +7,7 @@ function element(tag, { text, ...properties } = {}, ...children) {
 }
 
 function number(value) {
-  if (value === null || value === undefined) return "–";
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e7) return value.toLocaleString("en");

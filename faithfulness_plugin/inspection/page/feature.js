@@ -1,5 +1,5 @@
 // One feature: numbers, weights, activations, where it is most active, its part of the Jacobian there.
-const FACTS = { score: "datapoint score", concentration: "concentration", alone: "writes alone", firing_rate: "firing rate",
+const FACTS = { unbacked: "unbacked", moves: "of the layer's ‖J‖² there", carries: "of the output there", score: "datapoint score", concentration: "concentration", alone: "writes alone", firing_rate: "firing rate",
   mean_activation: "mean activation", max_activation: "largest activation", written: "written", carried: "carried",
   jacobian_share: "share of ‖J‖²", masking: "masking ratio" };
 
@@ -13,17 +13,20 @@ function showFeature(container, n, i) {
   if (t.neuronpedia) container.append(element("p", {}, element("a", {
     href: `${t.neuronpedia}/${i}`, target: "_blank", rel: "noreferrer noopener", text: "on Neuronpedia" })));
   const facts = element("dl");
-  const fact = (name, value) => facts.append(element("div", {}, element("dt", { text: name }), element("dd", { text: value })));
-  for (const [name, label] of Object.entries(FACTS)) fact(label, number(of_(n, name)[i]));
+  const fact = (name, value, says = "") => facts.append(element("div", { title: says }, element("dt", { text: name }), element("dd", { text: value })));
+  if (data.arrays[`${n}.faithfulness`]) fact("faithful", faithful(n, i), SAYS.faithfulness);
+  for (const [name, label] of Object.entries(FACTS)) if (data.arrays[`${n}.${name}`]) fact(label, number(of_(n, name)[i]), SAYS[name]);
   if (t.circuits.length && of_(n, "circuit")[i] >= 0)
     fact(`nearest: ${t.circuits[of_(n, "circuit")[i]]}`, number(of_(n, "circuit_cosine")[i]));
-  if (data.arrays[`${n}.twin`]) fact(`twin: ${of_(n, "twin")[i]}`, number(of_(n, "twin_cosine")[i]));
-  container.append(facts);
+  if (data.arrays[`${n}.twin`])
+    fact(`${isTwin(n, i) ? "twin" : "no twin; nearest"}: ${of_(n, "twin")[i]}`, number(of_(n, "twin_cosine")[i]), SAYS.twin);
+  container.append(facts, ...words(n, i));
   if (of_(n, "firing_rate")[i] === 0) {
     container.append(element("p", { className: "note", text: "It does not fire on this sample." }));
   } else {
     container.append(element("h3", { text: data.meta.text ? "Where it is most active" : "Rows where it is most active" }));
-    container.append(data.meta.text ? contexts(n, i) : topRows(n, i));
+    container.append(examples(n, i, "top", 0));
+    container.append(...bands(n, i), ...aloneFrom(n, i), ...firesOn(n, i));
     container.append(plot("Activations where it fires.", () => {
       const counts = row(of_(n, "histogram"), i), most = of_(n, "max_activation")[i];
       return { traces: [bars(counts, Array.from(counts, (_, b) => ((b + 0.5) * most) / counts.length), {})], height: 190,
@@ -45,41 +48,79 @@ function weightsPlot(n, i, side, caption, letter) {
     xaxis: { type: "category" }, margin: { l: 46, r: 12, t: 10, b: 40 } }));
 }
 
-function contexts(n, i) {
-  const holder = element("div"), at = row(of_(n, "top_at"), i), n_pos = data.arrays.tokens.shape[1];
-  at.forEach((place, k) => {
-    if (place < 0) return;
-    const line = element("p", { className: "context" }), window = row(of_(n, "windows"), i, k);
-    const prompt = Math.floor(place / n_pos), position = place % n_pos, end = Math.min(n_pos - 1, position + data.meta.after);
-    const most = of_(n, "max_activation")[i], first = prompt * n_pos + Math.max(0, position - data.meta.before);
-    for (let p = beginsAt(first) - prompt * n_pos; p <= end;) { // a character of several tokens is one span
-      const text = textAt(prompt * n_pos + p), values = [], begun = p;
-      do values.push(window[p - position + data.meta.before] ?? 0); while (++p <= end && textAt(prompt * n_pos + p) === "");
-      const token = element("span", { text }), value = Math.max(...values);
-      if (value) {
-        token.style.background = `rgba(var(--lit), ${0.12 + (0.6 * value) / 255})`;
-        token.title = values.map((v) => number((v / 255) * most)).join(", ") + (values.length > 1 ? ": tokens of one character" : "");
-      }
-      if (begun <= position && position < p) token.className = "most";
-      line.append(token);
-    }
-    const copies = row(of_(n, "top_copies"), i)[k];
-    line.append(" ", element("small", { text: number(row(of_(n, "top_activations"), i)[k]) + (copies > 1 ? ` (×${copies})` : "") }));
-    holder.append(line);
-  });
+// Rows of a part ("top", "bands", "alone"), from the k-th on; windows hold all of them one after the other.
+function examples(n, i, part, from, count) {
+  const name = part === "top" ? { at: "top_at", rows: "top_rows", values: "top_activations" }
+    : { at: `${part}.at`, rows: `${part}.rows`, values: `${part}.activations` };
+  const flat = (array) => Array.from(row(of_(n, array), i)).slice(from, count === undefined ? undefined : from + count);
+  const before = { top: 0, bands: width(n, "top_rows"), alone: width(n, "top_rows") + width(n, "bands.rows") }[part] + from;
+  const copies = part === "top" ? flat("top_copies") : [];
+  return data.meta.text ? contexts(n, i, flat(name.at), flat(name.values), before, copies) : topRows(n, flat(name.rows), flat(name.values), copies);
+}
+
+const width = (n, name) => of_(n, name).shape.slice(1).reduce((a, b) => a * b, 1);
+
+function bands(n, i) {
+  const [low, middle, high] = row(of_(n, "bands.quartiles"), i), each = of_(n, "bands.rows").shape[2];
+  const said = [`from ${number(middle)} to ${number(high)}, above the median`, `from ${number(low)} to ${number(middle)}, below it`,
+    `up to ${number(low)}, the lowest quarter`];
+  const any = said.map((_, b) => row(of_(n, "bands.rows"), i, b).some((r) => r >= 0));
+  if (!any.some(Boolean)) return [];
+  return [element("h3", { text: "And where it is less active" }), ...said.flatMap((text, b) => (any[b]
+    ? [element("p", { className: "note", text: `Activations ${text}:` }), examples(n, i, "bands", b * each, each)] : []))];
+}
+
+function aloneFrom(n, i) {
+  const near = of_(n, "near")[i];
+  if (!near) return [];
+  const of = near === 1 ? "its near-duplicate does" : `its ${near} near-duplicates do`;
+  if (!row(of_(n, "alone.rows"), i).some((r) => r >= 0)) return [element("p", { className: "note", text: `It never fires where ${of} not.` })];
+  return [element("h3", { text: `Where it fires and ${of} not` }), examples(n, i, "alone", 0)];
+}
+
+const faithful = (n, i) => {
+  const [value, low, high] = ["faithfulness", "low", "high"].map((name) => of_(n, name)[i]);
+  return Number.isNaN(value) || Number.isNaN(low) ? number(value) : `${number(value)} (${number(low)} to ${number(high)})`;
+};
+
+function contexts(n, i, at, values, from, copies) {
+  const holder = element("div");
+  at.forEach((place, k) => { if (place >= 0) holder.append(context(n, i, place, from + k, values[k], copies[k] ?? 1, false)); });
   return holder;
 }
 
-function topRows(n, i) {
-  const rows = Array.from(row(of_(n, "top_rows"), i)).filter((r) => r >= 0);
+function context(n, i, place, k, activation, copies, whole) {
+  const line = element("p", { className: "context" }), window = row(of_(n, "windows"), i, k), n_pos = data.arrays.tokens.shape[1];
+  const prompt = Math.floor(place / n_pos), position = place % n_pos, most = of_(n, "max_activation")[i];
+  const end = whole ? n_pos - 1 : Math.min(n_pos - 1, position + data.meta.after);
+  const first = prompt * n_pos + (whole ? 0 : Math.max(0, position - data.meta.before));
+  for (let p = beginsAt(first) - prompt * n_pos; p <= end;) { // a character of several tokens is one span
+    const text = textAt(prompt * n_pos + p), lit = [], begun = p;
+    do lit.push(window[p - position + data.meta.before] ?? 0); while (++p <= end && textAt(prompt * n_pos + p) === "");
+    const token = element("span", { text }), value = Math.max(...lit);
+    if (value) {
+      token.style.background = `rgba(var(--lit), ${0.12 + (0.6 * value) / 255})`;
+      token.title = lit.map((v) => number((v / 255) * most)).join(", ") + (lit.length > 1 ? ": tokens of one character" : "");
+    }
+    if (begun <= position && position < p) token.className = "most";
+    line.append(token);
+  }
+  const more = element("button", { type: "button", className: "more", text: `prompt ${prompt}, token ${position}`,
+    title: whole ? "Show less" : "Show the whole prompt; activations are known near this token alone" });
+  more.onclick = () => line.replaceWith(context(n, i, place, k, activation, copies, !whole));
+  line.append(" ", element("small", { text: number(activation) + (copies > 1 ? ` (×${copies})` : "") }), " ", more);
+  return line;
+}
+
+function topRows(n, rows, values, copies) {
   const shown = data.arrays[`${n}.shown.rows`];
   const table = element("table", { className: "plain" });
   table.append(element("tr", {}, ...["row", "activation", "alike", "x", "f(x)"].map((h) => element("th", { text: h }))));
   rows.forEach((r, k) => {
+    if (r < 0) return;
     const place = shown ? shown.indexOf(r) : -1;
     const text = (name) => (place < 0 ? "–" : inputText(row(of_(n, name), place)));
-    const cells = [r, number(row(of_(n, "top_activations"), i)[k]), `×${row(of_(n, "top_copies"), i)[k]}`,
-      text("shown.x"), text("shown.y").replaceAll("x", "y")];
+    const cells = [r, number(values[k]), copies[k] === undefined ? "" : `×${copies[k]}`, text("shown.x"), text("shown.y").replaceAll("x", "y")];
     table.append(element("tr", {}, ...cells.map((c) => element("td", { text: c }))));
   });
   return table;

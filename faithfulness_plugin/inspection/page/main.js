@@ -11,7 +11,7 @@ const { default: DataTable } = await import(await script("table-library"));
 const plotting = new Promise((ready) => {
   setTimeout(async () => document.head.append(element("script", { src: await script("plots-library"), onload: ready })));
 });
-const best = (n) => of_(n, "score").reduce((first, s, i, scores) => (s > scores[first] ? i : first), 0);
+const best = (n) => of_(n, "unbacked").reduce((first, s, i, scores) => (s > scores[first] ? i : first), 0);
 const chosen = { transcoder: 0, feature: best(0) };
 
 // page.html#0/35: feature 35 of the first transcoder

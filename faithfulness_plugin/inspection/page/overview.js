@@ -13,6 +13,7 @@ function showOverview(container) {
       "relative, in all directions, and along differences between inputs (data); 1 says that nothing of the layer's " +
       `Jacobian is there. Flagged: a datapoint score of ${data.meta.flagged} or more, which says that a feature fires ` +
       "on copies of one input and writes most of the output there." }));
+  of.forEach((t, n) => container.append(...leastFaithful(t, n)));
   const plots = element("div", { className: "plots" });
   plots.append(plot("Features by firing rate (logarithmic); dead features are left out.", () => ({
     traces: of.map((t, n) => ({ type: "histogram", name: plain(t.name), opacity: 0.7, nbinsx: 50,
@@ -34,6 +35,24 @@ function showOverview(container) {
   container.append(plots);
   if (data.arrays["0.example.x"]) container.append(jacobiansAtRow());
   of.forEach((t, n) => { if (t.projected) container.append(projection(t, n)); });
+}
+
+// The ten features that write most without the layer moving so.
+function leastFaithful(t, n) {
+  if (!t.least_faithful.length) return [];
+  const table = element("table", { className: "plain" }), names = ["unbacked", "carried", "score", "firing_rate"];
+  const heads = [["feature", "feature"], ["faithful", "faithfulness"], ["unbacked", "unbacked"], ["carried", "carried"], ["datapoint", "score"], ["fires", "firing_rate"]];
+  if (data.arrays[`${n}.raised`]) heads.push(["raises", "raised"]);
+  table.append(element("tr", {}, ...heads.map(([text, name]) => element("th", { text, title: SAYS[name] }))));
+  for (const i of t.least_faithful) {
+    const cells = [faithful(n, i), ...names.map((name) => number(of_(n, name)[i]))].map((text) => element("td", { text }));
+    if (data.arrays[`${n}.raised`]) cells.push(element("td", { className: "tokens", text: wordsOf(n, "raised", i, 3) }));
+    table.append(element("tr", {}, element("th", {}, element("a", { href: `#${n}/${i}`, text: String(i) })), ...cells));
+  }
+  const title = "The least faithful features that matter most" + (data.meta.transcoders.length > 1 ? `: ${t.name}` : "");
+  return [element("h2", { text: title }), table, element("p", { className: "note",
+    text: "Faithful: on the rows where it fires, the feature's share of the layer's Jacobian for its share of the layer's output, from 0 to 1 " +
+      "(95 % interval over at most 64 of these rows). Unbacked: carried times (1 - faithful), by which they are ranked." })];
 }
 
 const logs = (rates) => Array.from(rates).filter((r) => r > 0).map(Math.log10);

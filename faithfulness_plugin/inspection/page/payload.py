@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED
-from faithfulness_plugin.inspection.details import AFTER, BEFORE, SHOWN
+from faithfulness_plugin.inspection.details import AFTER, BEFORE, SHOWN, shown_rows
 from faithfulness_plugin.inspection.export import NUMBERS
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.overview import SMALL
 from faithfulness_plugin.inspection.page.packing import packed, quantised
+from faithfulness_plugin.inspection.page.words import words_of
 from faithfulness_plugin.inspection.token_text import token_texts
 from faithfulness_plugin.metrics.feature_recovery import LIVE_SHARE
 from faithfulness_plugin.results import vocabulary
@@ -22,6 +23,9 @@ if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
 
 CHUNK = 1024
+TWIN = 0.5
+"""Features of two transcoders are twins if each is the other's nearest, with this product of cosines or more."""
+LEAST_FAITHFUL = 10
 
 
 def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] | None) -> str:
@@ -43,12 +47,16 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
         "flagged": FLAGGED,
         "before": BEFORE,
         "after": AFTER,
+        "twin": TWIN,
         "text": sample.origins is not None,
     }
     if sample.origins is not None:
         meta["vocabulary"], arrays["tokens"] = _texts(sample.origins.tokens, token_text)
         if sample.origins.left_out is not None:
             meta["left_out"] = str(sample.origins.left_out)
+    if sample.origins is not None:
+        meta["words"], words = words_of(inspections, token_text)
+        arrays |= words
     for n, inspection in enumerate(inspections):
         arrays |= {f"{n}.{name}": array for name, array in _arrays(inspection).items()}
     if len(inspections) == 2:
@@ -110,6 +118,7 @@ def _meta(inspection: Inspection) -> dict[str, Any]:
             vocabulary.jacobian_cosine("isotropic"): jacobian.cosine,
             vocabulary.jacobian_cosine("data"): jacobian.cosine_data,
         },
+        "least_faithful": records.least_faithful(LEAST_FAITHFUL).tolist(),
         "circuits": list(records.circuits),
         "spectrum": None
         if found.spectrum is None
@@ -125,8 +134,13 @@ def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
     copies = np.where(at_top, sample.copies[sample.groups].numpy()[first], 0)
     floats = {name: getattr(records, name) for name in (*NUMBERS, "top_activations", "circuit_cosine")}
     floats |= {name: getattr(records.datapoint, name) for name in ("score", "concentration", "alone")}
+    floats |= {"bands.activations": details.bands.activations, "bands.quartiles": details.bands.quartiles}
+    floats |= {"alone.activations": records.alone_activations, "unbacked": records.unbacked}
+    if (faithful := records.faithfulness) is not None:
+        floats |= {name: getattr(faithful, name) for name in ("faithfulness", "low", "high", "moves", "carries")}
     arrays = _of_kind(np.float32, **floats, **{"along.gain": details.along.gain})
-    arrays |= _of_kind(np.int32, top_rows=records.top_rows, circuit=records.nearest_circuit)
+    arrays |= _of_kind(np.int32, top_rows=records.top_rows, circuit=records.nearest_circuit, near=records.near)
+    arrays |= _of_kind(np.int32, **{"bands.rows": details.bands.rows, "alone.rows": records.alone_rows})
     arrays |= _of_kind(np.uint32, top_copies=copies, histogram=details.histogram)
     arrays |= _of_kind(np.uint16, **{"along.coordinates": details.along.coordinates})
     for name in ("layer", "transcoder", "own"):
@@ -135,10 +149,17 @@ def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
     if sample.origins is not None and details.windows is not None:
         # a row's place among all tokens: prompt * pos + position
         at = (sample.origins.prompt * sample.origins.tokens.shape[1] + sample.origins.position).numpy()
-        arrays |= _of_kind(np.int32, top_at=np.where(at_top, at[first], -1)) | {"windows": details.windows}
+        for name, rows in (
+            ("top_at", records.top_rows),
+            ("bands.at", details.bands.rows),
+            ("alone.at", records.alone_rows),
+        ):
+            arrays |= _of_kind(np.int32, **{name: np.where(rows >= 0, at[rows.clip(0)], -1)})
+        arrays["windows"] = details.windows
     if sample.origins is None and sample.x.shape[1] <= SMALL:
-        # each top row once, with its x [shown, d_in] and y [shown, d_out]
-        rows = np.unique(records.top_rows[at_top])
+        # each row that is shown once, with its x [shown, d_in] and y [shown, d_out]
+        rows = np.unique(shown_rows(records, details.bands))
+        rows = rows[rows >= 0]
         x, y = (each[torch.from_numpy(rows)].float().cpu().numpy() for each in (sample.x, sample.y))
         arrays |= _of_kind(np.int32, **{"shown.rows": rows}) | {"shown.x": x, "shown.y": y}
     if (examples := found.examples) is not None:

@@ -4,18 +4,20 @@ let table = null;
 
 function columns(n) {
   const t = data.meta.transcoders[n];
-  const numeric = (title, name) => ({ title, data: (i) => of_(n, name)[i], className: "dt-right",
-    render: (value, kind) => (kind === "display" ? number(value) : value), searchable: false });
-  const text = (title, value) => ({ title, data: value, className: "text", render: DataTable.render.text() });
+  // what is not known (faithfulness, from 0 to 1) is put behind what is, the least first
+  const numeric = (title, name, says = name) => ({ title, name: says, data: (i) => of_(n, name)[i], className: "dt-right",
+    render: (value, kind) => (kind === "display" ? number(value) : Number.isNaN(value) ? 2 : value), searchable: false });
+  const text = (title, name, value) => ({ title, name, data: value, className: "text", render: DataTable.render.text() });
   const list = [
-    { title: "feature", data: (i) => i, className: "dt-right" },
-    numeric("datapoint", "score"), numeric("fires", "firing_rate"), numeric("mean act.", "mean_activation"),
-    numeric("written", "written"), numeric("carried", "carried"), numeric("of ‖J‖²", "jacobian_share"),
-    numeric("masking", "masking")];
-  if (t.circuits.length) list.push(text("circuit", (i) => (of_(n, "circuit")[i] < 0 ? "" : t.circuits[of_(n, "circuit")[i]])),
+    { title: "feature", name: "feature", data: (i) => i, className: "dt-right" },
+    numeric("unbacked", "unbacked"), numeric("faithful", "faithfulness"),
+    numeric("datapoint", "score"), numeric("fires", "firing_rate"), numeric("carried", "carried"),
+    numeric("of ‖J‖²", "jacobian_share"), numeric("masking", "masking")];
+  if (t.circuits.length) list.push(text("circuit", "circuit", (i) => (of_(n, "circuit")[i] < 0 ? "" : t.circuits[of_(n, "circuit")[i]])),
     numeric("cosine", "circuit_cosine"));
-  if (data.meta.text) list.push(text("top token", (i) => tokenAt(row(of_(n, "top_at"), i)[0])));
-  if (data.arrays[`${n}.twin`]) list.push(numeric("twin", "twin_cosine"));
+  if (data.arrays[`${n}.raised`]) list.push(text("raises", "raised", (i) => wordsOf(n, "raised", i, 2)));
+  if (data.meta.text) list.push(text("top token", "top", (i) => tokenAt(row(of_(n, "top_at"), i)[0])));
+  if (data.arrays[`${n}.twin`]) list.push(numeric("nearest", "twin_cosine", "twin"));
   return list;
 }
 
@@ -39,12 +41,14 @@ function showTable() {
   const n = chosen.transcoder;
   table = new DataTable(made, {
     data: Array.from({ length: data.meta.transcoders[n].d_sae }, (_, i) => i), columns: columns(n),
-    order: [[1, "desc"]], scrollY: "62vh", scrollX: true, scroller: { rowHeight: ROW_HEIGHT }, deferRender: true,
+    order: [[1, "desc"]], scrollY: matchMedia("(max-width: 96rem)").matches ? "40vh" : "62vh", scrollX: true, scroller: { rowHeight: ROW_HEIGHT }, deferRender: true,
     paging: true, autoWidth: false, layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: null },
     language: { emptyTable: "No feature.", zeroRecords: "No feature passes these filters.", info: "_TOTAL_ features",
       infoEmpty: "0 features", infoFiltered: "of _MAX_" },
     createdRow: (line, i) => { line.classList.toggle("chosen", i === chosen.feature); },
   });
+  const titles = made.closest(".dt-container").querySelectorAll(".dt-scroll-head th");
+  columns(n).forEach(({ name }, k) => { titles[k].title = SAYS[name] ?? ""; });
   table.on("click", "tbody tr", (event) => {
     const feature = table.row(event.currentTarget).data(); // none where no feature passes
     if (feature !== undefined) choose(feature);

@@ -84,6 +84,7 @@ def test_each_transcoder_is_scored_once_and_an_interrupted_run_is_resumed(config
     for of in result.scored:
         assert 0 <= of.own <= of.live <= 24
         assert (of.auc is None) == (of.own == 0 or of.own == of.live)
+        assert (of.auc_unfaithful is None) == (of.auc_unbacked is None) == (of.auc is None)
     tables = PassageScores().tables(result)
     assert "| passage repeated, no term |" in tables
     assert "| not repeated, no term |" in tables

@@ -40,6 +40,11 @@ def test_every_arm_is_trained_and_scored_and_an_interrupted_run_is_resumed(tmp_p
     assert whole.complete
     assert [(of.condition, of.seed) for of in whole.scored] == [(c, s) for c in ARMS for s in (1000, 1001)]
     assert all(of.scores and set(of.flagged) <= set(of.scores) for of in whole.scored)
+    for of in whole.scored:
+        assert of.unfaithful is not None
+        assert of.unbacked is not None
+        assert of.scores.keys() == of.unfaithful.keys() == of.unbacked.keys()
+        assert all(0 <= value <= 1 for value in of.unfaithful.values())
 
     def stopped(config, arm, seeds):
         if (arm, seeds) == ("repetition", [1001]):
@@ -88,6 +93,13 @@ def test_the_table_counts_what_was_ranked_flagged_and_missed():
     assert lines["repetition"].endswith("| 0.40 | 0.45 |")
     others = [0.1, 0.2, 0.1, 0.6, 0.1, 0.45]
     assert area_over_all(result.scored) == np.mean([p > o for p in (0.9, 0.4) for o in others])
+    assert "faithfulness" not in toy_table(result)  # results from before it was measured
+    assert "unfaithful" not in result.model_dump_json()
+    measured = [of.model_copy(update={"unfaithful": of.scores, "unbacked": of.scores}) for of in result.scored]
+    area = f"{area_over_all(result.scored):.4f}"
+    assert f"By 1 - faithfulness {area}, by what is unbacked {area}." in toy_table(
+        result.model_copy(update={"scored": measured})
+    )
 
 
 @pytest.mark.parametrize(

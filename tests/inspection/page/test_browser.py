@@ -69,6 +69,11 @@ def test_the_overview_shows_scores_and_plots(open_page, pages):
     assert tab.locator("#overview table th").nth(1).inner_text() == "planted"
     flagged = tab.locator("#overview tr", has_text="flagged features")
     assert flagged.locator("td").inner_text() == "1"
+    least = tab.locator("#overview table").nth(1)
+    assert least.locator("tr").nth(1).locator("th").inner_text() == "35"
+    least.locator("a").first.click()
+    tab.wait_for_selector("#feature h2 >> text=/^Feature 35/")
+    tab.click("#tab-overview")
     tab.wait_for_selector("#overview [role=img] .main-svg")  # plots come after the page
     assert tab.locator("#tab-compare").is_hidden()
 
@@ -125,7 +130,7 @@ def test_keys_alone_go_through_the_page(open_page, pages):
 def test_a_features_details(open_page, pages):
     tab = open_page(pages.toy, "#0/35")
     tab.wait_for_selector("#feature h2")
-    assert "x1 = 1, x2 = 1, x3 = 1" in tab.locator("#feature table").inner_text()
+    assert "x1 = 1, x2 = 1, x3 = 1" in tab.locator("#feature table").first.inner_text()
     choice = tab.get_by_label("Row of the Jacobian")
     options = choice.locator("option").all_inner_texts()
     whole = next(text for text in options if text.startswith("whole") and text.endswith("x1 = 1, x2 = 1, x3 = 1"))
@@ -187,9 +192,49 @@ def test_tokens_are_text_whatever_they_hold(open_page, pages):
     assert set(column(tab, top_token)) <= {token.strip() for token in inspected.HOSTILE} | set(inspected.HOSTILE)
     assert tab.locator("#about").inner_text().startswith("<u>layer</u>")
     tab.fill("#search", "img src=x")
-    assert all("<img" in text for text in column(tab, top_token))
+    either = [raised + top for raised, top in zip(column(tab, top_token - 1), column(tab, top_token), strict=True)]
+    assert either
+    assert all("<img" in text for text in either)
     link = tab.locator("#feature a")
     assert link.get_attribute("href").startswith("https://www.neuronpedia.org/a/b/")
+
+
+def test_a_feature_in_the_models_words_examples_of_all_bands_and_the_whole_prompt(open_page, pages):
+    tab = open_page(pages.text, "#0/0")
+    tab.wait_for_selector("#feature table.words")
+    titles = tab.locator("#feature table.words th").all_inner_texts()
+    assert titles == ["Raises", "Lowers", "Reads"]
+    shown = tab.locator("#feature table.words span").all_text_contents()
+    assert set(shown) <= set(inspected.HOSTILE)
+    assert len(shown) == 18
+    assert tab.locator(".tokens script, .tokens img, .tokens b, .tokens a").count() == 0
+    headings = tab.locator("#feature h3").all_inner_texts()
+    assert "And where it is less active" in headings
+    assert "Tokens on which it fires most often" in headings
+    assert "near-duplicate" in tab.locator("#feature").inner_text()
+    first = tab.locator("#feature .context").first
+    before = first.locator("span").count()
+    first.locator("button.more").click()
+    assert tab.locator("#feature .context").first.locator("span").count() >= max(before, 20)
+    assert (
+        tab.locator("#feature dl div", has_text="faithful").first.get_attribute("title").startswith("How far the layer")
+    )
+
+
+def test_titles_explain_themselves_and_nothing_is_cut_at_1280_pixels(open_page, pages):
+    for path in (pages.text, pages.two):
+        tab = open_page(path)
+        tab.set_viewport_size({"width": 1280, "height": 900})
+        tab.click("#tab-features")
+        tab.wait_for_selector("#feature h2")
+        heads = tab.locator("#table-holder .dt-scroll-head th")
+        assert all(heads.evaluate_all("(all) => all.map((th) => th.title)"))
+        names = heads.all_inner_texts()
+        assert names[:4] == ["feature", "unbacked", "faithful", "datapoint"]
+        body = tab.locator("#table-holder .dt-scroll-body")
+        sizes = body.evaluate("(b) => [b.scrollWidth, b.clientWidth, document.documentElement.scrollWidth, innerWidth]")
+        assert sizes[0] <= sizes[1] + 1
+        assert sizes[2] <= sizes[3]
 
 
 def test_light_and_dark(open_page, pages):

@@ -19,6 +19,28 @@ def test_tokens_and_names_are_data_and_never_markup():
     meta, _ = unpacked(own)
     assert set(meta["vocabulary"]) == set(inspected.HOSTILE)
     assert meta["transcoders"][0]["name"] == "<i>hostile</i>"
+    assert set(meta["words"]) == set(inspected.HOSTILE)
+
+
+def test_the_payload_holds_features_in_the_models_words():
+    of = inspected.text()
+    meta, arrays = unpacked(payload([of], inspected.token_text))
+    assert of.tokens is not None
+    assert of.details.places is not None
+    for name in ("raised", "lowered", "read"):
+        found = getattr(of.tokens, name)
+        words = [[meta["words"][place] for place in row] for row in arrays[f"0.{name}"]]
+        assert words == [[inspected.token_text(t) for t in row] for row in found.tokens]
+        values = arrays[f"0.{name}.values"] / 127 * arrays[f"0.{name}.scale"][:, None]
+        np.testing.assert_allclose(values, found.values, atol=np.abs(found.values).max() / 200)
+    rates = arrays["0.positions"] / 127 * arrays["0.positions.scale"][:, None]
+    np.testing.assert_allclose(rates, of.details.places.by_position, atol=0.01)
+    assert of.records.faithfulness is not None
+    np.testing.assert_allclose(arrays["0.faithfulness"], of.records.faithfulness.faithfulness, atol=1e-6)
+    n_pos, origins, row = arrays["tokens"].shape[1], of.sample.origins, int(of.details.bands.rows[3, 1, 0])
+    assert origins is not None
+    assert arrays["0.bands.at"][3, 1, 0] == origins.prompt[row] * n_pos + origins.position[row]
+    assert meta["transcoders"][0]["least_faithful"] == of.records.least_faithful(10).tolist()
 
 
 def test_a_policy_forbids_the_network_and_scripts_end_where_they_should():
@@ -46,6 +68,9 @@ def test_the_payload_holds_what_was_found():
     assert meta["transcoders"][0]["scores"]["flagged features"] == 1
     assert meta["transcoders"][1]["scores"]["flagged features"] == 0
     assert arrays["0.twin"][:32].tolist() == list(range(32))
+    assert meta["transcoders"][0]["least_faithful"][0] == 35
+    assert "words" not in meta
+    assert set(np.unique(arrays["0.bands.rows"])) <= {-1, *arrays["0.shown.rows"].tolist()}
 
 
 def test_wide_transcoders_are_shown_by_their_largest_weights():

@@ -1,0 +1,23 @@
+// What each number says: the tooltips of titles and names.
+const SAYS = {
+  feature: "The feature's number.",
+  unbacked: "The share of the layer's output that it writes without the layer moving so: carried times (1 - faithful). The table begins with the largest.",
+  faithfulness: "How far the layer itself moves as the feature says, where it fires: its share of the layer's Jacobian for its share of the output, from 0 to 1. In brackets the 95 % interval over the rows that were looked at.",
+  moves: "Its share of the layer's Jacobian on the rows where it fires, along what it reads and writes.",
+  carries: "Its share of the layer's output on the same rows.",
+  score: "From 0 to 1: how much it looks like a feature that serves copies of one input alone.",
+  concentration: "The probability that two of its firings are copies of one input.",
+  alone: "The part of the layer's output that it writes where it is most active, among copies of one input.",
+  firing_rate: "The share of rows on which it is active.",
+  mean_activation: "Where it is active.",
+  max_activation: "On this sample.",
+  written: "The share of what all features write.",
+  carried: "The share of the layer's output, over all rows, that it explains; negative where it writes against the layer.",
+  jacobian_share: "Its share of the transcoder's own Jacobian.",
+  masking: "Slope for what it writes: large for a feature that moves the Jacobian and writes next to nothing.",
+  circuit: "The layer's own circuit whose contributions are most like its own.",
+  circuit_cosine: "How much like that circuit it is.",
+  raised: "Output tokens whose logits it raises most, through the unembedding.",
+  top: "The token at which it is most active.",
+  twin: "The likeness of the other transcoder's nearest feature.",
+};
