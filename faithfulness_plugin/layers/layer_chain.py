@@ -36,8 +36,8 @@ def linked(link: Link, x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class LayerChain:
-    """F(x_0, ..., x_{L-1}) = (f_0(x_0), ..., f_{L-1}(x_{L-1})) on rows [..., L * d_in], the layers' inputs one after the
-    other: a row-wise layer like any other, whose Jacobian is block-diagonal.
+    """F(x_0, ..., x_{L-1}) = (f_0(x_0), ..., f_{L-1}(x_{L-1})) on rows [..., L * d_in], the layers' inputs one after
+    the other: a row-wise layer like any other, whose Jacobian is block-diagonal.
 
     Example:
         >>> chain = LayerChain([torch.abs, torch.square], link="feed")
@@ -130,12 +130,12 @@ class LayerChain:
                 read.append(linked(self.link, read[m], y))
         return torch.cat(read, dim=-1)
 
-    def by(self, m: int, l: int, rows: Sequence[Tensor]) -> Layer:  # noqa: E741  l <= m, as in the formulas
+    def by(self, m: int, source: int, rows: Sequence[Tensor]) -> Layer:
         """Return layer m as a function of what layer l reads, with everything else that it reads held fixed.
 
         Args:
             m: the layer.
-            l: itself, or one of those in `reads`.
+            source: itself, or one of those in `reads`.
             rows: what each layer reads.
 
         Returns:
@@ -147,21 +147,21 @@ class LayerChain:
         others = [rows[k].detach() for k in read]
 
         def function(x: Tensor) -> Tensor:
-            others_and_x = [x if k == l else other for k, other in zip(read, others, strict=True)]
+            others_and_x = [x if k == source else other for k, other in zip(read, others, strict=True)]
             return bare(self.layers[m])(torch.cat(others_and_x, dim=-1))
 
         return function
 
-    def readers(self, l: int) -> list[int]:  # noqa: E741
+    def readers(self, source: int) -> list[int]:
         """List the later layers that read what layer l reads.
 
         Args:
-            l: the layer.
+            source: the layer.
 
         Returns:
             Their numbers.
         """
-        return [m for m in range(l + 1, len(self)) if l in self.reads.get(m, ())]
+        return [m for m in range(source + 1, len(self)) if source in self.reads.get(m, ())]
 
     def require_link(self, x: Sequence[Tensor], y: Sequence[Tensor]) -> None:
         """Check that rows are what the link makes of them.
@@ -199,8 +199,8 @@ class LayerChain:
         other = next((m for m, width in enumerate(widths) if width != widths[0]), None)
         if other is not None:
             raise UsageError(
-                f"layer {other} {verb} {widths[other]} numbers and layer 0 {widths[0]}: a cross-layer transcoder has one "
-                "width for all; widen the layers with pad_layer"
+                f"layer {other} {verb} {widths[other]} numbers and layer 0 {widths[0]}: a cross-layer transcoder has "
+                "one width for all; widen the layers with pad_layer"
             )
 
 
