@@ -11,6 +11,8 @@ from .jacobian.matching import JacobianMatching as JacobianMatching
 from .jacobian.matching_config import JacobianMatchingConfig as JacobianMatchingConfig
 from .layers.derivatives import layer_jvp as layer_jvp
 from .layers.derivatives import layer_vjp as layer_vjp
+from .layers.layer_chain import LayerChain as LayerChain
+from .layers.layer_chain import pad_layer as pad_layer
 from .toy.abs_network import AbsNetwork as AbsNetwork
 from .toy.inputs import AbsInputs as AbsInputs
 from .training.train import TrainingResult as TrainingResult
@@ -18,7 +20,11 @@ from .training.train import train_transcoder as train_transcoder
 from .transcoders.base import NonFiniteError as NonFiniteError
 from .transcoders.batch_topk import BatchTopKTrainingTranscoder as BatchTopKTrainingTranscoder
 from .transcoders.batch_topk import BatchTopKTrainingTranscoderConfig as BatchTopKTrainingTranscoderConfig
+from .transcoders.cross_layer import CrossLayerTrainingTranscoder as CrossLayerTrainingTranscoder
+from .transcoders.cross_layer_config import CrossLayerTrainingTranscoderConfig as CrossLayerTrainingTranscoderConfig
+from .transcoders.cross_layer_inference import CrossLayerTranscoder as CrossLayerTranscoder
 from .transcoders.export import topk_to_jumprelu as topk_to_jumprelu
+from .transcoders.formats.cross_layer_files import load_cross_layer_transcoder as load_cross_layer_transcoder
 from .transcoders.jumprelu import JumpReLUTrainingTranscoder as JumpReLUTrainingTranscoder
 from .transcoders.jumprelu import JumpReLUTrainingTranscoderConfig as JumpReLUTrainingTranscoderConfig
 from .transcoders.load import load_transcoder as load_transcoder
@@ -35,10 +41,14 @@ __all__ = [
     "AbsNetwork",
     "BatchTopKTrainingTranscoder",
     "BatchTopKTrainingTranscoderConfig",
+    "CrossLayerTrainingTranscoder",
+    "CrossLayerTrainingTranscoderConfig",
+    "CrossLayerTranscoder",
     "JacobianMatching",
     "JacobianMatchingConfig",
     "JumpReLUTrainingTranscoder",
     "JumpReLUTrainingTranscoderConfig",
+    "LayerChain",
     "NonFiniteError",
     "StandardTrainingTranscoder",
     "StandardTrainingTranscoderConfig",
@@ -55,8 +65,10 @@ __all__ = [
     "inspection",
     "layer_jvp",
     "layer_vjp",
+    "load_cross_layer_transcoder",
     "load_transcoder",
     "metrics",
+    "pad_layer",
     "store",
     "topk_to_jumprelu",
     "train_transcoder",

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithfulness_plugin.jacobian.dense_region import region_of_activations
+from faithfulness_plugin.jacobian.dense_region import require_trained_gates
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, linear_region
 from faithfulness_plugin.layers.derivatives import forward_jvp, mismatch_explained, reverse_vjp
 
@@ -115,7 +115,8 @@ def region_at(
         ValueError: a gate or a bandwidth for a module without a region.
     """
     if isinstance(gate, LinearRegion):
-        return region_of_activations(gate, x, gate.weights, gate_bandwidth)  # checks the bandwidth alone
+        require_trained_gates(gate, gate_bandwidth)  # it has its weights: those of many layers are one large matrix
+        return gate
     # a class without a region gives None, whatever the options
     region = linear_region(transcoder, x, gate=gate, gate_bandwidth=gate_bandwidth)
     if region is None and (gate is not None or gate_bandwidth is not None):

@@ -105,9 +105,22 @@ def region_of_activations(
     Raises:
         ValueError: a bandwidth, and no region with straight-through gates.
     """
+    require_trained_gates(gate, gate_bandwidth)
+    return gate if isinstance(gate, LinearRegion) else DenseRegion(x, weights, gate)  # activations [..., d_sae]
+
+
+def require_trained_gates(gate: Tensor | LinearRegion, gate_bandwidth: float | None) -> None:
+    """Check that a region has straight-through gates where they are asked for.
+
+    Args:
+        gate: the region, or activations.
+        gate_bandwidth: the width of straight-through gates; None for constant ones.
+
+    Raises:
+        ValueError: a bandwidth, and no region with straight-through gates.
+    """
     if gate_bandwidth is not None and not (isinstance(gate, LinearRegion) and gate.trains_gates):
         raise ValueError(
             "straight-through gates need pre-activations, which activations and regions with constant gates do not "
             "hold: leave gate out, or pass a linear_region made with the same gate_bandwidth"
         )
-    return gate if isinstance(gate, LinearRegion) else DenseRegion(x, weights, gate)  # activations [..., d_sae]

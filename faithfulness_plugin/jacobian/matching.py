@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from faithfulness_plugin.display import line
 from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import LinearRegion
-from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
+from faithfulness_plugin.jacobian.loss_unit import LossUnit, mean, wide
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config, of_one_layer
 from faithfulness_plugin.jacobian.probes import gaussian
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.layers.known_layer import LayerInUse
+from faithfulness_plugin.layers.row_differences import RowDifferences
 from faithfulness_plugin.seeds import derived_seed
 
 
-class JacobianMatching:
+class JacobianMatching(LossUnit):
     """loss = matching(transcoder, layer, x): how differently transcoder and layer move, a scalar with a gradient.
 
     The mean over rows and probes of ||J_t v - J_f v||^2 (see `estimators` for what each of them compares), times the
@@ -38,13 +40,11 @@ class JacobianMatching:
         own_probe = options.pop("probe") if callable(options.get("probe")) else None
         if config is not None and options:
             raise ValueError("pass either a config or its fields, not both")
-        self.config = as_config(options if config is None else config)
+        self.config = of_one_layer(as_config(options if config is None else config))
         self.estimator = self.config.build_estimator(own_probe)
         self._generator: torch.Generator | None = None
         self._warned = False
         self._in_use = LayerInUse()
-        self.across: torch.distributed.ProcessGroup | None = None
-        """The process group whose batch this is a part of: the unit is then the whole batch's. None for one process."""
 
     def __repr__(self) -> str:
         said = asdict(self.estimator) | {name: getattr(self.config, name) for name in ("jitter", "normalize", "seed")}
@@ -84,24 +84,52 @@ class JacobianMatching:
         if x.is_inference():
             x = x.clone()  # or the student's backward pass could not save it
         generator, jittered = self._generator_of_share(x.device), self.config.jitter > 0
-        rms = _mean(_wide(x).square()).sqrt()
+        # one number for the batch: the length of a coordinate
+        rms = mean(wide(x).square()).sqrt()
         rms = torch.where(rms > 0, rms, torch.ones_like(rms)).to(x.dtype)  # rows of zeros still get a step
         at = x + self.config.jitter * rms * gaussian(x, 1, generator)[0] if jittered else x
+        # what probes are directions of: x [..., d_in], or f(x) [..., d_out]
         rows = at
         if self.estimator.pulls_back:
             rows = layer_output(layer, at) if y is None else y
         along = self.estimator.draw_along(rows, generator)
         v = self.estimator.draw(rows, generator) if along is None else along.of(rows)  # [n_probes, ..., d_in or d_out]
         step = torch.ones_like(rms) * self.estimator.step(rms)  # a scalar tensor, for all rows
-        asked = self._in_use(layer, at)
         # [..., d_out] and [n_probes, ..., d_product]
-        known = None if jittered else y
-        y_there, Jv = self.estimator.layer_products(asked, at, v, step, y=known, along=along)
-        if not self._in_use.confirms(asked, at, y_there if known is None else None):
-            y_there, Jv = self.estimator.layer_products(layer, at, v, step, y=known, along=along)
+        y_there, Jv = self.layer_products(layer, at, v, step, y=None if jittered else y, along=along)
         if y is None:
             y = layer_output(layer, x) if jittered and self.config.normalize else y_there
-        return LayerResponse(at, y_there, v, Jv, step, self._scale(y, Jv), along)
+        return LayerResponse(at, y_there, v, Jv, step, self.scale(y, Jv), along)
+
+    def layer_products(
+        self,
+        layer: Layer,
+        x: Float[Tensor, "*batch d_in"],
+        v: Float[Tensor, "n_probes *batch d_probe"],
+        step: Tensor | float = 1.0,
+        *,
+        y: Float[Tensor, "*batch d_out"] | None = None,
+        along: RowDifferences | None = None,
+    ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "n_probes *batch d_product"]]:
+        """Ask the layer for f(x) and its products along directions, by its weights where they are known.
+
+        Args:
+            layer: as in `targets`.
+            x: the rows.
+            v: the directions.
+            step: as in `Estimator.layer_products`.
+            y: f(x), where it is known.
+            along: which rows of x the directions are differences of, where they are.
+
+        Returns:
+            f(x), and one product per direction and row.
+        """
+        # [..., d_out] and [n_probes, ..., d_product], d_product being d_in where products are pulled back
+        asked = self._in_use(layer, x)
+        there, Jv = self.estimator.layer_products(asked, x, v, step, y=y, along=along)
+        if self._in_use.confirms(asked, x, there if y is None else None):
+            return there, Jv
+        return self.estimator.layer_products(layer, x, v, step, y=y, along=along)
 
     @torch.no_grad()
     def targets_of(self, response: LayerResponse) -> LayerResponse:
@@ -120,9 +148,11 @@ class JacobianMatching:
         if v is None or Jv is None:
             raise ValueError("these rows bring no derivatives: read them from the store with the matching's config")
         self._require_variance(x)
-        return LayerResponse(x, y, v, Jv, _wide(x.new_ones(())) * step, self._scale(y, Jv))
+        # the unit is this batch's, [] as the step is
+        return LayerResponse(x, y, v, Jv, wide(x.new_ones(())) * step, self.scale(y, Jv))
 
     def _require_variance(self, x: Tensor) -> None:
+        # x [..., d_in] has one row
         if self.config.normalize and x[..., 0].numel() == 1 and self.across is None:
             raise ValueError(
                 f"the unit needs the variance over rows, and x has shape {list(x.shape)}: pass a batch of two rows "
@@ -138,27 +168,6 @@ class JacobianMatching:
                 "variance: use that",
                 stacklevel=3,
             )
-
-    def _scale(self, y: Tensor, Jv: Tensor) -> Tensor:
-        """Compute E||f - E f||^2 / E||J_f v||^2 with `normalize`, else 1."""
-        if not self.config.normalize:
-            return _wide(y.new_ones(()))
-        y = _wide(y)
-        rows = y.reshape(-1, y.shape[-1])  # [rows, d_out]
-        mean = self._over_processes(rows.sum(0) / max(1, len(rows)))  # E f, [d_out]
-        # E||f - E f||^2 and E||J_f v||^2, means over rows (and probes)
-        variance, energy = _mean((y - mean).square().sum(-1)), self._mean_energy(Jv)
-        # both at once over the processes, whose shares of the batch are equal
-        variance, energy = self._over_processes(torch.stack([variance, energy]))
-        # a layer that does not move asks for nothing
-        return torch.where(energy > 0, variance / energy, torch.zeros_like(energy))
-
-    def _over_processes(self, values: Tensor) -> Tensor:
-        """Average values over the processes that share a batch in equal parts."""
-        if self.across is None:
-            return values
-        torch.distributed.all_reduce(values, group=self.across)
-        return values / torch.distributed.get_world_size(self.across)
 
     def from_targets(
         self,
@@ -186,6 +195,7 @@ class JacobianMatching:
         if v is None or of_layer is None or scale is None:
             raise ValueError("these are no targets: make them by `targets`, or of a stored response by `targets_of`")
         _check_fits(transcoder, x)
+        # v [n_probes, ..., d_probe] to J_t v [n_probes, ..., d_product], of_layer's shape
         Jv = self.estimator.transcoder_products(transcoder, x, v, step, gate=gate, along=along)
         if Jv.shape != of_layer.shape:
             raise ValueError(
@@ -197,12 +207,7 @@ class JacobianMatching:
                 f"the Jacobian of {type(transcoder).__name__} has no gradient to its parameters, so matching could not "
                 "train it: take .detach(), torch.no_grad() and non-differentiable activations out of its forward pass"
             )
-        return self._mean_energy(Jv - of_layer) * scale  # both [n_probes, ..., d_product]
-
-    def _mean_energy(self, Jv: Tensor) -> Tensor:
-        """Average ||Jv||^2 over rows and over random probes, or sum it over fixed ones."""
-        energy = _mean(_wide(Jv).square().sum(-1))  # over [n_probes, ...]
-        return energy * len(Jv) if self.estimator.fixed_probes else energy  # mean over n probes to their sum
+        return self.mean_energy(Jv - of_layer) * scale  # both [n_probes, ..., d_product]
 
     def relative_error(self, loss: Float[Tensor, ""], targets: LayerResponse) -> Float[Tensor, ""]:
         """Express a loss of `from_targets` as a fraction of what losing the whole Jacobian would cost.
@@ -214,8 +219,9 @@ class JacobianMatching:
         Returns:
             E||J_t v - J_f v||^2 / E||J_f v||^2: 0 for a perfect match, 1 for J_t = 0.
         """
+        # the products [n_probes, ..., d_product] of the layer alone
         scale, Jv = cast(Tensor, targets.scale), cast(Tensor, targets.Jv)
-        return loss / (scale * self._mean_energy(Jv))  # the scale cancels
+        return loss / (scale * self.mean_energy(Jv))  # the scale cancels
 
     def _generator_of_share(self, device: torch.device) -> torch.Generator:
         """Return a generator for this process's rows. The common one advances alike in all of them, so that the state
@@ -268,13 +274,3 @@ def _check_fits(transcoder: nn.Module, x: Tensor) -> None:
             raise ValueError(
                 f"the inputs are on {x.device} and the transcoder's {name} on {weight.device}: move one of them"
             )
-
-
-def _wide(values: Tensor) -> Tensor:
-    """Cast to single precision at least: sums of half-precision squares lose too much."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _mean(values: Tensor) -> Tensor:
-    """Average values, with 0 for none: a batch may have no rows."""
-    return values.sum() / max(1, values.numel())

@@ -17,6 +17,8 @@ DATA = ("pair", "difference")
 """Names of the probes that point where the inputs vary."""
 DEFAULT_PROBES = {"jvp": "pair", "secant": "pair"}
 """The names of the default probes by estimator, where they are not "rademacher"."""
+CROSS_LAYER = {"own": 1.0, "direct": 0.0, "total": 0.0}
+"""The weights of the terms of cross-layer transcoders, and their defaults."""
 SHIPPED = ("jvp", "vjp", "secant", "exact")
 """Estimators whose refusals are known here, without their classes."""
 
@@ -50,9 +52,17 @@ class JacobianMatchingConfig:
     losing the whole Jacobian costs as much as losing the whole output, for any layer."""
     seed: int = 0
     """Seeds the probes and the jitter."""
+    own: float = 1.0
+    """Of cross-layer transcoders: weight of the match of each layer's own derivative (docs/cross-layer.md)."""
+    direct: float = 0.0
+    """Of cross-layer transcoders: weight of the penalty on partial derivatives that the chain of layers does not have,
+    of what a layer writes by what an earlier one reads."""
+    total: float = 0.0
+    """Of cross-layer transcoders: weight of the match of total derivatives across layers of a chain."""
 
     def __post_init__(self) -> None:
         names, width = tuple(ESTIMATORS), self.gate_bandwidth
+        weights = {name: getattr(self, name) for name in CROSS_LAYER}
         if self.probe is None:
             object.__setattr__(self, "probe", DEFAULT_PROBES.get(self.estimator, "rademacher"))
         for holds, message in (
@@ -69,6 +79,14 @@ class JacobianMatchingConfig:
             (isinstance(self.central, bool), f"central={self.central!r}: choose True or False"),
             (isinstance(self.normalize, bool), f"normalize={self.normalize!r}: choose True or False"),
             (_is_whole(self.seed, 0), f"seed={self.seed!r}: a whole number from 0 on is needed"),
+            *(
+                (_is_positive(weight, or_zero=True), f"{name}={weight!r}: a weight is not negative, and finite")
+                for name, weight in weights.items()
+            ),
+            (
+                any(weights.values()),
+                "own, direct and total are all 0, which leaves no term: use jacobian_coefficient=0",
+            ),
             (
                 width is None or _is_positive(width),
                 f"gate_bandwidth={width}: a width is positive and finite; None for constant gates",
@@ -124,9 +142,31 @@ class JacobianMatchingConfig:
         """Return the fields by name, as JSON takes them.
 
         Returns:
-            All fields, defaults included.
+            All fields, defaults included; those of cross-layer transcoders where they are not the defaults, for files
+            from before they existed say the same.
         """
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if CROSS_LAYER.get(name) != value}
+
+
+def of_one_layer(config: JacobianMatchingConfig) -> JacobianMatchingConfig:
+    """Check that a config is of a transcoder of one layer.
+
+    Args:
+        config: the config.
+
+    Returns:
+        The config itself.
+
+    Raises:
+        ValueError: a weight of cross-layer transcoders is set.
+    """
+    set_here = [name for name, default in CROSS_LAYER.items() if getattr(config, name) != default]
+    _require(
+        not set_here,
+        f"{', '.join(set_here)}: own, direct and total are weights of cross-layer transcoders "
+        "(CrossLayerTrainingTranscoder), and a transcoder of one layer has its own derivative alone: leave them out",
+    )
+    return config
 
 
 def as_config(config: JacobianMatchingConfig | Mapping[str, Any]) -> JacobianMatchingConfig:

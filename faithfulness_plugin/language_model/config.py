@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config
+from faithfulness_plugin.jacobian.matching_config import JacobianMatchingConfig, as_config, of_one_layer
 from faithfulness_plugin.language_model.plan import ALL, ArmSettings, Blocks, PlannedTranscoder, planned, require_arms
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
 from faithfulness_plugin.language_model.store_settings import AS_BEFORE, StoreSettings
@@ -175,7 +175,7 @@ class TrainConfig(Record):
         require_arms(self.arms, with_coefficients=self.coefficients != list(COEFFICIENTS))
         checked_settings(self.architecture, self.transcoder)
         for arm in [*self.arms.values(), ArmSettings()]:
-            as_config({"seed": self.seed, **self.jacobian, **arm.jacobian})
+            of_one_layer(as_config({"seed": self.seed, **self.jacobian, **arm.jacobian}))
         return self
 
     @property

@@ -1,11 +1,12 @@
 """train_transcoder: SAELens's SAETrainer with a layer, a progress bar, an evaluator and checkpoints that resume."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.saes.sae import TrainStepOutput
@@ -25,6 +26,7 @@ from faithfulness_plugin.training.distributed_trainer import DistributedTrainer
 from faithfulness_plugin.training.fused import fuse
 from faithfulness_plugin.training.processes import Processes
 from faithfulness_plugin.transcoders.base import TrainingTranscoder
+from faithfulness_plugin.transcoders.cross_layer import CrossLayerTrainingTranscoder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +62,7 @@ class TrainingResult(NotebookTable):
 
 def train_transcoder(
     transcoder: TrainingTranscoder[Any],
-    layer: Layer | PackedRows,
+    layer: Layer | PackedRows | Sequence[Layer],
     inputs: Inputs,
     *,
     n_steps: int,
@@ -85,9 +87,11 @@ def train_transcoder(
 
     Args:
         transcoder: trained in place, on its own device; returned in `eval` mode, as the function that it exports.
-        layer: what it learns to replace, row-wise [batch, d_in] -> [batch, d_out]; or the `layer` of stored rows.
+        layer: what it learns to replace, row-wise [batch, d_in] -> [batch, d_out]; or the `layer` of stored rows; for a
+            cross-layer transcoder a list of layers, or a `LayerChain`.
         inputs: rows [n, d_in], of which shuffled batches are cut; or batches [batch, d_in]: an endless iterator, or a
-            DataLoader or list, which is iterated again at its end. Checkpoints hold the position of rows, and of
+            DataLoader or list, which is iterated again at its end; of a cross-layer transcoder rows
+            [n, layers * d_in] or stacks [n, layers, d_in]. Checkpoints hold the position of rows, and of
             iterators with state_dict and load_state_dict, as `AbsInputs` has. `StoredRows` bring the layer's responses
             with them.
         n_steps: optimizer steps in total, those before a resume included.
@@ -117,7 +121,7 @@ def train_transcoder(
     """
     _require_transcoder(transcoder)
     batch_size = getattr(inputs, "batch_size", None) if batch_size is None else whole("batch_size", batch_size)
-    inputs = endless(inputs, batch_size)
+    inputs = endless(_side_by_side(transcoder, inputs), batch_size)
     if batch_size is None:
         raise ValueError("the inputs have no batch_size: pass batch_size=")
     if (evaluator is None) != (evaluate_every is None):
@@ -132,7 +136,7 @@ def train_transcoder(
     checkpoints.open(resume)
     checkpoints.require_room(transcoder)
     config.device = str(transcoder.device)
-    trainer = (DistributedTrainer if processes.several else SAETrainer)(config, transcoder.set_layer(layer), inputs)
+    trainer = (DistributedTrainer if processes.several else SAETrainer)(config, transcoder.set_layer(layer), inputs)  # pyright: ignore
     intervals = (log_every, evaluate_every or n_steps, checkpoint_every or n_steps)
     history = _train(trainer, checkpoints, evaluator, intervals, progress)
     return TrainingResult(transcoder, history, checkpoints.last)
@@ -181,6 +185,13 @@ def _require_transcoder(transcoder: Any) -> None:
             f"the transcoder is {called}, which has no layer to learn from: pass a transcoder of this package, such as "
             "StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=..., d_sae=...))"
         )
+
+
+def _side_by_side(transcoder: TrainingTranscoder[Any], inputs: Inputs) -> Inputs:
+    """Put the layers of a stack side by side, so that batches are cut of rows; anything else stays as it is."""
+    if isinstance(transcoder, CrossLayerTrainingTranscoder) and isinstance(inputs, Tensor | np.ndarray):
+        return transcoder.rows_of_stack(torch.as_tensor(inputs))
+    return inputs
 
 
 def _require_steps(**intervals: int | None) -> None:

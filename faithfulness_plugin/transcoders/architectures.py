@@ -4,6 +4,8 @@ from typing import Any
 
 from faithfulness_plugin.transcoders.batch_topk import BatchTopKTrainingTranscoder, BatchTopKTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.config import register_once
+from faithfulness_plugin.transcoders.cross_layer import CrossLayerTrainingTranscoder
+from faithfulness_plugin.transcoders.cross_layer_config import CrossLayerTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.jumprelu import JumpReLUTrainingTranscoder, JumpReLUTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.standard import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.topk import TopKTrainingTranscoder, TopKTrainingTranscoderConfig
@@ -18,3 +20,4 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
 
 for config_class, transcoder_class in ARCHITECTURES.values():
     register_once(transcoder_class, config_class)
+register_once(CrossLayerTrainingTranscoder, CrossLayerTrainingTranscoderConfig)  # of several layers: no entry above

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.jacobian.dense_region import region_of_activations
-from faithfulness_plugin.jacobian.layer_response import LayerResponse
 from faithfulness_plugin.jacobian.linear_region import LinearRegion, Weights, add_skip, linear_region
 from faithfulness_plugin.jacobian.matching import JacobianMatching
 from faithfulness_plugin.jacobian.packed_rows import PackedRows
@@ -59,8 +58,16 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, Encoder, TrainingSAE[T_C
 
     def __init__(self, cfg: T_CONFIG) -> None:
         super().__init__(cfg)
-        self.matching = JacobianMatching(cfg.jacobian)
+        self.matching = self.new_matching()
         self.set_layer(None)
+
+    def new_matching(self) -> Any:
+        """Build the Jacobian term.
+
+        Returns:
+            `JacobianMatching` of the config.
+        """
+        return JacobianMatching(self.cfg.jacobian)
 
     @override
     def initialize_weights(self) -> None:
@@ -99,6 +106,7 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, Encoder, TrainingSAE[T_C
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """Compute a step's losses by name. The output's `sae_in` is the target f(x), as SAELens's logging wants it."""
+        self.prepare_step()
         batch = step_input.sae_in.clone() if step_input.sae_in.is_inference() else step_input.sae_in
         x, y, targets = self._ask(batch)  # [..., d_in], [..., d_out], and probes with the layer's products
         y = self.as_target(x, y)
@@ -129,6 +137,7 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, Encoder, TrainingSAE[T_C
             metrics=metrics,
         )
         self.check_finite(step_input, output)
+        output.metrics |= self.finish_step(region.feature_acts)
         return output
 
     def output_at(self, x: Float[Tensor, "*batch d_in"], region: LinearRegion) -> Float[Tensor, "*batch d_out"]:
@@ -143,8 +152,8 @@ class TrainingTranscoder(SkipInDecode, LearnsFromLayer, Encoder, TrainingSAE[T_C
         """
         return add_skip(self.hook_sae_recons(region.decode()), x, region.weights.W_skip)
 
-    def _ask(self, batch: Tensor) -> tuple[Tensor, Tensor, LayerResponse | None]:
-        """Return x, f(x), and what the Jacobian is matched to, if it is."""
+    def _ask(self, batch: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Return x, f(x), and what the Jacobian is matched to, if it is: what `matching.targets` returns."""
         layer, matched = self.given_layer, self.cfg.jacobian_coefficient > 0
         if isinstance(layer, PackedRows):
             response, known = layer.unpack(batch), layer.known

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from sae_lens.saes.batchtopk_sae import BatchTopK
-from sae_lens.saes.sae import SAEConfig, TrainStepInput, TrainStepOutput
+from sae_lens.saes.sae import SAEConfig
 from torch import Tensor
 from typing_extensions import override
 
@@ -124,12 +124,10 @@ class BatchTopKTrainingTranscoder(TopKTrainingTranscoder):
         return flat[largest(flat, count + 1)].topk(2, largest=False).values.mean().clamp_min(0)
 
     @override
-    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        output = super().training_forward_pass(step_input)
+    def finish_step(self, feature_acts: Tensor) -> dict[str, Any]:
         if self.training:
-            self._learn_threshold(output.feature_acts)
-        output.metrics["topk_threshold"] = self.topk_threshold
-        return output
+            self._learn_threshold(feature_acts)
+        return {"topk_threshold": self.topk_threshold}
 
     @torch.no_grad()
     def _learn_threshold(self, feature_acts: Tensor) -> None:

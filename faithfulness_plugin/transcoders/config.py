@@ -81,6 +81,15 @@ class TrainingTranscoderConfig(TrainingSAEConfig, ABC):
         return JumpReLUSkipTranscoderConfig if self.skip else JumpReLUTranscoderConfig
 
     @override
+    def to_dict(self) -> dict[str, Any]:
+        # not all of its fields: those of cross-layer transcoders only where they are set
+        jacobian = self.jacobian
+        return {
+            **super().to_dict(),
+            "jacobian": jacobian.to_dict() if isinstance(jacobian, JacobianMatchingConfig) else jacobian,
+        }
+
+    @override
     def get_training_architecture_details(self) -> dict[str, Any]:
         details = super().get_training_architecture_details()
         return {k: v.to_dict() if isinstance(v, JacobianMatchingConfig) else v for k, v in details.items()}

@@ -51,6 +51,22 @@ class Encoder(ABC):
             The activations, before theirs.
         """
 
+    def prepare_step(self) -> None:
+        """Put weights where they may be, before a training step."""
+        return
+
+    def finish_step(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> dict[str, Any]:
+        """Learn what is not learned by gradients, after a training step.
+
+        Args:
+            feature_acts: the step's activations, or their rows in torch's sparse layout.
+
+        Returns:
+            What is logged of it, by name.
+        """
+        del feature_acts
+        return {}
+
     def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Compute W_enc x + b_enc.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from sae_lens.saes.jumprelu_sae import JumpReLU, JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
-from sae_lens.saes.sae import SAEConfig, TrainCoefficientConfig, TrainStepInput, TrainStepOutput
+from sae_lens.saes.sae import SAEConfig, TrainCoefficientConfig, TrainStepInput
 from torch import Tensor
 from typing_extensions import override
 
@@ -55,10 +55,10 @@ class JumpReLUTrainingTranscoder(  # pyright: ignore[reportGeneralTypeIssues]  o
     cfg: JumpReLUTrainingTranscoderConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @override
-    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        with torch.no_grad():  # projected, not clamped in the graph, where a threshold below 0 would stay for good
-            self.threshold.data.clamp_(min=0.0)
-        return TrainingTranscoder.training_forward_pass(self, step_input)
+    @torch.no_grad()
+    def prepare_step(self) -> None:
+        # projected, not clamped in the graph, where a threshold below 0 would stay for good
+        self.threshold.data.clamp_(min=0.0)
 
     def _positive_threshold(self, dtype: torch.dtype) -> Tensor:
         """Clamp thresholds [d_sae] at 0: an optimizer step may leave some below, where negative values would pass."""

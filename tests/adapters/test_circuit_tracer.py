@@ -15,12 +15,19 @@ import tiny_hub
 import torch
 import transformers as hf
 import yaml
+from cross_layer import LAYERS, cross_layer
 from oracles import jacobians_of_batch, random_transcoder
 from sae_lens import SAE
 from safetensors.torch import load_file
 from torch import Tensor
 
-from faithfulness_plugin import load_transcoder, topk_to_jumprelu, transcoder_jvp, transcoder_vjp
+from faithfulness_plugin import (
+    load_cross_layer_transcoder,
+    load_transcoder,
+    topk_to_jumprelu,
+    transcoder_jvp,
+    transcoder_vjp,
+)
 from faithfulness_plugin.adapters.circuit_tracer import export_graph, export_transcoder_set, load_transcoder_set
 from faithfulness_plugin.attribution import attribute, prune, replaced_layers
 from faithfulness_plugin.errors import UsageError
@@ -233,6 +240,37 @@ def test_circuit_tracer_makes_a_graph(skip, tmp_path, monkeypatch):
     torch.testing.assert_close(graph.activation_values, torch.stack(seen)[layers, positions, features])
     assert graph.adjacency_matrix.isfinite().all()
     assert graph.adjacency_matrix.abs().sum() > 0
+
+
+@pytest.mark.works("cross-layer transcoders that we export load there, and its own load here, with equal outputs")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"bandwidth": 2}, {"tied": True}], ids=str)
+@pytest.mark.parametrize("architecture", EXPORTED)
+def test_cross_layer_transcoders_are_the_same_there(architecture, options, tmp_path, monkeypatch):
+    pytest.importorskip("circuit_tracer")
+    from circuit_tracer.transcoder.cross_layer_transcoder import load_clt
+    from circuit_tracer.utils.hf_utils import load_transcoder_from_hub
+
+    clt = cross_layer(architecture, each={"dtype": "float32"}, **options).eval()
+    if architecture == "batch_topk":
+        for part in clt.parts:
+            part.topk_threshold.fill_(0.3)
+    clt.cfg.metadata.hook_name, clt.cfg.metadata.hook_name_out = "hook_resid_mid", "hook_mlp_out"
+    clt.save_inference_model(tmp_path / "me" / "clt")
+    stack = torch.randn(60, LAYERS, clt.d_in_each)
+    read: Any = {"device": torch.device("cpu"), "dtype": torch.float32}
+    monkeypatch.setenv("CIRCUIT_TRACER_CACHE_DIR", str(tmp_path))
+    of_cache, config = load_transcoder_from_hub("me/clt", **read)
+    assert config["feature_input_hook"] == of_cache.feature_input_hook == "hook_resid_mid"
+    for theirs in (
+        of_cache,
+        *(load_clt(str(tmp_path / "me" / "clt"), **read, lazy_decoder=lazy) for lazy in (True, False)),
+    ):
+        y = theirs(stack.movedim(1, 0)).movedim(0, 1)  # layers come first there
+        torch.testing.assert_close(y, clt(stack), rtol=1e-5, atol=1e-5)
+    of_cache.to_safetensors(str(tmp_path / "theirs"))
+    back = load_cross_layer_transcoder(tmp_path / "theirs")
+    torch.testing.assert_close(back(stack), clt(stack), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.works("J v, J^T v in closed form")

@@ -33,6 +33,6 @@ class CrossLayer(Format):
         """Raise FormatError: a function of many layers has no Jacobian of one."""
         raise FormatError(
             f"{path} is {self.title}: each of its features writes to all later layers, so that it replaces no single "
-            "layer and has no Jacobian of one; pass a transcoder of single layers (circuit-tracer's model_kind "
-            "transcoder_set)"
+            "layer and has no Jacobian of one; load_cross_layer_transcoder reads circuit-tracer's, and "
+            "load_transcoder a transcoder of single layers (model_kind transcoder_set)"
         )

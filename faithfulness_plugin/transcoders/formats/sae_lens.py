@@ -13,6 +13,7 @@ from sae_lens.saes.transcoder import Transcoder
 from torch import Tensor
 from typing_extensions import override
 
+from faithfulness_plugin.transcoders.cross_layer_config import CrossLayerTrainingTranscoderConfig
 from faithfulness_plugin.transcoders.formats.errors import FormatError, Where
 from faithfulness_plugin.transcoders.formats.files import settings_in, tensors_in
 from faithfulness_plugin.transcoders.formats.format import Files, Format, Function, Weights
@@ -98,6 +99,11 @@ class SAELens(Format):
         where = files.folder / self.configs[0]
         config, found = settings_in(self.title, where), tensors_in(files.weights)
         name = _architecture(config, where)
+        if name == CrossLayerTrainingTranscoderConfig.architecture():
+            raise FormatError(
+                f"{where} is of a cross-layer transcoder in training, which replaces no single layer: load it with "
+                "sae_lens.TrainingSAE.load_from_disk"
+            )
         if "jacobian" in config and name in SAE_TRAINING_CLASS_REGISTRY:
             # a checkpoint of training of this package's transcoders: what `save_inference_model` would export
             config_class = SAE_TRAINING_CLASS_REGISTRY[name][1]
