@@ -1,8 +1,8 @@
 """A hook of mkdocs: pages that lie elsewhere in the repository are shown, and none is left out.
 
-Reports, tables and figures of the committed results, the README, the changelog and the guide for contributors have their
-place in the repository. They are added to the site from there, so that nothing is committed twice. In the navigation
-"results/*" stands for every report of a result, and "*" for the pages in docs that the navigation does not name.
+Reports, tables and figures of the committed results, the README, the changelog and the guide for contributors have
+their place in the repository. They are added to the site from there, so that nothing is committed twice. In the
+navigation "results/*" stands for every report of a result, and "*" for the pages in docs that it does not name.
 """
 
 from pathlib import Path
@@ -53,9 +53,8 @@ def filled(item: Any, patterns: dict[str, list[str]]) -> Any:
     if isinstance(item, dict):
         return {title: filled(part, patterns) for title, part in item.items()}
     if isinstance(item, list):
-        return [page for part in item for page in patterns.get(part, [part])] if all(
-            isinstance(part, str) for part in item
-        ) else [filled(part, patterns) for part in item]
+        parts = [patterns.get(part, [part]) if isinstance(part, str) else [filled(part, patterns)] for part in item]
+        return [part for some in parts for part in some]
     return item
 
 

@@ -1,7 +1,7 @@
 """A hook of mkdocs: the reference of all public names, from their docstrings.
 
-Public are the names in `faithfulness_plugin/__init__.pyi`, and those in the `__all__` of a package inside. They are read
-from the source, so that a new name appears by itself. In the navigation "reference/*" stands for these pages.
+Public are the names in `faithfulness_plugin/__init__.pyi`, and those in the `__all__` of a package inside. They are
+read from the source, so that a new name appears by itself. In the navigation "reference/*" stands for these pages.
 """
 
 import ast
@@ -13,9 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "faithfulness_plugin"
 MAPPED = {"adapters": f"{PACKAGE}.adapters", "benchmarks": f"{PACKAGE}.benchmarks"}
 """Folders that are installed inside the package."""
-FIRST = (PACKAGE, f"{PACKAGE}.metrics", f"{PACKAGE}.inspection", f"{PACKAGE}.attribution", f"{PACKAGE}.benchmarks.figures")
+HEAD = ("metrics", "inspection", "figures", "attribution", "training", "store")
+FIRST = (PACKAGE, *(f"{PACKAGE}.{name}" for name in HEAD))
 """Packages at the head of the reference; the others follow in alphabetical order."""
 OPTIONS = "    options:\n      heading_level: 2\n"
+ABOUT = "    options: {members: false, show_root_heading: false, show_root_toc_entry: false}\n"
 
 
 def module_name(path: Path) -> str:
@@ -42,7 +44,11 @@ def listed(source: str) -> list[str]:
         The names, none where there is no such list.
     """
     for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__" and isinstance(node.value, ast.List):
+        if (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) == "__all__"
+            and isinstance(node.value, ast.List)
+        ):
             return ast.literal_eval(node.value)
     return []
 
@@ -51,15 +57,20 @@ def public_names() -> dict[str, list[str]]:
     """Find all public names.
 
     Returns:
-        The names by package; names of packages are left out, as these have an entry of their own.
+        The names by package, without those of packages, which have an entry of their own.
     """
     found = {PACKAGE: listed((ROOT / PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))}
     for folder in (PACKAGE, *MAPPED):
         for path in sorted((ROOT / folder).rglob("__init__.py")):
             if names := listed(path.read_text(encoding="utf-8")):
                 found[module_name(path)] = names
-    packages = {package.rpartition(".")[2] for package in found}
-    kept = {package: [name for name in names if name not in packages] for package, names in found.items()}
+    last = {package: package.rpartition(".")[2] for package in found}
+    # a package that the root names as its own stands under that shorter name, such as `figures` of benchmarks
+    called = {package: f"{PACKAGE}.{name}" if name in found[PACKAGE] else package for package, name in last.items()}
+    kept = {
+        called[package]: [name for name in names if name not in (*last.values(), "__version__")]
+        for package, names in found.items()
+    }
     order = sorted(kept, key=lambda package: (FIRST.index(package) if package in FIRST else len(FIRST), package))
     return {package: kept[package] for package in order}
 
@@ -113,13 +124,17 @@ def commands_page() -> str:
     from typer.testing import CliRunner
 
     app = importlib.import_module(f"{PACKAGE}.cli.app")
-    lines = ["# Commands", "", "What `--help` says of each. `faithfulness --version` prints the version.", ""]
-    commands = [[name] for name in app.COMMANDS if name != "bench"] + [["bench", name] for name in app.BENCH]
-    for words in commands:
-        said = CliRunner().invoke(app.app, [*words, "--help"], terminal_width=100)
+    lines = ["# Commands", "", "| command | what it does |", "| --- | --- |"]
+    commands = {name: entry for name, entry in app.COMMANDS.items() if name != "bench"}
+    commands |= {f"bench {name}": entry for name, entry in app.BENCH.items()}
+    for name, entry in commands.items():
+        lines.append(f"| [`faithfulness {name}`](#faithfulness-{name.replace(' ', '-')}) | {entry.about} |")
+    lines += ["", "Below is what `--help` says of each. `faithfulness --version` prints the version.", ""]
+    for name in commands:
+        said = CliRunner().invoke(app.app, [*name.split(), "--help"], prog_name="faithfulness", terminal_width=82)
         if said.exit_code:
-            raise RuntimeError(f"faithfulness {' '.join(words)} --help: {said.output}")
-        lines += [f"## `faithfulness {' '.join(words)}`", "", "```text", said.output.strip(), "```", ""]
+            raise RuntimeError(f"faithfulness {name} --help: {said.output}")
+        lines += [f"## `faithfulness {name}`", "", "```text", said.output.strip(), "```", ""]
     return "\n".join(lines)
 
 
@@ -130,15 +145,20 @@ def reference_pages() -> dict[str, str]:
         The pages by their places on the site.
     """
     names = public_names()
-    overview = ["# Reference", "", "All public names, from their docstrings. Names of the package itself come first.", ""]
+    overview = [
+        "# Reference",
+        "",
+        "All public names, from their docstrings.",
+        "",
+    ]
     pages = {}
     for package, members in names.items():
         file = page_of(package).removeprefix("reference/")
-        shown = ", ".join(f"[`{name}`]({file}#{package}.{name})" for name in members if name != "__version__")
+        shown = ", ".join(f"[`{name}`]({file}#{package}.{name})" for name in members)
         overview += [f"**[`{package}`]({file})**: {shown}", ""]
-        body = [f"::: {package}.{name}\n{OPTIONS}" for name in members if name != "__version__"]
-        about = f"::: {package}\n    options:\n      members: false\n      show_root_heading: false\n"
-        pages[page_of(package)] = "\n".join([f"# {package}", "", about, *body])
+        body = [f"::: {package}.{name}\n{OPTIONS}" for name in members]
+        about = f"::: {package}\n{ABOUT}"
+        pages[page_of(package)] = "\n".join([f"# {package.removeprefix(f'{PACKAGE}.')}", "", about, *body])
     overview += ["Every module stands in [a table](modules.md), every command on [a page of its own](commands.md).", ""]
     return {"reference/index.md": "\n".join(overview), **pages, "reference/modules.md": modules_page()}
 
