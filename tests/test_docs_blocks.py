@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import typer
 
+from faithfulness_plugin import metrics
 from faithfulness_plugin.cli.app import app
+from faithfulness_plugin.cli.lazy import LazyGroup
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -68,12 +70,13 @@ def test_the_guides_show_what_they_say(as_installed, tmp_path, monkeypatch):
     assert first > 0.5 > 2 * second
     assert Path("page.html").stat().st_size > 100_000
     names = run(DOCS / "guides" / "find-hooks.md", tmp_path / "find-hooks", monkeypatch, as_it_stands=True)
-    layer, best = names["layer"], names["found"].pairs[0]
-    assert layer.hook_in in best.inputs
-    assert layer.hook_out in best.outputs
+    layer, best = names["layer"], names["found"].best
+    assert layer.hook_in in best.hook_in
+    assert layer.hook_out in best.hook_out
     names = run(DOCS / "guides" / "measure.md", tmp_path / "measure", monkeypatch, as_it_stands=True)
-    measured = [names["some"]]
-    assert measured
+    transcoder, layer, rows = names["transcoder"], names["layer"], names["some"]
+    floor = metrics.jacobian_floor(transcoder, layer, rows).relative_error
+    assert floor < metrics.jacobian_error(transcoder, layer, rows).relative_error < 1
 
 
 def test_the_scripts_for_other_trainers_are_the_ones_that_are_tested():
@@ -94,15 +97,19 @@ def command_lines() -> list[str]:
 @pytest.mark.parametrize("line", command_lines())
 def test_a_command_line_has_options_that_there_are(line):
     """Parse it, and run nothing."""
-    command, context, arguments = typer.main.get_command(app), None, shlex.split(line)
-    while arguments:
-        context = command.make_context(command.name or "faithfulness", arguments, parent=context)
-        if not hasattr(command, "get_command"):
-            return
+    command: Any = typer.main.get_command(app)
+    context: Any = None
+    name, arguments = "faithfulness", shlex.split(line)
+    while isinstance(command, LazyGroup) and arguments:
+        context = command.make_context(name, arguments, parent=context)
         name, *arguments = [*context._protected_args, *context.args]
-        command: Any = command.get_command(context, name)
-        if not arguments:
-            command.make_context(name, [], parent=context)
+        command = command.get_command(context, name)
+    command.make_context(name, arguments, parent=context)
+
+
+def test_an_option_that_there_is_not_is_found():
+    with pytest.raises(Exception, match="No such option: --promts"):
+        test_a_command_line_has_options_that_there_are("measure somewhere --promts 4")
 
 
 def texts() -> list[str]:
