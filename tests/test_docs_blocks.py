@@ -20,7 +20,7 @@ DOCS = ROOT / "docs"
 GUIDES = sorted((DOCS / "guides").glob("*.md"))
 OTHER_TRAINERS = DOCS / "guides" / "other-trainers.md"
 """Its blocks are scripts that need the other libraries: `make test-adapters` runs them."""
-RUN = sorted({DOCS / "index.md", DOCS / "gallery.md", *GUIDES, *(DOCS / "concepts").glob("*.md")} - {OTHER_TRAINERS})
+RUN = sorted({DOCS / "index.md", *GUIDES, *(DOCS / "concepts").glob("*.md")} - {OTHER_TRAINERS})
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 SHORTER = re.compile(r"(n_steps=|range\()\d+")
 
@@ -31,6 +31,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def run(page: Path, folder: Path, monkeypatch: Any, *, as_it_stands: bool = False) -> dict[str, Any]:
     """Run a page's blocks one after the other, in a checkout that has nothing but the results."""
+    folder.mkdir(exist_ok=True)
     (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
@@ -63,8 +64,6 @@ def test_the_first_page_shows_memorization_and_its_end(as_installed, tmp_path, m
 
 @pytest.mark.slow
 def test_the_guides_show_what_they_say(as_installed, tmp_path, monkeypatch):
-    for folder in ("inspect", "find-hooks", "measure"):
-        (tmp_path / folder).mkdir()
     names = run(DOCS / "guides" / "inspect.md", tmp_path / "inspect", monkeypatch, as_it_stands=True)
     first, second = names["table"]["datapoint_score"].head(2)
     assert first > 0.5 > 2 * second
@@ -77,6 +76,14 @@ def test_the_guides_show_what_they_say(as_installed, tmp_path, monkeypatch):
     transcoder, layer, rows = names["transcoder"], names["layer"], names["some"]
     floor = metrics.jacobian_floor(transcoder, layer, rows).relative_error
     assert floor < metrics.jacobian_error(transcoder, layer, rows).relative_error < 1
+
+
+@pytest.mark.slow
+def test_the_gallery_draws_its_figures(as_installed, tmp_path, monkeypatch):
+    run(DOCS / "gallery.md", tmp_path, monkeypatch)
+    shown = re.findall(r"^### .*?results/([\w/]+)\.png", (DOCS / "gallery.md").read_text("utf-8"), flags=re.M | re.S)
+    made_by_code = {Path(picture).name for picture in shown} - {"what_matching_buys", "text_feature"}
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"jacobians", "features", "plane", *made_by_code}
 
 
 def test_the_scripts_for_other_trainers_are_the_ones_that_are_tested():

@@ -15,7 +15,7 @@ VERSION = re.findall(r'^version = "(.+)"$', PYPROJECT, flags=re.MULTILINE)
 def test_version_and_title_are_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     zenodo = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
-    assert VERSION == [citation["version"]]
+    assert [citation["version"]] == VERSION
     assert zenodo["title"] == citation["title"]
     assert zenodo["license"] == citation["license"] == "MIT"
     assert [creator["name"] for creator in zenodo["creators"]] == [author["name"] for author in citation["authors"]]
