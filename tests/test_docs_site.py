@@ -71,7 +71,6 @@ def test_links_between_files_become_links_of_the_site(tmp_path):
 
 
 def test_every_page_is_in_the_navigation():
-    pytest.importorskip("mkdocs")
     pages = hook("pages")
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     written = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}

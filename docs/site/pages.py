@@ -8,8 +8,6 @@ navigation "results/*" stands for every report of a result, and "*" for the page
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File
-
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 ADDED = {"README.md": "readme.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
@@ -84,6 +82,8 @@ def on_files(files: Any, *, config: Any) -> Any:
     Returns:
         All files.
     """
+    from mkdocs.structure.files import File
+
     elsewhere = {place: ROOT / name for name, place in ADDED.items()} | result_files()
     for place, path in elsewhere.items():
         files.append(File.generated(config, place, abs_src_path=str(path)))
