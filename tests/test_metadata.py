@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,8 +13,12 @@ WORKFLOWS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / ".g
 VERSION = re.findall(r'^version = "(.+)"$', PYPROJECT, flags=re.MULTILINE)
 
 
+def from_yaml(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
 def test_version_and_title_are_the_same_everywhere():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    citation = from_yaml((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     zenodo = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
     assert [citation["version"]] == VERSION
     assert zenodo["title"] == citation["title"]
@@ -25,7 +30,7 @@ def test_version_and_title_are_the_same_everywhere():
 def test_every_python_that_is_announced_is_tested():
     announced = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT)
     assert announced[0] == re.findall(r'requires-python = ">=(.+)"', PYPROJECT)[0]
-    matrix = yaml.safe_load(WORKFLOWS["tests"])["jobs"]["newest"]["strategy"]["matrix"]
+    matrix = from_yaml(WORKFLOWS["tests"])["jobs"]["newest"]["strategy"]["matrix"]
     assert matrix["python-version"] == announced
 
 
@@ -33,7 +38,7 @@ def test_workflows_call_targets_that_there_are():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert set(WORKFLOWS) == {"lint", "release", "site", "tests"}
     for text in WORKFLOWS.values():
-        assert yaml.safe_load(text)["permissions"] == {"contents": "read"}  # jobs ask for what they need beyond it
+        assert from_yaml(text)["permissions"] == {"contents": "read"}  # jobs ask for what they need beyond it
         assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
         assert re.findall(r"uses: (\S+)", text)
         assert all("@" in action for action in re.findall(r"uses: (\S+)", text))
@@ -41,5 +46,5 @@ def test_workflows_call_targets_that_there_are():
 
 def test_templates_of_issues_can_be_read():
     for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
-        template = yaml.safe_load(path.read_text(encoding="utf-8"))
+        template = from_yaml(path.read_text(encoding="utf-8"))
         assert path.stem == "config" or {"name", "description", "body"} <= set(template)
