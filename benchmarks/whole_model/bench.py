@@ -16,8 +16,8 @@ from faithfulness_plugin.benchmarks.real_layers.permuted_layer import permuted
 from faithfulness_plugin.benchmarks.whole_model.config import SetRun, WholeModelConfig
 from faithfulness_plugin.language_model.loaded import LoadedModel, WantedStore
 from faithfulness_plugin.language_model.replacement import ReplacementModel
-from faithfulness_plugin.language_model.spliced_loss import nats
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
+from faithfulness_plugin.metrics.next_token import cross_entropy
 from faithfulness_plugin.results.experiment import Running
 from faithfulness_plugin.store import DerivativeStore
 from faithfulness_plugin.store.fill import rows_kept
@@ -105,7 +105,7 @@ class ModelBench:
         """Nats of each held-out prompt, by the model as it is."""
         batches = self.prompts.held_out.split(self.config.prompts_per_pass)
         with torch.no_grad():
-            return torch.cat([nats(self.hooks.run(tokens, {}), tokens) for tokens in batches])
+            return torch.cat([cross_entropy(self.hooks.run(tokens, {}), tokens).double().sum(-1) for tokens in batches])
 
     def replacement(self, transcoders: Mapping[int, Any]) -> ReplacementModel:
         """Put a set into the model.

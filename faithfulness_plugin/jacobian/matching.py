@@ -110,7 +110,7 @@ class JacobianMatching(LossUnit):
         *,
         y: Float[Tensor, "*batch d_out"] | None = None,
         along: RowDifferences | None = None,
-    ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "n_probes *batch d_product"]]:
+    ) -> tuple[Float[Tensor, "*batch d_out"], Float[Tensor, "n_products *batch d_product"]]:
         """Ask the layer for f(x) and its products along directions, by its weights where they are known.
 
         Args:

@@ -145,7 +145,9 @@ class JacobianMatchingConfig:
             All fields, defaults included; those of cross-layer transcoders where they are not the defaults, for files
             from before they existed say the same.
         """
-        return {name: value for name, value in asdict(self).items() if CROSS_LAYER.get(name) != value}
+        return {
+            name: value for name, value in asdict(self).items() if name not in CROSS_LAYER or CROSS_LAYER[name] != value
+        }
 
 
 def of_one_layer(config: JacobianMatchingConfig) -> JacobianMatchingConfig:
