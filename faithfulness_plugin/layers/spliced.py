@@ -13,7 +13,8 @@ from torch import Tensor
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.layers.declared_hooks import block_of
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens, read_and_write
+from faithfulness_plugin.layers.hooks import Hook, Hooks, Reached, Tokens
+from faithfulness_plugin.layers.read_and_write import read_and_write
 
 Change = Callable[[Tensor], Tensor]
 ACTS_POST = "hook_sae_acts_post"

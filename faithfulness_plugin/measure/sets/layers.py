@@ -10,7 +10,8 @@ from torch import Tensor
 
 from faithfulness_plugin.language_model.layer_rows import to_digits
 from faithfulness_plugin.language_model.replacement import ReplacementModel
-from faithfulness_plugin.layers.hooks import Hook, read_and_write
+from faithfulness_plugin.layers.hooks import Hook
+from faithfulness_plugin.layers.read_and_write import read_and_write
 from faithfulness_plugin.transcoders.skip import output_of
 
 
