@@ -23,7 +23,7 @@ class TrainedSet(NamedTuple):
     transcoders: Mapping[int, Any]
     """By block."""
     seconds: float | None
-    """Of training, this call's part of it; None where all were saved."""
+    """How long this call trained; None where all transcoders were saved."""
 
 
 def trained_set(run: SetRun, model: ModelBench, folder: Path, note: Callable[[str], None]) -> TrainedSet:
