@@ -18,8 +18,8 @@ from faithfulness_plugin.benchmarks.real_layers.training import Cost, train
 from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, response_error
 from faithfulness_plugin.results.experiment import Experiment, Running
-from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions
-from faithfulness_plugin.results.schema import Environment, ResultError
+from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions, require_wanted
+from faithfulness_plugin.results.schema import Environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,11 +46,7 @@ class RealLayers(Experiment[RealLayersConfig, RealLayersResult]):
         if result.config == config:
             return result
         wanted = config.runs()
-        if others := [of.run.name for of in result.trained if of.run not in wanted]:
-            raise ResultError(
-                f"the result has runs that these settings leave out ({others[0]}): choose another --out, or pass "
-                "--overwrite"
-            )
+        require_wanted("runs", [of.run for of in result.trained], wanted)
         require_versions(Path(RESULT_FILENAME), result, self.fresh(config))
         done = len(result.trained) == len(wanted)
         return result.model_copy(update={"config": config, "complete": done})

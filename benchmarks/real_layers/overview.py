@@ -30,7 +30,7 @@ def overview(result: RealLayersResult, *, every_kind: bool = False) -> str:
     for group in groups(result, None if every_kind else result.config.kinds[:1]):
         line = [] if every_kind else result.config.line
         parts += [f"**Block {group.name}**", _table(group, line)]
-    return "\n\n".join([*parts, *([in_short(result)] if claims(result) else [])])
+    return "\n\n".join([*parts, *([said] if (said := in_short(result)) else [])])
 
 
 def _table(group: Group, line: Sequence[Kind]) -> str:
@@ -60,7 +60,7 @@ def in_short(result: RealLayersResult) -> str:
         result: complete or partial.
 
     Returns:
-        A list in Markdown.
+        A list in Markdown; "" where no arm does.
     """
     lines = []
     for (name, arm), of in groupby(claims(result), key=lambda claim: (claim.group.name, claim.arm)):

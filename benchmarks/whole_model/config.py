@@ -35,6 +35,11 @@ class SetRun(NamedTuple):
         """The run whose transcoders it begins with, or takes: itself where it trains its own."""
         return SetRun(self.arm.before, self.seed)
 
+    @property
+    def trained(self) -> "SetRun":
+        """The run whose transcoders are saved for it: that of the arm itself, where shuffled decoders take its own."""
+        return self if self.arm.then is not None else self.before
+
 
 MATCHED = RECIPES[0]
 ARMS = [

@@ -12,8 +12,8 @@ from faithfulness_plugin.benchmarks.whole_model.schema import SetRecord, WholeMo
 from faithfulness_plugin.language_model.layer_rows import to_digits
 from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.results.experiment import Experiment, Running
-from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions
-from faithfulness_plugin.results.schema import Environment, ResultError
+from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME, require_versions, require_wanted
+from faithfulness_plugin.results.schema import Environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,11 +41,7 @@ class WholeModel(Experiment[WholeModelConfig, WholeModelResult]):
         if result.config == config:
             return result
         wanted = config.runs()
-        if others := [of.run.name for of in result.sets if of.run not in wanted]:
-            raise ResultError(
-                f"the result has sets that these settings leave out ({others[0]}): choose another --out, or pass "
-                "--overwrite"
-            )
+        require_wanted("sets", [of.run for of in result.sets], wanted)
         require_versions(Path(RESULT_FILENAME), result, self.fresh(config))
         return result.model_copy(update={"config": config, "complete": len(result.sets) == len(wanted)})
 

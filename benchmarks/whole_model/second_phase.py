@@ -33,9 +33,9 @@ def second_phase(
         note: receives a line about what is being done.
     """
     config, with_own = model.config, run.arm.then == "KL and loss"
-    batches = _batches(model.prompts.stored, max(1, config.batch_size // config.context_size), run.seed)
-    tokens_each = max(1, config.batch_size // config.context_size) * config.context_size
-    n_steps = max(1, config.phase_tokens // tokens_each)
+    n_prompts = max(1, config.batch_size // config.context_size)
+    batches = _batches(model.prompts.stored, n_prompts, run.seed)
+    n_steps = max(1, config.phase_tokens // (n_prompts * config.context_size))
     rows = {}
     for block, transcoder in transcoders.items():
         transcoder.train()

@@ -23,7 +23,7 @@ class TrainedSet(NamedTuple):
     transcoders: Mapping[int, Any]
     """By block."""
     seconds: float | None
-    """Of training, this call's part of it; None where all were saved."""
+    """How long this call trained; None where all transcoders were saved."""
 
 
 def trained_set(run: SetRun, model: ModelBench, folder: Path, note: Callable[[str], None]) -> TrainedSet:
@@ -38,26 +38,22 @@ def trained_set(run: SetRun, model: ModelBench, folder: Path, note: Callable[[st
     Returns:
         The set, read from what is saved.
     """
-    begun, missing = time.perf_counter(), _missing(run, model, folder)
+    run = run.trained
+    begun, places = time.perf_counter(), {block: folder / run.folder / f"block{block}" for block in model.layers}
+    missing = [block for block, place in places.items() if not place.exists()]
     if missing and run.arm.then is not None:
         trained_set(run.before, model, folder, note)
         note(f"training end to end: {run.name}")
         transcoders = {block: _reopened(run, block, model, folder / run.before.folder) for block in model.layers}
         second_phase(transcoders, model, run, note)
         for block, transcoder in transcoders.items():
-            _save(transcoder, folder / run.folder / f"block{block}")
-    elif run.before == run:
+            _save(transcoder, places[block])
+    else:
         for n, block in enumerate(missing):
             note(f"training: {run.name}, block {block} ({n + 1} of {len(missing)})")
-            _save(_trained(run, block, model), folder / run.folder / f"block{block}")
-    saved = folder / (run if run.arm.then is not None else run.before).folder
-    transcoders = {block: load_transcoder(saved / f"block{block}").eval() for block in model.layers}
+            _save(_trained(run, block, model), places[block])
+    transcoders = {block: load_transcoder(place).eval() for block, place in places.items()}
     return TrainedSet(transcoders, time.perf_counter() - begun if missing else None)
-
-
-def _missing(run: SetRun, model: ModelBench, folder: Path) -> list[int]:
-    own = run if run.arm.then is not None else run.before
-    return [block for block in model.layers if not (folder / own.folder / f"block{block}").exists()]
 
 
 def _save(transcoder: Any, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from faithfulness_plugin.benchmarks.real_layers.arms import Arm
 from faithfulness_plugin.benchmarks.whole_model.analysis import (
     ALL_FEATURES,
     INPUTS,
@@ -13,7 +12,7 @@ from faithfulness_plugin.benchmarks.whole_model.analysis import (
     interventions,
     truth,
 )
-from faithfulness_plugin.benchmarks.whole_model.arms import SetArm
+from faithfulness_plugin.benchmarks.whole_model.arms import WITH_NOTHING, WITH_SKIP, SetArm
 from faithfulness_plugin.benchmarks.whole_model.schema import WholeModelResult
 from faithfulness_plugin.results.schema import Interval
 
@@ -66,7 +65,7 @@ def comparisons(result: WholeModelResult) -> list[Comparison]:
     for arm in matched:
         with_skip = "with a skip connection" if arm.arm.skip else "without a skip connection"
         found.append(Comparison(arm, SetArm(arm=arm.arm.baseline), f"matching, {with_skip}"))
-    found.append(Comparison(SetArm(arm=Arm(skip=True)), SetArm(), "the skip connection, without matching"))
+    found.append(Comparison(WITH_SKIP, WITH_NOTHING, "the skip connection, without matching"))
     augmented = [arm for arm in have if arm.arm.term == "augmentation"]
     found += [Comparison(a, b, f"matching, against {b.name}") for a in matched for b in augmented if a.arm.skip]
     found += [Comparison(arm, arm.before, f"what follows: {arm.then}") for arm in have if arm.then is not None]

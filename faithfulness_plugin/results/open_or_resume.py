@@ -4,9 +4,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from faithfulness_plugin.differences import differences
 from faithfulness_plugin.results.schema import Result, ResultError, read_result
@@ -16,6 +16,15 @@ LEAST_ROOM = 2e6
 """Bytes that a disk must have free for any result."""
 
 T_RESULT = TypeVar("T_RESULT", bound=Result)
+
+
+class Named(Protocol):
+    """A part of a result."""
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+        ...
 
 
 def open_or_resume(out: Path, fresh: T_RESULT, *, overwrite: bool = False) -> T_RESULT:
@@ -183,4 +192,22 @@ def require_versions(path: Path, there: Result, here: Result) -> None:
         raise ResultError(
             f"{path} was begun with other versions ({changed}): install those to resume, choose another --out, "
             "or pass --overwrite"
+        )
+
+
+def require_wanted(parts: str, there: Sequence[Named], wanted: Sequence[Named]) -> None:
+    """Refuse to resume a result with parts that the settings of now do not ask for: they would be lost in it.
+
+    Args:
+        parts: what the parts are called, in the plural.
+        there: the parts of the result.
+        wanted: those of the settings.
+
+    Raises:
+        ResultError: the first part that is not wanted.
+    """
+    if others := [part.name for part in there if part not in wanted]:
+        raise ResultError(
+            f"the result has {parts} that these settings leave out ({others[0]}): choose another --out, or pass "
+            "--overwrite"
         )

@@ -16,7 +16,7 @@ class ContextCoherence(MetricResult):
     excess: Float[np.ndarray, " d_sae"]
     """At a feature's top rows, beyond that of random rows; NaN for a feature with fewer than two."""
     random: float
-    """Of two random rows of different prompts."""
+    """The mean cosine of two random rows of different prompts."""
 
 
 def context_coherence(

@@ -17,7 +17,7 @@ class FiringRates(MetricResult):
     """The distribution of firing rates over the features of one transcoder."""
 
     quantiles: tuple[float, ...]
-    """Of log10 rate, over live features, at `QUANTILES`; empty where no feature fires."""
+    """The quantiles of log10 rate over live features, at `QUANTILES`; empty where no feature fires."""
     dead: float
     """The share of features that fire on no row."""
     dense: float
