@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from inspect import signature
 from typing import Any
 
 import torch
@@ -68,8 +69,7 @@ class TransformerLensHooks(Hooks):
         at_points: dict[Any, list[Hook]] = {}
         for name, at in found.items():
             if isinstance(at, str):
-                if hasattr(self.model, "original_model"):  # as a bridge does for names, and not for a filter
-                    self.model.check_hooks_to_add(at)
+                self._refuse_switched_off(at, own[at])
                 at_points.setdefault(own[at], []).append(hooks[name])
 
         def all_of_it(activation: Tensor, hook: Any) -> Tensor | None:
@@ -88,6 +88,13 @@ class TransformerLensHooks(Hooks):
             fwd_hooks = [(lambda name: own.get(name) in at_points, all_of_it)] if at_points else []
             logits = self.model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)
         return None if self._masked else logits
+
+    def _refuse_switched_off(self, name: str, point: Any) -> None:
+        """Let a bridge refuse a hook point that its settings switch off, as it does for names and not for a filter."""
+        if hasattr(self.model, "original_model"):
+            check = self.model.check_hooks_to_add
+            with_point = len(signature(check).parameters) > 1  # from transformer-lens 4 on
+            check(point, name, lambda activation, hook: None) if with_point else check(name)
 
     @override
     def require(self, name: str) -> str:
