@@ -81,7 +81,8 @@ def test_every_feature_is_found_and_says_what_the_records_say(tmp_path):
             (top, *_) = found.examples_quantiles[0].examples
             assert top.tokens_acts_list[top.train_token_ind] == found.act_max
             assert set(top.tokens) <= set(inspected.HOSTILE)
-            assert found.top_logits == found.bottom_logits == []
+            assert found.top_logits == [inspected.token_text(t) for t in of.tokens.raised.tokens[n].tolist()]
+            assert found.bottom_logits == [inspected.token_text(t) for t in of.tokens.lowered.tokens[n].tolist()]
     each = zip(range(60), read_features(folder, [(3, n) for n in range(60)]), strict=True)
     assert all(Feature.model_validate_json(found) == fetched(folder, 3, n) for n, found in each)
 

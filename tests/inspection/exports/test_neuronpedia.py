@@ -149,7 +149,8 @@ def test_features_and_examples_fit_the_schema_and_the_records(tmp_path, monkeypa
         assert neuron.maxActApprox == pytest.approx(of.records.max_activation[n], rel=1e-3)
         assert neuron.frac_nonzero == of.records.firing_rate[n]
         assert (sum(neuron.freq_hist_data_bar_heights) > 0) == (n != 7)
-        assert neuron.pos_str == neuron.neg_str == []
+        assert neuron.pos_str == [inspected.token_text(token) for token in of.tokens.raised.tokens[n].tolist()]
+        assert neuron.neg_str == [inspected.token_text(token) for token in of.tokens.lowered.tokens[n].tolist()]
         for example in activations[neuron.index]:
             assert len(example.tokens) == len(example.values)
             assert example.values[example.maxValueTokenIndex] == example.maxValue == max(example.values)
