@@ -10,6 +10,7 @@ from faithfulness_plugin.cli.hook_options import SeededOptions, by_name
 from faithfulness_plugin.cli.options import made, with_fields
 from faithfulness_plugin.cli.rows import ROW_OPTIONS, row_settings
 from faithfulness_plugin.cli.running import run_experiment
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import say
 
 NAMES = {"held_out_prompts": "prompts", "block": "layer", "transcoder_dtype": "dtype", **ROW_OPTIONS}
@@ -31,6 +32,11 @@ class MeasureOptions(SeededOptions):
     )
     references: bool = Field(
         default=True, description="beside each transcoder its shuffled decoder and the layer's mean"
+    )
+    change_layers: str | None = Field(
+        default=None,
+        description="of a set, layers whose output is changed, as in 0,4-7, or all [default: the first, the middle and "
+        "the last but one]",
     )
 
 
@@ -79,6 +85,8 @@ def measure(
         from faithfulness_plugin.cli.measure_sets import measure_sets
 
         measure_sets(paths, options, given, out, overwrite=overwrite, as_json=as_json)
+    if options.change_layers is not None:
+        raise UsageError("--change-layers is for sets, folders of transcoders of several layers: leave it out")
     settings: dict[str, Any] = {
         **options.model_dump(
             include={"hook_in", "hook_out", "hooks_anyway", "autoencoder", "context_size", "seed", "device"}

@@ -14,7 +14,12 @@ from faithfulness_plugin.messages import say
 if TYPE_CHECKING:  # at run time the command passes them
     from faithfulness_plugin.cli.measure import MeasureOptions
 
-NAMES = {"held_out_prompts": "prompts", "transcoder_dtype": "dtype", **ROW_OPTIONS}
+NAMES = {
+    "held_out_prompts": "prompts",
+    "changed_blocks": "change_layers",
+    "transcoder_dtype": "dtype",
+    **ROW_OPTIONS,
+}
 """Options by the fields that they give."""
 PROMPTS, EFFECT_PROMPTS, QUICK = 16, 8, 4
 OF_ONE_LAYER = ("hook_in", "hook_out", "hooks_anyway", "autoencoder")
@@ -63,6 +68,7 @@ def measure_sets(
         "held_out_prompts": n_prompts,
         "effect_prompts": min(EFFECT_PROMPTS, n_prompts),
         "effects": not options.quick,
+        "changed_blocks": options.change_layers,
         "rows": row_settings(given),
     }
     out = out or Path("out/measure_sets_quick" if options.quick else "out/measure_sets")

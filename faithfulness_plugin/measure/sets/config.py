@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from faithfulness_plugin.language_model.config import ModelSource, TextSource
+from faithfulness_plugin.language_model.plan import Blocks
 from faithfulness_plugin.language_model.rows import EVERY_ROW, RowSettings, require_rows
 from faithfulness_plugin.results.schema import Record
 
@@ -28,8 +29,8 @@ class SetConfig(Record):
     prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
     held_out_prompts: int = Field(default=16, ge=2, description="prompts for errors, cross-entropies and KL")
     effect_prompts: int = Field(default=8, ge=2, description="of them, those in which something is changed")
-    changed_blocks: list[int] | None = Field(
-        default=None, description="blocks whose layer is changed; null: the first, the middle and the last but one"
+    changed_blocks: Blocks | None = Field(
+        default=None, description="blocks whose layer is changed; all; null: the first, the middle and the last but one"
     )
     doses: list[float] = Field(
         default=[0.1, 0.3, 1.0, 2.0, 3.0], min_length=1, description="factors of the changes' size"

@@ -10,7 +10,7 @@ from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.language_model.layer_rows import LayerRows
 from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.model import model_title
-from faithfulness_plugin.language_model.plan import say_blocks
+from faithfulness_plugin.language_model.plan import ALL, say_blocks
 from faithfulness_plugin.language_model.replacement import ReplacementModel, blocks_of
 from faithfulness_plugin.language_model.rows import RowsRecord
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
@@ -77,8 +77,10 @@ class SetMeasurement(Experiment[SetConfig, SetResult]):
             return []
         if config.changed_blocks is None:
             return sorted({blocks[0], blocks[len(blocks) // 2], blocks[max(0, len(blocks) - 2)]})
+        if config.changed_blocks == ALL:
+            return blocks
         if missing := sorted(set(config.changed_blocks) - set(blocks)):
-            raise UsageError(f"changed_blocks: {name} has no transcoder of {say_blocks(missing)}")
+            raise UsageError(f"{name} has no transcoder of {say_blocks(missing)}, whose output is to be changed")
         return config.changed_blocks
 
     @override

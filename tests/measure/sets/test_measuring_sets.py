@@ -218,6 +218,9 @@ def test_the_command_measures_what_train_has_written_and_shows_it_again(hub, tra
     quick = command(hub, tmp_path / "quick", str(trained / "transcoders"), "--quick")
     assert quick.exit_code == 0, quick.output
     assert "error nodes | 0.1 times" not in quick.stdout
+    every = command(hub, tmp_path / "every", str(trained), "--change-layers", "all")
+    assert every.exit_code == 0, every.output
+    assert "[8/8]" in every.stderr
     one = command(hub, tmp_path / "one", str(trained / "transcoders" / "block1_coefficient0"))
     assert one.exit_code == 0, one.output
     assert "mean ablation" in one.stdout
@@ -232,6 +235,9 @@ def test_the_command_refuses_in_a_line(hub, trained, tmp_path):
         ("is a transcoder of the model EleutherAI/pythia-160m", (str(tmp_path / "foreign"),)),
         ("context_size 65 is longer than the model, which has 64 positions", (str(trained), "--context-size", "65")),
         ("--prompts: Input should be greater than or equal to 2", (str(trained), "--prompts", "1")),
+        ("--change-layers: 'two' names no blocks", (str(trained), "--change-layers", "two")),
+        ("has no transcoder of block 7, whose output is to be changed", (str(trained), "--change-layers", "0,7")),
+        ("--change-layers is for sets, folders of transcoders", (single, "--change-layers", "0")),
     ):
         result = command(hub, tmp_path / "out", *args)
         fails(result, 2, message)
