@@ -1,5 +1,6 @@
 """The command `faithfulness experiment NAME`: the repository's own measurements."""
 
+from inspect import getdoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,7 @@ class Experiments(LazyGroup):
             )
 
         command.__doc__ = (
-            f"{config_class.__doc__}\n\nInterrupted, it resumes when called again; complete, it shows what is there."
+            f"{getdoc(config_class)}\n\nInterrupted, it resumes when called again; complete, it shows what is there."
         )
         optional = [Parallel] * listed.parallel + [Preset] * (listed.presets is not None)
         if listed.presets is not None:

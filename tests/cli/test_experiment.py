@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from counting import CountResult
 from typer.testing import CliRunner
@@ -43,6 +45,13 @@ def test_every_field_is_an_option_with_its_description_and_default():
         assert part in text
     assert "--deep" not in text
     assert "Example: faithfulness experiment counting" in text
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_a_command_says_of_itself_has_no_indentation_within_lines(name):
+    about, _, options = call(name, "--help").output.partition("Options:")
+    assert options
+    assert not re.search(r"\S {2,}\S", about)
 
 
 def test_it_runs_writes_and_shows_again(tmp_path):
