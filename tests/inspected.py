@@ -1,5 +1,7 @@
 """Small inspections: of the toy, and of a text whose tokens are hostile."""
 
+from typing import Any
+
 import torch
 from oracles import exact_abs_transcoder, plant_datapoint_feature
 
@@ -69,5 +71,5 @@ def text(d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str
     tokens = torch.randint(len(HOSTILE), kept.shape)
     x = torch.randn(int(kept.sum()), d)
     sample = build_sample(x, layer(x), Origins.of_kept(tokens, kept))
-    names = {"name": "<i>hostile</i>", "layer_name": "<u>layer</u>"}
+    names: dict[str, Any] = {"name": "<i>hostile</i>", "layer_name": "<u>layer</u>"}
     return inspect_transcoder(transcoder, layer, sample, vocabulary=vocabulary(), **names)

@@ -1,6 +1,7 @@
 """Where exports may be written."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,8 @@ def test_other_files_are_never_replaced(other, tmp_path):
     (tmp_path / "owner").write_text("layer 3")
     (tmp_path / other).parent.mkdir(exist_ok=True)
     (tmp_path / other).touch()
-    for options in ({}, {"overwrite": True}, {"joins": "layer 3"}):
+    every: list[dict[str, Any]] = [{}, {"overwrite": True}, {"joins": "layer 3"}]
+    for options in every:
         with pytest.raises(UsageError, match=rf"it holds {re.escape(other)}, which is none of cards; choose another"):
             require_place(tmp_path, CARDS, **options)
 

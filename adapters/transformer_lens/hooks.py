@@ -146,9 +146,9 @@ class TransformerLensHooks(Hooks):
 
     @override
     def vocabulary(self) -> Vocabulary | None:
-        unembed, embed = (getattr(self.model, name, None) for name in ("unembed", "embed"))
         with suppress(AttributeError, NotImplementedError):  # a bridge of a model that has neither
-            matrices = embed.W_E, unembed.W_U  # pyright: ignore[reportOptionalMemberAccess]
+            unembed = self.model.unembed
+            matrices = self.model.embed.W_E, unembed.W_U
             if not self._masked and all(isinstance(W, Tensor) and W.ndim == 2 for W in matrices):
                 return vocabulary_of(self.model, unembed, *matrices, lambda: self.model(self.random_tokens()))
         return None

@@ -144,14 +144,14 @@ class CrossLayerMatching:
         region = region_at(transcoder, targets.x, gate, self.config.gate_bandwidth)
         if not isinstance(region, CrossLayerRegion):
             raise ValueError(f"{type(transcoder).__name__} is no cross-layer transcoder: use JacobianMatching for it")
-        each = [of.trainable() for of in targets.layers]
+        each: list[Any] = [of.trainable() for of in targets.layers]  # with their products
         if len(each) != len(region.parts) or region.d_out != each[0].y.shape[-1]:
             raise ValueError(
                 f"the transcoder has {len(region.parts)} layers of d_out={region.d_out}, and the chain {len(each)} of "
                 f"{each[0].y.shape[-1]}: give it the chain's"
             )
         # P_lm v_l [n_probes, ..., d_out], one product a pair: all three terms are made of them
-        partial = [region.partial_jvp(source, cast(Tensor, of.v), of.along) for source, of in enumerate(each)]
+        partial = [region.partial_jvp(source, of.v, of.along) for source, of in enumerate(each)]
         terms: list[Tensor] = []
         # the pairs (m, m)
         if self.config.own:

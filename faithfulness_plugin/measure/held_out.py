@@ -170,8 +170,10 @@ class HeldOut:
         Raises:
             UsageError: a layer to which errors cannot be relative.
         """
-        jacobian = {d: of.layer for d, of in found.jacobians.along.items()}
-        response = {d: [D_f.square().sum(-1) for D_f in self._moves[d]] for d in DIRECTIONS}
+        jacobian: dict[Directions, Tensor] = {d: of.layer for d, of in found.jacobians.along.items()}
+        response: dict[Directions, list[Tensor]] = {
+            d: [D_f.square().sum(-1) for D_f in self._moves[d]] for d in DIRECTIONS
+        }
         self._require_responses(jacobian, response)
         ce_clean, ce_zero = self.evaluator.without(OWN)
         return LayerRecord(
@@ -262,8 +264,10 @@ class HeldOut:
 
     def _responses(self, transcoder: "SAE[Any]") -> dict[Directions, list[StepResponses]]:
         x, t = self.for_responses.x, transcoder(self.for_responses.x)
-        moves = {d: changes(transcoder, x, v, self.config.distances, t) for d, v in self.directions.items()}
-        return {d: compare_changes(self._moves[d], D_t) for d, D_t in moves.items()}
+        return {
+            d: compare_changes(self._moves[d], changes(transcoder, x, v, self.config.distances, t))
+            for d, v in self.directions.items()
+        }
 
     def _at_passage(self, transcoder: "SAE[Any]", passage: Tensor) -> PassageRecord:
         found = passage_memorization(transcoder, self.layer, passage, self.rows.x)

@@ -22,7 +22,9 @@ from faithfulness_plugin.transcoders.cross_layer_config import CrossLayerTrainin
 from faithfulness_plugin.transcoders.cross_layer_function import CrossLayerFunction, Rows
 
 
-class CrossLayerTrainingTranscoder(CrossLayerFunction, TrainingTranscoder[CrossLayerTrainingTranscoderConfig]):
+class CrossLayerTrainingTranscoder(  # pyright: ignore[reportIncompatibleVariableOverride]
+    CrossLayerFunction, TrainingTranscoder[CrossLayerTrainingTranscoderConfig]
+):
     """y_m = sum over l <= m of W_dec_lm act(W_enc_l x_l + b_enc_l), + b_dec_m, for the layers of a chain, trained on
 
     sum_m mean_rows ||y_m - f_m(x_m)||^2 + each layer's own sparsity terms + jacobian_coefficient * the terms of
@@ -35,7 +37,8 @@ class CrossLayerTrainingTranscoder(CrossLayerFunction, TrainingTranscoder[CrossL
     Exported (`save_inference_model`) in circuit-tracer's format; see docs/cross-layer.md.
     """
 
-    parts: nn.ModuleList
+    parts: Any
+    """One transcoder for each layer, in an nn.ModuleList, whose members a type checker takes for bare modules."""
     matching: Any
 
     @property
@@ -174,7 +177,7 @@ class CrossLayerTrainingTranscoder(CrossLayerFunction, TrainingTranscoder[CrossL
                 **{**vars(given), "sae_in": given.sae_in[..., to], "x": rows[layer], "dead_neuron_mask": mask}
             )
             found = part.calculate_aux_loss(of_part, self._acts_of(feature_acts, layer), pre[layer], sae_out[..., to])
-            for name, loss in found.items():
+            for name, loss in cast(dict[str, Tensor], found).items():
                 losses[name] = losses[name] + loss if name in losses else loss
         return losses
 

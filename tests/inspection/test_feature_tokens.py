@@ -87,10 +87,11 @@ def check(model: Any, read: str = READ, written: str = WRITTEN, factor: float = 
             (found.lowered, factor * effects_by_hand(hooks, features.W_dec[i])),
             (found.read, reads_by_hand(hooks, features.W_enc[:, i], read)),
         ):
+            atol = 2e-3 * float(expected.abs().max())
             values = expected[torch.from_numpy(of.tokens[i])]
-            np.testing.assert_allclose(of.values[i], values, rtol=2e-3, atol=2e-3 * expected.abs().max())
+            np.testing.assert_allclose(of.values[i], values, rtol=2e-3, atol=atol)
             best = expected.sort(descending=of is not found.lowered).values[:7]
-            np.testing.assert_allclose(of.values[i], best, rtol=2e-3, atol=2e-3 * expected.abs().max())
+            np.testing.assert_allclose(of.values[i], best, rtol=2e-3, atol=atol)
 
 
 @pytest.mark.parametrize("family", [*nine_families.FAMILIES])

@@ -77,8 +77,8 @@ def test_what_a_user_can_get_wrong(as_installed):
         LayerChain([torch.sin]).rows(torch.randn(4, 3))
     rows = torch.randn(2, 4, 3)
     with pytest.raises(UsageError, match="layer 1 does not read what the link 'feed' makes of layer 0: something"):
-        two.require_link(rows, rows.sin())
-    LayerChain([torch.sin, torch.sin], link="feed", held=True).require_link(rows, rows.sin())
+        two.require_link([*rows], [*rows.sin()])
+    LayerChain([torch.sin, torch.sin], link="feed", held=True).require_link([*rows], [*rows.sin()])
     with pytest.raises(UsageError, match="width=2: the layer reads 3 coordinates"):
         pad_layer(torch.sin, 3, 2)
     with pytest.raises(UsageError, match="width=3: the layer writes 4 coordinates"):

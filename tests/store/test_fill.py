@@ -27,9 +27,9 @@ class CountedHooks(TransformerLensHooks):
 
     prompts = 0
 
-    def run(self, tokens: Tensor, hooks: Mapping[str, Hook]) -> Tensor:
+    def run(self, tokens: Tensor, hooks: Mapping[str, Hook], last: int | None = None) -> Tensor:
         self.prompts += len(tokens)
-        return super().run(tokens, hooks)
+        return super().run(tokens, hooks, last)
 
 
 def filling(folder: Path, model: Any, block: int = 1, **options: Any) -> Filling:

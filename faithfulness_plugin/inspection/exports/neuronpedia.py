@@ -183,9 +183,8 @@ def nearest_decoders(
         cosines = directions[some] @ directions.T
         cosines[torch.arange(len(some)), some] = -2.0  # itself
         found.append(cosines.topk(min(n, len(W_dec) - 1), dim=1))
-    return tuple(
-        torch.cat(parts).cpu().numpy() for parts in ([of.indices for of in found], [of.values for of in found])
-    )
+    nearest, cosines = (torch.cat([of[i] for of in found]).cpu().numpy() for i in (1, 0))
+    return nearest, cosines
 
 
 def _neuron(of: Inspection, examples: FeatureExamples) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import struct
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import inspected
 import numpy as np
@@ -58,13 +59,13 @@ def fetched(folder: Path, layer: int, feature: int) -> Feature:
     return Feature.model_validate_json(gzip.decompress(part[4 : 4 + length]))
 
 
-def write(of, folder: Path, *layers: int, name: str = "set", model: str = "tiny", **options) -> Path:
+def write(of: Any, folder: Path, *layers: int, name: str = "set", model: str = "tiny", **options) -> Path:
     options = {"name": name, "model_name": model, "token_text": inspected.token_text, **options}
     return write_circuit_tracer_features(dict.fromkeys(layers, of), folder, **options)
 
 
 def test_every_feature_is_found_and_says_what_the_records_say(tmp_path):
-    of = inspected.text()
+    of: Any = inspected.text()
     folder = write(of, tmp_path / "features", 0, 3)
     assert {path.name for path in folder.iterdir()} == {"index.json.gz", "layer_0.bin", "layer_3.bin"}
     for layer in (0, 3):
@@ -88,7 +89,7 @@ def test_every_feature_is_found_and_says_what_the_records_say(tmp_path):
 
 
 def test_a_feature_that_never_fires_is_there_too(tmp_path):
-    of = inspected.text()
+    of: Any = inspected.text()
     of.records.top_rows[7] = -1
     of.transcoder.b_enc.data[7] = -1e3
     found = fetched(write(of, tmp_path, 0), 0, 7)
@@ -106,7 +107,7 @@ def test_what_features_do_to_tokens_is_written_where_it_is_known(tmp_path):
 
 
 def test_layers_join_their_own_set(tmp_path):
-    of = inspected.text()
+    of: Any = inspected.text()
     folder = write(of, tmp_path / "features", 2)
     before = (folder / "layer_2.bin").read_bytes()
     write(of, folder, 10)
@@ -120,7 +121,7 @@ def test_layers_join_their_own_set(tmp_path):
 
 
 def test_another_set_and_other_files_are_refused(tmp_path):
-    of = inspected.text()
+    of: Any = inspected.text()
     folder = write(of, tmp_path / "features", 0)
     for names in ({"name": "other"}, {"model": "other"}):
         with pytest.raises(UsageError, match=r"is not empty: it holds circuit-tracer's feature files of set of tiny;"):

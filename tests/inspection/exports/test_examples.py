@@ -1,5 +1,7 @@
 """Examples of features, against what the transcoder does on the text."""
 
+from typing import Any
+
 import inspected
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def stretches(dense: np.ndarray, feature: int) -> dict[tuple[int, tuple[float, .
 
 
 def test_examples_lie_in_their_bands_and_show_what_stands_there():
-    of = inspected.text(n_prompts=30)
+    of: Any = inspected.text(n_prompts=30)
     dense, texts = everywhere(of), [list(map(inspected.token_text, p)) for p in of.sample.origins.tokens.tolist()]
     for found in feature_examples(of, of.sample.origins, inspected.token_text):
         acts = dense[:, :, found.feature]
@@ -57,7 +59,7 @@ def test_examples_lie_in_their_bands_and_show_what_stands_there():
 
 
 def test_features_come_in_order_however_many_fit_in_memory(monkeypatch):
-    of = inspected.text()
+    of: Any = inspected.text()
     whole = list(feature_examples(of, of.sample.origins, None))
     monkeypatch.setattr("faithfulness_plugin.inspection.exports.examples.ENTRY", 2**24)
     parts = list(feature_examples(of, of.sample.origins, None))
@@ -68,14 +70,14 @@ def test_features_come_in_order_however_many_fit_in_memory(monkeypatch):
 
 
 def test_copies_of_a_row_are_shown_once():
-    of = inspected.text()
+    of: Any = inspected.text()
     of.sample.groups.zero_()  # all rows are near-duplicates
     for found in feature_examples(of, of.sample.origins, None):
         assert not any(band.examples for band in found.below)  # the top rows stand for them
 
 
 def test_a_feature_that_never_fires_has_no_examples():
-    of = inspected.text()
+    of: Any = inspected.text()
     with torch.no_grad():
         of.transcoder.b_enc[7] = -1e3
     of.records.top_rows[7] = -1

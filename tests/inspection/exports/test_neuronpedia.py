@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import inspected
 import numpy as np
@@ -108,6 +108,11 @@ def lines(text: str, table: type[T]) -> list[T]:
     return [table.model_validate_json(line) for line in text.splitlines()]
 
 
+def batches(folder: Path, table: type[T]) -> list[T]:
+    names = [f"batch-{n}.jsonl.gz" for n in range(len(list(folder.iterdir())))]
+    return [of for name in names for of in lines(gzip.decompress((folder / name).read_bytes()).decode(), table)]
+
+
 def read(folder: Path) -> tuple[list[Neuron], dict[str, list[Activation]]]:
     """All features, and the activations of each."""
     (model,) = lines((folder / "model.jsonl").read_text(), Model)
@@ -116,14 +121,7 @@ def read(folder: Path) -> tuple[list[Neuron], dict[str, list[Activation]]]:
     assert {source_set.modelId, source.modelId} == {model.id}
     assert source.setName == source_set.name
     assert folder.parts[-2:] == (model.id, source.id)
-    neurons, activations = (
-        [
-            line
-            for n in range(len(list((folder / name).iterdir())))
-            for line in lines(gzip.decompress((folder / name / f"batch-{n}.jsonl.gz").read_bytes()).decode(), table)
-        ]
-        for name, table in (("features", Neuron), ("activations", Activation))
-    )
+    neurons, activations = batches(folder / "features", Neuron), batches(folder / "activations", Activation)
     of: dict[str, list[Activation]] = defaultdict(list)
     for line in (*neurons, *activations):
         assert (line.modelId, line.layer) == (model.id, source.id)
@@ -136,7 +134,7 @@ def read(folder: Path) -> tuple[list[Neuron], dict[str, list[Activation]]]:
 
 def test_features_and_examples_fit_the_schema_and_the_records(tmp_path, monkeypatch):
     monkeypatch.setattr("faithfulness_plugin.inspection.exports.neuronpedia.BATCH", 25)  # 60 features: 3 files
-    of = inspected.text()
+    of: Any = inspected.text()
     with torch.no_grad():
         of.transcoder.b_enc[7] = -1e3
     of.records.top_rows[7], of.records.firing_rate[7], of.records.max_activation[7] = -1, 0, 0
@@ -165,7 +163,7 @@ def test_features_and_examples_fit_the_schema_and_the_records(tmp_path, monkeypa
 
 
 def test_what_features_do_to_tokens_is_written_where_it_is_known(tmp_path):
-    of = inspected.text()
+    of: Any = inspected.text()
     tokens, values = np.arange(240).reshape(60, 4) % 7, np.linspace(1, 2, 240).reshape(60, 4)
     raised, lowered = (SimpleNamespace(tokens=t, values=v) for t, v in ((tokens, values), (tokens[:, ::-1], -values)))
     object.__setattr__(of, "tokens", SimpleNamespace(raised=raised, lowered=lowered))
@@ -196,7 +194,7 @@ def test_the_same_features_are_the_same_files(tmp_path):
 
 
 def test_other_files_and_another_set_are_refused(tmp_path):
-    of = inspected.text()
+    of: Any = inspected.text()
     here = write_neuronpedia(of, tmp_path, SOURCE)
     write_neuronpedia(of, tmp_path, SOURCE._replace(layer=4))  # beside it
     with pytest.raises(UsageError, match=r"is not empty: it holds Neuronpedia's files of 3-mine of tiny; choose"):
@@ -208,10 +206,10 @@ def test_other_files_and_another_set_are_refused(tmp_path):
 
 
 def test_names_are_those_that_neuronpedia_allows(tmp_path):
-    of = inspected.text()
+    of: Any = inspected.text()
     assert SourceId.of(of, "some/Model-1.5B", 2) == ("model-1-5b", 2, "i-hostile-i")
     assert SourceId.of(of, "", 2).model == "model"
-    of = inspected.text(neuronpedia="gpt2-small/8-res-jb")
+    of: Any = inspected.text(neuronpedia="gpt2-small/8-res-jb")
     assert SourceId.of(of, "some/model", 2) == ("gpt2-small", 8, "res-jb")
     for source in (SOURCE._replace(model="../a"), SOURCE._replace(source_set="")):
         with pytest.raises(UsageError, match="is no id on Neuronpedia: pass one of letters"):
