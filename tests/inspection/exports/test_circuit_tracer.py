@@ -61,7 +61,8 @@ def fetched(folder: Path, layer: int, feature: int) -> Feature:
 
 def write(of: Any, folder: Path, *layers: int, name: str = "set", model: str = "tiny", **options) -> Path:
     options = {"name": name, "model_name": model, "token_text": inspected.token_text, **options}
-    return write_circuit_tracer_features(dict.fromkeys(layers, of), folder, **options)
+    inspections: dict[int, Any] = dict.fromkeys(layers, of)
+    return write_circuit_tracer_features(inspections, folder, **options)
 
 
 def test_every_feature_is_found_and_says_what_the_records_say(tmp_path):
