@@ -76,7 +76,7 @@ def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(4.6 * len(planes) + 0.3, 4.2), layout="constrained")
+    figure = Figure(figsize=(max(7.2, 4.6 * len(planes) + 0.3), 4.2), layout="constrained")
     handles = {}
     for ax, plane in zip(subplots(figure, len(planes), len(planes)), planes, strict=True):
         along = sorted(plane.line)

@@ -79,11 +79,12 @@ def draw_curves(
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
     places = {name: i for i, group in enumerate(order) for name in group if name in names}
     left = [i for i in range(len(STYLES)) if i not in places.values()] or list(range(len(STYLES)))
-    places |= {name: left[i % len(left)] for i, name in enumerate(n for n in names if n not in places)}
+    for i, name in enumerate([name for name in names if name not in places]):
+        places[name] = left[i % len(left)] + i // len(left) * len(STYLES)
     handles = {}
     for ax, panel in zip(subplots(figure, len(panels), columns), panels, strict=True):
         for name, curve in panel.curves.items():
-            handles[name] = _draw(ax, curve, STYLES[places[name] % len(STYLES)])
+            handles[name] = _draw(ax, curve, places[name])
         for label, x in panel.marks.items():
             ax.axvline(x, color="0.45", linewidth=1, zorder=1)
             ax.annotate(
@@ -96,13 +97,14 @@ def draw_curves(
         legend_below(figure, handles, handlelength=3.5)
 
 
-def _draw(ax: Axes, curve: Curve, style: tuple[str, object, str]):
-    """Draw one curve with its band."""
-    color, dash, marker = style
+def _draw(ax: Axes, curve: Curve, place: int):
+    """Draw one curve with its band; where there are more curves than styles, the further ones have hollow markers."""
+    color, dash, marker = STYLES[place % len(STYLES)]
+    inside = color if place < len(STYLES) else "white"
     every = max(1, len(curve.x) // 12)
     (line,) = ax.plot(
         curve.x, curve.y, color=color, linestyle=dash, marker=marker, markersize=4, markevery=every, linewidth=1.5,
-        zorder=3,
+        markerfacecolor=inside, zorder=3,
     )  # fmt: skip
     if curve.low is not None and curve.high is not None:
         ax.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, linewidth=0, zorder=2)

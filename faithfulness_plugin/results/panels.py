@@ -7,7 +7,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.container import Container
-from matplotlib.figure import FigureBase
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.textpath import TextPath
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, which the colour-blind can distinguish
 STYLES = (  # their other colours, too, of different lightness, each with a dash and a marker of its own
@@ -95,17 +96,30 @@ def number_ticks(axis: Axis, ticks: Iterable[int]) -> None:
     axis.set_ticks(positions, labels=[str(t + 1) for t in positions], fontsize=8)
 
 
+LEGEND_SIZE, LEGEND_HANDLE = 9, 48
+"""Points: the names' font, and what the sign beside a name and the space between columns take."""
+
+
 def legend_below(
     figure: FigureBase, handles: Mapping[str, Artist | Container], columns: int = 3, **options: Any
 ) -> None:
-    """Add one legend for all panels, below them.
+    """Add one legend for all panels, below them, in as many columns as the figure is wide enough for.
+
+    Rows that this adds make a figure higher, not the panels lower.
 
     Args:
-        figure: the whole figure.
+        figure: the whole figure, or a part of one.
         handles: what is drawn, by the name to show.
         columns: the largest number of names in a row.
         options: of matplotlib's `legend`.
     """
-    options |= {"ncols": max(1, min(columns, len(handles))), "fontsize": 9, "frameon": False}
+    wanted = max(1, min(columns, len(handles)))
+    longest = max((TextPath((0, 0), name, size=LEGEND_SIZE).get_extents().width for name in handles), default=0)
+    fitting = int(72 * figure.bbox.width / figure.dpi // (longest + LEGEND_HANDLE))
+    columns = max(1, min(wanted, fitting))
+    more_rows = -(-len(handles) // columns) + len(handles) // -wanted
+    if isinstance(figure, Figure):
+        figure.set_figheight(figure.get_figheight() + more_rows * 1.7 * LEGEND_SIZE / 72)
+    options |= {"ncols": columns, "fontsize": LEGEND_SIZE, "frameon": False}
     artists: list[Any] = list(handles.values())  # matplotlib's own type leaves containers out
     figure.legend(artists, list(handles), loc="outside lower center", **options)
