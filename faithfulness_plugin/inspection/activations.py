@@ -133,9 +133,10 @@ def read_sample(
     for_jacobian[sample.spread(JACOBIAN_ROWS)] = True
     with _Growing(_dtype(transcoder)) as values, _Growing(np.int32) as features:
         for part, x in rows_of(sample, transcoder):
-            acts, t = (acts_at(transcoder, x), None) if weights is not None else acts_and_output(transcoder, x)
+            acts, t = (acts_at(transcoder, x), x) if weights is not None else acts_and_output(transcoder, x)
             active, some = _entries(acts)
-            t = _output(x, active, some, weights) if weights is not None else t
+            if weights is not None:
+                t = _output(x, active, some, weights)
             error += (t.double() - sample.y[part].to(device).double()).square().sum().item()
             if (chosen := for_jacobian[part]).any():
                 # <g_i W_dec^i (x) W_enc^i, J_t> summed over rows, [d_sae], and ||J_t||_F^2

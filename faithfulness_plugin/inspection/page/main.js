@@ -88,15 +88,20 @@ document.addEventListener("keydown", (event) => {
 showOverview(document.getElementById("overview"));
 if (chooseByAddress()) open_(document.getElementById("tab-features"));
 function follow(address) {
+  const { transcoder, feature } = chosen;
+  // what is chosen in the table stands in the address already
+  if (address === `#${transcoder}/${feature}` && !document.getElementById("features").hidden) return;
   if (!chooseByAddress(address)) return;
   open_(document.getElementById("tab-features"));
-  showTable();
+  if (chosen.transcoder !== transcoder) showTable();
+  filter();
+  move(0);
 }
 addEventListener("hashchange", () => follow(location.hash));
-if (framed) document.addEventListener("click", (event) => {
+document.addEventListener("click", (event) => {
   const link = event.target.closest('a[href^="#"]');
-  if (!link) return;
+  if (!link || (!framed && link.hash !== location.hash)) return; // the address changes, which is followed
   event.preventDefault();
-  follow(link.getAttribute("href"));
+  follow(link.hash);
 });
 document.documentElement.dataset.ready = "yes";
