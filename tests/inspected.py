@@ -54,15 +54,24 @@ def vocabulary(d: int = 80) -> LayerVocabulary:
     return LayerVocabulary(Vocabulary(W_E, W_U, norm), norm, 1.0)
 
 
-def text(d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str | None = None) -> Inspection:
-    """A random transcoder of a random wide layer, on hostile tokens; features 0 and 1 are near-duplicates."""
+def layer(d: int = 80) -> torch.nn.Module:
+    """The random wide layer; seeds what is drawn after it."""
     torch.manual_seed(0)
-    d = 80
-    layer = torch.nn.Sequential(torch.nn.Linear(d, 2 * d), torch.nn.GELU(), torch.nn.Linear(2 * d, d))
-    layer.requires_grad_(False)
+    made = torch.nn.Sequential(torch.nn.Linear(d, 2 * d), torch.nn.GELU(), torch.nn.Linear(2 * d, d))
+    return made.requires_grad_(False)
+
+
+def text(
+    d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str | None = None, dead: int | None = None
+) -> Inspection:
+    """A random transcoder of a random wide layer, on hostile tokens; features 0 and 1 are near-duplicates, and `dead`
+    never fires."""
+    replaced, d = layer(), 80
     transcoder = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=d, d_sae=d_sae))
     with torch.no_grad():
         transcoder.b_enc.sub_(0.3)
+        if dead is not None:
+            transcoder.b_enc[dead] = -1e3
         transcoder.W_enc[:, 1] = transcoder.W_enc[:, 0] + 0.01 * torch.randn(d)
         transcoder.W_dec[1] = transcoder.W_dec[0] + 0.001 * torch.randn(d)
     transcoder.cfg.metadata.neuronpedia_id = neuronpedia
@@ -70,6 +79,6 @@ def text(d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str
     kept[:, 0] = False
     tokens = torch.randint(len(HOSTILE), kept.shape)
     x = torch.randn(int(kept.sum()), d)
-    sample = build_sample(x, layer(x), Origins.of_kept(tokens, kept))
+    sample = build_sample(x, replaced(x), Origins.of_kept(tokens, kept))
     names: dict[str, Any] = {"name": "<i>hostile</i>", "layer_name": "<u>layer</u>"}
-    return inspect_transcoder(transcoder, layer, sample, vocabulary=vocabulary(), **names)
+    return inspect_transcoder(transcoder, replaced, sample, vocabulary=vocabulary(), **names)

@@ -19,7 +19,6 @@ PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
     ("module", "arguments", "extra"),
     [
         ("plotly", ["inspect", "nothing"], "inspect"),
-        ("itables", ["inspect", "nothing"], "inspect"),
         ("pyarrow", ["inspect", "nothing", "--records", "a.parquet"], "inspect"),
         ("statsmodels", ["report"], "bench"),
         ("markdown_it", ["bench", "card", "nothing", "--out", "a.html"], "bench"),

@@ -88,7 +88,7 @@ def _opened(page: Path) -> tuple[float | None, float | None, float | None]:
         tab.wait_for_selector("#feature h2")
         there = time.perf_counter()
         tab.click("#table-holder th >> text=fires")
-        tab.wait_for_selector("#table-holder th.dt-ordering-asc >> text=fires")
+        tab.wait_for_selector("#table-holder th[aria-sort=ascending] >> text=fires")
         again = time.perf_counter()
         browser.close()
     return ready - begun, there - ready, again - there

@@ -93,7 +93,7 @@ class PassageScores(Experiment[PassageConfig, PassageResult]):
             raise ResultError(f"{config.transcoders} holds no transcoder that was trained with a repeated passage")
         return PassageResult(
             complete=False,
-            environment=Environment.here(packages=("transformers", "plotly", "itables")),
+            environment=Environment.here(packages=("transformers", "plotly")),
             model=trained.model,
             processor=processor(),
             config=config,

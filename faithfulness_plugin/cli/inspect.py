@@ -10,16 +10,21 @@ from pydantic import Field, model_validator
 
 from faithfulness_plugin.cli.hook_options import SeededOptions, by_name, model_on_text
 from faithfulness_plugin.cli.options import made, with_fields
-from faithfulness_plugin.cli.terminal import Lines, show
+from faithfulness_plugin.cli.terminal import show
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.messages import say
 
 if TYPE_CHECKING:
+    from faithfulness_plugin.cli.parts import Parts
+    from faithfulness_plugin.inspection.passes import Passes
     from faithfulness_plugin.inspection.subjects import Subject
 
 TOKENS, ROWS = 100_000, 8192
 RECORDS = (".parquet", ".jsonl")
+COSTS = {"activations": 20.0, "features": 15.0, "details": 10.0, "Jacobians": 4.0, "tokens": 8.0}
+"""Seconds of a transcoder's parts, of 9,216 features at 100,000 tokens on one core."""
+MODEL, PAGE = 80.0, 5.0
 
 
 class InspectOptions(SeededOptions):
@@ -54,6 +59,13 @@ class InspectOptions(SeededOptions):
     def bare(self) -> bool:
         """Whether the layer is in no language model."""
         return self.layer is not None and self.block is None
+
+    @property
+    def n_tokens(self) -> int:
+        """About how many tokens, or rows, are inspected."""
+        if self.prompts is not None:  # a prompt begins with a special token, which does not count
+            return self.prompts * (self.context_size - max(self.skip_first, 1 - self.special_tokens))
+        return self.tokens or (ROWS if self.bare else TOKENS)
 
     @model_validator(mode="after")
     def _fit_together(self) -> "InspectOptions":
@@ -122,7 +134,7 @@ def inspect(
     files = [file for file in (out, records) if file is not None]
     if records is not None and records.suffix not in RECORDS:
         raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
-    require_extra("inspect", "itables", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
+    require_extra("inspect", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
     sources = by_name([path] if compare is None else [path, compare])
     require_readable(sources.values(), options)
     if options.rows is not None:
@@ -131,23 +143,29 @@ def inspect(
     exports = {"delphi": delphi, "neuronpedia": neuronpedia, "circuit_tracer": circuit_tracer}
     require_exports(exports, list(sources), bare=options.bare, overwrite=overwrite)
 
+    from faithfulness_plugin.cli.parts import Parts, resumable
     from faithfulness_plugin.inspection.export import write_records
     from faithfulness_plugin.inspection.inspection import scores_table
     from faithfulness_plugin.inspection.page import write_page
+    from faithfulness_plugin.inspection.passes import Passes
     from faithfulness_plugin.transcoders.load import load_each
 
     loaded = {name: of.transcoder for name, of in load_each(sources, **options.reading(options.block)).items()}
-    subject = _subject(loaded, options)
-    found = []
-    for name, transcoder in loaded.items():
-        with Lines(len(subject.sample), 0, f"looking at {name}") as lines:
-            found.append(subject.inspect(transcoder, name=name, on_rows=lines.advance))
-    if records is not None:
-        write_records(found, records, token_text=subject.token_text, directions=directions)
-    write_page(found, out, token_text=subject.token_text)
-    model_name = getattr(getattr(subject.token_text, "tokenizer", None), "name_or_path", "")
-    shared = (subject, model_name, ", ".join(options.text), overwrite)
-    written = write_exports(exports, [Handed(of, *shared) for of in found])
+    with Parts(_costs(loaded, options)) as parts, resumable(out, options.n_tokens * _row_bytes(loaded)) as folder:
+        passes = Passes(folder, parts.on_part)
+        subject = _subject(loaded, options, parts, passes)
+        found = []
+        for name, transcoder in loaded.items():
+            of_this = Passes(folder, lambda part, share, name=name: parts.on_part(f"{name}: {part}", share))
+            found.append(subject.inspect(transcoder, name=name, passes=of_this))
+        parts.on_part("page", 0.0)
+        if records is not None:
+            write_records(found, records, token_text=subject.token_text, directions=directions)
+        model_name = getattr(getattr(subject.token_text, "tokenizer", None), "name_or_path", "")
+        shared = (subject, model_name, ", ".join(options.text), overwrite)
+        written = write_exports(exports, [Handed(of, *shared) for of in found])
+        write_page(found, out, token_text=subject.token_text)
+        passes.clear()
     if as_json:
         print(json.dumps({of.name: of.scores() for of in found}, indent=1))
     else:
@@ -155,33 +173,41 @@ def inspect(
     say("written: " + ", ".join(map(str, [*files, *written])))
 
 
-def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
+def _costs(loaded: Mapping[str, Any], options: InspectOptions) -> dict[str, float]:
+    """Return the parts, with what each costs."""
+    model = {} if options.bare else {"rows": MODEL}
+    return model | {f"{name}: {part}": cost for name in loaded for part, cost in COSTS.items()} | {"page": PAGE}
+
+
+def _row_bytes(loaded: Mapping[str, Any]) -> int:
+    """Return the bytes of a row of the layer, what it reads and what it writes."""
+    first = next(iter(loaded.values()))
+    return first.W_enc.shape[0] * first.W_enc.itemsize + first.W_dec.shape[1] * first.W_dec.itemsize
+
+
+def _subject(loaded: Mapping[str, Any], options: InspectOptions, parts: "Parts", passes: "Passes") -> "Subject":
     """Return the layer on rows, and say what has to be said about them."""
     from faithfulness_plugin.inspection.subjects import bare_subject, text_subject, toy_subject
     from faithfulness_plugin.language_model.rows import say_rows
 
     shared: dict[str, Any] = {"seed": options.seed, "memory": options.memory}
     if options.bare:
-        shared |= {"n_rows": options.tokens or ROWS}
+        shared |= {"n_rows": options.n_tokens}
         if options.rows is not None:
             return bare_subject(str(options.layer), Path(options.rows), **shared)
         drawn = options.model_dump(include={"density", "repeat_frac", "n_ones"})
         return toy_subject(len(next(iter(loaded.values())).W_enc), **drawn, **shared)
-    n_tokens = options.tokens or TOKENS
-    if options.prompts is not None:  # a prompt begins with a special token, which does not count
-        n_tokens = options.prompts * (options.context_size - max(options.skip_first, 1 - options.special_tokens))
-    with Lines(-(-n_tokens // (options.context_size - 1)), 0, "prompts") as lines:
-        source, named = model_on_text(options, loaded, lines.tell, options.seed)
-        subject = text_subject(
-            source,
-            list(loaded.values()),
-            model_named=named,
-            block=options.block,
-            n_tokens=n_tokens,
-            memory=options.memory,
-            on_prompts=lines.advance,
-            **options.model_dump(include={"hook_in", "hook_out", "hooks_anyway"}),
-        )
+    source, named = model_on_text(options, loaded, parts.tell, options.seed)
+    subject = text_subject(
+        source,
+        list(loaded.values()),
+        model_named=named,
+        block=options.block,
+        n_tokens=options.n_tokens,
+        memory=options.memory,
+        passes=passes,
+        **options.model_dump(include={"hook_in", "hook_out", "hooks_anyway"}),
+    )
     for notice in subject.notices:
         say(f"warning: {notice}")
     assert subject.sample.origins is not None

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from faithfulness_plugin.display import short_repr
+from faithfulness_plugin.inspection.activations import row_numbers
 from faithfulness_plugin.inspection.hooked_reading import acts_at, rows_of
 from faithfulness_plugin.inspection.sample import RowSample
 
@@ -67,7 +68,7 @@ class FiringDraw:
             acts: a sparse matrix [rows, d_sae].
             first_row: the index in the sample of the first of these rows.
         """
-        rows = np.repeat(np.arange(acts.shape[0]), np.diff(acts.indptr)) + first_row
+        rows = row_numbers(acts, first_row)
         new = np.flatnonzero((acts.data > 0) & (self.number[rows] < self.numbers[acts.indices, -1]))
         touched = np.zeros(len(self.rows), dtype=bool)
         touched[acts.indices[new]] = True

@@ -11,7 +11,7 @@ import pandas as pd
 from faithfulness_plugin.atomic import new_file
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.extras import require_extra
-from faithfulness_plugin.inspection.details import AFTER, BEFORE
+from faithfulness_plugin.inspection.details import AFTER, BEFORE, random_firings
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins
@@ -127,6 +127,8 @@ def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, direct
             [[contexts.around(r) for r in rows if r >= 0] for rows in of_feature]
             for of_feature in of.details.bands.rows.tolist()
         ]
+        drawn = random_firings(records).rows.tolist()
+        table["random_contexts"] = [[contexts.around(r) for r in rows if r >= 0] for rows in drawn]
     if token_text is not None:
         for name, tokens in _token_tables(of).items():
             table[name] = [[token_text(t) for t in row if t >= 0] for row in tokens.tolist()]

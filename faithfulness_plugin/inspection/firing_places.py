@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
-from torch import Tensor
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.sample import Origins
@@ -54,17 +53,17 @@ class PlaceCounts:
         self.in_bins = np.zeros(d_sae * self.n_bins, dtype=np.int64)
         self.on_tokens = csr_array((d_sae, len(self.ids)), dtype=np.int32)
 
-    def add(self, row: Tensor, feature: Tensor) -> None:
+    def add(self, row: Int[np.ndarray, " entries"], feature: Int[np.ndarray, " entries"]) -> None:
         """Count further firings.
 
         Args:
-            row: the row in the sample of each, [entries].
+            row: the row in the sample of each.
             feature: which feature fires there.
         """
-        at, i = row.numpy(), feature.numpy()
-        self.in_bins += np.bincount(i * self.n_bins + self.bin_of[at], minlength=len(self.in_bins))
-        ones = np.ones(len(at), dtype=np.int32)
-        self.on_tokens = self.on_tokens + csr_array((ones, (i, self.token_of[at])), shape=self.on_tokens.shape)
+        bins = feature * np.int64(self.n_bins) + self.bin_of[row]
+        self.in_bins += np.bincount(bins, minlength=len(self.in_bins))
+        ones = np.ones(len(row), dtype=np.int32)
+        self.on_tokens = self.on_tokens + csr_array((ones, (feature, self.token_of[row])), shape=self.on_tokens.shape)
         if self.on_tokens.nnz > ENTRIES:
             self.on_tokens.data[self.on_tokens.data == 1] = 0
             self.on_tokens.eliminate_zeros()

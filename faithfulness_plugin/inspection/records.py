@@ -13,17 +13,16 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.display import NotebookTable, line
+from faithfulness_plugin.inspection.activations import SampleReading, read_sample
 from faithfulness_plugin.inspection.alone import AloneRows
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED, DatapointScores, DatapointSums
 from faithfulness_plugin.inspection.drawn_firings import DrawnFirings, FiringDraw
 from faithfulness_plugin.inspection.faithfulness import FeatureFaithfulness, feature_faithfulness
-from faithfulness_plugin.inspection.hooked_reading import acts_and_output, require_fit, rows_of
+from faithfulness_plugin.inspection.hooked_reading import require_fit
 from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.sample import RowSample
 from faithfulness_plugin.inspection.top_rows import TopRows
 from faithfulness_plugin.jacobian.active import ActiveFeatures, dot_active
-from faithfulness_plugin.jacobian.gram import jacobian_by_feature
-from faithfulness_plugin.jacobian.linear_region import known_region
 from faithfulness_plugin.layers.derivatives import Layer
 from faithfulness_plugin.metrics.circuit_projection import Circuit, live_circuits, norms_and_cosines
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     import pandas as pd
     from sae_lens import SAE
 
-JACOBIAN_ROWS = 16_384
-"""Rows for the shares of the Jacobian at most, evenly spread."""
 CIRCUIT_ROWS = 20_000
 
 
@@ -134,10 +131,11 @@ def feature_records(
     circuits: Sequence[Circuit] = (),
     top: int = 5,
     on_rows: Callable[[int], None] = lambda _: None,
+    reading: SampleReading | None = None,
 ) -> FeatureRecords:
     """Compute a record of every feature, in one pass over the sample.
 
-    Activations are those that `hook_sae_acts_post` carries, outputs what the transcoder returns: hooks on it show.
+    Activations are those that `hook_sae_acts_post` carries, and outputs what they give: hooks on it show.
 
     Args:
         transcoder: any SAELens transcoder with dense activations, or a module whose linear region is registered;
@@ -147,6 +145,7 @@ def feature_records(
         circuits: the layer's own, where they are known (`layer.circuits()`).
         top: rows to remember of each feature.
         on_rows: receives the number of rows after each part.
+        reading: of this transcoder on this sample, where it was read already; None reads it.
 
     Returns:
         Arrays with one entry a feature.
@@ -156,28 +155,15 @@ def feature_records(
     """
     inspected = hooked(transcoder, sample.x[:1])
     require_fit(inspected, sample)
-    W_dec, n_rows = inspected.W_dec.detach().contiguous(), len(sample)
-    d_sae, device = len(W_dec), W_dec.device
-    sums, tops = DatapointSums(sample.groups, d_sae), TopRows(sample.groups, d_sae, top)
-    draw, alone = FiringDraw(n_rows, d_sae), AloneRows(inspected, sample.groups)
-    jacobian_parts, jacobian_norm, error = torch.zeros(d_sae, dtype=torch.float64), 0.0, 0.0
-    for_jacobian = torch.zeros(n_rows, dtype=torch.bool)
-    for_jacobian[sample.spread(JACOBIAN_ROWS)] = True
-    for part, x in rows_of(sample, inspected):
-        acts, t = acts_and_output(inspected, x)
-        y = sample.y[part].to(device)
-        beyond = y - sample.mean.to(device)
-        error += (t.double() - y.double()).square().sum().item()
-        if (some := for_jacobian[part]).any():
-            # <g_i W_dec^i (x) W_enc^i, J_t> summed over rows, [d_sae], and ||J_t||_F^2
-            of_features, of_all = jacobian_by_feature(known_region(inspected, x[some], gate=acts[some]))
-            jacobian_parts += of_features.double().cpu()
-            jacobian_norm += of_all.item()
-        sparse_acts, along = _sparse_parts(acts, beyond, W_dec)
-        sums.add(sparse_acts, along, beyond.double().square().sum(-1).cpu().numpy(), part)
+    found = read_sample(inspected, sample, on_rows) if reading is None else reading
+    W_dec, n_rows, acts = inspected.W_dec.detach().contiguous(), len(sample), found.activations
+    sums, tops = DatapointSums(sample.groups, len(W_dec)), TopRows(sample.groups, len(W_dec), top)
+    draw, alone = FiringDraw(n_rows, len(W_dec)), AloneRows(inspected, sample.groups)
+    for part in acts.parts(sample.memory):
+        some, beyond = acts.part(part).astype(np.float64), sample.y[part] - sample.mean
+        sums.add(some, _along(some, beyond, W_dec), beyond.double().square().sum(-1).cpu().numpy(), part)
         for rows in (tops, draw, alone):
-            rows.add(sparse_acts, part.start)
-        on_rows(len(acts))
+            rows.add(some, part.start)
     reads = inspected.W_enc.detach().norm(dim=0).double().cpu().numpy()
     # sum over rows of a_i ||W_dec^i||, [d_sae]
     written = sums.total * W_dec.norm(dim=1).double().cpu().numpy()
@@ -190,7 +176,7 @@ def feature_records(
         max_activation=tops.values[:, 0],
         written=_divided(written, written.sum()),
         carried=_divided(sums.along, sample.variance * n_rows),
-        jacobian_share=_divided(jacobian_parts.numpy(), jacobian_norm),
+        jacobian_share=_divided(found.jacobian_parts.numpy(), found.jacobian_norm),
         masking=_divided(np.where(sums.n_active > 0, reads, 0.0), mean_activation),
         datapoint=sums.scores(),
         top_rows=tops.rows,
@@ -203,22 +189,16 @@ def feature_records(
         circuits=tuple(circuit.label for circuit in circuits),
         nearest_circuit=nearest,
         circuit_cosine=cosine,
-        fvu=error / (sample.variance * n_rows) if sample.variance else nan,
+        fvu=found.squared_error / (sample.variance * n_rows) if sample.variance else nan,
         l0=float(sums.n_active.sum() / n_rows),
     )
 
 
-def _sparse_parts(acts: Tensor, beyond: Tensor, W_dec: Tensor) -> tuple[Any, Any]:
-    """Return activations a_i(n), and a_i(n) <W_dec^i, f(x_n) - E f>, as sparse matrices [rows, d_sae] in double
-    precision."""
-    n_rows, d_sae = acts.shape
-    # only active entries of acts are kept, as places in [rows * d_sae]
-    positions = acts.flatten().nonzero().flatten()
-    active, values = ActiveFeatures.of_flat(positions, n_rows, d_sae), acts.flatten()[positions]
-    along = values * dot_active(beyond.to(W_dec).contiguous(), active, W_dec)
-    index = (active.features.cpu().numpy(), active.offsets.cpu().numpy())
-    sparse = [csr_array((v.double().cpu().numpy(), *index), shape=acts.shape) for v in (values.float(), along)]
-    return sparse[0], sparse[1]
+def _along(acts: Any, beyond: Float[Tensor, "rows d_out"], W_dec: Float[Tensor, "d_sae d_out"]) -> Any:
+    """Return a_i(n) <W_dec^i, f(x_n) - E f> where activations a, a sparse matrix, are not 0."""
+    index = (torch.from_numpy(each).to(W_dec.device, torch.int64) for each in (acts.indices, acts.indptr))
+    products = dot_active(beyond.to(W_dec).contiguous(), ActiveFeatures(*index, len(W_dec)), W_dec)
+    return csr_array((acts.data * products.double().cpu().numpy(), acts.indices, acts.indptr), shape=acts.shape)
 
 
 def _nearest_circuits(

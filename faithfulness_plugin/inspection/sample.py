@@ -20,6 +20,8 @@ from faithfulness_plugin.store.left_out import LeftOutCounts
 GIB = 2**30
 MEMORY = 2.0
 AT_A_TIME = 4096  # rows
+CACHED = 2**24
+"""Bytes of a part's activations: parts of four times as many take a third longer."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ class RowSample:
         return len(self.x)
 
     def chunks(self, d_sae: int) -> Iterator[slice]:
-        """Split the sample so that a part's activations, of which a few copies are made, take an eighth of the memory
-        at most.
+        """Split the sample so that a part's activations stay in a processor's cache, and a few copies of them take an
+        eighth of the memory at most.
 
         Args:
             d_sae: the number of features.
@@ -104,7 +106,8 @@ class RowSample:
         Returns:
             Slices that cover all rows.
         """
-        size = max(1, min(AT_A_TIME, int(self.memory * GIB / 8 / (4 * max(1, d_sae)) / 4)))
+        row = 4 * max(1, d_sae)  # bytes
+        size = max(1, min(AT_A_TIME, CACHED // row, int(self.memory * GIB / 8 / row / 4)))
         return (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
     def spread(self, n: int) -> Int[Tensor, " n_or_fewer"]:

@@ -13,12 +13,14 @@ from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
 from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary, layer_vocabulary
+from faithfulness_plugin.inspection.passes import Passes, counted
 from faithfulness_plugin.inspection.sample import MEMORY, RowSample, row_sample
 from faithfulness_plugin.inspection.text import text_sample
 from faithfulness_plugin.inspection.token_text import TokenText
 from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.widths import require_widths
 from faithfulness_plugin.layers.derivatives import Layer
+from faithfulness_plugin.layers.hooked_layer import layer_fingerprint
 from faithfulness_plugin.layers.replaced_layer import layer_and_pair
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.messages import one_line
@@ -50,15 +52,13 @@ class Subject:
 
     __repr__ = short_repr
 
-    def inspect(
-        self, transcoder: "SAE[Any]", *, name: str, on_rows: Callable[[int], None] = lambda _: None
-    ) -> Inspection:
+    def inspect(self, transcoder: "SAE[Any]", *, name: str, passes: Passes | None = None) -> Inspection:
         """Inspect a transcoder of this layer.
 
         Args:
             transcoder: the one to inspect.
             name: what the page calls it.
-            on_rows: receives the number of rows after each part.
+            passes: as in `inspect_transcoder`.
 
         Returns:
             As `inspect_transcoder`.
@@ -70,9 +70,10 @@ class Subject:
             name=name,
             layer_name=self.name,
             vocabulary=self.vocabulary,
+            token_text=self.token_text,
             circuits=self.circuits,
             kinks=self.kinks,
-            on_rows=on_rows,
+            passes=passes,
         )
 
 
@@ -140,7 +141,7 @@ def text_subject(
     n_tokens: int,
     memory: float = MEMORY,
     more: Callable[[Any], Tensor] | None = None,
-    on_prompts: Callable[[int], None] = lambda _: None,
+    passes: Passes | None = None,
 ) -> Subject:
     """Sample the layer of a language model that the transcoders replace, on about `n_tokens` tokens of text.
 
@@ -155,7 +156,7 @@ def text_subject(
         n_tokens: tokens to look at.
         memory: GiB that looking at the sample may take, about.
         more: makes further prompts [n, context_size] from the tokenizer.
-        on_prompts: receives the number of prompts after each pass.
+        passes: as in `inspect_transcoder`; its part "rows" is the model's.
 
     Returns:
         The layer, its sample, and warnings about its tensors.
@@ -172,9 +173,19 @@ def text_subject(
     if more is not None:
         tokens = torch.cat([tokens, more(source.tokenizer)])
     source.note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
-    sample = text_sample(
-        hooks, layer, tokens, exclude=source.exclude, memory=memory, seed=config.seed, on_prompts=on_prompts
-    )
+    passes = passes or Passes()
+    key = passes.key(
+        source.title, layer_fingerprint(layer, source.model.cfg.d_model, hooks.device), tokens, repr(source.exclude),
+        f"{memory} {config.seed}",
+    )  # fmt: skip
+    sample = passes.run(
+        "rows",
+        key,
+        lambda done: text_sample(
+            hooks, layer, tokens, exclude=source.exclude, memory=memory, seed=config.seed,
+            on_prompts=counted(done, len(tokens)),
+        ),
+    )  # fmt: skip
     assert sample.origins is not None
     kept = sample.origins.row_at >= 0
     warnings = [mismatch_warning(hooks, t, tokens.to(hooks.device), layer, kept) for t in transcoders]

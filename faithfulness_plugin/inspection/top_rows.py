@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.inspection.activations import row_numbers
+
 
 class TopRows:
     """Keeps the largest activations of each feature in different groups of near-duplicates: one row stands for its
@@ -37,7 +39,7 @@ class TopRows:
         touched[acts.indices[new]] = True
         # kept and new entries of the features that change, as flat lists of (feature, row, value)
         known, place = np.nonzero((self.rows >= 0) & touched[:, None])
-        rows = np.repeat(np.arange(acts.shape[0]), np.diff(acts.indptr))[new] + first_row
+        rows = row_numbers(acts, first_row)[new]
         feature = np.concatenate([known, acts.indices[new]])
         row = np.concatenate([self.rows[known, place], rows])
         value = np.concatenate([self.values[known, place], acts.data[new]])

@@ -250,3 +250,46 @@ def test_features_are_handed_on_by_layer(hub, tmp_path):
     fails(inspect(*again, "--overwrite", *to[2:], "--layer", "abs"), 2, "Neuronpedia explains features on text")
     (features / "set" / "notes.txt").touch()
     fails(inspect(*again, "--overwrite", *to[:2]), 2, "it holds notes.txt, which is none of circuit-tracer's")
+
+
+@pytest.mark.bitwise("the same rows through the same transcoder in one process round alike")
+def test_after_ctrl_c_the_same_command_makes_nothing_again_that_was_finished(hub, tmp_path, monkeypatch):
+    def raising(error: BaseException) -> Any:
+        def raises(*_: Any, **__: Any) -> Any:
+            raise error
+
+        return raises
+
+    whole = inspect(str(hub / "plain"), *of_model(hub, "--out", str(tmp_path / "whole.html")))
+    assert whole.exit_code == 0, whole.output
+    parts = [
+        "rows",
+        *(f"plain: {part}" for part in ("activations", "features", "details", "Jacobians", "tokens")),
+        "page",
+    ]
+    said = [line.split("] ")[1].split(", ")[0] for line in whole.stderr.splitlines() if line.startswith("[")]
+    assert said == parts  # one count over all
+    place, again = "faithfulness_plugin.inspection", of_model(hub, "--out", str(tmp_path / "page.html"))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{place}.inspection.overview", raising(KeyboardInterrupt()))
+        stopped = inspect(str(hub / "plain"), *again)
+    assert stopped.exit_code == 130
+    assert "finished parts are kept in" in stopped.stderr
+    assert not (tmp_path / "page.html").exists()
+    assert len(list((tmp_path / ".unfinished.page.html").iterdir())) == 4
+    for made in ("subjects.text_sample", "inspection.read_sample", "inspection.feature_records"):
+        monkeypatch.setattr(f"{place}.{made}", raising(AssertionError(f"{made} again")))
+    done = inspect(str(hub / "plain"), *again)
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "whole.html"]
+    for one, other in zip(payload_of(tmp_path / "whole.html"), payload_of(tmp_path / "page.html"), strict=True):
+        np.testing.assert_equal(one, other)
+
+
+def test_a_full_disk_keeps_nothing_and_inspects_all_the_same(toys, tmp_path, monkeypatch):
+    monkeypatch.setattr("faithfulness_plugin.cli.parts.ROOM", 1e15)
+    out = tmp_path / "page.html"
+    done = inspect(str(toys / "exact"), "--layer", "abs", "--tokens", "500", "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert "has no room to keep finished parts" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

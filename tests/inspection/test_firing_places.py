@@ -10,7 +10,7 @@ def counted(acts, origins):
     counts = PlaceCounts(origins, acts.shape[1])
     for part in (slice(0, 50), slice(50, len(acts))):
         row, feature = acts[part].nonzero(as_tuple=True)
-        counts.add(row + part.start, feature)
+        counts.add((row + part.start).numpy(), feature.numpy())
     return counts.places()
 
 

@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Int
-from scipy.sparse import csc_array, csr_array, vstack
+from scipy.sparse import csc_array, vstack
 
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.details import AFTER, BEFORE
-from faithfulness_plugin.inspection.hooked_reading import acts_at, rows_of
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.sample import GIB, Origins, RowSample
 from faithfulness_plugin.inspection.token_text import token_texts
@@ -77,7 +75,7 @@ def require_text(sample: RowSample, reader: str) -> Origins:
 def feature_examples(
     of: Inspection, origins: Origins, token_text: Callable[[int], str] | None, per_band: int = PER_BAND
 ) -> Iterator[FeatureExamples]:
-    """Find examples of every feature, in one more pass over the sample, or in several where memory asks for it.
+    """Find examples of every feature.
 
     Rows that are near-duplicates of each other are shown once. Within a band examples are spread evenly over the text.
 
@@ -137,14 +135,8 @@ def _by_feature(of: Inspection) -> Iterator[tuple[int, Any]]:
     part = (entries * ENTRY // (of.sample.memory * GIB / 4)).astype(int)
     for features in np.split(np.arange(len(part)), np.flatnonzero(np.diff(part)) + 1):
         here = slice(int(features[0]), int(features[-1]) + 1)
-        blocks = []
-        for _, x in rows_of(of.sample, of.transcoder):
-            with torch.no_grad():
-                acts = acts_at(of.transcoder, x)[:, here]
-            row, feature = acts.nonzero(as_tuple=True)
-            values = acts[row, feature].float().cpu().numpy()
-            blocks.append(csr_array((values, (row.cpu().numpy(), feature.cpu().numpy())), shape=tuple(acts.shape)))
-        yield here.start, csc_array(vstack(blocks))
+        parts = of.activations.parts(of.sample.memory)
+        yield here.start, csc_array(vstack([of.activations.part(rows)[:, here] for rows in parts]))
 
 
 def _spread(

@@ -11,10 +11,8 @@ function showCompare(container) {
       "they read (0 where they read opposite directions) times that of what they write. It is a twin if it is the nearest the other way round as well, " +
       `with ${data.meta.twin} or more; a feature without a twin is one that the other does not have. 1: the same mechanism is in both.` }));
   const plots = element("div", { className: "plots" }), scores = [0, 1].map(liveScores);
-  plots.append(plot("Features by the likeness of their nearest.", () => ({
-    traces: [a, b].map((t, n) => ({ type: "histogram", name: plain(t.name), opacity: 0.7, x: twins(n),
-      xbins: { start: -1, end: 1.0001, size: 0.04 }, marker: { color: colour(SIDES[n]) } })),
-    barmode: "overlay", xaxis: { title: { text: "likeness" }, range: [-0.2, 1] }, yaxis: { title: { text: "features" } } })));
+  plots.append(plot("Features by the likeness of their nearest.", () => histogram(
+    [a, b].map((t, n) => ({ name: t.name, values: twins(n) })), { start: -0.2, end: 1, size: 0.04 }, { title: "likeness" })));
   plots.append(plot("Datapoint scores of the hundred features with the largest, and those of their nearest.", () => ({
     traces: [a, b].map((t, n) => ({ mode: "markers", name: plain(t.name), x: scores[n].map(([s]) => s),
       y: scores[n].map(([, s]) => s), text: scores[n].map(([, , i]) => `feature ${i}`),

@@ -79,3 +79,25 @@ function bars(values, names, { title, fill = "accent" }) {
   return { type: "bar", x: names, y: Array.from(values), name: title, marker: { color: colour(fill) },
     hovertemplate: "%{x}: %{y:.3g}<extra></extra>" };
 }
+
+// Counts of values in bins of one size, and an axis from 0 on which a bar of one is seen beside one of thousands.
+function counted(values, { start, end, size }) {
+  const counts = new Array(Math.round((end - start) / size)).fill(0);
+  for (const v of values) counts[Math.max(0, Math.min(counts.length - 1, Math.floor((v - start) / size)))] += 1;
+  return counts;
+}
+
+function histogram(of, bins, { title, lines = [] }) {
+  const named = of.map(({ name, values }) => ({ name, counts: counted(values, bins) }));
+  const most = Math.max(1, ...named.flatMap(({ counts }) => counts)), high = (c) => Math.log10(1 + c);
+  const ticks = [0, ...Array.from({ length: 1 + Math.floor(Math.log10(most)) }, (_, e) => 10 ** e)];
+  return {
+    traces: named.map(({ name, counts }, n) => ({ type: "bar", name: plain(name), opacity: 0.7, width: bins.size,
+      marker: { color: colour(SIDES[n]) }, x: counts.map((_, b) => bins.start + (b + 0.5) * bins.size), y: counts.map(high),
+      customdata: counts.map((c, b) => [c, number(bins.start + b * bins.size), number(bins.start + (b + 1) * bins.size)]),
+      hovertemplate: "%{customdata[0]} from %{customdata[1]} to %{customdata[2]}<extra></extra>" })),
+    barmode: "overlay", xaxis: { title: { text: title }, range: [bins.start, bins.end] },
+    yaxis: { title: { text: "features" }, range: [0, 1.05 * high(most)], tickvals: ticks.map(high), ticktext: ticks.map(String) },
+    shapes: lines.map((x) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: colour("warm"), dash: "dash" } })),
+  };
+}

@@ -26,11 +26,11 @@ function showFeature(container, n, i) {
   } else {
     container.append(element("h3", { text: data.meta.text ? "Where it is most active" : "Rows where it is most active" }));
     container.append(examples(n, i, "top", 0));
-    container.append(...bands(n, i), ...aloneFrom(n, i), ...firesOn(n, i));
+    container.append(...bands(n, i), ...atRandom(n, i), ...aloneFrom(n, i), ...firesOn(n, i));
     container.append(plot("Activations where it fires.", () => {
       const counts = row(of_(n, "histogram"), i), most = of_(n, "max_activation")[i];
       return { traces: [bars(counts, Array.from(counts, (_, b) => ((b + 0.5) * most) / counts.length), {})], height: 190,
-        xaxis: { title: { text: "activation" } }, yaxis: { title: { text: "rows" } } };
+        xaxis: { title: { text: "activation" }, rangemode: "tozero" }, yaxis: { title: { text: "rows" }, rangemode: "tozero" } };
     }));
     container.append(jacobianPart(n, i));
   }
@@ -48,12 +48,13 @@ function weightsPlot(n, i, side, caption, letter) {
     xaxis: { type: "category" }, margin: { l: 46, r: 12, t: 10, b: 40 } }));
 }
 
-// Rows of a part ("top", "bands", "alone"), from the k-th on; windows hold all of them one after the other.
+// Rows of a part ("top", "bands", "alone", "random"), from the k-th on; windows hold all of them one after the other.
 function examples(n, i, part, from, count) {
   const name = part === "top" ? { at: "top_at", rows: "top_rows", values: "top_activations" }
     : { at: `${part}.at`, rows: `${part}.rows`, values: `${part}.activations` };
   const flat = (array) => Array.from(row(of_(n, array), i)).slice(from, count === undefined ? undefined : from + count);
-  const before = { top: 0, bands: width(n, "top_rows"), alone: width(n, "top_rows") + width(n, "bands.rows") }[part] + from;
+  const parts = ["top_rows", "bands.rows", "alone.rows", "random.rows"]; // in the order of the windows
+  const before = parts.slice(0, parts.indexOf(name.rows)).reduce((sum, each) => sum + width(n, each), 0) + from;
   const copies = part === "top" ? flat("top_copies") : [];
   return data.meta.text ? contexts(n, i, flat(name.at), flat(name.values), before, copies) : topRows(n, flat(name.rows), flat(name.values), copies);
 }
@@ -68,6 +69,11 @@ function bands(n, i) {
   if (!any.some(Boolean)) return [];
   return [element("h3", { text: "And where it is less active" }), ...said.flatMap((text, b) => (any[b]
     ? [element("p", { className: "note", text: `Activations ${text}:` }), examples(n, i, "bands", b * each, each)] : []))];
+}
+
+function atRandom(n, i) {
+  if (of_(n, "firing_rate")[i] * data.meta.rows <= width(n, "top_rows")) return []; // all of them are there already
+  return [element("h3", { text: "At random, of all its firings" }), examples(n, i, "random", 0)];
 }
 
 function aloneFrom(n, i) {
@@ -131,7 +137,7 @@ function jacobianPart(n, i) {
   const choice = element("select", { ariaLabel: "Row of the Jacobian" }), holder = element("div");
   const small = data.arrays[`${n}.example.x`], top = row(of_(n, "top_rows"), i);
   const option = (value, text) => choice.append(element("option", { value, text }));
-  top.forEach((r, k) => { if (r >= 0) option(`top ${k}`, `where it is most active (${k + 1})`); });
+  top.slice(0, of_(n, "along.gain").shape[1]).forEach((r, k) => { if (r >= 0) option(`top ${k}`, `where it is most active (${k + 1})`); });
   if (small) of_(n, "example.rows").forEach((r, e) => option(`example ${e}`, `whole, row ${r}: ${inputText(row(small, e))}`));
   choice.onchange = () => {
     forget(holder);
@@ -145,7 +151,7 @@ function jacobianPart(n, i) {
 
 function alongReading(n, i, k) {
   const [layer, transcoder, own] = row(of_(n, "along.gain"), i, k);
-  const names = Array.from(row(of_(n, "along.coordinates"), i), (c) => `y${c + 1}`);
+  const names = Array.from(row(of_(n, "along.coordinates") ?? of_(n, "writes.coordinates"), i), (c) => `y${c + 1}`);
   const text = `Along the direction that it reads, the output moves along what it writes by ${number(layer)} in the layer, ` +
     `${number(transcoder)} in the transcoder, of which ${number(own)} is its own part.`;
   return [element("p", { className: "note", text }),

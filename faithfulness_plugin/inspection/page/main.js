@@ -6,17 +6,19 @@ const script = async (id) => {
   const text = await inflated(document.getElementById(id).textContent).text();
   return URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
 };
-const { default: DataTable } = await import(await script("table-library"));
-// the larger library is for plots alone: the page answers before it is there
+// the library is for plots alone: the page answers before it is there
 const plotting = new Promise((ready) => {
   setTimeout(async () => document.head.append(element("script", { src: await script("plots-library"), onload: ready })));
 });
 const best = (n) => of_(n, "unbacked").reduce((first, s, i, scores) => (s > scores[first] ? i : first), 0);
 const chosen = { transcoder: 0, feature: best(0) };
 
+// In a notebook's frame the page has no address of its own: a link of it would lead to the notebook's.
+const framed = location.protocol === "about:";
+
 // page.html#0/35: feature 35 of the first transcoder
-function chooseByAddress() {
-  const [, n, i] = location.hash.match(/^#(\d)\/(\d+)$/) ?? [];
+function chooseByAddress(address = location.hash) {
+  const [, n, i] = address.match(/^#(\d)\/(\d+)$/) ?? [];
   if (i === undefined || Number(i) >= (data.meta.transcoders[Number(n)]?.d_sae ?? 0)) return false;
   Object.assign(chosen, { transcoder: Number(n), feature: Number(i) });
   document.getElementById("which").value = n;
@@ -41,7 +43,7 @@ function open_(tab) {
     each.tabIndex = here ? 0 : -1;
     document.getElementById(each.getAttribute("aria-controls")).hidden = !here;
   }
-  if (tab.id === "tab-features") { if (table) table.columns.adjust(); else showTable(); }
+  if (tab.id === "tab-features") { if (table.columns.length) drawRows(); else showTable(); }
   if (tab.id === "tab-compare") showCompare(document.getElementById("compare"));
 }
 for (const tab of tabs) {
@@ -85,9 +87,21 @@ document.addEventListener("keydown", (event) => {
 
 showOverview(document.getElementById("overview"));
 if (chooseByAddress()) open_(document.getElementById("tab-features"));
-addEventListener("hashchange", () => {
-  if (!chooseByAddress()) return;
+function follow(address) {
+  const { transcoder, feature } = chosen;
+  // what is chosen in the table stands in the address already
+  if (address === `#${transcoder}/${feature}` && !document.getElementById("features").hidden) return;
+  if (!chooseByAddress(address)) return;
   open_(document.getElementById("tab-features"));
-  showTable();
+  if (chosen.transcoder !== transcoder) showTable();
+  filter();
+  move(0);
+}
+addEventListener("hashchange", () => follow(location.hash));
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (!link || (!framed && link.hash !== location.hash)) return; // the address changes, which is followed
+  event.preventDefault();
+  follow(link.hash);
 });
 document.documentElement.dataset.ready = "yes";

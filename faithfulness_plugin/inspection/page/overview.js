@@ -15,18 +15,13 @@ function showOverview(container) {
       "on copies of one input and writes most of the output there." }));
   of.forEach((t, n) => container.append(...leastFaithful(t, n)));
   const plots = element("div", { className: "plots" });
-  plots.append(plot("Features by firing rate (logarithmic); dead features are left out.", () => ({
-    traces: of.map((t, n) => ({ type: "histogram", name: plain(t.name), opacity: 0.7, nbinsx: 50,
-      marker: { color: colour(SIDES[n]) }, x: logs(of_(n, "firing_rate")) })),
-    barmode: "overlay", xaxis: { title: { text: "log10 firing rate" } }, yaxis: { title: { text: "features" } } })));
-  plots.append(plot("Features by datapoint score (those that fire); the dashed line is where flags begin.", () => ({
-    traces: of.map((t, n) => ({ type: "histogram", name: plain(t.name), opacity: 0.7,
-      xbins: { start: 0, end: 1.0001, size: 0.02 }, marker: { color: colour(SIDES[n]) },
-      x: Array.from(of_(n, "score")).filter((_, i) => of_(n, "firing_rate")[i] > 0) })),
-    barmode: "overlay", xaxis: { title: { text: "datapoint score" }, range: [0, 1] },
-    yaxis: { title: { text: "features" }, type: "log" },
-    shapes: [{ type: "line", x0: data.meta.flagged, x1: data.meta.flagged, yref: "paper", y0: 0, y1: 1,
-      line: { color: colour("warm"), dash: "dash" } }] })));
+  const rates = of.map((t, n) => ({ name: t.name, values: logs(of_(n, "firing_rate")) }));
+  const least = Math.floor(Math.min(-1, ...rates.map(({ values }) => values.reduce((a, b) => Math.min(a, b), 0))));
+  plots.append(plot("Features by firing rate (logarithmic); dead features are left out.", () => histogram(rates,
+    { start: least, end: 0, size: 0.1 }, { title: "log10 firing rate" })));
+  plots.append(plot("Features by datapoint score (those that fire); the dashed line is where flags begin.", () => histogram(
+    of.map((t, n) => ({ name: t.name, values: Array.from(of_(n, "score")).filter((_, i) => of_(n, "firing_rate")[i] > 0) })),
+    { start: 0, end: 1, size: 0.02 }, { title: "datapoint score", lines: [data.meta.flagged] })));
   if (of[0].spectrum) plots.append(plot("Singular values of the Jacobians, mean over rows, the largest first.", () => ({
     traces: [{ name: "layer", mode: "lines", y: of[0].spectrum.layer, line: { color: colour("text"), dash: "dash" } },
       ...of.map((t, n) => ({ name: plain(t.name), mode: "lines", y: t.spectrum.transcoder,

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from faithfulness_plugin.inspection.datapoint_score import FLAGGED
-from faithfulness_plugin.inspection.details import AFTER, BEFORE, SHOWN, shown_rows
+from faithfulness_plugin.inspection.details import AFTER, BEFORE, SHOWN, random_firings, shown_rows
 from faithfulness_plugin.inspection.export import NUMBERS
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.overview import SMALL
@@ -140,21 +141,21 @@ def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
         floats |= {name: getattr(faithful, name) for name in ("faithfulness", "low", "high", "moves", "carries")}
     arrays = _of_kind(np.float32, **floats, **{"along.gain": details.along.gain})
     arrays |= _of_kind(np.int32, top_rows=records.top_rows, circuit=records.nearest_circuit, near=records.near)
-    arrays |= _of_kind(np.int32, **{"bands.rows": details.bands.rows, "alone.rows": records.alone_rows})
+    random = random_firings(records)
+    arrays |= _of_kind(np.float32, **{"random.activations": random.activations})
+    rows = {"bands": details.bands.rows, "alone": records.alone_rows, "random": random.rows}
+    arrays |= _of_kind(np.int32, **{f"{part}.rows": of for part, of in rows.items()})
     arrays |= _of_kind(np.uint32, top_copies=copies, histogram=details.histogram)
-    arrays |= _of_kind(np.uint16, **{"along.coordinates": details.along.coordinates})
+    if sample.y.shape[1] <= SMALL:  # of wide layers they are the ones at which weights are shown
+        arrays |= _of_kind(np.uint16, **{"along.coordinates": details.along.coordinates})
     for name in ("layer", "transcoder", "own"):
         arrays[f"along.{name}"], arrays[f"along.{name}.scale"] = quantised(getattr(details.along, name))
-    arrays |= _weights(inspection.transcoder)
+    arrays |= _weights(inspection.transcoder, details.along.coordinates)
     if sample.origins is not None and details.windows is not None:
         # a row's place among all tokens: prompt * pos + position
         at = (sample.origins.prompt * sample.origins.tokens.shape[1] + sample.origins.position).numpy()
-        for name, rows in (
-            ("top_at", records.top_rows),
-            ("bands.at", details.bands.rows),
-            ("alone.at", records.alone_rows),
-        ):
-            arrays |= _of_kind(np.int32, **{name: np.where(rows >= 0, at[rows.clip(0)], -1)})
+        places = {"top_at": records.top_rows} | {f"{part}.at": of for part, of in rows.items()}
+        arrays |= _of_kind(np.int32, **{name: np.where(of >= 0, at[of.clip(0)], -1) for name, of in places.items()})
         arrays["windows"] = details.windows
     if sample.origins is None and sample.x.shape[1] <= SMALL:
         # each row that is shown once, with its x [shown, d_in] and y [shown, d_out]
@@ -177,8 +178,9 @@ def _of_kind(kind: type[np.generic], **arrays: np.ndarray | None) -> dict[str, n
     return {name: array.astype(kind) for name, array in arrays.items() if array is not None}
 
 
-def _weights(transcoder: "SAE[Any]") -> dict[str, np.ndarray]:
-    """Return all weights of a small transcoder, and each feature's largest of a wide one."""
+def _weights(transcoder: "SAE[Any]", written: Int[np.ndarray, "d_sae shown"]) -> dict[str, np.ndarray]:
+    """Return all weights of a small transcoder, and each feature's largest of a wide one; `written` are the coordinates
+    to which it writes most."""
     found: dict[str, np.ndarray] = {}
     sides = {"reads": transcoder.W_enc.detach().T, "writes": transcoder.W_dec.detach()}
     for name, weights in sides.items():
@@ -187,7 +189,7 @@ def _weights(transcoder: "SAE[Any]") -> dict[str, np.ndarray]:
             found[name] = weights.numpy()
             continue
         # [d_sae, 16] coordinates, and the weights there
-        largest = weights.abs().topk(SHOWN, dim=1).indices
+        largest = torch.from_numpy(written) if name == "writes" else weights.abs().topk(SHOWN, dim=1).indices
         found[f"{name}.coordinates"] = largest.numpy().astype(np.uint16)
         found[f"{name}.largest"], found[f"{name}.scale"] = quantised(weights.gather(1, largest).numpy())
     W_skip = getattr(transcoder, "W_skip", None)

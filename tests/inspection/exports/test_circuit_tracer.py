@@ -90,9 +90,7 @@ def test_every_feature_is_found_and_says_what_the_records_say(tmp_path):
 
 
 def test_a_feature_that_never_fires_is_there_too(tmp_path):
-    of: Any = inspected.text()
-    of.records.top_rows[7] = -1
-    of.transcoder.b_enc.data[7] = -1e3
+    of: Any = inspected.text(dead=7)
     found = fetched(write(of, tmp_path, 0), 0, 7)
     assert (found.act_max, found.examples_quantiles, found.quantile_values) == (0, [], [])
 

@@ -77,10 +77,7 @@ def test_copies_of_a_row_are_shown_once():
 
 
 def test_a_feature_that_never_fires_has_no_examples():
-    of: Any = inspected.text()
-    with torch.no_grad():
-        of.transcoder.b_enc[7] = -1e3
-    of.records.top_rows[7] = -1
+    of: Any = inspected.text(dead=7)
     found = list(feature_examples(of, of.sample.origins, None))[7]
     assert found.top.high == 0
     assert not found.percentiles

@@ -134,10 +134,7 @@ def read(folder: Path) -> tuple[list[Neuron], dict[str, list[Activation]]]:
 
 def test_features_and_examples_fit_the_schema_and_the_records(tmp_path, monkeypatch):
     monkeypatch.setattr("faithfulness_plugin.inspection.exports.neuronpedia.BATCH", 25)  # 60 features: 3 files
-    of: Any = inspected.text()
-    with torch.no_grad():
-        of.transcoder.b_enc[7] = -1e3
-    of.records.top_rows[7], of.records.firing_rate[7], of.records.max_activation[7] = -1, 0, 0
+    of: Any = inspected.text(dead=7)
     written = write_neuronpedia(of, tmp_path, SOURCE, token_text=inspected.token_text, text_name="a text")
     assert written == tmp_path / "tiny" / "3-mine"
     assert len(list((written / "features").iterdir())) == 3

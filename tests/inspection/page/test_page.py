@@ -1,3 +1,6 @@
+import html
+from dataclasses import replace
+
 import inspected
 import numpy as np
 import pytest
@@ -47,7 +50,7 @@ def test_a_policy_forbids_the_network_and_scripts_end_where_they_should():
     page = page_html(inspected.toy())
     assert "default-src 'none'" in page
     assert "connect-src" not in page
-    assert page.count("</script") == 4
+    assert page.count("</script") == 3
     assert " src=" not in page.split("<script", 1)[0]
     assert "@payload@" not in page
 
@@ -71,6 +74,28 @@ def test_the_payload_holds_what_was_found():
     assert meta["transcoders"][0]["least_faithful"][0] == 35
     assert "words" not in meta
     assert set(np.unique(arrays["0.bands.rows"])) <= {-1, *arrays["0.shown.rows"].tolist()}
+
+
+def test_a_notebook_shows_the_page_in_a_frame_and_says_where_it_is_too_large(tmp_path, monkeypatch):
+    of = replace(inspected.text(), token_text=inspected.token_text)
+    page = of.page()
+    assert repr(page) == "Page(transcoders=['<i>hostile</i>'])"
+    shown = page._repr_html_()
+    assert shown.startswith("<iframe title=")
+    assert "allow-same-origin" not in shown
+    assert html.unescape(shown.split('srcdoc="')[1].split('"')[0]) == page.html == page_html([of])
+    page.save(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text("utf-8") == page.html
+    monkeypatch.setattr("faithfulness_plugin.inspection.page.MOST_SHOWN", 1e6)
+    assert "<iframe" not in page._repr_html_()
+    assert "save" in page._repr_html_()
+    assert "<i>hostile" not in page._repr_html_()
+
+
+def test_a_pages_tokens_are_those_of_the_inspection():
+    of = replace(inspected.text(), token_text=inspected.token_text)
+    assert page_html([of]) == page_html([of], token_text=inspected.token_text)
+    assert page_html([of]) != page_html([inspected.text()])
 
 
 def test_wide_transcoders_are_shown_by_their_largest_weights():
