@@ -67,6 +67,13 @@ EXPERIMENTS: dict[str, Listed] = {
         presets="whole_model/presets",
         kind="whole model",
     ),
+    "chains": Listed(
+        f"{HERE}.chains.experiment:Chains",
+        f"{HERE}.chains.config:ChainsConfig",
+        "the benchmark's second track: do cross-layer transcoders keep the hops of a chain?",
+        parallel=True,
+        presets="chains/presets",
+    ),
     "speed": Listed(
         f"{HERE}.timing.speed:Speed",
         f"{HERE}.timing.configs:SpeedConfig",
