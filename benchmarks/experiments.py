@@ -85,6 +85,11 @@ EXPERIMENTS: dict[str, Listed] = {
         "the toy ensemble beside a loop",
         kind="ensemble-speed",
     ),
+    "cross-layer-cost": Listed(
+        f"{HERE}.timing.cross_layer:CrossLayerCost",
+        f"{HERE}.timing.configs:CrossLayerCostConfig",
+        "a step of cross-layer transcoders, by pairs of layers",
+    ),
     "store": Listed(
         f"{HERE}.timing.store:StoreSpeed",
         f"{HERE}.timing.configs:StoreSpeedConfig",

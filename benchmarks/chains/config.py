@@ -1,7 +1,6 @@
 """Settings of the benchmark's second track; the docstring is the command's help."""
 
-from pydantic import Field, field_validator, model_validator
-from typing_extensions import Self
+from pydantic import Field, model_validator
 
 from faithfulness_plugin.benchmarks.chains.methods import METHODS, N_STEPS, STRENGTHS, TERMS
 from faithfulness_plugin.benchmarks.methods.registry import is_outside
@@ -34,19 +33,14 @@ class ChainsConfig(Record):
     coefficients: dict[str, float] = Field(default={}, description="of terms by name, in the place of their own")
     time_limit: float = Field(default=600.0, gt=0, description="seconds that a trial of an outside method may take")
 
-    @field_validator("tasks", "methods")
-    @classmethod
-    def _known(cls, names: list[str], info) -> list[str]:
-        known = list(TASKS if info.field_name == "tasks" else METHODS)
-        for name in names:
-            if name not in known and not (info.field_name == "methods" and is_outside(name)):
-                raise ValueError(f"there is no {info.field_name[:-1]} {name!r}: {nearest(name, known)}")
-        if len({*names}) < len(names):
-            raise ValueError("a name stands there twice: leave one of them out")
-        return names
-
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self) -> "ChainsConfig":
+        own = [name for name in self.methods if is_outside(name)]
+        for what, names, known in (("task", self.tasks, [*TASKS]), ("method", self.methods, [*METHODS, *own])):
+            if unknown := next((name for name in names if name not in known), None):
+                raise ValueError(f"{what}s: there is no {what} {unknown!r}: {nearest(unknown, known)}")
+            if len({*names}) < len(names):
+                raise ValueError(f"{what}s: a name stands there twice: leave one of them out")
         if self.from_seed + self.seeds > len(SEEDS):
             raise ValueError(f"seeds: the frozen list has {len(SEEDS)}: choose fewer")
         if unknown := next((term for term in self.coefficients if term not in TERMS), None):

@@ -73,6 +73,11 @@ class ChainMethod:
             "lr_decay_steps": 3 * self.n_steps // 10,
         }
 
+    @property
+    def rates(self) -> dict[str, Any]:
+        """Arguments of `learning_rates`."""
+        return {name.removeprefix("lr_"): value for name, value in self.schedule.items()}
+
     def config(self, d: int, n_layers: int, *, strength: float, seed: int) -> "CrossLayerTrainingTranscoderConfig":
         """Build the transcoder's config.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from faithfulness_plugin.benchmarks.chains.methods import KINDS
 from faithfulness_plugin.benchmarks.chains.schema import ChainScores, ChainsResult
-from faithfulness_plugin.benchmarks.chains.tasks import chain_task
+from faithfulness_plugin.benchmarks.chains.tasks import CHAINS, chain_task
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import at_layer_l0, seed_scores
 from faithfulness_plugin.benchmarks.suite.compare import difference
 from faithfulness_plugin.benchmarks.suite.report import failures
@@ -60,6 +60,16 @@ def page(result: ChainsResult) -> str:
         parts += [f"## {chain_task(name).title}", chain_task(name).summary]
         parts += [of(result, name).render("markdown").strip() for of in (task_table, sweep_table)]
     return "\n\n".join(parts) + "\n"
+
+
+def tasks_table() -> Table:
+    """Format all chains.
+
+    Returns:
+        The table.
+    """
+    rows = [[name, task.title, f"{task.l0:.2f}", task.summary] for name, task in ((n, chain_task(n)) for n in CHAINS)]
+    return Table(["chain", "title", "its L0", "what it is"], rows, "L0: units of all layers, a row without points.")
 
 
 def task_table(result: ChainsResult, name: str) -> Table:

@@ -3,9 +3,10 @@
 Each is a `CrossLayerTrainingTranscoder`: its own encoder, decoder, penalty and matching, mapped over the members.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple
+from itertools import product
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -60,10 +61,10 @@ class Losses(nn.Module):
         region = transcoder.encode_to_region(batch.x, matching.config.gate_bandwidth if matched else None)
         out = transcoder.output_at(batch.x, region)
         loss = mean_over_rows((out - batch.y).square())
-        given = TranscoderStepInput(batch.y, {"sparsity": strength}, None, 0, False, x=batch.x)  # pyright: ignore
-        loss = loss + sum(
-            transcoder.calculate_aux_loss(given, region.feature_acts, region.hidden_pre, out).values()  # pyright: ignore
-        )
+        given = TranscoderStepInput(batch.y, {"sparsity": 1.0}, None, 0, False, x=batch.x)
+        hidden_pre = cast(Tensor, region.hidden_pre)
+        (sparsity,) = transcoder.calculate_aux_loss(given, region.feature_acts, hidden_pre, out).values()
+        loss = loss + strength * sparsity
         if batch.response is not None:
             targets = ChainResponse(*batch.response, self.link)
             gate = None if matching.config.jitter > 0 else region  # jittered rows open other gates
@@ -89,33 +90,25 @@ def train_members(task: ChainTask, method: ChainMethod, seeds: Sequence[int]) ->
     """
     chain, shape = task.chain, (len(method.strengths), len(seeds))
     configs = [method.config(task.d, len(chain), strength=s, seed=seeds[0]) for s in method.strengths]
-    made = [made_with_seed(deepcopy(configs[0]), seed) for seed in seeds]
-    losses = Losses(made[0], chain.link)  # pyright: ignore
-    names = [name for name, p in losses.named_parameters() if p.requires_grad]
-    each = [torch.cat([Losses(t, None).get_parameter(n).detach().flatten() for n in names]) for t in made]  # pyright: ignore
-    packed = torch.stack(each).repeat(shape[0], 1).requires_grad_()  # [strengths * seeds, size]
-    shapes = [losses.get_parameter(name).shape for name in names]
-
-    def unpacked(rows: Tensor) -> dict[str, Tensor]:
-        parts = rows.split([s.numel() for s in shapes], dim=-1)
-        return {n: p.view(*rows.shape[:-1], *s) for n, p, s in zip(names, parts, shapes, strict=True)}
+    made: Any = [made_with_seed(deepcopy(configs[0]), seed) for seed in seeds]
+    layout = {name: p.shape for name, p in made[0].named_parameters() if p.requires_grad}
+    # [strengths * seeds, size]: those of one seed begin alike
+    packed = torch.stack([torch.cat([of.get_parameter(n).detach().flatten() for n in layout]) for of in made])
+    packed = packed.repeat(shape[0], 1).requires_grad_()
+    losses, strengths = Losses(made[0], chain.link), torch.tensor(method.strengths)
 
     def of_member(row: Tensor, strength: Tensor, batch: Batch, coefficient: float) -> Tensor:
-        return functional_call(losses, unpacked(row), (batch, strength, coefficient))
+        weights = {f"transcoder.{name}": weight for name, weight in _unpacked(row, layout).items()}
+        return functional_call(losses, weights, (batch, strength, coefficient))
 
     optimizer = torch.optim.Adam([packed], betas=(TRAINER.adam_beta1, TRAINER.adam_beta2), fused=True)
-    strengths, batches = torch.tensor(method.strengths), _batches(task, method, seeds, made[0].matching)
-    warm_up = method.n_steps // 8
-    schedule = method.schedule
-    rates = learning_rates(
-        schedule["n_steps"], schedule["lr"], schedule["lr_warm_up_steps"], schedule["lr_decay_steps"]
-    )
-    for step, lr in enumerate(rates):
-        batch = next(batches)
-        coefficient = method.weight * min(1.0, step / warm_up if warm_up else 1.0)
+    batches, warm_up = _batches(task, method, seeds, made[0].matching), method.n_steps // 8
+    for step, (lr, batch) in enumerate(zip(learning_rates(**method.rates), batches, strict=False)):
+        coefficient = method.weight * (min(1.0, step / warm_up) if warm_up else 1.0)
         over_seeds = vmap(of_member, in_dims=(0, None, _dims(batch), None))
-        mapped = vmap(over_seeds, in_dims=(0, 0, None, None))
-        total = mapped(packed.view(*shape, -1), strengths, batch, coefficient).sum()  # [strengths, seeds] before
+        over_strengths = vmap(over_seeds, in_dims=(0, 0, None, None))
+        # no loss depends on another member's weights: the gradient of the sum is each one's own
+        total = over_strengths(packed.view(*shape, -1), strengths, batch, coefficient).sum()
         (gradient,) = torch.autograd.grad(total, packed)
         norms = gradient.norm(dim=1, keepdim=True)
         packed.grad = gradient.mul_((1 / (norms + 1e-6)).clamp_(max=1))
@@ -123,12 +116,14 @@ def train_members(task: ChainTask, method: ChainMethod, seeds: Sequence[int]) ->
         optimizer.step()
     if not torch.isfinite(packed).all():
         raise NonFiniteError(f"{method.name}: NaN or Inf in the weights; check its coefficients")
-    members = [
-        (config, seed, row)
-        for config, rows in zip(configs, packed.detach().view(*shape, -1), strict=True)
-        for seed, row in zip(seeds, rows, strict=True)
-    ]
-    return [_as_transcoder(config, seed, unpacked(row), chain) for config, seed, row in members]
+    members = zip(product(configs, seeds), packed.detach(), strict=True)
+    return [_as_transcoder(config, seed, _unpacked(row, layout), chain) for (config, seed), row in members]
+
+
+def _unpacked(row: Tensor, layout: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """View one member's row as weights by name."""
+    parts = row.split([shape.numel() for shape in layout.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(layout.items(), parts, strict=True)}
 
 
 def _as_transcoder(config: Any, seed: int, weights: dict[str, Tensor], chain: LayerChain) -> Any:
@@ -136,7 +131,7 @@ def _as_transcoder(config: Any, seed: int, weights: dict[str, Tensor], chain: La
     transcoder = made_with_seed(deepcopy(config), seed)
     with torch.no_grad():
         for name, weight in weights.items():
-            transcoder.get_parameter(name.removeprefix("transcoder.")).copy_(weight)
+            transcoder.get_parameter(name).copy_(weight)
     return transcoder.set_layer(chain).eval()
 
 
