@@ -22,6 +22,8 @@ SHOWN = {
     "fvu_last": "FVU, last layer",
 }
 """The scores that tables show at the chain's L0, with their columns' titles."""
+SPARSER = 0.75
+"""The share of the chain's L0 at which scores are read once more: what a penalty rewards beyond the chain itself."""
 REWRITTEN, KEPT = 0.3, 0.9
 """Fewer hops kept than the one say that a circuit is rewritten, more than the other that it is kept."""
 
@@ -58,7 +60,8 @@ def page(result: ChainsResult) -> str:
     ]
     for name in result.config.tasks:
         parts += [f"## {chain_task(name).title}", chain_task(name).summary]
-        parts += [of(result, name).render("markdown").strip() for of in (task_table, sweep_table)]
+        found = (task_table(result, name), task_table(result, name, SPARSER), sweep_table(result, name))
+        parts += [table.render("markdown").strip() for table in found]
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,27 +75,41 @@ def tasks_table() -> Table:
     return Table(["chain", "title", "its L0", "what it is"], rows, "L0: units of all layers, a row without points.")
 
 
-def task_table(result: ChainsResult, name: str) -> Table:
-    """Format the scores of all methods at one chain, at its own L0.
+def at_share(result: ChainsResult, share: float) -> ChainsResult:
+    """Copy a result whose sweeps are read where they pass a share of the chains' L0.
+
+    Args:
+        result: complete or partial.
+        share: of the chains' own L0.
+
+    Returns:
+        The copy.
+    """
+    return result.model_copy(update={"layer_l0": {name: share * l0 for name, l0 in result.layer_l0.items()}})
+
+
+def task_table(result: ChainsResult, name: str, share: float = 1.0) -> Table:
+    """Format the scores of all methods at one chain, at a share of its own L0.
 
     Args:
         result: complete or partial.
         name: the task's.
+        share: of the chain's L0.
 
     Returns:
         The table.
     """
-    rows = []
+    rows, read = [], at_share(result, share)
     for method in result.methods:
-        found = at_layer_l0(result, name, method.name)
+        found = at_layer_l0(read, name, method.name)
         rows.append([method.name, found.seeds, *(found.cell(score) for score in SHOWN)])
     partial = "" if result.complete else " PARTIAL result."
     caption = (
-        f"{chain_task(name).title}: scores at the chain's own L0 ({result.layer_l0[name]:.2f} of all layers together), "
+        f"{chain_task(name).title}: scores at {_place(share)} ({read.layer_l0[name]:.2f} of all layers together), "
         "interpolated in each seed's sweep; mean and 95 % interval over the seeds that reach it (Student's t), "
         f"{RANGE}.{partial} Where fewer than half do, the nearest L0 and the hops kept there."
     )
-    return Table(["method", "seeds at the chain's L0", *SHOWN.values()], rows, caption)
+    return Table(["method", "seeds there", *SHOWN.values()], rows, caption)
 
 
 def sweep_table(result: ChainsResult, name: str) -> Table:
@@ -125,10 +142,17 @@ def words(result: ChainsResult) -> str:
     """
     lines = []
     for name in result.config.tasks:
-        counts = [_count(result, name, f"{kind}-none") for kind in KINDS]
-        lines.append(f"- **{chain_task(name).title}**, at the chain's own L0: {'; '.join(filter(None, counts))}.")
-        lines += [f"  - {gain}." for gain in _gains(result, name)]
+        lines.append(f"- **{chain_task(name).title}**")
+        for share in (1.0, SPARSER):
+            read = at_share(result, share)
+            counts = filter(None, (_count(read, name, f"{kind}-none") for kind in KINDS))
+            lines += [f"  - At {_place(share)}, {'; '.join(counts)}."]
+            lines += [f"    - {gain}." for gain in _gains(read, name)]
     return "\n".join(lines)
+
+
+def _place(share: float) -> str:
+    return "the chain's own L0" if share == 1 else f"{share:g} of the chain's own L0"
 
 
 def _count(result: ChainsResult, task: str, method: str) -> str:
@@ -136,7 +160,7 @@ def _count(result: ChainsResult, task: str, method: str) -> str:
     each = [seed_scores(result, task, method, seed) for seed in result.seeds if result.scored(task, method, seed)]
     kept = [scores["hops_kept"] for scores in each if scores is not None]
     if not kept:
-        return ""
+        return f"{method} is not there" if each else ""
     few, many = sum(k < REWRITTEN for k in kept), sum(k > KEPT for k in kept)
     return (
         f"{method} keeps {np.mean(kept):.2f} of the hops (below {REWRITTEN:g} in {few}, above {KEPT:g} in {many} of "
