@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers readability whole-model store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs site clean
+.PHONY: help setup link examples train language-model real-layers readability whole-model store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark chains cross-layer-cost artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs site clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -164,6 +164,12 @@ ensemble-speed: $(INSTALLED)  ## the toy ensemble beside a loop, into benchmarks
 benchmark: $(INSTALLED)  ## the faithfulness benchmark at its standard size and its leaderboard; about an hour on 2 cores
 	$(BIN)/faithfulness bench run --out benchmarks/results/faithfulness/standard $(ARGS)
 	$(BIN)/faithfulness bench leaderboard benchmarks/results/faithfulness/standard --out benchmarks/results/faithfulness
+
+chains: $(INSTALLED)  ## the benchmark's second track: which hops cross-layer transcoders keep; 20 minutes of one core
+	$(BIN)/faithfulness experiment chains --preset standard --out benchmarks/results/chains $(ARGS)
+
+cross-layer-cost: $(INSTALLED)  ## what a pair of layers costs a cross-layer transcoder; 2 minutes
+	$(BIN)/faithfulness experiment cross-layer-cost --out benchmarks/results/cross_layer_cost $(ARGS)
 
 # transcoders of block 10, without and with matching, in pairs of equal seeds
 SEEDS := 0 1 2

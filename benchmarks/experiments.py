@@ -67,6 +67,13 @@ EXPERIMENTS: dict[str, Listed] = {
         presets="whole_model/presets",
         kind="whole model",
     ),
+    "chains": Listed(
+        f"{HERE}.chains.experiment:Chains",
+        f"{HERE}.chains.config:ChainsConfig",
+        "the benchmark's second track: do cross-layer transcoders keep the hops of a chain?",
+        parallel=True,
+        presets="chains/presets",
+    ),
     "speed": Listed(
         f"{HERE}.timing.speed:Speed",
         f"{HERE}.timing.configs:SpeedConfig",
@@ -77,6 +84,11 @@ EXPERIMENTS: dict[str, Listed] = {
         f"{HERE}.timing.configs:EnsembleSpeedConfig",
         "the toy ensemble beside a loop",
         kind="ensemble-speed",
+    ),
+    "cross-layer-cost": Listed(
+        f"{HERE}.timing.cross_layer:CrossLayerCost",
+        f"{HERE}.timing.configs:CrossLayerCostConfig",
+        "a step of cross-layer transcoders, by pairs of layers",
     ),
     "store": Listed(
         f"{HERE}.timing.store:StoreSpeed",

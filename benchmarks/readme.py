@@ -5,6 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from faithfulness_plugin.benchmarks import compatibility
+from faithfulness_plugin.benchmarks.chains import report as chains
+from faithfulness_plugin.benchmarks.chains.experiment import Chains
+from faithfulness_plugin.benchmarks.chains.schema import ChainsResult
 from faithfulness_plugin.benchmarks.compatibility import DISTRIBUTIONS, CompatibilityResult
 from faithfulness_plugin.benchmarks.inspection.cost import cost_table
 from faithfulness_plugin.benchmarks.inspection.passage import PassageResult, passage_table
@@ -62,6 +65,7 @@ FAITHFULNESS = RESULTS / "faithfulness"
 ARTIFACTS = RESULTS / "artifacts" / RESULT_FILENAME
 INSPECTION = RESULTS / "inspection"
 READABILITY = RESULTS / "readability"
+CHAINS = RESULTS / "chains"
 
 
 def measured() -> dict[str, str]:
@@ -110,6 +114,10 @@ def measured() -> dict[str, str]:
         "benchmark tasks": suite.tasks_table().render("markdown"),
         "benchmark scores": suite.scores_table().render("markdown"),
         "benchmark with skip": with_skip(_suite_results()),
+        "chains tasks": chains.tasks_table().render("markdown"),
+        "chains words": "\n".join(
+            chains.words(read_result(path, ChainsResult)) for path in CHAINS.glob(RESULT_FILENAME)
+        ),
     }
 
 
@@ -178,6 +186,8 @@ def main() -> None:
         write_report(WholeModel(), read_result(path, WholeModelResult), path.parent)
     for path in READABILITY.glob(RESULT_FILENAME):
         write_report(Readability(), read_result(path, ReadabilityResult), path.parent)
+    for path in CHAINS.glob(RESULT_FILENAME):
+        write_report(Chains(), read_result(path, ChainsResult), path.parent)
     write_page(TOY, TOY)
     write_leaderboard(_suite_results(), FAITHFULNESS)
     tables = measured()

@@ -1,12 +1,13 @@
 """Scores at the layer's own L0, by which methods are compared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from faithfulness_plugin.benchmarks.note.crossing import crossing
-from faithfulness_plugin.benchmarks.suite.schema import Scores, SuiteResult
+from faithfulness_plugin.benchmarks.suite.sweep import SweepResult
 from faithfulness_plugin.results.intervals import interval
 from faithfulness_plugin.results.schema import Interval
 
@@ -26,6 +27,8 @@ class AtLayerL0:
     """Trials without scores."""
     scores: Mapping[str, Interval]
     """Over the seeds that reach it; empty where fewer than half do."""
+    headline: str
+    """The name of the score that `nearest` has."""
     nearest: tuple[float, float] | None
     """Means of L0 and headline over each seed's nearest trial; None where no trial has scores."""
 
@@ -45,13 +48,13 @@ class AtLayerL0:
         """
         if self.scores:
             return self.scores[score]
-        if score != "headline" or self.nearest is None:
+        if score != self.headline or self.nearest is None:
             return None
         l0, headline = self.nearest
         return f"not reached ({headline:.3f} at L0 {l0:.2f})"
 
 
-def at_layer_l0(result: SuiteResult, task: str, method: str) -> AtLayerL0:
+def at_layer_l0(result: SweepResult, task: str, method: str) -> AtLayerL0:
     """Read the scores of a method where each seed's sweep passes the layer's L0.
 
     Linearly between the two transcoders on either side (of several passages, the one with the lowest FVU), or at the
@@ -66,7 +69,7 @@ def at_layer_l0(result: SuiteResult, task: str, method: str) -> AtLayerL0:
         Intervals over seeds, and how many seeds reach the L0.
     """
     target = result.layer_l0[task]
-    seeds = [seed for seed in result.spec.seeds if result.scored(task, method, seed)]
+    seeds = [seed for seed in result.seeds if result.scored(task, method, seed)]
     reached = [scores for seed in seeds if (scores := seed_scores(result, task, method, seed)) is not None]
     enough = reached and 2 * len(reached) >= len(seeds)
     nearest = [
@@ -77,14 +80,13 @@ def at_layer_l0(result: SuiteResult, task: str, method: str) -> AtLayerL0:
         n=len(seeds),
         reached=len(reached),
         failed=sum(t.task == task and t.method == method and t.scores is None for t in result.trials),
-        scores={name: interval([s[name] for s in reached]) for name in Scores.model_fields} if enough else {},
-        nearest=(float(np.mean([s.l0 for s in nearest])), float(np.mean([s.headline for s in nearest])))
-        if nearest
-        else None,
+        scores={name: interval([s[name] for s in reached]) for name in result.score_names} if enough else {},
+        headline=result.headline,
+        nearest=_means(nearest, result.headline) if nearest else None,
     )
 
 
-def seed_scores(result: SuiteResult, task: str, method: str, seed: int) -> Mapping[str, float] | None:
+def seed_scores(result: SweepResult, task: str, method: str, seed: int) -> Mapping[str, float] | None:
     """Read one seed's scores at the layer's L0.
 
     Args:
@@ -100,6 +102,10 @@ def seed_scores(result: SuiteResult, task: str, method: str, seed: int) -> Mappi
     target = result.layer_l0[task]
     place = crossing([s["l0"] for s in sweep], target, [s["fvu"] for s in sweep])
     if place is not None:
-        return {name: place.read([s[name] for s in sweep]) for name in Scores.model_fields}
+        return {name: place.read([s[name] for s in sweep]) for name in result.score_names}
     nearest = min(sweep, key=lambda s: abs(s["l0"] - target), default=None)
     return nearest if nearest and abs(nearest["l0"] - target) <= NEAR * target else None
+
+
+def _means(scores: Sequence[Any], headline: str) -> tuple[float, float]:
+    return float(np.mean([s.l0 for s in scores])), float(np.mean([getattr(s, headline) for s in scores]))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import seed_scores
 from faithfulness_plugin.benchmarks.suite.schema import Scores, SuiteResult
+from faithfulness_plugin.benchmarks.suite.sweep import SweepResult
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.results.arms import arms_by_name, require_known
 from faithfulness_plugin.results.intervals import RANGE, interval
@@ -54,7 +55,7 @@ def methods_of(results: Sequence[SuiteResult]) -> dict[str, SuiteResult]:
     return arms_by_name(KIND, ((m.name, m.decisive, result) for result in results for m in result.spec.methods))
 
 
-def difference(results: Mapping[str, SuiteResult], task: str, method: str, against: str) -> Difference:
+def difference(results: Mapping[str, SweepResult], task: str, method: str, against: str) -> Difference:
     """Compute method - against at one task, at the layer's own L0, paired by seed.
 
     Args:
@@ -67,13 +68,13 @@ def difference(results: Mapping[str, SuiteResult], task: str, method: str, again
         The interval of each score, and the number of pairs.
     """
     pairs = []
-    for seed in results[method].spec.seeds:
+    for seed in results[method].seeds:
         ours, theirs = (seed_scores(results[name], task, name, seed) for name in (method, against))
         if ours is not None and theirs is not None:
             pairs.append((ours, theirs))
     scores = {}
     if len(pairs) > 1:
-        scores = {name: interval([ours[name] - theirs[name] for ours, theirs in pairs]) for name in Scores.model_fields}
+        scores = {name: interval([ours[name] - theirs[name] for ours, theirs in pairs]) for name in pairs[0][0]}
     return Difference(len(pairs), scores)
 
 

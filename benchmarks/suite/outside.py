@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from importlib import import_module
@@ -21,6 +21,7 @@ from torch import Tensor
 from faithfulness_plugin.benchmarks.note.trainer.rows import RowInputs
 from faithfulness_plugin.benchmarks.suite.schema import Trial, TrialRecord
 from faithfulness_plugin.messages import one_line
+from faithfulness_plugin.results.imported import import_object
 
 START_LIMIT = 300.0
 """Seconds that a process may take to import what it needs."""
@@ -49,7 +50,13 @@ class LayerInputs(RowInputs):
         self.d_in, self.d_out = source.d_in, d_out
 
 
-def run_outside(reference: str, trials: Sequence[Trial], time_limit: float) -> list[TrialRecord]:
+def run_outside(
+    reference: str,
+    trials: Sequence[Trial],
+    time_limit: float,
+    train_and_score: Callable[[Any, Any], Any] | None = None,
+    record: type[Any] = TrialRecord,
+) -> list[Any]:
     """Run trials of one method, one at a time. A method that raises, hangs, kills its process, or returns what cannot
     be scored fails that trial; the next one gets a new process where it needs one.
 
@@ -57,20 +64,23 @@ def run_outside(reference: str, trials: Sequence[Trial], time_limit: float) -> l
         reference: the method, as module:attribute.
         trials: what to run.
         time_limit: seconds that a trial may take.
+        train_and_score: a module's function that runs one trial of a method; by default that of the first track.
+        record: the class of what it returns.
 
     Returns:
         A record a trial, with scores or the reason of the failure.
     """
+    run = train_and_score or _train_and_score
     worker, records = None, []
     try:
         for trial in trials:
             start = perf_counter()
             try:
-                worker = worker or _Worker(reference)
-                records.append(worker.run(trial, time_limit))
+                worker = worker or _Worker(reference, f"{run.__module__}:{run.__name__}")
+                records.append(record.model_validate(worker.run(trial, time_limit)))
             except _WorkerStopped as error:
                 worker = None
-                records.append(TrialRecord(**trial.model_dump(), failed=str(error), seconds=perf_counter() - start))
+                records.append(record(**trial.model_dump(), failed=str(error), seconds=perf_counter() - start))
     finally:
         if worker is not None:
             worker.stop()
@@ -84,11 +94,11 @@ class _WorkerStopped(Exception):
 class _Worker:
     """A process that runs an outside method's trials. Raises _WorkerStopped where it does not start."""
 
-    def __init__(self, reference: str) -> None:
+    def __init__(self, reference: str, run: str) -> None:
         self.connection, there = Pipe()
         # not by multiprocessing: a joblib worker cannot spawn by it, and a fork would copy the locks of threads
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import serve; serve({there.fileno()}, {reference!r})"],
+            [sys.executable, "-c", f"from {__name__} import serve; serve({there.fileno()}, {reference!r}, {run!r})"],
             pass_fds=[there.fileno()],
             stdout=sys.__stderr__.fileno() if sys.__stderr__ else None,  # what it prints is no part of the result
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -100,12 +110,12 @@ class _Worker:
             self.stop()
             raise _WorkerStopped(problem)
 
-    def run(self, trial: Trial, time_limit: float) -> TrialRecord:
-        """Return the trial's record. Raises _WorkerStopped where none comes in time."""
+    def run(self, trial: Trial, time_limit: float) -> Any:
+        """Return the trial's record, dumped. Raises _WorkerStopped where none comes in time."""
         with suppress(OSError):  # where the process has died, nothing is received
             self.connection.send(trial.model_dump())
         late = f"no transcoder after {time_limit:g} seconds (--time-limit)"
-        return TrialRecord.model_validate(self._receive(time_limit, late))
+        return self._receive(time_limit, late)
 
     def stop(self) -> None:
         """End the process, and what it has started."""
@@ -126,18 +136,20 @@ class _Worker:
         raise _WorkerStopped(late)
 
 
-def serve(descriptor: int, reference: str) -> None:
+def serve(descriptor: int, reference: str, run: str) -> None:
     """Receive trials and send records, until the other end closes: what the process of an outside method runs.
 
     Args:
         descriptor: the connection's file descriptor.
         reference: the method, as module:attribute.
+        run: the function that runs one trial of it, likewise.
     """
     from faithfulness_plugin.benchmarks.methods.registry import MethodError, import_method
 
     Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     connection = Connection(descriptor)
     torch.set_num_threads(1)
+    train_and_score: Any = import_object(run)
     try:
         method = import_method(reference)
     except MethodError as error:
@@ -149,7 +161,7 @@ def serve(descriptor: int, reference: str) -> None:
     with suppress(EOFError):
         while True:
             trial = Trial.model_validate(connection.recv())
-            connection.send(_train_and_score(method, trial).model_dump())
+            connection.send(train_and_score(method, trial).model_dump())
 
 
 def _end_with(parent: int) -> None:
@@ -176,11 +188,22 @@ def _train_and_score(method: Any, trial: Trial) -> TrialRecord:
             _require_fit(transcoder, hop.clean[:8], inputs.d_out)
             transcoders.append(transcoder)
     except Exception as error:  # a method may raise anything
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        message = one_line(error) if str(error) else ""
-        failed = f"{type(error).__name__}: {message} ({os.path.basename(where.filename)}, line {where.lineno})"
-        return TrialRecord(**trial.model_dump(), failed=failed, seconds=perf_counter() - start)
+        return TrialRecord(**trial.model_dump(), failed=where_it_failed(error), seconds=perf_counter() - start)
     return scored(trial, transcoders, perf_counter() - start)
+
+
+def where_it_failed(error: Exception) -> str:
+    """Describe what a method raised.
+
+    Args:
+        error: the exception, with its traceback.
+
+    Returns:
+        One line, with the file and the line where it was raised.
+    """
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    message = one_line(error) if str(error) else ""
+    return f"{type(error).__name__}: {message} ({os.path.basename(where.filename)}, line {where.lineno})"
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from faithfulness_plugin.benchmarks.methods.registry import BASELINES
 from faithfulness_plugin.benchmarks.suite.at_layer_l0 import at_layer_l0
@@ -98,11 +99,11 @@ def n_seeds(result: SuiteResult) -> str:
     return f"{n} seed{'s' * (n > 1)}"
 
 
-def failures(trials: Sequence[TrialRecord]) -> list[str]:
+def failures(trials: Sequence[Any]) -> list[str]:
     """List failures, one line a kind.
 
     Args:
-        trials: with and without scores.
+        trials: records of either track, with and without scores.
 
     Returns:
         The lines.

@@ -1,11 +1,11 @@
 """What a run of the benchmark is given, and what it writes."""
 
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
+from faithfulness_plugin.benchmarks.suite.sweep import SweepResult
 from faithfulness_plugin.results.schema import Record, Result
 
 SUITE_VERSION = 1
@@ -106,8 +106,10 @@ class SuiteSpec(Record):
         ]
 
 
-class SuiteResult(Result):
+class SuiteResult(SweepResult, Result):
     """A whole run, or as much of it as is done, in the spec's order."""
+
+    headline: ClassVar[str] = "headline"
 
     benchmark: Literal["faithfulness"] = "faithfulness"
     schema_version: Literal[1] = 1
@@ -127,18 +129,15 @@ class SuiteResult(Result):
             return None
         return fresh.model_copy(update={"environment": self.environment}).with_trials(self.trials)
 
-    def scored(self, task: str, method: str, seed: int | None = None) -> list[TrialRecord]:
-        """Look up trials that have scores.
+    @property
+    @override
+    def seeds(self) -> list[int]:
+        return self.spec.seeds
 
-        Args:
-            task: the task's name.
-            method: the method's name.
-            seed: one seed; None for all.
-
-        Returns:
-            The trials, by strength.
-        """
-        return [trial for trial in self._scored.get((task, method), []) if seed in (None, trial.seed)]
+    @property
+    @override
+    def score_names(self) -> list[str]:
+        return list(Scores.model_fields)
 
     def with_trials(self, trials: list[TrialRecord]) -> "SuiteResult":
         """Build the result of the same spec with other trials.
@@ -153,11 +152,3 @@ class SuiteResult(Result):
         trials = sorted(trials, key=lambda trial: order[trial.key])
         complete = len(trials) == len(order)
         return SuiteResult(**{**dict(self), "trials": trials, "complete": complete})  # model_copy would keep the cache
-
-    @cached_property
-    def _scored(self) -> dict[tuple[str, str], list[TrialRecord]]:
-        found: dict[tuple[str, str], list[TrialRecord]] = {}
-        for trial in sorted(self.trials, key=lambda t: t.strength):
-            if trial.scores is not None:
-                found.setdefault((trial.task, trial.method), []).append(trial)
-        return found

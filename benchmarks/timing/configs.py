@@ -151,3 +151,21 @@ class StartUpConfig(Record):
     rounds: int = Field(default=5, ge=1, description="each is run once a round")
     threads: int = threads_field()
     seed: int = Field(default=0, ge=0, lt=2**62, description="seed of the order")
+
+
+class CrossLayerCostConfig(Record):
+    """Time steps of cross-layer transcoders by how many pairs of layers they keep decoders for, beside one transcoder
+    for each layer, and count their memory. In CPU seconds of this process.
+    """
+
+    n_layers: int = Field(default=8, ge=2, description="layers of the chain")
+    d: int = Field(default=128, ge=2, description="width of each layer")
+    d_sae: int = Field(default=512, ge=1, description="features of each layer")
+    batch: int = Field(default=256, ge=2, description="rows a step")
+    bandwidths: tuple[int, ...] = Field(
+        default=(1, 2, 4, 6, 8), min_length=3, description="layers that a feature writes to; 1: per-layer transcoders"
+    )
+    n_steps: int = Field(default=2, ge=1, description="steps of each arm in each round")
+    rounds: int = Field(default=5, ge=1, description="every arm once a round, in turns")
+    seed: int = Field(default=0, ge=0, lt=2**62, description="seed of weights and rows")
+    threads: int = Field(default=1, ge=1, description="CPU threads of torch")

@@ -8,6 +8,7 @@ from faithfulness_plugin.metrics.deletion import Deletion, deletion
 from faithfulness_plugin.metrics.downstream import Effect, effect
 from faithfulness_plugin.metrics.feature_recovery import FeatureRecovery, feature_recovery
 from faithfulness_plugin.metrics.gradient_masking import GradientMasking, gradient_masking
+from faithfulness_plugin.metrics.hops_kept import HopsKept, hops_kept
 from faithfulness_plugin.metrics.jacobian_error import JacobianError, jacobian_error
 from faithfulness_plugin.metrics.jacobian_floor import JacobianFloor, jacobian_floor
 from faithfulness_plugin.metrics.jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
@@ -27,6 +28,7 @@ __all__ = [
     "Effect",
     "FeatureRecovery",
     "GradientMasking",
+    "HopsKept",
     "JacobianError",
     "JacobianFloor",
     "JacobianSpectrum",
@@ -43,6 +45,7 @@ __all__ = [
     "effect",
     "feature_recovery",
     "gradient_masking",
+    "hops_kept",
     "jacobian_error",
     "jacobian_floor",
     "jacobian_spectrum",

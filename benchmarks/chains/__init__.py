@@ -1,0 +1,1 @@
+"""The benchmark's second track: methods that replace a chain of layers together."""
