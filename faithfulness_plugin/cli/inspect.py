@@ -16,6 +16,8 @@ from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.messages import say
 
 if TYPE_CHECKING:
+    from faithfulness_plugin.cli.intervening import Asked
+    from faithfulness_plugin.inspection.inspection import Inspection
     from faithfulness_plugin.inspection.subjects import Subject
 
 TOKENS, ROWS = 100_000, 8192
@@ -55,6 +57,20 @@ class InspectOptions(SeededOptions):
         """Whether the layer is in no language model."""
         return self.layer is not None and self.block is None
 
+    def tokens_of_text(self, otherwise: int) -> int:
+        """Count the tokens of a text that were asked for.
+
+        Args:
+            otherwise: how many, where nothing was asked for.
+
+        Returns:
+            Tokens.
+        """
+        if self.prompts is None:
+            return self.tokens or otherwise
+        # a prompt begins with a special token, which does not count
+        return self.prompts * (self.context_size - max(self.skip_first, 1 - self.special_tokens))
+
     @model_validator(mode="after")
     def _fit_together(self) -> "InspectOptions":
         own = ":" in (self.layer or "")
@@ -80,11 +96,23 @@ def inspect(
         str,
         typer.Argument(
             help="The transcoder's folder, an address (hf://owner/repo/path, or RELEASE/ID of SAELens's list), or "
-            "NAME=one of these"
+            "NAME=one of these. Or a set: a folder of transcoders of several layers, each in a subfolder"
         ),
     ],
     compare: Annotated[
         str | None, typer.Option(help="Another one of the same layer, shown beside it: FOLDER or NAME=FOLDER")
+    ] = None,
+    set_: Annotated[
+        str | None, typer.Option("--set", help="Which set of the folder, where it holds several (arms, seeds)")
+    ] = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="Which layers of the set, such as 3,5-7 [default: all of them]")
+    ] = None,
+    intervene: Annotated[
+        str | None,
+        typer.Option(
+            help="Features that are removed and doubled in the model, such as 14,255; or top, the first 20 of the table"
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page")] = Path("out/inspect.html"),
     records: Annotated[
@@ -113,17 +141,27 @@ def inspect(
 
     What each feature reads, writes and does to the Jacobian, the tokens that it raises and reads, where it is active,
     how far the layer itself moves as it says, and which features look as if they served a repeated input alone. With
-    --compare, two transcoders of one layer beside each other.
+    --compare, two transcoders of one layer beside each other. Of a set, all layers on one page, with links from each
+    feature to those of other layers that it is connected with most.
     """
     from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
-    from faithfulness_plugin.cli.exports import Handed, require_exports, write_exports
+    from faithfulness_plugin.cli.exports import require_exports
+    from faithfulness_plugin.cli.inspect_set import chosen_set, require_set_options
+    from faithfulness_plugin.cli.intervening import Asked
+    from faithfulness_plugin.measure.sets.folder import folders_in
 
     options = made(InspectOptions, **given)
+    asked = Asked(intervene, bare=options.bare)
     files = [file for file in (out, records) if file is not None]
     if records is not None and records.suffix not in RECORDS:
         raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
     require_extra("inspect", "itables", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
-    sources = by_name([path] if compare is None else [path, compare])
+    name, sources = None, by_name([path] if compare is None else [path, compare])
+    if options.layer is None and folders_in(next(iter(sources.values()))):
+        require_set_options(options, compare)
+        name, sources = chosen_set(path, set_)
+    elif set_ is not None or blocks is not None:
+        raise UsageError("--set and --blocks are for a set, a folder of transcoders of several layers: leave them out")
     require_readable(sources.values(), options)
     if options.rows is not None:
         require_rows(Path(options.rows))
@@ -131,28 +169,50 @@ def inspect(
     exports = {"delphi": delphi, "neuronpedia": neuronpedia, "circuit_tracer": circuit_tracer}
     require_exports(exports, list(sources), bare=options.bare, overwrite=overwrite)
 
+    from faithfulness_plugin.cli.inspect_set import inspect_blocks, of_blocks
     from faithfulness_plugin.inspection.export import write_records
     from faithfulness_plugin.inspection.inspection import scores_table
     from faithfulness_plugin.inspection.page import write_page
     from faithfulness_plugin.transcoders.load import load_each
 
-    loaded = {name: of.transcoder for name, of in load_each(sources, **options.reading(options.block)).items()}
-    subject = _subject(loaded, options)
-    found = []
-    for name, transcoder in loaded.items():
-        with Lines(len(subject.sample), 0, f"looking at {name}") as lines:
-            found.append(subject.inspect(transcoder, name=name, on_rows=lines.advance))
+    loaded = {called: of.transcoder for called, of in load_each(sources, **options.reading(options.block)).items()}
+    asked.require(loaded)
+    if name is not None:
+        of_set = of_blocks(loaded, blocks)
+        found, token_text, written = inspect_blocks(name, of_set, options, asked, exports, overwrite=overwrite)
+    else:
+        found, token_text, written = _inspected(loaded, options, asked, exports, overwrite=overwrite)
     if records is not None:
-        write_records(found, records, token_text=subject.token_text, directions=directions)
-    write_page(found, out, token_text=subject.token_text)
-    model_name = getattr(getattr(subject.token_text, "tokenizer", None), "name_or_path", "")
-    shared = (subject, model_name, ", ".join(options.text), overwrite)
-    written = write_exports(exports, [Handed(of, *shared) for of in found])
+        write_records(found, records, token_text=token_text, directions=directions)
+    write_page(found, out, token_text=token_text)
     if as_json:
         print(json.dumps({of.name: of.scores() for of in found}, indent=1))
     else:
         show(scores_table(found))
     say("written: " + ", ".join(map(str, [*files, *written])))
+
+
+def _inspected(
+    loaded: Mapping[str, Any],
+    options: InspectOptions,
+    asked: "Asked",
+    exports: Mapping[str, Path | None],
+    *,
+    overwrite: bool,
+) -> "tuple[list[Inspection], Any, list[Path]]":
+    """Inspect transcoders of one layer, change features, and write exports."""
+    from faithfulness_plugin.cli.exports import Handed, write_exports
+
+    subject = _subject(loaded, options)
+    asked.require_layer(subject)
+    found = []
+    for name, transcoder in loaded.items():
+        with Lines(len(subject.sample), 0, f"looking at {name}") as lines:
+            of = subject.inspect(transcoder, name=name, on_rows=lines.advance)
+        found.append(asked.of(subject, of))
+    model_name = getattr(getattr(subject.token_text, "tokenizer", None), "name_or_path", "")
+    shared = (subject, model_name, ", ".join(options.text), overwrite)
+    return found, subject.token_text, write_exports(dict(exports), [Handed(of, *shared) for of in found])
 
 
 def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
@@ -167,9 +227,7 @@ def _subject(loaded: Mapping[str, Any], options: InspectOptions) -> "Subject":
             return bare_subject(str(options.layer), Path(options.rows), **shared)
         drawn = options.model_dump(include={"density", "repeat_frac", "n_ones"})
         return toy_subject(len(next(iter(loaded.values())).W_enc), **drawn, **shared)
-    n_tokens = options.tokens or TOKENS
-    if options.prompts is not None:  # a prompt begins with a special token, which does not count
-        n_tokens = options.prompts * (options.context_size - max(options.skip_first, 1 - options.special_tokens))
+    n_tokens = options.tokens_of_text(TOKENS)
     with Lines(-(-n_tokens // (options.context_size - 1)), 0, "prompts") as lines:
         source, named = model_on_text(options, loaded, lines.tell, options.seed)
         subject = text_subject(

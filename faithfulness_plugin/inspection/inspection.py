@@ -8,8 +8,11 @@ from torch import nn
 from typing_extensions import override
 
 from faithfulness_plugin.display import NotebookTable, line
+from faithfulness_plugin.inspection.between.edges import FeatureEdges
 from faithfulness_plugin.inspection.details import FeatureDetails, feature_details
+from faithfulness_plugin.inspection.feature_interventions import FeatureIntervention
 from faithfulness_plugin.inspection.feature_tokens import FeatureTokens, feature_tokens
+from faithfulness_plugin.inspection.firing_together import FiringTogether, firing_together
 from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary
 from faithfulness_plugin.inspection.overview import Overview, overview
@@ -38,6 +41,12 @@ class Inspection(NotebookTable):
     layer_name: str = ""
     tokens: FeatureTokens | None = None
     """Each feature in the model's words; None where the layer is not part of a model with an unembedding."""
+    together: FiringTogether | None = None
+    """Features that fire on the same rows."""
+    edges: FeatureEdges | None = None
+    """Partners in other layers; None for a transcoder that was inspected by itself."""
+    interventions: Sequence[FeatureIntervention] = ()
+    """What changing some features does to the model."""
 
     def __repr__(self) -> str:
         return line("Inspection", {"name": self.name, "layer_name": self.layer_name, "records": self.records})
@@ -127,6 +136,7 @@ def inspect_transcoder(
         overview=overview(inspected, layer, sample, records, circuits=circuits, kinks=kinks),
         layer_name=layer_name,
         tokens=None if vocabulary is None else feature_tokens(inspected, vocabulary),
+        together=firing_together(inspected, sample),
     )
 
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -117,6 +117,14 @@ class RowSample:
             Their indices.
         """
         return evenly(len(self), n)
+
+    def without_rows(self) -> "RowSample":
+        """Return what pages and records need of the sample of a text: all but the rows, which take the memory.
+
+        Returns:
+            A sample without rows, whose origins and groups are those of this one.
+        """
+        return replace(self, x=self.x[:0].clone(), y=self.y[:0].clone())
 
     def concentration(self) -> VarianceConcentration | None:
         """Measure whether a few rows make most of the output's variance.

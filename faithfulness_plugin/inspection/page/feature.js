@@ -20,7 +20,7 @@ function showFeature(container, n, i) {
     fact(`nearest: ${t.circuits[of_(n, "circuit")[i]]}`, number(of_(n, "circuit_cosine")[i]));
   if (data.arrays[`${n}.twin`])
     fact(`${isTwin(n, i) ? "twin" : "no twin; nearest"}: ${of_(n, "twin")[i]}`, number(of_(n, "twin_cosine")[i]), SAYS.twin);
-  container.append(facts, ...words(n, i));
+  container.append(facts, ...words(n, i), ...between(n, i), ...intervened(n, i));
   if (of_(n, "firing_rate")[i] === 0) {
     container.append(element("p", { className: "note", text: "It does not fire on this sample." }));
   } else {

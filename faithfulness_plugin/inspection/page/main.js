@@ -16,7 +16,7 @@ const chosen = { transcoder: 0, feature: best(0) };
 
 // page.html#0/35: feature 35 of the first transcoder
 function chooseByAddress() {
-  const [, n, i] = location.hash.match(/^#(\d)\/(\d+)$/) ?? [];
+  const [, n, i] = location.hash.match(/^#(\d+)\/(\d+)$/) ?? [];
   if (i === undefined || Number(i) >= (data.meta.transcoders[Number(n)]?.d_sae ?? 0)) return false;
   Object.assign(chosen, { transcoder: Number(n), feature: Number(i) });
   document.getElementById("which").value = n;
@@ -57,7 +57,7 @@ for (const tab of tabs) {
 }
 
 const two = data.meta.transcoders.length > 1;
-document.getElementById("tab-compare").hidden = !two;
+document.getElementById("tab-compare").hidden = !two || data.meta.set;
 document.getElementById("which-label").hidden = !two;
 const which = document.getElementById("which");
 data.meta.transcoders.forEach((t, n) => which.append(element("option", { value: n, text: t.name })));
@@ -66,7 +66,8 @@ which.onchange = () => {
   Object.assign(chosen, { transcoder: n, feature: best(n) });
   showTable();
 };
-const shape = data.meta.transcoders.map((t) => `${t.architecture}, ${number(t.d_sae)} features`).join("; ");
+const shape = data.meta.set ? `${data.meta.transcoders.length} layers, ${number(data.meta.transcoders.reduce((n, t) => n + t.d_sae, 0))} features`
+  : data.meta.transcoders.map((t) => `${t.architecture}, ${number(t.d_sae)} features`).join("; ");
 document.getElementById("about").textContent = `${data.meta.layer}: ${shape}; ${number(data.meta.rows)} rows`;
 
 document.getElementById("filters").addEventListener("input", (event) => { if (event.target !== which) filter(); });
@@ -85,9 +86,18 @@ document.addEventListener("keydown", (event) => {
 
 showOverview(document.getElementById("overview"));
 if (chooseByAddress()) open_(document.getElementById("tab-features"));
+// a link to a feature: filters that it does not pass are cleared
 addEventListener("hashchange", () => {
-  if (!chooseByAddress()) return;
+  if (location.hash === `#${chosen.transcoder}/${chosen.feature}` || !chooseByAddress()) return;
+  const { feature } = chosen;
   open_(document.getElementById("tab-features"));
   showTable();
+  if (chosen.feature !== feature) {
+    for (const id of ["search", "least-score", "least-rate", "most-rate"]) document.getElementById(id).value = "";
+    document.getElementById("flagged-only").checked = false;
+    chosen.feature = feature;
+    showTable();
+  }
+  document.getElementById("feature").scrollIntoView({ block: "start" });
 });
 document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,149 @@
+"""`faithfulness inspect` of a set: a folder of transcoders of several layers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from faithfulness_plugin.cli.exports import Handed, write_exports
+from faithfulness_plugin.cli.hook_options import by_name, model_on_text
+from faithfulness_plugin.cli.intervening import Asked
+from faithfulness_plugin.cli.terminal import Lines
+from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.messages import say
+
+if TYPE_CHECKING:
+    from faithfulness_plugin.cli.inspect import InspectOptions
+    from faithfulness_plugin.inspection.inspection import Inspection
+    from faithfulness_plugin.inspection.subjects import Subject
+
+TOKENS = 20_000
+OF_ONE_LAYER = ("hook_in", "hook_out", "hooks_anyway", "autoencoder")
+"""Options that mean one layer."""
+
+
+def chosen_set(path: str, name: str | None) -> tuple[str, dict[str, str]]:
+    """Choose one of the sets that a folder holds.
+
+    Args:
+        path: the command's argument.
+        name: the set that was asked for; None for the only one.
+
+    Returns:
+        The set's name, and its transcoders' folders by their own names.
+
+    Raises:
+        UsageError: several sets, or none of that name.
+    """
+    from faithfulness_plugin.measure.sets.folder import sets_in
+
+    sets = sets_in(by_name([path]))
+    if name is None and len(sets) > 1:
+        raise UsageError(f"{path} holds the sets {', '.join(sets)}: choose one, such as --set {next(iter(sets))}")
+    if name is not None and name not in sets:
+        raise UsageError(f"--set {name}: {path} holds {', '.join(sets)}")
+    name = next(iter(sets)) if name is None else name
+    return name, sets[name]
+
+
+def require_set_options(options: "InspectOptions", compare: str | None) -> None:
+    """Refuse options that mean one layer.
+
+    Args:
+        options: the command's.
+        compare: its second transcoder.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if compare is not None:
+        raise UsageError("--compare is for two transcoders of one layer: leave it out, or pass single transcoders")
+    for name in OF_ONE_LAYER:
+        if getattr(options, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for transcoders of one layer: leave it out")
+
+
+def of_blocks(loaded: Mapping[str, Any], blocks: str | None) -> dict[int, tuple[str, Any]]:
+    """Sort transcoders by their blocks, and keep those that were asked for.
+
+    Args:
+        loaded: transcoders by name.
+        blocks: such as 3,5-7; None for all.
+
+    Returns:
+        Name and transcoder by block.
+
+    Raises:
+        UsageError: as `blocks_of`; a block without a transcoder, or fewer than two.
+    """
+    from faithfulness_plugin.language_model.plan import ALL, as_blocks, say_blocks
+    from faithfulness_plugin.language_model.replacement import blocks_of
+
+    found = blocks_of(loaded)
+    try:
+        wanted = list(found) if blocks is None else as_blocks(blocks)
+    except ValueError as error:
+        raise UsageError(f"--blocks: {error}") from error
+    wanted = list(found) if wanted == ALL else wanted
+    if missing := sorted(set(wanted) - set(found)):
+        raise UsageError(f"--blocks: there is no transcoder of {say_blocks(missing)}, but of {say_blocks(list(found))}")
+    if len(set(wanted)) < 2:
+        raise UsageError("--blocks: a set's page shows two layers or more: inspect one transcoder by its own folder")
+    return {block: of for block, of in found.items() if block in wanted}
+
+
+def inspect_blocks(
+    name: str,
+    transcoders: Mapping[int, tuple[str, Any]],
+    options: "InspectOptions",
+    asked: Asked,
+    exports: Mapping[str, Path | None],
+    *,
+    overwrite: bool,
+) -> "tuple[list[Inspection], Any, list[Path]]":
+    """Inspect the transcoders of a set, change features, and write exports, layer by layer.
+
+    Args:
+        name: the set's.
+        transcoders: their names and themselves by block.
+        options: the command's.
+        asked: features to be changed.
+        exports: folders by the option's name; None for the others.
+        overwrite: whether exports may be replaced.
+
+    Returns:
+        The inspections, what gives a token's text, and what was written.
+    """
+    from faithfulness_plugin.inspection.sets import inspect_set
+
+    called = {of_name: transcoder for of_name, transcoder in transcoders.values()}
+    written: list[Path] = []
+    texts: list[Any] = []
+    n_parts = len(transcoders) + 3  # where features fire, virtual weights, interference
+    with Lines(n_parts, 0, name) as lines:
+        source, named = model_on_text(options, called, lines.tell, options.seed)
+
+        def then(block: int, subject: "Subject", of: "Inspection") -> "Inspection":
+            for notice in subject.notices:
+                say(f"warning: block {block}: {notice}")
+            texts.append(subject.token_text)
+            asked.require_layer(subject)
+            of = asked.of(subject, of, quiet=True)
+            model_name = getattr(getattr(subject.token_text, "tokenizer", None), "name_or_path", "")
+            shared = (subject, model_name, ", ".join(options.text), overwrite)
+            for option, folder in exports.items():
+                # delphi has a folder for each transcoder, the others one for the set
+                own = transcoders[block][0] if option == "delphi" else name
+                written.extend(write_exports({option: folder}, [Handed(replace(of, name=own), *shared)]))
+            return of
+
+        found = inspect_set(
+            source,
+            {block: transcoder for block, (_, transcoder) in transcoders.items()},
+            n_tokens=options.tokens_of_text(TOKENS),
+            memory=options.memory,
+            model_named=named,
+            then=then,
+            on_part=lines.show,
+        )
+    return found, texts[0], list(dict.fromkeys(written))
