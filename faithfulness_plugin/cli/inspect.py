@@ -1,14 +1,14 @@
 """The command `faithfulness inspect`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field, model_validator
 
-from faithfulness_plugin.cli.hook_options import SeededOptions, by_name, model_on_text
+from faithfulness_plugin.cli.hook_options import SeededOptions, model_on_text
 from faithfulness_plugin.cli.options import made, with_fields
 from faithfulness_plugin.cli.terminal import Lines, show
 from faithfulness_plugin.errors import UsageError
@@ -16,6 +16,7 @@ from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.messages import say
 
 if TYPE_CHECKING:
+    from faithfulness_plugin.cli.inspect_set import Sources
     from faithfulness_plugin.cli.intervening import Asked
     from faithfulness_plugin.inspection.inspection import Inspection
     from faithfulness_plugin.inspection.subjects import Subject
@@ -144,44 +145,23 @@ def inspect(
     --compare, two transcoders of one layer beside each other. Of a set, all layers on one page, with links from each
     feature to those of other layers that it is connected with most.
     """
-    from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
     from faithfulness_plugin.cli.exports import require_exports
-    from faithfulness_plugin.cli.inspect_set import chosen_set, require_set_options
+    from faithfulness_plugin.cli.inspect_set import sources_of
     from faithfulness_plugin.cli.intervening import Asked
-    from faithfulness_plugin.measure.sets.folder import folders_in
 
     options = made(InspectOptions, **given)
     asked = Asked(intervene, bare=options.bare)
     files = [file for file in (out, records) if file is not None]
-    if records is not None and records.suffix not in RECORDS:
-        raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
-    require_extra("inspect", "itables", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
-    name, sources = None, by_name([path] if compare is None else [path, compare])
-    if options.layer is None and folders_in(next(iter(sources.values()))):
-        require_set_options(options, compare)
-        name, sources = chosen_set(path, set_)
-    elif set_ is not None or blocks is not None:
-        raise UsageError("--set and --blocks are for a set, a folder of transcoders of several layers: leave them out")
-    require_readable(sources.values(), options)
-    if options.rows is not None:
-        require_rows(Path(options.rows))
-    require_new_files(files, overwrite=overwrite)
+    sources = sources_of(path, compare, set_, blocks, options)
+    _require(sources.by_name.values(), options, files, records, overwrite=overwrite)
     exports = {"delphi": delphi, "neuronpedia": neuronpedia, "circuit_tracer": circuit_tracer}
-    require_exports(exports, list(sources), bare=options.bare, overwrite=overwrite)
+    require_exports(exports, list(sources.by_name), bare=options.bare, overwrite=overwrite)
 
-    from faithfulness_plugin.cli.inspect_set import inspect_blocks, of_blocks
     from faithfulness_plugin.inspection.export import write_records
     from faithfulness_plugin.inspection.inspection import scores_table
     from faithfulness_plugin.inspection.page import write_page
-    from faithfulness_plugin.transcoders.load import load_each
 
-    loaded = {called: of.transcoder for called, of in load_each(sources, **options.reading(options.block)).items()}
-    asked.require(loaded)
-    if name is not None:
-        of_set = of_blocks(loaded, blocks)
-        found, token_text, written = inspect_blocks(name, of_set, options, asked, exports, overwrite=overwrite)
-    else:
-        found, token_text, written = _inspected(loaded, options, asked, exports, overwrite=overwrite)
+    found, token_text, written = _inspected(sources, options, asked, exports, overwrite=overwrite)
     if records is not None:
         write_records(found, records, token_text=token_text, directions=directions)
     write_page(found, out, token_text=token_text)
@@ -192,17 +172,34 @@ def inspect(
     say("written: " + ", ".join(map(str, [*files, *written])))
 
 
-def _inspected(
-    loaded: Mapping[str, Any],
-    options: InspectOptions,
-    asked: "Asked",
-    exports: Mapping[str, Path | None],
-    *,
-    overwrite: bool,
-) -> "tuple[list[Inspection], Any, list[Path]]":
-    """Inspect transcoders of one layer, change features, and write exports."""
-    from faithfulness_plugin.cli.exports import Handed, write_exports
+def _require(
+    sources: Iterable[str], options: InspectOptions, files: Iterable[Path], records: Path | None, *, overwrite: bool
+) -> None:
+    """Refuse what can be told before anything is loaded."""
+    from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
 
+    if records is not None and records.suffix not in RECORDS:
+        raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
+    require_extra("inspect", "itables", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
+    require_readable(sources, options)
+    if options.rows is not None:
+        require_rows(Path(options.rows))
+    require_new_files(files, overwrite=overwrite)
+
+
+def _inspected(
+    sources: "Sources", options: InspectOptions, asked: "Asked", exports: Mapping[str, Path | None], *, overwrite: bool
+) -> "tuple[list[Inspection], Any, list[Path]]":
+    """Inspect transcoders, change features, and write exports."""
+    from faithfulness_plugin.cli.exports import Handed, write_exports
+    from faithfulness_plugin.cli.inspect_set import inspect_blocks
+    from faithfulness_plugin.transcoders.load import load_each
+
+    read = load_each(sources.by_name, **options.reading(options.block))
+    loaded = {name: of.transcoder for name, of in read.items()}
+    asked.require(loaded)
+    if sources.set_name is not None:
+        return inspect_blocks(sources, loaded, options, asked, exports, overwrite=overwrite)
     subject = _subject(loaded, options)
     asked.require_layer(subject)
     found = []

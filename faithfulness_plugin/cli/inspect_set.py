@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from faithfulness_plugin.cli.exports import Handed, write_exports
 from faithfulness_plugin.cli.hook_options import by_name, model_on_text
@@ -22,45 +22,55 @@ OF_ONE_LAYER = ("hook_in", "hook_out", "hooks_anyway", "autoencoder")
 """Options that mean one layer."""
 
 
-def chosen_set(path: str, name: str | None) -> tuple[str, dict[str, str]]:
-    """Choose one of the sets that a folder holds.
+class Sources(NamedTuple):
+    """What is inspected."""
+
+    by_name: dict[str, str]
+    set_name: str | None = None
+    """None for one transcoder, or two of one layer."""
+    blocks: str | None = None
+    """Which layers of the set; None for all."""
+
+
+def sources_of(
+    path: str, compare: str | None, set_name: str | None, blocks: str | None, options: "InspectOptions"
+) -> Sources:
+    """Tell a set from a transcoder, and choose one of the sets that a folder holds.
 
     Args:
         path: the command's argument.
-        name: the set that was asked for; None for the only one.
+        compare: its second transcoder.
+        set_name: the set that was asked for; None for the only one.
+        blocks: the layers of the set that were asked for.
+        options: the command's.
 
     Returns:
-        The set's name, and its transcoders' folders by their own names.
+        Folders and addresses by name.
 
     Raises:
-        UsageError: several sets, or none of that name.
+        UsageError: options of a set for a transcoder, or the other way round; several sets, or none of that name.
     """
-    from faithfulness_plugin.measure.sets.folder import sets_in
+    from faithfulness_plugin.measure.sets.folder import folders_in, sets_in
 
-    sets = sets_in(by_name([path]))
-    if name is None and len(sets) > 1:
-        raise UsageError(f"{path} holds the sets {', '.join(sets)}: choose one, such as --set {next(iter(sets))}")
-    if name is not None and name not in sets:
-        raise UsageError(f"--set {name}: {path} holds {', '.join(sets)}")
-    name = next(iter(sets)) if name is None else name
-    return name, sets[name]
-
-
-def require_set_options(options: "InspectOptions", compare: str | None) -> None:
-    """Refuse options that mean one layer.
-
-    Args:
-        options: the command's.
-        compare: its second transcoder.
-
-    Raises:
-        UsageError: there is one.
-    """
+    sources = by_name([path] if compare is None else [path, compare])
+    if options.layer is not None or not folders_in(next(iter(sources.values()))):
+        if set_name is not None or blocks is not None:
+            raise UsageError(
+                "--set and --blocks are for a set, a folder of transcoders of several layers: leave them out"
+            )
+        return Sources(sources)
     if compare is not None:
         raise UsageError("--compare is for two transcoders of one layer: leave it out, or pass single transcoders")
     for name in OF_ONE_LAYER:
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')} is for transcoders of one layer: leave it out")
+    sets = sets_in(sources)
+    if set_name is None and len(sets) > 1:
+        raise UsageError(f"{path} holds the sets {', '.join(sets)}: choose one, such as --set {next(iter(sets))}")
+    if set_name is not None and set_name not in sets:
+        raise UsageError(f"--set {set_name}: {path} holds {', '.join(sets)}")
+    set_name = next(iter(sets)) if set_name is None else set_name
+    return Sources(sets[set_name], set_name, blocks)
 
 
 def of_blocks(loaded: Mapping[str, Any], blocks: str | None) -> dict[int, tuple[str, Any]]:
@@ -93,8 +103,8 @@ def of_blocks(loaded: Mapping[str, Any], blocks: str | None) -> dict[int, tuple[
 
 
 def inspect_blocks(
-    name: str,
-    transcoders: Mapping[int, tuple[str, Any]],
+    sources: Sources,
+    loaded: Mapping[str, Any],
     options: "InspectOptions",
     asked: Asked,
     exports: Mapping[str, Path | None],
@@ -104,8 +114,8 @@ def inspect_blocks(
     """Inspect the transcoders of a set, change features, and write exports, layer by layer.
 
     Args:
-        name: the set's.
-        transcoders: their names and themselves by block.
+        sources: the set.
+        loaded: its transcoders by name.
         options: the command's.
         asked: features to be changed.
         exports: folders by the option's name; None for the others.
@@ -116,7 +126,8 @@ def inspect_blocks(
     """
     from faithfulness_plugin.inspection.sets import inspect_set
 
-    called = {of_name: transcoder for of_name, transcoder in transcoders.values()}
+    name, transcoders = str(sources.set_name), of_blocks(loaded, sources.blocks)
+    called = dict(transcoders.values())
     written: list[Path] = []
     texts: list[Any] = []
     n_parts = len(transcoders) + 3  # where features fire, virtual weights, interference
