@@ -1,9 +1,9 @@
 """The model, and the model with the transcoder in the layer's place, as they are and with features changed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from faithfulness_plugin.layers.declared_hooks import Declared, declared_hooks
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import layer_of
-from faithfulness_plugin.layers.spliced import Change, Seen, run_spliced, stages_after
+from faithfulness_plugin.layers.spliced import Change, run_spliced, stages_after
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     from sae_lens import SAE
@@ -37,6 +37,18 @@ class FeatureChange:
     """At which rows (tokens) an activation is changed."""
     of: dict[str, Change]
     """The change, as an argument of `run_spliced`."""
+
+    __repr__ = short_repr
+
+
+class Run(NamedTuple):
+    """What one run of a model carries."""
+
+    stages: Mapping[str, Tensor]
+    acts: Tensor | None
+    """Of the transcoder; None for the model itself."""
+    logits: Float[Tensor, "tokens vocab"] | None
+    """At the tokens that were asked for."""
 
     __repr__ = short_repr
 
@@ -78,7 +90,7 @@ class BothModels:
         return line("BothModels", {"layer": self.layer, "inputs": list(self.tokens.shape)})
 
     @cached_property
-    def clean(self) -> tuple[Seen, Seen]:
+    def clean(self) -> tuple[Run, Run]:
         """The model and the spliced model as they are."""
         return self._run(None), self._run(self.transcoder)
 
@@ -119,7 +131,7 @@ class BothModels:
         return FeatureChange(which, do, through, changed, _changes(self.transcoder, which, moved, through))
 
     @torch.no_grad()
-    def runs(self, change: FeatureChange) -> tuple[Seen, Seen]:
+    def runs(self, change: FeatureChange) -> tuple[Run, Run]:
         """Run the model and the spliced model with a change.
 
         Args:
@@ -131,10 +143,10 @@ class BothModels:
         return self._run(None, **change.of), self._run(self.transcoder, **change.of)
 
     @torch.no_grad()
-    def _run(self, transcoder: Any | None, **change: Change) -> Seen:
+    def _run(self, transcoder: Any | None, **change: Change) -> Run:
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, stages=self.stages, **change)
         # of all positions logits are what takes most memory
-        return replace(seen, logits=seen.logits[:, :0] if self.logits_at is None else seen.logits[self.logits_at])
+        return Run(seen.stages, seen.acts, None if self.logits_at is None else seen.logits[self.logits_at])
 
 
 def _changes(transcoder: "SAE[Any]", which: tuple[int, ...], moved: Tensor, through: Through) -> dict[str, Any]:

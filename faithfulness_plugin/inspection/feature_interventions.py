@@ -11,7 +11,7 @@ from torch import Tensor
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
-from faithfulness_plugin.inspection.both_models import BothModels
+from faithfulness_plugin.inspection.both_models import BothModels, Run
 from faithfulness_plugin.inspection.hooked_reading import acts_at
 from faithfulness_plugin.inspection.interventions import InterventionEffect, compare_change
 from faithfulness_plugin.inspection.records import FeatureRecords
@@ -173,14 +173,19 @@ def _changed(
     tokens, row_at = sample.origins.tokens[prompts], sample.origins.row_at[prompts]
     at = _fires(transcoder, sample, row_at, feature)
     models = BothModels(transcoder, tokens, layer=layer, model=hooks, kept=row_at >= 0, logits_at=at)
-    clean = [of.logits.float().log_softmax(-1) for of in models.clean]
+    clean = [_log_p(of) for of in models.clean]
     effects, moved = dict[Done, InterventionEffect](), dict[Done, NextTokenMoved]()
     for do in DONE:
         change = models.change(feature, do=do, through="writing")
         runs = models.runs(change)
         effects[do] = compare_change(models, change, runs)
-        moved[do] = next_token_moved(*clean, *(of.logits.float().log_softmax(-1) for of in runs))
+        moved[do] = next_token_moved(*clean, *map(_log_p, runs))
     return FeatureIntervention(feature, len(prompts), effects, moved)
+
+
+def _log_p(run: Run) -> Tensor:
+    assert run.logits is not None
+    return run.logits.float().log_softmax(-1)
 
 
 def _fires(transcoder: Any, sample: RowSample, row_at: Tensor, feature: int) -> Bool[Tensor, "prompts pos"]:

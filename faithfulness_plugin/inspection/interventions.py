@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.display import line
-from faithfulness_plugin.inspection.both_models import BothModels, Do, FeatureChange, Through
+from faithfulness_plugin.inspection.both_models import BothModels, Do, FeatureChange, Run, Through
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.spliced import Seen
 from faithfulness_plugin.metrics.downstream import effect
 from faithfulness_plugin.metrics.result import MetricResult
 from faithfulness_plugin.rounding import beyond_rounding
@@ -129,7 +128,7 @@ def intervene(
 
 @torch.no_grad()
 def compare_change(
-    models: BothModels, change: FeatureChange, runs: tuple[Seen, Seen] | None = None
+    models: BothModels, change: FeatureChange, runs: tuple[Run, Run] | None = None
 ) -> InterventionEffect:
     """Compare what a change of features does in the model and in the spliced model.
 

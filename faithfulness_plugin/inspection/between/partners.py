@@ -54,7 +54,7 @@ class UpAndDown(NamedTuple):
 @torch.no_grad()
 def find_partners(
     each: Sequence[StreamFeatures],
-    mean_activation: Sequence[Float[np.ndarray, " d_sae"]],
+    mean_activation: Sequence[Float[np.ndarray, " _"]],
     inverse_sizes: Sequence[float],
     most: int = MOST,
 ) -> list[UpAndDown]:
