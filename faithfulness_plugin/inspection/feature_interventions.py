@@ -185,7 +185,7 @@ def _changed(
 
 def _log_p(run: Run) -> Tensor:
     assert run.logits is not None
-    return run.logits.float().log_softmax(-1)
+    return run.logits.to(torch.promote_types(run.logits.dtype, torch.float32)).log_softmax(-1)
 
 
 def _fires(transcoder: Any, sample: RowSample, row_at: Tensor, feature: int) -> Bool[Tensor, "prompts pos"]:

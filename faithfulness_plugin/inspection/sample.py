@@ -122,9 +122,10 @@ class RowSample:
         """Return what pages and records need of the sample of a text: all but the rows, which take the memory.
 
         Returns:
-            A sample without rows, whose origins and groups are those of this one.
+            A sample of the same length whose rows are NaN, without memory of their own.
         """
-        return replace(self, x=self.x[:0].clone(), y=self.y[:0].clone())
+        x, y = (rows.new_full((1,), torch.nan).expand(rows.shape) for rows in (self.x, self.y))
+        return replace(self, x=x, y=y)
 
     def concentration(self) -> VarianceConcentration | None:
         """Measure whether a few rows make most of the output's variance.

@@ -24,12 +24,14 @@ function tokensMoved(n, f, d, done) {
   const places = row(of_(n, "intervened.tokens"), f, d), moves = row(of_(n, "intervened.moves"), f, d);
   const spliced = row(of_(n, "intervened.moves_spliced"), f, d);
   const there = Array.from(moves.keys()).filter((k) => !Number.isNaN(moves[k]));
-  const names = there.map((k) => plain(shownWord(word(places[k])))), at = there.map((_, k) => k);
+  const cut = (text) => ([...text].length > 24 ? `${[...text].slice(0, 23).join("")}\u2026` : text);
+  const names = there.map((k) => plain(cut(shownWord(word(places[k]))))), at = there.map((_, k) => k);
   const shown = (values, name, fill) => ({ type: "bar", orientation: "h", name, y: at, x: there.map((k) => values[k]), text: names, textposition: "none",
     marker: { color: colour(fill) }, hovertemplate: "%{text}: %{x:.3g}<extra></extra>" });
   return plot(`${done}: the tokens whose log-probability moves most, mean over tokens where it fires.`, () => ({
-    traces: [shown(moves, "model", "text"), shown(spliced, "spliced", "accent")], height: 90 + 24 * there.length, barmode: "group",
-    yaxis: { tickvals: at, ticktext: names, autorange: "reversed" }, xaxis: { title: { text: "change of log p" } } }));
+    traces: [shown(moves, "model", "text"), shown(spliced, "spliced model", "accent")], height: 110 + 24 * there.length, barmode: "group",
+    yaxis: { tickvals: at, ticktext: names, autorange: "reversed" }, xaxis: { title: { text: "change of log p" }, nticks: 5 },
+    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" } }));
 }
 
 function laterBlocks(n, f, d, done) {

@@ -71,7 +71,7 @@ def _or_nan(each: FeatureIntervention, do: Any, name: str) -> float:
     return getattr(each.next_token[do], name) if do in each.next_token else np.nan
 
 
-def _table(of: Inspection, rows: Any, missing: float) -> np.ndarray:
+def _table(of: Inspection, rows: Any, missing: int | float) -> np.ndarray:
     """Lay rows of different lengths out, [features, what was done, the longest]."""
     every = [[rows(each.next_token[do]) if do in each.next_token else [] for do in DONE] for each in of.interventions]
     most = max((len(row) for each in every for row in each), default=0)

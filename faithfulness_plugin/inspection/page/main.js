@@ -41,6 +41,7 @@ function open_(tab) {
     each.tabIndex = here ? 0 : -1;
     document.getElementById(each.getAttribute("aria-controls")).hidden = !here;
   }
+  dispatchEvent(new Event("resize")); // plots that were hidden when the window changed
   if (tab.id === "tab-features") { if (table) table.columns.adjust(); else showTable(); }
   if (tab.id === "tab-compare") showCompare(document.getElementById("compare"));
 }
@@ -92,7 +93,7 @@ addEventListener("hashchange", () => {
   const { feature } = chosen;
   open_(document.getElementById("tab-features"));
   showTable();
-  if (chosen.feature !== feature) {
+  if (!table.rows({ search: "applied" }).data().toArray().includes(feature)) {
     for (const id of ["search", "least-score", "least-rate", "most-rate"]) document.getElementById(id).value = "";
     document.getElementById("flagged-only").checked = false;
     chosen.feature = feature;

@@ -18,7 +18,7 @@ function showSet(container) {
 function leastFaithfulOfAll(of) {
   const every = of.flatMap((t, n) => t.least_faithful.map((i) => [n, i, of_(n, "unbacked")[i]]));
   if (!every.length) return [];
-  const table = element("table", { className: "plain" }), words = hasWords(every[0][0]);
+  const table = element("table", { className: "plain partners" }), words = hasWords(every[0][0]);
   const heads = [["feature", "feature"], ["faithful", "faithfulness"], ["unbacked", "unbacked"], ["carried", "carried"], ["fires", "firing_rate"]];
   table.append(element("tr", {}, ...heads.map(([text, name]) => element("th", { text, title: SAYS[name] })), element("th", { text: words ? "raises" : "" })));
   for (const [n, i] of every.sort((a, b) => b[2] - a[2]).slice(0, 10)) {

@@ -69,6 +69,7 @@ def test_a_set_has_a_row_a_layer_and_links_lead_from_layer_to_layer_and_back(ope
     scores = tab.locator("#overview table").first
     assert scores.locator("tr").count() == 4
     assert scores.locator("th a").first.inner_text().startswith("<b>block</b> 0")
+    tab.locator("#overview figure").first.scroll_into_view_if_needed()
     tab.wait_for_selector("#overview [role=img] .main-svg")
     least = tab.locator("#overview table").nth(1)
     assert least.locator("tr").count() == 11
@@ -154,10 +155,13 @@ def test_interventions_are_drawn_and_a_dead_feature_says_so(open_page, page_of_a
 
 
 def test_nothing_is_cut_at_1280_pixels(open_page, page_of_a_set):
-    tab = open_page(page_of_a_set, "#0/3")
+    tab = open_page(page_of_a_set)
     tab.set_viewport_size({"width": 1280, "height": 900})
+    tab.evaluate("location.hash = '#0/3'")
     tab.wait_for_selector("#feature .plots.wide")
     for name in ("tab-features", "tab-overview"):
         tab.click(f"#{name}")
+        beyond = "[...document.querySelectorAll('*')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
+        wide = tab.evaluate(f"{beyond}.map((e) => `${{e.tagName}} ${{e.className}} ${{e.id}}`).slice(0, 20)")
         sizes = tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        assert sizes[0] <= sizes[1]
+        assert sizes[0] <= sizes[1], (name, wide)
