@@ -138,5 +138,5 @@ def _look(features: Sequence[StreamFeatures], shared: SharedRows) -> tuple[Firin
             W_dec = of.transcoder.W_dec
             bits.add(place, (acts_at(of.transcoder, at.x.to(W_dec)) > 0).cpu().numpy())
             if at.stream is not None and of.norm_in is not None:
-                totals[place] += of.norm_in.sizes(at.stream.to(W_dec)).double().reciprocal().sum().item()
+                totals[place] += of.norm_in.sizes(at.stream.double()).reciprocal().sum().item()
     return bits, [total / n if total else 1.0 for total in totals]

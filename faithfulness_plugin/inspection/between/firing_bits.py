@@ -33,7 +33,7 @@ class FiringBits:
         """
         self._parts[place].append(np.packbits(fires.T, axis=1))
 
-    def bits(self, place: int) -> np.ndarray:
+    def _bits(self, place: int) -> np.ndarray:
         """Return the bits of one transcoder's features, [d_sae, bytes]."""
         if place not in self._whole:
             self._whole[place] = np.concatenate(self._parts[place], axis=1)
@@ -54,10 +54,10 @@ class FiringBits:
         Returns:
             The shares; 0 where the downstream feature does not fire on these tokens.
         """
-        shares, own = np.zeros(places.shape), self.bits(place)
+        shares, own = np.zeros(places.shape), self._bits(place)
         for other in np.unique(places[places >= 0]).tolist():
             rows, k = np.nonzero(places == other)
-            theirs, bits = features[rows, k], self.bits(other)
+            theirs, bits = features[rows, k], self._bits(other)
             for start in range(0, len(rows), PAIRS_AT_A_TIME):
                 part = slice(start, start + PAIRS_AT_A_TIME)
                 one, two = own[rows[part]], bits[theirs[part]]

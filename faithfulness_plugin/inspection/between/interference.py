@@ -64,7 +64,7 @@ def measure_interference(
             acts = acts_at(of.transcoder, x.to(W_dec))
             active, values = _active(acts)
             if stream is not None and of.norm_in is not None:
-                stream = stream.to(W_dec)
+                stream = stream.to(W_dec.device, of.dtype)
                 if not len(from_features):
                     from_features = torch.zeros_like(stream)
                 read, size = of.reads().contiguous(), of.norm_in.sizes(stream)[:, None]

@@ -81,8 +81,9 @@ def find_partners(
     Returns:
         The partners, transcoder by transcoder.
     """
-    acts = [torch.as_tensor(of).to(s.transcoder.W_dec) for of, s in zip(mean_activation, each, strict=True)]
-    up, down = ([_Largest(of.d_sae, most, of.transcoder.W_dec) for of in each] for _ in range(2))
+    pairs = zip(mean_activation, each, strict=True)
+    acts = [torch.from_numpy(of).to(s.transcoder.W_dec.device, s.dtype) for of, s in pairs]
+    up, down = ([_Largest(of, most) for of in each] for _ in range(2))
     for m, target in enumerate(each):
         if target.norm_in is None:
             continue
@@ -115,11 +116,11 @@ def _parts(n: int, size: int) -> Iterator[slice]:
 class _Largest:
     """The entries of a matrix [d_sae, all features of the set] with the largest absolute values in each row."""
 
-    def __init__(self, d_sae: int, most: int, like: Tensor) -> None:
-        self.most = most
-        self.values = like.new_zeros(d_sae, most)
-        self.places = torch.full((d_sae, most), -1, device=like.device)
-        self.features = torch.full((d_sae, most), -1, device=like.device)
+    def __init__(self, of: StreamFeatures, most: int) -> None:
+        self.most, device = most, of.transcoder.W_dec.device
+        self.values = torch.zeros(of.d_sae, most, dtype=of.dtype, device=device)
+        self.places = torch.full((of.d_sae, most), -1, device=device)
+        self.features = torch.full((of.d_sae, most), -1, device=device)
 
     def add(self, rows: slice, values: Tensor, place: int, first: int) -> None:
         """Look at further entries of some rows: features of one place, from the first on."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -54,6 +55,11 @@ class StreamFeatures:
         return len(self.transcoder.W_dec)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of products: single precision at least."""
+        return torch.promote_types(self.transcoder.W_dec.dtype, torch.float32)
+
+    @property
     def has_skip(self) -> bool:
         """Whether a skip connection leads from the stream to the stream."""
         known = self.norm_in is not None and self.written is not None
@@ -69,7 +75,7 @@ class StreamFeatures:
             C (g * W_enc^j).
         """
         assert self.norm_in is not None
-        return self.norm_in.pull(self.transcoder.W_enc.detach().T[which])
+        return self.norm_in.pull(_full(self.transcoder.W_enc).T[which])
 
     def writes(self, which: Which = ALL) -> Float[Tensor, "some d_model"]:
         """Compute what features add to the stream for an activation of 1.
@@ -81,7 +87,7 @@ class StreamFeatures:
             c W_dec^i.
         """
         assert self.written is not None
-        return self.written * self.transcoder.W_dec.detach()[which]
+        return self.written * _full(self.transcoder.W_dec)[which]
 
     def through_skip(self, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         """Compute what directions of the stream behind the layer read of the stream in front of it, by the skip
@@ -96,4 +102,8 @@ class StreamFeatures:
         assert self.norm_in is not None
         assert self.written is not None
         W_skip: Any = self.transcoder.W_skip
-        return self.norm_in.pull(self.written * directions @ W_skip.detach())  # [n, d_out] @ [d_out, d_in]
+        return self.norm_in.pull(self.written * directions @ _full(W_skip))  # [n, d_out] @ [d_out, d_in]
+
+
+def _full(W: Tensor) -> Tensor:
+    return W.detach().to(torch.promote_types(W.dtype, torch.float32))

@@ -80,6 +80,17 @@ def test_edges_of_a_model_against_loops(norm, memory):
     assert found[2].interference.others.any()
 
 
+def test_half_precision_is_multiplied_in_single_precision():
+    hooks, each, origins, *_ = model_and_set()
+    whole = feature_edges(hooks, each, origins, most=3)
+    for of in each:
+        of.features.transcoder.to(torch.bfloat16)
+        of.features.transcoder.cfg.dtype = "bfloat16"
+    half = feature_edges(hooks, each, origins, most=3)
+    assert half[2].up.strength.dtype == np.float32
+    np.testing.assert_allclose(half[2].up.strength[0, 0], whole[2].up.strength[0, 0], rtol=0.05)
+
+
 def by_loops(each: Any, m: int, j: int, acts: Any, streams: Any, up: Any) -> tuple[float, float, float]:
     """Sums over tokens and features of earlier layers, one after the other."""
     norm = each[m].vocabulary.norm_in

@@ -161,7 +161,5 @@ def test_nothing_is_cut_at_1280_pixels(open_page, page_of_a_set):
     tab.wait_for_selector("#feature .plots.wide")
     for name in ("tab-features", "tab-overview"):
         tab.click(f"#{name}")
-        beyond = "[...document.querySelectorAll('*')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
-        wide = tab.evaluate(f"{beyond}.map((e) => `${{e.tagName}} ${{e.className}} ${{e.id}}`).slice(0, 20)")
-        sizes = tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        assert sizes[0] <= sizes[1], (name, wide)
+        # plots are drawn anew a moment after the window changed
+        tab.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
