@@ -1,12 +1,21 @@
 """Small inspections: of the toy, and of a text whose tokens are hostile."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from oracles import exact_abs_transcoder, plant_datapoint_feature
 
 from faithfulness_plugin import AbsInputs, AbsNetwork, StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+from faithfulness_plugin.inspection.between.edges import FeatureEdges
+from faithfulness_plugin.inspection.between.interference import Interference
+from faithfulness_plugin.inspection.between.partners import find_partners
+from faithfulness_plugin.inspection.between.stream_features import StreamFeatures
+from faithfulness_plugin.inspection.feature_interventions import DONE, Done, FeatureIntervention, NextTokenMoved
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
+from faithfulness_plugin.inspection.interventions import InterventionEffect
 from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary
 from faithfulness_plugin.inspection.sample import Origins, build_sample, row_sample
 from faithfulness_plugin.layers.vocabulary import NormScale, Vocabulary
@@ -54,19 +63,24 @@ def vocabulary(d: int = 80) -> LayerVocabulary:
     return LayerVocabulary(Vocabulary(W_E, W_U, norm), norm, 1.0)
 
 
-def layer(d: int = 80) -> torch.nn.Module:
+def layer(d: int = 80, seed: int = 0) -> torch.nn.Module:
     """The random wide layer; seeds what is drawn after it."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     made = torch.nn.Sequential(torch.nn.Linear(d, 2 * d), torch.nn.GELU(), torch.nn.Linear(2 * d, d))
     return made.requires_grad_(False)
 
 
 def text(
-    d_sae: int = 60, n_prompts: int = 12, n_pos: int = 20, neuronpedia: str | None = None, dead: int | None = None
+    d_sae: int = 60,
+    n_prompts: int = 12,
+    n_pos: int = 20,
+    neuronpedia: str | None = None,
+    dead: int | None = None,
+    seed: int = 0,
 ) -> Inspection:
     """A random transcoder of a random wide layer, on hostile tokens; features 0 and 1 are near-duplicates, and `dead`
     never fires."""
-    replaced, d = layer(), 80
+    replaced, d = layer(seed=seed), 80
     transcoder = StandardTrainingTranscoder(StandardTrainingTranscoderConfig(d_in=d, d_sae=d_sae))
     with torch.no_grad():
         transcoder.b_enc.sub_(0.3)
@@ -82,3 +96,45 @@ def text(
     sample = build_sample(x, replaced(x), Origins.of_kept(tokens, kept))
     names: dict[str, Any] = {"name": "<i>hostile</i>", "layer_name": "<u>layer</u>"}
     return inspect_transcoder(transcoder, replaced, sample, vocabulary=vocabulary(), **names)
+
+
+def a_set(n_layers: int = 3, d_sae: int = 60) -> list[Inspection]:
+    """Transcoders of several layers on one hostile text, feature 5 of the last one dead. Partners are those of the
+    weights; where they fire together, and interference, are made up."""
+    each = [text(d_sae, seed=seed) for seed in range(n_layers)]
+    norm = vocabulary().norm_in
+    for of in each[1:]:
+        assert of.sample.origins is not None
+        assert each[0].sample.origins is not None
+        of.sample.origins.tokens.copy_(each[0].sample.origins.tokens)
+    each[-1].records.mean_activation[5] = each[-1].records.firing_rate[5] = 0
+    features = [StreamFeatures(of.transcoder, norm, 1.0) for of in each]
+    partners = find_partners(features, [of.records.mean_activation for of in each], [0.5] * n_layers)
+    made_up = np.random.default_rng(0).random((3, d_sae))
+    made_up[:, 7] = np.nan
+    found = []
+    for n, (of, (up, down)) in enumerate(zip(each, partners, strict=True)):
+        shares = np.where(up.places >= 0, 0.4, 0), np.where(down.places >= 0, 0.8, 0)
+        edges = FeatureEdges(up, down, *shares, Interference(*made_up), inverse_size=0.5, n_rows=228)
+        found.append(replace(of, name=f"<b>block</b> {n}", edges=edges, sample=of.sample.without_rows()))
+    return found
+
+
+def intervened(of: Inspection, features: Sequence[int] = (3, 9), dead: int = 11) -> Inspection:
+    """With made-up interventions on features, of which one never fires."""
+    generator = np.random.default_rng(1)
+    stages = tuple(f"blocks.{block}.hook_resid_post" for block in (4, 5, 6))
+
+    def effect(feature: int, do: Done) -> InterventionEffect:
+        error, cosine = (0.0, 0.25, None), (1.0, 0.5, None)
+        sizes = {"size_layer": (1.0, 2.0, 0.0), "size_transcoder": (1.0, 2.0, 0.0)}
+        return InterventionEffect((feature,), do, "writing", 12, stages, cosine, (8, 8, 0), error, **sizes)
+
+    def moved(do: Done) -> NextTokenMoved:
+        n = 5 if do == "ablate" else len(HOSTILE)
+        return NextTokenMoved(0.125, 0.25, np.arange(n), *generator.standard_normal((2, n)))
+
+    each = [
+        FeatureIntervention(i, 8, {do: effect(i, do) for do in DONE}, {do: moved(do) for do in DONE}) for i in features
+    ]
+    return replace(of, interventions=[*each, FeatureIntervention(dead, 0, {}, {})])

@@ -1,30 +1,22 @@
 """The command `faithfulness inspect`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from pydantic import Field, model_validator
 
-from faithfulness_plugin.cli.hook_options import SeededOptions, by_name, model_on_text
+from faithfulness_plugin.cli.hook_options import SeededOptions
 from faithfulness_plugin.cli.options import made, with_fields
 from faithfulness_plugin.cli.terminal import show
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.messages import say
 
-if TYPE_CHECKING:
-    from faithfulness_plugin.cli.parts import Parts
-    from faithfulness_plugin.inspection.passes import Passes
-    from faithfulness_plugin.inspection.subjects import Subject
-
 TOKENS, ROWS = 100_000, 8192
 RECORDS = (".parquet", ".jsonl")
-COSTS = {"activations": 20.0, "features": 15.0, "details": 10.0, "Jacobians": 4.0, "tokens": 8.0}
-"""Seconds of a transcoder's parts, of 9,216 features at 100,000 tokens on one core."""
-MODEL, PAGE = 80.0, 5.0
 
 
 class InspectOptions(SeededOptions):
@@ -60,12 +52,18 @@ class InspectOptions(SeededOptions):
         """Whether the layer is in no language model."""
         return self.layer is not None and self.block is None
 
-    @property
-    def n_tokens(self) -> int:
-        """About how many tokens, or rows, are inspected."""
+    def n_tokens(self, otherwise: int = TOKENS) -> int:
+        """Count about how many tokens, or rows, are inspected.
+
+        Args:
+            otherwise: how many of a text, where nothing was asked for.
+
+        Returns:
+            Tokens, or rows.
+        """
         if self.prompts is not None:  # a prompt begins with a special token, which does not count
             return self.prompts * (self.context_size - max(self.skip_first, 1 - self.special_tokens))
-        return self.tokens or (ROWS if self.bare else TOKENS)
+        return self.tokens or (ROWS if self.bare else otherwise)
 
     @model_validator(mode="after")
     def _fit_together(self) -> "InspectOptions":
@@ -92,11 +90,23 @@ def inspect(
         str,
         typer.Argument(
             help="The transcoder's folder, an address (hf://owner/repo/path, or RELEASE/ID of SAELens's list), or "
-            "NAME=one of these"
+            "NAME=one of these. Or a set: a folder of transcoders of several layers, each in a subfolder"
         ),
     ],
     compare: Annotated[
         str | None, typer.Option(help="Another one of the same layer, shown beside it: FOLDER or NAME=FOLDER")
+    ] = None,
+    set_: Annotated[
+        str | None, typer.Option("--set", help="Which set of the folder, where it holds several (arms, seeds)")
+    ] = None,
+    blocks: Annotated[
+        str | None, typer.Option(help="Which layers of the set, such as 3,5-7 [default: all of them]")
+    ] = None,
+    intervene: Annotated[
+        str | None,
+        typer.Option(
+            help="Features that are removed and doubled in the model, such as 14,255; or top, the first 20 of the table"
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page")] = Path("out/inspect.html"),
     records: Annotated[
@@ -125,47 +135,41 @@ def inspect(
 
     What each feature reads, writes and does to the Jacobian, the tokens that it raises and reads, where it is active,
     how far the layer itself moves as it says, and which features look as if they served a repeated input alone. With
-    --compare, two transcoders of one layer beside each other.
+    --compare, two transcoders of one layer beside each other. Of a set, all layers on one page, with links from each
+    feature to those of other layers that it is connected with most.
     """
-    from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
-    from faithfulness_plugin.cli.exports import Handed, require_exports, write_exports
+    from faithfulness_plugin.cli.exports import require_exports
+    from faithfulness_plugin.cli.inspect_set import sources_of
+    from faithfulness_plugin.cli.intervening import Asked
 
     options = made(InspectOptions, **given)
+    asked = Asked(intervene, bare=options.bare)
     files = [file for file in (out, records) if file is not None]
-    if records is not None and records.suffix not in RECORDS:
-        raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
-    require_extra("inspect", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
-    sources = by_name([path] if compare is None else [path, compare])
-    require_readable(sources.values(), options)
-    if options.rows is not None:
-        require_rows(Path(options.rows))
-    require_new_files(files, overwrite=overwrite)
+    sources = sources_of(path, compare, set_, blocks, options)
+    _require(sources.by_name.values(), options, files, records, overwrite=overwrite)
     exports = {"delphi": delphi, "neuronpedia": neuronpedia, "circuit_tracer": circuit_tracer}
-    require_exports(exports, list(sources), bare=options.bare, overwrite=overwrite)
+    require_exports(exports, list(sources.by_name), bare=options.bare, overwrite=overwrite)
 
-    from faithfulness_plugin.cli.parts import Parts, resumable
+    from faithfulness_plugin.cli.inspect_layer import inspect_layer
+    from faithfulness_plugin.cli.inspect_set import inspect_blocks
+    from faithfulness_plugin.cli.parts import resumable
     from faithfulness_plugin.inspection.export import write_records
-    from faithfulness_plugin.inspection.inspection import scores_table
+    from faithfulness_plugin.inspection.inspection import Inspection, scores_table
     from faithfulness_plugin.inspection.page import write_page
-    from faithfulness_plugin.inspection.passes import Passes
     from faithfulness_plugin.transcoders.load import load_each
 
-    loaded = {name: of.transcoder for name, of in load_each(sources, **options.reading(options.block)).items()}
-    with Parts(_costs(loaded, options)) as parts, resumable(out, options.n_tokens * _row_bytes(loaded)) as folder:
-        passes = Passes(folder, parts.on_part)
-        subject = _subject(loaded, options, parts, passes)
-        found = []
-        for name, transcoder in loaded.items():
-            of_this = Passes(folder, lambda part, share, name=name: parts.on_part(f"{name}: {part}", share))
-            found.append(subject.inspect(transcoder, name=name, passes=of_this))
-        parts.on_part("page", 0.0)
+    def write(found: list[Inspection], token_text: Any) -> None:
         if records is not None:
-            write_records(found, records, token_text=subject.token_text, directions=directions)
-        model_name = getattr(getattr(subject.token_text, "tokenizer", None), "name_or_path", "")
-        shared = (subject, model_name, ", ".join(options.text), overwrite)
-        written = write_exports(exports, [Handed(of, *shared) for of in found])
-        write_page(found, out, token_text=subject.token_text)
-        passes.clear()
+            write_records(found, records, token_text=token_text, directions=directions)
+        write_page(found, out, token_text=token_text)
+
+    read = load_each(sources.by_name, **options.reading(options.block))
+    loaded = {name: of.transcoder for name, of in read.items()}
+    asked.require(loaded)
+    of_a_set = sources.set_name is not None
+    with resumable(out, _bytes(loaded, options, of_a_set=of_a_set)) as folder:
+        how = inspect_blocks if of_a_set else inspect_layer
+        found, written = how(sources, loaded, options, asked, exports, write, folder, overwrite=overwrite)
     if as_json:
         print(json.dumps({of.name: of.scores() for of in found}, indent=1))
     else:
@@ -173,43 +177,25 @@ def inspect(
     say("written: " + ", ".join(map(str, [*files, *written])))
 
 
-def _costs(loaded: Mapping[str, Any], options: InspectOptions) -> dict[str, float]:
-    """Return the parts, with what each costs."""
-    model = {} if options.bare else {"rows": MODEL}
-    return model | {f"{name}: {part}": cost for name in loaded for part, cost in COSTS.items()} | {"page": PAGE}
+def _require(
+    sources: Iterable[str], options: InspectOptions, files: Iterable[Path], records: Path | None, *, overwrite: bool
+) -> None:
+    """Refuse what can be told before anything is loaded."""
+    from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
+
+    if records is not None and records.suffix not in RECORDS:
+        raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
+    require_extra("inspect", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
+    require_readable(sources, options)
+    if options.rows is not None:
+        require_rows(Path(options.rows))
+    require_new_files(files, overwrite=overwrite)
 
 
-def _row_bytes(loaded: Mapping[str, Any]) -> int:
-    """Return the bytes of a row of the layer, what it reads and what it writes."""
+def _bytes(loaded: Mapping[str, Any], options: InspectOptions, *, of_a_set: bool) -> int:
+    """Return about how many bytes the rows take: what a layer reads and writes, of a set that of each layer."""
+    from faithfulness_plugin.cli.inspect_set import TOKENS as OF_A_SET
+
     first = next(iter(loaded.values()))
-    return first.W_enc.shape[0] * first.W_enc.itemsize + first.W_dec.shape[1] * first.W_dec.itemsize
-
-
-def _subject(loaded: Mapping[str, Any], options: InspectOptions, parts: "Parts", passes: "Passes") -> "Subject":
-    """Return the layer on rows, and say what has to be said about them."""
-    from faithfulness_plugin.inspection.subjects import bare_subject, text_subject, toy_subject
-    from faithfulness_plugin.language_model.rows import say_rows
-
-    shared: dict[str, Any] = {"seed": options.seed, "memory": options.memory}
-    if options.bare:
-        shared |= {"n_rows": options.n_tokens}
-        if options.rows is not None:
-            return bare_subject(str(options.layer), Path(options.rows), **shared)
-        drawn = options.model_dump(include={"density", "repeat_frac", "n_ones"})
-        return toy_subject(len(next(iter(loaded.values())).W_enc), **drawn, **shared)
-    source, named = model_on_text(options, loaded, parts.tell, options.seed)
-    subject = text_subject(
-        source,
-        list(loaded.values()),
-        model_named=named,
-        block=options.block,
-        n_tokens=options.n_tokens,
-        memory=options.memory,
-        passes=passes,
-        **options.model_dump(include={"hook_in", "hook_out", "hooks_anyway"}),
-    )
-    for notice in subject.notices:
-        say(f"warning: {notice}")
-    assert subject.sample.origins is not None
-    say_rows("rows", subject.sample.origins.left_out, subject.sample.concentration())
-    return subject
+    row = first.W_enc.shape[0] * first.W_enc.itemsize + first.W_dec.shape[1] * first.W_dec.itemsize
+    return row * (options.n_tokens(OF_A_SET) * len(loaded) if of_a_set else options.n_tokens())

@@ -10,8 +10,11 @@ from typing_extensions import override
 from faithfulness_plugin.display import NotebookTable, line
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.activations import Activations, read_sample
+from faithfulness_plugin.inspection.between.edges import FeatureEdges
 from faithfulness_plugin.inspection.details import FeatureDetails, feature_details
+from faithfulness_plugin.inspection.feature_interventions import FeatureIntervention
 from faithfulness_plugin.inspection.feature_tokens import FeatureTokens, feature_tokens
+from faithfulness_plugin.inspection.firing_together import FiringTogether, firing_together
 from faithfulness_plugin.inspection.hooked_reading import require_fit
 from faithfulness_plugin.inspection.hooked_transcoder import hooked
 from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary
@@ -48,6 +51,12 @@ class Inspection(NotebookTable):
     """Each feature in the model's words; None where the layer is not part of a model with an unembedding."""
     token_text: Callable[[int], str] | None = field(default=None, repr=False)
     """Gives a token id's text; None shows numbers."""
+    together: FiringTogether | None = None
+    """Features that fire on the same rows."""
+    edges: FeatureEdges | None = None
+    """Partners in other layers; None for a transcoder that was inspected by itself."""
+    interventions: Sequence[FeatureIntervention] = ()
+    """What changing some features does to the model."""
 
     def __repr__(self) -> str:
         return line("Inspection", {"name": self.name, "layer_name": self.layer_name, "records": self.records})
@@ -187,6 +196,7 @@ def inspect_transcoder(
         tokens=None
         if vocabulary is None
         else passes.run("tokens", key, lambda _: feature_tokens(inspected, vocabulary)),
+        together=passes.run("together", key, lambda _: firing_together(acts, sample)),
     )
 
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,23 +11,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from faithfulness_plugin.display import line
-from faithfulness_plugin.inspection.hooked_transcoder import HookedTranscoder, has_hooks
-from faithfulness_plugin.layers.any_model import hooks_of
-from faithfulness_plugin.layers.declared_hooks import Declared, declared_hooks
+from faithfulness_plugin.inspection.both_models import BothModels, Do, FeatureChange, Run, Through
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.hooks import Hooks
-from faithfulness_plugin.layers.replaced_layer import layer_of
-from faithfulness_plugin.layers.spliced import run_spliced, stages_after
 from faithfulness_plugin.metrics.downstream import effect
 from faithfulness_plugin.metrics.result import MetricResult
 from faithfulness_plugin.rounding import beyond_rounding
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
     import pandas as pd
-    from sae_lens import SAE
-
-Do = Literal["ablate", "clamp", "steer"]
-Through = Literal["reading", "writing"]
 
 
 @dataclass(frozen=True)
@@ -99,9 +89,10 @@ def intervene(
     through: Through = "reading",
     kept: Bool[Tensor, "prompts *pos"] | None = None,
 ) -> InterventionEffect:
-    """Ablate, clamp or steer features in both models, and compare the effects behind the layer.
+    """Ablate, double, clamp or steer features in both models, and compare the effects behind the layer.
 
-    a_i becomes 0 (ablate), `value` (clamp; where the feature is active), or a_i + `value` (steer; everywhere). Through
+    a_i becomes 0 (ablate), 2 a_i (double), `value` (clamp; where the feature is active), or a_i + `value` (steer;
+    everywhere). Through
 
     - "reading": the layer's input is moved by sum_i (a'_i - a_i) W_enc^i / ||W_enc^i||^2, the least change that does
     this to each pre-activation by itself, for the layer and for the transcoder. Does the layer respond to what the
@@ -131,86 +122,42 @@ def intervene(
 
     Source: E. Ameisen et al., "Circuit Tracing", Transformer Circuits, 2025, on perturbation experiments.
     """
-    which = tuple(np.atleast_1d(np.asarray(features, dtype=np.int64)).tolist())
-    hooks, replaced, stages = _place(transcoder, layer, model)
-    inspected = _with_hooks(transcoder, hooks, replaced, inputs)
-    _check(inspected, which, do, value, through)
-    kept = torch.ones(inputs.shape[: 2 if model is not None else 1], dtype=torch.bool) if kept is None else kept
-    tokens, kept = inputs.to(hooks.device), kept.to(hooks.device)
-    run = partial(run_spliced, hooks, replaced, tokens, kept, stages=stages)
-    seen = run(inspected)
-    assert seen.acts is not None
-    # acts, wanted, moved: [prompts, pos, features] (of rows [rows, features])
-    acts = seen.acts[..., list(which)]
-    wanted = torch.zeros_like(acts) if do == "ablate" else torch.full_like(acts, value or 0.0)
-    wanted = acts + wanted if do == "steer" else torch.where(acts > 0, wanted, acts)
-    moved = (wanted - acts) * kept[..., None]
-    changed = int((moved != 0).any(-1).sum())
-    if not changed:
-        raise ValueError(f"features {which} are not active on these inputs: choose others, or steer them")
-    change = _changes(inspected, which, moved, through)
-    runs = [dict(each.stages) for each in (run(None), run(None, **change), seen, run(inspected, **change))]
+    models = BothModels(transcoder, inputs, layer=layer, model=model, kept=kept)
+    return compare_change(models, models.change(features, do=do, value=value, through=through))
+
+
+@torch.no_grad()
+def compare_change(
+    models: BothModels, change: FeatureChange, runs: tuple[Run, Run] | None = None
+) -> InterventionEffect:
+    """Compare what a change of features does in the model and in the spliced model.
+
+    Args:
+        models: both, on some inputs.
+        change: of these inputs.
+        runs: what `models.runs` returned for it; None runs both models.
+
+    Returns:
+        The effects at each stage.
+    """
+    changed, changed_spliced = models.runs(change) if runs is None else runs
+    each = [of.stages for of in (models.clean[0], changed, models.clean[1], changed_spliced)]
     # at each stage four tensors [prompts, ...]: clean, changed, and both with the transcoder
-    by_stage = [tuple(each[stage] for each in runs) for stage in stages]
+    by_stage = [tuple(of[stage] for of in each) for stage in models.stages]
     # None for a layer that does not respond at all
     found = [effect(*of) if beyond_rounding(*of[:2]).any() else None for of in by_stage]
     return InterventionEffect(
-        features=which,
-        do=do,
-        through=through,
-        changed=changed,
-        stages=tuple(stages),
+        features=change.features,
+        do=change.do,
+        through=change.through,
+        changed=int(change.changed.sum()),
+        stages=tuple(models.stages),
         cosine=tuple(None if of is None else of.cosine for of in found),
         moved=tuple(0 if of is None else of.moved for of in found),
         error=tuple(None if of is None else of.error for of in found),
         size_layer=tuple(_size(beyond_rounding(clean, changed)) for clean, changed, *_ in by_stage),
         size_transcoder=tuple(_size(beyond_rounding(*spliced)) for _, _, *spliced in by_stage),
     )
-
-
-def _changes(transcoder: "SAE[Any]", which: tuple[int, ...], moved: Tensor, through: Through) -> dict[str, Any]:
-    if through == "reading":
-        reads = transcoder.W_enc.T[list(which)]
-        # [..., features] @ [features, d_in]: sum_i (a'_i - a_i) W_enc^i / ||W_enc^i||^2
-        step = moved @ (reads / reads.square().sum(-1, keepdim=True))
-        return {"of_input": lambda x: x + step.to(x.dtype)}
-    # [..., features] @ [features, d_out]
-    written = moved @ transcoder.W_dec[list(which)]
-    return {"of_output": lambda y: y + written.to(y.dtype)}
-
-
-def _place(transcoder: Any, layer: Any, model: Any) -> tuple[Hooks, HookedLayer, list[str]]:
-    """Return the hooks, the layer that the transcoder replaces, and where effects are read."""
-    if model is None:
-        if layer is None or not hasattr(layer, "hook_dict"):
-            raise ValueError("pass the model, or as layer a bare layer with hooks (AbsNetwork)")
-        return hooks_of(layer), HookedLayer("hook_in", "hook_out", layer), ["hook_out"]
-    hooks = hooks_of(model)
-    if layer is None:
-        declared = declared_hooks(transcoder) if hasattr(transcoder, "cfg") else Declared()
-        if declared.hook_in is None and declared.layer is None:
-            raise ValueError("the transcoder's metadata do not say which layer it replaces: pass layer=")
-        layer = layer_of(model, [transcoder])
-    return hooks, layer, stages_after(hooks, layer)
-
-
-def _with_hooks(transcoder: nn.Module, hooks: Hooks, layer: HookedLayer, inputs: Tensor) -> Any:
-    """Return the transcoder with SAELens's hook point; where it has none, by the layer's input at the first prompt."""
-    if has_hooks(transcoder):
-        return transcoder
-    seen: list[Tensor] = []
-    hooks.run(inputs[:1].to(hooks.device), {layer.hook_in: seen.append})
-    return HookedTranscoder(transcoder, seen[0].flatten(0, -2))
-
-
-def _check(transcoder: "SAE[Any]", which: tuple[int, ...], do: Do, value: float | None, through: Through) -> None:
-    d_sae = len(transcoder.W_dec)
-    if not which or not all(0 <= i < d_sae for i in which):
-        raise ValueError(f"features {which}: the transcoder has the features 0 to {d_sae - 1}")
-    if do not in ("ablate", "clamp", "steer") or through not in ("reading", "writing"):
-        raise ValueError(f"do={do!r}, through={through!r}: ablate, clamp or steer, through reading or writing")
-    if (value is None) != (do == "ablate"):
-        raise ValueError(f"{do} takes {'no value' if do == 'ablate' else 'a value: pass value='}")
 
 
 def _size(change: Tensor) -> float:

@@ -27,6 +27,8 @@ class LayerVocabulary(NamedTuple):
     written: float | None
     """The multiple of the layer's output that the residual stream gets (1 but for a residual multiplier); None where
     the output is not added to it."""
+    stream: str | None = None
+    """The tensor that `norm_in` is given, by name."""
 
     __repr__ = short_repr
 
@@ -49,7 +51,8 @@ def layer_vocabulary(hooks: Hooks, layer: HookedLayer) -> LayerVocabulary | None
     model = hooks.vocabulary()
     if model is None:
         return None
-    found = LayerVocabulary(model, _norm_in(hooks, layer.hook_in), _written(hooks, layer.hook_out))
+    stream, norm_in = _norm_in(hooks, layer.hook_in)
+    found = LayerVocabulary(model, norm_in, _written(hooks, layer.hook_out), stream)
     return None if found.norm_in is None and found.written is None else found
 
 
@@ -59,12 +62,12 @@ def _stream(hooks: Hooks, hook: str) -> Iterator[str]:
             yield hooks.require(f"blocks.{block_of(hook)}.{name}")
 
 
-def _norm_in(hooks: Hooks, hook_in: str) -> NormScale | None:
+def _norm_in(hooks: Hooks, hook_in: str) -> tuple[str, NormScale] | tuple[None, None]:
     for name in _stream(hooks, hook_in):
         seen = _carried(hooks, name, hook_in)
         if name in seen and hook_in in seen and (norm := norm_scale(seen[name], seen[hook_in])) is not None:
-            return norm
-    return None
+            return name, norm
+    return None, None
 
 
 def _written(hooks: Hooks, hook_out: str) -> float | None:

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -120,6 +120,15 @@ class RowSample:
             Their indices.
         """
         return evenly(len(self), n)
+
+    def without_rows(self) -> "RowSample":
+        """Return what pages and records need of the sample of a text: all but the rows, which take the memory.
+
+        Returns:
+            A sample of the same length whose rows are NaN, without memory of their own.
+        """
+        x, y = (rows.new_full((1,), torch.nan).expand(rows.shape) for rows in (self.x, self.y))
+        return replace(self, x=x, y=y)
 
     def concentration(self) -> VarianceConcentration | None:
         """Measure whether a few rows make most of the output's variance.

@@ -1,7 +1,7 @@
 """The layer and the rows that transcoders are inspected on: a language model's on text, the toy's, or a user's own."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.inspection.feature_interventions import change_features, top_features
 from faithfulness_plugin.inspection.inspection import Inspection, inspect_transcoder
 from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary, layer_vocabulary
 from faithfulness_plugin.inspection.passes import Passes, counted
@@ -20,7 +21,8 @@ from faithfulness_plugin.inspection.token_text import TokenText
 from faithfulness_plugin.language_model.loaded import LoadedModel
 from faithfulness_plugin.language_model.widths import require_widths
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.layers.hooked_layer import layer_fingerprint
+from faithfulness_plugin.layers.hooked_layer import HookedLayer, layer_fingerprint
+from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import layer_and_pair
 from faithfulness_plugin.measure.ranked_pairs import mismatch_warning
 from faithfulness_plugin.messages import one_line
@@ -49,6 +51,8 @@ class Subject:
     token_text: Callable[[int], str] | None = field(default=None, repr=False)
     vocabulary: LayerVocabulary | None = None
     """The model's tokens at this layer; None for layers without a model, or without an unembedding that fits."""
+    hooks: Hooks | None = field(default=None, repr=False)
+    """The model's; None for layers without one."""
 
     __repr__ = short_repr
 
@@ -75,6 +79,30 @@ class Subject:
             kinks=self.kinks,
             passes=passes,
         )
+
+    def change(
+        self, of: Inspection, features: Sequence[int] | None, on_feature: Callable[[], None] = lambda: None
+    ) -> Inspection:
+        """Remove and double features of an inspected transcoder, as `change_features`.
+
+        Args:
+            of: what was inspected of this layer, on this sample.
+            features: which; None for the first 20 of the page's table.
+            on_feature: called after each.
+
+        Returns:
+            The inspection, with what happened.
+
+        Raises:
+            UsageError: a layer without a model; as `change_features`.
+        """
+        if self.hooks is None or not isinstance(self.layer, HookedLayer):
+            raise UsageError(f"{self.name} is in no language model, in which features could be changed: leave them be")
+        chosen = top_features(of.records) if features is None else features
+        found = change_features(
+            self.hooks, self.layer, of.transcoder, self.sample, of.records, chosen, on_feature=on_feature
+        )
+        return replace(of, interventions=found)
 
 
 def toy_subject(
@@ -195,7 +223,7 @@ def text_subject(
     name += f" (the transcoder says {' to '.join(pair.declared)})" if pair.declared else ""
     name += "".join(f". Warning: {notice}" for notice in notices)
     texts, vocabulary = TokenText(source.tokenizer), layer_vocabulary(hooks, layer)
-    return Subject(layer, sample, name, notices=notices, token_text=texts, vocabulary=vocabulary)
+    return Subject(layer, sample, name, notices=notices, token_text=texts, vocabulary=vocabulary, hooks=hooks)
 
 
 def _numbered(n: int, of: Sequence[Any]) -> str:

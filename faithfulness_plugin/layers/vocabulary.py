@@ -36,6 +36,32 @@ class NormScale(NamedTuple):
         directions = directions - directions.mean(-1, keepdim=True) if self.centred else directions
         return directions * self.scale.to(directions)
 
+    def pull(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Compute what of the norm's input directions of its output read, at a row of size 1: the transpose of `fold`.
+
+        Args:
+            directions: of the norm's output.
+
+        Returns:
+            The same number of directions u of its input, with <u, v> = <direction, fold(v)>.
+        """
+        directions = directions * self.scale.to(directions)
+        return directions - directions.mean(-1, keepdim=True) if self.centred else directions
+
+    def sizes(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """Compute what the norm divides rows by.
+
+        Args:
+            x: the rows.
+
+        Returns:
+            The root of their mean square, of x less its mean where centred; 1 where nothing is divided.
+        """
+        if not self.divides:
+            return x.new_ones(x.shape[:-1])
+        x = x - x.mean(-1, keepdim=True) if self.centred else x
+        return x.square().mean(-1).sqrt().clamp_min(1e-12)
+
     def rows(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Compute the norm of rows, without its shift.
 
@@ -45,11 +71,7 @@ class NormScale(NamedTuple):
         Returns:
             scale * x / size.
         """
-        folded = self.fold(x)
-        if not self.divides:
-            return folded
-        x = x - x.mean(-1, keepdim=True) if self.centred else x
-        return folded / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
+        return self.fold(x) / self.sizes(x)[..., None]
 
 
 class Vocabulary(NamedTuple):

@@ -25,7 +25,7 @@ def rows():
     return next(AbsInputs(16, density=0.1, repeat_frac=0.05, batch_size=600)).double()
 
 
-@pytest.mark.parametrize(("do", "value"), [("ablate", None), ("clamp", 0.3), ("steer", 0.2)])
+@pytest.mark.parametrize(("do", "value"), [("ablate", None), ("double", None), ("clamp", 0.3), ("steer", 0.2)])
 @pytest.mark.parametrize("through", ["reading", "writing"])
 def test_the_layers_own_features_do_what_the_layer_does(rows, do, value, through):
     layer = AbsNetwork(16).double()
@@ -163,7 +163,8 @@ def test_a_stock_transcoder_that_sae_lens_loads(tmp_path):
         ({"features": []}, "features 0 to 31"),
         ({"do": "clamp"}, "clamp takes a value"),
         ({"value": 1.0}, "ablate takes no value"),
-        ({"do": "remove"}, "ablate, clamp or steer"),
+        ({"do": "double", "value": 2.0}, "double takes no value"),
+        ({"do": "remove"}, "ablate, double, clamp or steer"),
         ({"through": "both"}, "reading or writing"),
         ({"layer": None}, "pass the model"),
         ({"inputs": torch.zeros(3, 16).double()}, "not active on these inputs"),

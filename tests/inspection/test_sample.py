@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from transformer_lens.hook_points import HookPoint
 
 from faithfulness_plugin import AbsInputs, AbsNetwork
-from faithfulness_plugin.inspection.sample import allocate_rows, row_sample
+from faithfulness_plugin.inspection.sample import allocate_rows, build_sample, row_sample
 
 
 def test_it_holds_what_the_layer_reads_and_writes_and_how_it_varies(mlp):
@@ -73,3 +73,12 @@ def test_empty_and_broken_samples_are_refused(as_installed):
         row_sample(AbsNetwork(3), rows)
     with pytest.raises(ValueError, match="d_in=3"):
         row_sample(AbsNetwork(3), torch.zeros(4, 5))
+
+
+def test_without_rows_a_sample_keeps_its_length_and_takes_no_memory():
+    whole = build_sample(torch.randn(40, 6), torch.randn(40, 3))
+    left = whole.without_rows()
+    assert len(left) == 40
+    assert left.x.isnan().all()
+    assert left.x.untyped_storage().nbytes() + left.y.untyped_storage().nbytes() <= 8
+    assert left.groups is whole.groups

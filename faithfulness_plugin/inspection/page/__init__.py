@@ -13,9 +13,12 @@ from faithfulness_plugin.display import line
 from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.page.packing import compressed
-from faithfulness_plugin.inspection.page.payload import payload
+from faithfulness_plugin.inspection.page.payload import is_set, named, payload
 
-SCRIPTS = ("unpack", "draw", "explain", "jacobian", "overview", "words", "feature", "table", "compare", "main")
+SCRIPTS = (
+    *("unpack", "draw", "explain", "jacobian", "words", "between", "intervened"),
+    *("overview", "set", "feature", "table", "compare", "main"),
+)
 
 MOST_SHOWN = 25e6
 """Bytes of a page that a notebook shows, and keeps in its file."""
@@ -90,7 +93,8 @@ def page_html(
     Names and tokens reach it as data, compressed, and are shown as text: nothing in them can be markup.
 
     Args:
-        inspections: one, or two of one layer on one sample, which are then compared.
+        inspections: one; two of one layer on one sample, which are then compared; or those of a set, a layer each, with
+            the edges between them (`inspect_set`).
         token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text; None takes
             the first inspection's.
         title: the page's; "" names the transcoders.
@@ -99,16 +103,17 @@ def page_html(
         The HTML.
 
     Raises:
-        ValueError: another number of inspections, or two of different samples.
+        ValueError: another number of inspections, or two of different samples, without edges between them.
     """
-    if len(inspections) not in (1, 2):
-        raise ValueError(f"a page shows one transcoder, or two beside each other: these are {len(inspections)}")
-    if any(i.sample is not inspections[0].sample for i in inspections):
-        raise ValueError("the two were looked at on different samples: inspect both on one")
+    if not is_set(inspections):
+        if len(inspections) not in (1, 2):
+            raise ValueError(f"a page shows one transcoder, or two beside each other: these are {len(inspections)}")
+        if any(i.sample is not inspections[0].sample for i in inspections):
+            raise ValueError("the two were looked at on different samples: inspect both on one")
     require_extra("inspect", "plotly")
     here, token_text = files(__name__), inspections[0].token_text if token_text is None else token_text
     filled = {
-        "title": html.escape(title or "Features of " + " and ".join(i.name for i in inspections)),
+        "title": html.escape(title or "Features of " + named(inspections)),
         "page_css": (here / "page.css").read_text("utf-8"),
         "payload": payload(inspections, token_text),
         "plots_js": compressed((files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")),
@@ -127,14 +132,14 @@ def write_page(
     """Write the page, whole or not at all.
 
     Args:
-        inspections: one, or two of one layer on one sample, which are then compared.
+        inspections: as in `page_html`.
         path: the HTML file.
         token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text; None takes
             the first inspection's.
         title: the page's; "" names the transcoders.
 
     Raises:
-        ValueError: another number of inspections, or two of different samples.
+        ValueError: as `page_html`.
         OSError: it cannot be written.
     """
     atomic.write_text(path, page_html(inspections, token_text=token_text, title=title))

@@ -22,11 +22,12 @@ function showFeature(container, n, i) {
     fact(`${isTwin(n, i) ? "twin" : "no twin; nearest"}: ${of_(n, "twin")[i]}`, number(of_(n, "twin_cosine")[i]), SAYS.twin);
   container.append(facts, ...words(n, i));
   if (of_(n, "firing_rate")[i] === 0) {
-    container.append(element("p", { className: "note", text: "It does not fire on this sample." }));
+    container.append(element("p", { className: "note", text: "It does not fire on this sample." }), ...between(n, i), ...intervened(n, i));
   } else {
     container.append(element("h3", { text: data.meta.text ? "Where it is most active" : "Rows where it is most active" }));
     container.append(examples(n, i, "top", 0));
     container.append(...bands(n, i), ...atRandom(n, i), ...aloneFrom(n, i), ...firesOn(n, i));
+    container.append(...between(n, i), ...intervened(n, i));
     container.append(plot("Activations where it fires.", () => {
       const counts = row(of_(n, "histogram"), i), most = of_(n, "max_activation")[i];
       return { traces: [bars(counts, Array.from(counts, (_, b) => ((b + 0.5) * most) / counts.length), {})], height: 190,

@@ -18,7 +18,7 @@ const framed = location.protocol === "about:";
 
 // page.html#0/35: feature 35 of the first transcoder
 function chooseByAddress(address = location.hash) {
-  const [, n, i] = address.match(/^#(\d)\/(\d+)$/) ?? [];
+  const [, n, i] = address.match(/^#(\d+)\/(\d+)$/) ?? [];
   if (i === undefined || Number(i) >= (data.meta.transcoders[Number(n)]?.d_sae ?? 0)) return false;
   Object.assign(chosen, { transcoder: Number(n), feature: Number(i) });
   document.getElementById("which").value = n;
@@ -43,6 +43,7 @@ function open_(tab) {
     each.tabIndex = here ? 0 : -1;
     document.getElementById(each.getAttribute("aria-controls")).hidden = !here;
   }
+  dispatchEvent(new Event("resize")); // plots that were hidden when the window changed
   if (tab.id === "tab-features") { if (table.columns.length) drawRows(); else showTable(); }
   if (tab.id === "tab-compare") showCompare(document.getElementById("compare"));
 }
@@ -59,7 +60,7 @@ for (const tab of tabs) {
 }
 
 const two = data.meta.transcoders.length > 1;
-document.getElementById("tab-compare").hidden = !two;
+document.getElementById("tab-compare").hidden = !two || data.meta.set;
 document.getElementById("which-label").hidden = !two;
 const which = document.getElementById("which");
 data.meta.transcoders.forEach((t, n) => which.append(element("option", { value: n, text: t.name })));
@@ -68,7 +69,8 @@ which.onchange = () => {
   Object.assign(chosen, { transcoder: n, feature: best(n) });
   showTable();
 };
-const shape = data.meta.transcoders.map((t) => `${t.architecture}, ${number(t.d_sae)} features`).join("; ");
+const shape = data.meta.set ? `${data.meta.transcoders.length} layers, ${number(data.meta.transcoders.reduce((n, t) => n + t.d_sae, 0))} features`
+  : data.meta.transcoders.map((t) => `${t.architecture}, ${number(t.d_sae)} features`).join("; ");
 document.getElementById("about").textContent = `${data.meta.layer}: ${shape}; ${number(data.meta.rows)} rows`;
 
 document.getElementById("filters").addEventListener("input", (event) => { if (event.target !== which) filter(); });
@@ -87,15 +89,23 @@ document.addEventListener("keydown", (event) => {
 
 showOverview(document.getElementById("overview"));
 if (chooseByAddress()) open_(document.getElementById("tab-features"));
+// a link to a feature: filters that it does not pass are cleared
 function follow(address) {
   const { transcoder, feature } = chosen;
   // what is chosen in the table stands in the address already
   if (address === `#${transcoder}/${feature}` && !document.getElementById("features").hidden) return;
   if (!chooseByAddress(address)) return;
+  const wanted = chosen.feature;
   open_(document.getElementById("tab-features"));
-  if (chosen.transcoder !== transcoder) showTable();
-  filter();
+  if (chosen.transcoder !== transcoder) showTable(); else filter();
+  if (!table.order.includes(wanted)) {
+    for (const id of ["search", "least-score", "least-rate", "most-rate"]) document.getElementById(id).value = "";
+    document.getElementById("flagged-only").checked = false;
+    filter();
+  }
+  chosen.feature = wanted;
   move(0);
+  document.getElementById("feature").scrollIntoView({ block: "start" });
 }
 addEventListener("hashchange", () => follow(location.hash));
 document.addEventListener("click", (event) => {

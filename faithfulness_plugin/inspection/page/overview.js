@@ -1,5 +1,6 @@
 // Scores, firing rates, Jacobians or spectra, and what the features are made of.
 function showOverview(container) {
+  if (data.meta.set) { showSet(container); return; }
   const of = data.meta.transcoders;
   const names = Object.keys(of[0].scores);
   const scores = element("table", { className: "plain" });

@@ -14,6 +14,8 @@ from faithfulness_plugin.inspection.details import AFTER, BEFORE, SHOWN, random_
 from faithfulness_plugin.inspection.export import NUMBERS
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.overview import SMALL
+from faithfulness_plugin.inspection.page.between import between_of
+from faithfulness_plugin.inspection.page.intervened import intervened_of, stages_of
 from faithfulness_plugin.inspection.page.packing import packed, quantised
 from faithfulness_plugin.inspection.page.words import words_of
 from faithfulness_plugin.inspection.token_text import token_texts
@@ -30,10 +32,10 @@ LEAST_FAITHFUL = 10
 
 
 def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] | None) -> str:
-    """Pack what a page shows of one transcoder, or of two of one layer on one sample.
+    """Pack what a page shows of one transcoder, of two of one layer on one sample, or of a set.
 
     Args:
-        inspections: one or two.
+        inspections: one, two, or those of a set.
         token_text: gives a token id's text; None shows numbers.
 
     Returns:
@@ -44,7 +46,8 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
     meta: dict[str, Any] = {
         "transcoders": [_meta(i) for i in inspections],
         "layer": inspections[0].layer_name,
-        "rows": len(sample),
+        "set": is_set(inspections),
+        "rows": inspections[0].records.n_rows,
         "flagged": FLAGGED,
         "before": BEFORE,
         "after": AFTER,
@@ -60,10 +63,35 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
         arrays |= words
     for n, inspection in enumerate(inspections):
         arrays |= {f"{n}.{name}": array for name, array in _arrays(inspection).items()}
-    if len(inspections) == 2:
+    if len(inspections) == 2 and not is_set(inspections):
         for n, (one, other) in enumerate((inspections, inspections[::-1])):
             arrays[f"{n}.twin"], arrays[f"{n}.twin_cosine"] = nearest_features(one.transcoder, other.transcoder)
     return packed(meta, arrays)
+
+
+def is_set(inspections: Sequence[Inspection]) -> bool:
+    """Tell whether inspections are of several layers, with the edges between them.
+
+    Args:
+        inspections: the transcoders of a page.
+
+    Returns:
+        True for a set.
+    """
+    return len(inspections) > 1 and all(of.edges is not None for of in inspections)
+
+
+def named(inspections: Sequence[Inspection]) -> str:
+    """Name the transcoders of a page.
+
+    Args:
+        inspections: one, two, or those of a set.
+
+    Returns:
+        Their names; of a set the first and the last.
+    """
+    names = [of.name for of in inspections]
+    return f"{names[0]} to {names[-1]}" if is_set(inspections) else " and ".join(names)
 
 
 def _texts(tokens: Tensor, token_text: Callable[[int], str] | None) -> tuple[list[str], np.ndarray]:
@@ -121,6 +149,7 @@ def _meta(inspection: Inspection) -> dict[str, Any]:
         },
         "least_faithful": records.least_faithful(LEAST_FAITHFUL).tolist(),
         "circuits": list(records.circuits),
+        "stages": stages_of(inspection),
         "spectrum": None
         if found.spectrum is None
         else {"layer": _rounded(found.spectrum.layer), "transcoder": _rounded(found.spectrum.transcoder)},
@@ -151,6 +180,7 @@ def _arrays(inspection: Inspection) -> dict[str, np.ndarray]:
     for name in ("layer", "transcoder", "own"):
         arrays[f"along.{name}"], arrays[f"along.{name}.scale"] = quantised(getattr(details.along, name))
     arrays |= _weights(inspection.transcoder, details.along.coordinates)
+    arrays |= between_of(inspection) | intervened_of(inspection)
     if sample.origins is not None and details.windows is not None:
         # a row's place among all tokens: prompt * pos + position
         at = (sample.origins.prompt * sample.origins.tokens.shape[1] + sample.origins.position).numpy()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from faithfulness_plugin.inspection.inspection import Inspection
+from faithfulness_plugin.inspection.page.intervened import intervened_tokens
 from faithfulness_plugin.inspection.page.packing import quantised
 
 
@@ -28,6 +29,8 @@ def words_of(
             if of.tokens is not None and (found := getattr(of.tokens, name)) is not None:
                 tables[f"{n}.{name}"] = found.tokens
                 arrays[f"{n}.{name}.values"], arrays[f"{n}.{name}.scale"] = quantised(found.values)
+        if of.interventions:
+            tables[f"{n}.intervened.tokens"] = intervened_tokens(of)
         if (places := of.details.places) is not None:
             tables[f"{n}.fires"] = places.tokens
             arrays[f"{n}.fires.rates"] = places.rates.astype(np.float32)

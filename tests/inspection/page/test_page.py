@@ -133,3 +133,53 @@ def test_pages_show_one_or_two_of_one_sample(tmp_path):
         page_html([*inspected.toy(), *inspected.toy()])
     write_page(inspected.toy(), tmp_path / "deep" / "page.html")
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["page.html"]
+
+
+def test_the_payload_holds_what_fires_together():
+    of = inspected.text()
+    assert of.together is not None
+    _, arrays = unpacked(payload([of], inspected.token_text))
+    np.testing.assert_array_equal(arrays["0.together"], of.together.features)
+    assert arrays["0.together"][0, 0] == 1
+    np.testing.assert_allclose(arrays["0.together.phi"] / 255, of.together.phi, atol=0.01)
+    np.testing.assert_allclose(arrays["0.together.share"] / 255, of.together.share, atol=0.01)
+    np.testing.assert_allclose(arrays["0.together.rates"], of.together.rates, atol=1e-6)
+    assert "0.up.places" not in arrays
+    assert "0.intervened.features" not in arrays
+
+
+def test_the_payload_of_a_set_holds_partners_of_every_layer():
+    each = inspected.a_set()
+    meta, arrays = unpacked(payload(each, inspected.token_text))
+    assert meta["set"]
+    assert meta["rows"] == each[0].records.n_rows > 0
+    assert [t["name"] for t in meta["transcoders"]] == [f"<b>block</b> {n}" for n in range(3)]
+    assert "0.twin" not in arrays
+    for n, of in enumerate(each):
+        for side in ("up", "down"):
+            partners = getattr(of.edges, side)
+            places = np.where(partners.places < 0, 65535, partners.places)
+            np.testing.assert_array_equal(arrays[f"{n}.{side}.places"], places)
+            np.testing.assert_array_equal(arrays[f"{n}.{side}.features"], partners.features)
+            for name in ("direct", "skipped", "strength"):
+                np.testing.assert_allclose(arrays[f"{n}.{side}.{name}"], getattr(partners, name), rtol=1e-6)
+        np.testing.assert_allclose(arrays[f"{n}.from.others"], of.edges.interference.others, rtol=1e-6)
+    assert (arrays["2.up.places"][5] == 65535).all()
+    page = page_html(each, token_text=inspected.token_text)
+    assert "<title>Features of &lt;b&gt;block&lt;/b&gt; 0 to &lt;b&gt;block&lt;/b&gt; 2</title>" in page
+
+
+def test_the_payload_holds_interventions_with_each_token_as_text():
+    of = inspected.intervened(inspected.text())
+    meta, arrays = unpacked(payload([of], inspected.token_text))
+    assert arrays["0.intervened.features"].tolist() == [3, 9, 11]
+    assert arrays["0.intervened.prompts"].tolist() == [8, 8, 0]
+    assert meta["transcoders"][0]["stages"] == ["4", "5", "6"]
+    moved = of.interventions[1].next_token["double"]
+    np.testing.assert_allclose(arrays["0.intervened.moves"][1, 1], moved.moves, rtol=1e-6)
+    words = [meta["words"][place] for place in arrays["0.intervened.tokens"][1, 1]]
+    assert words == list(inspected.HOSTILE)
+    assert np.isnan(arrays["0.intervened.moves"][0, 0, 5:]).all()  # five tokens alone
+    assert np.isnan(arrays["0.intervened.kl"][2]).all()
+    np.testing.assert_array_equal(arrays["0.intervened.error"][0, 0], np.float32([0, 0.25, np.nan]))
+    assert "title='taken'" not in page_html([of], token_text=inspected.token_text)
