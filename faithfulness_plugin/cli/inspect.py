@@ -1,9 +1,9 @@
 """The command `faithfulness inspect`."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field, model_validator
@@ -14,6 +14,11 @@ from faithfulness_plugin.cli.terminal import show
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.messages import say
+
+if TYPE_CHECKING:
+    from faithfulness_plugin.cli.inspect_set import Sources
+    from faithfulness_plugin.cli.intervening import Asked
+    from faithfulness_plugin.inspection.inspection import Inspection
 
 TOKENS, ROWS = 100_000, 8192
 RECORDS = (".parquet", ".jsonl")
@@ -150,30 +155,18 @@ def inspect(
     exports = {"delphi": delphi, "neuronpedia": neuronpedia, "circuit_tracer": circuit_tracer}
     require_exports(exports, list(sources.by_name), bare=options.bare, overwrite=overwrite)
 
-    from faithfulness_plugin.cli.inspect_layer import inspect_layer
-    from faithfulness_plugin.cli.inspect_set import inspect_blocks
-    from faithfulness_plugin.cli.parts import resumable
     from faithfulness_plugin.inspection.export import write_records
-    from faithfulness_plugin.inspection.inspection import Inspection, scores_table
+    from faithfulness_plugin.inspection.inspection import scores_table
     from faithfulness_plugin.inspection.page import write_page
-    from faithfulness_plugin.transcoders.load import load_each
 
-    def write(found: list[Inspection], token_text: Any) -> None:
+    def write(found: "list[Inspection]", token_text: Any) -> None:
         if records is not None:
             write_records(found, records, token_text=token_text, directions=directions)
         write_page(found, out, token_text=token_text)
 
-    read = load_each(sources.by_name, **options.reading(options.block))
-    loaded = {name: of.transcoder for name, of in read.items()}
-    asked.require(loaded)
-    of_a_set = sources.set_name is not None
-    with resumable(out, _bytes(loaded, options, of_a_set=of_a_set)) as folder:
-        how = inspect_blocks if of_a_set else inspect_layer
-        found, written = how(sources, loaded, options, asked, exports, write, folder, overwrite=overwrite)
-    if as_json:
-        print(json.dumps({of.name: of.scores() for of in found}, indent=1))
-    else:
-        show(scores_table(found))
+    found, written = _inspected(sources, options, asked, exports, write, out, overwrite=overwrite)
+    scores = {of.name: of.scores() for of in found}
+    print(json.dumps(scores, indent=1)) if as_json else show(scores_table(found))
     say("written: " + ", ".join(map(str, [*files, *written])))
 
 
@@ -190,6 +183,31 @@ def _require(
     if options.rows is not None:
         require_rows(Path(options.rows))
     require_new_files(files, overwrite=overwrite)
+
+
+def _inspected(
+    sources: "Sources",
+    options: InspectOptions,
+    asked: "Asked",
+    exports: Mapping[str, Path | None],
+    write: "Callable[[list[Inspection], Any], None]",
+    out: Path,
+    *,
+    overwrite: bool,
+) -> "tuple[list[Inspection], list[Path]]":
+    """Inspect one transcoder, two of one layer, or a set."""
+    from faithfulness_plugin.cli.inspect_layer import inspect_layer
+    from faithfulness_plugin.cli.inspect_set import inspect_blocks
+    from faithfulness_plugin.cli.parts import resumable
+    from faithfulness_plugin.transcoders.load import load_each
+
+    read = load_each(sources.by_name, **options.reading(options.block))
+    loaded = {name: of.transcoder for name, of in read.items()}
+    asked.require(loaded)
+    of_a_set = sources.set_name is not None
+    with resumable(out, _bytes(loaded, options, of_a_set=of_a_set)) as folder:
+        how = inspect_blocks if of_a_set else inspect_layer
+        return how(sources, loaded, options, asked, exports, write, folder, overwrite=overwrite)
 
 
 def _bytes(loaded: Mapping[str, Any], options: InspectOptions, *, of_a_set: bool) -> int:

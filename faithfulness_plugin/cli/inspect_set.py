@@ -65,6 +65,8 @@ def sources_of(
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')} is for transcoders of one layer: leave it out")
     sets = sets_in(sources)
+    if set_name is None and all(len(of) == 1 for of in sets.values()):
+        return Sources(sources)  # several transcoders, of which one has to be named: loading says which there are
     if set_name is None and len(sets) > 1:
         raise UsageError(f"{path} holds the sets {', '.join(sets)}: choose one, such as --set {next(iter(sets))}")
     if set_name is not None and set_name not in sets:

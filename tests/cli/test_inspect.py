@@ -264,7 +264,7 @@ def test_after_ctrl_c_the_same_command_makes_nothing_again_that_was_finished(hub
     assert whole.exit_code == 0, whole.output
     parts = [
         "rows",
-        *(f"plain: {part}" for part in ("activations", "features", "details", "Jacobians", "tokens")),
+        *(f"plain: {part}" for part in ("activations", "features", "details", "Jacobians", "tokens", "together")),
         "page",
     ]
     said = [line.split("] ")[1].split(", ")[0] for line in whole.stderr.splitlines() if line.startswith("[")]

@@ -101,7 +101,13 @@ def test_how_far_it_is(tmp_path, make_transcoder):
     layer, transcoder = AbsNetwork(5), make_transcoder(d_out=5, dtype="float32").eval()
     sample = row_sample(layer, next(AbsInputs(5, batch_size=60)), memory=2e-5)
     inspect_transcoder(transcoder, layer, sample, passes=Passes(on_part=lambda *part: said.append(part)))
-    assert list(dict.fromkeys(part for part, _ in said)) == ["activations", "features", "details", "Jacobians"]
+    assert list(dict.fromkeys(part for part, _ in said)) == [
+        "activations",
+        "features",
+        "details",
+        "Jacobians",
+        "together",
+    ]
     shares = [share for part, share in said if part == "activations"]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1], len(shares) > 3) == (0.0, 1.0, True)
