@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+from typing_extensions import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -43,7 +44,7 @@ class Lines:
         length, completed = (total, done) if cost is None else (cost, 0)
         self.task = self.bar.add_task(what, total=length, completed=completed, parts=f"{done}/{total}")
 
-    def __enter__(self) -> "Lines":
+    def __enter__(self) -> Self:
         self.begun = time.monotonic()
         self.bar.start()
         return self

@@ -143,7 +143,7 @@ class BothModels:
         return self._run(None, **change.of), self._run(self.transcoder, **change.of)
 
     @torch.no_grad()
-    def _run(self, transcoder: Any | None, **change: Change) -> Run:
+    def _run(self, transcoder: Any | None, **change: Any) -> Run:
         seen = run_spliced(self.hooks, self.layer, self.tokens, self.kept, transcoder, stages=self.stages, **change)
         # of all positions logits are what takes most memory
         return Run(seen.stages, seen.acts, None if self.logits_at is None else seen.logits[self.logits_at])

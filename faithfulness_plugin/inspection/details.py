@@ -2,7 +2,7 @@
 its tokens, and what layer and transcoder do along the direction that it reads."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch

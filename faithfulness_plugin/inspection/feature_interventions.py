@@ -179,7 +179,8 @@ def _changed(
         change = models.change(feature, do=do, through="writing")
         runs = models.runs(change)
         effects[do] = compare_change(models, change, runs)
-        moved[do] = next_token_moved(*clean, *map(_log_p, runs))
+        model, spliced = map(_log_p, runs)
+        moved[do] = next_token_moved(clean[0], clean[1], model, spliced)
     return FeatureIntervention(feature, len(prompts), effects, moved)
 
 

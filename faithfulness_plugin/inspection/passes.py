@@ -176,6 +176,6 @@ def _rebuilt(value: Any) -> Any:
         return {name: _rebuilt(of) for name, of in value["dict"].items()}
     module, _, name = value["class"].partition(":")
     of: Any = getattr(importlib.import_module(module), name) if module.startswith(OURS) else None
-    if not is_dataclass(of):
+    if not (isinstance(of, type) and is_dataclass(of)):
         raise ValueError(f"{value['class']} is no dataclass of this package")
     return of(**{name: _rebuilt(each) for name, each in value["fields"].items()})

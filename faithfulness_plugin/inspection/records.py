@@ -196,8 +196,8 @@ def feature_records(
 
 def _along(acts: Any, beyond: Float[Tensor, "rows d_out"], W_dec: Float[Tensor, "d_sae d_out"]) -> Any:
     """Return a_i(n) <W_dec^i, f(x_n) - E f> where activations a, a sparse matrix, are not 0."""
-    index = (torch.from_numpy(each).to(W_dec.device, torch.int64) for each in (acts.indices, acts.indptr))
-    products = dot_active(beyond.to(W_dec).contiguous(), ActiveFeatures(*index, len(W_dec)), W_dec)
+    features, offsets = (torch.from_numpy(each).to(W_dec.device, torch.int64) for each in (acts.indices, acts.indptr))
+    products = dot_active(beyond.to(W_dec).contiguous(), ActiveFeatures(features, offsets, len(W_dec)), W_dec)
     return csr_array((acts.data * products.double().cpu().numpy(), acts.indices, acts.indptr), shape=acts.shape)
 
 

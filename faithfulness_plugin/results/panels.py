@@ -115,7 +115,8 @@ def legend_below(
     """
     wanted = max(1, min(columns, len(handles)))
     longest = max((TextPath((0, 0), name, size=LEGEND_SIZE).get_extents().width for name in handles), default=0)
-    fitting = int(72 * figure.bbox.width / figure.dpi // (longest + LEGEND_HANDLE))
+    part: Any = figure  # both kinds of figures have these, and their base class does not declare them
+    fitting = int(72 * part.bbox.width / part.dpi // (longest + LEGEND_HANDLE))
     columns = max(1, min(wanted, fitting))
     more_rows = -(-len(handles) // columns) + len(handles) // -wanted
     if isinstance(figure, Figure):

@@ -52,7 +52,8 @@ def test_effects_on_later_blocks_are_those_of_intervene_and_predictions_those_of
     prompts = prompts_of(sample, records, feature)
     tokens, kept = sample.origins.tokens[prompts], sample.origins.row_at[prompts] >= 0
     clean = model(tokens).log_softmax(-1)
-    for do, factor in (("ablate", -1.0), ("double", 1.0)):
+    factors: dict[Any, float] = {"ablate": -1.0, "double": 1.0}
+    for do, factor in factors.items():
         wanted = intervene(transcoder, tokens, feature, layer=layer, model=model, do=do, through="writing", kept=kept)
         effect = found.effects[do]
         assert effect.stages == wanted.stages

@@ -81,6 +81,8 @@ def test_digests_tell_texts_and_tensors_apart():
 @pytest.mark.usefixtures("as_installed")
 @pytest.mark.parametrize("kind", ["toy", "text"])
 def test_an_inspection_that_is_resumed_finds_the_same_and_reads_nothing(tmp_path, monkeypatch, kind):
+    shared: dict[str, Any]
+    of: Any
     if kind == "text":
         of, layer, shared = inspected.text(), inspected.layer(), {"vocabulary": inspected.vocabulary()}
     else:

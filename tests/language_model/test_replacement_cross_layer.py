@@ -39,7 +39,8 @@ def tokens() -> Tensor:
 def replaced(clt: CrossLayerTrainingTranscoder) -> ReplacementModel:
     hooks = hooks_of(tiny_models.hugging_face("llama"))
     layers = {block: mlp_layer(hooks, block) for block in (0, 1)}
-    return ReplacementModel(hooks, layers, dict(enumerate(layer_views(clt))), exclude=torch.tensor([0]))
+    views: dict[int, Any] = dict(enumerate(layer_views(clt)))
+    return ReplacementModel(hooks, layers, views, exclude=torch.tensor([0]))
 
 
 @pytest.mark.parametrize("fields", [{}, {"tied": True}, {"bandwidth": 1}], ids=str)

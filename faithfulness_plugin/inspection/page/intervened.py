@@ -48,7 +48,7 @@ def intervened_of(of: Inspection) -> dict[str, np.ndarray]:
     every = of.interventions
     if not every:
         return {}
-    found = {"features": np.array([each.feature for each in every], dtype=np.int32)}
+    found: dict[str, np.ndarray] = {"features": np.array([each.feature for each in every], dtype=np.int32)}
     found["prompts"] = np.array([each.n_prompts for each in every], dtype=np.uint32)
     found["changed"] = np.array(
         [[each.effects[do].changed if do in each.effects else 0 for do in DONE] for each in every], dtype=np.uint32

@@ -51,7 +51,7 @@ def model_and_set(norm: str = "LN") -> Any:
 @pytest.mark.parametrize(("norm", "memory"), [("LN", 2.0), ("RMS", 2.0), ("LN", 1e-6)])
 def test_edges_of_a_model_against_loops(norm, memory):
     hooks, each, origins, acts, streams, shared = model_and_set(norm)
-    found = feature_edges(hooks, each, origins, most=4, memory=memory)
+    found: Any = feature_edges(hooks, each, origins, most=4, memory=memory)
     if memory < 1:  # some of the prompts, one at a time
         assert 0 < found[0].n_rows < int(shared.sum())
         return

@@ -35,7 +35,7 @@ def random_set(norms: Any = ("LN", "RMS", "LN", "none"), skips: Any = (False, Tr
     return each, acts, [0.7, 0.4, 1.3, 1.0]
 
 
-def matrices(of: StreamFeatures) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def matrices(of: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What features read of a row of size 1 [d_sae, d], what they add to the stream [d_sae, d], and the skip connection
     from the stream to the stream [d, d], written out."""
     centre = np.eye(D) - (1 / D if of.norm_in.centred else 0)

@@ -155,6 +155,7 @@ def test_the_payload_of_a_set_holds_partners_of_every_layer():
     assert meta["rows"] == each[0].records.n_rows > 0
     assert [t["name"] for t in meta["transcoders"]] == [f"<b>block</b> {n}" for n in range(3)]
     assert "0.twin" not in arrays
+    of: Any
     for n, of in enumerate(each):
         for side in ("up", "down"):
             partners = getattr(of.edges, side)
