@@ -66,7 +66,7 @@ class Losses(nn.Module):
         (sparsity,) = transcoder.calculate_aux_loss(given, region.feature_acts, hidden_pre, out).values()
         loss = loss + strength * sparsity
         if batch.response is not None:
-            targets = ChainResponse(*cast(Any, batch.response), self.link)
+            targets = cast(Any, ChainResponse)(*batch.response, self.link)
             gate = None if matching.config.jitter > 0 else region  # jittered rows open other gates
             loss = loss + coefficient * matching.from_targets(transcoder, targets, gate=gate)
         if batch.moved is not None:

@@ -1,5 +1,6 @@
 import html
 from dataclasses import replace
+from typing import Any
 
 import inspected
 import numpy as np
@@ -176,11 +177,11 @@ def test_the_payload_holds_interventions_with_each_token_as_text():
     assert arrays["0.intervened.features"].tolist() == [3, 9, 11]
     assert arrays["0.intervened.prompts"].tolist() == [8, 8, 0]
     assert meta["transcoders"][0]["stages"] == ["4", "5", "6"]
-    moved = of.interventions[1].next_token["double"]
+    moved: Any = of.interventions[1].next_token["double"]
     np.testing.assert_allclose(arrays["0.intervened.moves"][1, 1], moved.moves, rtol=1e-6)
     words = [meta["words"][place] for place in arrays["0.intervened.tokens"][1, 1]]
     assert words == list(inspected.HOSTILE)
     assert np.isnan(arrays["0.intervened.moves"][0, 0, 5:]).all()  # five tokens alone
     assert np.isnan(arrays["0.intervened.kl"][2]).all()
-    np.testing.assert_array_equal(arrays["0.intervened.error"][0, 0], np.float32([0, 0.25, np.nan]))
+    np.testing.assert_array_equal(arrays["0.intervened.error"][0, 0], np.array([0, 0.25, np.nan], np.float32))
     assert "title='taken'" not in page_html([of], token_text=inspected.token_text)
