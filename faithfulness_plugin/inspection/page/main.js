@@ -88,8 +88,9 @@ document.addEventListener("keydown", (event) => {
 showOverview(document.getElementById("overview"));
 if (chooseByAddress()) open_(document.getElementById("tab-features"));
 // a link to a feature: filters that it does not pass are cleared
-addEventListener("hashchange", () => {
-  if (location.hash === `#${chosen.transcoder}/${chosen.feature}` || !chooseByAddress()) return;
+function follow() {
+  const shown = !document.getElementById("features").hidden && location.hash === `#${chosen.transcoder}/${chosen.feature}`;
+  if (shown || !chooseByAddress()) return;
   const { feature } = chosen;
   open_(document.getElementById("tab-features"));
   showTable();
@@ -100,5 +101,8 @@ addEventListener("hashchange", () => {
     showTable();
   }
   document.getElementById("feature").scrollIntoView({ block: "start" });
-});
+}
+addEventListener("hashchange", follow);
+// a link to the address that is there already changes none
+document.addEventListener("click", (event) => { if (event.target.closest('a[href^="#"]')?.hash === location.hash) follow(); });
 document.documentElement.dataset.ready = "yes";
