@@ -89,6 +89,9 @@ def test_a_set_has_a_row_a_layer_and_links_lead_from_layer_to_layer_and_back(ope
     assert first_link(tab, "Downstream").count() == 1
     tab.go_back()
     tab.wait_for_selector(f"#feature h2 >> text=Feature {feature} of <b>block</b> 1")
+    tab.click("#tab-overview")
+    scores.locator("th a").nth(1).click()  # the feature that is chosen already
+    tab.wait_for_selector(f"#feature h2 >> text=Feature {feature} of <b>block</b> 1")
 
 
 def test_partners_say_where_they_fire_what_skips_carry_and_where_it_comes_from(open_page, page_of_a_set, a_set):
@@ -161,5 +164,8 @@ def test_nothing_is_cut_at_1280_pixels(open_page, page_of_a_set):
     tab.wait_for_selector("#feature .plots.wide")
     for name in ("tab-features", "tab-overview"):
         tab.click(f"#{name}")
-        # plots are drawn anew a moment after the window changed
-        tab.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+        for _ in range(50):  # plots are drawn anew a moment after the window changed
+            if tab.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+                break
+            tab.wait_for_timeout(200)
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
