@@ -1,7 +1,7 @@
 """The command `faithfulness inspect`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,19 +127,12 @@ def inspect(
     how far the layer itself moves as it says, and which features look as if they served a repeated input alone. With
     --compare, two transcoders of one layer beside each other.
     """
-    from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
     from faithfulness_plugin.cli.exports import Handed, require_exports, write_exports
 
     options = made(InspectOptions, **given)
     files = [file for file in (out, records) if file is not None]
-    if records is not None and records.suffix not in RECORDS:
-        raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
-    require_extra("inspect", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
     sources = by_name([path] if compare is None else [path, compare])
-    require_readable(sources.values(), options)
-    if options.rows is not None:
-        require_rows(Path(options.rows))
-    require_new_files(files, overwrite=overwrite)
+    _require(sources.values(), options, files, records, overwrite=overwrite)
     exports = {"delphi": delphi, "neuronpedia": neuronpedia, "circuit_tracer": circuit_tracer}
     require_exports(exports, list(sources), bare=options.bare, overwrite=overwrite)
 
@@ -171,6 +164,21 @@ def inspect(
     else:
         show(scores_table(found))
     say("written: " + ", ".join(map(str, [*files, *written])))
+
+
+def _require(
+    sources: Iterable[str], options: InspectOptions, files: Iterable[Path], records: Path | None, *, overwrite: bool
+) -> None:
+    """Refuse what can be told before anything is loaded."""
+    from faithfulness_plugin.cli.checks import require_new_files, require_readable, require_rows
+
+    if records is not None and records.suffix not in RECORDS:
+        raise UsageError(f"{records}: choose a name for the records that ends in {' or '.join(RECORDS)}")
+    require_extra("inspect", "plotly", *(["pyarrow"] if records and records.suffix == ".parquet" else []))
+    require_readable(sources, options)
+    if options.rows is not None:
+        require_rows(Path(options.rows))
+    require_new_files(files, overwrite=overwrite)
 
 
 def _costs(loaded: Mapping[str, Any], options: InspectOptions) -> dict[str, float]:
