@@ -64,7 +64,7 @@ class Page:
         """
         return page_html(self.inspections, title=self.title)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the page, whole or not at all.
 
         Args:
