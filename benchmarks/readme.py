@@ -118,8 +118,8 @@ def measured() -> dict[str, str]:
         "benchmark scores": suite.scores_table().render("markdown"),
         "benchmark with skip": with_skip(_suite_results()),
         "chains tasks": chains.tasks_table().render("markdown"),
-        "chains words": "\n".join(
-            chains.words(read_result(path, ChainsResult)) for path in CHAINS.glob(RESULT_FILENAME)
+        "chains words": "\n\n".join(
+            chains.overview(read_result(path, ChainsResult)) for path in CHAINS.glob(RESULT_FILENAME)
         ),
         "band table": "\n".join(
             Band().tables(read_result(path, BandResult)) for path in RESULTS.glob(f"band/{RESULT_FILENAME}")
