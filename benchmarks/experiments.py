@@ -85,6 +85,12 @@ EXPERIMENTS: dict[str, Listed] = {
         "the toy ensemble beside a loop",
         kind="ensemble-speed",
     ),
+    "band": Listed(
+        f"{HERE}.band.experiment:Band",
+        f"{HERE}.band.config:BandConfig",
+        "a cross-layer transcoder of a band of a language model's layers, beside one for each",
+        presets="band/presets",
+    ),
     "cross-layer-cost": Listed(
         f"{HERE}.timing.cross_layer:CrossLayerCost",
         f"{HERE}.timing.configs:CrossLayerCostConfig",

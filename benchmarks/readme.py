@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from faithfulness_plugin.benchmarks import compatibility
+from faithfulness_plugin.benchmarks.band.experiment import Band
+from faithfulness_plugin.benchmarks.band.schema import BandResult
 from faithfulness_plugin.benchmarks.chains import report as chains
 from faithfulness_plugin.benchmarks.chains.experiment import Chains
 from faithfulness_plugin.benchmarks.chains.schema import ChainsResult
@@ -31,6 +33,7 @@ from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 from faithfulness_plugin.benchmarks.suite.with_skip_page import words as with_skip
 from faithfulness_plugin.benchmarks.timing import adapter
 from faithfulness_plugin.benchmarks.timing.adapter import OverheadResult
+from faithfulness_plugin.benchmarks.timing.cross_layer import CrossLayerCost, CrossLayerCostResult
 from faithfulness_plugin.benchmarks.timing.ensemble import Ensemble, EnsembleSpeedResult
 from faithfulness_plugin.benchmarks.timing.speed import Speed, SpeedResult, ratio_table
 from faithfulness_plugin.benchmarks.timing.start_up import StartUp, StartUpResult
@@ -115,8 +118,15 @@ def measured() -> dict[str, str]:
         "benchmark scores": suite.scores_table().render("markdown"),
         "benchmark with skip": with_skip(_suite_results()),
         "chains tasks": chains.tasks_table().render("markdown"),
-        "chains words": "\n".join(
-            chains.words(read_result(path, ChainsResult)) for path in CHAINS.glob(RESULT_FILENAME)
+        "chains words": "\n\n".join(
+            chains.overview(read_result(path, ChainsResult)) for path in CHAINS.glob(RESULT_FILENAME)
+        ),
+        "band table": "\n".join(
+            Band().tables(read_result(path, BandResult)) for path in RESULTS.glob(f"band/{RESULT_FILENAME}")
+        ),
+        "cross-layer cost": "\n".join(
+            CrossLayerCost().tables(read_result(path, CrossLayerCostResult))
+            for path in RESULTS.glob(f"cross_layer_cost/{RESULT_FILENAME}")
         ),
     }
 

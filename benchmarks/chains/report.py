@@ -11,7 +11,6 @@ from faithfulness_plugin.benchmarks.suite.at_layer_l0 import at_layer_l0, seed_s
 from faithfulness_plugin.benchmarks.suite.compare import difference
 from faithfulness_plugin.benchmarks.suite.report import failures
 from faithfulness_plugin.results.intervals import RANGE
-from faithfulness_plugin.results.markdown import interval_text
 from faithfulness_plugin.results.tables import Table
 
 SHOWN = {
@@ -56,13 +55,27 @@ def page(result: ChainsResult) -> str:
         f"list, {len(result.trials):,} trials of {result.config.n_steps:,} steps "
         f"({sum(trial.seconds for trial in result.trials) / 60:.0f} minutes of one core). What chains and scores are, "
         "and how to add a method: [docs/cross-layer.md](../../../docs/cross-layer.md#the-benchmarks-second-track).",
-        words(result),
+        overview(result),
     ]
     for name in result.config.tasks:
         parts += [f"## {chain_task(name).title}", chain_task(name).summary]
-        found = (task_table(result, name), task_table(result, name, SPARSER), sweep_table(result, name))
+        found = [of(result, name, share) for share in (1.0, SPARSER) for of in (task_table, gains_table)]
+        found.append(sweep_table(result, name))
         parts += [table.render("markdown").strip() for table in found]
     return "\n\n".join(parts) + "\n"
+
+
+def overview(result: ChainsResult) -> str:
+    """Format the headlines with sentences, for the docs.
+
+    Args:
+        result: complete or partial.
+
+    Returns:
+        Markdown.
+    """
+    shown = [headlines(result, share).render("markdown").strip() for share in (1.0, SPARSER)]
+    return "\n\n".join([*shown, words(result)])
 
 
 def tasks_table() -> Table:
@@ -131,8 +144,55 @@ def sweep_table(result: ChainsResult, name: str) -> Table:
     return Table(["method", *(f"strength {s:g}" for s in strengths)], rows, caption)
 
 
+def headlines(result: ChainsResult, share: float = 1.0) -> Table:
+    """Format hops kept and FVU of all methods at all chains.
+
+    Args:
+        result: complete or partial.
+        share: of the chains' own L0, at which they are read.
+
+    Returns:
+        The table.
+    """
+    read = at_share(result, share)
+    rows = [
+        [method.name, *(_headline(read, task, method.name) for task in result.config.tasks)]
+        for method in result.methods
+    ]
+    caption = (
+        f"Hops kept, and FVU in brackets, at {_place(share)}: means over the seeds that reach it, of "
+        f"{len(result.seeds)}; a dash where fewer than half do."
+    )
+    return Table(["method", *result.config.tasks], rows, caption)
+
+
+def gains_table(result: ChainsResult, task: str, share: float = 1.0) -> Table:
+    """Format what each term changes, beside the same kind without a term.
+
+    Args:
+        result: complete or partial.
+        task: the task's name.
+        share: of the chain's own L0, at which scores are read.
+
+    Returns:
+        The table.
+    """
+    rows, read = [], at_share(result, share)
+    for method in result.methods:
+        kind, _, term = method.name.rpartition("-")
+        rival = f"{kind}-none"
+        if term != "none" and rival in result.config.methods:
+            n, scores = difference({method.name: read, rival: read}, task, method.name, rival)
+            rows.append([method.name, rival, str(n), *(scores.get(score) for score in SHOWN)])
+    caption = (
+        f"{chain_task(task).title}, at {_place(share)}: differences to the same kind without a term, paired by seed, "
+        f"mean and 95 % interval, {RANGE}; a dash where fewer than two seeds of both are there."
+    )
+    return Table(["method", "less", "seeds", *SHOWN.values()], rows, caption)
+
+
 def words(result: ChainsResult) -> str:
-    """Say whether circuits are rewritten without a term, and what each term brings.
+    """Say in how many seeds circuits are rewritten, and in how many they are kept, without a term.
 
     Args:
         result: complete or partial.
@@ -142,13 +202,16 @@ def words(result: ChainsResult) -> str:
     """
     lines = []
     for name in result.config.tasks:
-        lines.append(f"- **{chain_task(name).title}**")
         for share in (1.0, SPARSER):
             read = at_share(result, share)
             counts = filter(None, (_count(read, name, f"{kind}-none") for kind in KINDS))
-            lines += [f"  - At {_place(share)}, {'; '.join(counts)}."]
-            lines += [f"    - {gain}." for gain in _gains(read, name)]
+            lines.append(f"- {chain_task(name).title}, at {_place(share)}: {'; '.join(counts)}.")
     return "\n".join(lines)
+
+
+def _headline(read: ChainsResult, task: str, method: str) -> str | None:
+    scores = at_layer_l0(read, task, method).scores
+    return f"{scores['hops_kept'].mean:.2f} ({scores['fvu'].mean:.3f})" if scores else None
 
 
 def _place(share: float) -> str:
@@ -160,27 +223,12 @@ def _count(result: ChainsResult, task: str, method: str) -> str:
     each = [seed_scores(result, task, method, seed) for seed in result.seeds if result.scored(task, method, seed)]
     kept = [scores["hops_kept"] for scores in each if scores is not None]
     if not kept:
-        return f"{method} is not there" if each else ""
+        return f"no seed of {method} is there" if each else ""
     few, many = sum(k < REWRITTEN for k in kept), sum(k > KEPT for k in kept)
     return (
         f"{method} keeps {np.mean(kept):.2f} of the hops (below {REWRITTEN:g} in {few}, above {KEPT:g} in {many} of "
         f"{len(kept)} seeds)"
     )
-
-
-def _gains(result: ChainsResult, task: str) -> list[str]:
-    """Say what each term changes, paired by seed, beside the same kind without a term."""
-    gains = []
-    for method in result.methods:
-        kind, _, term = method.name.rpartition("-")
-        rival = f"{kind}-none"
-        if term == "none" or rival not in result.config.methods:
-            continue
-        n, scores = difference({method.name: result, rival: result}, task, method.name, rival)
-        if scores:
-            kept, fvu = (interval_text(scores[score], 3) for score in ("hops_kept", "fvu"))
-            gains.append(f"{method.name}, less {rival}: hops kept {kept}, FVU {fvu} ({n} seeds)")
-    return gains
 
 
 def _means(scores: Sequence[ChainScores | None]) -> str | None:

@@ -67,10 +67,13 @@ def planted(**kept: float) -> ChainsResult:
 
 
 def test_the_report_says_what_is_rewritten_and_what_a_term_brings():
-    words = report.words(planted(per_layer__none=0.98, clt__none=0.1, clt__direct=0.8))
+    result = planted(per_layer__none=0.98, clt__none=0.1, clt__direct=0.8)
+    words = report.words(result)
     assert "per_layer-none keeps 0.9" in words
     assert "clt-none keeps 0.11 of the hops (below 0.3 in 2, above 0.9 in 0 of 2 seeds)" in words
-    assert "clt-direct, less clt-none: hops kept 0.700" in words
+    assert "| clt-direct | clt-none | 2 | 0.700" in report.gains_table(result, "two_hops").render("markdown")
+    assert "| clt-direct | 0.81 (0.100) |" in report.overview(result)
+    assert "no seed of clt-none is there" in report.words(report.at_share(result, 0.1))
 
 
 def test_methods_of_ones_own_return_a_cross_layer_transcoder_or_one_for_each_layer():
