@@ -22,6 +22,7 @@ from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
 from faithfulness_plugin.benchmarks.real_layers.overview import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.sweep import sweep
+from faithfulness_plugin.benchmarks.short_claims import short_claims
 from faithfulness_plugin.benchmarks.suite import report as suite
 from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
@@ -29,7 +30,7 @@ from faithfulness_plugin.benchmarks.suite.with_skip_page import words as with_sk
 from faithfulness_plugin.benchmarks.timing import adapter
 from faithfulness_plugin.benchmarks.timing.adapter import OverheadResult
 from faithfulness_plugin.benchmarks.timing.ensemble import Ensemble, EnsembleSpeedResult
-from faithfulness_plugin.benchmarks.timing.speed import Speed, SpeedResult, ratio_table
+from faithfulness_plugin.benchmarks.timing.speed import Speed, SpeedResult
 from faithfulness_plugin.benchmarks.timing.start_up import StartUp, StartUpResult
 from faithfulness_plugin.benchmarks.timing.store import StoreSpeed, StoreSpeedResult
 from faithfulness_plugin.benchmarks.whole_model.experiment import WholeModel
@@ -70,24 +71,25 @@ def measured() -> dict[str, str]:
     Returns:
         Each table by the name of its place in the docs.
     """
-    speeds = read_result(SPEED, SpeedResult)
     artifacts = read_result(ARTIFACTS, ArtifactResult)
     # as `make artifacts` names them
     pairs = [(name, name.replace("jvp_", "none_")) for name in artifacts.config.transcoders if name.startswith("jvp_")]
     passages = read_result(INSPECTION / "passage" / RESULT_FILENAME, PassageResult)
+    toy, beyond = read_result(RESULT, AbsoluteValueResult), _all("beyond")
+    whole_model = [read_result(path, WholeModelResult) for path in WHOLE_MODEL.glob(RESULT_FILENAME)]
     return {
-        "absolute-value table": absolute_value.tables(read_result(RESULT, AbsoluteValueResult)),
-        "beyond table": absolute_value.beyond_table(_all("beyond")),
+        "claims": short_claims(
+            toy, beyond, read_result(REAL_LAYERS / "seeds" / RESULT_FILENAME, RealLayersResult), whole_model
+        ),
+        "absolute-value table": absolute_value.tables(toy),
+        "beyond table": absolute_value.beyond_table(beyond),
         "architectures table": absolute_value.beyond_table(_all("architectures")),
-        "speed ratios": ratio_table(speeds),
-        "speed table": Speed().tables(speeds),
+        "speed table": Speed().tables(read_result(SPEED, SpeedResult)),
         "ensemble speed table": Ensemble().tables(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult)),
         "verdicts": verdicts(TOY),
         "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
         **_real_layers(),
-        "whole-model table": "\n".join(
-            whole_model_overview(read_result(path, WholeModelResult)) for path in WHOLE_MODEL.glob(RESULT_FILENAME)
-        ),
+        "whole-model table": "\n".join(map(whole_model_overview, whole_model)),
         "compatibility table": compatibility.table(
             [read_result(COMPATIBILITY / f"{library}.json", CompatibilityResult) for library in DISTRIBUTIONS]
         ),
