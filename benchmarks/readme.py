@@ -1,6 +1,6 @@
 """Tables and figures of the docs, from the committed result files and nothing else: `make docs`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -115,6 +115,25 @@ def measured() -> dict[str, str]:
     }
 
 
+def beside_the_methods(tables: Mapping[str, str]) -> dict[str, str]:
+    """Choose what the leaderboard shows beside the track of methods.
+
+    Args:
+        tables: as `measured`.
+
+    Returns:
+        Markdown by title, of what was measured.
+    """
+    chains = [path.read_text(encoding="utf-8") for path in sorted(RESULTS.glob("chains/**/table.md"))]
+    shown = {
+        "Cross-layer transcoders": "\n\n".join(chains),
+        "Finished transcoders": tables["artifact scores"],
+        "Layers of a language model": tables["real-layers seeds"],
+        "Attribution graphs": tables["whole-model table"],
+    }
+    return {title: text for title, text in shown.items() if text.strip()}
+
+
 def _real_layers() -> dict[str, str]:
     """Format the results of the experiment on real layers: each has the name of its preset."""
     shows: dict[str, Callable[[RealLayersResult], str]] = {
@@ -181,8 +200,8 @@ def main() -> None:
     for path in READABILITY.glob(RESULT_FILENAME):
         write_report(Readability(), read_result(path, ReadabilityResult), path.parent)
     write_page(TOY, TOY)
-    write_leaderboard(_suite_results(), FAITHFULNESS)
     tables = measured()
+    write_leaderboard(_suite_results(), FAITHFULNESS, beside_the_methods(tables))
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name, table in tables.items():
