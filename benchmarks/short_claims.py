@@ -74,9 +74,9 @@ def _block(group: Group) -> str:
     low, high = nats.drawn
     return (
         f"    - Block {group.block}: the Jacobian error is {before} with neither, {skip} with the skip connection and "
-        f"{both} with both. Beside the skip connection alone that is {percent(group.change(RECIPE, PAIR_ERROR))}, at "
+        f"{both} with both. Against the skip connection alone that is {percent(group.change(RECIPE, PAIR_ERROR))}, at "
         f"{percent(group.change(RECIPE, fvu))} FVU, {nats.mean:+.4f} [{low:+.4f}, {high:+.4f}] nats of KL and "
-        f"{time_ratio(group, RECIPE, SKIP):.2f} times the time a step; beside the skip connection trained for "
+        f"{time_ratio(group, RECIPE, SKIP):.2f} times the time a step; against the skip connection trained for "
         f"{group.result.config.extra_compute:g} times the steps it is {error}, at {price} FVU."
     )
 
