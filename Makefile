@@ -7,7 +7,7 @@ EXAMPLES := $(VENV)/.examples
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link examples train language-model real-layers readability whole-model store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark chains cross-layer-cost artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs site clean
+.PHONY: help setup link examples train language-model real-layers readability whole-model store-speed start-up reproduce beyond architectures experiments speed ensemble-speed benchmark chains cross-layer-cost artifacts inspection test test-noise test-rounding test-slow test-adapters test-browser chromium adapter-overhead lint format docs notebooks site clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -192,10 +192,13 @@ inspection: $(EXAMPLES) chromium  ## the inspection's own benchmark, into benchm
 docs: $(INSTALLED)  ## tables and figures of README and benchmarks/results, from the committed result files
 	$(BIN)/python -m faithfulness_plugin.benchmarks.readme
 
+notebooks: $(EXAMPLES)  ## execute the notebooks of the site again, and keep their outputs
+	$(BIN)/python docs/site/notebooks.py
+
 # NO_MKDOCS_2_WARNING: mkdocs-material's advertisement of its successor is no warning about this site
 site: link      ## the documentation into site/, which opens from disk
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo 'site/index.html'
 
 clean:          ## remove the environment and all caches
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .cache *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Tables and figures of the docs, from the committed result files and nothing else: `make docs`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
 from faithfulness_plugin.benchmarks.real_layers.overview import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.sweep import sweep
+from faithfulness_plugin.benchmarks.short_claims import short_claims
 from faithfulness_plugin.benchmarks.suite import report as suite
 from faithfulness_plugin.benchmarks.suite.leaderboard import write_leaderboard
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
@@ -35,7 +36,7 @@ from faithfulness_plugin.benchmarks.timing import adapter
 from faithfulness_plugin.benchmarks.timing.adapter import OverheadResult
 from faithfulness_plugin.benchmarks.timing.cross_layer import CrossLayerCost, CrossLayerCostResult
 from faithfulness_plugin.benchmarks.timing.ensemble import Ensemble, EnsembleSpeedResult
-from faithfulness_plugin.benchmarks.timing.speed import Speed, SpeedResult, ratio_table
+from faithfulness_plugin.benchmarks.timing.speed import Speed, SpeedResult
 from faithfulness_plugin.benchmarks.timing.start_up import StartUp, StartUpResult
 from faithfulness_plugin.benchmarks.timing.store import StoreSpeed, StoreSpeedResult
 from faithfulness_plugin.benchmarks.whole_model.experiment import WholeModel
@@ -77,24 +78,25 @@ def measured() -> dict[str, str]:
     Returns:
         Each table by the name of its place in the docs.
     """
-    speeds = read_result(SPEED, SpeedResult)
     artifacts = read_result(ARTIFACTS, ArtifactResult)
     # as `make artifacts` names them
     pairs = [(name, name.replace("jvp_", "none_")) for name in artifacts.config.transcoders if name.startswith("jvp_")]
     passages = read_result(INSPECTION / "passage" / RESULT_FILENAME, PassageResult)
+    toy, beyond = read_result(RESULT, AbsoluteValueResult), _all("beyond")
+    whole_model = [read_result(path, WholeModelResult) for path in WHOLE_MODEL.glob(RESULT_FILENAME)]
     return {
-        "absolute-value table": absolute_value.tables(read_result(RESULT, AbsoluteValueResult)),
-        "beyond table": absolute_value.beyond_table(_all("beyond")),
+        "claims": short_claims(
+            toy, beyond, read_result(REAL_LAYERS / "seeds" / RESULT_FILENAME, RealLayersResult), whole_model
+        ),
+        "absolute-value table": absolute_value.tables(toy),
+        "beyond table": absolute_value.beyond_table(beyond),
         "architectures table": absolute_value.beyond_table(_all("architectures")),
-        "speed ratios": ratio_table(speeds),
-        "speed table": Speed().tables(speeds),
+        "speed table": Speed().tables(read_result(SPEED, SpeedResult)),
         "ensemble speed table": Ensemble().tables(read_result(ENSEMBLE_SPEED, EnsembleSpeedResult)),
         "verdicts": verdicts(TOY),
         "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
         **_real_layers(),
-        "whole-model table": "\n".join(
-            whole_model_overview(read_result(path, WholeModelResult)) for path in WHOLE_MODEL.glob(RESULT_FILENAME)
-        ),
+        "whole-model table": "\n".join(map(whole_model_overview, whole_model)),
         "compatibility table": compatibility.table(
             [read_result(COMPATIBILITY / f"{library}.json", CompatibilityResult) for library in DISTRIBUTIONS]
         ),
@@ -129,6 +131,25 @@ def measured() -> dict[str, str]:
             for path in RESULTS.glob(f"cross_layer_cost/{RESULT_FILENAME}")
         ),
     }
+
+
+def beside_the_methods(tables: Mapping[str, str]) -> dict[str, str]:
+    """Choose what the leaderboard shows beside the track of methods.
+
+    Args:
+        tables: as `measured`.
+
+    Returns:
+        Markdown by title, of what was measured.
+    """
+    chains = [path.read_text(encoding="utf-8") for path in sorted(RESULTS.glob("chains/**/table.md"))]
+    shown = {
+        "Cross-layer transcoders": "\n\n".join(chains),
+        "Finished transcoders": tables["artifact scores"],
+        "Layers of a language model": tables["real-layers seeds"],
+        "Attribution graphs": tables["whole-model table"],
+    }
+    return {title: text for title, text in shown.items() if text.strip()}
 
 
 def _real_layers() -> dict[str, str]:
@@ -199,8 +220,8 @@ def main() -> None:
     for path in CHAINS.glob(RESULT_FILENAME):
         write_report(Chains(), read_result(path, ChainsResult), path.parent)
     write_page(TOY, TOY)
-    write_leaderboard(_suite_results(), FAITHFULNESS)
     tables = measured()
+    write_leaderboard(_suite_results(), FAITHFULNESS, beside_the_methods(tables))
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name, table in tables.items():

@@ -16,8 +16,16 @@ from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.results.experiment import write_report
 from faithfulness_plugin.results.schema import fingerprint, read_result
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
-METHOD, PLAIN_LOOP, SAELENS, TOPK, HOOKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+(PLAIN_LOOP,), (METHOD,) = blocks("README.md"), blocks("docs/benchmark.md")
+TOPK, SAELENS, HOOKS = blocks("docs/guides/train.md")
 
 
 def test_the_tables_are_the_committed_results():
@@ -48,6 +56,15 @@ def test_markers_come_in_pairs():
     for page in (begin, end, f"{end} {begin}"):
         with pytest.raises(ValueError, match="without the other, or in the wrong order"):
             fill_in(page, "name", "table")
+
+
+def test_it_is_short_and_its_lines_of_saelens_are_those_of_the_script():
+    assert len(README.splitlines()) <= 135
+    (lines,) = re.findall(r"```diff\n(.*?)```", README, flags=re.DOTALL)
+    matched = (ROOT / "adapters" / "examples" / "train_transcoder.py").read_text(encoding="utf-8")
+    alone = (ROOT / "adapters" / "examples" / "train_sae.py").read_text(encoding="utf-8")
+    for line in lines.splitlines():  # but for the offline model and text, which the script passes
+        assert line[1:].replace("(cfg).run()", "(cfg, ") in (matched if line.startswith("+") else alone)
 
 
 def test_the_plain_loop_is_short():

@@ -119,7 +119,7 @@ def cost_table(cost: InspectionCost | None, processor: str) -> str:
         "the whole command": f"{cost.seconds:.0f} s",
         "peak memory (model and transcoder included)": f"{cost.peak:.1f} GiB (--memory {cost.memory:g})",
         "page": f"{cost.page_megabytes:.1f} MB",
-        "page opened, until it answers": _seconds(cost.load),
+        "page opened, until it responds": _seconds(cost.load),
         "table and a feature's details": _seconds(cost.table),
         "sorting": _seconds(cost.sort),
     }

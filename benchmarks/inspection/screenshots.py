@@ -1,34 +1,22 @@
-"""The README's pictures of the inspection page: of the toy with and without matching, and of a language model's layer.
+"""The pictures of the inspection page: of the toy with and without matching, and of a language model's layer.
 
 python -m faithfulness_plugin.benchmarks.inspection.screenshots out/passage --out benchmarks/results/inspection
 """
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from faithfulness_plugin.benchmarks.inspection.cost import WITHOUT_NETWORK, installed_browser
+from faithfulness_plugin.benchmarks.inspection.live import toy_page
 from faithfulness_plugin.benchmarks.inspection.passage import Passage, PassageConfig, trained_transcoders
-from faithfulness_plugin.benchmarks.inspection.toy import ARMS, Arm, trained_toys
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.page import write_page
-from faithfulness_plugin.inspection.subjects import toy_subject
 from faithfulness_plugin.transcoders.load import load_transcoder
 
-TOYS: dict[str, Arm] = {"no term": "repetition", "Jacobian matched": "repetition + Jacobian"}
-SEED, STEPS = 1000, 4000
 SIZE = {"width": 1500, "height": 1000}
-
-
-def _toys() -> list[Inspection]:
-    """Inspect |x| with a repeated point: without a term, and with the Jacobian matched."""
-    subject = toy_subject(16, density=0.1, repeat_frac=0.05, n_ones=3, n_rows=8192, seed=SEED)
-    subject = replace(subject, name="y = |x|")
-    trained = {name: trained_toys(ARMS[arm], [SEED], STEPS).transcoder(0) for name, arm in TOYS.items()}
-    return [subject.inspect(transcoder, name=name) for name, transcoder in trained.items()]
 
 
 def _text(transcoders: str) -> tuple[Inspection, Any]:
@@ -71,7 +59,7 @@ def main() -> None:
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
-        write_page(_toys(), page, title="y = |x|, one input repeated")
+        toy_page(page)
         _taken(page, given.out / "toy_feature.png", "x1 = 1, x2 = 1, x3 = 1")
         made, token_text = _text(given.transcoders)
         write_page([made], page, token_text=token_text, title="A passage repeated in training")

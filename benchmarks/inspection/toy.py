@@ -193,7 +193,7 @@ def toy_table(result: ToyScoresResult) -> str:
         Markdown.
     """
     header = [
-        "condition",
+        "arm",
         "seeds with a datapoint feature",
         "of these: ranked first",
         "flagged",
@@ -204,7 +204,7 @@ def toy_table(result: ToyScoresResult) -> str:
     by_arm = {arm: [each for each in result.scored if each.condition == arm] for arm in ARMS}
     c, partial = result.config, "" if result.complete else f"PARTIAL: {len(result.scored)} transcoders. "
     caption = (
-        f"{partial}y = |x|, d_in 16, d_sae 64, {c.n_seeds} seeds a condition, {c.n_steps:,} steps; features looked at "
+        f"{partial}y = |x|, d_in 16, d_sae 64, {c.n_seeds} seeds an arm, {c.n_steps:,} steps; features looked at "
         f"on {c.n_rows:,} rows of another seed. A datapoint feature: its m_i at p is above {c.truth:g} of the maximum. "
         f"Flagged: a score of {result.flag:g} or more. Shares with 95 % Wilson intervals. Area under the ROC curve "
         f"over the features of all seeds: {area_over_all(result.scored):.4f}."

@@ -1,6 +1,6 @@
 """The leaderboard: all shipped methods at all tasks, and what follows from it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 
 from faithfulness_plugin.benchmarks.figures.intervals import IntervalPanel, intervals_figure
 from faithfulness_plugin.benchmarks.methods.baselines import TERMS
+from faithfulness_plugin.benchmarks.suite.board import board
 from faithfulness_plugin.benchmarks.suite.compare import difference, methods_of
-from faithfulness_plugin.benchmarks.suite.report import headlines, task_table
+from faithfulness_plugin.benchmarks.suite.ranking import ranking_table, with_mechanism
+from faithfulness_plugin.benchmarks.suite.report import task_table
 from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
 from faithfulness_plugin.benchmarks.suite.with_skip_page import section as with_skip
 from faithfulness_plugin.benchmarks.tasks.registry import task
@@ -22,18 +24,20 @@ from faithfulness_plugin.results.tables import Table
 TITLE = "Faithfulness leaderboard"
 CONTROL, NO_TERM = "augmentation", "none"
 FIGURE = "what_matching_buys.png"
+LINK = "**[To sort, to filter, and with a card for each method](leaderboard.html)**"
 
 Gains = Mapping[str, Mapping[str, Interval | None]]
 """The headline less another method's, by method and task, paired by seed; None where fewer than two seeds of both
 reach the layer's L0."""
 
 
-def write_leaderboard(results: Sequence[SuiteResult], out: Path) -> list[Path]:
-    """Write leaderboard.md, leaderboard.html and the figure.
+def write_leaderboard(results: Sequence[SuiteResult], out: Path, beside: Mapping[str, str] | None = None) -> list[Path]:
+    """Write leaderboard.md, the figure, and leaderboard.html, whose methods can be sorted, filtered and opened.
 
     Args:
-        results: the first one holds the shipped methods; tables of the others are added.
+        results: the first one holds the shipped methods; the others' are ranked and shown beside them.
         out: the folder for the page.
+        beside: Markdown of other results that belong beside these, by its title.
 
     Returns:
         The paths that were written.
@@ -48,15 +52,16 @@ def write_leaderboard(results: Sequence[SuiteResult], out: Path) -> list[Path]:
         if len(result.spec.seeds) < 2:
             raise ResultError("a result has one seed, and the page shows intervals: run it with 2 seeds or more")
     gains = _headline_gains(results[0], NO_TERM)
-    text = _page(results, gains)
+    text = _page(results, gains, beside or {})
     paths = [out / "leaderboard.md", out / "leaderboard.html", out / FIGURE]
-    write_text(paths[0], text)
+    write_text(paths[0], text.replace("\n\n", f"\n\n{LINK}\n\n", 1))
     save_figure(_figure(results[0], gains), paths[2], source=fingerprint(results[0]), dpi=110)
-    write_text(paths[1], self_contained(TITLE, text, {FIGURE: paths[2].read_bytes()}))
+    page = self_contained(TITLE, text, {FIGURE: paths[2].read_bytes()})
+    write_text(paths[1], page.replace("</h1>", f"</h1>\n{board(results)}", 1))
     return paths
 
 
-def _page(results: Sequence[SuiteResult], gains: Gains) -> str:
+def _page(results: Sequence[SuiteResult], gains: Gains, beside: Mapping[str, str]) -> str:
     """Write the page in Markdown, given the first result's gains over methods without a term."""
     first = results[0]
     tasks, control = first.spec.tasks, _headline_gains(first, CONTROL)
@@ -74,11 +79,12 @@ def _page(results: Sequence[SuiteResult], gains: Gains) -> str:
         n_trials=f"{sum(len(result.trials) for result in results):,}",
         n_steps=f"{first.spec.n_steps:,}",
         minutes=f"{sum(trial.seconds for result in results for trial in result.trials) / 60:.0f}",
-        headlines="\n\n".join(headlines(result).render("markdown") for result in results),
+        ranking=ranking_table(results).render("markdown"),
+        beside="\n\n".join(f"## {title}\n\n{words.strip()}" for title, words in beside.items()),
         figure=FIGURE,
         range=RANGE,
         gains=_rows(gains, tasks),
-        no_help="\n".join(f"- **{task(name).title}.** {_no_help(name, gains)}." for name in _with_mechanism(tasks)),
+        no_help="\n".join(f"- **{task(name).title}.** {_no_help(name, gains)}." for name in with_mechanism(tasks)),
         with_skip=with_skip(results),
         over_control=_rows({name: of for name, of in control.items() if _term(name) != NO_TERM}, tasks),
         task_by_task="\n\n".join(sections),
@@ -102,10 +108,6 @@ def _architecture(name: str) -> str:
 
 def _term(name: str) -> str:
     return name.rpartition("-")[2]
-
-
-def _with_mechanism(tasks: Iterable[str]) -> list[str]:
-    return [name for name in tasks if task(name).keeps != "nothing"]
 
 
 def _rows(gains: Gains, tasks: Sequence[str]) -> str:
@@ -134,7 +136,7 @@ def _no_help(name: str, gains: Gains) -> str:
 
 def _figure(result: SuiteResult, gains: Gains) -> Figure:
     panels = []
-    for name in _with_mechanism(result.spec.tasks):
+    for name in with_mechanism(result.spec.tasks):
         groups: dict[str, dict[str, Interval]] = {}
         for method, of in gains.items():
             gain = of[name]

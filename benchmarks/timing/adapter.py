@@ -116,8 +116,8 @@ def table(results: Sequence[OverheadResult]) -> str:
     where = (
         f"TopK k {c.k} of {c.d_sae} features, {c.rows} rows a step, a SwiGLU layer of {c.d} x {c.d_mlp}; {c.rounds} "
         f"rounds of {c.n_steps} steps in turns, {c.threads} threads ({results[0].processor}). The step alone is on "
-        "rows at hand (for sparsify, which always runs a model: on one of a single block); the whole loop has the run "
-        "of the examples' model in it, as users train."
+        "rows in memory (for sparsify, which always runs a model: on one of a single block); the whole loop has the "
+        "run of the examples' model in it, as users train."
     )
     header = ["library", "term", "step alone, ms", "beside the library", "whole loop, ms", "beside the library"]
     return where + "\n\n" + markdown_table(header, rows)

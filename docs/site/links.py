@@ -2,7 +2,7 @@
 
 Pages link to each other and to code as they lie in the repository, so that they also read well there. On the site, what
 is a page or a picture is linked there; what is not (code, settings, tests) is linked in the repository where mkdocs.yml
-has its `repo_url`, and is plain text otherwise.
+has its address (`extra.repository`), and is plain text otherwise.
 """
 
 import os
@@ -31,7 +31,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
         return markdown
     on_site = {Path(f.abs_src_path).resolve(): f.src_uri for f in files if f.abs_src_path}
     source = Path(page.file.abs_src_path).resolve()
-    return rewritten(markdown, source, page.file.src_uri, on_site, config.repo_url)
+    return rewritten(markdown, source, page.file.src_uri, on_site, config.extra.get("repository"))
 
 
 def rewritten(markdown: str, source: Path, uri: str, on_site: dict[Path, str], repo_url: str | None) -> str:

@@ -22,7 +22,14 @@ def result_files() -> dict[str, Path]:
         Files by their places on the site.
     """
     found = (path for path in sorted(RESULTS.rglob("*")) if path.suffix in SHOWN)
-    return {f"results/{path.relative_to(RESULTS).as_posix()}": path for path in found}
+    return {f"results/{_place(path)}": path for path in found}
+
+
+def _place(path: Path) -> str:
+    """Return a file's place among the results: pages in HTML beside a report make room for what it becomes."""
+    if path.suffix == ".html" and path.with_suffix(".md").exists():
+        path = path.with_name(f"{path.stem}-page.html")
+    return path.relative_to(RESULTS).as_posix()
 
 
 def named(item: Any) -> set[str]:
