@@ -166,7 +166,8 @@ benchmark: $(INSTALLED)  ## the faithfulness benchmark at its standard size and 
 	$(BIN)/faithfulness bench leaderboard benchmarks/results/faithfulness/standard --out benchmarks/results/faithfulness
 
 chains: $(INSTALLED)  ## the benchmark's second track: which hops cross-layer transcoders keep; 20 minutes of one core
-	$(BIN)/faithfulness experiment chains --preset standard --out benchmarks/results/chains $(ARGS)
+	$(BIN)/faithfulness experiment chains --preset standard --out benchmarks/results/chains/standard $(ARGS)
+	$(BIN)/faithfulness experiment chains --preset long --out benchmarks/results/chains/long $(ARGS)
 
 cross-layer-cost: $(INSTALLED)  ## what a pair of layers costs a cross-layer transcoder; 2 minutes
 	$(BIN)/faithfulness experiment cross-layer-cost --out benchmarks/results/cross_layer_cost $(ARGS)

@@ -120,9 +120,7 @@ def measured() -> dict[str, str]:
         "benchmark scores": suite.scores_table().render("markdown"),
         "benchmark with skip": with_skip(_suite_results()),
         "chains tasks": chains.tasks_table().render("markdown"),
-        "chains words": "\n\n".join(
-            chains.overview(read_result(path, ChainsResult)) for path in CHAINS.glob(RESULT_FILENAME)
-        ),
+        **{f"chains {path.parent.name}": _chains(path) for path in CHAINS.glob(f"*/{RESULT_FILENAME}")},
         "band table": "\n".join(
             Band().tables(read_result(path, BandResult)) for path in RESULTS.glob(f"band/{RESULT_FILENAME}")
         ),
@@ -168,6 +166,14 @@ def _real_layers() -> dict[str, str]:
         if name == "seeds":
             found["real-layers verdict"] = real_layers_verdicts(result)
     return found
+
+
+def _chains(path: Path) -> str:
+    """Format a result of the second track: scores at the chains' L0, or along the sweep where that is not passed."""
+    result = read_result(path, ChainsResult)
+    if path.parent.name == "standard":
+        return chains.overview(result)
+    return "\n".join(chains.sweep_table(result, task).render("markdown") for task in result.config.tasks)
 
 
 def _all(folder: str) -> list[AbsoluteValueResult]:
@@ -217,7 +223,7 @@ def main() -> None:
         write_report(WholeModel(), read_result(path, WholeModelResult), path.parent)
     for path in READABILITY.glob(RESULT_FILENAME):
         write_report(Readability(), read_result(path, ReadabilityResult), path.parent)
-    for path in CHAINS.glob(RESULT_FILENAME):
+    for path in CHAINS.glob(f"*/{RESULT_FILENAME}"):
         write_report(Chains(), read_result(path, ChainsResult), path.parent)
     write_page(TOY, TOY)
     tables = measured()

@@ -54,7 +54,7 @@ def page(result: ChainsResult) -> str:
         f"{len(result.methods)} methods at {len(result.config.tasks)} chains, {len(result.seeds)} seeds of a frozen "
         f"list, {len(result.trials):,} trials of {result.config.n_steps:,} steps "
         f"({sum(trial.seconds for trial in result.trials) / 60:.0f} minutes of one core). What chains and scores are, "
-        "and how to add a method: [docs/cross-layer.md](../../../docs/cross-layer.md#the-benchmarks-second-track).",
+        "and how to add a method: [docs/cross-layer.md](../../../../docs/cross-layer.md#the-benchmarks-second-track).",
         overview(result),
     ]
     for name in result.config.tasks:
