@@ -5,6 +5,7 @@ import itertools
 import re
 import shlex
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,12 @@ def test_a_command_line_has_options_that_there_are(line):
     command: Any = typer.main.get_command(app)
     context: Any = None
     name, arguments = "faithfulness", shlex.split(line)
-    while isinstance(command, LazyGroup) and arguments:
-        context = command.make_context(name, arguments, parent=context)
-        name, *arguments = [*context._protected_args, *context.args]
-        command = command.get_command(context, name)
-    command.make_context(name, arguments, parent=context)
+    with suppress(typer.Exit):  # by --help
+        while isinstance(command, LazyGroup) and arguments:
+            context = command.make_context(name, arguments, parent=context)
+            name, *arguments = [*context._protected_args, *context.args]
+            command = command.get_command(context, name)
+        command.make_context(name, arguments, parent=context)
 
 
 def test_an_option_that_there_is_not_is_found():

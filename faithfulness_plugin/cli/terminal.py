@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from typing_extensions import Self
 
 from faithfulness_plugin.messages import Voice, say
 
@@ -15,6 +14,9 @@ if TYPE_CHECKING:  # at run time the command that runs one imports it
     from faithfulness_plugin.results.experiment import Experiment
 
 HOUR = 3600.0
+
+
+Shown = TypeVar("Shown", bound="Lines")
 
 
 class Lines:
@@ -44,7 +46,7 @@ class Lines:
         length, completed = (total, done) if cost is None else (cost, 0)
         self.task = self.bar.add_task(what, total=length, completed=completed, parts=f"{done}/{total}")
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Shown) -> Shown:
         self.begun = time.monotonic()
         self.bar.start()
         return self

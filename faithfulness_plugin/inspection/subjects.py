@@ -196,14 +196,14 @@ def text_subject(
     layer, pair = layer_and_pair(
         hooks, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
     )
-    require_widths(hooks, layer, {_numbered(n, transcoders): t for n, t in enumerate(transcoders)})
+    d_in, _ = require_widths(hooks, layer, {_numbered(n, transcoders): t for n, t in enumerate(transcoders)})
     tokens = source.prompts(-(-n_tokens // config.rows.per_prompt(config.context_size, source.tokenizer)), least=1)
     if more is not None:
         tokens = torch.cat([tokens, more(source.tokenizer)])
     source.note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
     passes = passes or Passes()
     key = passes.key(
-        source.title, layer_fingerprint(layer, source.model.cfg.d_model, hooks.device), tokens, repr(source.exclude),
+        source.title, layer_fingerprint(layer, d_in, hooks.device), tokens, repr(source.exclude),
         f"{memory} {config.seed}",
     )  # fmt: skip
     sample = passes.run(

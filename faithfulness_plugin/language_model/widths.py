@@ -10,13 +10,16 @@ from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.store.fill import rows_at
 
 
-def require_widths(hooks: Hooks, layer: HookedLayer, transcoders: Mapping[str, Any]) -> None:
+def require_widths(hooks: Hooks, layer: HookedLayer, transcoders: Mapping[str, Any]) -> tuple[int, int]:
     """Refuse transcoders of another width than the layer, which runs on two tokens for it.
 
     Args:
         hooks: the model's.
         layer: between two of its tensors.
         transcoders: by the name that messages call them.
+
+    Returns:
+        The widths of what the layer reads and of what it writes.
 
     Raises:
         UsageError: a transcoder's d_in or d_out differs from the layer's.
@@ -30,3 +33,4 @@ def require_widths(hooks: Hooks, layer: HookedLayer, transcoders: Mapping[str, A
                 f"{name} maps {theirs[0]} to {theirs[1]} and the layer {widths[0]} to {widths[1]}: is it a transcoder "
                 "of this layer and this model? Name another --layer or --model"
             )
+    return widths

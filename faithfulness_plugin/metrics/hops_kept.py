@@ -1,6 +1,7 @@
 """Hops kept: whether what a layer writes goes through the features that read that layer."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithfulness_plugin.metrics.result import MetricResult
-from faithfulness_plugin.transcoders.cross_layer_function import CrossLayerFunction
+
+if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
+    from faithfulness_plugin.transcoders.cross_layer_function import CrossLayerFunction
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,9 @@ class HopsKept(MetricResult):
 
 @torch.no_grad()
 def hops_kept(
-    transcoder: CrossLayerFunction,
+    transcoder: "CrossLayerFunction",
     x: Float[Tensor, "batch d_in"],
-    truth: CrossLayerFunction | None = None,
+    truth: "CrossLayerFunction | None" = None,
 ) -> HopsKept:
     """Compare the shares in which layers' features write to each layer with those of the model.
 
@@ -68,7 +71,7 @@ def hops_kept(
 
 @torch.no_grad()
 def write_shares(
-    transcoder: CrossLayerFunction, x: Float[Tensor, "batch d_in"]
+    transcoder: "CrossLayerFunction", x: Float[Tensor, "batch d_in"]
 ) -> Float[np.ndarray, "n_layers n_layers"]:
     """Compute s_lm of `hops_kept`.
 
