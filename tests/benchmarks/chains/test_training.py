@@ -34,7 +34,7 @@ def test_members_without_a_term_do_not_depend_on_each_other():
     (alone,) = train_members(chain, replace(method, strengths=(0.2,)), [8])
     for one, other in zip(several[-1].parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    assert not torch.equal(several[0].parts[0].W_enc, several[2].parts[0].W_enc)
+    assert (several[0].parts[0].W_enc != several[2].parts[0].W_enc).any()
 
 
 @pytest.mark.parametrize("term", ["augmentation", "augmentation_chain"])
@@ -44,4 +44,4 @@ def test_augmentation_trains_on_other_rows_too(term):
         train_members(chain, replace(METHODS[f"clt-{of}"], n_steps=20, strengths=(0.05,)), [7])[0]
         for of in ("none", term)
     )
-    assert not torch.equal(plain.parts[0].W_enc, augmented.parts[0].W_enc)
+    assert (plain.parts[0].W_enc != augmented.parts[0].W_enc).any()
