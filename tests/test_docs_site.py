@@ -81,6 +81,19 @@ def test_every_page_is_in_the_navigation():
     assert {"results/toy/report.md", "results/toy/report-page.html"} <= set(pages.result_files())
 
 
+def test_a_results_page_in_html_links_to_pages_of_the_site():
+    pages = hook("pages")
+    path = pages.RESULTS / "faithfulness" / "leaderboard.html"
+    linked = pages.linked(
+        '<a href="../../../docs/benchmark.md#scores"> <a href="../toy/report.md"> <a href="https://e.org/x.md">',
+        path,
+        "results/faithfulness/leaderboard-page.html",
+    )
+    assert linked == (
+        '<a href="../../benchmark.html#scores"> <a href="../toy/report.html"> <a href="https://e.org/x.md">'
+    )
+
+
 @pytest.mark.slow
 def test_it_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_path):
     pytest.importorskip("material")

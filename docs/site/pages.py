@@ -5,6 +5,8 @@ their place in the repository. They are added to the site from there, so that no
 navigation "results/*" stands for every report of a result, and "*" for the pages in docs that it does not name.
 """
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 ADDED = {"README.md": "readme.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 SHOWN = (".md", ".png", ".html")
+LINK = re.compile(r'href="(?!\w+:|#)([^"#]+)\.md(#[^"]*)?"')
 IN_NAVIGATION = ("report.md", "leaderboard.md")
 
 
@@ -30,6 +33,29 @@ def _place(path: Path) -> str:
     if path.suffix == ".html" and path.with_suffix(".md").exists():
         path = path.with_name(f"{path.stem}-page.html")
     return path.relative_to(RESULTS).as_posix()
+
+
+def linked(html: str, path: Path, place: str) -> str:
+    """Make links from a result's page in HTML to pages in Markdown links of the site.
+
+    Args:
+        html: the page.
+        path: its file in the repository.
+        place: its place on the site.
+
+    Returns:
+        The page with its links.
+    """
+
+    def link(match: re.Match[str]) -> str:
+        target = (path.parent / match[1]).resolve()
+        in_docs = target.is_relative_to(ROOT / "docs")
+        if not in_docs and not target.is_relative_to(RESULTS):
+            return match[0]
+        uri = target.relative_to(ROOT / "docs") if in_docs else Path("results") / target.relative_to(RESULTS)
+        return f'href="{os.path.relpath(uri, Path(place).parent)}.html{match[2] or ""}"'
+
+    return LINK.sub(link, html)
 
 
 def named(item: Any) -> set[str]:
@@ -93,5 +119,8 @@ def on_files(files: Any, *, config: Any) -> Any:
 
     elsewhere = {place: ROOT / name for name, place in ADDED.items()} | result_files()
     for place, path in elsewhere.items():
-        files.append(File.generated(config, place, abs_src_path=str(path)))
+        if path.suffix == ".html":
+            files.append(File.generated(config, place, content=linked(path.read_text(encoding="utf-8"), path, place)))
+        else:
+            files.append(File.generated(config, place, abs_src_path=str(path)))
     return files
