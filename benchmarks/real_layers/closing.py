@@ -67,6 +67,8 @@ def closing(result: RealLayersResult) -> str:
     if not found:
         return ""
     header = ["block", "tried", vocabulary.jacobian_error("data"), "FVU", "pair error changes by", "FVU changes by"]
+    ratios = [time_ratio(t.group, t.arm, t.arm.unvaried) for t in found]
+    times = [["-" if ratio is None else f"{ratio:.2f}"] for ratio in ratios] if any(ratios) else [[] for _ in found]
     rows = [
         [
             t.group.name,
@@ -74,15 +76,16 @@ def closing(result: RealLayersResult) -> str:
             *(interval_text(t.group.error(t.arm, error), 3) for error in (PAIR_ERROR, fvu)),
             percent(t.pair),
             percent(t.fvu),
-            "-" if (ratio := time_ratio(t.group, t.arm, t.arm.unvaried)) is None else f"{ratio:.2f}",
+            *time,
         ]
-        for t in found
+        for t, time in zip(found, times, strict=True)
     ]
+    header += ["time a step, of the same arm"] * any(ratios)
     said = (
         "**Closing the rest of the floor.** Each line changes one arm, and is compared with that arm, on the same "
         f"seeds and prompts. {_said(found)}"
     )
-    return f"{said}\n\n{markdown_table([*header, 'time a step, of the same arm'], rows)}"
+    return f"{said}\n\n{markdown_table(header, rows)}"
 
 
 def _said(found: list[Try]) -> str:

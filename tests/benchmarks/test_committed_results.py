@@ -12,6 +12,7 @@ from faithfulness_plugin.benchmarks.note.toy_records import RunMetrics
 from faithfulness_plugin.benchmarks.readme import LANGUAGE_MODEL, REAL_LAYERS, RESULT, RESULTS, SPEED, STORE_SPEED
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, gain, value
 from faithfulness_plugin.benchmarks.real_layers.arms import SKIP
+from faithfulness_plugin.benchmarks.real_layers.closing import tries
 from faithfulness_plugin.benchmarks.real_layers.config import RECIPES
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.timing.speed import SpeedResult
@@ -134,6 +135,32 @@ def test_on_real_layers_the_recipe_is_ahead_of_every_control():
             assert change.high is not None
             assert change.high < 0
     assert Group(result, 10, kind).value(recipe, jacobian_error("data")) <= 0.6
+
+
+def test_no_single_change_closes_the_rest_of_the_floor():
+    """What docs/real-layers.md says of each try."""
+    found = tries(read_result(REAL_LAYERS / "closing" / RESULT_FILENAME, RealLayersResult))
+    pair, errors = ({t.arm.name: getattr(t, name).mean for t in found} for name in ("pair", "fvu"))
+    assert not any(t.brings for t in found)
+    assert len(found) >= 14
+    assert sorted(pair, key=pair.__getitem__)[:2] == [
+        "skip, secant pair 0.3, 4 probes",
+        "skip, secant pair 0.3, and jvp",
+    ]
+    for name, change in pair.items():
+        if "features" in name:
+            assert change > -0.001
+            assert errors[name] < -0.04
+        if "18,432" in name:
+            assert change > 0.01
+        if "rank" in name or "alone" in name or "gates" in name:
+            assert change > 0.02
+            assert errors[name] > 0.05
+    ranks = [pair[f"skip, secant pair 0.3, skip of rank {rank}"] for rank in (8, 32, 128)]
+    assert ranks == sorted(ranks, reverse=True)
+    assert abs(pair["skip, secant pair 0.3, coefficient grows over 0.5 of the steps"]) < 0.01
+    for name in ("dead after 0.05 of the steps", "layer's weights at first, secant pair 0.3"):
+        assert -0.05 < next(change for of, change in errors.items() if of.endswith(name)) < -0.01
 
 
 def test_no_transcoder_gets_below_the_floor_that_its_sparsity_sets():
