@@ -119,8 +119,9 @@ def task_table(result: ChainsResult, name: str, share: float = 1.0) -> Table:
     partial = "" if result.complete else " PARTIAL result."
     caption = (
         f"{chain_task(name).title}: scores at {_place(share)} ({read.layer_l0[name]:.2f} of all layers together), "
-        "interpolated in each seed's sweep; mean and 95 % interval over the seeds that reach it (Student's t), "
-        f"{RANGE}.{partial} Where fewer than half do, the nearest L0 and the hops kept there."
+        "interpolated in each seed's sweep, or of a transcoder within 5 % of it, whichever has the lower FVU; mean and "
+        f"95 % interval over the seeds that reach it (Student's t), {RANGE}.{partial} Where fewer than half do, the "
+        "nearest L0 and the hops kept there."
     )
     return Table(["method", "seeds there", *SHOWN.values()], rows, caption)
 

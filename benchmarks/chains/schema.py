@@ -47,6 +47,7 @@ class ChainsResult(SweepResult, Result):
     """A whole run, or as much of it as is done, in the config's order."""
 
     headline: ClassVar[str] = "hops_kept"
+    near_counts: ClassVar[bool] = True
 
     benchmark: Literal["chains"] = "chains"
     schema_version: Literal[1] = 1

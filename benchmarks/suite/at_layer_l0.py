@@ -101,10 +101,11 @@ def seed_scores(result: SweepResult, task: str, method: str, seed: int) -> Mappi
     sweep = [t.scores.model_dump() for t in result.scored(task, method, seed) if t.scores is not None]
     target = result.layer_l0[task]
     place = crossing([s["l0"] for s in sweep], target, [s["fvu"] for s in sweep])
-    if place is not None:
-        return {name: place.read([s[name] for s in sweep]) for name in result.score_names}
-    nearest = min(sweep, key=lambda s: abs(s["l0"] - target), default=None)
-    return nearest if nearest and abs(nearest["l0"] - target) <= NEAR * target else None
+    passed = [] if place is None else [{name: place.read([s[name] for s in sweep]) for name in result.score_names}]
+    near = [s for s in sweep if abs(s["l0"] - target) <= NEAR * target]
+    if result.near_counts:
+        return min([*passed, *near], key=lambda s: s["fvu"], default=None)
+    return passed[0] if passed else min(near, key=lambda s: abs(s["l0"] - target), default=None)
 
 
 def _means(scores: Sequence[Any], headline: str) -> tuple[float, float]:

@@ -11,6 +11,9 @@ class SweepResult:
 
     headline: ClassVar[str]
     """The score that is shown where a method does not reach the L0."""
+    near_counts: ClassVar[bool] = False
+    """Whether a transcoder within 5 % of the L0 stands beside the passage, and the one with the lowest FVU is read:
+    where the L0 stays at the layers' own over several strengths, noise decides which of them passes it."""
 
     if TYPE_CHECKING:
         layer_l0: dict[str, float]

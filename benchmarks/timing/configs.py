@@ -159,8 +159,8 @@ class CrossLayerCostConfig(Record):
     """
 
     n_layers: int = Field(default=8, ge=2, description="layers of the chain")
-    d: int = Field(default=128, ge=2, description="width of each layer")
-    d_sae: int = Field(default=512, ge=1, description="features of each layer")
+    d: int = Field(default=64, ge=2, description="width of each layer")
+    d_sae: int = Field(default=256, ge=1, description="features of each layer")
     batch: int = Field(default=256, ge=2, description="rows a step")
     bandwidths: tuple[int, ...] = Field(
         default=(1, 2, 4, 6, 8), min_length=3, description="layers that a feature writes to; 1: per-layer transcoders"

@@ -10,6 +10,7 @@ from faithfulness_plugin.benchmarks.chains.schema import ChainScores, ChainsResu
 from faithfulness_plugin.benchmarks.chains.trials import train_and_score
 from faithfulness_plugin.benchmarks.experiments import EXPERIMENTS
 from faithfulness_plugin.benchmarks.methods.registry import import_method
+from faithfulness_plugin.benchmarks.suite.at_layer_l0 import seed_scores
 from faithfulness_plugin.benchmarks.suite.outside import run_outside
 from faithfulness_plugin.results.experiment import Running, complete
 from faithfulness_plugin.results.schema import read_result
@@ -46,24 +47,31 @@ def test_stopped_it_resumes_and_ends_the_same(tmp_path):
 
 def planted(**kept: float) -> ChainsResult:
     """A result in which every method passes the chain's L0 between two strengths."""
-    config = TINY.model_copy(update={"methods": [f"{name.replace('__', '-')}" for name in kept]})
+    config = TINY.model_copy(update={"methods": [name.replace("__", "-") for name in kept]})
     result = Chains().fresh(config)
-    trials = [
-        ChainTrialRecord(
-            **trial.model_dump(),
-            scores=ChainScores(
-                hops_kept=kept[trial.method.replace("-", "__")] + 0.01 * (trial.seed % 2),
-                edge_precision=1,
-                edge_recall=1,
-                fvu=0.1,
-                fvu_last=0.1,
-                l0=result.layer_l0["two_hops"] + (1 if trial.strength == 0.1 else -1),
-            ),
-            seconds=1,
+
+    def record(trial: ChainTrial) -> ChainTrialRecord:
+        weak = trial.strength == 0.1
+        return recorded(
+            trial, kept[trial.method.replace("-", "__")] + 0.01, 0.1, result.layer_l0["two_hops"] + weak - 0.5
         )
-        for trial in result.planned
-    ]
-    return result.with_trials(trials)
+
+    return result.with_trials([record(trial) for trial in result.planned])
+
+
+def recorded(trial: ChainTrial, kept: float, fvu: float, l0: float) -> ChainTrialRecord:
+    scores = ChainScores(hops_kept=kept, edge_precision=1, edge_recall=1, fvu=fvu, fvu_last=fvu, l0=l0)
+    return ChainTrialRecord(**trial.model_dump(), scores=scores, seconds=1)
+
+
+def test_of_what_is_near_the_chains_l0_and_what_passes_it_the_lowest_fvu_is_read():
+    result = Chains().fresh(TINY.model_copy(update={"methods": ["clt-none"]}))
+    l0 = result.layer_l0["two_hops"]
+    plateau = {0.1: (1.0, 0.01, 1.01 * l0), 0.3: (0.0, 0.5, 0.5 * l0)}
+    result = result.with_trials([recorded(trial, *plateau[trial.strength]) for trial in result.planned])
+    found = seed_scores(result, "two_hops", "clt-none", result.seeds[0])
+    assert found is not None
+    assert (found["hops_kept"], found["fvu"]) == (1.0, 0.01)
 
 
 def test_the_report_says_what_is_rewritten_and_what_a_term_brings():
