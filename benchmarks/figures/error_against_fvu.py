@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faithfulness_plugin.benchmarks.figures.transcoders import Transcoders, by_name
 from faithfulness_plugin.layers.derivatives import Layer
-from faithfulness_plugin.results.panels import STYLES, legend_below, style_axes, subplots
+from faithfulness_plugin.results.panels import STYLES, inside_of, legend_below, style_axes, subplots
 
 JACOBIAN_ROWS = 128
 
@@ -89,7 +89,7 @@ def error_against_fvu(planes: Sequence[Plane], ylabel: str) -> Figure:
             color, _, marker = STYLES[i % len(STYLES)]
             handles[name] = ax.errorbar(
                 point.fvu[0], point.error[0], xerr=_ends(*point.fvu), yerr=_ends(*point.error), color=color,
-                marker=marker, markersize=6, markerfacecolor=color if i < len(STYLES) else "white", linestyle="none",
+                marker=marker, markersize=6, markerfacecolor=inside_of(i), linestyle="none",
                 elinewidth=1, zorder=3,
             )  # fmt: skip
             for fvu, error in plane.dots.get(name, ()):

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter
 
-from faithfulness_plugin.results.panels import STYLES, grid, legend_below, style_axes, subplots
+from faithfulness_plugin.results.panels import STYLES, grid, inside_of, legend_below, style_axes, subplots
 
 Scale = Literal["linear", "log", "symlog"]
 
@@ -100,11 +100,10 @@ def draw_curves(
 def _draw(ax: Axes, curve: Curve, place: int):
     """Draw one curve with its band; where there are more curves than styles, the further ones have hollow markers."""
     color, dash, marker = STYLES[place % len(STYLES)]
-    inside = color if place < len(STYLES) else "white"
     every = max(1, len(curve.x) // 12)
     (line,) = ax.plot(
         curve.x, curve.y, color=color, linestyle=dash, marker=marker, markersize=4, markevery=every, linewidth=1.5,
-        markerfacecolor=inside, zorder=3,
+        markerfacecolor=inside_of(place), zorder=3,
     )  # fmt: skip
     if curve.low is not None and curve.high is not None:
         ax.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, linewidth=0, zorder=2)

@@ -23,6 +23,18 @@ STYLES = (  # their other colours, too, of different lightness, each with a dash
 )
 
 
+def inside_of(place: int) -> str:
+    """Return the colour inside an arm's marker, by which arms beyond the styles differ from those of the same style.
+
+    Args:
+        place: the arm's, from 0.
+
+    Returns:
+        The style's own colour, then white, then grey.
+    """
+    return (STYLES[place % len(STYLES)][0], "white", "0.8")[min(place // len(STYLES), 2)]
+
+
 def grid(n: int, columns: int) -> tuple[int, int]:
     """Lay out n panels.
 

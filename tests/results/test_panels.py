@@ -20,7 +20,7 @@ def test_the_legend_is_within_the_figure(length):
 
 
 def test_no_two_curves_look_alike():
-    names = [f"arm {i}" for i in range(len(STYLES) + 2)]
+    names = [f"arm {i}" for i in range(3 * len(STYLES))]
     figure = curves_figure([Panel("", {name: Curve([0, 1], [0, 1]) for name in names}, "", "")])
     lines = figure.axes[0].lines
     assert len({(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in lines}) == len(names)
