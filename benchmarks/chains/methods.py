@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # methods are chosen by their names before torch is loaded
 
 N_FEATURES, BATCH_SIZE = 32, 64
 N_STEPS = 1500
-STRENGTHS = (0.1, 0.2, 0.35, 0.6)
+STRENGTHS = (0.03, 0.1, 0.2, 0.35, 0.6)
 """Coefficients of the tanh penalty."""
 KINDS: Mapping[str, Mapping[str, Any]] = {"per_layer": {"bandwidth": 1}, "clt": {}, "clt_tied": {"tied": True}}
 """Fields of the transcoder's config by kind."""
@@ -34,6 +34,7 @@ TERMS = {
     "none": ChainTerm(),
     "own": ChainTerm({**JITTERED, "own": 1.0}, 1.0),
     "direct": ChainTerm({**JITTERED, "own": 0.0, "direct": 1.0}, 1.0),
+    "own_direct": ChainTerm({**JITTERED, "own": 1.0, "direct": 1.0}, 1.0),
     "total": ChainTerm({**JITTERED, "own": 1.0, "total": 1.0}, 1.0),
     "augmentation": ChainTerm(coefficient=1.0, augmentation="rows"),
     "augmentation_chain": ChainTerm(coefficient=1.0, augmentation="chain"),
