@@ -94,7 +94,7 @@ class BandBench:
         )
         made: Any = made_with_seed(cfg, run.seed)
         steps = config.n_steps
-        return train_transcoder(
+        found: Any = train_transcoder(
             made,
             self.chain,
             self.rows[torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(run.seed))],
@@ -106,7 +106,8 @@ class BandBench:
             checkpoint=folder,
             checkpoint_every=max(1, steps // CHECKPOINTS),
             resume=resume,
-        ).transcoder
+        )
+        return found.transcoder
 
     @property
     def ce_clean(self) -> list[float]:
@@ -167,7 +168,8 @@ class BandBench:
 
     def _predicted(self, transcoder: CrossLayerTrainingTranscoder | None) -> tuple[list[float], Any]:
         """Run the model on held-out prompts, as it is and with the band replaced."""
-        views = {} if transcoder is None else dict(zip(self.layers, layer_views(transcoder), strict=True))
+        each = [] if transcoder is None else layer_views(transcoder)
+        views: dict[int, Any] = dict(zip(self.layers, each, strict=transcoder is not None))
         model = ReplacementModel(self.source.hooks, self.layers, views, self.source.exclude)
         kept = dict.fromkeys(views, self._kept(self.held_out))
         chosen = [(tuple(views), False)]
