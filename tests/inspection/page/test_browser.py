@@ -1,8 +1,6 @@
 """The page in a real browser: `make test-browser`."""
 
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,46 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from faithfulness_plugin.benchmarks.inspection.cost import WITHOUT_NETWORK, installed_browser
 from faithfulness_plugin.inspection.details import random_firings
 from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.page import write_page
 from faithfulness_plugin.inspection.token_text import TokenText
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("as_installed")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=installed_browser(), args=WITHOUT_NETWORK)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def open_page(browser) -> Iterator[Any]:
-    """Opens a page from disk; at the end there was no error, and no request but for the page and its own scripts."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    context.set_default_timeout(30_000)
-    said: list[str] = []
-    asked: list[str] = []
-
-    def opened(path: Path, fragment: str = "") -> Any:
-        tab = context.new_page()
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto(path.resolve().as_uri() + fragment)
-        tab.wait_for_selector("html[data-ready=yes]")
-        return tab
-
-    yield opened
-    context.close()
-    assert said == []
-    assert {url.split(":")[0] for url in asked} == {"file", "blob"}
 
 
 @pytest.fixture(scope="module")
