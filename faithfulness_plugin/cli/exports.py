@@ -19,9 +19,13 @@ class Handed(NamedTuple):
 
     of: "Inspection"
     subject: "Subject"
-    model_name: str
     text_name: str
     overwrite: bool
+
+    @property
+    def model_name(self) -> str:
+        """The name of the tokenizer's model; "" where it has none."""
+        return getattr(getattr(self.subject.token_text, "tokenizer", None), "name_or_path", "")
 
     @property
     def layer(self) -> int:

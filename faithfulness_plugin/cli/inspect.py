@@ -206,8 +206,10 @@ def _inspected(
     asked.require(loaded)
     of_a_set = sources.set_name is not None
     with resumable(out, _bytes(loaded, options, of_a_set=of_a_set)) as folder:
-        how = inspect_blocks if of_a_set else inspect_layer
-        return how(sources, loaded, options, asked, exports, write, folder, overwrite=overwrite)
+        shared = (loaded, options, asked, exports, write, folder)
+        if of_a_set:
+            return inspect_blocks(sources, *shared, overwrite=overwrite)
+        return inspect_layer(*shared, overwrite=overwrite)
 
 
 def _bytes(loaded: Mapping[str, Any], options: InspectOptions, *, of_a_set: bool) -> int:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from faithfulness_plugin.cli.exports import Handed, write_exports
 from faithfulness_plugin.cli.hook_options import model_on_text
-from faithfulness_plugin.cli.inspect_set import Sources
 from faithfulness_plugin.cli.intervening import Asked
 from faithfulness_plugin.cli.parts import Parts
 from faithfulness_plugin.messages import say
@@ -23,7 +22,6 @@ MODEL, INTERVENTIONS, PAGE = 80.0, 40.0, 5.0
 
 
 def inspect_layer(
-    _sources: Sources,
     loaded: Mapping[str, Any],
     options: "InspectOptions",
     asked: Asked,
@@ -62,8 +60,7 @@ def inspect_layer(
             of = subject.inspect(transcoder, name=name, passes=Passes(folder, on_part))
             found.append(asked.of(subject, of, lambda share, on_part=on_part: on_part("interventions", share)))
         parts.on_part("page", 0.0)
-        model_name = getattr(getattr(subject.token_text, "tokenizer", None), "name_or_path", "")
-        shared = (subject, model_name, ", ".join(options.text), overwrite)
+        shared = (subject, ", ".join(options.text), overwrite)
         written = write_exports(dict(exports), [Handed(of, *shared) for of in found])
         write(found, subject.token_text)
         passes.clear()

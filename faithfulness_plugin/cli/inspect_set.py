@@ -148,8 +148,7 @@ def inspect_blocks(
             texts.append(subject.token_text)
             asked.require_layer(subject)
             of = asked.of(subject, of)
-            model_name = getattr(getattr(subject.token_text, "tokenizer", None), "name_or_path", "")
-            shared = (subject, model_name, ", ".join(options.text), overwrite)
+            shared = (subject, ", ".join(options.text), overwrite)
             for option, folder in exports.items():
                 # delphi has a folder for each transcoder, the others one for the set
                 own = transcoders[block][0] if option == "delphi" else name
