@@ -38,7 +38,7 @@ class ChainTask:
     source: LatentRows
     """What the first layer reads, with the repeated points of the task where it has some."""
     units: tuple[Units, ...]
-    """Those that read each layer."""
+    """The chain's own units, layer by layer, by which layer they read."""
     writes: Mapping[tuple[int, int], Float[Tensor, "n_units d"]]
     """W_lm by (l, m); pairs that are left out are 0."""
     link: Link

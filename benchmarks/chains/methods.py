@@ -50,7 +50,7 @@ class ChainMethod:
     kind: str
     term: str = "none"
     coefficient: float | None = None
-    """Of the term; None for its own."""
+    """What the term is multiplied by; None takes the term's own coefficient."""
     strengths: tuple[float, ...] = STRENGTHS
     n_steps: int = N_STEPS
 

@@ -29,7 +29,7 @@ class Sources(NamedTuple):
     set_name: str | None = None
     """None for one transcoder, or two of one layer."""
     blocks: str | None = None
-    """Which layers of the set; None for all."""
+    """The layers of the set that were asked for; None means all."""
 
 
 def sources_of(

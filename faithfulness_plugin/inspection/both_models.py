@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
     stages: Mapping[str, Tensor]
     acts: Tensor | None
-    """Of the transcoder; None for the model itself."""
+    """What the transcoder's features are; None where the model itself runs."""
     logits: Float[Tensor, "tokens vocab"] | None
     """At the tokens that were asked for."""
 

@@ -30,7 +30,7 @@ class InLayer:
     vocabulary: LayerVocabulary | None
     features: StreamFeatures
     mean_activation: Float[np.ndarray, " d_sae"]
-    """Of its features where they fire, on the sample."""
+    """What each feature's activation is on average over the rows of the sample where it fires."""
 
     __repr__ = short_repr
 

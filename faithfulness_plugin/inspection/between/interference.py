@@ -31,7 +31,7 @@ class Interference:
     partners: Float[np.ndarray, " d_sae"]
     """sum_n sum_{i a partner} c_i(n) / sum_n p(n)."""
     others: Float[np.ndarray, " d_sae"]
-    """The same of all other features."""
+    """sum_n sum_{i no partner} c_i(n) / sum_n p(n)."""
     interference: Float[np.ndarray, " d_sae"]
     """(sum_n (sum_{i no partner} c_i(n))^2 / sum_n p(n)^2)^(1/2)."""
 

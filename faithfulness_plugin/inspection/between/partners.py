@@ -23,13 +23,13 @@ class Partners:
     fewer."""
 
     places: Int[np.ndarray, "d_sae most"]
-    """Which of the transcoders they are of."""
+    """The place among the transcoders of the one that each partner belongs to."""
     features: Int[np.ndarray, "d_sae most"]
     direct: Float[np.ndarray, "d_sae most"]
     """What an activation of 1 of the upstream feature adds to the pre-activation of the downstream one by the direct
     path."""
     skipped: Float[np.ndarray, "d_sae most"]
-    """The same through the skip connections of the transcoders between."""
+    """What such an activation adds through the skip connections of the transcoders between."""
     strength: Float[np.ndarray, "d_sae most"]
     """(direct + skipped) * mean activation upstream / mean activation downstream."""
 
