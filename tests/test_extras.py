@@ -50,3 +50,11 @@ def test_the_developers_extra_has_all_others():
     listed = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
     inside = " ".join(part for part in listed["dev"] if part.startswith("faithfulness-plugin["))
     assert all(name in inside for name in listed if name != "dev")
+
+
+def test_what_users_install_has_a_lowest_version():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads(PYPROJECT.read_text())["project"]
+    extras_of_users = [project["optional-dependencies"][name] for name in ("inspect", "bench", "ray", "examples")]
+    # without one, an installer that is asked for the oldest versions takes the first that was ever published
+    assert [part for part in sum(extras_of_users, project["dependencies"]) if ">=" not in part] == []

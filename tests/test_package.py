@@ -62,6 +62,8 @@ def test_the_wheel_holds_code_presets_and_the_page_only(installed):
     assert {path.stem for path in page.glob("*.js")} == set(SCRIPTS)
     assert {path.name for path in page.iterdir() if path.suffix in (".html", ".css")} == {"page.html", "page.css"}
     assert not (site / "benchmarks").exists()
+    assert (site / "faithfulness_plugin" / "py.typed").is_file()
+    assert len([*site.glob("faithfulness_plugin-*.dist-info/licenses/LICENSE")]) == 1
 
 
 def test_every_public_name_is_there_and_documented():
