@@ -38,9 +38,10 @@ class EdgeRows:
         self._writes: list[dict[int, Tensor]] = [{} for _ in features.blocks]
         self._slots: list[Tensor] = []  # each feature's place at its position
         for source, of in enumerate(features.blocks):
-            for block, written in [(source, of.writes()), *((to, of.writes(to=to)) for to in of.later)]:
-                self._writes[block][source], slots = by_position(of.positions, written, self.n_pos)
+            self._writes[source][source], slots = by_position(of.positions, of.writes(), self.n_pos)
             self._slots.append(slots)
+            for to in of.later:
+                self._writes[to][source], _ = by_position(of.positions, of.writes(to=to), self.n_pos)
         self._locals: dict[int, Local] = {}
         self.whole.require_linear()
 

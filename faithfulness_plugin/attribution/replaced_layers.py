@@ -41,8 +41,9 @@ def replaced_layers(model: nn.Module | Hooks, transcoders: Mapping[int, Any]) ->
 
     Args:
         model: a HookedTransformer, a TransformerBridge, a Hugging Face model, or its `Hooks`.
-        transcoders: one for each of some or all blocks, by the block's number. Their metadata may name the tensors that
-            they read and write; otherwise the block's MLP is meant. For a cross-layer transcoder pass its `layer_views`.
+        transcoders: one for each of some or all blocks, by the block's number; for a cross-layer transcoder its
+            `layer_views`. Their metadata may name the tensors that they read and write; otherwise the block's MLP is
+            meant.
 
     Returns:
         The layers of all blocks.
@@ -74,6 +75,6 @@ def _layer(hooks: Hooks, block: int, transcoder: Any | None) -> HookedLayer:
         hook_in, hook_out = transcoder.hook_names
         if hook_in is None or hook_out is None:
             return hooks.mlp(block)
-        names = {"hook_in": f"blocks.{block}.{hook_in}", "hook_out": f"blocks.{block}.{hook_out}"}
-        return layer_of(hooks, [], block=block, **names)
+        where = f"blocks.{block}."
+        return layer_of(hooks, [], block=block, hook_in=where + hook_in, hook_out=where + hook_out)
     return layer_of(hooks, [transcoder], block=block)

@@ -134,3 +134,17 @@ def test_views_that_are_not_all_there_in_order_are_refused(blocks, layers):
     )
     with pytest.raises(UsageError, match=f"have the layers {layers} of a cross-layer transcoder of 3: pass all"):
         prompt_features(replaced, prompt())
+
+
+def test_the_layers_are_those_that_the_files_name():
+    clt = cross_layer(2)
+    clt.cfg.metadata.hook_name, clt.cfg.metadata.hook_name_out = "ln2.hook_normalized", "hook_mlp_out"
+    model = tiny_models.hooked("LN")
+    named = replaced_layers(model, dict(enumerate(layer_views(clt))))
+    assert [(of.hook_in, of.hook_out) for of in named.layers] == [
+        (f"blocks.{block}.ln2.hook_normalized", f"blocks.{block}.hook_mlp_out") for block in (0, 1)
+    ]
+    clt.cfg.metadata.hook_name = "hook_resid_mid"  # in front of the norm
+    before = replaced_layers(model, dict(enumerate(layer_views(clt))))
+    assert [of.hook_in for of in before.layers] == ["blocks.0.hook_resid_mid", "blocks.1.hook_resid_mid"]
+    assert prompt_features(before, prompt()).blocks[1].later == {}
