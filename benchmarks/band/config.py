@@ -63,9 +63,9 @@ class BandConfig(Record):
     lr: float = Field(default=4e-3, gt=0, description="learning rate")
     lr_decay_share: float = Field(default=0.2, ge=0, le=1, description="share of the steps over which lr falls to 0")
     held_out_prompts: int = Field(default=16, ge=2, description="prompts on which transcoders are measured")
-    truth_prompts: int = Field(default=32, ge=2, description="prompts on which interventions are done")
+    truth_prompts: int = Field(default=16, ge=2, description="prompts on which interventions are done")
     truth_tokens: int = Field(default=32, ge=2, description="tokens of each of them")
-    interventions: int = Field(default=4, ge=1, description="interventions of each of four kinds on each prompt")
+    interventions: int = Field(default=5, ge=1, description="interventions of each of four kinds on each prompt")
     targets: int = Field(default=32, ge=1, description="features of each prompt whose responses are compared")
 
     @model_validator(mode="after")
