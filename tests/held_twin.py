@@ -7,13 +7,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faithfulness_plugin.transcoders.layer_views import LayerView
+
+
+def decoders_by_hand(transcoders: dict[int, Any]) -> dict[int, dict[int, Tensor]]:
+    """Of a cross-layer transcoder of all blocks, W_dec_lm by l and m > l."""
+    found: dict[int, dict[int, Tensor]] = {}
+    for block, view in transcoders.items():
+        if isinstance(view, LayerView):
+            d = view.whole.d_out_each
+            whole, n = view.whole.W_dec, len(view.whole.W_dec) // len(transcoders)
+            rows = whole[view.layer * n : (view.layer + 1) * n]
+            found[block] = {m: rows[:, m * d : (m + 1) * d] for m in range(block + 1, len(transcoders))}
+    return found
+
+
+def encoder(transcoder: Any) -> Any:
+    return transcoder.whole.parts[transcoder.layer] if isinstance(transcoder, LayerView) else transcoder
+
 
 @dataclass
 class Source:
     kind: str
     block: int
     position: int
-    written: Tensor
+    written: dict[int, Tensor]
+    """By block; by -1 for a token."""
     feature: int = -1
 
 
@@ -25,6 +44,7 @@ class HeldTwin:
         self.n_blocks, self.n_pos = model.cfg.n_layers, tokens.shape[1]
         self.constants, self.sources, self.features = [], [], []
         errors, embeds = [], []
+        later = decoders_by_hand(transcoders)
         for block in range(self.n_blocks):
             y = self.at(block, "hook_mlp_out")
             constant = torch.zeros_like(y)
@@ -34,17 +54,22 @@ class HeldTwin:
                     constant[p] = y[p]
                     continue
                 if block not in transcoders:
-                    errors.append(Source("error", block, p, y[p]))
+                    errors.append(Source("error", block, p, {block: y[p].clone()}))
                     continue
                 t = transcoders[block]
-                acts = t.encode(x[p][None])[0].to_dense()
+                acts = encoder(t).encode(x[p][None])[0].to_dense()
                 constant[p] = t.b_dec
                 for i in acts.nonzero()[:, 0].tolist():
-                    self.sources.append(Source("feature", block, p, acts[i] * t.W_dec[i], i))
-                errors.append(Source("error", block, p, y[p] - t(x[p][None])[0]))
+                    written = {block: acts[i] * t.W_dec[i]}
+                    written |= {other: acts[i] * W_dec[i] for other, W_dec in later.get(block, {}).items()}
+                    self.sources.append(Source("feature", block, p, written, i))
+                here = [of.written[block] for of in self.sources if of.position == p and block in of.written]
+                skip = getattr(t, "W_skip", None)
+                through = 0 if skip is None else x[p] @ skip.T
+                errors.append(Source("error", block, p, {block: y[p] - constant[p] - sum(here) - through}))
             self.constants.append(constant.detach())
         self.features = list(self.sources)
-        embeds = [Source("token", -1, p, model.W_E[tokens[0, p]]) for p in range(self.n_pos)]
+        embeds = [Source("token", -1, p, {-1: model.W_E[tokens[0, p]]}) for p in range(self.n_pos)]
         self.sources += [*errors, *embeds]
 
     def at(self, block: int, name: str) -> Tensor:
@@ -74,10 +99,8 @@ class HeldTwin:
             stream += model.W_pos[: self.n_pos]
         written = [constant.clone() for constant in self.constants]
         for source in sources:
-            if source.kind == "token":
-                stream[source.position] += source.written
-            else:
-                written[source.block][source.position] += source.written
+            for block, of in source.written.items():
+                (stream if block == -1 else written[block])[source.position] += of
         read = []
         for block, layer in enumerate(model.blocks):
             x = self.scaled(self.normed(stream, block, "ln1"), layer.ln1)
@@ -96,7 +119,7 @@ class HeldTwin:
         read, logits = self.forward(sources)
         pre = []
         for f in self.features:
-            t = self.transcoders[f.block]
+            t = encoder(self.transcoders[f.block])
             pre.append(read[f.block][f.position] @ t.W_enc[:, f.feature] + t.b_enc[f.feature])
         last = logits[-1]
         return torch.cat([torch.stack(pre), last[logit_tokens] - last.mean()]).detach()

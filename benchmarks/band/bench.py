@@ -10,8 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithfulness_plugin import metrics
+from faithfulness_plugin.attribution.replaced_layers import replaced_layers
+from faithfulness_plugin.attribution.truth import truth_records
 from faithfulness_plugin.benchmarks.band.config import KINDS, TERMS, BandConfig, BandRun
 from faithfulness_plugin.benchmarks.band.schema import BandRecord
+from faithfulness_plugin.benchmarks.whole_model.numbers import behind_the_first, by_kind
+from faithfulness_plugin.benchmarks.whole_model.truth_of import TruthOf
 from faithfulness_plugin.jacobian.cross_layer_matching import CrossLayerMatching
 from faithfulness_plugin.language_model.layer_rows import Rows, to_digits
 from faithfulness_plugin.language_model.loaded import LoadedModel
@@ -49,9 +53,10 @@ class BandBench:
         self.config, self.note = config, note
         self.source = LoadedModel(config, note)
         self.layers = self.source.mlps(config.blocks)
-        sizes = [config.held_out_prompts, config.stored_prompts]
+        sizes = [config.held_out_prompts, config.stored_prompts, config.truth_prompts]
         prompts = self.source.prompts(sum(sizes)).to(self.source.hooks.device)
-        self.held_out, stored = prompts.split(sizes)
+        self.held_out, stored, truth = prompts.split(sizes)
+        self.truth_prompts = truth[:, : config.truth_tokens]
         self.chain = LayerChain(list(self.layers.values()))
         note("reading the rows of the band")
         self.rows = self._rows(stored)
@@ -145,6 +150,7 @@ class BandBench:
             crossing=crossing,
             ce=replaced.ce,
             kl=replaced.kl,
+            truth=self._truth(transcoder),
             seconds=seconds,
         )
 
@@ -165,6 +171,20 @@ class BandBench:
             for m, crossed in enumerate(later, source + 1):
                 crossing[m] += crossed.square().sum().item()
         return own, to_digits(crossing[1:])
+
+    def _truth(self, transcoder: CrossLayerTrainingTranscoder) -> list[TruthOf]:
+        """Compare effects that are predicted with those in the model, all of whose other layers count as error."""
+        config, tokens = self.config, self.truth_prompts
+        replaced = replaced_layers(self.source.hooks, dict(zip(self.layers, layer_views(transcoder), strict=True)))
+        each = truth_records(
+            replaced,
+            list(tokens.split(1)),
+            kept=list(behind_the_first(self._kept(tokens))),
+            n_each=config.interventions,
+            n_targets=config.targets,
+            seed=config.seed,
+        )
+        return by_kind([record for records in each for record in records])
 
     def _predicted(self, transcoder: CrossLayerTrainingTranscoder | None) -> tuple[list[float], Any]:
         """Run the model on held-out prompts, as it is and with the band replaced."""

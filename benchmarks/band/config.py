@@ -40,8 +40,8 @@ ARMS = [f"{kind}-{term}" for kind in ("per_layer", "clt") for term in TERMS if (
 class BandConfig(Record):
     """What does a cross-layer transcoder of a band of layers keep of a language model? Trains per-layer and cross-layer
     TopK transcoders of the band's MLPs at equal L0 and parameters, with and without terms that ask for derivatives, and
-    measures them on held-out prompts: unexplained variance, hops kept, and the model with all layers of the band
-    replaced.
+    measures them on held-out prompts: unexplained variance, hops kept, the model with all layers of the band replaced,
+    and whether the effects that attribution predicts are those in the model itself.
     """
 
     model: ModelSource = ModelSource()
@@ -63,10 +63,15 @@ class BandConfig(Record):
     lr: float = Field(default=4e-3, gt=0, description="learning rate")
     lr_decay_share: float = Field(default=0.2, ge=0, le=1, description="share of the steps over which lr falls to 0")
     held_out_prompts: int = Field(default=16, ge=2, description="prompts on which transcoders are measured")
+    truth_prompts: int = Field(default=16, ge=2, description="prompts on which interventions are done")
+    truth_tokens: int = Field(default=32, ge=2, description="tokens of each of them")
+    interventions: int = Field(default=5, ge=1, description="interventions of each of four kinds on each prompt")
+    targets: int = Field(default=32, ge=1, description="features of each prompt whose responses are compared")
 
     @model_validator(mode="after")
     def _fits(self) -> "BandConfig":
         require_rows(self.rows, self.context_size)
+        require_rows(self.rows, self.truth_tokens)
         require_a_batch(self.tokens, self.batch_size)
         known = [f"{kind}-{term}" for kind in KINDS for term in TERMS]
         if unknown := next((arm for arm in self.arms if arm not in known), None):
@@ -77,6 +82,8 @@ class BandConfig(Record):
             raise ValueError("blocks: a band has two blocks or more")
         if self.rows.norms_above is not None:
             raise ValueError("rows: norms_above leaves out other tokens at each layer: leave it out for a band")
+        if self.truth_tokens > self.context_size:
+            raise ValueError(f"truth_tokens: prompts have {self.context_size} tokens")
         if self.k > self.d_sae:
             raise ValueError(f"k: there are {self.d_sae} features")
         return self

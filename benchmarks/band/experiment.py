@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.band.config import BandConfig, BandRun
 from faithfulness_plugin.benchmarks.band.schema import BandRecord, BandResult
+from faithfulness_plugin.benchmarks.band.truth_table import truth_table
 from faithfulness_plugin.language_model.model import model_title
 from faithfulness_plugin.results.experiment import Experiment, Running
 from faithfulness_plugin.results.intervals import RANGE, interval
@@ -78,7 +79,8 @@ class Band(Experiment[BandConfig, BandResult]):
             f"do. Added loss and KL: nats a token with the band replaced.{partial}"
         )
         header = ["arm", "seeds", *numbers, "added loss", "KL", "parameters"]
-        return Table(header, rows, caption).render("markdown")
+        both = [Table(header, rows, caption), truth_table(result)]
+        return "\n".join(table.render("markdown") for table in both if table.rows)
 
     @staticmethod
     def added_loss(result: BandResult, of: BandRecord) -> float:

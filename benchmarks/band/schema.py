@@ -6,6 +6,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.band.config import BandConfig
+from faithfulness_plugin.benchmarks.whole_model.truth_of import TruthOf
 from faithfulness_plugin.measure.schema import ByPrompt
 from faithfulness_plugin.results.schema import Record, Result
 
@@ -28,6 +29,7 @@ class BandRecord(Record):
     )
     ce: ByPrompt = Field(description="nats, with all layers of the band replaced: sums over each prompt's tokens")
     kl: ByPrompt = Field(description="nats, of the model's next token from that with the band replaced")
+    truth: list[TruthOf] = Field(description="predicted beside measured effects, on the prompts of the truth test")
     seconds: float = Field(description="of training, this call's part of it")
 
 

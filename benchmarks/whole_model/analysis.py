@@ -9,7 +9,8 @@ from faithfulness_plugin.attribution.agreement import STATISTICS
 from faithfulness_plugin.attribution.interventions import Kind
 from faithfulness_plugin.attribution.truth import On
 from faithfulness_plugin.benchmarks.whole_model.arms import SetArm
-from faithfulness_plugin.benchmarks.whole_model.schema import SetRecord, WholeModelResult, sums_by_prompt
+from faithfulness_plugin.benchmarks.whole_model.schema import SetRecord, WholeModelResult
+from faithfulness_plugin.benchmarks.whole_model.truth_of import sums_by_prompt
 from faithfulness_plugin.results.hierarchical_bootstrap import hierarchical_bootstrap
 from faithfulness_plugin.results.schema import Interval
 
@@ -90,7 +91,7 @@ def truth(name: str, cause: Cause, on: On, distance: int | None = None) -> Numbe
 
     def sums(result: WholeModelResult) -> Sums:
         n = result.config.truth_prompts
-        return lambda of: sums_by_prompt(of, n, set(cause.kinds), on, distance)
+        return lambda of: sums_by_prompt(of.truth, n, set(cause.kinds), on, distance)
 
     return Number(name, sums, STATISTICS[name])
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from faithfulness_plugin.attribution import attribute, graph_scores, prune
@@ -12,7 +13,8 @@ from faithfulness_plugin.attribution.replaced_layers import ReplacedLayers
 from faithfulness_plugin.attribution.truth import TruthRecord, truth_records
 from faithfulness_plugin.benchmarks.whole_model.bench import ModelBench
 from faithfulness_plugin.benchmarks.whole_model.config import SetRun
-from faithfulness_plugin.benchmarks.whole_model.schema import GraphRecord, LayerSums, SetRecord, TruthOf
+from faithfulness_plugin.benchmarks.whole_model.schema import GraphRecord, LayerSums, SetRecord
+from faithfulness_plugin.benchmarks.whole_model.truth_of import TruthOf
 from faithfulness_plugin.language_model.layer_rows import Rows, to_digits
 from faithfulness_plugin.measure.references import shuffled_decoder
 from faithfulness_plugin.measure.sets.predictions import predictions
@@ -92,7 +94,7 @@ def _truth(run: SetRun, replaced: ReplacedLayers, model: ModelBench, note: Calla
         replaced,
         list(tokens.split(1)),
         claimed=claimed,
-        kept=list(_behind_the_first(model.kept(tokens))),
+        kept=list(behind_the_first(model.kept(tokens))),
         n_each=config.interventions,
         n_targets=config.targets,
         seed=config.seed,
@@ -101,15 +103,30 @@ def _truth(run: SetRun, replaced: ReplacedLayers, model: ModelBench, note: Calla
         found += records
         if n % 10 == 0 or n == len(tokens):
             note(f"{run.name}: interventions on {n} of {len(tokens)} prompts")
-    return _by_kind(found)
+    return by_kind(found)
 
 
-def _behind_the_first(kept: Tensor) -> Tensor:
-    """Leave out first tokens: their rows are outliers, and a token must have another one in front of it."""
+def behind_the_first(kept: Bool[Tensor, "prompts pos"]) -> Bool[Tensor, "prompts pos"]:
+    """Leave out first tokens: their rows are outliers, and a token must have another one in front of it.
+
+    Args:
+        kept: tokens that transcoders stand for.
+
+    Returns:
+        The others of them.
+    """
     return kept & (torch.arange(kept.shape[1], device=kept.device) > 0)
 
 
-def _by_kind(records: list[TruthRecord]) -> list[TruthOf]:
+def by_kind(records: list[TruthRecord]) -> list[TruthOf]:
+    """Group the records of prompts by the kind of intervention, what responds, and the distance.
+
+    Args:
+        records: of all prompts.
+
+    Returns:
+        The groups.
+    """
     groups: dict[tuple[Any, ...], list[TruthRecord]] = {}
     for record in records:
         groups.setdefault((record.kind, record.on, record.distance), []).append(record)
@@ -129,7 +146,7 @@ def _graphs(replaced: ReplacedLayers, model: ModelBench) -> Iterator[GraphRecord
     config, tokens = model.config, model.prompts.truth
     for number in range(config.graph_prompts):
         begun, prompt = time.perf_counter(), tokens[number : number + 1]
-        kept = _behind_the_first(model.kept(prompt))[0]
+        kept = behind_the_first(model.kept(prompt))[0]
         graph = attribute(replaced, prompt, kept=kept, max_features=config.graph_features)
         scores, pruned = graph_scores(graph), graph_scores(graph, prune(graph))
         yield GraphRecord(

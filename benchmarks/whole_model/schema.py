@@ -2,14 +2,12 @@
 
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from faithfulness_plugin.attribution.interventions import Kind
-from faithfulness_plugin.attribution.truth import On
 from faithfulness_plugin.benchmarks.whole_model.arms import SetArm
 from faithfulness_plugin.benchmarks.whole_model.config import SetRun, WholeModelConfig
+from faithfulness_plugin.benchmarks.whole_model.truth_of import TruthOf
 from faithfulness_plugin.measure.schema import ByPrompt
 from faithfulness_plugin.results.schema import Record, Result
 
@@ -27,16 +25,6 @@ class LayerSums(Record):
     jacobian: ByPrompt = Field(description="||J_f R||^2 there")
     l0: float
     dead_fraction: float
-
-
-class TruthOf(Record):
-    """Predicted beside measured effects of one kind of intervention, prompt by prompt."""
-
-    kind: Kind
-    on: On
-    distance: int = Field(description="the least distance in blocks of its group: 1, 2, 4, 8 or 16 and more")
-    prompts: list[int]
-    sums: list[list[float]] = Field(description="for each prompt the fields of EffectSums, in their order")
 
 
 class GraphRecord(Record):
@@ -105,26 +93,3 @@ class WholeModelResult(Result):
             Its sets by seed.
         """
         return sorted((of for of in self.sets if of.arm == arm), key=lambda of: of.seed)
-
-
-def sums_by_prompt(of: SetRecord, n_prompts: int, kinds: set[str], on: str, distance: int | None) -> np.ndarray:
-    """Add up the sums of some interventions, prompt by prompt.
-
-    Args:
-        of: the set.
-        n_prompts: how many prompts there are.
-        kinds: kinds of interventions.
-        on: which targets respond.
-        distance: the group of distances; None adds up all.
-
-    Returns:
-        [parts, prompts], parts as in EffectSums; zeros for a prompt without a pair.
-    """
-    from faithfulness_plugin.attribution.agreement import FIELDS
-
-    found = np.zeros((len(FIELDS), n_prompts))
-    for part in of.truth:
-        if part.kind in kinds and part.on == on and distance in (None, part.distance):
-            for prompt, sums in zip(part.prompts, part.sums, strict=True):
-                found[:, prompt] += sums
-    return found

@@ -34,9 +34,14 @@ class EdgeRows:
         self.starts = features.starts
         self.n_active, n_blocks = self.starts[-1], len(features.blocks)
         self.n_sources = self.n_active + (n_blocks + 1) * self.n_pos
-        # [pos, most at one position, d_out] for each block, and each feature's place at its position
-        laid = [by_position(of.positions, of.writes(), self.n_pos) for of in features.blocks]
-        self._writes, self._slots = zip(*laid, strict=True)
+        # of each block that is written to, by the block of the features: [pos, most at one position, d_out]
+        self._writes: list[dict[int, Tensor]] = [{} for _ in features.blocks]
+        self._slots: list[Tensor] = []  # each feature's place at its position
+        for source, of in enumerate(features.blocks):
+            self._writes[source][source], slots = by_position(of.positions, of.writes(), self.n_pos)
+            self._slots.append(slots)
+            for to in of.later:
+                self._writes[to][source], _ = by_position(of.positions, of.writes(to=to), self.n_pos)
         self._locals: dict[int, Local] = {}
         self.whole.require_linear()
 
@@ -93,12 +98,14 @@ class EdgeRows:
             of = self.features.blocks[block]
             errors = self.n_active + block * self.n_pos
             rows[: len(g), errors : errors + length] = (g * of.error[:length]).sum(-1)
-            m = int((of.positions < length).sum())
-            if m:
-                # [length, targets, d] @ [length, d, slots] -> [length, targets, slots]
-                each = g.transpose(0, 1) @ self._writes[block][:length].to(g.dtype).mT
-                start = self.starts[block]
-                rows[: len(g), start : start + m] = each[of.positions[:m], :, self._slots[block][:m]].T
+            for source, writes in self._writes[block].items():
+                positions = self.features.blocks[source].positions
+                m = int((positions < length).sum())
+                if m:
+                    # [length, targets, d] @ [length, d, slots] -> [length, targets, slots]
+                    each = g.transpose(0, 1) @ writes[:length].to(g.dtype).mT
+                    start = self.starts[source]
+                    rows[: len(g), start : start + m] += each[positions[:m], :, self._slots[source][:m]].T
         return rows
 
     def _local(self, length: int) -> Local:

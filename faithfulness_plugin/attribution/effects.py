@@ -1,6 +1,6 @@
 """Effects of interventions on logits and later features: as a graph predicts them, and as the true model shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,15 +65,15 @@ def predicted_effects(
     order = targets.features.flip(0)  # from the last block down
     blocks, positions, _ = features.table[order].T
     reads = features.reads(order) if len(order) else features.acts.new_zeros(0, 0)
-    pulled = local.pull(blocks, positions, reads, local.from_logits(targets.logits))
+    pulled = local.pull(blocks, positions, reads, local.from_logits(targets.logits), features.across)
     effects = features.logits.new_zeros(len(interventions), len(targets))
     # rows of `pulled`: logits, then features from the last one to the first
     column = torch.cat([torch.arange(len(targets.logits)), torch.arange(len(targets) - 1, len(targets.logits) - 1, -1)])
+    changes = [of.changes(features, local.embedding[0]) for of in interventions]
     for block, g in pulled:  # [targets so far, pos, d]
-        for row, intervention in enumerate(interventions):
-            if intervention.block == block:
-                change = intervention.change(features, local.embedding[0])
-                effects[row, column[: len(g)]] = g[:, intervention.position] @ change.to(g.dtype)
+        for row, (of, change) in enumerate(zip(interventions, changes, strict=True)):
+            if block in change:
+                effects[row, column[: len(g)]] += g[:, of.position] @ change[block].to(g.dtype)
     return effects
 
 
@@ -97,7 +97,7 @@ def measured_effects(
         The change of each target under each intervention.
     """
     clean, embedding = _responses(replaced, features, targets, [])
-    each = [(intervention, intervention.change(features, embedding)) for intervention in interventions]
+    each = [(of.position, of.changes(features, embedding)) for of in interventions]
     parts = [_responses(replaced, features, targets, each[i : i + RUNS])[0] for i in range(0, len(each), RUNS)]
     return torch.cat(parts) - clean if parts else clean[:0]
 
@@ -106,9 +106,10 @@ def _responses(
     replaced: ReplacedLayers,
     features: PromptFeatures,
     targets: EffectTargets,
-    changed: Sequence[tuple[Intervention, Tensor]],
+    changed: Sequence[tuple[int, Mapping[int, Tensor]]],
 ) -> tuple[Float[Tensor, "runs targets"], Float[Tensor, "pos d_model"]]:
-    """Run the model under each change, or once without any; return the targets' values, and the embedding."""
+    """Run the model under each change, at a position, or once without any; return the targets' values, and the
+    embedding."""
     found: dict[int, Tensor] = {}
     embedded: list[Tensor] = []
     table = features.table[targets.features]
@@ -117,12 +118,12 @@ def _responses(
         def hook(written: Tensor) -> Tensor | None:
             if block == EMBEDDING:
                 embedded.append(written[0].clone())
-            here = [(run, of, change) for run, (of, change) in enumerate(changed) if of.block == block]
+            here = [(run, at, change[block]) for run, (at, change) in enumerate(changed) if block in change]
             if not here:
                 return None
             written = written.clone()
-            for run, of, change in here:
-                written[run, of.position] += change.to(written.dtype)
+            for run, at, change in here:
+                written[run, at] += change.to(written.dtype)
             return written
 
         return hook
@@ -143,7 +144,7 @@ def _responses(
     hooks: dict[str, Hook] = {"hook_embed": add(EMBEDDING)}
     for block in table[:, 0].unique().tolist():
         hooks[replaced.layers[block].hook_in] = read(block)
-    for block in {of.block for of, _ in changed} - {EMBEDDING}:
+    for block in {block for _, change in changed for block in change} - {EMBEDDING}:
         hooks[replaced.layers[block].hook_out] = add(block)
     logits = replaced.hooks.run(features.tokens.expand(max(1, len(changed)), -1), hooks)[:, -1]
     of_logits = logits[:, targets.logits] - logits.mean(-1, keepdim=True)

@@ -1,7 +1,7 @@
 """What transcoders make of a prompt: features that fire, what they read and write, and what is left as error."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from faithfulness_plugin.attribution.across_layers import decoders_to_later
 from faithfulness_plugin.attribution.local import LinearPart
 from faithfulness_plugin.attribution.replaced_layers import ReplacedLayers
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.jacobian.linear_region import Weights, known_region
 from faithfulness_plugin.layers.hooks import Hook
+from faithfulness_plugin.transcoders.layer_views import LayerView
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class BlockFeatures:
     error: Float[Tensor, "pos d_out"]
     """What the layer puts out less what the transcoder does; 0 at tokens that are left out."""
     kept: Bool[Tensor, " pos"]
+    later: Mapping[int, Float[Tensor, "d_sae d_out"]] = field(default_factory=dict)
+    """Of a cross-layer transcoder: the decoders to later blocks, by block."""
 
     __repr__ = short_repr
 
@@ -43,8 +47,13 @@ class BlockFeatures:
             A view.
         """
         n = int((self.positions < length).sum())
-        return BlockFeatures(
-            self.weights, self.positions[:n], self.features[:n], self.acts[:n], self.error[:length], self.kept[:length]
+        return replace(
+            self,
+            positions=self.positions[:n],
+            features=self.features[:n],
+            acts=self.acts[:n],
+            error=self.error[:length],
+            kept=self.kept[:length],
         )
 
     def reads(self, which: Int[Tensor, " some"]) -> Float[Tensor, "some d_in"]:
@@ -59,11 +68,14 @@ class BlockFeatures:
         assert self.weights is not None
         return self.weights.W_enc.T[self.features[which]]
 
-    def writes(self, which: Int[Tensor, " some"] | None = None) -> Float[Tensor, "some d_out"]:
+    def writes(
+        self, which: Int[Tensor, " some"] | None = None, *, to: int | None = None
+    ) -> Float[Tensor, "some d_out"]:
         """Compute what features write, a_i W_dec^i.
 
         Args:
             which: indices into `features`; None for all.
+            to: a block of `later`; None for their own.
 
         Returns:
             The vectors.
@@ -71,7 +83,8 @@ class BlockFeatures:
         if self.weights is None:
             return self.error.new_zeros(0, self.error.shape[-1])
         some = slice(None) if which is None else which
-        return self.acts[some, None] * self.weights.W_dec[self.features[some]]
+        W_dec = self.weights.W_dec if to is None else self.later[to]
+        return self.acts[some, None] * W_dec[self.features[some]]
 
     def skip(self, x: Float[Tensor, "1 pos d_in"]) -> Float[Tensor, "1 pos d_out"] | None:
         """Compute W_skip x at the tokens that the transcoder stands for: what of it is linear for good.
@@ -105,6 +118,22 @@ class BlockFeatures:
         written = (x.to(reads.dtype).transpose(0, 1) @ reads.mT @ writes).transpose(0, 1)
         skip = self.skip(x)
         return written if skip is None else written + skip
+
+    def pulled_through(self, to: int, g: Float[Tensor, "targets 1 pos d_out"]) -> Float[Tensor, "targets 1 pos d_in"]:
+        """Differentiate what features write to a later block, W_dec (g * (W_enc x)), by what they read.
+
+        Args:
+            to: a block of `later`.
+            g: derivatives of targets to what is written there.
+
+        Returns:
+            Their derivatives to this layer's input.
+        """
+        assert self.weights is not None
+        reads, _ = by_position(self.positions, self.weights.W_enc.T[self.features], len(self.kept))
+        writes, _ = by_position(self.positions, self.later[to][self.features], len(self.kept))
+        # [pos, targets, d_out] @ [pos, d_out, most at one] @ [pos, most at one, d_in]
+        return (g[:, 0].transpose(0, 1).to(writes.dtype) @ writes.mT @ reads).transpose(0, 1)[:, None]
 
 
 @dataclass(frozen=True)
@@ -150,6 +179,22 @@ class PromptFeatures:
     def acts(self) -> Float[Tensor, " active"]:
         """Their activations."""
         return torch.cat([of.acts for of in self.blocks])
+
+    def across(
+        self, block: int, g: Float[Tensor, "targets 1 pos d_out"]
+    ) -> dict[int, Float[Tensor, "targets 1 pos d_in"]]:
+        """Differentiate what features of earlier blocks write to a block, by what they read.
+
+        Args:
+            block: the block.
+            g: derivatives of targets to what is written there.
+
+        Returns:
+            Their derivatives to the inputs of earlier blocks' layers, by block; empty without a cross-layer transcoder.
+        """
+        return {
+            source: of.pulled_through(block, g) for source, of in enumerate(self.blocks[:block]) if block in of.later
+        }
 
     @property
     def skips(self) -> list[LinearPart]:
@@ -198,7 +243,7 @@ def prompt_features(
         The features and errors of all blocks.
 
     Raises:
-        UsageError: not one prompt; a `kept` of another length; as `known_region` and `Hooks.run`.
+        UsageError: not one prompt; a `kept` of another length; as `decoders_to_later`, `known_region` and `Hooks.run`.
     """
     if tokens.ndim != 2 or len(tokens) != 1:
         raise UsageError(f"tokens of shape {list(tokens.shape)}: a graph is of one prompt, tokens [1, pos]")
@@ -216,10 +261,18 @@ def prompt_features(
     for block, layer in enumerate(replaced.layers):
         hooks |= {layer.hook_in: keep("in", block), layer.hook_out: keep("out", block)}
     logits = replaced.hooks.run(tokens, hooks)[0, -1]
+    later = decoders_to_later(replaced.transcoders)
     blocks = [
-        _of_block(replaced.transcoders, block, seen["in", block][0], seen["out", block][0], kept)
+        replace(
+            _of_block(replaced.transcoders, block, seen["in", block][0], seen["out", block][0], kept),
+            later=later.get(block, {}),
+        )
         for block in range(len(replaced.layers))
     ]
+    for of in blocks:
+        for block in of.later:  # what earlier features write is no error
+            error = blocks[block].error
+            error.index_add_(0, of.positions, -of.writes(to=block).to(error.dtype))
     return PromptFeatures(tokens, kept, blocks, logits)
 
 
@@ -227,14 +280,16 @@ def _of_block(transcoders: Mapping[int, Any], block: int, x: Tensor, y: Tensor, 
     none = torch.zeros(0, dtype=torch.long, device=x.device)
     if block not in transcoders:
         return BlockFeatures(None, none, none, x.new_zeros(0), y * kept[:, None], kept)
-    cfg = getattr(transcoders[block], "cfg", None)
-    widths, theirs = (x.shape[-1], y.shape[-1]), (getattr(cfg, "d_in", x.shape[-1]), getattr(cfg, "d_out", y.shape[-1]))
+    of = transcoders[block]
+    sizes = of if isinstance(of, LayerView) else getattr(of, "cfg", None)
+    widths = x.shape[-1], y.shape[-1]
+    theirs = getattr(sizes, "d_in", x.shape[-1]), getattr(sizes, "d_out", y.shape[-1])
     if theirs != widths:
         raise UsageError(
             f"the transcoder of block {block} maps {theirs[0]} to {theirs[1]} and the layer {widths[0]} to "
             f"{widths[1]}: is it a transcoder of this model?"
         )
-    region = known_region(transcoders[block], x)
+    region = of.own_region(x) if isinstance(of, LayerView) else known_region(of, x)
     active = region.active()
     rows, features = active.rows, active.features
     acts = region.feature_acts.to_dense() if region.feature_acts.is_sparse else region.feature_acts

@@ -17,7 +17,7 @@ HALF_WAY = 0.5
 
 @dataclass(frozen=True)
 class Intervention:
-    """A change of what one layer writes at one token, or of a token's embedding."""
+    """A change of what features of one layer write at one token, or of a token's embedding."""
 
     kind: Kind
     block: int
@@ -28,20 +28,24 @@ class Intervention:
     towards: int | None = None
     """The position in the prompt whose token's embedding an input is moved towards, half-way."""
 
-    def change(self, features: PromptFeatures, embedding: Float[Tensor, "pos d_model"]) -> Float[Tensor, " d"]:
-        """Compute what is added to what the layer writes, or to the embedding.
+    def changes(
+        self, features: PromptFeatures, embedding: Float[Tensor, "pos d_model"]
+    ) -> dict[int, Float[Tensor, " d"]]:
+        """Compute what is added to what layers write, or to the embedding.
 
         Args:
             features: those of the prompt; another set's with equal gates says what that set takes the change for.
             embedding: the embeddings of the prompt's tokens.
 
         Returns:
-            The vector.
+            The vectors, by block: one, but for features of a cross-layer transcoder, which write to several layers.
         """
         if self.towards is not None:
-            return HALF_WAY * (embedding[self.towards] - embedding[self.position])
-        written = features.blocks[self.block].writes(torch.tensor(self.which, dtype=torch.long)).sum(0)
-        return written if self.kind == "double" else -written
+            return {EMBEDDING: HALF_WAY * (embedding[self.towards] - embedding[self.position])}
+        of, which = features.blocks[self.block], torch.tensor(self.which, dtype=torch.long)
+        written = {self.block: of.writes(which)} | {later: of.writes(which, to=later) for later in of.later}
+        sign = 1 if self.kind == "double" else -1
+        return {block: sign * each.sum(0) for block, each in written.items()}
 
 
 def draw_interventions(features: PromptFeatures, n_each: int, seed: int) -> list[Intervention]:

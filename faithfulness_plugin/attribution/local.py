@@ -1,6 +1,6 @@
 """A model at one prompt, with patterns, scales and gates held: a linear map, block by block."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from faithfulness_plugin.errors import UsageError
 
 LinearPart = Callable[[Float[Tensor, "1 pos d_in"]], Float[Tensor, "1 pos d_out"] | None]
 """What a layer's output has of its input while gates hold, as a function of the input; None for nothing."""
+Across = Callable[[int, Float[Tensor, "targets 1 pos d_out"]], Mapping[int, Float[Tensor, "targets 1 pos d_in"]]]
 EMBEDDING = -1
 """Stands for the embedding where blocks are counted."""
 
@@ -119,6 +120,7 @@ class Local:
         positions: Int[Tensor, " targets"],
         directions: Float[Tensor, "targets d_in"],
         from_above: Float[Tensor, "above 1 pos d_model"] | None = None,
+        across: Across = lambda block, g: {},
     ) -> Iterator[tuple[int, Float[Tensor, "seen pos d"]]]:
         """Differentiate targets to what every layer below them writes, block by block, and to the embedding.
 
@@ -131,21 +133,26 @@ class Local:
             directions: what it reads.
             from_above: derivatives to the last block's output, for targets above all blocks (logits); those come first,
                 and have no place in the other arguments.
+            across: what of a block's output is a function of earlier layers' inputs, differentiated: maps the block
+                and derivatives to what its layer writes to derivatives to those inputs, by block.
 
         Returns:
             (block, derivatives of the targets seen so far to what that block's layer writes), from the top down to
             (EMBEDDING, derivatives to the embedding).
         """
         g = from_above
+        crossed: dict[int, Tensor] = {}  # [targets, 1, pos, d_in] by block
         top = len(self.exits) - 1 if g is not None else int(blocks[0])
         for block in range(top, -1, -1):
             joining = blocks == block
             x, inputs = self.reads[block], [self.written[block], self.entries[block]]
-            if joining.any():
+            if joining.any() or block in crossed:
                 n, before = int(joining.sum()), 0 if g is None else len(g)
-                # [targets, 1, pos, d_in]: 0 but at the joining targets' own positions
+                # [targets, 1, pos, d_in]: 0 but for what crosses, and at the joining targets' own positions
                 read = x.new_zeros(before + n, *x.shape)
                 read[torch.arange(before, before + n), 0, positions[joining]] = directions[joining].to(x.dtype)
+                if block in crossed:
+                    read[: len(crossed[block])] += crossed.pop(block).to(x.dtype)
                 exits = self.exits[block]
                 g = exits.new_zeros(n, *exits.shape) if g is None else torch.cat([g, exits.new_zeros(n, *exits.shape)])
                 outputs, cotangents = [exits, x], [g, read]
@@ -153,6 +160,10 @@ class Local:
                 assert g is not None  # the first target is at the top
                 outputs, cotangents = [self.exits[block]], [g]
             to_written, g = _pulled(outputs, cotangents, inputs)
+            for source, part in across(block, to_written).items():
+                if source in crossed:
+                    part[: len(crossed[source])] += crossed[source]  # of fewer targets
+                crossed[source] = part
             yield block, to_written[:, 0]
         assert g is not None
         yield EMBEDDING, _pulled([self.first], [g], [self.embedding])[0][:, 0]

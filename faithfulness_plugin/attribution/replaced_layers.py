@@ -13,6 +13,7 @@ from faithfulness_plugin.layers.hooked_layer import HookedLayer
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.replaced_layer import layer_of
 from faithfulness_plugin.layers.spliced import stages_after
+from faithfulness_plugin.transcoders.layer_views import LayerView
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ def replaced_layers(model: nn.Module | Hooks, transcoders: Mapping[int, Any]) ->
 
     Args:
         model: a HookedTransformer, a TransformerBridge, a Hugging Face model, or its `Hooks`.
-        transcoders: one for each of some or all blocks, by the block's number. Their metadata may name the tensors that
-            they read and write; otherwise the block's MLP is meant.
+        transcoders: one for each of some or all blocks, by the block's number; for a cross-layer transcoder its
+            `layer_views`. Their metadata may name the tensors that they read and write; otherwise the block's MLP is
+            meant.
 
     Returns:
         The layers of all blocks.
@@ -56,10 +58,7 @@ def replaced_layers(model: nn.Module | Hooks, transcoders: Mapping[int, Any]) ->
     stages = stages_after(hooks, hooks.mlp(0))
     if outside := [block for block in transcoders if not 0 <= block < len(stages)]:
         raise UsageError(f"block {outside[0]}: the model has the blocks 0 to {len(stages) - 1}")
-    layers = [
-        layer_of(hooks, [transcoders[block]], block=block) if block in transcoders else hooks.mlp(block)
-        for block in range(len(stages))
-    ]
+    layers = [_layer(hooks, block, transcoders.get(block)) for block in range(len(stages))]
     for block in transcoders:
         if layers[block].hook_in == layers[block].hook_out:
             raise UsageError(
@@ -67,3 +66,15 @@ def replaced_layers(model: nn.Module | Hooks, transcoders: Mapping[int, Any]) ->
                 "that write what they do not read"
             )
     return ReplacedLayers(hooks, ["blocks.0.hook_resid_pre", *stages], layers, transcoders)
+
+
+def _layer(hooks: Hooks, block: int, transcoder: Any | None) -> HookedLayer:
+    if transcoder is None:
+        return hooks.mlp(block)
+    if isinstance(transcoder, LayerView):
+        hook_in, hook_out = transcoder.hook_names
+        if hook_in is None or hook_out is None:
+            return hooks.mlp(block)
+        where = f"blocks.{block}."
+        return layer_of(hooks, [], block=block, hook_in=where + hook_in, hook_out=where + hook_out)
+    return layer_of(hooks, [transcoder], block=block)

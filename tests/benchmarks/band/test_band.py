@@ -8,11 +8,14 @@ import tiny_hub
 from pydantic import ValidationError
 
 from faithfulness_plugin import CrossLayerTrainingTranscoder
+from faithfulness_plugin.attribution.agreement import FIELDS
 from faithfulness_plugin.benchmarks.band import bench as band_bench
 from faithfulness_plugin.benchmarks.band.config import BandConfig, BandRun
 from faithfulness_plugin.benchmarks.band.experiment import Band, crossing, fvu, hops
 from faithfulness_plugin.benchmarks.band.schema import BandResult
+from faithfulness_plugin.benchmarks.band.truth_table import truth_table
 from faithfulness_plugin.benchmarks.experiments import EXPERIMENTS
+from faithfulness_plugin.benchmarks.whole_model.truth_of import sums_by_prompt
 from faithfulness_plugin.results.experiment import Running, complete
 from faithfulness_plugin.results.schema import read_result
 from faithfulness_plugin.results.settings_file import make_config, read_settings
@@ -28,6 +31,9 @@ SMALL: dict[str, Any] = {
     "context_size": 16,
     "prompts_per_pass": 4,
     "held_out_prompts": 6,
+    "truth_prompts": 3,
+    "truth_tokens": 8,
+    "targets": 12,
 }
 
 
@@ -71,7 +77,26 @@ def test_every_arm_has_the_same_l0_and_parameters_and_is_measured(result, config
     assert crossing(by_arm["per_layer-none"]) == 0
     assert 0 < hops(by_arm["clt-none"]) < 1
     assert crossing(by_arm["clt-direct"]) < crossing(by_arm["clt-none"])
-    assert "clt-direct" in Band().tables(result)
+    assert Band().tables(result).count("clt-direct") == 2  # what was trained, and the truth test
+
+
+def test_effects_are_predicted_and_measured_for_every_arm(result, config):
+    for of in result.records:
+        assert {part.kind for part in of.truth} == {"remove", "double", "remove token's features", "input"}
+        # two blocks: features of the second respond to the first's, and logits to both
+        assert {(part.on, part.distance) for part in of.truth if part.kind == "remove token's features"} <= {
+            ("features", 1),
+            ("logits", 1),
+            ("logits", 2),
+        }
+        sums = sums_by_prompt(of.truth, config.truth_prompts, {"remove", "double"}, "logits", None)
+        assert (sums[FIELDS.index("n")] > 0).all()
+        assert (sums[FIELDS.index("mm")] > 0).all()
+    table = truth_table(result)
+    rank, error = (table.header.index(f"{name}, inputs on logits") for name in ("rank correlation", "normalised error"))
+    for row in table.rows:
+        assert row[rank].mean > 0.5  # attention and embeddings are the model's own
+        assert 0 < row[error].mean < 1
 
 
 def test_an_interrupted_training_resumes_from_its_checkpoint_and_ends_the_same(result, config, tmp_path, monkeypatch):
@@ -117,6 +142,7 @@ def _begun(config: BandConfig, folder: Path, checkpoint: Path) -> Path:
         ({"arms": ["clt-dirct"]}, "no arm 'clt-dirct': did you mean clt-direct"),
         ({"blocks": [3]}, "a band has two blocks or more"),
         ({"k": 600}, "there are 512 features"),
+        ({"truth_tokens": 200}, "truth_tokens: prompts have 128 tokens"),
     ],
 )
 def test_bad_settings_are_refused(wrong, why):

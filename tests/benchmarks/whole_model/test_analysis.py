@@ -19,7 +19,8 @@ from faithfulness_plugin.benchmarks.whole_model.analysis import (
 )
 from faithfulness_plugin.benchmarks.whole_model.arms import WITH_NOTHING, WITH_SKIP, SetArm
 from faithfulness_plugin.benchmarks.whole_model.config import MATCHED, WholeModelConfig
-from faithfulness_plugin.benchmarks.whole_model.schema import LayerSums, SetRecord, TruthOf, WholeModelResult
+from faithfulness_plugin.benchmarks.whole_model.schema import LayerSums, SetRecord, WholeModelResult
+from faithfulness_plugin.benchmarks.whole_model.truth_of import TruthOf
 from faithfulness_plugin.benchmarks.whole_model.verdict import comparisons, headline, judged, verdicts
 from faithfulness_plugin.results.schema import Environment
 
