@@ -92,7 +92,9 @@ def require_changeable(hooks: Hooks, layer: HookedLayer) -> None:
     try:
         stages_after(hooks, layer)
     except ValueError as error:
-        raise UsageError(f"what features do behind the layer cannot be read: {error}: pass a layer in a block") from error
+        raise UsageError(
+            f"what features do behind the layer cannot be read: {error}: pass a layer in a block"
+        ) from error
     try:
         with torch.no_grad():
             hooks.run(hooks.random_tokens(), {})

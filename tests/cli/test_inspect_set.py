@@ -94,7 +94,10 @@ def test_one_of_several_sets_is_chosen_by_name(hub, tmp_path):
         (["{hub}/set", "--hook-in", "blocks.0.mlp.hook_in"], "--hook-in is for transcoders of one layer"),
         (["{hub}/set/block0_plain", "--set", "plain"], "--set and --blocks are for a set"),
         (["{hub}/set/block0_plain", "--intervene", "first"], "write the numbers of features, as in 14,255, or top"),
-        (["{hub}/set/block0_plain", "--intervene", "3,24"], "--intervene 3,24: block0_plain has no feature 24: pass numbers from 0 to 23, or top"),
+        (
+            ["{hub}/set/block0_plain", "--intervene", "3,24"],
+            "--intervene 3,24: block0_plain has no feature 24: pass numbers from 0 to 23, or top",
+        ),
         (["{hub}/set/block0_plain", "--intervene", "1", "--layer", "abs"], "--intervene 1: features are changed"),
     ],
 )

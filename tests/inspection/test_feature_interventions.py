@@ -95,9 +95,9 @@ def test_a_feature_that_never_fires_and_features_that_are_not_there(inspected):
     _, hooks, layer, transcoder, sample, records = inspected
     (found,) = change_features(hooks, layer, transcoder, sample, records, [DEAD])
     assert (found.n_prompts, found.effects, found.next_token) == (0, {}, {})
-    with pytest.raises(ValueError, match="^the transcoder has no feature 12: pass numbers from 0 to 11$"):
+    with pytest.raises(ValueError, match=r"^the transcoder has no feature 12: pass numbers from 0 to 11$"):
         change_features(hooks, layer, transcoder, sample, records, [1, 12])
-    with pytest.raises(ValueError, match="^mine has no feature -1: pass numbers from 0 to 11$"):
+    with pytest.raises(ValueError, match=r"^mine has no feature -1: pass numbers from 0 to 11$"):
         require_features([-1], 12, "mine")
     with pytest.raises(ValueError, match="sample is of a bare layer"):
         change_features(hooks, layer, transcoder, row_sample(layer, sample.x), records, [1])

@@ -115,8 +115,24 @@ function context(n, i, place, k, activation, copies, whole) {
   const more = element("button", { type: "button", className: "more", text: `prompt ${prompt}, token ${position}`,
     title: whole ? "Show less" : "Show the whole prompt; activations are known near this token alone" });
   more.onclick = () => line.replaceWith(context(n, i, place, k, activation, copies, !whole));
-  line.append(" ", element("small", { text: number(activation) + (copies > 1 ? ` (×${copies})` : "") }), " ", more);
+  line.append(" ", element("small", { text: number(activation) + (copies > 1 ? ` (×${copies})` : "") }), " ", more, documentOf(place));
   return line;
+}
+
+// The document that a token is from, and its position there; nothing where prompts are of no documents.
+function documentOf(place) {
+  const begins = data.arrays["documents.begins"];
+  if (!begins) return "";
+  let first = 0, last = begins.length - 1; // the run with the token, by halves
+  while (first < last) {
+    const middle = Math.ceil((first + last) / 2);
+    if (begins[middle] <= place) first = middle; else last = middle - 1;
+  }
+  const document_ = data.arrays["documents.documents"][first], position = data.arrays["documents.positions"][first] + place - begins[first];
+  if (document_ < 0) return "";
+  const name = data.meta.documents[document_];
+  return element("small", { className: "document", title: `document ${document_} of the text, in the order in which it was read`,
+    text: ` of ${name || `document ${document_}`}, token ${position}` });
 }
 
 function topRows(n, rows, values, copies) {

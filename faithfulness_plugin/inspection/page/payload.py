@@ -58,7 +58,10 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
         meta["vocabulary"], arrays["tokens"] = _texts(sample.origins.tokens, token_text)
         if sample.origins.left_out is not None:
             meta["left_out"] = str(sample.origins.left_out)
-    if sample.origins is not None:
+        if (documents := sample.origins.documents) is not None:
+            meta["documents"] = {str(number): name for number, name in documents.names.items()}
+            runs = {name: getattr(documents, name) for name in ("begins", "documents", "positions")}
+            arrays |= _of_kind(np.int32, **{f"documents.{name}": of for name, of in runs.items()})
         meta["words"], words = words_of(inspections, token_text)
         arrays |= words
     for n, inspection in enumerate(inspections):
