@@ -113,6 +113,14 @@ def inspect(
             help="Features that are removed and doubled in the model, such as 14,255; or top, the first 20 of the table"
         ),
     ] = None,
+    details: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many features the page shows with examples, weights and partners, and not by their numbers alone "
+            "[default: all; of a set 4,000, those that the tables begin with]",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The page")] = Path("out/inspect.html"),
     records: Annotated[
         Path | None, typer.Option(help="The numbers of all as well, a row a feature: a .parquet or .jsonl file")
@@ -162,7 +170,7 @@ def inspect(
     def write(found: "list[Inspection]", token_text: Any) -> None:
         if records is not None:
             write_records(found, records, token_text=token_text, directions=directions)
-        write_page(found, out, token_text=token_text)
+        write_page(found, out, token_text=token_text, details=details)
 
     found, written = _inspected(sources, options, asked, exports, write, out, overwrite=overwrite)
     scores = {of.name: of.scores() for of in found}

@@ -20,6 +20,10 @@ function showFeature(container, n, i) {
     fact(`nearest: ${t.circuits[of_(n, "circuit")[i]]}`, number(of_(n, "circuit_cosine")[i]));
   if (data.arrays[`${n}.twin`])
     fact(`${isTwin(n, i) ? "twin" : "no twin; nearest"}: ${of_(n, "twin")[i]}`, number(of_(n, "twin_cosine")[i]), SAYS.twin);
+  if (!inDetail(n, i)) {
+    container.append(facts, ...inShort(n, i));
+    return;
+  }
   container.append(facts, ...words(n, i));
   if (of_(n, "firing_rate")[i] === 0) {
     container.append(element("p", { className: "note", text: "It does not fire on this sample." }), ...between(n, i), ...intervened(n, i));
@@ -36,6 +40,19 @@ function showFeature(container, n, i) {
     container.append(jacobianPart(n, i));
   }
   container.append(weightsPlot(n, i, "reads", "What it reads: W_enc", "x"), weightsPlot(n, i, "writes", "What it writes: W_dec", "y"));
+}
+
+const inDetail = (n, i) => !of_(n, "detailed") || of_(n, "top_rows").places.has(i);
+
+// What a large page has of a feature that it does not show in detail.
+function inShort(n, i) {
+  const parts = [], place = data.meta.text ? firstAt(n, i) : -1, count = number(of_(n, "detailed").length);
+  if (hasWords(n)) parts.push(element("h3", { text: "Raises" }), element("p", { className: "tokens" },
+    ...Array.from(row(of_(n, "first.raised"), i)).flatMap((at) => [element("span", { text: shownWord(word(at)) }), " "])));
+  if (place >= 0) parts.push(element("h3", { text: "Where it is most active" }), context(n, i, place, -1, of_(n, "max_activation")[i], 1, false));
+  if (!of_(n, "firing_rate")[i]) parts.push(element("p", { className: "note", text: "It does not fire on this sample." }));
+  return [...parts, element("p", { className: "note", text: `More examples, weights and partners are here of the ${count} features that this ` +
+    "table begins with, so that the page stays small: faithfulness inspect with --blocks for fewer layers, or with a larger --details, shows those of others." })];
 }
 
 function weightsPlot(n, i, side, caption, letter) {
@@ -97,7 +114,7 @@ function contexts(n, i, at, values, from, copies) {
 }
 
 function context(n, i, place, k, activation, copies, whole) {
-  const line = element("p", { className: "context" }), window = row(of_(n, "windows"), i, k), n_pos = data.arrays.tokens.shape[1];
+  const line = element("p", { className: "context" }), window = k < 0 ? [] : row(of_(n, "windows"), i, k), n_pos = data.arrays.tokens.shape[1];
   const prompt = Math.floor(place / n_pos), position = place % n_pos, most = of_(n, "max_activation")[i];
   const end = whole ? n_pos - 1 : Math.min(n_pos - 1, position + data.meta.after);
   const first = prompt * n_pos + (whole ? 0 : Math.max(0, position - data.meta.before));

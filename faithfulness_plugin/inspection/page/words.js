@@ -14,7 +14,7 @@ const shownWord = (text) => {
   const signs = text.replaceAll("\n", "\u21b5").replaceAll("\r", "\u240d").replaceAll("\t", "\u21e5");
   return signs === "" ? "\u2205" : signs.trim() === "" ? signs.replaceAll(/\s/g, "\u2423") : signs;
 };
-const wordsOf = (n, name, i, most) => Array.from(row(of_(n, name), i)).slice(0, most).map((place) => shownWord(word(place)).trim()).join("  ");
+const wordsOf = (n, name, i, most) => Array.from(row(of_(n, `first.${name}`) ?? of_(n, name), i)).slice(0, most).map((place) => shownWord(word(place)).trim()).join("  ");
 
 function words(n, i) {
   const parts = [["raised", "Raises"], ["lowered", "Lowers"], ["read", "Reads"]].filter(([name]) => data.arrays[`${n}.${name}`]);
