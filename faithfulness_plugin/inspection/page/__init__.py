@@ -103,7 +103,7 @@ def page_html(
             the first inspection's.
         title: the page's; "" names the transcoders.
         details: how many features are shown in detail, with examples, weights and partners; the others have their
-            numbers, the first example and the first tokens. None shows all of one transcoder or two, and 4,000 of a set.
+            numbers, the first example and the first tokens. None: all of one transcoder or two, 4,000 of a set.
 
     Returns:
         The HTML.

@@ -15,7 +15,10 @@ function showFeature(container, n, i) {
   const facts = element("dl");
   const fact = (name, value, says = "") => facts.append(element("div", { title: says }, element("dt", { text: name }), element("dd", { text: value })));
   if (data.arrays[`${n}.faithfulness`]) fact("faithful", faithful(n, i), SAYS.faithfulness);
-  for (const [name, label] of Object.entries(FACTS)) if (data.arrays[`${n}.${name}`]) fact(label, number(of_(n, name)[i]), SAYS[name]);
+  for (const [name, label] of Object.entries(FACTS)) {
+    const array = of_(n, name);
+    if (array && (!array.places || array.places.has(i))) fact(label, number(row(array, i)[0]), SAYS[name]);
+  }
   if (t.circuits.length && of_(n, "circuit")[i] >= 0)
     fact(`nearest: ${t.circuits[of_(n, "circuit")[i]]}`, number(of_(n, "circuit_cosine")[i]));
   if (data.arrays[`${n}.twin`])

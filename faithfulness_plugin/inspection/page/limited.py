@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from faithfulness_plugin.inspection.export import NUMBERS
 from faithfulness_plugin.inspection.inspection import Inspection
 
 OF_A_SET = 4_000
@@ -13,12 +12,11 @@ OF_A_SET = 4_000
 the numbers of ten times as many."""
 EVERY = frozenset(
     (
-        *NUMBERS,
-        *("score", "concentration", "alone", "unbacked", "faithfulness", "low", "high", "moves", "carries"),
-        *("circuit", "circuit_cosine", "near", "together.rates", "twin", "twin_cosine"),
+        *("unbacked", "faithfulness", "low", "high", "score", "firing_rate", "max_activation", "carried"),
+        *("jacobian_share", "masking", "circuit", "circuit_cosine", "near", "together.rates", "twin", "twin_cosine"),
     )
 )
-"""Numbers that are kept of every feature: those of the table and of the head of the details."""
+"""Numbers that are kept of every feature: those of the table, and some that others are compared with."""
 NOT_BY_FEATURE = ("positions.first", "intervened.", "shown.", "skip", "projection", "residual", "live")
 WHOLE = "example."
 """Whole Jacobians are made of the weights of all features, so that a page with those of some has none."""
