@@ -116,14 +116,14 @@ def write_records(
 def _write_parquet(table: pd.DataFrame, path: Path) -> None:
     """Write a table whose nested columns have their types, whatever stands in them."""
     import pyarrow as pa
-    import pyarrow.parquet
+    from pyarrow import parquet
 
     nested = [name for name in NESTED if name in table]
     made = pa.Table.from_pandas(table.drop(columns=nested), preserve_index=False)
     for name in nested:
         values = [value if isinstance(value, list) else None for value in table[name]]
         made = made.append_column(name, pa.array(values, type=list_type(NESTED[name])))
-    pa.parquet.write_table(made, path)
+    parquet.write_table(made, path)
 
 
 def _whole_table(
