@@ -48,6 +48,13 @@ class InspectOptions(SeededOptions):
         description="GiB for rows and activations, beside model and transcoder; more goes to a file",
     )
 
+    details: int | None = Field(
+        default=None,
+        ge=1,
+        description="how many features the page shows with examples, weights and partners, and not by their numbers "
+        "alone [default: all; of a set 4,000, those that the tables begin with]",
+    )
+
     @property
     def block(self) -> int | None:
         return int(self.layer) if self.layer is not None and self.layer.isdigit() else None
@@ -113,14 +120,6 @@ def inspect(
             help="Features that are removed and doubled in the model, such as 14,255; or top, the first 20 of the table"
         ),
     ] = None,
-    details: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="How many features the page shows with examples, weights and partners, and not by their numbers alone "
-            "[default: all; of a set 4,000, those that the tables begin with]",
-        ),
-    ] = None,
     out: Annotated[Path, typer.Option(help="The page")] = Path("out/inspect.html"),
     records: Annotated[
         Path | None, typer.Option(help="The numbers of all as well, a row a feature: a .parquet or .jsonl file")
@@ -171,10 +170,9 @@ def inspect(
     def write(found: "list[Inspection]", token_text: Any) -> None:
         if records is not None:
             write_records(found, records, token_text=token_text, directions=directions)
-        write_page(found, out, token_text=token_text, details=details)
+        write_page(found, out, token_text=token_text, details=options.details)
 
-    of = Inspecting(options, asked, exports, write, overwrite)
-    found, written = _inspected(sources, of, out)
+    found, written = _inspected(sources, Inspecting(options, asked, exports, write, overwrite), out)
     scores = {of.name: of.scores() for of in found}
     print(json.dumps(scores, indent=1)) if as_json else show(scores_table(found))
     say("written: " + ", ".join(map(str, [*files, *written])))
