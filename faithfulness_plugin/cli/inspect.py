@@ -1,7 +1,7 @@
 """The command `faithfulness inspect`."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ from faithfulness_plugin.messages import say
 
 if TYPE_CHECKING:
     from faithfulness_plugin.cli.inspect_set import Sources
-    from faithfulness_plugin.cli.intervening import Asked
+    from faithfulness_plugin.cli.inspecting import Inspecting
     from faithfulness_plugin.inspection.inspection import Inspection
 
 TOKENS, ROWS = 100_000, 8192
@@ -46,6 +46,13 @@ class InspectOptions(SeededOptions):
         default=2.0,
         gt=0,
         description="GiB for rows and activations, beside model and transcoder; more goes to a file",
+    )
+
+    details: int | None = Field(
+        default=None,
+        ge=1,
+        description="how many features the page shows with examples, weights and partners, and not by their numbers "
+        "alone [default: all; of a set 4,000, those that the tables begin with]",
     )
 
     @property
@@ -145,6 +152,7 @@ def inspect(
     """
     from faithfulness_plugin.cli.exports import require_exports
     from faithfulness_plugin.cli.inspect_set import sources_of
+    from faithfulness_plugin.cli.inspecting import Inspecting
     from faithfulness_plugin.cli.intervening import Asked
 
     options = made(InspectOptions, **given)
@@ -162,9 +170,9 @@ def inspect(
     def write(found: "list[Inspection]", token_text: Any) -> None:
         if records is not None:
             write_records(found, records, token_text=token_text, directions=directions)
-        write_page(found, out, token_text=token_text)
+        write_page(found, out, token_text=token_text, details=options.details)
 
-    found, written = _inspected(sources, options, asked, exports, write, out, overwrite=overwrite)
+    found, written = _inspected(sources, Inspecting(options, asked, exports, write, overwrite), out)
     scores = {of.name: of.scores() for of in found}
     print(json.dumps(scores, indent=1)) if as_json else show(scores_table(found))
     say("written: " + ", ".join(map(str, [*files, *written])))
@@ -185,31 +193,19 @@ def _require(
     require_new_files(files, overwrite=overwrite)
 
 
-def _inspected(
-    sources: "Sources",
-    options: InspectOptions,
-    asked: "Asked",
-    exports: Mapping[str, Path | None],
-    write: "Callable[[list[Inspection], Any], None]",
-    out: Path,
-    *,
-    overwrite: bool,
-) -> "tuple[list[Inspection], list[Path]]":
+def _inspected(sources: "Sources", of: "Inspecting", out: Path) -> "tuple[list[Inspection], list[Path]]":
     """Inspect one transcoder, two of one layer, or a set."""
     from faithfulness_plugin.cli.inspect_layer import inspect_layer
     from faithfulness_plugin.cli.inspect_set import inspect_blocks
     from faithfulness_plugin.cli.parts import resumable
     from faithfulness_plugin.transcoders.load import load_each
 
-    read = load_each(sources.by_name, **options.reading(options.block))
-    loaded = {name: of.transcoder for name, of in read.items()}
-    asked.require(loaded)
+    read = load_each(sources.by_name, **of.options.reading(of.options.block))
+    loaded = {name: each.transcoder for name, each in read.items()}
+    of.asked.require(loaded)
     of_a_set = sources.set_name is not None
-    with resumable(out, _bytes(loaded, options, of_a_set=of_a_set)) as folder:
-        shared = (loaded, options, asked, exports, write, folder)
-        if of_a_set:
-            return inspect_blocks(sources, *shared, overwrite=overwrite)
-        return inspect_layer(*shared, overwrite=overwrite)
+    with resumable(out, _bytes(loaded, of.options, of_a_set=of_a_set)) as folder:
+        return inspect_blocks(sources, loaded, of, folder) if of_a_set else inspect_layer(loaded, of, folder)
 
 
 def _bytes(loaded: Mapping[str, Any], options: InspectOptions, *, of_a_set: bool) -> int:

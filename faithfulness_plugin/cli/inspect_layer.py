@@ -1,11 +1,12 @@
 """`faithfulness inspect` of one transcoder, or of two of one layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faithfulness_plugin.cli.exports import Handed, write_exports
 from faithfulness_plugin.cli.hook_options import model_on_text
+from faithfulness_plugin.cli.inspecting import Inspecting
 from faithfulness_plugin.cli.intervening import Asked
 from faithfulness_plugin.cli.parts import Parts
 from faithfulness_plugin.messages import say
@@ -22,47 +23,36 @@ MODEL, INTERVENTIONS, PAGE = 80.0, 40.0, 5.0
 
 
 def inspect_layer(
-    loaded: Mapping[str, Any],
-    options: "InspectOptions",
-    asked: Asked,
-    exports: Mapping[str, Path | None],
-    write: "Callable[[list[Inspection], Any], None]",
-    folder: Path | None,
-    *,
-    overwrite: bool,
+    loaded: Mapping[str, Any], of: Inspecting, folder: Path | None
 ) -> "tuple[list[Inspection], list[Path]]":
     """Inspect transcoders of one layer, change features, and write page and exports.
 
     Args:
         loaded: one transcoder or two, by name.
-        options: the command's.
-        asked: features to be changed.
-        exports: folders by the option's name; None for the others.
-        write: writes the page, from inspections and what gives a token's text.
+        of: what was asked for.
         folder: where finished parts are kept; None keeps none.
-        overwrite: whether exports may be replaced.
 
     Returns:
         The inspections, and the exports that were written.
     """
     from faithfulness_plugin.inspection.passes import Passes
 
-    with Parts(_costs(loaded, options, asked)) as parts:
+    with Parts(_costs(loaded, of.options, of.asked)) as parts:
         passes = Passes(folder, parts.on_part)
-        subject = _subject(loaded, options, parts, passes)
-        asked.require_layer(subject)
+        subject = _subject(loaded, of.options, parts, passes)
+        of.asked.require_layer(subject)
         found = []
         for name, transcoder in loaded.items():
 
             def on_part(part: str, share: float, name: str = name) -> None:
                 parts.on_part(f"{name}: {part}", share)
 
-            of = subject.inspect(transcoder, name=name, passes=Passes(folder, on_part))
-            found.append(asked.of(subject, of, lambda share, on_part=on_part: on_part("interventions", share)))
+            one = subject.inspect(transcoder, name=name, passes=Passes(folder, on_part))
+            found.append(of.asked.of(subject, one, lambda share, on_part=on_part: on_part("interventions", share)))
         parts.on_part("page", 0.0)
-        shared = (subject, ", ".join(options.text), overwrite)
-        written = write_exports(dict(exports), [Handed(of, *shared) for of in found])
-        write(found, subject.token_text)
+        shared = (subject, ", ".join(of.options.text), of.overwrite)
+        written = write_exports(dict(of.exports), [Handed(one, *shared) for one in found])
+        of.write(found, subject.token_text)
         passes.clear()
     return found, written
 

@@ -1,13 +1,13 @@
 """`faithfulness inspect` of a set: a folder of transcoders of several layers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from faithfulness_plugin.cli.exports import Handed, write_exports
 from faithfulness_plugin.cli.hook_options import by_name, model_on_text
-from faithfulness_plugin.cli.intervening import Asked
+from faithfulness_plugin.cli.inspecting import Inspecting
 from faithfulness_plugin.cli.terminal import Lines
 from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.messages import say
@@ -105,27 +105,15 @@ def of_blocks(loaded: Mapping[str, Any], blocks: str | None) -> dict[int, tuple[
 
 
 def inspect_blocks(
-    sources: Sources,
-    loaded: Mapping[str, Any],
-    options: "InspectOptions",
-    asked: Asked,
-    exports: Mapping[str, Path | None],
-    write: "Callable[[list[Inspection], Any], None]",
-    folder: Path | None,
-    *,
-    overwrite: bool,
+    sources: Sources, loaded: Mapping[str, Any], of: Inspecting, folder: Path | None
 ) -> "tuple[list[Inspection], list[Path]]":
     """Inspect the transcoders of a set, change features, and write exports, layer by layer; then write the page.
 
     Args:
         sources: the set.
         loaded: its transcoders by name.
-        options: the command's.
-        asked: features to be changed.
-        exports: folders by the option's name; None for the others.
-        write: writes the page, from inspections and what gives a token's text.
+        of: what was asked for.
         folder: where finished parts are kept; None keeps none.
-        overwrite: whether exports may be replaced.
 
     Returns:
         The inspections, and the exports that were written.
@@ -140,31 +128,31 @@ def inspect_blocks(
     passes = Passes(folder)
     n_parts = len(transcoders) + 3  # where features fire, virtual weights, interference
     with Lines(n_parts, 0, name) as lines:
-        source, named = model_on_text(options, called, lines.tell, options.seed)
+        source, named = model_on_text(of.options, called, lines.tell, of.options.seed)
 
-        def then(block: int, subject: "Subject", of: "Inspection") -> "Inspection":
+        def then(block: int, subject: "Subject", one: "Inspection") -> "Inspection":
             for notice in subject.notices:
                 say(f"warning: block {block}: {notice}")
             texts.append(subject.token_text)
-            asked.require_layer(subject)
-            of = asked.of(subject, of)
-            shared = (subject, ", ".join(options.text), overwrite)
-            for option, folder in exports.items():
+            of.asked.require_layer(subject)
+            one = of.asked.of(subject, one)
+            shared = (subject, ", ".join(of.options.text), of.overwrite)
+            for option, folder in of.exports.items():
                 # delphi has a folder for each transcoder, the others one for the set
                 own = transcoders[block][0] if option == "delphi" else name
-                written.extend(write_exports({option: folder}, [Handed(replace(of, name=own), *shared)]))
-            return of
+                written.extend(write_exports({option: folder}, [Handed(replace(one, name=own), *shared)]))
+            return one
 
         found = inspect_set(
             source,
             {block: transcoder for block, (_, transcoder) in transcoders.items()},
-            n_tokens=options.n_tokens(TOKENS),
-            memory=options.memory,
+            n_tokens=of.options.n_tokens(TOKENS),
+            memory=of.options.memory,
             model_named=named,
             then=then,
             on_part=lines.show,
             passes=passes,
         )
-        write(found, texts[0])
+        of.write(found, texts[0])
         passes.clear()
     return found, list(dict.fromkeys(written))

@@ -1,7 +1,8 @@
 """The option `--intervene` of `faithfulness inspect`."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from faithfulness_plugin.errors import UsageError
@@ -26,16 +27,18 @@ class Asked:
     """
 
     def __init__(self, text: str | None, *, bare: bool) -> None:
-        self.any = text is not None
+        self.any, self.option = text is not None, f"--intervene {text}"
         self.features: list[int] | None = None
         """None for those that each table begins with."""
         if text is None:
             return
         if bare:
-            raise UsageError("--intervene: features are changed in a language model, and this layer is in none")
+            raise UsageError(
+                f"{self.option}: features are changed in a language model, and this layer is in none: leave it out"
+            )
         if text.strip() != TOP:
             if not NUMBERS.fullmatch(text):
-                raise UsageError(f"--intervene {text}: write the numbers of features, as in 14,255, or top")
+                raise UsageError(f"{self.option}: write the numbers of features, as in 14,255, or top")
             self.features = list(dict.fromkeys(int(i) for i in text.split(",")))
 
     def require(self, transcoders: Mapping[str, Any]) -> None:
@@ -49,8 +52,9 @@ class Asked:
         """
         from faithfulness_plugin.inspection.feature_interventions import require_features
 
-        for name, transcoder in transcoders.items() if self.features is not None else ():
-            require_features(self.features or [], len(transcoder.W_dec), name)
+        with self._named("top"):
+            for name, transcoder in transcoders.items():
+                require_features(self.features or [], len(transcoder.W_dec), name)
 
     def require_layer(self, subject: "Subject") -> None:
         """Refuse a layer behind which nothing can be compared, before anything is computed.
@@ -65,7 +69,16 @@ class Asked:
         from faithfulness_plugin.layers.hooked_layer import HookedLayer
 
         if self.any and subject.hooks is not None and isinstance(subject.layer, HookedLayer):
-            require_changeable(subject.hooks, subject.layer)
+            with self._named("leave it out"):
+                require_changeable(subject.hooks, subject.layer)
+
+    @contextmanager
+    def _named(self, instead: str) -> Iterator[None]:
+        """Name the option in what is refused, and what else it may be."""
+        try:
+            yield
+        except UsageError as error:
+            raise UsageError(f"{self.option}: {error}, or {instead}") from error
 
     def of(
         self, subject: "Subject", inspected: "Inspection", on_share: Callable[[float], None] = lambda share: None

@@ -13,6 +13,7 @@ from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.extras import require_extra
 from faithfulness_plugin.inspection.details import AFTER, BEFORE, random_firings
 from faithfulness_plugin.inspection.inspection import Inspection
+from faithfulness_plugin.inspection.nested_columns import NESTED, list_type, nested_columns
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins
 from faithfulness_plugin.inspection.token_text import TokenText, token_texts
@@ -97,10 +98,12 @@ def write_records(
     require_kind(path)
     if path.suffix == ".parquet":
         require_extra("inspect", "pyarrow")
-    table = pd.concat([_whole_table(of, token_text, directions) for of in inspections], ignore_index=True)
+    names = [of.name for of in inspections]
+    tables = [_whole_table(of, names, token_text, directions) for of in inspections]
+    table = pd.concat(tables, ignore_index=True)
     with new_file(path) as unfinished:
         if path.suffix == ".parquet":
-            table.to_parquet(unfinished, index=False)
+            _write_parquet(table, unfinished)
         else:
             with unfinished.open("w", encoding="utf-8") as file:
                 for record in table.to_dict("records"):
@@ -110,7 +113,22 @@ def write_records(
                     file.write(json.dumps(known, allow_nan=False) + "\n")
 
 
-def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, directions: bool) -> pd.DataFrame:
+def _write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """Write a table whose nested columns have their types, whatever stands in them."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    nested = [name for name in NESTED if name in table]
+    made = pa.Table.from_pandas(table.drop(columns=nested), preserve_index=False)
+    for name in nested:
+        values = [value if isinstance(value, list) else None for value in table[name]]
+        made = made.append_column(name, pa.array(values, type=list_type(NESTED[name])))
+    parquet.write_table(made, path)
+
+
+def _whole_table(
+    of: Inspection, names: Sequence[str], token_text: Callable[[int], str] | None, directions: bool
+) -> pd.DataFrame:
     records, sample = of.records, of.sample
     table = feature_table(records)
     table.insert(0, "transcoder", of.name)
@@ -141,6 +159,12 @@ def _whole_table(of: Inspection, token_text: Callable[[int], str] | None, direct
         table["tokens_fired_on_rates"] = [r[t >= 0].tolist() for r, t in zip(rates, tokens, strict=True)]
         table["rate_by_position"] = of.details.places.by_position.tolist()
     table["activation_quartiles"] = of.details.bands.quartiles.tolist()
+    if of.edges is not None and (found := of.edges.interference) is not None:
+        for name, column in (("partners", "read_from_partners"), ("others", "read_from_others")):
+            table[column] = getattr(found, name)
+        table["interference"] = found.interference
+    for name, column in nested_columns(of, names, token_text).items():
+        table[name] = column
     if directions:
         table["reads"] = of.transcoder.W_enc.detach().T.float().cpu().numpy().tolist()
         table["writes"] = of.transcoder.W_dec.detach().float().cpu().numpy().tolist()

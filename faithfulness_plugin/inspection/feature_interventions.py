@@ -17,7 +17,7 @@ from faithfulness_plugin.inspection.interventions import InterventionEffect, com
 from faithfulness_plugin.inspection.records import FeatureRecords
 from faithfulness_plugin.inspection.sample import Origins, RowSample
 from faithfulness_plugin.layers.hooked_layer import HookedLayer
-from faithfulness_plugin.layers.hooks import Hooks
+from faithfulness_plugin.layers.hooks import Hooks, NoLogits
 from faithfulness_plugin.layers.spliced import stages_after
 
 if TYPE_CHECKING:  # at run time a type is no reason to load SAELens
@@ -92,9 +92,17 @@ def require_changeable(hooks: Hooks, layer: HookedLayer) -> None:
     try:
         stages_after(hooks, layer)
     except ValueError as error:
-        raise UsageError(f"--intervene: {error}: leave it out") from error
-    with torch.no_grad():
-        hooks.run(hooks.random_tokens(), {})
+        raise UsageError(
+            f"what features do behind the layer cannot be read: {error}: pass a layer in a block"
+        ) from error
+    try:
+        with torch.no_grad():
+            hooks.run(hooks.random_tokens(), {})
+    except NoLogits as error:
+        raise UsageError(
+            "what features do is measured at the next token, which the model does not predict: pass a causal language "
+            "model (AutoModelForCausalLM)"
+        ) from error
 
 
 @torch.no_grad()
@@ -155,7 +163,7 @@ def require_features(features: Sequence[int], d_sae: int, name: str = "the trans
         UsageError: one of them is not there.
     """
     if outside := [i for i in features if not 0 <= i < d_sae]:
-        raise UsageError(f"--intervene {outside[0]}: {name} has the features 0 to {d_sae - 1}")
+        raise UsageError(f"{name} has no feature {outside[0]}: pass numbers from 0 to {d_sae - 1}")
 
 
 def _prompts(origins: Origins, records: FeatureRecords, feature: int) -> list[int]:

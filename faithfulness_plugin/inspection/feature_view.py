@@ -107,7 +107,11 @@ class FeatureView:
         prompt, at = int(origins.prompt[row]), int(origins.position[row])
         parts = texts.setdefault(prompt, token_texts(self.of.token_text, origins.tokens[prompt].tolist()))
         lit = windows[self.index, place]
-        return "".join(_spans(parts, at, lit)) + f" <small>{activation:.3g}, prompt {prompt}, token {at}</small>"
+        said = f"{activation:.3g}, prompt {prompt}, token {at}"
+        if (found := origins.document(row)) is not None:
+            number, name, position = found
+            said += f" of {name or f'document {number}'}, token {position}"
+        return "".join(_spans(parts, at, lit)) + f" <small>{escape(said)}</small>"
 
 
 def _spans(parts: Sequence[str], at: int, lit: np.ndarray) -> Iterator[str]:

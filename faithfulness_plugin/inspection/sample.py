@@ -12,6 +12,7 @@ from transformer_lens.hook_points import HookPoint
 
 from faithfulness_plugin.display import short_repr
 from faithfulness_plugin.inspection.near_duplicates import RowSketches, near_duplicates
+from faithfulness_plugin.language_model.document_places import DocumentPlaces
 from faithfulness_plugin.layers.derivatives import Layer, layer_output
 from faithfulness_plugin.metrics.variance_concentration import VarianceConcentration, concentration_of
 from faithfulness_plugin.store.kept_rows import evenly
@@ -35,6 +36,8 @@ class Origins:
     """The other way round: the row at each token, -1 for tokens that were left out."""
     left_out: LeftOutCounts | None = None
     """How many were left out, and why, where that is known."""
+    documents: DocumentPlaces | None = None
+    """The documents that the prompts were cut from, where these are known."""
 
     __repr__ = short_repr
 
@@ -59,6 +62,20 @@ class Origins:
         row_at = torch.full(kept.shape, -1)
         row_at[prompt, position] = torch.arange(len(prompt))
         return cls(tokens, prompt, position, row_at, left_out)
+
+    def document(self, row: int) -> tuple[int, str, int] | None:
+        """Look up the document of a row.
+
+        Args:
+            row: its index in the sample.
+
+        Returns:
+            The document's number and name ("" for none), and the position there; None where it is not known.
+        """
+        if self.documents is None:
+            return None
+        found = self.documents.at(int(self.prompt[row]) * self.tokens.shape[1] + int(self.position[row]))
+        return None if found is None else (found[0], self.documents.names.get(found[0], ""), found[1])
 
     def place(self, row: int) -> str:
         """Name the prompt and position of a row, for messages.

@@ -197,7 +197,8 @@ def text_subject(
         hooks, transcoders, block=block, hook_in=hook_in, hook_out=hook_out, anyway=hooks_anyway
     )
     d_in, _ = require_widths(hooks, layer, {_numbered(n, transcoders): t for n, t in enumerate(transcoders)})
-    tokens = source.prompts(-(-n_tokens // config.rows.per_prompt(config.context_size, source.tokenizer)), least=1)
+    n_prompts = -(-n_tokens // config.rows.per_prompt(config.context_size, source.tokenizer))
+    tokens, documents = source.placed_prompts(n_prompts, least=1)
     if more is not None:
         tokens = torch.cat([tokens, more(source.tokenizer)])
     source.note(f"reading {len(tokens):,} prompts at {layer.hook_in} and {layer.hook_out}")
@@ -214,6 +215,8 @@ def text_subject(
             on_prompts=counted(done, len(tokens)),
         ),
     )  # fmt: skip
+    assert sample.origins is not None
+    sample = replace(sample, origins=replace(sample.origins, documents=documents))
     assert sample.origins is not None
     kept = sample.origins.row_at >= 0
     warnings = [mismatch_warning(hooks, t, tokens.to(hooks.device), layer, kept) for t in transcoders]

@@ -5,19 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from faithfulness_plugin.language_model.config import OFFLINE_TEXT, TextSource, TrainConfigError
+from faithfulness_plugin.language_model.document_places import Document
 from faithfulness_plugin.messages import one_line, say
 
 SHUFFLED_AT_A_TIME = 10_000  # documents of a stream
 
 
-def read_documents(source: TextSource) -> list[str]:
+TITLES = ("title", "name", "url", "id")
+"""Columns of a dataset that name its rows; the first of them that there is."""
+
+
+def read_documents(source: TextSource) -> list[Document]:
     """Read the documents of text files, or of the offline text.
 
     Args:
         source: no dataset on the hub (see `StreamedDocuments`).
 
     Returns:
-        One string a document.
+        The documents: a file is one, and is named by its path in the folder that was given.
 
     Raises:
         TrainConfigError: there is no text, a file cannot be read, or is given twice.
@@ -29,24 +34,32 @@ def read_documents(source: TextSource) -> list[str]:
             return speeches.documents()
         except (ValueError, ImportError) as error:
             raise TrainConfigError(str(error)) from error
-    found: list[Path] = []
-    for name in source.files:
-        path = Path(name).expanduser()
-        found += sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    found: dict[Path, str] = {}
     given = set[Path]()
-    for path in found:  # prompts of a file that counts twice would be held out and trained on
+    for path, name in _files(source):  # prompts of a file that counts twice would be held out and trained on
         if path.resolve() in given:
             raise TrainConfigError(f"the text {path} is given twice: name every file once (--text, or text.files)")
         given.add(path.resolve())
+        found[path] = name
     if not found:
         raise TrainConfigError(
             f"there is no .txt file in {source.title}: name text files, or folders of them (--text, or "
             "text: {files: [...]})"
         )
-    documents = [_read(path) for path in found]
+    documents = [Document(_read(path), name) for path, name in found.items()]
     if not any(document.strip() for document in documents):
         raise TrainConfigError(f"there is no text in {source.title}, only spaces at most: name other files")
     return documents
+
+
+def _files(source: TextSource) -> Iterator[tuple[Path, str]]:
+    """Yield each file, and its path in the folder that was given."""
+    for given in source.files:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            yield from ((file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*.txt")))
+        else:
+            yield path, path.name
 
 
 def _read(path: Path) -> str:
@@ -89,14 +102,15 @@ class StreamedDocuments:
             raise TrainConfigError(problem)
         self.dataset = dataset.shuffle(seed=seed, buffer_size=SHUFFLED_AT_A_TIME)
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Document]:
         self.skipped = 0
         for row in self.dataset:
             text = row.get(self.column)
             if text is None or text == "":
                 self.skipped += 1
             elif isinstance(text, str):
-                yield text
+                named = next((row[name] for name in TITLES if row.get(name) not in (None, "")), "")
+                yield Document(text, str(named))
             else:
                 raise TrainConfigError(f"{self._no_text(text)}: name a column of text in every row (text.column)")
 

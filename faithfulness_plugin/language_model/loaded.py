@@ -13,9 +13,10 @@ from torch import Tensor
 
 from faithfulness_plugin.display import line
 from faithfulness_plugin.language_model.config import TrainConfigError
+from faithfulness_plugin.language_model.document_places import DocumentPlaces
 from faithfulness_plugin.language_model.model import load_model, model_title
 from faithfulness_plugin.language_model.plan import ALL, say_blocks
-from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.language_model.text import placed_prompts
 from faithfulness_plugin.layers.any_model import hooks_of, mlp_layer
 from faithfulness_plugin.layers.check_layer import LayerError
 from faithfulness_plugin.layers.hooked_layer import HookedLayer, layer_fingerprint
@@ -72,11 +73,26 @@ class LoadedModel:
             Their tokens.
 
         Raises:
-            TrainConfigError: as `cut_prompts`.
+            TrainConfigError: as `placed_prompts`.
+        """
+        return self.placed_prompts(n, least)[0]
+
+    def placed_prompts(self, n: int, least: int | None = None) -> tuple[Int[Tensor, "prompts pos"], DocumentPlaces]:
+        """Cut the first prompts of the text, and say which documents they are from.
+
+        Args:
+            n: how many.
+            least: how many will do, where fewer are enough; None needs n.
+
+        Returns:
+            Their tokens, and the documents of all tokens.
+
+        Raises:
+            TrainConfigError: as `placed_prompts`.
         """
         self.note("cutting the text into prompts")
         c = self.config
-        return cut_prompts(c.text, self.tokenizer, c.context_size, c.seed, n, least, self.hooks)
+        return placed_prompts(c.text, self.tokenizer, c.context_size, c.seed, n, least, self.hooks)
 
     def mlps(self, blocks: Sequence[int] | str, setting: str = "blocks") -> dict[int, HookedLayer]:
         """Find the MLPs of blocks, and check them.

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from faithfulness_plugin.display import line
 from faithfulness_plugin.language_model.config import TextSource, TrainConfig, TrainConfigError
+from faithfulness_plugin.language_model.document_places import DocumentIndex, DocumentPlaces
 from faithfulness_plugin.language_model.documents import StreamedDocuments, read_documents
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.seeds import derived_seed
@@ -44,16 +46,20 @@ class Prompts:
         self.n_vocab = n_vocab
         self.rows: list[dict[str, list[int]]] | None = None
         if seed is not None:
-            cut = list(self._cut())
+            self._index = self._new_index()
+            cut = list(self._cut(self._index))
             generator = torch.Generator().manual_seed(derived_seed(seed, "order of prompts"))
-            self.rows = [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]
+            order = torch.randperm(len(cut), generator=generator).tolist()
+            self.rows, self._before = [{"tokens": cut[i][0]} for i in order], [cut[i][1] for i in order]
 
     def __repr__(self) -> str:
         n = "streamed" if self.rows is None else len(self.rows)
         return line("Prompts", {"prompts": n, "context_size": self.context_size})
 
     def __iter__(self) -> Iterator[dict[str, list[int]]]:
-        return self._cut() if self.rows is None else iter(self.rows)
+        if self.rows is not None:
+            return iter(self.rows)
+        return ({"tokens": tokens} for tokens, _ in self._cut(self._new_index()))
 
     def __getitem__(self, place: int | slice) -> dict[str, list[int]] | list[dict[str, list[int]]]:
         """Return one prompt, or some, of a text that is no stream.
@@ -71,25 +77,49 @@ class Prompts:
             raise TrainConfigError(f"prompts of a stream have no number {place}: iterate over them")
         return self.rows[place]
 
-    def _cut(self) -> Iterator[dict[str, list[int]]]:
+    def first(self, n: int) -> tuple[list[list[int]], DocumentPlaces]:
+        """Return the first prompts, with the documents that they were cut from.
+
+        Args:
+            n: how many, where there are so many.
+
+        Returns:
+            The tokens of each, and the documents.
+        """
+        if self.rows is None:
+            index = self._new_index()
+            cut = list(islice(self._cut(index), n))
+            found, before = [tokens for tokens, _ in cut], [tokens for _, tokens in cut]
+        else:
+            index, found, before = self._index, [row["tokens"] for row in self.rows[:n]], self._before[:n]
+        return found, index.places(np.array(found, dtype=np.int64).reshape(-1, self.context_size), before)
+
+    def _new_index(self) -> DocumentIndex:
+        return DocumentIndex(self.tokenizer.bos_token_id)
+
+    def _cut(self, index: DocumentIndex) -> Iterator[tuple[list[int], int]]:
+        """Yield the tokens of each prompt, and how many tokens of documents there are before it."""
         from sae_lens.tokenization_and_batching import concat_and_batch_sequences
 
-        bos = self.tokenizer.bos_token_id
+        bos, before = index.bos, 0
         if bos is not None:
             self._require_known(bos)
         for prompt in concat_and_batch_sequences(
-            self._token_ids(), self.context_size, begin_batch_token_id=bos, sequence_separator_token_id=bos
+            self._token_ids(index), self.context_size, begin_batch_token_id=bos, sequence_separator_token_id=bos
         ):
-            yield {"tokens": prompt.tolist()}
+            tokens = prompt.tolist()
+            yield tokens, before
+            before += index.count(tokens)
 
     def say_skipped(self) -> None:
         """Say on stderr how many rows of a dataset had no text, if any."""
         if isinstance(self.documents, StreamedDocuments):
             self.documents.say_skipped()
 
-    def _token_ids(self) -> Iterator[Tensor]:
+    def _token_ids(self, index: DocumentIndex) -> Iterator[Tensor]:
         for document in self.documents:
             ids = self.tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+            index.add(document, ids)
             if ids:
                 self._require_known(max(ids))
                 yield torch.tensor(ids)
@@ -134,6 +164,35 @@ def cut_prompts(
     """Cut the first n prompts of a text in a seeded order.
 
     Args:
+        source: as in `placed_prompts`, like all others.
+        tokenizer: the model's.
+        context_size: tokens a prompt.
+        seed: decides the order.
+        n: how many.
+        least: how many will do.
+        hooks: those of the model.
+
+    Returns:
+        Tokens [n, context_size].
+
+    Raises:
+        TrainConfigError: as `placed_prompts`.
+    """
+    return placed_prompts(source, tokenizer, context_size, seed, n, least, hooks)[0]
+
+
+def placed_prompts(
+    source: TextSource,
+    tokenizer: Any,
+    context_size: int,
+    seed: int,
+    n: int,
+    least: int | None = None,
+    hooks: Hooks | None = None,
+) -> tuple[Tensor, DocumentPlaces]:
+    """Cut the first n prompts of a text in a seeded order, and say which documents they are from.
+
+    Args:
         source: the text.
         tokenizer: the model's.
         context_size: tokens a prompt.
@@ -143,14 +202,14 @@ def cut_prompts(
         hooks: those of the model that has to take the prompts; None checks nothing.
 
     Returns:
-        Tokens [n, context_size].
+        Tokens [n, context_size], and the documents of all tokens.
 
     Raises:
         TrainConfigError: a text that cannot be read, or makes too few prompts; prompts longer than the model's
             positions; tokens outside its vocabulary.
     """
     prompts = _prompts(source, tokenizer, context_size, seed, hooks)
-    found = list(islice(prompts, n))
+    found, documents = prompts.first(n)
     least = n if least is None else least
     if len(found) < least:
         made = f"{len(found)} prompts" if found else "no prompt"
@@ -159,7 +218,7 @@ def cut_prompts(
             "more text, or ask for fewer or shorter prompts (context_size)"
         )
     prompts.say_skipped()
-    return torch.tensor([row["tokens"] for row in found])
+    return torch.tensor(found), documents
 
 
 def _prompts(source: TextSource, tokenizer: Any, context_size: int, seed: int, hooks: Hooks | None) -> Prompts:

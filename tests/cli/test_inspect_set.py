@@ -94,8 +94,11 @@ def test_one_of_several_sets_is_chosen_by_name(hub, tmp_path):
         (["{hub}/set", "--hook-in", "blocks.0.mlp.hook_in"], "--hook-in is for transcoders of one layer"),
         (["{hub}/set/block0_plain", "--set", "plain"], "--set and --blocks are for a set"),
         (["{hub}/set/block0_plain", "--intervene", "first"], "write the numbers of features, as in 14,255, or top"),
-        (["{hub}/set/block0_plain", "--intervene", "24"], "--intervene 24: block0_plain has the features 0 to 23"),
-        (["{hub}/set/block0_plain", "--intervene", "1", "--layer", "abs"], "in a language model, and this layer is in"),
+        (
+            ["{hub}/set/block0_plain", "--intervene", "3,24"],
+            "--intervene 3,24: block0_plain has no feature 24: pass numbers from 0 to 23, or top",
+        ),
+        (["{hub}/set/block0_plain", "--intervene", "1", "--layer", "abs"], "--intervene 1: features are changed"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_line_and_writes_nothing(hub, tmp_path, arguments, message):

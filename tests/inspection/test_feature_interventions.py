@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from families import FAMILIES
 from oracles import random_transcoder
 
 from faithfulness_plugin import StandardTrainingTranscoder, StandardTrainingTranscoderConfig
+from faithfulness_plugin.errors import UsageError
 from faithfulness_plugin.inspection.feature_interventions import (
     change_features,
     next_token_moved,
@@ -93,9 +95,9 @@ def test_a_feature_that_never_fires_and_features_that_are_not_there(inspected):
     _, hooks, layer, transcoder, sample, records = inspected
     (found,) = change_features(hooks, layer, transcoder, sample, records, [DEAD])
     assert (found.n_prompts, found.effects, found.next_token) == (0, {}, {})
-    with pytest.raises(ValueError, match="--intervene 12: the transcoder has the features 0 to 11"):
+    with pytest.raises(ValueError, match=r"^the transcoder has no feature 12: pass numbers from 0 to 11$"):
         change_features(hooks, layer, transcoder, sample, records, [1, 12])
-    with pytest.raises(ValueError, match="--intervene -1: mine has the features 0 to 11"):
+    with pytest.raises(ValueError, match=r"^mine has no feature -1: pass numbers from 0 to 11$"):
         require_features([-1], 12, "mine")
     with pytest.raises(ValueError, match="sample is of a bare layer"):
         change_features(hooks, layer, transcoder, row_sample(layer, sample.x), records, [1])
@@ -113,8 +115,11 @@ def test_the_first_of_the_table_are_those_with_most_unbacked_and_none_is_dead(in
 def test_what_is_no_prediction_or_has_no_blocks_behind_it_is_refused_before_anything_is_computed(inspected):
     _, hooks, layer, *_ = inspected
     require_changeable(hooks, layer)
-    with pytest.raises(ValueError, match=r"--intervene: .* is in no block.*: leave it out"):
+    with pytest.raises(UsageError, match=r"^what features do .* is in no block.*: pass a layer in a block$"):
         require_changeable(hooks, HookedLayer("hook_embed", "hook_embed", lambda x: x))
+    bare = hooks_of(FAMILIES["llama, bare"].model())
+    with pytest.raises(UsageError, match=r"^what features do is measured .*: pass a causal language model \(.*\)$"):
+        require_changeable(bare, HookedLayer("layers.0.mlp.input", "layers.0.mlp", lambda x: x))
 
 
 def test_tokens_that_are_never_probable_are_not_shown():

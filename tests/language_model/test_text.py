@@ -164,6 +164,19 @@ def test_a_dataset_is_streamed_in_a_seeded_order(stream):
     assert set(words(prompts)) <= set(" ".join(documents).split())
 
 
+def test_rows_of_a_dataset_are_named_by_their_titles(stream):
+    texts = {tiny_hub.document(40, n): n for n in range(30)}
+    columns = {"body": list(texts), "id": list(range(30)), "title": [None, *(f"row {n}" for n in range(1, 30))]}
+    stream(columns)
+    prompts = load_prompts(config(text=STREAMED), TOKENIZER)
+    _, places = prompts.first(10)
+    read = list(prompts.documents)
+    assert len(places.names) > 3
+    for number, name in places.names.items():
+        n = texts[read[number]]
+        assert name == (f"row {n}" if n else "0")  # of a row without a title the next column
+
+
 def test_a_stream_is_read_again_from_the_start(stream):
     stream({"body": [tiny_hub.document(40, n) for n in range(30)]})
     prompts = load_prompts(config(text=STREAMED), TOKENIZER)

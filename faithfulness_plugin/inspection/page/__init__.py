@@ -86,7 +86,11 @@ class Page:
 
 
 def page_html(
-    inspections: Sequence[Inspection], *, token_text: Callable[[int], str] | None = None, title: str = ""
+    inspections: Sequence[Inspection],
+    *,
+    token_text: Callable[[int], str] | None = None,
+    title: str = "",
+    details: int | None = None,
 ) -> str:
     """Render the page as text: scripts, styles and data inside, and a policy that forbids the network.
 
@@ -98,6 +102,8 @@ def page_html(
         token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text; None takes
             the first inspection's.
         title: the page's; "" names the transcoders.
+        details: how many features are shown in detail, with examples, weights and partners; the others have their
+            numbers, the first example and the first tokens. None: all of one transcoder or two, 4,000 of a set.
 
     Returns:
         The HTML.
@@ -115,7 +121,7 @@ def page_html(
     filled = {
         "title": html.escape(title or "Features of " + named(inspections)),
         "page_css": (here / "page.css").read_text("utf-8"),
-        "payload": payload(inspections, token_text),
+        "payload": payload(inspections, token_text, details),
         "plots_js": compressed((files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")),
         "page_js": "\n".join((here / f"{name}.js").read_text("utf-8") for name in SCRIPTS),
     }
@@ -128,6 +134,7 @@ def write_page(
     *,
     token_text: Callable[[int], str] | None = None,
     title: str = "",
+    details: int | None = None,
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -137,9 +144,10 @@ def write_page(
         token_text: for samples of text, `TokenText(tokenizer)`, or any function from a token id to its text; None takes
             the first inspection's.
         title: the page's; "" names the transcoders.
+        details: as in `page_html`.
 
     Raises:
         ValueError: as `page_html`.
         OSError: it cannot be written.
     """
-    atomic.write_text(path, page_html(inspections, token_text=token_text, title=title))
+    atomic.write_text(path, page_html(inspections, token_text=token_text, title=title, details=details))

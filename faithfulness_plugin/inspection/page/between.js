@@ -55,7 +55,7 @@ const hasWords = (n) => Boolean(data.arrays[`${n}.raised`]);
 // Where its pre-activation comes from.
 function sources(n, i) {
   if (!data.arrays[`${n}.from.partners`]) return [];
-  const [partners, others, interference] = ["partners", "others", "interference"].map((name) => of_(n, `from.${name}`)[i]);
+  const [partners, others, interference] = ["partners", "others", "interference"].map((name) => row(of_(n, `from.${name}`), i)[0]);
   const text = Number.isNaN(partners) ? "It fires by its bias, or on none of the tokens that were looked at: there is no share of what it reads to tell."
     : `Of what it reads where it fires, ${percent(partners)} come from these partners and ${percent(others)} from other features of earlier layers ` +
       `at the same token; the rest from tokens, attention, skip connections, errors and biases. Interference: ${percent(interference)}.`;

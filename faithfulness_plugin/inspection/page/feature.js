@@ -15,11 +15,18 @@ function showFeature(container, n, i) {
   const facts = element("dl");
   const fact = (name, value, says = "") => facts.append(element("div", { title: says }, element("dt", { text: name }), element("dd", { text: value })));
   if (data.arrays[`${n}.faithfulness`]) fact("faithful", faithful(n, i), SAYS.faithfulness);
-  for (const [name, label] of Object.entries(FACTS)) if (data.arrays[`${n}.${name}`]) fact(label, number(of_(n, name)[i]), SAYS[name]);
+  for (const [name, label] of Object.entries(FACTS)) {
+    const array = of_(n, name);
+    if (array && (!array.places || array.places.has(i))) fact(label, number(row(array, i)[0]), SAYS[name]);
+  }
   if (t.circuits.length && of_(n, "circuit")[i] >= 0)
     fact(`nearest: ${t.circuits[of_(n, "circuit")[i]]}`, number(of_(n, "circuit_cosine")[i]));
   if (data.arrays[`${n}.twin`])
     fact(`${isTwin(n, i) ? "twin" : "no twin; nearest"}: ${of_(n, "twin")[i]}`, number(of_(n, "twin_cosine")[i]), SAYS.twin);
+  if (!inDetail(n, i)) {
+    container.append(facts, ...inShort(n, i));
+    return;
+  }
   container.append(facts, ...words(n, i));
   if (of_(n, "firing_rate")[i] === 0) {
     container.append(element("p", { className: "note", text: "It does not fire on this sample." }), ...between(n, i), ...intervened(n, i));
@@ -36,6 +43,19 @@ function showFeature(container, n, i) {
     container.append(jacobianPart(n, i));
   }
   container.append(weightsPlot(n, i, "reads", "What it reads: W_enc", "x"), weightsPlot(n, i, "writes", "What it writes: W_dec", "y"));
+}
+
+const inDetail = (n, i) => !of_(n, "detailed") || of_(n, "top_rows").places.has(i);
+
+// What a large page has of a feature that it does not show in detail.
+function inShort(n, i) {
+  const parts = [], place = data.meta.text ? firstAt(n, i) : -1, count = number(of_(n, "detailed").length);
+  if (hasWords(n)) parts.push(element("h3", { text: "Raises" }), element("p", { className: "tokens" },
+    ...Array.from(row(of_(n, "first.raised"), i)).flatMap((at) => [element("span", { text: shownWord(word(at)) }), " "])));
+  if (place >= 0) parts.push(element("h3", { text: "Where it is most active" }), context(n, i, place, -1, of_(n, "max_activation")[i], 1, false));
+  if (!of_(n, "firing_rate")[i]) parts.push(element("p", { className: "note", text: "It does not fire on this sample." }));
+  return [...parts, element("p", { className: "note", text: `More examples, weights and partners are here of the ${count} features that this ` +
+    "table begins with, so that the page stays small: faithfulness inspect with --blocks for fewer layers, or with a larger --details, shows those of others." })];
 }
 
 function weightsPlot(n, i, side, caption, letter) {
@@ -97,7 +117,7 @@ function contexts(n, i, at, values, from, copies) {
 }
 
 function context(n, i, place, k, activation, copies, whole) {
-  const line = element("p", { className: "context" }), window = row(of_(n, "windows"), i, k), n_pos = data.arrays.tokens.shape[1];
+  const line = element("p", { className: "context" }), window = k < 0 ? [] : row(of_(n, "windows"), i, k), n_pos = data.arrays.tokens.shape[1];
   const prompt = Math.floor(place / n_pos), position = place % n_pos, most = of_(n, "max_activation")[i];
   const end = whole ? n_pos - 1 : Math.min(n_pos - 1, position + data.meta.after);
   const first = prompt * n_pos + (whole ? 0 : Math.max(0, position - data.meta.before));
@@ -115,8 +135,24 @@ function context(n, i, place, k, activation, copies, whole) {
   const more = element("button", { type: "button", className: "more", text: `prompt ${prompt}, token ${position}`,
     title: whole ? "Show less" : "Show the whole prompt; activations are known near this token alone" });
   more.onclick = () => line.replaceWith(context(n, i, place, k, activation, copies, !whole));
-  line.append(" ", element("small", { text: number(activation) + (copies > 1 ? ` (×${copies})` : "") }), " ", more);
+  line.append(" ", element("small", { text: number(activation) + (copies > 1 ? ` (×${copies})` : "") }), " ", more, documentOf(place));
   return line;
+}
+
+// The document that a token is from, and its position there; nothing where prompts are of no documents.
+function documentOf(place) {
+  const begins = data.arrays["documents.begins"];
+  if (!begins) return "";
+  let first = 0, last = begins.length - 1; // the run with the token, by halves
+  while (first < last) {
+    const middle = Math.ceil((first + last) / 2);
+    if (begins[middle] <= place) first = middle; else last = middle - 1;
+  }
+  const document_ = data.arrays["documents.documents"][first], position = data.arrays["documents.positions"][first] + place - begins[first];
+  if (document_ < 0) return "";
+  const name = data.meta.documents[document_];
+  return element("small", { className: "document", title: `document ${document_} of the text, in the order in which it was read`,
+    text: ` of ${name || `document ${document_}`}, token ${position}` });
 }
 
 function topRows(n, rows, values, copies) {

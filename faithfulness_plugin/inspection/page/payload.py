@@ -16,6 +16,7 @@ from faithfulness_plugin.inspection.inspection import Inspection
 from faithfulness_plugin.inspection.overview import SMALL
 from faithfulness_plugin.inspection.page.between import between_of
 from faithfulness_plugin.inspection.page.intervened import intervened_of, stages_of
+from faithfulness_plugin.inspection.page.limited import OF_A_SET, features_in_detail, limited
 from faithfulness_plugin.inspection.page.packing import packed, quantised
 from faithfulness_plugin.inspection.page.words import words_of
 from faithfulness_plugin.inspection.token_text import token_texts
@@ -31,12 +32,15 @@ TWIN = 0.5
 LEAST_FAITHFUL = 10
 
 
-def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] | None) -> str:
+def payload(
+    inspections: Sequence[Inspection], token_text: Callable[[int], str] | None, details: int | None = None
+) -> str:
     """Pack what a page shows of one transcoder, of two of one layer on one sample, or of a set.
 
     Args:
         inspections: one, two, or those of a set.
         token_text: gives a token id's text; None shows numbers.
+        details: as in `page_html`.
 
     Returns:
         The packed text for the page's script.
@@ -58,7 +62,10 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
         meta["vocabulary"], arrays["tokens"] = _texts(sample.origins.tokens, token_text)
         if sample.origins.left_out is not None:
             meta["left_out"] = str(sample.origins.left_out)
-    if sample.origins is not None:
+        if (documents := sample.origins.documents) is not None:
+            meta["documents"] = {str(number): name for number, name in documents.names.items()}
+            runs = {name: getattr(documents, name) for name in ("begins", "documents", "positions")}
+            arrays |= _of_kind(np.int32, **{f"documents.{name}": of for name, of in runs.items()})
         meta["words"], words = words_of(inspections, token_text)
         arrays |= words
     for n, inspection in enumerate(inspections):
@@ -66,6 +73,9 @@ def payload(inspections: Sequence[Inspection], token_text: Callable[[int], str] 
     if len(inspections) == 2 and not is_set(inspections):
         for n, (one, other) in enumerate((inspections, inspections[::-1])):
             arrays[f"{n}.twin"], arrays[f"{n}.twin_cosine"] = nearest_features(one.transcoder, other.transcoder)
+    details = OF_A_SET if details is None and is_set(inspections) else details
+    if details is not None and (chosen := features_in_detail(inspections, details)) is not None:
+        arrays, meta["detailed"] = limited(arrays, chosen)
     return packed(meta, arrays)
 
 

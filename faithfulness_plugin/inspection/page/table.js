@@ -16,7 +16,7 @@ function columns(n) {
   if (t.circuits.length) list.push(text("circuit", "circuit", (i) => (of_(n, "circuit")[i] < 0 ? "" : t.circuits[of_(n, "circuit")[i]])),
     numeric("cosine", "circuit_cosine"));
   if (data.arrays[`${n}.raised`]) list.push(text("raises", "raised", (i) => wordsOf(n, "raised", i, 2)));
-  if (data.meta.text) list.push(text("top token", "top", (i) => tokenAt(row(of_(n, "top_at"), i)[0])));
+  if (data.meta.text) list.push(text("top token", "top", (i) => shownWord(tokenAt(firstAt(n, i)))));
   if (data.arrays[`${n}.twin`]) list.push(numeric("nearest", "twin_cosine", "twin"));
   return list;
 }
@@ -29,8 +29,10 @@ function beginsAt(place) { // of a token that only continues a character, the on
   return place;
 }
 
+const firstAt = (n, i) => row(of_(n, "first.top_at") ?? of_(n, "top_at"), i)[0];
+
 function tokenAt(place) {
-  return place < 0 ? "" : textAt(beginsAt(place));
+  return place < 0 ? undefined : textAt(beginsAt(place));
 }
 
 function showTable() {

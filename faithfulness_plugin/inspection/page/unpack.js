@@ -15,11 +15,16 @@ async function unpacked(text) {
     const size = shape.reduce((a, b) => a * b, 1);
     arrays[name] = Object.assign(new globalThis[kind](buffer, 8 + length + at, size), { shape });
   }
+  for (const [n] of header.meta.transcoders.entries()) { // of a large page some arrays hold some features alone
+    const features = arrays[`${n}.detailed`], places = features && new Map(Array.from(features, (i, k) => [i, k]));
+    if (features) for (const name of header.meta.detailed) if (arrays[`${n}.${name}`]) arrays[`${n}.${name}`].places = places;
+  }
   return { meta: header.meta, arrays };
 }
 
 // Row i of an array of any number of dimensions, as a view.
 function row(array, ...index) {
+  if (array.places) index[0] = array.places.get(index[0]);
   const rest = array.shape.slice(index.length);
   const size = rest.reduce((a, b) => a * b, 1);
   const at = index.reduce((total, i, n) => total * array.shape[n] + i, 0) * size;

@@ -8,8 +8,13 @@ function tokenList(n, name, i) {
   return line;
 }
 
-const shownWord = (text) => (text === undefined ? "" : text === "" ? "\u2205" : text.replaceAll("\n", "\u21b5").replaceAll("\t", "\u21e5"));
-const wordsOf = (n, name, i, most) => Array.from(row(of_(n, name), i)).slice(0, most).map((place) => shownWord(word(place)).trim()).join("  ");
+// Line ends and tabs as signs, and spaces as well where there is nothing else to see.
+const shownWord = (text) => {
+  if (text === undefined) return "";
+  const signs = text.replaceAll("\n", "\u21b5").replaceAll("\r", "\u240d").replaceAll("\t", "\u21e5");
+  return signs === "" ? "\u2205" : signs.trim() === "" ? signs.replaceAll(/\s/g, "\u2423") : signs;
+};
+const wordsOf = (n, name, i, most) => Array.from(row(of_(n, `first.${name}`) ?? of_(n, name), i)).slice(0, most).map((place) => shownWord(word(place)).trim()).join("  ");
 
 function words(n, i) {
   const parts = [["raised", "Raises"], ["lowered", "Lowers"], ["read", "Reads"]].filter(([name]) => data.arrays[`${n}.${name}`]);

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import inspected
+import numpy as np
 import pytest
+from large_set import large_set, token_text
 
 from faithfulness_plugin.inspection.page import write_page
+from faithfulness_plugin.inspection.page.limited import features_in_detail
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("as_installed")]
 
@@ -120,6 +123,52 @@ def test_interventions_are_drawn_and_a_dead_feature_says_so(open_page, page_of_a
     tab.evaluate("location.hash = '#0/4'")
     tab.wait_for_selector("#feature h2 >> text=/^Feature 4/")
     assert "Removed and doubled" not in tab.locator("#feature").inner_text()
+
+
+def test_a_large_page_shows_some_features_in_detail_and_says_of_the_others_where_theirs_are(open_page, a_set, tmp_path):
+    first, *others = a_set
+    of = inspected.intervened(first)
+    write_page([of, *others], tmp_path / "page.html", token_text=inspected.token_text, details=30)
+    chosen = features_in_detail([of, *others], 30)
+    assert chosen is not None
+    tab = open_page(tmp_path / "page.html", "#0/3")
+    assert "Removed and doubled" in tab.locator("#feature").inner_text()
+    assert first_link(tab, "Downstream").count() == 1
+    expected = of.edges.down.features[3, 0]
+    assert first_link(tab, "Downstream").inner_text().endswith(f" {expected}")
+    firing = np.flatnonzero(~others[0].records.dead)
+    short = int(np.setdiff1d(firing, chosen[1])[0])
+    tab.evaluate(f"location.hash = '#1/{short}'")
+    tab.wait_for_selector(f"#feature h2 >> text=Feature {short} of")
+    assert tab.locator("#feature h3").all_inner_texts() == ["Raises", "Where it is most active"]
+    assert tab.locator("#feature .tokens span").count() == 3
+    assert tab.locator("#feature .context").count() == 1
+    assert tab.locator("#feature .context .most").count() == 1
+    assert "of the 10 features that this table begins with" in tab.locator("#feature").inner_text()
+    tab.locator("#feature button.more").click()
+    assert tab.locator("#feature .context span").count() >= 20
+    assert all(
+        tab.locator("#table-holder tr[data-feature]").evaluate_all("(all) => all.map((r) => r.cells.length > 8)")
+    )
+
+
+def test_the_first_click_on_thirty_layers_of_2304_features_takes_half_a_second(open_page, tmp_path):
+    write_page(large_set(), tmp_path / "large.html", token_text=token_text)
+    tab = open_page(tmp_path / "large.html")
+    session = tab.context.new_cdp_session(tab)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # the page's own time, on a busy machine too
+
+    def spent() -> float:
+        parts = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
+        return sum(parts[f"{name}Duration"] for name in ("Script", "Layout", "RecalcStyle"))
+
+    tab.wait_for_selector("#overview [role=img] .main-svg")
+    tab.wait_for_timeout(1000)
+    before = spent()
+    tab.click("#tab-features")
+    tab.wait_for_selector("#feature h2")
+    tab.wait_for_selector("#table-holder tr[data-feature]")
+    assert spent() - before < 0.5
 
 
 def test_nothing_is_cut_at_1280_pixels(open_page, page_of_a_set):

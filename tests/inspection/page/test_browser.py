@@ -211,6 +211,36 @@ def test_titles_explain_themselves_and_nothing_is_cut_at_1280_pixels(open_page, 
         assert sizes[2] <= sizes[3]
 
 
+def test_contexts_name_their_documents_and_whitespace_is_seen(open_page, tmp_path):
+    of, spaces = inspected.text(documents=inspected.documents()), (" ", "\n", "\t", "a b", " \n", "", "\u00a0")
+    assert of.sample.origins is not None
+    write_page([of], tmp_path / "page.html", token_text=lambda token: spaces[token % len(spaces)])
+    tab = open_page(tmp_path / "page.html", "#0/0")
+    tab.wait_for_selector("#feature .context")
+    rows = [int(row) for row in of.records.top_rows[0] if row >= 0]
+    said = []
+    for row in rows:
+        found = of.sample.origins.document(row)
+        assert found is not None
+        number, name, position = found
+        said.append(f"of {name or f'document {number}'}, token {position}")
+    shown = [text.strip() for text in tab.locator("#feature .context .document").all_text_contents()]
+    assert shown[: len(rows)] == said
+    assert tab.locator("#feature .context img, #feature .context script").count() == 0
+    tops = column(tab, tab.locator("#table-holder th").count() - 1)
+    assert set(tops) <= {"\u2423", "\u21b5", "\u21e5", "a b", " \u21b5"}
+    assert len(set(tops)) > 2
+    tab.fill("#search", "\u21e5")
+    assert column(tab, 0)
+
+
+def test_rows_of_no_documents_name_none(open_page, pages):
+    for path in (pages.text, pages.toy):
+        tab = open_page(path, "#0/0")
+        tab.wait_for_selector("#feature h2")
+        assert tab.locator("#feature .document").count() == 0
+
+
 def test_light_and_dark(open_page, pages):
     tab = open_page(pages.toy)
     tab.wait_for_selector("#overview [role=img] .main-svg")

@@ -47,6 +47,16 @@ def test_the_payload_holds_features_in_the_models_words():
     assert meta["transcoders"][0]["least_faithful"] == of.records.least_faithful(10).tolist()
 
 
+def test_the_payload_holds_the_documents_that_prompts_are_from():
+    meta, arrays = unpacked(payload([inspected.text(documents=inspected.documents())], inspected.token_text))
+    assert meta["documents"] == {"0": inspected.HOSTILE[1], "2": "third.txt"}
+    begins, documents, positions = (arrays[f"documents.{name}"] for name in ("begins", "documents", "positions"))
+    assert begins.tolist()[:5] == [0, 1, 20, 21, 27]  # 19 tokens, then 6 of the first document and 13 of the second
+    assert documents.tolist()[:5] == [-1, 0, -1, 0, 1]
+    assert positions.tolist()[:5] == [0, 0, 0, 19, 0]
+    assert not any(name.startswith("documents") for name in unpacked(payload([inspected.text()], None))[1])
+
+
 def test_a_policy_forbids_the_network_and_scripts_end_where_they_should():
     page = page_html(inspected.toy())
     assert "default-src 'none'" in page
