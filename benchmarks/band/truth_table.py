@@ -1,46 +1,49 @@
-"""How true attribution is with a band replaced, a line an arm."""
+"""How true attribution is within a band, a line an arm."""
+
+import numpy as np
 
 from faithfulness_plugin.attribution.agreement import STATISTICS
 from faithfulness_plugin.benchmarks.band.schema import BandResult
-from faithfulness_plugin.benchmarks.whole_model.analysis import ALL_FEATURES, INPUTS, ON
+from faithfulness_plugin.benchmarks.whole_model.analysis import ALL_FEATURES
 from faithfulness_plugin.benchmarks.whole_model.truth_of import sums_by_prompt
 from faithfulness_plugin.results.hierarchical_bootstrap import hierarchical_bootstrap
 from faithfulness_plugin.results.tables import Table
 
-RANK, ERROR = "rank correlation", "normalised error"
+RANK = "rank correlation"
 
 
 def truth_table(result: BandResult) -> Table:
-    """Compare predicted with measured effects of features and of inputs.
+    """Compare predicted with measured effects of the band's features on features of its later layers.
+
+    Effects on logits, and of inputs, go through blocks outside the band, whose MLPs the prediction holds: records have
+    them, and the table leaves them out.
 
     Args:
         result: complete or partial.
 
     Returns:
-        Rank correlations and normalised errors, with intervals over prompts and seeds.
+        All statistics, and the rank correlation by distance, with intervals over prompts and seeds.
     """
-    config = result.config
-    columns = [
-        (f"{name}, {cause.name} on {called}", name, cause, on)
-        for name in (RANK, ERROR)
-        for cause in (ALL_FEATURES, INPUTS)
-        for on, called in ON.items()
-    ]
+    config, kinds = result.config, set(ALL_FEATURES.kinds)
+    distances = sorted({part.distance for of in result.records for part in of.truth if part.on == "features"})
+    columns: list[tuple[str, str, int | None]] = [(name, name, None) for name in STATISTICS]
+    columns += [(f"{RANK}, {distance} or more blocks on", RANK, distance) for distance in distances]
     rows = []
     for arm in config.arms:
         of = [record for record in result.records if record.arm == arm]
         if of:
             cells = []
-            for _, name, cause, on in columns:
-                sums = [sums_by_prompt(record.truth, config.truth_prompts, set(cause.kinds), on, None) for record in of]
-                cells.append(hierarchical_bootstrap(sums, STATISTICS[name]))
+            for _, name, distance in columns:
+                sums = [sums_by_prompt(r.truth, config.truth_prompts, kinds, "features", distance) for r in of]
+                known = not np.isnan(STATISTICS[name](np.stack([each.sum(-1) for each in sums])))
+                cells.append(hierarchical_bootstrap(sums, STATISTICS[name]) if known else None)
             rows.append([arm, str(len(of)), *cells])
     caption = (
-        "The truth test of attribution, with 95 % intervals over prompts and seeds: effects that are predicted with "
-        "patterns, scales, gates and errors held, beside those in the model itself, "
-        f"{4 * config.interventions * config.truth_prompts:,} interventions on {config.truth_prompts} prompts. "
-        "Features of the band are removed or doubled at all layers that they write to, or inputs are moved towards "
-        "another token; logits and features of later layers of the band respond. An error of 1 is that of predicting "
-        "no effect."
+        "The truth test of attribution within the band, with 95 % intervals over prompts and seeds: features are "
+        "removed or doubled at all layers that they write to, and features of later layers of the band respond. "
+        "Effects that are predicted with patterns, scales, gates and errors held, beside those in the model itself, "
+        f"{3 * config.interventions * config.truth_prompts:,} interventions on {config.truth_prompts} prompts. An "
+        "error of 1 is that of predicting no effect; signs agree by chance in .5. Distances are grouped: each column "
+        "has those up to the next column's."
     )
     return Table(["arm", "seeds", *(column[0] for column in columns)], rows, caption)
