@@ -32,7 +32,9 @@ class Asked:
         if text is None:
             return
         if bare:
-            raise UsageError("--intervene: features are changed in a language model, and this layer is in none")
+            raise UsageError(
+                "--intervene: features are changed in a language model, and this layer is in none: leave it out"
+            )
         if text.strip() != TOP:
             if not NUMBERS.fullmatch(text):
                 raise UsageError(f"--intervene {text}: write the numbers of features, as in 14,255, or top")

@@ -68,7 +68,7 @@ class Prompts:
             TrainConfigError: the text is a stream, which has no places.
         """
         if self.rows is None:
-            raise TrainConfigError(f"prompts of a stream have no number {place}: iterate over them")
+            raise TrainConfigError(f"prompt {place} of a stream cannot be looked up: iterate over the prompts")
         return self.rows[place]
 
     def _cut(self) -> Iterator[dict[str, list[int]]]:

@@ -125,7 +125,10 @@ RELU = {"encoder.weight": torch.zeros(N, D), "encoder.bias": torch.zeros(N), "de
 CASES: dict[str, tuple[Any, str]] = {
     "nothing there": (lambda folder: None, "does not exist: pass the folder"),
     "an empty folder": (empty, r"holds no transcoder that is known here \(it is empty\)"),
-    "several hookpoints": (several, "is not one transcoder, and holds layers.0.mlp, layers.1.mlp: pass one"),
+    "several hookpoints": (
+        several,
+        "is not a single transcoder, and holds layers.0.mlp, layers.1.mlp: pass the path of one",
+    ),
     "several seeds": (
         lambda f: sparsify_folder(f / "layers.0.mlp" / "seed0"),
         "and holds layers.0.mlp/seed0: pass one",
