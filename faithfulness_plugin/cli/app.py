@@ -30,7 +30,7 @@ BENCH = {
         "faithfulness bench run --quick, or --method my_package.my_module:method",
     ),
     "list": Entry(
-        f"{CLI}.suite:list_all", "list tasks, methods and sizes, and what scores mean", "faithfulness bench list"
+        f"{CLI}.suite:list_all", "list tasks, methods, sizes and the meaning of scores", "faithfulness bench list"
     ),
     "compare": Entry(
         f"{CLI}.results:compare",

@@ -121,7 +121,8 @@ def inspect(
     ] = None,
     out: Annotated[Path, typer.Option(help="The page")] = Path("out/inspect.html"),
     records: Annotated[
-        Path | None, typer.Option(help="Also write all numbers, one row per feature, to this .parquet or .jsonl file")
+        Path | None,
+        typer.Option(help="Also write the numbers of all features, one row each, to this .parquet or .jsonl file"),
     ] = None,
     directions: Annotated[
         bool,

@@ -28,7 +28,7 @@ class MeasureOptions(SeededOptions):
     )
     quick: bool = Field(
         default=False,
-        description="for a first look: FVU, L0, Jacobian errors, half-way responses and cross-entropy, on "
+        description="for a first look: only FVU, L0, Jacobian errors, half-way responses and cross-entropy, on "
         f"{QUICK} prompts",
     )
     references: bool = Field(
