@@ -121,16 +121,13 @@ def inspect(
     ] = None,
     out: Annotated[Path, typer.Option(help="The page")] = Path("out/inspect.html"),
     records: Annotated[
-        Path | None,
-        typer.Option(help="Also write the numbers of all features, one row each, to this .parquet or .jsonl file"),
+        Path | None, typer.Option(help="Also write the features' numbers, a row each, to this .parquet or .jsonl file")
     ] = None,
     directions: Annotated[
-        bool,
-        typer.Option("--directions/--no-directions", help="Whether the records hold W_enc and W_dec of each feature"),
+        bool, typer.Option("--directions/--no-directions", help="Keep W_enc and W_dec of each feature in the records")
     ] = True,
     delphi: Annotated[
-        Path | None,
-        typer.Option(help="Also write activations as delphi reads them: in this folder, a folder for each transcoder"),
+        Path | None, typer.Option(help="Also write activations as delphi reads them: a folder for each in this folder")
     ] = None,
     neuronpedia: Annotated[
         Path | None, typer.Option(help="Also write features as Neuronpedia reads them: MODEL/LAYER-SET in this folder")

@@ -45,7 +45,7 @@ def read_documents(source: TextSource) -> list[str]:
         )
     documents = [_read(path) for path in found]
     if not any(document.strip() for document in documents):
-        raise TrainConfigError(f"{source.title} holds no text, or only spaces: name other files")
+        raise TrainConfigError(f"there is no text in {source.title}, or only spaces: name other files")
     return documents
 
 

@@ -135,9 +135,7 @@ class DerivativeStore:
             StoreError: it was made from something else; the message says what differs.
         """
         if changed := differences(self.index.source, source):
-            raise StoreError(
-                f"{self.folder} was made from something else ({changed}): choose another store, or fill a new one"
-            )
+            raise StoreError(f"{self.folder} was made from something else ({changed}): choose another, or fill one")
 
     def product(self, config: JacobianMatchingConfig | Mapping[str, Any]) -> Product:
         """Return the derivatives that a matching of this config needs.
@@ -269,9 +267,7 @@ class DerivativeStore:
             raise StoreError(f"{self.folder} keeps no weights of its layer: make a store with weights=True")
         fault = self._layer_fault()
         if self.index.layer is None or fault is not None:
-            raise StoreError(
-                f"{self.folder}: the layer cannot be used: {fault}. Fill the store again, which repairs it"
-            )
+            raise StoreError(f"{self.folder}: the layer cannot be used: {fault}. Fill the store again, which fixes it")
         return read_layer(self.folder, self.index.layer, self.index.dtype)
 
     def read_shard(self, number: int, product: Product | None) -> dict[str, Tensor]:

@@ -305,7 +305,7 @@ def test_a_file_that_is_named_twice_is_refused(tmp_path):
 
 def test_text_of_spaces_is_none_and_a_byte_order_mark_is_no_text(tmp_path):
     (tmp_path / "empty.txt").write_text(" \n\t ")
-    assert f"{tmp_path} holds no text, or only spaces" in refused({"files": [str(tmp_path)]})
+    assert f"there is no text in {tmp_path}, or only spaces" in refused({"files": [str(tmp_path)]})
     (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + tiny_hub.document(3000).encode())
     (tmp_path / "plain.txt").write_text(tiny_hub.document(3000))
     marked, plain = (

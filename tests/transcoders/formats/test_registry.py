@@ -78,7 +78,7 @@ def test_the_checks_of_all_formats_are_those_of_a_new_one(settings, changed, mes
 def test_a_new_format_is_listed_and_named_where_its_weights_are_missing(written):
     _, write = written
     folder = write({})
-    with pytest.raises(FormatError, match="is not a single transcoder, and holds it: pass the path of one"):
+    with pytest.raises(FormatError, match="is not a single transcoder, and holds it: pass one"):
         load_transcoder(folder.parent)
     (folder / "plain.safetensors").unlink()
     with pytest.raises(FormatError, match=r"has the settings of a plain folder, and lacks plain\.safetensors"):
