@@ -99,7 +99,7 @@ EXPERIMENTS: dict[str, Listed] = {
     "store": Listed(
         f"{HERE}.timing.store:StoreSpeed",
         f"{HERE}.timing.configs:StoreSpeedConfig",
-        "training from a store beside from the model",
+        "training from a store beside training from the model",
     ),
     "start-up": Listed(
         f"{HERE}.timing.start_up:StartUp",

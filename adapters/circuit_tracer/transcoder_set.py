@@ -164,7 +164,7 @@ def _hook(transcoders: Mapping[int, Any], said: str, option: str) -> str:
         found.add(name.removeprefix(block) if isinstance(name, str) and name.startswith(block) else None)
     if None in found or len(found) != 1:
         raise ValueError(
-            f"where the transcoders {'read' if said == 'hook_name' else 'write'}, their metadata do not agree on: pass "
+            f"the transcoders' metadata disagree on where they {'read' if said == 'hook_name' else 'write'}: pass "
             f'{option}, such as "mlp.{"hook_in" if said == "hook_name" else "hook_out"}"'
         )
     return found.pop()

@@ -99,7 +99,7 @@ class TransformerLensHooks(Hooks):
     @override
     def require(self, name: str) -> str:
         if f"{name}.hook_sae_acts_post" in self.model.hook_dict:
-            raise UsageError(f"a transcoder is attached at {name}: take it away with model.reset_saes() first")
+            raise UsageError(f"a transcoder is attached at {name}: remove it with model.reset_saes() first")
         self._find(name)
         return name
 

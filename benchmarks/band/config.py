@@ -54,7 +54,7 @@ class BandConfig(Record):
     n_seeds: int = Field(default=3, ge=1, description="how many seeds")
     d_sae: int = Field(default=512, ge=1, description="features of each layer of a cross-layer transcoder")
     k: int = Field(default=32, ge=1, description="features of each layer that are active a row")
-    coefficient: float = Field(default=0.3, gt=0, description="of the Jacobian term")
+    coefficient: float = Field(default=0.3, gt=0, description="coefficient of the Jacobian term")
     context_size: int = Field(default=128, ge=2, description="tokens of each prompt")
     prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
     stored_prompts: int = Field(default=512, ge=1, description="prompts whose rows are kept in memory; an epoch")
@@ -77,7 +77,7 @@ class BandConfig(Record):
         if unknown := next((arm for arm in self.arms if arm not in known), None):
             raise ValueError(f"arms: there is no arm {unknown!r}: {nearest(unknown, known)}")
         if len({*self.arms}) < len(self.arms):
-            raise ValueError("arms: one stands there twice: leave it out once")
+            raise ValueError("arms: one is given twice: leave it out once")
         if self.blocks != "all" and len(self.blocks) < 2:
             raise ValueError("blocks: a band has two blocks or more")
         if self.rows.norms_above is not None:
@@ -85,7 +85,7 @@ class BandConfig(Record):
         if self.truth_tokens > self.context_size:
             raise ValueError(f"truth_tokens: prompts have {self.context_size} tokens")
         if self.k > self.d_sae:
-            raise ValueError(f"k: there are {self.d_sae} features")
+            raise ValueError(f"k={self.k}: choose at most d_sae={self.d_sae}")
         return self
 
     @property

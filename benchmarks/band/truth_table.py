@@ -25,7 +25,8 @@ def truth_table(result: BandResult) -> Table:
         All statistics, and the rank correlation by distance, with intervals over prompts and seeds.
     """
     config, kinds = result.config, set(ALL_FEATURES.kinds)
-    distances = sorted({part.distance for of in result.records for part in of.truth if part.on == "features"})
+    parts = [part for of in result.records for part in of.truth if part.kind in kinds and part.on == "features"]
+    distances = sorted({part.distance for part in parts})
     columns: list[tuple[str, str, int | None]] = [(name, name, None) for name in STATISTICS]
     columns += [(f"{RANK}, {distance} or more blocks on", RANK, distance) for distance in distances]
     rows = []

@@ -40,13 +40,13 @@ class ChainsConfig(Record):
             if unknown := next((name for name in names if name not in known), None):
                 raise ValueError(f"{what}s: there is no {what} {unknown!r}: {nearest(unknown, known)}")
             if len({*names}) < len(names):
-                raise ValueError(f"{what}s: a name stands there twice: leave one of them out")
+                raise ValueError(f"{what}s: a name is given twice: leave one of them out")
         if self.from_seed + self.seeds > len(SEEDS):
             raise ValueError(f"seeds: the frozen list has {len(SEEDS)}: choose fewer")
         if unknown := next((term for term in self.coefficients if term not in TERMS), None):
             raise ValueError(f"coefficients: there is no term {unknown!r}: {nearest(unknown, list(TERMS))}")
         if any(not strength > 0 for strength in (*self.strengths, *self.coefficients.values())):
-            raise ValueError("strengths and coefficients are above 0")
+            raise ValueError("strengths and coefficients must be above 0")
         return self
 
     @property

@@ -30,4 +30,6 @@ class PassageConfig(Record):
     tokens: int = Field(default=20_000, ge=1000, description="tokens of text, for the score")
     share: float = Field(default=0.05, gt=0, lt=1, description="share of the rows that are the passage's")
     cost_tokens: int = Field(default=100_000, ge=1000, description="tokens of text, for what inspecting costs")
-    memory: float = Field(default=2.0, gt=0, description="GiB, as --memory")
+    memory: float = Field(
+        default=2.0, gt=0, description="GiB for rows and activations, as in `faithfulness inspect --memory`"
+    )

@@ -91,17 +91,19 @@ class RealLayersConfig(HeldOutConfig):
     seeds: int = Field(default=1, ge=1, description="how many seeds")
     d_sae: int = Field(default=2304, ge=1, description="features of each transcoder")
     stored_prompts: int = Field(default=1280, ge=1, description="prompts whose rows are kept; an epoch")
-    prompts_per_shard: int = Field(default=64, ge=1)
+    prompts_per_shard: int = Field(default=64, ge=1, description="prompts whose rows a file of a store holds")
     keep: Literal["derivatives", "rows"] = Field(
         default="rows",
         exclude_if=lambda keep: keep == "derivatives",
         description="what stores keep: rows and the layer's weights, from which arms compute derivatives with fresh "
         "probes at every step (derivatives: as version 0.8 did; not trained from any more)",
     )
-    stored_dtype: Literal["float16", "bfloat16", "float32", "float64"] = "float16"
+    stored_dtype: Literal["float16", "bfloat16", "float32", "float64"] = Field(
+        default="float16", description="dtype of the rows in stores"
+    )
     tokens: int = Field(default=512_000, ge=1, description="tokens that every transcoder is trained on")
     batch_size: int = Field(default=512, ge=2, description="tokens a step")
-    lr: float = Field(default=4e-3, gt=0)
+    lr: float = Field(default=4e-3, gt=0, description="learning rate")
     lr_warm_up_steps: int = Field(default=0, ge=0, exclude_if=operator.not_, description="steps over which lr grows")
     lr_decay_share: float = Field(default=0.2, ge=0, le=1, description="share of the steps over which lr falls to 0")
     jacobian_warm_up_steps: int = Field(
@@ -111,7 +113,7 @@ class RealLayersConfig(HeldOutConfig):
         default=EXTRA,
         gt=1,
         exclude_if=lambda ratio: ratio == EXTRA,
-        description="extra compute: how many times the steps of the others",
+        description="how many times the steps of the others an arm with extra compute takes",
     )
 
     @field_validator("arms")
@@ -135,7 +137,7 @@ class RealLayersConfig(HeldOutConfig):
         }
         for name, values in lists.items():
             if any(values.count(value) > 1 for value in values):
-                raise ValueError(f"{name}: a value stands there twice: leave one of them out")
+                raise ValueError(f"{name}: a value is given twice: leave one of them out")
         if self.passage is not None and not set(self.passage.blocks) <= set(self.blocks):
             raise ValueError("passage: its blocks have to be among the blocks (passage: null leaves it out)")
         require_a_batch(self.tokens, self.batch_size)

@@ -48,7 +48,7 @@ def write_leaderboard(results: Sequence[SuiteResult], out: Path, beside: Mapping
     """
     for result in results:
         if not result.complete:
-            raise ResultError("a result is partial: run its command again, it resumes")
+            raise ResultError("a result is partial: run its command again, which resumes it")
         if len(result.spec.seeds) < 2:
             raise ResultError("a result has one seed, and the page shows intervals: run it with 2 seeds or more")
     gains = _headline_gains(results[0], NO_TERM)

@@ -39,7 +39,7 @@ def rerun_of(result: SuiteResult, n: int | None = None) -> Rerun[SuiteResult]:
             changed := differences(method.decisive, method_spec(method.name, result.spec.n_steps).decisive)
         ):
             raise MethodError(
-                f"{method.name} is not what it was when the result was made ({changed}): bring it back, or run the "
+                f"{method.name} has changed since the result was made ({changed}): restore it, or run the "
                 "benchmark again"
             )
     partial = result.with_trials([trial for i, trial in enumerate(result.trials) if i not in sample])

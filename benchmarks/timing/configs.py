@@ -94,13 +94,13 @@ class EnsembleSpeedConfig(Record):
     rounds: int = Field(default=5, ge=1, description="every arm is run once a round")
     line: tuple[int, ...] = Field(default=(4, 8, 16, 32, 64), min_length=3, description="ensemble sizes of the line")
     peak_size: int = Field(default=2048, ge=64, description="width of the square matrices of the peak")
-    seed: int = Field(default=0, ge=0, lt=2**62)
+    seed: int = Field(default=0, ge=0, lt=2**62, description="seed of weights and data")
     threads: int = threads_field()
 
 
 class OverheadConfig(Record):
-    """Time another library's trainer with and without the Jacobian term, in turn in one process. Some minutes;
-    keep the machine quiet meanwhile.
+    """Time another library's trainer with and without the Jacobian term, in turn in one process. Takes some
+    minutes; keep the machine quiet meanwhile.
     """
 
     library: Literal["sparsify", "dictionary_learning"] = Field(
@@ -110,7 +110,7 @@ class OverheadConfig(Record):
     d_mlp: int = Field(default=1536, ge=1, description="hidden width of its SwiGLU layer")
     d_sae: int = Field(default=4608, ge=1, description="features")
     k: int = Field(default=32, ge=1, description="features active a row")
-    rows: int = Field(default=1024, ge=2, description="a step")
+    rows: int = Field(default=1024, ge=2, description="rows a step")
     n_steps: int = Field(default=4, ge=1, description="steps of each arm in each round")
     rounds: int = Field(default=5, ge=1, description="every arm once a round, in turns")
     threads: int = threads_field()
@@ -123,19 +123,19 @@ class StoreSpeedConfig(Record):
 
     model: ModelSource = ModelSource()
     text: TextSource = TextSource()
-    block: int = Field(default=10, ge=0)
-    d_sae: int = Field(default=2304, ge=1)
-    k: int = Field(default=32, ge=1)
+    block: int = Field(default=10, ge=0, description="block whose MLP is replaced")
+    d_sae: int = Field(default=2304, ge=1, description="features")
+    k: int = Field(default=32, ge=1, description="features active a row")
     prompts: int = Field(default=128, ge=2, description="prompts in the store")
-    prompts_per_shard: int = Field(default=32, ge=1)
-    context_size: int = Field(default=128, ge=2)
-    prompts_per_pass: int = Field(default=8, ge=1)
+    prompts_per_shard: int = Field(default=32, ge=1, description="prompts whose rows a file of the store holds")
+    context_size: int = Field(default=128, ge=2, description="tokens of each prompt")
+    prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
     batch_size: int = Field(default=512, ge=2, description="rows a step")
-    n_steps: int = Field(default=40, ge=1)
+    n_steps: int = Field(default=40, ge=1, description="steps of one process, from the store or from the model")
     together_batch_size: int = Field(
         default=4096, ge=2, description="rows a step, of all processes that train together"
     )
-    together_steps: int = Field(default=12, ge=1)
+    together_steps: int = Field(default=12, ge=1, description="steps of processes that train together")
     rounds: int = Field(default=3, ge=1, description="rounds of both, in turns")
     rows: ClassVar[RowSettings] = EVERY_ROW
     device: ClassVar[str] = "cpu"
@@ -155,7 +155,7 @@ class StartUpConfig(Record):
 
 class CrossLayerCostConfig(Record):
     """Time steps of cross-layer transcoders by how many pairs of layers they keep decoders for, beside one transcoder
-    for each layer, and count their memory. In CPU seconds of this process.
+    for each layer, in CPU seconds of this process, and count their memory.
     """
 
     n_layers: int = Field(default=8, ge=2, description="layers of the chain")

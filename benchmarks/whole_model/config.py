@@ -72,13 +72,13 @@ class WholeModelConfig(Record):
     arms: list[SetArm] = Field(default=ARMS, min_length=1, description="trained with every seed")
     side_arms: list[SetArm] = Field(default=SIDE_ARMS, description="trained with the first seeds alone")
     seeds: int = Field(default=1, ge=1, description="how many seeds")
-    side_seeds: int = Field(default=1, ge=1, description="how many of them side_arms are trained with")
+    side_seeds: int = Field(default=1, ge=1, description="how many of the seeds side_arms are trained with")
     context_size: int = Field(default=128, ge=2, description="tokens of each prompt that is trained on")
     prompts_per_pass: int = Field(default=8, ge=1, description="prompts that the model is run on at a time")
     stored_prompts: int = Field(default=1024, ge=1, description="prompts whose rows are kept; an epoch")
     prompts_per_shard: int = Field(default=64, ge=1, description="prompts whose rows a file of a store holds")
     stored_dtype: Literal["float16", "bfloat16", "float32", "float64"] = Field(
-        default="float16", description="of the rows in stores"
+        default="float16", description="dtype of the rows in stores"
     )
     tokens: int = Field(default=128_000, ge=1, description="tokens that every transcoder is trained on")
     batch_size: int = Field(default=512, ge=2, description="tokens a step")
@@ -88,10 +88,12 @@ class WholeModelConfig(Record):
     phase_lr: float = Field(default=4e-4, gt=0, description="learning rate of the second phase")
     held_out_prompts: int = Field(default=16, ge=2, description="prompts for errors of layers, and for the loss")
     truth_prompts: int = Field(default=50, ge=2, description="prompts on which interventions are done")
-    truth_tokens: int = Field(default=32, ge=2, description="tokens of each of them")
+    truth_tokens: int = Field(default=32, ge=2, description="tokens of each prompt on which interventions are done")
     interventions: int = Field(default=3, ge=1, description="interventions of each of four kinds on each prompt")
     targets: int = Field(default=32, ge=1, description="features of each prompt whose responses are compared")
-    graph_prompts: int = Field(default=3, ge=0, description="of these prompts, those whose graphs are scored")
+    graph_prompts: int = Field(
+        default=3, ge=0, description="how many of the prompts with interventions have their graphs scored"
+    )
     graph_features: int = Field(default=1024, ge=1, description="features of each graph")
 
     @model_validator(mode="after")
@@ -101,13 +103,13 @@ class WholeModelConfig(Record):
         require_a_batch(self.tokens, self.batch_size)
         every = [*self.arms, *self.side_arms]
         if twice := next((arm for arm in every if every.count(arm) > 1), None):
-            raise ValueError(f"arms and side_arms: {twice.name} stands there twice: leave one of them out")
+            raise ValueError(f"arms and side_arms: {twice.name} is given twice: leave one of them out")
         if self.side_seeds > self.seeds:
-            raise ValueError(f"side_seeds: there are {self.seeds} seeds")
+            raise ValueError(f"side_seeds: choose at most {self.seeds}, the number of seeds")
         if self.graph_prompts > self.truth_prompts:
-            raise ValueError(f"graph_prompts: there are {self.truth_prompts} prompts")
+            raise ValueError(f"graph_prompts: choose at most {self.truth_prompts}, the number of truth_prompts")
         if self.truth_tokens > self.context_size:
-            raise ValueError(f"truth_tokens: prompts have {self.context_size} tokens")
+            raise ValueError(f"truth_tokens: choose at most {self.context_size}, the tokens of a prompt")
         for arm in self.side_arms:
             if arm.before != arm and arm.before not in every:
                 raise ValueError(f"{arm.name} begins with {arm.before.name}: add that arm")

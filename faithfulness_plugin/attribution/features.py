@@ -251,7 +251,7 @@ def prompt_features(
     if kept is None:
         kept = torch.arange(tokens.shape[1], device=tokens.device) > 0
     if kept.shape != tokens.shape[1:]:
-        raise UsageError(f"kept says {list(kept.shape)} of tokens {list(tokens.shape[1:])}")
+        raise UsageError(f"kept has shape {list(kept.shape)}: pass one flag per token, {list(tokens.shape[1:])}")
     seen: dict[tuple[str, int], Tensor] = {}
 
     def keep(side: str, block: int) -> Hook:

@@ -65,7 +65,7 @@ def draw_interventions(features: PromptFeatures, n_each: int, seed: int) -> list
     """
     table, generator = features.table, torch.Generator().manual_seed(seed)
     if not len(table):
-        raise UsageError("no feature fires on this prompt: there is nothing to change")
+        raise UsageError("no feature fires on this prompt, so there is nothing to change: pass another prompt")
     tokens = features.tokens[0]
     movable = [
         (int(at), int(to))
@@ -74,7 +74,9 @@ def draw_interventions(features: PromptFeatures, n_each: int, seed: int) -> list
         if tokens[at] != tokens[to]
     ]
     if not movable:
-        raise UsageError("all tokens of the prompt are equal: none can be moved towards another")
+        raise UsageError(
+            "all tokens of the prompt are equal, so none can be moved towards another: pass another prompt"
+        )
     starts = features.starts
 
     def some(n: int) -> list[int]:

@@ -29,15 +29,17 @@ BENCH = {
         "train methods on layers whose mechanism is known, and score them",
         "faithfulness bench run --quick, or --method my_package.my_module:method",
     ),
-    "list": Entry(f"{CLI}.suite:list_all", "tasks, methods, sizes, and what scores mean", "faithfulness bench list"),
+    "list": Entry(
+        f"{CLI}.suite:list_all", "list tasks, methods, sizes and the meaning of scores", "faithfulness bench list"
+    ),
     "compare": Entry(
         f"{CLI}.results:compare",
-        "paired differences between methods, or between transcoders",
+        "show paired differences between methods, or between transcoders",
         "faithfulness bench compare out/bench/quick --against relu_tanh-none --format latex",
     ),
     "card": Entry(
         f"{CLI}.results:card",
-        "one method, or one transcoder, on a page",
+        "show one method, or one transcoder, on a page",
         "faithfulness bench card out/bench/quick --method relu_tanh-jvp --out card.png",
     ),
     "rerun": Entry(
@@ -47,7 +49,7 @@ BENCH = {
     ),
     "leaderboard": Entry(
         f"{CLI}.suite:leaderboard",
-        "a page from results",
+        "write a page from results",
         "faithfulness bench leaderboard out/bench/standard --out out/leaderboard",
     ),
 }
@@ -62,45 +64,45 @@ RENAMED = {
 COMMANDS = {
     "reproduce": Entry(
         f"{CLI}.reproduce:reproduce",
-        "the absolute-value experiment: table, figures, result file",
+        "run the absolute-value experiment: table, figures, result file",
         "faithfulness reproduce --d-in 20 --n-ones 4 --density 0.08 --seeds 3 --out out/four_ones",
     ),
     "train": Entry(
         f"{CLI}.train:train",
-        "transcoders of a language model's MLPs, from a file of settings",
+        "train transcoders of a language model's MLPs, from a file of settings",
         "faithfulness train --print-config > settings.yaml; faithfulness train settings.yaml --out out/mine",
     ),
     "measure": Entry(
         f"{CLI}.measure:measure",
-        "is my transcoder faithful? Finished ones against their real layer",
+        "measure how faithful finished transcoders are to their real layer",
         "faithfulness measure out/train/transcoders/block10_coefficient0.3 --quick",
         {"block": "layer"},
     ),
     "hooks": Entry(
         f"{CLI}.hooks:hooks",
-        "which tensors of a model does a transcoder read and write?",
+        "find out which tensors of a model a transcoder reads and writes",
         "faithfulness hooks out/train/transcoders/block10_coefficient0.3 --prompts 8",
     ),
     "inspect": Entry(
         f"{CLI}.inspect:inspect",
-        "a page of a transcoder's features",
+        "write a page of a transcoder's features",
         "faithfulness inspect out/train/transcoders/block10_coefficient0.3 --out page.html",
     ),
-    "bench": Entry(f"{CLI}.app:bench", "the benchmark of methods"),
+    "bench": Entry(f"{CLI}.app:bench", "run the benchmark of methods, and read its results"),
     "scan": Entry(
         f"{CLI}.scan:scan",
-        "a grid of toy transcoders",
+        "train a grid of toy transcoders",
         "faithfulness scan --vary repeat_frac=0.01,0.05 --vary sparsity_coefficient=0.1,0.2 --seeds 3",
     ),
     "report": Entry(
         f"{CLI}.report:report",
-        "the results page of the presets that were scanned",
+        "write the results page of the presets that were scanned",
         "faithfulness scan --preset pareto; faithfulness report --results out/scan --out out/report",
     ),
     "examples": Entry(
         f"{CLI}.examples:examples", "fetch the offline model and text of the examples", "faithfulness examples"
     ),
-    "experiment": Entry(f"{CLI}.experiment:app", "the repository's own measurements"),
+    "experiment": Entry(f"{CLI}.experiment:app", "run the repository's own measurements"),
 }
 
 
@@ -125,9 +127,11 @@ def print_version(wanted: bool) -> bool:
 
 
 def options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=print_version, help="Show it")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Show the version")
+    ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Errors and warnings alone on stderr; may also stand behind a command")
+        bool, typer.Option("--quiet", help="Show only errors and warnings on stderr; may also follow a command")
     ] = False,
 ) -> None:
     """Options of all commands."""

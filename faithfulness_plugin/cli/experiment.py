@@ -45,7 +45,7 @@ class Experiments(LazyGroup):
             given: dict[str, Any],
             settings: Annotated[Path | None, typer.Option(help="YAML file of settings, which options override")] = None,
             out: Annotated[Path, typer.Option(help="Folder for the result")] = Path("out") / name,
-            overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+            overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result")] = False,
             as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
         ) -> None:
             preset, n_jobs = given.pop("preset", None), given.pop("jobs", 1)
@@ -72,7 +72,7 @@ class Experiments(LazyGroup):
             )
 
         command.__doc__ = (
-            f"{getdoc(config_class)}\n\nInterrupted, it resumes when called again; complete, it shows what is there."
+            f"{getdoc(config_class)}\n\nCalled again, it resumes an interrupted run and shows a complete one."
         )
         optional = [Parallel] * listed.parallel + [Preset] * (listed.presets is not None)
         if listed.presets is not None:

@@ -35,7 +35,7 @@ class Handed(NamedTuple):
         hooks = (getattr(self.subject.layer, side, None) for side in ("hook_in", "hook_out"))
         block = next((b for hook in hooks if (b := block_of(hook)) is not None), None)
         if block is None:
-            raise UsageError(f"{self.subject.name}: the layer is in no block, by whose number exports name it")
+            raise UsageError(f"{self.subject.name}: exports name a layer by its block, and this one is in none")
         return block
 
 

@@ -20,11 +20,11 @@ class TranscoderOptions(RowOptions):
     """A finished transcoder, and what it is looked at on."""
 
     hook_in: str | None = Field(
-        default=None, description="the tensor that it reads, by a name of TransformerLens or Hugging Face"
+        default=None, description="the tensor that the transcoder reads, named as in TransformerLens or Hugging Face"
     )
-    hook_out: str | None = Field(default=None, description="the tensor that it writes")
+    hook_out: str | None = Field(default=None, description="the tensor that the transcoder writes")
     autoencoder: bool = Field(
-        default=False, description="it is an autoencoder: take it as a map of one tensor to itself"
+        default=False, description="the file holds an autoencoder: take it as a map of one tensor to itself"
     )
     dtype: Literal["float32", "stored"] = Field(
         default="float32", description="dtype of the transcoder's weights; stored keeps the file's"
@@ -35,10 +35,12 @@ class TranscoderOptions(RowOptions):
     )
     model_anyway: bool = Field(default=False, description="use --model, though the file names another model")
     text: list[str] = Field(
-        default_factory=list, description="text files to look at it on [default: the examples' text]"
+        default_factory=list, description="text files to run the model on [default: the examples' text]"
     )
     prompts: int | None = Field(default=None, ge=1, description="how many prompts to look at")
-    tokens: int | None = Field(default=None, ge=2, description="about so many tokens, in place of --prompts")
+    tokens: int | None = Field(
+        default=None, ge=2, description="about how many tokens to look at, in place of --prompts"
+    )
     context_size: int = Field(default=128, ge=2, description="tokens a prompt")
     device: str = Field(default="cpu", description="where models run: cpu or cuda")
 

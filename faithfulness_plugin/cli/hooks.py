@@ -28,7 +28,7 @@ def hooks(
     layer: Annotated[
         int | None,
         typer.Option(
-            min=0, help="The layer of a set; where the file names no tensors, whose block is searched [default: all]"
+            min=0, help="The layer of a set; or, where the file names no tensors, the block to search [default: all]"
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all pairs as JSON")] = False,

@@ -36,8 +36,8 @@ class InspectOptions(SeededOptions):
     tokens: int | None = Field(
         default=None,
         ge=2,
-        description=f"about so many tokens, or rows, in place of --prompts [default: {TOKENS:,}; of bare layers "
-        f"{ROWS:,}]",
+        description=f"about how many tokens, or rows, to look at, in place of --prompts [default: {TOKENS:,}; for bare "
+        f"layers {ROWS:,}]",
     )
     density: float = Field(default=0.1, description="--layer abs: probability that a coordinate is not 0")
     repeat_frac: float = Field(default=0.05, description="--layer abs: probability that a row is the point p")
@@ -81,13 +81,19 @@ class InspectOptions(SeededOptions):
     def _fit_together(self) -> "InspectOptions":
         own = ":" in (self.layer or "")
         if own != (self.rows is not None):
-            raise ValueError("--rows go with a layer of your own, --layer my_module:my_layer, and it with --rows")
+            raise ValueError(
+                "--rows and a layer of your own, --layer my_module:my_layer, go together: pass both or neither"
+            )
         if self.bare and not own and self.layer != "abs":
-            raise ValueError(f"--layer {self.layer}: the number of a block, abs, or my_module:my_layer with --rows")
+            raise ValueError(
+                f"--layer {self.layer}: pass the number of a block, abs, or my_module:my_layer with --rows"
+            )
         if self.bare and self.device != "cpu":
-            raise ValueError("--device: layers without a language model are looked at on the CPU, leave it out")
+            raise ValueError("--device: layers without a language model are looked at on the CPU: leave it out")
         if self.bare and self.prompts is not None:
-            raise ValueError("--prompts: a layer without a language model is looked at on --tokens rows")
+            raise ValueError(
+                "--prompts: a layer without a language model has no prompts: pass --tokens, the number of rows"
+            )
         if self.bare and (self.skip_first or self.special_tokens or self.exclude_norms_above):
             raise ValueError(
                 "--skip-first, --special-tokens and --exclude-norms-above are for the rows of a text: leave them out"
@@ -106,7 +112,7 @@ def inspect(
         ),
     ],
     compare: Annotated[
-        str | None, typer.Option(help="Another one of the same layer, shown beside it: FOLDER or NAME=FOLDER")
+        str | None, typer.Option(help="Another transcoder of the same layer, shown beside it: FOLDER or NAME=FOLDER")
     ] = None,
     set_: Annotated[
         str | None, typer.Option("--set", help="Which set of the folder, where it holds several (arms, seeds)")
@@ -122,22 +128,22 @@ def inspect(
     ] = None,
     out: Annotated[Path, typer.Option(help="The page")] = Path("out/inspect.html"),
     records: Annotated[
-        Path | None, typer.Option(help="The numbers of all as well, a row a feature: a .parquet or .jsonl file")
+        Path | None, typer.Option(help="Also write the features' numbers, a row each, to this .parquet or .jsonl file")
     ] = None,
     directions: Annotated[
-        bool, typer.Option("--directions/--no-directions", help="With them W_enc and W_dec of each feature")
+        bool, typer.Option("--directions/--no-directions", help="Keep W_enc and W_dec of each feature in the records")
     ] = True,
     delphi: Annotated[
-        Path | None, typer.Option(help="Activations as well, as delphi reads them: a folder in this folder for each")
+        Path | None, typer.Option(help="Also write activations as delphi reads them: a folder for each in this folder")
     ] = None,
     neuronpedia: Annotated[
-        Path | None, typer.Option(help="Features as well, as Neuronpedia reads them: MODEL/LAYER-SET in this folder")
+        Path | None, typer.Option(help="Also write features as Neuronpedia reads them: MODEL/LAYER-SET in this folder")
     ] = None,
     circuit_tracer: Annotated[
         Path | None,
         typer.Option(
-            help="Features as well, as circuit-tracer's front end shows them: a folder in this folder for each set, to "
-            "which further layers are added"
+            help="Also write features as circuit-tracer's front end shows them: in this folder, a folder for each set, "
+            "to which further layers are added"
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there")] = False,
@@ -145,10 +151,10 @@ def inspect(
 ) -> None:
     """Look at the features of a transcoder: one page that opens from disk.
 
-    What each feature reads, writes and does to the Jacobian, the tokens that it raises and reads, where it is active,
-    how far the layer itself moves as it says, and which features look as if they served a repeated input alone. With
-    --compare, two transcoders of one layer beside each other. Of a set, all layers on one page, with links from each
-    feature to those of other layers that it is connected with most.
+    The page shows what each feature reads, writes and does to the Jacobian, the tokens that it raises and reads, where
+    it is active, how far the layer itself moves as the feature says, and which features look as if they served a
+    repeated input alone. With --compare, it shows two transcoders of one layer beside each other. For a set, all layers
+    are on one page, with links from each feature to those of other layers that it is connected with most.
     """
     from faithfulness_plugin.cli.exports import require_exports
     from faithfulness_plugin.cli.inspect_set import sources_of

@@ -70,7 +70,7 @@ def sources_of(
     if set_name is None and len(sets) > 1:
         raise UsageError(f"{path} holds the sets {', '.join(sets)}: choose one, such as --set {next(iter(sets))}")
     if set_name is not None and set_name not in sets:
-        raise UsageError(f"--set {set_name}: {path} holds {', '.join(sets)}")
+        raise UsageError(f"--set {set_name}: {path} has no such set: choose from {', '.join(sets)}")
     set_name = next(iter(sets)) if set_name is None else set_name
     return Sources(sets[set_name], set_name, blocks)
 
@@ -98,7 +98,9 @@ def of_blocks(loaded: Mapping[str, Any], blocks: str | None) -> dict[int, tuple[
         raise UsageError(f"--blocks: {error}") from error
     wanted = list(found) if wanted == ALL else wanted
     if missing := sorted(set(wanted) - set(found)):
-        raise UsageError(f"--blocks: there is no transcoder of {say_blocks(missing)}, but of {say_blocks(list(found))}")
+        raise UsageError(
+            f"--blocks: the set has no transcoder of {say_blocks(missing)}: choose from {say_blocks(list(found))}"
+        )
     if len(set(wanted)) < 2:
         raise UsageError("--blocks: a set's page shows two layers or more: inspect one transcoder by its own folder")
     return {block: of for block, of in found.items() if block in wanted}

@@ -28,15 +28,16 @@ class MeasureOptions(SeededOptions):
     )
     quick: bool = Field(
         default=False,
-        description=f"FVU, L0, Jacobian errors, half-way responses and cross-entropy alone, on {QUICK} prompts: a look",
+        description="for a first look: only FVU, L0, Jacobian errors, half-way responses and cross-entropy, on "
+        f"{QUICK} prompts",
     )
     references: bool = Field(
-        default=True, description="beside each transcoder its shuffled decoder and the layer's mean"
+        default=True, description="measure a shuffled decoder and the layer's mean beside each transcoder"
     )
     change_layers: str | None = Field(
         default=None,
-        description="of a set, layers whose output is changed, as in 0,4-7, or all [default: the first, the middle and "
-        "the last but one]",
+        description="for a set: the layers whose output is changed, as in 0,4-7, or all [default: the first, the "
+        "middle and the last but one]",
     )
 
 
@@ -56,23 +57,24 @@ def measure(
         int | None,
         typer.Option(
             min=0,
-            help="The layer of a set; where the files name no tensors, whose MLP is replaced [default: what they say]",
+            help="The layer of a set; or, where the files name no tensors, the block whose MLP is replaced "
+            "[default: what the files say]",
         ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result [default: out/measure, with --quick out/measure_quick]")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Measure finished transcoders against their real layer.
 
-    Outputs, Jacobians, responses to finite steps, the spliced model's predictions, effects downstream and deletion
-    curves, each beside a shuffled decoder and a mean ablation; first a verdict in a sentence. Interrupted, it resumes
-    when called again; complete, it shows what is there.
+    Prints a verdict in one sentence, then outputs, Jacobians, responses to finite steps, the spliced model's
+    predictions, effects downstream and deletion curves, each beside a shuffled decoder and a mean ablation. Called
+    again, it resumes an interrupted run and shows a complete one.
 
-    Of a set, what the model predicts with one, some and all layers replaced, and what all later layers make of a
-    change, against its size.
+    For a set, it measures what the model predicts with one, some and all layers replaced, and how all later layers
+    respond to a change of a layer's output, by the size of the change.
     """
     from faithfulness_plugin.cli.checks import require_readable
     from faithfulness_plugin.measure.config import LESS, ArtifactConfig

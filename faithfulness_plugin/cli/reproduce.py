@@ -12,14 +12,14 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="Folder for the result [default: out/reproduce]")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds per arm [default: 10]")] = None,
     seed: Annotated[int, typer.Option(help="The first seed")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help=f"One seed, {QUICK_STEPS} steps: a look only")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help=f"One seed and {QUICK_STEPS} steps, for a first look")] = False,
     d_in: Annotated[int, typer.Option(help="Width of the layer y = |x|")] = 16,
     d_sae: Annotated[int, typer.Option(help="Features of the transcoder")] = 64,
     density: Annotated[float, typer.Option(help="Probability that a coordinate is not 0")] = 0.1,
     repeat_frac: Annotated[float, typer.Option(help="Probability that a row is the point p")] = 0.05,
     n_ones: Annotated[int, typer.Option(help="Ones in p")] = 3,
     architecture: Annotated[
-        str, typer.Option(help="How it is kept sparse: standard, topk, batch_topk or jumprelu")
+        str, typer.Option(help="How the transcoder is kept sparse: standard, topk, batch_topk or jumprelu")
     ] = "standard",
     sparsity_coefficient: Annotated[float, typer.Option(help="standard: weight of the tanh penalty")] = 0.2,
     k: Annotated[float, typer.Option(help="topk, batch_topk: features active per row")] = 2.0,
@@ -28,13 +28,13 @@ def reproduce(
     jobs: Annotated[
         int | None, typer.Option(help="Runs at a time; -1: one per core [default: -1, with --quick 1]")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Run the absolute-value experiment: table, figures, result file.
 
     Trains transcoders of y = |x| without and with a repeated point, with Jacobian matching and with its control.
-    Interrupted, it resumes when called again; complete, it shows what is there.
+    Called again, it resumes an interrupted run and shows a complete one.
     """
     from faithfulness_plugin.benchmarks.note.absolute_value.schema import AbsoluteValueConfig, AbsoluteValueResult
     from faithfulness_plugin.cli.options import made

@@ -27,13 +27,16 @@ def compare(
     results: Annotated[list[Path], typer.Argument(help=f"Result files {FILES} their folders")],
     against: Annotated[str, typer.Option(help="The method or transcoder that the others are held against")],
     methods: Annotated[
-        list[str] | None, typer.Option("--method", help="Others [default: all]; may be repeated")
+        list[str] | None, typer.Option("--method", help="One of the others [default: all of them]; may be repeated")
     ] = None,
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="[default: all in common]; may be repeated")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", help="A task [default: all in common]; may be repeated")
+    ] = None,
     scores: Annotated[
         list[str] | None,
         typer.Option(
-            "--score", help="[default: headline, jacobian_error, fvu; of artifacts, all errors]; may be repeated"
+            "--score",
+            help="A score [default: headline, jacobian_error and fvu; of transcoders, all errors]; may be repeated",
         ),
     ] = None,
     form: Annotated[str, typer.Option("--format", help="markdown, latex or csv")] = "markdown",
@@ -126,7 +129,7 @@ def _read(paths: list[Path]) -> tuple[str, list[Any]]:
     files = [result_file(path) for path in paths]
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
-        fail("some results are of methods and some of artifacts: compare results of one kind", 2)
+        fail("some results are of methods and some of transcoders: compare results of one kind", 2)
     package, schema = PACKAGES[kinds.pop()]
     return package, [read_result(file, getattr(importlib.import_module(f"{package}.schema"), schema)) for file in files]
 

@@ -11,7 +11,7 @@ from faithfulness_plugin.results.schema import Record
 class RowOptions(Record):
     """The setting `rows`, as options."""
 
-    skip_first: int = Field(default=0, ge=0, description="leave out the first positions of every prompt, this many")
+    skip_first: int = Field(default=0, ge=0, description="leave out this many positions at the start of every prompt")
     special_tokens: bool = Field(
         default=False, description="let special tokens count as well; by default they are left out"
     )

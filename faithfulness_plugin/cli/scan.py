@@ -35,13 +35,13 @@ def scan(
     backend: Annotated[str, typer.Option(help="local: this machine's cores; ray: a Ray cluster")] = "local",
     shard_size: Annotated[int, typer.Option(help="Transcoders that one process trains together at most")] = 32,
     yes: Annotated[bool, typer.Option("--yes", help="Run it even if it takes more than an hour")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Train a grid of toy transcoders at once, and write one result.
 
     The grid comes from a YAML file, from a preset or from --vary, and can be changed by --set, --vary and --seeds.
-    Interrupted, it resumes when called again; complete, it shows what is there.
+    Called again, it resumes an interrupted run and shows a complete one.
     """
     from faithfulness_plugin.benchmarks.note.scan import presets
 

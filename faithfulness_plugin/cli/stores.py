@@ -13,8 +13,8 @@ class StoreOptions(Record):
 
     keep: str = Field(
         default="derivatives",
-        description="what stores keep beside the rows: derivatives; or, with rows, the layer's weights alone: half the "
-        "size, and probes are chosen later",
+        description="what stores keep beside the rows: derivatives; or (rows) the layer's weights alone, which takes "
+        "half the space and leaves the choice of probes to training",
     )
     store_dtype: str | None = Field(
         default=None, description="dtype of what stores keep: float32, bfloat16 or float16 [default: the model's]"

@@ -18,19 +18,19 @@ def run(
     ] = None,
     tasks: Annotated[list[str] | None, typer.Option("--task", help="A task; may be repeated")] = None,
     size: Annotated[str | None, typer.Option(help="quick, standard or full [default: standard]")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="The size quick: a look only")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The same as --size quick, for a first look")] = False,
     seeds: Annotated[int | None, typer.Option(help="How many of the frozen seeds [default: the size's]")] = None,
     n_steps: Annotated[int | None, typer.Option(help="Steps of the shipped methods [default: the size's]")] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds that a trial of an outside method may take")] = 600.0,
     out: Annotated[Path | None, typer.Option(help="Folder for the result [default: out/bench/SIZE]")] = None,
     jobs: Annotated[int, typer.Option(help="Processes at a time; -1: one per core")] = -1,
     backend: Annotated[str, typer.Option(help="local, or ray")] = "local",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing result")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
 ) -> None:
     """Train methods on layers whose mechanism is known, and score what they kept of it.
 
-    Interrupted, it resumes when called again; complete, it shows what is there.
+    Called again, it resumes an interrupted run and shows a complete one.
     """
     from faithfulness_plugin.benchmarks.suite.schema import SuiteResult
     from faithfulness_plugin.benchmarks.suite.spec import chosen_parts, make_spec

@@ -29,15 +29,15 @@ def train(
     blocks: Annotated[
         str | None, typer.Option(help="all, or numbers as in 0,4-7: whose MLPs are replaced, in place of the file's")
     ] = None,
-    tokens: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens to train on, in place of the file's")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda, in place of the file's")] = None,
-    seed: Annotated[int | None, typer.Option(help="In place of the file's")] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many, in place of the file's")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed, in place of the file's")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds, in place of the file's")] = None,
     stores: Annotated[
         Path | None,
         typer.Option(help="Folder for stores of each layer's rows: filled once, then trained from [default: none]"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, not as tables")] = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the default settings with comments, to be edited, and stop")
@@ -46,8 +46,8 @@ def train(
     """Train transcoders of a language model's MLPs, with and without Jacobian matching, from a file of settings.
 
     Prints FVU, L0, Jacobian errors and the loss of the spliced model before and after, and where the time goes; writes
-    the transcoders as SAELens loads them, with model cards. Interrupted, the same command resumes from the last
-    checkpoint; complete, it shows what is there. With --stores the model runs once, and several processes can train
+    the transcoders in SAELens's format, with model cards. Called again, it resumes an interrupted run from the last
+    checkpoint and shows a complete one. With --stores the model runs once, and several processes can train
     together: torchrun --nproc-per-node 2 -m faithfulness_plugin train --stores out/stores
     """
     from faithfulness_plugin.language_model.config import TrainConfig, read_config

@@ -189,6 +189,9 @@ def _check(transcoder: "SAE[Any]", which: tuple[int, ...], do: Do, value: float 
     if not which or not all(0 <= i < d_sae for i in which):
         raise ValueError(f"features {which}: the transcoder has the features 0 to {d_sae - 1}")
     if do not in get_args(Do) or through not in get_args(Through):
-        raise ValueError(f"do={do!r}, through={through!r}: ablate, double, clamp or steer, through reading or writing")
+        raise ValueError(
+            f"do={do!r}, through={through!r}: choose do from {', '.join(get_args(Do))}, and through from "
+            f"{', '.join(get_args(Through))}"
+        )
     if (value is None) != (do in ("ablate", "double")):
         raise ValueError(f"{do} takes {'a value: pass value=' if value is None else 'no value'}")

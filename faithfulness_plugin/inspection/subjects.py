@@ -97,7 +97,9 @@ class Subject:
             UsageError: a layer without a model; as `change_features`.
         """
         if self.hooks is None or not isinstance(self.layer, HookedLayer):
-            raise UsageError(f"{self.name} is in no language model, in which features could be changed: leave them be")
+            raise UsageError(
+                f"{self.name} is in no language model, where features could be changed: leave interventions out"
+            )
         chosen = top_features(of.records) if features is None else features
         found = change_features(
             self.hooks, self.layer, of.transcoder, self.sample, of.records, chosen, on_feature=on_feature

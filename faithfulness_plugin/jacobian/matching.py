@@ -193,7 +193,9 @@ class JacobianMatching(LossUnit):
         """
         x, _, v, of_layer, step, scale, along = targets.trainable()
         if v is None or of_layer is None or scale is None:
-            raise ValueError("these are no targets: make them by `targets`, or of a stored response by `targets_of`")
+            raise ValueError(
+                "these are not targets: make them with `targets`, or from a stored response with `targets_of`"
+            )
         _check_fits(transcoder, x)
         # v [n_probes, ..., d_probe] to J_t v [n_probes, ..., d_product], of_layer's shape
         Jv = self.estimator.transcoder_products(transcoder, x, v, step, gate=gate, along=along)

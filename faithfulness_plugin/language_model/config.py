@@ -153,7 +153,7 @@ class TrainConfig(Record):
     @classmethod
     def _once(cls, values: Any) -> Any:
         if values != ALL and len(set(values)) < len(values):
-            raise ValueError("a value stands there twice: leave one of them out")
+            raise ValueError("a value is given twice: leave one of them out")
         return values
 
     @field_validator("coefficients")

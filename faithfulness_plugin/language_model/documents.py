@@ -48,7 +48,7 @@ def read_documents(source: TextSource) -> list[Document]:
         )
     documents = [Document(_read(path), name) for path, name in found.items()]
     if not any(document.strip() for document in documents):
-        raise TrainConfigError(f"there is no text in {source.title}, only spaces at most: name other files")
+        raise TrainConfigError(f"there is no text in {source.title}, or only spaces: name other files")
     return documents
 
 

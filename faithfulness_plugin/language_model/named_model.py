@@ -51,8 +51,7 @@ def choose_model(transcoders: "Mapping[str, SAE[Any]]", given: str | None, *, an
     if given is None:
         if silent := [name for name in transcoders if name not in named]:
             raise TrainConfigError(
-                f"{silent[0]} does not name the model that it is of: pass --model, a name on the hub, a folder, or "
-                f"{OFFLINE_MODEL}"
+                f"{silent[0]} does not name its model: pass --model, a name on the hub, a folder, or {OFFLINE_MODEL}"
             )
         _require_one(named, "pass transcoders of one model together")
         chosen = ChosenModel(_loadable(next(iter(named.values()))))

@@ -74,7 +74,7 @@ class Prompts:
             TrainConfigError: the text is a stream, which has no places.
         """
         if self.rows is None:
-            raise TrainConfigError(f"prompts of a stream have no number {place}: iterate over them")
+            raise TrainConfigError(f"prompt {place} of a stream cannot be looked up: iterate over the prompts")
         return self.rows[place]
 
     def first(self, n: int) -> tuple[list[list[int]], DocumentPlaces]:

@@ -227,7 +227,7 @@ def double_vjp(
     except (NotImplementedError, RuntimeError) as error:
         reason = str(because or error).splitlines()[0]
         raise ValueError(
-            "the derivative along v can be had neither forward nor twice in reverse, because an operation of the "
+            "the derivative along v can be computed neither forward nor twice in reverse, because an operation of the "
             f'function does not support it ({reason}): use estimator="secant", which needs no derivative, or "vjp"'
         ) from error
     # a caller without gradients gets none, though the passes needed them

@@ -223,12 +223,12 @@ def pad_layer(layer: Layer, d_in: int, width: int) -> Callable[[Tensor], Tensor]
         tensor([3., 0., 0.])
     """
     if not 0 < d_in <= width:
-        raise UsageError(f"width={width}: the layer reads {d_in} coordinates, and as many have to fit")
+        raise UsageError(f"width={width}: the layer reads {d_in} coordinates: pass {d_in} or more")
 
     def padded(x: Tensor) -> Any:
         y = bare(layer)(x[..., :d_in])
         if y.shape[-1] > width:
-            raise UsageError(f"width={width}: the layer writes {y.shape[-1]} coordinates, and as many have to fit")
+            raise UsageError(f"width={width}: the layer writes {y.shape[-1]} coordinates: pass {y.shape[-1]} or more")
         return pad(y, (0, width - y.shape[-1]))
 
     return padded

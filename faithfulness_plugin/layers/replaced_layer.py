@@ -160,10 +160,12 @@ def _agreed(hooks: Hooks, said: list[Declared]) -> Declared:
     for other in said[1:]:
         if not _same(hooks, first.hook_in, other.hook_in):
             names = ", ".join(sorted(str(declared.hook_in) for declared in said))
-            raise UsageError(f"which layer do the transcoders replace? Their metadata say {names}")
+            raise UsageError(
+                f"which layer do the transcoders replace? Their metadata say {names}: pass those of one layer"
+            )
         if None not in (first.hook_out, other.hook_out) and not _same(hooks, first.hook_out, other.hook_out):
             names = ", ".join(sorted({str(d.hook_out) for d in said if d.hook_out is not None}))
-            raise UsageError(f"the transcoders write at different places: {names}")
+            raise UsageError(f"the transcoders write at different places: {names}; pass those of one place")
     return next((declared for declared in said if declared.hook_out is not None), first)
 
 
@@ -194,7 +196,9 @@ def _at_mlp(hooks: Hooks, read: str) -> Pair:
     """Complete a file that names only one tensor, next to an MLP: the transcoder writes the MLP's output."""
     match = AT_AN_MLP.fullmatch(read)
     if match is None:
-        raise UsageError(f"the transcoders say that they read at {read}, and not where they write")
+        raise UsageError(
+            f"the transcoders say that they read at {read}, and not where they write: pass hook_out (--hook-out)"
+        )
     mlp = _mlp(hooks, int(match[1]))
     return Pair(mlp.hook_in if same_tensor(hooks, read, mlp.hook_out) else read, mlp.hook_out)
 

@@ -40,7 +40,7 @@ def comparison(
         UsageError: results of other layers, rows or texts, or names that the results do not have.
     """
     if tasks:
-        raise UsageError("--task is for results of methods: artifacts have none")
+        raise UsageError("--task is for results of methods: leave it out for transcoders, which have no tasks")
     found, chosen = _all(results), list(scores) or list(ERRORS)
     require_known(KIND, [against, *arms], list(found))
     require_known("score", chosen, list(ERRORS))
@@ -75,10 +75,12 @@ def _all(results: Sequence[ArtifactResult]) -> dict[str, ArtifactNumbers]:
     first = results[0]
     for result in results:
         if result.layer is None:
-            raise UsageError("a result holds no measurement: run its command again, it resumes")
+            raise UsageError("a result holds no measurement: run its command again, which resumes it")
         settings = [{k: v for k, v in of.settings.items() if k != "transcoders"} for of in (first, result)]
         if changed := differences(*settings):
-            raise UsageError(f"the results measure other things ({changed}): run one of them as the other was")
+            raise UsageError(
+                f"the results measure different things ({changed}): run one of them with the settings of the other"
+            )
         if result.layer != first.layer:
             raise UsageError(
                 "the results are of different layers, or of one that computes otherwise (another model, text, machine "

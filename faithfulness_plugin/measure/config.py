@@ -50,7 +50,7 @@ class HeldOutConfig(Record):
     def _has_enough_prompts(self) -> "HeldOutConfig":
         require_rows(self.rows, self.context_size)
         if self.spliced_prompts > self.held_out_prompts:
-            raise ValueError(f"spliced_prompts: there are {self.held_out_prompts} held-out prompts")
+            raise ValueError(f"spliced_prompts: choose at most {self.held_out_prompts}, the number of held-out prompts")
         return self
 
 
@@ -95,7 +95,7 @@ class ArtifactConfig(HeldOutConfig):
     @model_validator(mode="after")
     def _some_directions(self) -> "ArtifactConfig":
         if min(self.top) < 1:
-            raise ValueError("top: numbers of directions, from 1 on")
+            raise ValueError("top: pass numbers of directions, from 1 on")
         return self
 
     @property

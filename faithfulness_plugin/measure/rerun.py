@@ -23,7 +23,9 @@ def rerun_of(result: ArtifactResult, n: int | None = None) -> Rerun[ArtifactResu
         UsageError: a number is given, or a transcoder is not what it was.
     """
     if n is not None:
-        raise UsageError("--trials is for results of methods: of artifacts, all is measured again")
+        raise UsageError(
+            "--trials is for results of methods: leave it out for transcoders, which are all measured again"
+        )
     measurement = Measurement(load_each(result.config.transcoders, **result.config.reading))
     measurement.found(result, result.config)
     partial = result.model_copy(update={"complete": False, "layer": None, "measured": []})

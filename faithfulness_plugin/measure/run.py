@@ -56,9 +56,7 @@ class Measurement(Experiment[ArtifactConfig, ArtifactResult]):
         for name, digest in self.digests.items():
             before = result.of(name)
             if before is not None and before.digest != digest:
-                raise UsageError(
-                    f"{name} is not what it was when the result was begun: bring it back, or choose another --out"
-                )
+                raise UsageError(f"{name} has changed since the result was begun: restore it, or choose another --out")
         return result
 
     @override

@@ -128,7 +128,7 @@ def require_same_kind(out: Path, kind: str) -> None:
         return  # there is none, or `read_result` says what is wrong
     if other != kind:
         raise ResultError(
-            f"{out / RESULT_FILENAME} is no result of this command, and one of another ({other}): choose another "
+            f"{out / RESULT_FILENAME} is a result of another command ({other}): choose another "
             "--out, or pass --overwrite"
         )
 

@@ -160,7 +160,7 @@ def read_result(path: Path, schema: type[T_RECORD]) -> T_RECORD:
             ) from error
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ResultError(
-            f"{path} is corrupt, or no result of this command ({where}: {first['msg']}): "
+            f"{path} is corrupt, or not a result of this command ({where}: {first['msg']}): "
             "move it away, or choose another --out"
         ) from error
     except OSError as error:

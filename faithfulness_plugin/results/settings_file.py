@@ -46,7 +46,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:  # also bytes that are not text, and impossible dates
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f", line {mark.line + 1}"
-        raise SettingsError(f"{path} is no YAML ({one_line(error)}{place})") from error
+        raise SettingsError(f"{path} is not valid YAML ({one_line(error)}{place})") from error
     if settings is None:
         settings = {}
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):

@@ -235,7 +235,7 @@ def read_index(folder: Path) -> Index:
     try:
         return Index.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise StoreError(f"{folder} holds no {INDEX_FILENAME}, so it is no store: check the path") from error
+        raise StoreError(f"{folder} holds no {INDEX_FILENAME}, so it is not a store: check the path") from error
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror}): check the path") from error
     except ValidationError as error:

@@ -160,7 +160,9 @@ class StoredRows(Iterator[Tensor]):
         if state.get("store") == self.store.index.fingerprint_with_sizes:  # as version 0.8 wrote it
             state = {**state, "store": self.store.index.fingerprint, **self.store.index.sized}
         if changed := differences(state, self._stream_settings):
-            raise StoreError(f"the place is one in another order of rows ({changed}): read the same store the same way")
+            raise StoreError(
+                f"the saved position is of another order of rows ({changed}): read the same store with equal settings"
+            )
         self.batch = int(state["batch"])
 
     @property

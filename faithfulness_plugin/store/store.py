@@ -267,7 +267,7 @@ class DerivativeStore:
             raise StoreError(f"{self.folder} keeps no weights of its layer: make a store with weights=True")
         fault = self._layer_fault()
         if self.index.layer is None or fault is not None:
-            raise StoreError(f"{self.folder}: the layer cannot be used: {fault}. Fill the store again, which mends it")
+            raise StoreError(f"{self.folder}: the layer cannot be used: {fault}. Fill the store again, which fixes it")
         return read_layer(self.folder, self.index.layer, self.index.dtype)
 
     def read_shard(self, number: int, product: Product | None) -> dict[str, Tensor]:

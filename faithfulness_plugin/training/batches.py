@@ -127,7 +127,7 @@ def _again_and_again(batches: Iterable[Any]) -> Iterator[Tensor]:
             empty = False
             yield _rows_of(batch)
         if empty:
-            raise UsageError(f"the inputs, a {type(batches).__name__}, hold no batch")
+            raise UsageError(f"the inputs, a {type(batches).__name__}, hold no batch: pass at least one")
 
 
 def _rows_of(batch: Any) -> Tensor:

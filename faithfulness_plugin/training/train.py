@@ -125,7 +125,7 @@ def train_transcoder(
     if batch_size is None:
         raise ValueError("the inputs have no batch_size: pass batch_size=")
     if (evaluator is None) != (evaluate_every is None):
-        raise ValueError("an evaluator needs evaluate_every, and the other way round: pass both or neither")
+        raise ValueError("evaluator and evaluate_every go together: pass both or neither")
     if checkpoint is None and (resume or checkpoint_every):
         raise ValueError("resume and checkpoint_every need a folder: pass checkpoint=")
     _require_steps(log_every=log_every, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every)

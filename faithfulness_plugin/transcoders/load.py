@@ -151,7 +151,7 @@ def load_with_files(source: Path | str, request: Request) -> Loaded:
         raise error if named else FormatError(f"{called}: {error}") from error
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
         raise FormatError(
-            f"{called}: what stands there makes no transcoder ({type(error).__name__}: {one_line(error)}): fetch or "
+            f"{called}: what it holds does not make a transcoder ({type(error).__name__}: {one_line(error)}): fetch or "
             "train it again"
         ) from error
     return Loaded(transcoder, place)

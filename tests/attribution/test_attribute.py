@@ -149,7 +149,7 @@ def test_a_model_that_is_not_linear_is_refused(monkeypatch):
         ((0,), tiny_models.tokens(), {}, r"tokens of shape \[2, 6\]: a graph is of one prompt"),
         ((0,), torch.zeros(1, 99, dtype=torch.long), {}, "99 tokens do not fit the model, which has 32 positions"),
         ((0,), torch.full((1, 4), 77), {}, "token id 77 is outside the model's vocabulary"),
-        ((0,), prompt(), {"kept": ALL[:3]}, r"kept says \[3\] of tokens \[6\]"),
+        ((0,), prompt(), {"kept": ALL[:3]}, r"kept has shape \[3\]: pass one flag per token, \[6\]"),
         ((0,), prompt(), {"max_features": 0}, "max_features=0: pass 1 or more"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_transcoder_that_changed_at_its_address_is_told(hub, model, tmp_path):
     (hub.root / "owner/repo").rename(hub.root / "owner/repo@v1")
     (hub.root / "owner/repo@v2").rename(hub.root / "owner/repo")
     hub.head["owner/repo"] = "second"
-    fails(measure(model, tmp_path / "out", ADDRESS), 2, "is not what it was when the result was begun")
+    fails(measure(model, tmp_path / "out", ADDRESS), 2, "has changed since the result was begun")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_a_corrupt_or_foreign_result_is_left_alone(tmp_path, text):
     path.write_text(text)
     result = call(*SMALL, "--out", str(tmp_path))
     assert result.exit_code == 2
-    assert "is corrupt, or no result of this command" in result.stderr
+    assert "is corrupt, or not a result of this command" in result.stderr
     assert path.read_text() == text
 
 

@@ -137,7 +137,7 @@ def test_another_experiments_folder_and_another_version_are_left_alone(tmp_path)
     path.write_text('{"benchmark": "speed"}')
     result = call("counting", out=tmp_path)
     assert result.exit_code == 2
-    assert "no result of this command" in result.stderr
+    assert "is a result of another command" in result.stderr
     call("counting", out=tmp_path / "own")
     text = (tmp_path / "own" / "result.json").read_text().replace('"schema_version": 1', '"schema_version": 2')
     path.write_text(text)

@@ -119,7 +119,7 @@ def test_another_model_than_the_transcoders_is_refused_unless_confirmed(hub, tmp
     done = inspect(str(hub / "of_another_model"), *of_model(hub, "--model-anyway", "--out", str(out)))
     assert done.exit_code == 0, done.output
     assert "(the transcoder names EleutherAI/pythia-160m)" in payload_of(out)[0]["layer"]
-    fails(inspect(str(hub / "plain"), "--out", str(tmp_path / "b.html")), 2, "does not name the model that it is of")
+    fails(inspect(str(hub / "plain"), "--out", str(tmp_path / "b.html")), 2, "does not name its model")
 
 
 def test_a_layer_of_ones_own_on_rows_of_a_file(toys, tmp_path, monkeypatch):
@@ -130,7 +130,11 @@ def test_a_layer_of_ones_own_on_rows_of_a_file(toys, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     meta, _ = payload_of(tmp_path / "page.html")
     assert (meta["layer"], meta["rows"]) == ("my_layers:layer", 500)
-    fails(inspect(str(toys / "exact"), "--layer", "my_layers:layer", "--out", "b.html"), 2, "--rows go with a layer")
+    fails(
+        inspect(str(toys / "exact"), "--layer", "my_layers:layer", "--out", "b.html"),
+        2,
+        "--rows and a layer of your own",
+    )
     missing = ["--layer", "my_layers:layer", "--rows", "no.npy", "--out", "b.html"]
     fails(inspect(str(toys / "exact"), *missing), 2, "--rows no.npy cannot be read")
     unknown = ["--layer", "my_layers:no", "--rows", "rows.npy", "--out", "b.html"]
@@ -142,15 +146,15 @@ def test_a_layer_of_ones_own_on_rows_of_a_file(toys, tmp_path, monkeypatch):
     ("arguments", "code", "message"),
     [
         (["{toys}/none"], 2, "does not exist"),
-        (["{toys}"], 2, "is not one transcoder, and holds exact, planted"),
-        (["{toys}/exact", "--layer", "sinus"], 2, "--layer sinus: the number of a block, abs, or"),
+        (["{toys}"], 2, "is not a single transcoder, and holds exact, planted"),
+        (["{toys}/exact", "--layer", "sinus"], 2, "--layer sinus: pass the number of a block, abs, or"),
         (["{toys}/exact", "--layer", "abs", "--memory", "0"], 2, "should be greater than"),
         (["{toys}/exact", "--layer", "abs", "--tokens", "0"], 2, "should be greater than"),
         (["{toys}/exact", "--layer", "abs", "--records", "records.csv"], 2, "that ends in .parquet or .jsonl"),
         (["{toys}/exact", "--layer", "abs", "--n-ones", "17"], 2, "n_ones=17"),
         (["{toys}/exact", "--layer", "abs", "--tokens", "1"], 2, "greater than or equal to 2"),
         (["{toys}/exact", "--layer", "abs", "--device", "cuda"], 2, "looked at on the CPU"),
-        (["{toys}/exact", "--hook-in", "blocks.0.hook_in"], 2, "does not name the model that it is of"),
+        (["{toys}/exact", "--hook-in", "blocks.0.hook_in"], 2, "does not name its model"),
         (["{toys}/exact", "--layer", "abs", "--compare", "exact={toys}/planted"], 2, "there is a exact already"),
     ],
 )

@@ -87,7 +87,7 @@ def test_one_of_several_sets_is_chosen_by_name(hub, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{hub}/set", "--blocks", "0,7"], "--blocks: there is no transcoder of block 7, but of blocks 0-1"),
+        (["{hub}/set", "--blocks", "0,7"], "--blocks: the set has no transcoder of block 7: choose from blocks 0-1"),
         (["{hub}/set", "--blocks", "1"], "two layers or more"),
         (["{hub}/set", "--blocks", "x"], "names no blocks"),
         (["{hub}/set", "--compare", "other={hub}/arms"], "--compare is for two transcoders of one layer"),

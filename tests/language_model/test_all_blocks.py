@@ -183,7 +183,7 @@ def test_arms_differ_in_skip_and_probes_side_by_side(hub, tmp_path, stores):
         ({"arms": {"a": {"coefficient": -1}}}, "greater than or equal to 0"),
         ({"arms": {"a": {"jacobian": {"probe": "sideways"}}}}, "sideways"),
         ({"blocks": []}, "at least 1 item"),
-        ({"blocks": [1, 1]}, "a value stands there twice"),
+        ({"blocks": [1, 1]}, "a value is given twice"),
         ({"buffer_dtype": "int8"}, "'float32', 'bfloat16' or 'float16'"),
     ],
 )

@@ -53,11 +53,11 @@ def refused(path: Path, text: str) -> str:
         ("jacobian: {prob: sphere}", "no option prob: choose from estimator, probe"),
         ("jacobian: {estimator: jpv}", "estimator='jpv' is unknown"),
         ("coefficients: [0, -0.5]", "coefficients: -0.5 is negative: a coefficient is 0 or more"),
-        ("coefficients: [0.5, 0.5]", "coefficients: a value stands there twice"),
-        ("coefficients: [0, -0.0]", "coefficients: a value stands there twice"),
+        ("coefficients: [0.5, 0.5]", "coefficients: a value is given twice"),
+        ("coefficients: [0, -0.0]", "coefficients: a value is given twice"),
         ("coefficients: []", "coefficients: List should have at least 1 item"),
         ("coefficients: [.nan]", "coefficients.0: Input should be a finite number"),
-        ("blocks: [3, 3]", "blocks: a value stands there twice"),
+        ("blocks: [3, 3]", "blocks: a value is given twice"),
         ("buffer_prompts: 2\ncontext_size: 16", "= 32 rows do not hold one batch of 512: raise buffer_prompts"),
         ("rows: {skip_first: 127}", "rows: skip_first=127 leaves too little of 128 positions: skip fewer, or raise"),
         ("rows: {norms_above: 1}", "rows.norms_above: Input should be greater than 1"),
@@ -71,11 +71,11 @@ def refused(path: Path, text: str) -> str:
         ("seed: -1", "seed: Input should be greater than or equal to 0"),
         ("tokens: many", "tokens: Input should be a valid integer"),
         ("model: {dtype: float99}", "model.dtype: Input should be 'float32'"),
-        ("a: [", "is no YAML (while parsing"),
-        ("tokens: 5: 6", "is no YAML (mapping values are not allowed here, line 1)"),
+        ("a: [", "is not valid YAML (while parsing"),
+        ("tokens: 5: 6", "is not valid YAML (mapping values are not allowed here, line 1)"),
         ("just words", "holds no settings by name: write lines such as `tokens: 300000`"),
         ("[1, 2]", "holds no settings by name"),
-        ("tokens: !!python/object/apply:os.getpid []", "is no YAML (could not determine a constructor"),
+        ("tokens: !!python/object/apply:os.getpid []", "is not valid YAML (could not determine a constructor"),
     ],
 )
 def test_a_bad_setting_gives_one_line(tmp_path, text, message):
@@ -135,7 +135,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         with pytest.raises(SettingsError, match=f"cannot be read .{reason}.*: check the path"):
             read_config(path)
     (tmp_path / "latin.yaml").write_bytes(b"text: {name: caf\xe9}")
-    with pytest.raises(SettingsError, match=r"latin.yaml is no YAML"):
+    with pytest.raises(SettingsError, match=r"latin.yaml is not valid YAML"):
         read_config(tmp_path / "latin.yaml")
 
 

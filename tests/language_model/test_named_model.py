@@ -59,7 +59,7 @@ def test_another_model_is_refused_unless_confirmed(named, given):
 
 
 def test_nobody_names_a_model():
-    with pytest.raises(TrainConfigError, match="t does not name the model that it is of: pass --model"):
+    with pytest.raises(TrainConfigError, match="t does not name its model: pass --model"):
         choose_model({"t": of(None)}, None)
 
 

@@ -42,7 +42,7 @@ def test_prompts_have_numbers_unless_they_come_as_a_stream(tmp_path):
     assert prompts[2:5] == rows[2:5]
     with pytest.raises(IndexError):
         prompts[len(rows)]
-    with pytest.raises(TrainConfigError, match="prompts of a stream have no number 0: iterate over them"):
+    with pytest.raises(TrainConfigError, match="prompt 0 of a stream cannot be looked up: iterate over"):
         Prompts(DOCUMENTS, TOKENIZER, LENGTH, None)[0]
 
 
@@ -318,7 +318,7 @@ def test_a_file_that_is_named_twice_is_refused(tmp_path):
 
 def test_text_of_spaces_is_none_and_a_byte_order_mark_is_no_text(tmp_path):
     (tmp_path / "empty.txt").write_text(" \n\t ")
-    assert f"there is no text in {tmp_path}, only spaces at most" in refused({"files": [str(tmp_path)]})
+    assert f"there is no text in {tmp_path}, or only spaces" in refused({"files": [str(tmp_path)]})
     (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + tiny_hub.document(3000).encode())
     (tmp_path / "plain.txt").write_text(tiny_hub.document(3000))
     marked, plain = (

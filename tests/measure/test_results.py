@@ -127,7 +127,11 @@ def test_what_cannot_be_compared_says_why():
     assert plain.layer is not None
     elsewhere = plain.layer.model_copy(update={"block": 4})
     for others, against, match in (
-        ([result({"a": 1.0}, config=ArtifactConfig(transcoders={"a": "a"}, seed=7))], "plain", "measure other things"),
+        (
+            [result({"a": 1.0}, config=ArtifactConfig(transcoders={"a": "a"}, seed=7))],
+            "plain",
+            "measure different things",
+        ),
         ([result({"a": 1.0}, layer=elsewhere)], "plain", "of different layers"),
         ([result({"a": 1.0}, layer=None, measured=[])], "plain", "holds no measurement"),
         ([], "plian", "no transcoder 'plian'"),
@@ -167,7 +171,7 @@ def test_a_rerun_tells_every_number_that_is_not_what_it_was(monkeypatch):
     assert agreement().disagree == ["plain, shuffled decoder: ce_recovered 0.9 before, None now"]
     assert agreement().largest == 0
     monkeypatch.setattr(rerun_module, "load_each", lambda sources, **_: {"plain": files("sha256:new")})
-    with pytest.raises(UsageError, match="plain is not what it was"):
+    with pytest.raises(UsageError, match="plain has changed since"):
         rerun_module.rerun_of(found)
 
 
@@ -185,9 +189,9 @@ def test_commands_take_results_of_both_kinds(tmp_path):
     assert run("card", folder, "--method", "plain", "--out", tmp_path / "c.svg").exit_code == 0
     standard = "benchmarks/results/faithfulness/standard"
     fails(
-        run("compare", folder, standard, "--against", "plain"), 2, "some results are of methods and some of artifacts"
+        run("compare", folder, standard, "--against", "plain"), 2, "some results are of methods and some of transcoders"
     )
     fails(run("compare", folder, "--against", "plain", "--task", "rotated"), 2, "--task is for results of methods")
     fails(run("rerun", folder, "--trials", "3"), 2, "--trials is for results of methods")
     fails(run("rerun", folder), 2, "plain")
-    fails(run("leaderboard", folder), 2, "no result of this command")
+    fails(run("leaderboard", folder), 2, "not a result of this command")

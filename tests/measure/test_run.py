@@ -113,7 +113,7 @@ def test_stopped_it_goes_on_and_a_changed_transcoder_is_told(result, hub, tmp_pa
     assert resumed.measured == result.measured
     assert read_result(tmp_path / "result.json", ArtifactResult) == resumed
     changed = [there.measured[0].model_copy(update={"digest": "sha256:other"})]
-    with pytest.raises(ValueError, match="plain is not what it was"):
+    with pytest.raises(ValueError, match="plain has changed since"):
         measurement.found(there.model_copy(update={"measured": changed}), wanted)
 
 
@@ -316,7 +316,7 @@ def test_the_model_is_what_the_transcoders_name(hub, tmp_path):
     assert "(the transcoders name EleutherAI/pythia-160m)" in done.stdout
     assert read_result(tmp_path / "anyway/result.json", ArtifactResult).config.model_named == "EleutherAI/pythia-160m"
     nameless = command(hub, tmp_path / "refused", str(hub["folder"] / "plain"), model=[])
-    fails(nameless, 2, "plain does not name the model that it is of: pass --model")
+    fails(nameless, 2, "plain does not name its model: pass --model")
 
 
 def test_positions_and_norms_are_left_out_and_the_result_says_so(result, hub, tmp_path, capsys):

@@ -17,7 +17,7 @@ def test_corrupt_and_foreign_files_are_named(tmp_path, text):
     path = tmp_path / "result.json"
     path.write_text(text)
     with pytest.raises(
-        ResultError, match=r"result\.json is corrupt, or no result of this command .*: move it away"
+        ResultError, match=r"result\.json is corrupt, or not a result of this command .*: move it away"
     ) as e:
         read_result(path, Interval)
     assert "\n" not in str(e.value)

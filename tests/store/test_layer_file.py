@@ -232,7 +232,7 @@ def test_damaged_weights_are_found_named_never_used_and_healed(tmp_path, kind):
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     damage(weights_file(tmp_path))
     found = DerivativeStore.open(tmp_path)
-    expected = rf"the layer cannot be used: layer\.safetensors {message}.* Fill the store again, which mends it"
+    expected = rf"the layer cannot be used: layer\.safetensors {message}.* Fill the store again, which fixes it"
     for use in (lambda: StoredRows(found, {}, batch_size=4), found.layer):
         with pytest.raises(StoreError, match=expected) as refused:
             use()

@@ -420,7 +420,7 @@ def test_a_checkpoint_of_training_loads_as_what_would_be_exported(tmp_path):
     assert result.checkpoint is not None
     x = next(inputs(seed=3))
     torch.testing.assert_close(load_transcoder(result.checkpoint)(x), result.transcoder(x))
-    with pytest.raises(ValueError, match=r"run is not one transcoder, and holds step_60: pass one of these in it"):
+    with pytest.raises(ValueError, match=r"run is not a single transcoder, and holds step_60: pass one of these"):
         load_transcoder(tmp_path / "run")
 
 

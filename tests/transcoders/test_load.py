@@ -125,7 +125,10 @@ RELU = {"encoder.weight": torch.zeros(N, D), "encoder.bias": torch.zeros(N), "de
 CASES: dict[str, tuple[Any, str]] = {
     "nothing there": (lambda folder: None, "does not exist: pass the folder"),
     "an empty folder": (empty, r"holds no transcoder that is known here \(it is empty\)"),
-    "several hookpoints": (several, "is not one transcoder, and holds layers.0.mlp, layers.1.mlp: pass one"),
+    "several hookpoints": (
+        several,
+        "is not a single transcoder, and holds layers.0.mlp, layers.1.mlp: pass one",
+    ),
     "several seeds": (
         lambda f: sparsify_folder(f / "layers.0.mlp" / "seed0"),
         "and holds layers.0.mlp/seed0: pass one",
@@ -148,7 +151,7 @@ CASES: dict[str, tuple[Any, str]] = {
     ),
     "dictionary_learning, checkpoints": (
         lambda f: alone(f / "checkpoints", "ae_7.pt", ""),
-        "is not one transcoder, and holds checkpoints/ae_7.pt: pass one",
+        "is not a single transcoder, and holds checkpoints/ae_7.pt: pass one",
     ),
     "another library's model": (lambda f: alone(f, "config.json", "{}"), "holds no transcoder that is known here"),
     "sparsify without k": (lambda f: sparsify_folder(f, {"d_in": D}), "looks like a sparsify folder, and lacks k "),
@@ -226,7 +229,7 @@ def test_many_are_listed_with_numbers_in_order(tmp_path):
     alone(tmp_path / "run" / "trainer_0" / "checkpoints", "ae_7.pt", "")
     (tmp_path / "run" / "of_a_model.safetensors").write_bytes(b"")
     listed = "layer_2/width_16k/l0_9, layer_10/width_16k/l0_9, set, trainer_0, trainer_0/checkpoints/ae_7.pt: pass one"
-    with pytest.raises(FormatError, match=f"is not one transcoder, and holds {listed}"):
+    with pytest.raises(FormatError, match=f"is not a single transcoder, and holds {listed}"):
         load_transcoder(tmp_path / "run")
 
 

@@ -55,7 +55,7 @@ def read_results(results: Path) -> dict[str, Any]:
 
 def _check(name: str, path: Path, result: Any) -> None:
     if not result.complete:
-        raise ResultError(f"{path} is partial: run its command again, it resumes")
+        raise ResultError(f"{path} is partial: run its command again, which resumes it")
     if isinstance(result, ScanResult):
         n_seeds = result.spec.seeds
         if changed := differences(_content(result.spec), _content(preset(name))):

@@ -50,7 +50,7 @@ class SetConfig(Record):
     def _has_enough_prompts(self) -> "SetConfig":
         require_rows(self.rows, self.context_size)
         if self.effect_prompts > self.held_out_prompts:
-            raise ValueError(f"effect_prompts: there are {self.held_out_prompts} held-out prompts")
+            raise ValueError(f"effect_prompts: choose at most {self.held_out_prompts}, the number of held-out prompts")
         return self
 
     @property

@@ -60,7 +60,7 @@ class SetMeasurement(Experiment[SetConfig, SetResult]):
             for layer in of.layers:
                 if self.loaded[of.name][layer.name].digest != layer.digest:
                     raise UsageError(
-                        f"{of.name}: {layer.name} is not what it was when the result was begun: bring it back, or "
+                        f"{of.name}: {layer.name} has changed since the result was begun: restore it, or "
                         "choose another --out"
                     )
         return result

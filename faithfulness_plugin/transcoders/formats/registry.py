@@ -60,7 +60,7 @@ def read(path: Path, request: Request) -> Transcoder:
     if best >= Likeness.WEIGHTS:
         return of_best[0].read(path, request)
     if path.is_dir() and (inside := _transcoders_inside(path)):
-        raise FormatError(f"{path} is not one transcoder, and holds {listed(inside, 8)}: pass one of these in it")
+        raise FormatError(f"{path} is not a single transcoder, and holds {listed(inside, 8)}: pass one of these")
     if best == Likeness.SETTINGS:
         titles = " or ".join(one.title for one in of_best)
         lacks = " or ".join(dict.fromkeys(one.writes.rpartition(" and ")[2] for one in of_best))

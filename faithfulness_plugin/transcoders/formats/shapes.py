@@ -50,7 +50,7 @@ def require_shapes(where: Where, tensors: Mapping[str, Tensor], shapes: Mapping[
         turned = [(dimension, size) for (dimension, _), (_, size) in zip(claim, claim[::-1], strict=True)]
         if len(claim) == 2 and not _disputed({**claims, name: turned}.values()):
             fits = [size for _, size in turned]
-            raise FormatError(f"{where}: {says[name]}, and by all else it should have {fits}: it stands transposed")
+            raise FormatError(f"{where}: {says[name]}, and by all else it should have {fits}: it is transposed")
     others = {name: [claims[other] for other in claims if other != name] for name in claims}
     culprits = [name for name in claims if not _disputed(others[name])]
     if len(culprits) != 1:

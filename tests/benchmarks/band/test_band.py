@@ -148,7 +148,7 @@ def _begun(config: BandConfig, folder: Path, checkpoint: Path) -> Path:
     [
         ({"arms": ["clt-dirct"]}, "no arm 'clt-dirct': did you mean clt-direct"),
         ({"blocks": [3]}, "a band has two blocks or more"),
-        ({"k": 600}, "there are 512 features"),
+        ({"k": 600}, "k=600: choose at most d_sae=512"),
         ({"truth_tokens": 200}, "truth_tokens: prompts have 128 tokens"),
     ],
 )

@@ -118,7 +118,7 @@ def test_an_own_method_runs_in_a_process_of_its_own():
     [
         ({"tasks": ["two_hop"]}, "no task 'two_hop': did you mean two_hops"),
         ({"methods": ["clt-dirct"]}, "no method 'clt-dirct': did you mean clt-direct"),
-        ({"methods": ["clt-none", "clt-none"]}, "stands there twice"),
+        ({"methods": ["clt-none", "clt-none"]}, "is given twice"),
         ({"seeds": 5, "from_seed": 18}, "the frozen list has 20"),
         ({"coefficients": {"indirect": 1.0}}, "no term 'indirect'"),
         ({"strengths": [0.0]}, "above 0"),

@@ -75,7 +75,7 @@ def test_a_rerun_agrees_and_a_changed_number_is_found(result):
 def test_a_method_that_is_not_what_it_was_is_not_run_again(result):
     methods = [m.model_copy(update={"settings": {**m.settings, "lr": 1.0}}) for m in result.spec.methods]
     changed = result.model_copy(update={"spec": result.spec.model_copy(update={"methods": methods})})
-    with pytest.raises(MethodError, match=r"topk-none is not what it was .*lr 1.0, not 0.003"):
+    with pytest.raises(MethodError, match=r"topk-none has changed since .*lr 1.0, not 0.003"):
         rerun_of(changed, 2)
 
 

@@ -181,12 +181,12 @@ def test_the_page_and_the_figure_are_written(result, tmp_path):
         ({"tokens": 20}, "do not make one batch"),
         ({"side_arms": [{"arm": {"skip": True}, "then": "KL"}], "arms": [{}]}, "add that arm"),
         ({"arms": [{"arm": {"skip": True, "control": "constant map"}}], "side_arms": []}, "set control beside arm"),
-        ({"side_seeds": 2}, "there are 1 seeds"),
-        ({"graph_prompts": 9}, "there are 4 prompts"),
-        ({"truth_tokens": 32}, "prompts have 16 tokens"),
+        ({"side_seeds": 2}, "choose at most 1, the number of seeds"),
+        ({"graph_prompts": 9}, "choose at most 4, the number of truth_prompts"),
+        ({"truth_tokens": 32}, "choose at most 16, the tokens of a prompt"),
         ({"rows": {"norms_above": 10.0}}, "norms_above"),
         ({"kind": {"architecture": "batch_topk", "sparsity": 4}}, "second phase"),
-        ({"arms": [{}, {}], "side_arms": []}, "stands there twice"),
+        ({"arms": [{}, {}], "side_arms": []}, "is given twice"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, changed, message, tmp_path):

@@ -149,7 +149,7 @@ def test_stopped_it_resumes_and_a_changed_transcoder_is_told(result, hub, traine
     assert read_result(tmp_path / "result.json", SetResult) == resumed
     of = there.measured[0]
     layers = [of.layers[0].model_copy(update={"digest": "sha256:other"}), *of.layers[1:]]
-    with pytest.raises(UsageError, match="coefficient0: block0_coefficient0 is not what it was"):
+    with pytest.raises(UsageError, match="coefficient0: block0_coefficient0 has changed since"):
         measurement.found(there.with_set(of.model_copy(update={"layers": layers})), wanted)
 
 
@@ -192,7 +192,7 @@ def test_what_cannot_be_measured_says_why(hub, tmp_path):
     [
         ({"doses": [0.5]}, "one of them is 1"),
         ({"doses": [-1.0, 1.0]}, "doses are positive"),
-        ({"effect_prompts": 9}, "there are 6 held-out prompts"),
+        ({"effect_prompts": 9}, "choose at most 6, the number of held-out prompts"),
         ({"rows": {"skip_first": 15}}, "skip_first=15 leaves too little"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_transposed_tensor(it, tmp_path):
     for i, (name, tensor) in enumerate(matrices.items()):
         said = refusal(it.with_tensor(name, tensor.T.contiguous()), tmp_path / str(i))
         assert f"{name} has shape {list(tensor.T.shape)}" in said
-        assert "it stands transposed" in said
+        assert "it is transposed" in said
 
 
 def test_a_wrong_width(it, tmp_path):

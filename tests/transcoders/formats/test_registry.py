@@ -65,7 +65,7 @@ def test_a_new_format_is_read_as_the_function_that_it_declares(written):
         ({"width": N + 1}, {}, "width in plain.json is 10, and the weights say 9"),
         ({"width": 0}, {}, "width in plain.json is 0, and a whole number above 0 is needed"),
         ({}, {"W_skip": torch.zeros(D, D)}, "the tensor W_skip, which a plain folder is not known to have"),
-        ({}, {"E": torch.zeros(D, N)}, r"E has shape \[4, 9\].*it stands transposed"),
+        ({}, {"E": torch.zeros(D, N)}, r"E has shape \[4, 9\].*it is transposed"),
         ({}, {"c": torch.full((D,), torch.nan)}, "c has 4 of 4 values that are NaN or infinite"),
     ],
 )
@@ -78,7 +78,7 @@ def test_the_checks_of_all_formats_are_those_of_a_new_one(settings, changed, mes
 def test_a_new_format_is_listed_and_named_where_its_weights_are_missing(written):
     _, write = written
     folder = write({})
-    with pytest.raises(FormatError, match="is not one transcoder, and holds it: pass one"):
+    with pytest.raises(FormatError, match="is not a single transcoder, and holds it: pass one"):
         load_transcoder(folder.parent)
     (folder / "plain.safetensors").unlink()
     with pytest.raises(FormatError, match=r"has the settings of a plain folder, and lacks plain\.safetensors"):

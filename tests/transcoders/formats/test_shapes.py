@@ -26,7 +26,7 @@ def test_what_fits_is_let_through(d_in, d_sae, d_out):
 def test_a_transposed_matrix_is_the_culprit(widths, name):
     all_of_them = tensors(*widths)
     all_of_them[name] = all_of_them[name].T
-    with pytest.raises(FormatError, match=f"file: {name} has shape .*: it stands transposed"):
+    with pytest.raises(FormatError, match=f"file: {name} has shape .*: it is transposed"):
         require_shapes("file", all_of_them, SHAPES, {})
 
 
