@@ -42,6 +42,7 @@ from faithfulness_plugin.benchmarks.timing.store import StoreSpeed, StoreSpeedRe
 from faithfulness_plugin.benchmarks.whole_model.experiment import WholeModel
 from faithfulness_plugin.benchmarks.whole_model.schema import WholeModelResult
 from faithfulness_plugin.benchmarks.whole_model.tables import overview as whole_model_overview
+from faithfulness_plugin.benchmarks.whole_model.verdict import headline
 from faithfulness_plugin.language_model import report as language_model
 from faithfulness_plugin.language_model.result import TrainResult
 from faithfulness_plugin.measure import report as artifact
@@ -96,7 +97,9 @@ def measured() -> dict[str, str]:
         "verdicts": verdicts(TOY),
         "language-model table": language_model.tables(read_result(LANGUAGE_MODEL, TrainResult)),
         **_real_layers(),
-        "whole-model table": "\n".join(map(whole_model_overview, whole_model)),
+        "whole-model table": "\n\n".join(
+            part for result in whole_model for part in (headline(result), whole_model_overview(result)) if part
+        ),
         "compatibility table": compatibility.table(
             [read_result(COMPATIBILITY / f"{library}.json", CompatibilityResult) for library in DISTRIBUTIONS]
         ),

@@ -124,7 +124,7 @@ def headline(result: WholeModelResult) -> str:
     elif outcomes == {WORSE}:
         says = "makes attribution graphs less true"
     elif outcomes == {SAME}:
-        says = "leaves attribution graphs as true as they were"
+        says = "leaves attribution graphs as true as they were, as far as this test can tell"
     else:
         parts = [(o, [of.where for of in each if of.outcome == o]) for o in (BETTER, WORSE, SAME)]
         says = "makes what attribution graphs predict " + "; ".join(
