@@ -2,6 +2,9 @@
 
 import pytest
 
+from faithfulness_plugin.benchmarks.band.experiment import fvu as band_fvu
+from faithfulness_plugin.benchmarks.band.experiment import hops
+from faithfulness_plugin.benchmarks.band.schema import BandResult
 from faithfulness_plugin.benchmarks.note.absolute_value.arms import ARMS, arms_of
 from faithfulness_plugin.benchmarks.note.absolute_value.schema import (
     AbsoluteValueConfig,
@@ -17,6 +20,9 @@ from faithfulness_plugin.benchmarks.real_layers.config import RECIPES
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.timing.speed import SpeedResult
 from faithfulness_plugin.benchmarks.timing.store import StoreSpeedResult
+from faithfulness_plugin.benchmarks.whole_model.analysis import FEATURES, ON, PAIR_ERROR, truth
+from faithfulness_plugin.benchmarks.whole_model.schema import WholeModelResult
+from faithfulness_plugin.benchmarks.whole_model.verdict import SAME, comparisons, judged
 from faithfulness_plugin.language_model.result import TrainedTranscoder, TrainResult
 from faithfulness_plugin.measure.relative_errors import fvu, jacobian_error, jacobian_floor
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
@@ -161,6 +167,35 @@ def test_no_single_change_closes_the_rest_of_the_floor():
     assert abs(pair["skip, secant pair 0.3, coefficient grows over 0.5 of the steps"]) < 0.01
     for name in ("dead after 0.05 of the steps", "layer's weights at first, secant pair 0.3"):
         assert -0.05 < next(change for of, change in errors.items() if of.endswith(name)) < -0.01
+
+
+def test_with_every_layer_replaced_jacobians_come_closer_and_attribution_is_no_truer():
+    result = read_result(RESULTS / "whole_model" / RESULT_FILENAME, WholeModelResult)
+    by_subject = {of.about: of for of in comparisons(result)}
+    for about in ("matching, with a skip connection", "matching, without a skip connection"):
+        of = by_subject[about]
+        change = PAIR_ERROR.change(result, of.arm, of.other)
+        assert change is not None
+        assert change.drawn[1] < -0.04
+        assert {each.outcome for each in judged(result, of)} == {SAME}
+    shuffled = next(arm for arm in result.config.side_arms if arm.control == "shuffled decoders")
+    for on in ON:
+        number = truth("rank correlation", FEATURES, on)
+        ours, chance = number.mean(result, shuffled.before), number.mean(result, shuffled)
+        assert ours is not None
+        assert chance is not None
+        assert chance.drawn[0] < 0 < chance.drawn[1] < ours.drawn[0]
+
+
+def test_in_a_band_terms_bring_hops_back_at_no_cost():
+    result = read_result(RESULTS / "band" / RESULT_FILENAME, BandResult)
+    for seed in range(3):
+        of = {record.arm: record for record in result.records if record.seed == seed}
+        assert hops(of["clt-none"]) < 0.5 < hops(of["clt-own"]) < hops(of["clt-direct"])
+        assert band_fvu(of["clt-none"]) < band_fvu(of["per_layer-none"])
+        for name in ("clt-own", "clt-direct"):
+            assert band_fvu(of[name]) <= band_fvu(of["clt-none"]) + 0.001
+            assert sum(of[name].kl) <= sum(of["clt-none"].kl)
 
 
 def test_no_transcoder_gets_below_the_floor_that_its_sparsity_sets():
