@@ -86,7 +86,7 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(StoreError, match=r"is not empty and holds no index\.json"):
         new(tmp_path)
-    with pytest.raises(StoreError, match=r"holds no index\.json, so it is no store"):
+    with pytest.raises(StoreError, match=r"holds no index\.json, so it is not a store"):
         DerivativeStore.open(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(StoreError, match="is not empty"):
