@@ -39,7 +39,9 @@ def _layer(of: Inspection, n: int, n_layers: int, d_sae: int, draw: np.random.Ge
     shape = {"W_enc": (80, d_sae), "W_dec": (d_sae, 80)}
     weights = {name: torch.randn(*size, generator=torch.Generator().manual_seed(n)) for name, size in shape.items()}
     sides = [_partners(range(n), d_sae, draw), _partners(range(n + 1, n_layers), d_sae, draw)]
-    edges = FeatureEdges(*sides, *draw.random((2, d_sae, MOST)), Interference(*draw.random((3, d_sae))), 0.5, 1000)
+    up_together, down_together = draw.random((2, d_sae, MOST))
+    interference = Interference(*draw.random((3, d_sae)))
+    edges = FeatureEdges(sides[0], sides[1], up_together, down_together, interference, 0.5, 1000)
     transcoder: Any = SimpleNamespace(**weights, cfg=of.transcoder.cfg)
     sample = of.sample.without_rows()
     return replace(large, name=f"block {n}", records=records, transcoder=transcoder, edges=edges, sample=sample)

@@ -1,6 +1,6 @@
 """What the truth test of attribution graphs says of one set of transcoders, as sums over pairs, prompt by prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +21,7 @@ class TruthOf(Record):
 
 
 def sums_by_prompt(
-    truth: Sequence[TruthOf], n_prompts: int, kinds: set[str], on: str, distance: int | None
+    truth: Sequence[TruthOf], n_prompts: int, kinds: Collection[str], on: str, distance: int | None
 ) -> np.ndarray:
     """Add up the sums of some interventions, prompt by prompt.
 

@@ -17,7 +17,7 @@ from faithfulness_plugin.benchmarks.band.truth_table import truth_table
 from faithfulness_plugin.benchmarks.experiments import EXPERIMENTS
 from faithfulness_plugin.benchmarks.whole_model.truth_of import sums_by_prompt
 from faithfulness_plugin.results.experiment import Running, complete
-from faithfulness_plugin.results.schema import read_result
+from faithfulness_plugin.results.schema import Interval, read_result
 from faithfulness_plugin.results.settings_file import make_config, read_settings
 
 SMALL: dict[str, Any] = {
@@ -102,7 +102,9 @@ def test_effects_are_predicted_and_measured_for_every_arm(result, config):
             for sums in part.sums
         ]
         expected = sum(part["same_sign"] for part in parts) / sum(part["signed"] for part in parts)
-        assert row[sign].mean == pytest.approx(expected)
+        found = row[sign]
+        assert isinstance(found, Interval)
+        assert found.mean == pytest.approx(expected)
     assert table.header[-1] == "rank correlation, 1 or more blocks on"  # two blocks have no other distance
 
 

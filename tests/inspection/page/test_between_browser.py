@@ -134,6 +134,7 @@ def test_a_large_page_shows_some_features_in_detail_and_says_of_the_others_where
     tab = open_page(tmp_path / "page.html", "#0/3")
     assert "Removed and doubled" in tab.locator("#feature").inner_text()
     assert first_link(tab, "Downstream").count() == 1
+    assert of.edges is not None
     expected = of.edges.down.features[3, 0]
     assert first_link(tab, "Downstream").inner_text().endswith(f" {expected}")
     firing = np.flatnonzero(~others[0].records.dead)
