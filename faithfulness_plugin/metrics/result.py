@@ -48,7 +48,8 @@ class MetricResult(NotebookTable):
 class Transcoder(Protocol):
     """What a metric asks of a transcoder: SAELens's names."""
 
-    W_dec: Any  # nn.Parameter [d_sae, d_out]
+    if TYPE_CHECKING:  # from Python 3.12 on a check at run time does not see the parameters of a module
+        W_dec: Any  # nn.Parameter [d_sae, d_out]
 
     def encode(self, x: Tensor) -> Tensor:
         """Compute the features' activations.
