@@ -11,7 +11,7 @@ from faithfulness_plugin.transcoders.layer_views import LayerView
 
 
 def decoders_by_hand(transcoders: dict[int, Any]) -> dict[int, dict[int, Tensor]]:
-    """Of a cross-layer transcoder of all blocks, W_dec_lm by l and m > l."""
+    """Cut W_dec_lm, by l and m > l, out of the whole decoder of a cross-layer transcoder of all blocks."""
     found: dict[int, dict[int, Tensor]] = {}
     for block, view in transcoders.items():
         if isinstance(view, LayerView):

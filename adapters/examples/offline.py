@@ -5,7 +5,7 @@ from typing import Any
 from faithfulness_plugin.adapters import smollm2
 from faithfulness_plugin.language_model.config import TrainConfig
 from faithfulness_plugin.language_model.model import load_model
-from faithfulness_plugin.language_model.text import cut_prompts, load_prompts
+from faithfulness_plugin.language_model.text import load_prompts, placed_prompts
 
 
 def model_and_prompts(context_size: int) -> tuple[Any, Any]:
@@ -34,7 +34,8 @@ def hugging_face_model_and_prompts(context_size: int, n_prompts: int) -> tuple[A
     """
     config = TrainConfig(context_size=context_size)
     model, tokenizer = smollm2.load()
-    return model, tokenizer, cut_prompts(config.text, tokenizer, context_size, config.seed, n_prompts).tolist()
+    prompts, _ = placed_prompts(config.text, tokenizer, context_size, config.seed, n_prompts)
+    return model, tokenizer, prompts.tolist()
 
 
 def accepting_truncation(tokenizer: Any) -> Any:

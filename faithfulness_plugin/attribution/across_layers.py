@@ -1,4 +1,4 @@
-"""Which later layers the features of a cross-layer transcoder write to, and what."""
+"""The features of a cross-layer transcoder write to later layers as well: this finds their decoders."""
 
 from collections.abc import Mapping
 from typing import Any

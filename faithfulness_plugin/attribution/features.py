@@ -33,7 +33,7 @@ class BlockFeatures:
     """What the layer puts out less what the transcoder does; 0 at tokens that are left out."""
     kept: Bool[Tensor, " pos"]
     later: Mapping[int, Float[Tensor, "d_sae d_out"]] = field(default_factory=dict)
-    """Of a cross-layer transcoder: the decoders to later blocks, by block."""
+    """The decoders to later blocks, by block; only a cross-layer transcoder has any."""
 
     __repr__ = short_repr
 

@@ -218,9 +218,8 @@ def text_subject(
         ),
     )  # fmt: skip
     assert sample.origins is not None
-    sample = replace(sample, origins=replace(sample.origins, documents=documents))
-    assert sample.origins is not None
-    kept = sample.origins.row_at >= 0
+    origins = replace(sample.origins, documents=documents)
+    sample, kept = replace(sample, origins=origins), origins.row_at >= 0
     warnings = [mismatch_warning(hooks, t, tokens.to(hooks.device), layer, kept) for t in transcoders]
     notices = [warning for warning in dict.fromkeys(warnings) if warning is not None]
     name = source.title + (f" (the transcoder names {model_named})" if model_named else "")

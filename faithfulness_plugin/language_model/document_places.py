@@ -1,4 +1,4 @@
-"""Which document of a text each token of a prompt is from, and at which position."""
+"""Each token of a prompt is from a document of the text: this says which, and at which position."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -144,41 +144,12 @@ def load_prompts(config: TrainConfig, tokenizer: Any, hooks: Hooks | None = None
         The prompts.
 
     Raises:
-        TrainConfigError: as `cut_prompts`; a text that ends before the budget is used up, where its length is known.
+        TrainConfigError: as `placed_prompts`; a text that ends before the budget is used up, where its length is known.
     """
     prompts = _prompts(config.text, tokenizer, config.context_size, config.seed, hooks)
     if prompts.rows is not None:
         _require_enough(prompts.rows, tokenizer, config)
     return prompts
-
-
-def cut_prompts(
-    source: TextSource,
-    tokenizer: Any,
-    context_size: int,
-    seed: int,
-    n: int,
-    least: int | None = None,
-    hooks: Hooks | None = None,
-) -> Tensor:
-    """Cut the first n prompts of a text in a seeded order.
-
-    Args:
-        source: as in `placed_prompts`, like all others.
-        tokenizer: the model's.
-        context_size: tokens a prompt.
-        seed: decides the order.
-        n: how many.
-        least: how many will do.
-        hooks: those of the model.
-
-    Returns:
-        Tokens [n, context_size].
-
-    Raises:
-        TrainConfigError: as `placed_prompts`.
-    """
-    return placed_prompts(source, tokenizer, context_size, seed, n, least, hooks)[0]
 
 
 def placed_prompts(

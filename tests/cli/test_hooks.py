@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from faithfulness_plugin.cli.app import app
 from faithfulness_plugin.language_model.config import TextSource
-from faithfulness_plugin.language_model.text import cut_prompts
+from faithfulness_plugin.language_model.text import placed_prompts
 from faithfulness_plugin.measure.schema import ArtifactResult
 from faithfulness_plugin.results.schema import read_result
 
@@ -30,7 +30,7 @@ def hub(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub")
     tiny_hub.write_hub(folder)
     model = hf.AutoModelForCausalLM.from_pretrained(folder / "model").eval()
-    tokens = cut_prompts(TextSource(files=[str(folder / "text")]), tiny_hub.tokenizer(), 16, 0, 60, least=1)
+    tokens, _ = placed_prompts(TextSource(files=[str(folder / "text")]), tiny_hub.tokenizer(), 16, 0, 60, least=1)
     kept = ~torch.isin(tokens, torch.tensor(get_special_token_ids(tiny_hub.tokenizer())))
     x, y = (seen[kept].double() for seen in carried(model, TRUE, tokens).values())
     for name, hooks, of in (

@@ -6,7 +6,7 @@ import pytest
 import tiny_hub
 
 from faithfulness_plugin.language_model.config import TrainConfig, TrainConfigError
-from faithfulness_plugin.language_model.text import Prompts, cut_prompts, load_prompts
+from faithfulness_plugin.language_model.text import Prompts, load_prompts, placed_prompts
 from faithfulness_plugin.results.settings_file import make_config
 
 pytestmark = pytest.mark.usefixtures("as_installed")
@@ -251,7 +251,7 @@ def test_a_context_longer_than_the_model_is_named_before_the_text_is_read():
     ):
         load_prompts(config(text={"files": ["/no/such/file"]}), TOKENIZER, hooks)
     with pytest.raises(TrainConfigError, match="15 positions"):
-        cut_prompts(config(text={"files": ["/no/such/file"]}).text, TOKENIZER, LENGTH, 0, 1, hooks=hooks)
+        placed_prompts(config(text={"files": ["/no/such/file"]}).text, TOKENIZER, LENGTH, 0, 1, hooks=hooks)
 
 
 def test_a_context_as_long_as_the_model_or_of_one_without_a_limit_is_read(tmp_path):
@@ -273,7 +273,7 @@ def test_a_text_without_a_prompt_says_so(tmp_path):
     with pytest.raises(
         TrainConfigError, match=r"makes no prompt of 16 tokens, and 1 is needed: give more text, or ask"
     ):
-        cut_prompts(config(text={"files": [str(tmp_path)]}).text, TOKENIZER, LENGTH, 0, 9, 1)
+        placed_prompts(config(text={"files": [str(tmp_path)]}).text, TOKENIZER, LENGTH, 0, 9, 1)
 
 
 @pytest.mark.parametrize(

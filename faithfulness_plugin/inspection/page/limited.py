@@ -1,4 +1,4 @@
-"""Which features a large page shows in detail, and what it keeps of the others."""
+"""A large page shows some features in detail, and keeps the numbers of the others."""
 
 from collections.abc import Mapping, Sequence
 
