@@ -17,7 +17,9 @@ NAMES = {"held_out_prompts": "prompts", "block": "layer", "transcoder_dtype": "d
 """Options by the fields that they give."""
 
 
-PROMPTS, QUICK = 32, 8
+PROMPTS, SPLICED, EFFECTS, QUICK = 32, 16, 8, 8
+"""Held-out prompts: of all, those of the spliced model, and those of effects and deletion curves; those of a quick
+look."""
 
 
 class MeasureOptions(SeededOptions):
@@ -98,7 +100,9 @@ def measure(
         "block": layer,
         "transcoder_dtype": options.dtype,
         "held_out_prompts": (n_prompts := options.n_prompts(QUICK if options.quick else PROMPTS)),
-        "spliced_prompts": min(16, n_prompts),
+        "spliced_prompts": min(SPLICED, n_prompts),
+        "effect_prompts": min(EFFECTS, n_prompts),
+        "deletion_sizes": [1, 4, 16, 64],
         "references": options.references and not options.quick,
         "rows": row_settings(given),
         **(LESS if options.quick else {}),

@@ -15,6 +15,9 @@ from faithfulness_plugin.language_model.documents import StreamedDocuments, read
 from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.seeds import derived_seed
 
+AT_A_TIME = 16
+"""Documents that are tokenised at once."""
+
 
 class Prompts:
     """Cuts documents into prompts [context_size] of tokens: a dataset in the form that SAELens reads, rows {"tokens":
@@ -43,7 +46,7 @@ class Prompts:
         n_vocab: int | None = None,
     ) -> None:
         self.documents, self.tokenizer, self.context_size = documents, tokenizer, context_size
-        self.n_vocab = n_vocab
+        self.n_vocab, self.streamed = n_vocab, seed is None
         self.rows: list[dict[str, list[int]]] | None = None
         if seed is not None:
             self._index = self._new_index()
@@ -117,12 +120,16 @@ class Prompts:
             self.documents.say_skipped()
 
     def _token_ids(self, index: DocumentIndex) -> Iterator[Tensor]:
-        for document in self.documents:
-            ids = self.tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
-            index.add(document, ids)
-            if ids:
-                self._require_known(max(ids))
-                yield torch.tensor(ids)
+        documents = iter(self.documents)
+        # several are tokenised at once, by as many threads; of a stream one, so that no more of it is read than is used
+        at_a_time = 1 if self.streamed else AT_A_TIME
+        while some := list(islice(documents, at_a_time)):
+            each = self.tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
+            for document, ids in zip(some, each, strict=True):
+                index.add(document, ids)
+                if ids:
+                    self._require_known(max(ids))
+                    yield torch.tensor(ids)
 
     def _require_known(self, token: int) -> None:
         if self.n_vocab is not None and token >= self.n_vocab:

@@ -15,6 +15,8 @@ PARTS: tuple[Part, ...] = ("first directions", "effects", "deletion")
 deletion curves."""
 HALF_WAY = 0.5
 """The length of the step that tables report: half-way to another token, or half the rms coordinate."""
+SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
+"""How many features are deleted, where nothing else is said."""
 LESS: dict[str, Any] = {"jacobian_rows": 4, "response_rows": 16, "distances": [HALF_WAY], "left_out": [*PARTS]}
 """Settings of a quick look: fewer rows and steps, without the parts that run the model most."""
 
@@ -88,6 +90,18 @@ class ArtifactConfig(HeldOutConfig):
         default=[1, 4, 16, 64], min_length=1, description="numbers of J_f's first singular directions, for errors"
     )
     spectrum_rows: int = Field(default=32, ge=1, description="rows at which singular directions are computed")
+    effect_prompts: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda prompts: prompts is None,
+        description="held-out prompts for effects and deletion curves [default: all that the spliced model is run on]",
+    )
+    deletion_sizes: list[int] = Field(
+        default=SIZES,
+        min_length=1,
+        exclude_if=lambda sizes: sizes == SIZES,
+        description="how many features are deleted at each point of a deletion curve",
+    )
     left_out: list[Part] = Field(
         default_factory=list, exclude_if=operator.not_, description="parts that are not measured, as with --quick"
     )
@@ -96,7 +110,16 @@ class ArtifactConfig(HeldOutConfig):
     def _some_directions(self) -> "ArtifactConfig":
         if min(self.top) < 1:
             raise ValueError("top: pass numbers of directions, from 1 on")
+        if min(self.deletion_sizes) < 1:
+            raise ValueError("deletion_sizes: pass numbers of features, from 1 on")
+        if (self.effect_prompts or 1) > self.spliced_prompts:
+            raise ValueError(f"effect_prompts: choose at most {self.spliced_prompts}, the number of spliced_prompts")
         return self
+
+    @property
+    def changed_prompts(self) -> int:
+        """How many held-out prompts effects and deletion curves are measured on."""
+        return self.spliced_prompts if self.effect_prompts is None else self.effect_prompts
 
     @property
     def unmeasured(self) -> list[str]:

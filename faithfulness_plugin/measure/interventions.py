@@ -14,7 +14,7 @@ from faithfulness_plugin.layers.hooks import Hooks
 from faithfulness_plugin.layers.spliced import Change, Site, run_spliced, stages_after, stages_replaced
 from faithfulness_plugin.measure.config import HALF_WAY
 from faithfulness_plugin.measure.schema import CHANGES, ChangeKind, DeletionRecord, EffectRecord
-from faithfulness_plugin.metrics.deletion import SIZES, deletion
+from faithfulness_plugin.metrics.deletion import deletion
 from faithfulness_plugin.metrics.downstream import compare_effects
 from faithfulness_plugin.metrics.next_token import cross_entropy
 from faithfulness_plugin.rounding import beyond_rounding
@@ -168,7 +168,7 @@ class Interventions:
         return acts.gather(-1, largest[:, None]) * W_dec[largest]
 
     def deletion(
-        self, transcoder: "SAE[Any]", sizes: Sequence[int] = SIZES, on_run: Callable[[float], None] = lambda _: None
+        self, transcoder: "SAE[Any]", sizes: Sequence[int], on_run: Callable[[float], None] = lambda _: None
     ) -> DeletionRecord | None:
         """Measure the deletion curve of the transcoder's active features.
 

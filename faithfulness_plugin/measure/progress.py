@@ -33,14 +33,15 @@ def work(config: ArtifactConfig, missing: Sequence[Role]) -> dict[Role, dict[str
         remaining time that is shown at first.
     """
     prompts, rows = config.spliced_prompts, config.held_out_prompts * config.jacobian_rows
+    later, deletions = 0.6 * config.changed_prompts, 2 + 2 * len(config.deletion_sizes)
     steps = config.held_out_prompts * config.response_rows * 3 * len(config.distances)
     found: dict[Role, dict[str, float]] = {}
     for role in missing:
         own = role == OWN
         parts = {JACOBIANS: 8.0, FLOOR: 0.4 * rows if own else 1.0, STEPS: 1 + steps / 1000}
         parts["first directions"] = (1.2 if own else 0.2) * config.spectrum_rows
-        parts["effects"] = (5 if own else 3) * 0.6 * prompts
-        parts["deletion"] = 0.0 if role == "mean ablation" else 18 * 0.6 * prompts
+        parts["effects"] = (5 if own else 3) * later
+        parts["deletion"] = 0.0 if role == "mean ablation" else deletions * later
         parts = {part: cost for part, cost in parts.items() if part not in config.left_out and cost}
         together = (1 + len(missing)) * float(prompts) if own else 0.0  # resumed runs make them once more
         found[role] = parts if found else {SPLICED: together, **parts}

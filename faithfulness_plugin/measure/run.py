@@ -145,8 +145,8 @@ class _Bench:
         require_widths(self.hooks, self.layer, transcoders)
         tokens = source.prompts(config.held_out_prompts)
         self.held_out = HeldOut(self.hooks, self.layer, tokens, config, source.exclude)
-        self.tokens, at = self.held_out.evaluator.tokens, self.held_out.at
-        self.kept, self.outputs = at.kept.mask[: config.spliced_prompts], at.outputs
+        tokens, at, changed = self.held_out.evaluator.tokens, self.held_out.at, slice(config.changed_prompts)
+        self.tokens, self.kept, self.outputs = tokens[changed], at.kept.mask[changed], at.outputs
         self.widths = at.rows.x.shape[1], self.outputs.shape[1]
         self.spectrum_rows = at.rows.spread(config.spectrum_rows).x
 
@@ -211,7 +211,7 @@ class _WithReferences:
         deletion = None
         if "deletion" not in self.left_out and role != "mean ablation":
             progress.begin("deletion")
-            deletion = self.interventions.deletion(transcoder, on_run=progress.within)
+            deletion = self.interventions.deletion(transcoder, bench.config.deletion_sizes, progress.within)
         return {
             **dict(numbers),
             "architecture": self.own.cfg.architecture(),

@@ -9,8 +9,6 @@ from torch import Tensor
 from faithfulness_plugin.metrics.result import MetricResult
 from faithfulness_plugin.rounding import beyond_rounding
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-
 
 @dataclass(frozen=True)
 class Deletion(MetricResult):

@@ -1,6 +1,7 @@
 """The least Jacobian error that a transcoder can have, given its number of active features."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -145,26 +146,44 @@ def jacobian_energies(
         # J_f [16, d_out, d_in] or fewer rows, to_mean [16, d_in, 1]
         J_f = (layer_jacobian(layer, rows) if weights is None else weights.jacobian(rows).matrix()).to(wide)
         to_mean = (mean - rows)[..., None].to(wide)
-        of_layer = _grams(J_f, root, to_mean)
-        of_rest = of_layer if W_skip is None else _grams(J_f - W_skip.to(J_f), root, to_mean)
-        for kind in DIRECTIONS:
+        of_layer = _products(J_f, root, to_mean)
+        of_rest = of_layer if W_skip is None else _products(J_f - W_skip.to(J_f), root, to_mean)
+        for kind, gram in _grams(of_rest).items():
             # eigenvalues of A A^T: a third of the time of singular values of A
-            squares[kind].append(torch.linalg.eigvalsh(of_rest[kind]).clamp_min(0).flip(-1))
-            # ||J R||_F^2 is the trace of J R (J R)^T, [16, d_out, d_out] -> [16]
-            norms[kind].append(of_layer[kind].diagonal(dim1=-2, dim2=-1).sum(-1))
+            squares[kind].append(torch.linalg.eigvalsh(gram).clamp_min(0).flip(-1))
+        for kind, norm in _squared_norms(of_layer).items():
+            norms[kind].append(norm)
     return JacobianEnergies(
         {kind: torch.cat(parts) for kind, parts in squares.items()},
         {kind: torch.cat(parts) for kind, parts in norms.items()},
     )
 
 
-def _grams(
+class _Products(NamedTuple):
+    """J R, where R of differences is a root of C + (mean - x)(mean - x)^T: its two parts stand apart."""
+
+    isotropic: Float[Tensor, "rows d_out d_in"]
+    data: Float[Tensor, "rows d_out d_in"]
+    to_mean: Float[Tensor, "rows d_out 1"]
+
+
+def _products(
     J: Float[Tensor, "rows d_out d_in"], root: Float[Tensor, "d_in d_in"], to_mean: Float[Tensor, "rows d_in 1"]
-) -> dict[str, Float[Tensor, "rows d_out d_out"]]:
+) -> _Products:
+    return _Products(J, J @ root, J @ to_mean)
+
+
+def _grams(of: _Products) -> dict[str, Float[Tensor, "rows d_out d_out"]]:
     """Return J R (J R)^T for each kind of directions."""
-    # C + (mean - x)(mean - x)^T splits into two Gram matrices [rows, d_out, d_out]
-    data = _gram(J @ root)
-    return dict(zip(DIRECTIONS, (_gram(J), data, data + _gram(J @ to_mean)), strict=True))
+    data = _gram(of.data)
+    return dict(zip(DIRECTIONS, (_gram(of.isotropic), data, data + _gram(of.to_mean)), strict=True))
+
+
+def _squared_norms(of: _Products) -> dict[str, Float[Tensor, " rows"]]:
+    """Return ||J R||_F^2 for each kind of directions."""
+    # [rows, d_out, d_in] -> [rows]
+    isotropic, data, to_mean = (product.square().sum((-2, -1)) for product in of)
+    return dict(zip(DIRECTIONS, (isotropic, data, data + to_mean), strict=True))
 
 
 def _gram(matrices: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import tiny_hub
 
 from faithfulness_plugin.language_model.config import TrainConfig, TrainConfigError
-from faithfulness_plugin.language_model.text import Prompts, load_prompts, placed_prompts
+from faithfulness_plugin.language_model.text import AT_A_TIME, Prompts, load_prompts, placed_prompts
 from faithfulness_plugin.results.settings_file import make_config
 
 pytestmark = pytest.mark.usefixtures("as_installed")
@@ -54,6 +54,15 @@ def test_prompts_are_the_documents_one_after_another():
     assert there[: len(read)] == read
     assert len(there) - len(read) < LENGTH  # a last prompt that is not full is left out
     assert sum(prompt[1:].count(BOS) for prompt in prompts) == 3  # between the four that are not empty
+
+
+def test_documents_that_are_tokenised_at_once_make_the_prompts_of_a_stream_read_one_by_one():
+    many = [tiny_hub.document(5 + seed, seed) for seed in range(2 * AT_A_TIME + 3)]
+    assert sorted(cut(many, seed=0)) == sorted(cut(many))
+    read: list[str] = []
+    next(iter(Prompts((read.append(text) or text for text in many), TOKENIZER, LENGTH, None)))
+    assert read == many[: len(read)]
+    assert sum(len(text.split()) for text in read[:-1]) < LENGTH  # no document beyond the one that fills the prompt
 
 
 def test_a_prompt_ends_where_the_document_does():

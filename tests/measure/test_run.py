@@ -396,3 +396,28 @@ def test_a_layer_that_puts_out_the_same_everywhere_is_refused_and_leaves_nothing
     with pytest.raises(ValueError, match=r"puts out the same at all \d+ rows, so that relative errors are undefined"):
         measure(wanted, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.bitwise("the same products of the same shapes in one process")
+def test_effects_and_deletion_may_have_fewer_prompts_and_sizes(result, hub, tmp_path):
+    whole = result.of("plain")
+    changed = {"effect_prompts": 2, "deletion_sizes": [1, 4], "references": False}
+    (fewer,) = measure(config(hub, **changed), tmp_path / "fewer").measured
+    of_two = {"spliced_prompts": 2, "deletion_sizes": [1, 4], "references": False}
+    (two,) = measure(config(hub, **of_two), tmp_path / "two").measured
+    assert fewer.deletion is not None
+    assert (fewer.effects, fewer.deletion, fewer.deletion.sizes) == (two.effects, two.deletion, [1, 4])
+    assert fewer.spliced == whole.spliced  # on all four prompts
+    assert fewer.effects != whole.effects
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"effect_prompts": 5}, "effect_prompts: choose at most 4, the number of spliced_prompts"),
+        ({"deletion_sizes": [0, 4]}, "deletion_sizes: pass numbers of features, from 1 on"),
+    ],
+)
+def test_too_many_prompts_and_deletions_of_nothing_are_refused(hub, changed, message):
+    with pytest.raises(ValueError, match=message):
+        config(hub, **changed)
