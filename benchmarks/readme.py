@@ -1,7 +1,6 @@
 """Tables and figures of the docs, from the committed result files and nothing else: `make docs`."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from faithfulness_plugin.benchmarks import compatibility
@@ -24,6 +23,7 @@ from faithfulness_plugin.benchmarks.readability.tables import overview as readab
 from faithfulness_plugin.benchmarks.real_layers.claims import verdicts as real_layers_verdicts
 from faithfulness_plugin.benchmarks.real_layers.closing import closing
 from faithfulness_plugin.benchmarks.real_layers.experiment import RealLayers
+from faithfulness_plugin.benchmarks.real_layers.overview import by_kind
 from faithfulness_plugin.benchmarks.real_layers.overview import overview as real_layers_overview
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.real_layers.sweep import sweep
@@ -158,8 +158,8 @@ def _real_layers() -> dict[str, str]:
     shows: dict[str, Callable[[RealLayersResult], str]] = {
         "sweep": sweep,
         "closing": closing,
-        "pareto": partial(real_layers_overview, every_kind=True),
-        "kinds": partial(real_layers_overview, every_kind=True),
+        "pareto": by_kind,
+        "kinds": by_kind,
     }
     found: dict[str, str] = {}
     for path in REAL_LAYERS.glob(f"*/{RESULT_FILENAME}"):

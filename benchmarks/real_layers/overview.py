@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from statistics import mean
 
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, groups
 from faithfulness_plugin.benchmarks.real_layers.arms import SKIP, Arm
@@ -16,31 +17,71 @@ from faithfulness_plugin.results.markdown import interval_text, markdown_table
 ERRORS = (fvu, jacobian_error("data"), response_error("difference"), kl)
 
 
-def overview(result: RealLayersResult, *, every_kind: bool = False) -> str:
-    """Format what every arm reaches, block by block, and how many claims hold.
+NAMES = ("FVU", vocabulary.jacobian_error("data"), vocabulary.HALF_WAY_ERROR, "KL")
+
+
+def overview(result: RealLayersResult) -> str:
+    """Format what every arm of the first kind reaches, block by block, and how many claims hold. Skip alone is in it with
+    its other sparsities.
 
     Args:
         result: complete or partial, with the spliced model's losses by prompt.
-        every_kind: a table for each kind; by default for the first one alone, with the other sparsities of skip alone.
 
     Returns:
         Markdown.
     """
-    parts = [summary(result)]
-    for group in groups(result, None if every_kind else result.config.kinds[:1]):
-        line = [] if every_kind else result.config.line
-        parts += [f"**Block {group.name}**", _table(group, line)]
-    return "\n\n".join([*parts, *([said] if (said := in_short(result)) else [])])
+    tables = [
+        part
+        for group in groups(result, result.config.kinds[:1])
+        for part in (f"**Block {group.name}**", _table(group, result.config.line))
+    ]
+    return _joined(summary(result), *tables, in_short(result))
+
+
+def by_kind(result: RealLayersResult) -> str:
+    """Format what every arm reaches with every kind, one table a block, and how many claims hold.
+
+    Args:
+        result: as of `overview`.
+
+    Returns:
+        Markdown.
+    """
+    tables = []
+    for block in result.config.blocks:
+        found = [group for group in groups(result) if group.block == block]
+        rows = [row for group in sorted(found, key=_by_architecture) for row in _rows_of(group)]
+        tables += [f"**Block {block}**", markdown_table(["kind", "arm", "L0", *NAMES], rows)]
+    return _joined(summary(result), *tables, in_short(result))
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(filter(None, parts))
+
+
+def _by_architecture(group: Group) -> tuple[int, float]:
+    kinds = [kind.architecture for kind in group.result.config.kinds]
+    return kinds.index(group.kind.architecture), group.kind.sparsity
+
+
+def _rows_of(group: Group) -> list[list[str]]:
+    def l0(arm: Arm) -> str:
+        return f"{mean(run.l0 for run in group.runs(arm)):.1f}"
+
+    return [[group.kind.name, _name(arm), l0(arm), *_errors(group, arm)] for arm in _in_order(group)]
+
+
+def _in_order(group: Group) -> list[Arm]:
+    return sorted(group.arms(), key=lambda arm: arm.is_control)
 
 
 def _table(group: Group, line: Sequence[Kind]) -> str:
-    names = ["FVU", vocabulary.jacobian_error("data"), vocabulary.HALF_WAY_ERROR, "KL", "time a step, of skip's"]
-    rows = [[_name(arm), *_cells(group, arm)] for arm in sorted(group.arms(), key=lambda arm: arm.is_control)]
+    rows = [[_name(arm), *_cells(group, arm)] for arm in _in_order(group)]
     for kind in line:  # of another sparsity
         other = Group(group.result, group.block, kind)
         if kind.architecture == group.kind.architecture and other.has(SKIP):
             rows.append([f"*control:* skip, {kind.name}", *_cells(other, SKIP)])
-    return markdown_table(["arm", *names], rows)
+    return markdown_table(["arm", *NAMES, "time a step, of skip's"], rows)
 
 
 def _name(arm: Arm) -> str:
@@ -49,8 +90,11 @@ def _name(arm: Arm) -> str:
 
 def _cells(group: Group, arm: Arm) -> list[str]:
     ratio = time_ratio(group, arm, SKIP) if group.has(SKIP) else None
-    numbers = [interval_text(group.error(arm, error), 4 if error is kl else 3) for error in ERRORS]
-    return [*numbers, "—" if ratio is None else f"{ratio:.2f}"]
+    return [*_errors(group, arm), "—" if ratio is None else f"{ratio:.2f}"]
+
+
+def _errors(group: Group, arm: Arm) -> list[str]:
+    return [interval_text(group.error(arm, error), 4 if error is kl else 3) for error in ERRORS]
 
 
 def in_short(result: RealLayersResult) -> str:

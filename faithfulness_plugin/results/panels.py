@@ -82,7 +82,7 @@ def style_axes(
     ax.set_title(title, fontsize=10)
     ax.set_xlabel(xlabel, fontsize=9)
     ax.set_ylabel(ylabel, fontsize=9)
-    ax.tick_params(labelsize=8)
+    ax.tick_params(which="both", labelsize=8)
     ax.grid(axis=lines, color="0.92", zorder=0)
     ax.spines[["top", "right"]].set_visible(False)
 

@@ -1,0 +1,67 @@
+"""What docs/real-layers.md says of other sparsities, architectures and budgets, held against the committed files."""
+
+from typing import NamedTuple
+
+import pytest
+
+from faithfulness_plugin.benchmarks.readme import REAL_LAYERS
+from faithfulness_plugin.benchmarks.real_layers.analysis import Group, difference, gain
+from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP
+from faithfulness_plugin.benchmarks.real_layers.config import RECIPES
+from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
+from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+from faithfulness_plugin.measure.relative_errors import delta_ce, fvu, jacobian_error, kl
+from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
+from faithfulness_plugin.results.schema import Interval, read_result
+
+PAIR, RECIPE = jacobian_error("data"), RECIPES[0]
+
+
+class Changes(NamedTuple):
+    """What the recipe changes against skip alone: relative, and in nats a token."""
+
+    pair: Interval
+    fvu: Interval
+    ce: Interval
+    kl: Interval
+
+
+def committed(name: str) -> RealLayersResult:
+    result = read_result(REAL_LAYERS / name / RESULT_FILENAME, RealLayersResult)
+    assert result.complete
+    return result
+
+
+def changes(group: Group) -> Changes:
+    matched, alone = group.runs(RECIPE), group.runs(SKIP)
+    relative = [gain(group.result, matched, alone, error).change for error in (PAIR, fvu)]
+    return Changes(*relative, *(difference(group.result, matched, alone, error) for error in (delta_ce, kl)))
+
+
+def holds_zero(of: Interval) -> bool:
+    assert of.low is not None
+    assert of.high is not None
+    return of.low <= 0 <= of.high
+
+
+def test_matching_moves_the_whole_curve_over_l0():
+    result = committed("pareto")
+    group = {k: Group(result, 10, Kind(sparsity=k)) for k in (8, 16, 32, 64, 128)}
+    of = {k: changes(found) for k, found in group.items()}
+    gains = [-of[k].pair.mean for k in group]
+    assert gains == sorted(gains)
+    assert gains[0] > 0.1
+    assert group[8].value(RECIPE, PAIR) == pytest.approx(group[128].value(SKIP, PAIR), rel=0.02)
+    assert [of[k].fvu.high < 0.01 for k in group] == [False, True, True, True, True]
+    assert [holds_zero(of[k].ce) for k in group] == [True, True, True, False, False]
+    assert all(holds_zero(of[k].kl) for k in group)
+    assert all(found.value(NONE, PAIR) > found.value(SKIP, PAIR) for found in group.values())
+
+
+def test_training_does_not_close_the_gap():
+    short, long = (changes(Group(committed(name), 10, Kind(sparsity=32))) for name in ("pareto", "long"))
+    assert committed("long").config.tokens > 3.9 * committed("pareto").config.tokens
+    assert long.pair.mean == pytest.approx(short.pair.mean, abs=0.02)
+    assert long.fvu.mean < 0
+    assert holds_zero(long.ce)
+    assert holds_zero(long.kl)
