@@ -21,8 +21,8 @@ NAMES = ("FVU", vocabulary.jacobian_error("data"), vocabulary.HALF_WAY_ERROR, "K
 
 
 def overview(result: RealLayersResult) -> str:
-    """Format what every arm of the first kind reaches, block by block, with skip alone at other sparsities, and how many
-    claims hold.
+    """Format what every arm of the first kind reaches, block by block, with skip alone at other sparsities, and how
+    many claims hold.
 
     Args:
         result: complete or partial, with the spliced model's losses by prompt.
