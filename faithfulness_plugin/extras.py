@@ -16,7 +16,9 @@ def install(extra: str) -> str:
     Returns:
         A command.
     """
-    return f"pip install '{'.' if CHECKOUT else 'faithfulness-plugin'}[{extra}]'"
+    if CHECKOUT:
+        return f"pip install '.[{extra}]'"
+    return f"pip install 'faithfulness-plugin[{extra}]' (in a checkout: pip install '.[{extra}]')"
 
 
 def require_extra(extra: str, *modules: str) -> None:

@@ -42,7 +42,10 @@ def test_so_does_python(monkeypatch):
 
 def test_an_install_names_the_package(monkeypatch):
     monkeypatch.setattr(extras, "CHECKOUT", False)
-    assert extras.install("ray") == "pip install 'faithfulness-plugin[ray]'"
+    named, in_a_checkout = "pip install 'faithfulness-plugin[ray]'", "pip install '.[ray]'"
+    assert extras.install("ray") == f"{named} (in a checkout: {in_a_checkout})"
+    monkeypatch.setattr(extras, "CHECKOUT", True)
+    assert extras.install("ray") == in_a_checkout
 
 
 def test_the_developers_extra_has_all_others():

@@ -35,6 +35,8 @@ SETTINGS_FILENAME = "faithful_run.json"
 
 MANY = 8
 """More transcoders than these share one number in the progress bar."""
+UPDATES = 50
+"""How often the progress bar moves at least, where a run has so many steps."""
 
 # what a resumed run may change
 FREE = {
@@ -211,8 +213,10 @@ class MatchedRun:
         )
         if evaluations is not None:
             evaluations.begin(trainer.n_training_steps)
-        if len(self.transcoders) > MANY:  # SAELens's bar has a number for each
-            trainer._update_pbar = partial(_show_mean_loss, trainer)
+        # SAELens's bar has a number for each, and moves every 100 steps: a short run would never see it move
+        show = partial(_show_mean_loss, trainer) if len(self.transcoders) > MANY else trainer._update_pbar
+        n_steps = trainer.cfg.total_training_samples // trainer.cfg.train_batch_size_samples
+        trainer._update_pbar = partial(show, update_interval=max(1, min(100, n_steps // UPDATES)))
         with batches.interruptible():
             trained = trainer.fit()
             batches.end_if_interrupted()
@@ -238,7 +242,7 @@ class MatchedRun:
                 yield name, Path(output) / name if self.several else Path(output)
 
 
-def _show_mean_loss(trainer: Any, outputs: Mapping[str, Any], bar: Any, update_interval: int = 10) -> None:
+def _show_mean_loss(trainer: Any, outputs: Mapping[str, Any], bar: Any, update_interval: int) -> None:
     """Show the mean loss of many transcoders in place of all of them."""
     if trainer.n_training_steps % update_interval == 0:
         mean = sum(output.loss.item() for output in outputs.values()) / len(outputs)

@@ -25,6 +25,11 @@ from faithfulness_plugin.transcoders.seeded import made_with_seed
 
 RunnerConfig = LanguageModelSAERunnerConfig[Any] | MultiSAETrainingRunnerConfig
 
+DEFAULT_MODEL = LanguageModelSAERunnerConfig.model_name
+"""The model that SAELens's configs name where the script names none."""
+UNNAMED = (None, "", "custom", "native")
+"""What TransformerLens calls a model that was made from a config."""
+
 RANDOM_NAME = re.compile(r"[0-9a-f]{8}")
 """What SAELens's configs put after `checkpoint_path`, so that no run finds it again."""
 
@@ -104,6 +109,7 @@ def faithful_runner(
             layer,
             Options(evaluate_every, repeat, norms_above, spliced_prompts, buffer_dtype),
         )
+        runner.own_model = override_model is not None
     if overwrite and not resume:
         _remove_run(cfg)  # only now, when nothing can be refused any more
     if cfg.resume_from_checkpoint is not None:
@@ -159,7 +165,8 @@ def _checkpoint_to_resume(cfg: RunnerConfig, *, resume: bool, overwrite: bool) -
     output = None if cfg.output_path is None else Path(cfg.output_path)
     if output is not None and not overwrite and any(output.rglob(SAE_WEIGHTS_FILENAME)):
         raise FileExistsError(
-            f"{output} holds a transcoder already: pass overwrite=True to replace it, or choose another output_path"
+            f"{output} holds a transcoder or an SAE already: choose another output_path, or replace it with "
+            "faithful_runner(..., overwrite=True)"
         )
     return None
 
@@ -180,6 +187,20 @@ class _Matched:
 
     def __repr__(self) -> str:
         return line(type(self).__name__, {"layers": self.matched.layers})
+
+    own_model: bool
+    """Whether the script passes the model."""
+    model: Any
+    cfg: Any
+
+    def _set_sae_metadata(self) -> None:
+        """Note what SAELens does, but of a model that was passed its own name, and not the one that SAELens's configs
+        have by default."""
+        super()._set_sae_metadata()  # pyright: ignore[reportAttributeAccessIssue]  SAELens's runner
+        if self.own_model and self.cfg.model_name == DEFAULT_MODEL:
+            name = getattr(getattr(self.model, "cfg", None), "model_name", None)
+            for transcoder in self.matched.transcoders.values():
+                transcoder.cfg.metadata.model_name = None if name in UNNAMED else name
 
     def run(self) -> Any:
         """Train, evaluate and export; return the transcoder, or several by name, in `eval` mode."""

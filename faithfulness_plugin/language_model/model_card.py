@@ -39,7 +39,7 @@ def write_card(folder: Path, transcoder: Any, evaluation: dict[str, Any] | None)
     ours = inference.startswith("faithful_")
     jacobian = f"{cfg.jacobian.estimator}, {cfg.jacobian.probe} probes" if cfg.jacobian_coefficient else "not matched"
     facts = {
-        "Model": metadata.model_name,
+        "Model": metadata.model_name or "given by the script",
         "Reads": f"`{metadata.hook_name}`",
         "Writes": f"`{metadata.hook_name_out}`",
         "Architecture": f"{inference}, {cfg.d_in} -> {cfg.d_sae} -> {cfg.d_out}",

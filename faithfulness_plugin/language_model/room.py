@@ -64,6 +64,7 @@ def require_room(result: TrainResult, d_model: int, out: Path, *, resumes: bool 
     if not resumes:
         require_writable(out, "--out", float(needed))
     return (
-        f"{len(result.planned)} transcoders of {len(result.blocks)} blocks take {COPIES * weights / 1e9:.2f} GB of "
+        f"{len(result.planned)} transcoder{'s' * (len(result.planned) > 1)} of {len(result.blocks)} "
+        f"block{'s' * (len(result.blocks) > 1)} take {COPIES * weights / 1e9:.2f} GB of "
         f"memory with their optimizers, and the rows in the buffer {buffer / 1e9:.2f} GB"
     )

@@ -341,6 +341,21 @@ def test_beginning_anew_makes_checkpoints_that_can_be_resumed(tmp_path, straight
     assert_same(outputs(tmp_path), straight("one"))
 
 
+@pytest.mark.parametrize("kind", ["one", "several"])
+def test_a_short_runs_bar_moves(tmp_path, kind, capsys):
+    runner(config(tmp_path, kind)).run()
+    assert f"{15 * BATCH}/{30 * BATCH}" in capsys.readouterr().err
+
+
+def test_a_model_that_is_passed_is_not_called_by_saelenss_default(tmp_path):
+    for folder, names, said in (("a", {}, None), ("b", {"model_name": "mine/own"}, "mine/own")):
+        runner(config(tmp_path / folder, **names)).run()
+        saved = json.loads((tmp_path / folder / "output" / "cfg.json").read_text())
+        assert saved["metadata"]["model_name"] == said
+        card = (tmp_path / folder / "output" / "README.md").read_text()
+        assert f"| Model | {said or 'given by the script'} |" in card
+
+
 def test_beginning_anew_where_a_longer_run_was(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         at_step(runner(config(tmp_path)), 9, interrupt).run()
@@ -354,7 +369,9 @@ def test_what_is_there_is_not_overwritten(tmp_path):
     runner(config(tmp_path)).run()
     with pytest.raises(FileExistsError, match=r"checkpoints holds checkpoints already: pass resume=True to resume"):
         runner(config(tmp_path))
-    with pytest.raises(FileExistsError, match=r"output holds a transcoder already: pass overwrite=True"):
+    with pytest.raises(
+        FileExistsError, match=r"output holds a transcoder or an SAE already: choose another output_path, or replace it"
+    ):
         runner(config(tmp_path, checkpoint_path=str(tmp_path / "others")))
     runner(config(tmp_path), overwrite=True)
 
