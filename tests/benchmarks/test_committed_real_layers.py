@@ -1,5 +1,6 @@
 """What docs/real-layers.md says of other sparsities, architectures and budgets, held against the committed files."""
 
+from statistics import mean
 from typing import NamedTuple
 
 import pytest
@@ -56,6 +57,19 @@ def test_matching_moves_the_whole_curve_over_l0():
     assert [holds_zero(of[k].ce) for k in group] == [True, True, True, False, False]
     assert all(holds_zero(of[k].kl) for k in group)
     assert all(found.value(NONE, PAIR) > found.value(SKIP, PAIR) for found in group.values())
+
+
+def test_other_architectures_gain_as_much_and_relu_pays_in_l0():
+    result = committed("kinds")
+    group = {kind.architecture: Group(result, 10, kind) for kind in result.config.kinds}
+    of = {name: changes(found) for name, found in group.items()}
+    for name in ("batch_topk", "jumprelu"):
+        assert of[name].pair.mean == pytest.approx(of["topk"].pair.mean, abs=0.02)
+        assert of[name].fvu.high < 0.005
+    l0 = {(name, arm): mean(run.l0 for run in group[name].runs(arm)) for name in group for arm in (SKIP, RECIPE)}
+    assert all(abs(l0["jumprelu", arm] - 32) < 4 for arm in (SKIP, RECIPE))
+    assert l0["relu", RECIPE] > 1.3 * l0["relu", SKIP]
+    assert of["relu"].pair.mean < of["topk"].pair.mean
 
 
 def test_training_does_not_close_the_gap():
