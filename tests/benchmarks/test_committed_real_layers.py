@@ -7,7 +7,7 @@ import pytest
 
 from faithfulness_plugin.benchmarks.readme import REAL_LAYERS
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, difference, gain
-from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP
+from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP, Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RECIPES
 from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
@@ -16,6 +16,7 @@ from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 from faithfulness_plugin.results.schema import Interval, read_result
 
 PAIR, RECIPE = jacobian_error("data"), RECIPES[0]
+LONGER, CONSTANT = (Arm(skip=True, control=control) for control in ("extra compute", "constant map"))
 
 
 class Changes(NamedTuple):
@@ -70,6 +71,23 @@ def test_other_architectures_gain_as_much_and_relu_pays_in_l0():
     assert all(abs(l0["jumprelu", arm] - 32) < 4 for arm in (SKIP, RECIPE))
     assert l0["relu", RECIPE] > 1.3 * l0["relu", SKIP]
     assert of["relu"].pair.mean < of["topk"].pair.mean
+
+
+def test_on_an_early_block_the_order_is_the_same_and_the_gain_half():
+    result = committed("early")
+    assert (result.config.blocks, result.config.seeds) == ([3], 3)
+    group, wide = Group(result, 3, Kind(sparsity=32)), Group(result, 3, Kind(sparsity=64))
+    of, matched = changes(group), group.runs(RECIPE)
+    assert of.fvu.high < 0
+    assert 0.4 < of.pair.mean / changes(Group(committed("seeds"), 10, Kind(sparsity=32))).pair.mean < 0.6
+    controls = [group.runs(arm) for arm in result.config.arms if arm.is_control] + [wide.runs(SKIP)]
+    assert len(controls) == 4
+    for runs in controls:
+        assert gain(result, matched, runs, PAIR).change.high < 0
+    for runs in (group.runs(LONGER), wide.runs(SKIP)):
+        assert gain(result, runs, group.runs(SKIP), PAIR).change.mean > 0
+    assert group.value(CONSTANT, PAIR) < group.value(SKIP, PAIR)
+    assert group.value(RECIPE, PAIR) > 0.7
 
 
 def test_training_does_not_close_the_gap():
