@@ -43,7 +43,10 @@ class Readability(Experiment[ReadabilityConfig, ReadabilityResult]):
 
     @override
     def found(self, result: ReadabilityResult, config: ReadabilityConfig) -> ReadabilityResult:
-        """Resume a result with the transcoders that there are now."""
+        """Resume a result with the transcoders that there are now: of a seed's pairs, the next seed may be another."""
+        runs = runs_of(read_result(Path(config.transcoders) / RESULT_FILENAME, RealLayersResult))
+        wanted = {pair.key for pair in wanted_pairs(runs)}
+        result = result.model_copy(update={"matched": [of for of in result.matched if of.key in wanted]})
         done, total = self.progress(result)
         return result.model_copy(update={"complete": done == total})
 
@@ -75,9 +78,9 @@ class Readability(Experiment[ReadabilityConfig, ReadabilityResult]):
             result = self._now(grown, total)
             yield result, line
         numbers = {of.run: of for of in result.measured}
-        have = {(of.block, of.kind, of.arm, of.seed, of.reference, of.reference_seed) for of in result.matched}
+        have = {of.key for of in result.matched}
         for pair in pairs:
-            if (*pair.run[:4], pair.reference.arm, pair.reference.seed) in have:
+            if pair.key in have:
                 continue
             both = matched_pair(
                 pair, (loaded(pair.run), loaded(pair.reference)), (numbers[pair.run], numbers[pair.reference])

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.readability.schema import FeatureNumbers, MatchedPair
+from faithfulness_plugin.benchmarks.readability.schema import FeatureNumbers, MatchedPair, PairKey
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP
 from faithfulness_plugin.benchmarks.real_layers.config import Run
 from faithfulness_plugin.metrics.readability.matched_features import matched_features
@@ -15,6 +15,11 @@ class Pair(NamedTuple):
 
     run: Run
     reference: Run
+
+    @property
+    def key(self) -> PairKey:
+        """What tells it from others: that of its `MatchedPair`."""
+        return PairKey(*self.run[:4], self.reference.arm, self.reference.seed)
 
     @property
     def name(self) -> str:

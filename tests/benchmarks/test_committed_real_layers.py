@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 import pytest
 
-from faithfulness_plugin.benchmarks.readme import REAL_LAYERS
+from faithfulness_plugin.benchmarks.readability.analysis import COLUMNS
+from faithfulness_plugin.benchmarks.readability.analysis import groups as readability_groups
+from faithfulness_plugin.benchmarks.readability.schema import ReadabilityResult
+from faithfulness_plugin.benchmarks.readme import REAL_LAYERS, RESULTS
 from faithfulness_plugin.benchmarks.real_layers.analysis import Group, difference, gain
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP, Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RECIPES
@@ -88,6 +91,27 @@ def test_on_an_early_block_the_order_is_the_same_and_the_gain_half():
         assert gain(result, runs, group.runs(SKIP), PAIR).change.mean > 0
     assert group.value(CONSTANT, PAIR) < group.value(SKIP, PAIR)
     assert group.value(RECIPE, PAIR) > 0.7
+
+
+def test_matching_costs_no_readability_at_an_early_block():
+    result = read_result(RESULTS / "readability" / RESULT_FILENAME, ReadabilityResult)
+    assert result.complete
+    group, column = readability_groups(result)[0], {column.name: column for column in COLUMNS}
+    assert group.block == 3
+    assert len(group.of(RECIPE)) == 3
+    jvp, secant, longer = (
+        {name: group.change(arm, of) for name, of in column.items()} for arm in (RECIPE, RECIPES[1], LONGER)
+    )
+    for name in ("R², token", "R², and two before", "context coherence"):
+        assert jvp[name].high > 0
+        assert jvp[name].mean > 0
+    for name in ("dead", "dense", "near-duplicate"):
+        assert jvp[name].low <= 0
+    for of in (secant, longer):
+        assert of["log10 rate"].high < 0
+        assert of["dead"].low > 0
+        assert of["dense"].low > 0
+    assert jvp["absorbed"] is None
 
 
 def test_training_does_not_close_the_gap():

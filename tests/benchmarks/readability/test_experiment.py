@@ -188,12 +188,20 @@ def test_too_little_text_is_refused_before_anything_is_measured(trained, tmp_pat
 def test_transcoders_that_the_result_has_gained_are_added(trained, tmp_path):
     grows = tmp_path / "grows"
     grows.mkdir()
-    (grows / "transcoders").symlink_to(trained / "transcoders")
+    (grows / "transcoders").mkdir()
     whole = (trained / "result.json").read_text()
     of = experiment.RealLayersResult.model_validate_json(whole)
-    fewer = of.model_copy(update={"trained": [run for run in of.trained if run.seed == 0], "complete": False})
+    first = [run for run in of.trained if run.seed == 0]
+    fewer = of.model_copy(update={"trained": first, "complete": False})
+    third = [run.model_copy(update={"seed": 2}) for run in first]  # the first seed's, under another number
+    more = of.model_copy(update={"trained": [*of.trained, *third], "config": of.config.model_copy(update={"seeds": 3})})
+    for seed, runs in enumerate([first, [run for run in of.trained if run.seed == 1], third]):
+        for run in runs:
+            stored = run.run._replace(seed=seed % 2).folder
+            (grows / "transcoders" / run.run.folder).symlink_to(trained / "transcoders" / stored)
     options = [part for name, value in SMALL.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    for text, transcoders, pairs in ((fewer.model_dump_json(), 3, 4), (whole, 6, 12)):
+    # the second seed's next is the first one, until there is a third
+    for text, transcoders, pairs in ((fewer.model_dump_json(), 3, 4), (whole, 6, 12), (more.model_dump_json(), 9, 18)):
         (grows / "result.json").write_text(text)
         done = call(grows, "--out", str(tmp_path / "out"), *options)
         assert done.exit_code == 0, done.output
