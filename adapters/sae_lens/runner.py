@@ -104,12 +104,8 @@ def faithful_runner(
             runner = FaithfulMultiRunner(cfg, override_saes=saes, **overrides)
         else:
             runner = FaithfulRunner(cfg, override_sae=override_sae, **overrides)
-        runner.matched = MatchedRun(
-            runner,
-            layer,
-            Options(evaluate_every, repeat, norms_above, spliced_prompts, buffer_dtype),
-        )
-        runner.own_model = override_model is not None
+        options = Options(evaluate_every, repeat, norms_above, spliced_prompts, buffer_dtype)
+        runner.matched, runner.own_model = MatchedRun(runner, layer, options), override_model is not None
     if overwrite and not resume:
         _remove_run(cfg)  # only now, when nothing can be refused any more
     if cfg.resume_from_checkpoint is not None:
