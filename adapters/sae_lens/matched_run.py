@@ -214,9 +214,11 @@ class MatchedRun:
         if evaluations is not None:
             evaluations.begin(trainer.n_training_steps)
         # SAELens's bar has a number for each, and moves every 100 steps: a short run would never see it move
-        show = partial(_show_mean_loss, trainer) if len(self.transcoders) > MANY else trainer._update_pbar
+        show, most = trainer._update_pbar, 100
+        if len(self.transcoders) > MANY:
+            show, most = partial(_show_mean_loss, trainer), 10
         n_steps = trainer.cfg.total_training_samples // trainer.cfg.train_batch_size_samples
-        trainer._update_pbar = partial(show, update_interval=max(1, min(100, n_steps // UPDATES)))
+        trainer._update_pbar = partial(show, update_interval=max(1, min(most, n_steps // UPDATES)))
         with batches.interruptible():
             trained = trainer.fit()
             batches.end_if_interrupted()

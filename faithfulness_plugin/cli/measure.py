@@ -20,6 +20,8 @@ NAMES = {"held_out_prompts": "prompts", "block": "layer", "transcoder_dtype": "d
 PROMPTS, SPLICED, EFFECTS, QUICK = 32, 16, 8, 8
 """Held-out prompts: of all, those of the spliced model, and those of effects and deletion curves; those of a quick
 look."""
+DELETIONS = [1, 4, 16, 64]
+"""How many features are deleted."""
 
 
 class MeasureOptions(SeededOptions):
@@ -101,11 +103,9 @@ def measure(
         "transcoder_dtype": options.dtype,
         "held_out_prompts": (n_prompts := options.n_prompts(QUICK if options.quick else PROMPTS)),
         "spliced_prompts": min(SPLICED, n_prompts),
-        "effect_prompts": min(EFFECTS, n_prompts),
-        "deletion_sizes": [1, 4, 16, 64],
         "references": options.references and not options.quick,
         "rows": row_settings(given),
-        **(LESS if options.quick else {}),
+        **(LESS if options.quick else {"effect_prompts": min(EFFECTS, n_prompts), "deletion_sizes": DELETIONS}),
     }
     out = out or Path("out/measure_quick" if options.quick else "out/measure")
     config = made(ArtifactConfig, NAMES, **settings)
