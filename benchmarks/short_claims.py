@@ -7,13 +7,14 @@ from faithfulness_plugin.benchmarks.real_layers.analysis import Group, differenc
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP, Arm
 from faithfulness_plugin.benchmarks.real_layers.cells import percent
 from faithfulness_plugin.benchmarks.real_layers.claims import PAIR_ERROR
+from faithfulness_plugin.benchmarks.real_layers.config import RECIPES
 from faithfulness_plugin.benchmarks.real_layers.prices import time_ratio
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
 from faithfulness_plugin.benchmarks.whole_model.schema import WholeModelResult
 from faithfulness_plugin.benchmarks.whole_model.verdict import headline
 from faithfulness_plugin.measure.relative_errors import fvu, kl
 
-RECIPE = Arm(skip=True, term="jvp", probe="pair", coefficient=0.3)
+RECIPE = RECIPES[0]
 LONGER = Arm(skip=True, control="extra compute")
 
 

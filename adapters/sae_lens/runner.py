@@ -180,14 +180,13 @@ class _Matched:
     """What the two runners of SAELens have in common here."""
 
     matched: MatchedRun
-
-    def __repr__(self) -> str:
-        return line(type(self).__name__, {"layers": self.matched.layers})
-
     own_model: bool
     """Whether the script passes the model."""
     model: Any
     cfg: Any
+
+    def __repr__(self) -> str:
+        return line(type(self).__name__, {"layers": self.matched.layers})
 
     def _set_sae_metadata(self) -> None:
         """Note what SAELens does, but of a model that was passed its own name, and not the one that SAELens's configs

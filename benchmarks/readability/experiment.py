@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from faithfulness_plugin.benchmarks.readability.config import ReadabilityConfig
-from faithfulness_plugin.benchmarks.readability.pairs import matched_pair, wanted_pairs
+from faithfulness_plugin.benchmarks.readability.pairs import matched_pair, pair_of, wanted_pairs
 from faithfulness_plugin.benchmarks.readability.schema import ReadabilityResult
 from faithfulness_plugin.benchmarks.real_layers.config import Run
 from faithfulness_plugin.benchmarks.real_layers.experiment import TRANSCODERS
@@ -45,10 +45,9 @@ class Readability(Experiment[ReadabilityConfig, ReadabilityResult]):
     def found(self, result: ReadabilityResult, config: ReadabilityConfig) -> ReadabilityResult:
         """Resume a result with the transcoders that there are now: of a seed's pairs, the next seed may be another."""
         runs = runs_of(read_result(Path(config.transcoders) / RESULT_FILENAME, RealLayersResult))
-        wanted = {pair.key for pair in wanted_pairs(runs)}
-        result = result.model_copy(update={"matched": [of for of in result.matched if of.key in wanted]})
-        done, total = self.progress(result)
-        return result.model_copy(update={"complete": done == total})
+        pairs = wanted_pairs(runs)
+        matched = [of for of in result.matched if pair_of(of) in pairs]
+        return self._now(result.model_copy(update={"matched": matched}), len(runs) + len(pairs))
 
     @override
     def progress(self, result: ReadabilityResult) -> tuple[int, int]:
@@ -78,9 +77,9 @@ class Readability(Experiment[ReadabilityConfig, ReadabilityResult]):
             result = self._now(grown, total)
             yield result, line
         numbers = {of.run: of for of in result.measured}
-        have = {of.key for of in result.matched}
+        have = set(map(pair_of, result.matched))
         for pair in pairs:
-            if pair.key in have:
+            if pair in have:
                 continue
             both = matched_pair(
                 pair, (loaded(pair.run), loaded(pair.reference)), (numbers[pair.run], numbers[pair.reference])

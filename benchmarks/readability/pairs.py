@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from faithfulness_plugin.benchmarks.readability.schema import FeatureNumbers, MatchedPair, PairKey
+from faithfulness_plugin.benchmarks.readability.schema import FeatureNumbers, MatchedPair
 from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP
 from faithfulness_plugin.benchmarks.real_layers.config import Run
 from faithfulness_plugin.metrics.readability.matched_features import matched_features
@@ -15,11 +15,6 @@ class Pair(NamedTuple):
 
     run: Run
     reference: Run
-
-    @property
-    def key(self) -> PairKey:
-        """What tells it from others: that of its `MatchedPair`."""
-        return PairKey(*self.run[:4], self.reference.arm, self.reference.seed)
 
     @property
     def name(self) -> str:
@@ -47,6 +42,19 @@ def wanted_pairs(runs: list[Run]) -> list[Pair]:
             references += [run._replace(seed=after)] if len(seeds) > 1 else []
         found += [Pair(run, reference) for reference in references if reference in runs]
     return found
+
+
+def pair_of(matched: MatchedPair) -> Pair:
+    """Name the pair that was matched.
+
+    Args:
+        matched: what was found of it.
+
+    Returns:
+        The pair, as `wanted_pairs` lists it.
+    """
+    run = Run(matched.block, matched.kind, matched.arm, matched.seed, False)
+    return Pair(run, run._replace(arm=matched.reference, seed=matched.reference_seed))
 
 
 def matched_pair(

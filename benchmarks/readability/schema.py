@@ -1,6 +1,6 @@
 """The result of the experiment on readability."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -79,17 +79,6 @@ class FeatureNumbers(Record):
         return Run(self.block, self.kind, self.arm, self.seed, False)
 
 
-class PairKey(NamedTuple):
-    """A transcoder and the one that it is matched with."""
-
-    block: int
-    kind: Kind
-    arm: Arm
-    seed: int
-    reference: Arm
-    reference_seed: int
-
-
 class MatchedPair(Record):
     """The features of a transcoder, each with its partner in another one of the same layer."""
 
@@ -101,11 +90,6 @@ class MatchedPair(Record):
     reference_seed: int
     cosine: Numbers = Field(description="of the partners' decoders, a number a live feature of the reference")
     energy_ratio: Numbers = Field(description="energy of the partner / energy of the reference's feature")
-
-    @property
-    def key(self) -> PairKey:
-        """What tells it from others."""
-        return PairKey(self.block, self.kind, self.arm, self.seed, self.reference, self.reference_seed)
 
 
 class ReadabilityResult(Result):

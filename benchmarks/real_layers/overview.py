@@ -15,8 +15,6 @@ from faithfulness_plugin.results import vocabulary
 from faithfulness_plugin.results.markdown import interval_text, markdown_table
 
 ERRORS = (fvu, jacobian_error("data"), response_error("difference"), kl)
-
-
 NAMES = ("FVU", vocabulary.jacobian_error("data"), vocabulary.HALF_WAY_ERROR, "KL")
 
 
@@ -60,8 +58,9 @@ def _joined(*parts: str) -> str:
 
 
 def _by_architecture(group: Group) -> tuple[int, float]:
-    kinds = [kind.architecture for kind in group.result.config.kinds]
-    return kinds.index(group.kind.architecture), group.kind.sparsity
+    config = group.result.config
+    architectures = [kind.architecture for kind in [*config.kinds, *config.line]]
+    return architectures.index(group.kind.architecture), group.kind.sparsity
 
 
 def _rows_of(group: Group) -> list[list[str]]:

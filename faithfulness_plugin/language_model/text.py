@@ -46,8 +46,8 @@ class Prompts:
         n_vocab: int | None = None,
     ) -> None:
         self.documents, self.tokenizer, self.context_size = documents, tokenizer, context_size
-        self.n_vocab, self.streamed = n_vocab, seed is None
-        self.rows: list[dict[str, list[int]]] | None = None
+        self.n_vocab = n_vocab
+        self.rows: list[dict[str, list[int]]] | None = None if seed is None else []
         if seed is not None:
             self._index = self._new_index()
             cut = list(self._cut(self._index))
@@ -122,7 +122,7 @@ class Prompts:
     def _token_ids(self, index: DocumentIndex) -> Iterator[Tensor]:
         documents = iter(self.documents)
         # several are tokenised at once, by as many threads; of a stream one, so that no more of it is read than is used
-        at_a_time = 1 if self.streamed else AT_A_TIME
+        at_a_time = 1 if self.rows is None else AT_A_TIME
         while some := list(islice(documents, at_a_time)):
             each = self.tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
             for document, ids in zip(some, each, strict=True):

@@ -107,12 +107,12 @@ class ArtifactConfig(HeldOutConfig):
     )
 
     @model_validator(mode="after")
-    def _some_directions(self) -> "ArtifactConfig":
+    def _can_be_measured(self) -> "ArtifactConfig":
         if min(self.top) < 1:
             raise ValueError("top: pass numbers of directions, from 1 on")
         if min(self.deletion_sizes) < 1:
             raise ValueError("deletion_sizes: pass numbers of features, from 1 on")
-        if (self.effect_prompts or 1) > self.spliced_prompts:
+        if self.changed_prompts > self.spliced_prompts:
             raise ValueError(f"effect_prompts: choose at most {self.spliced_prompts}, the number of spliced_prompts")
         return self
 

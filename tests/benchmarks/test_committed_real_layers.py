@@ -14,12 +14,12 @@ from faithfulness_plugin.benchmarks.real_layers.arms import NONE, SKIP, Arm
 from faithfulness_plugin.benchmarks.real_layers.config import RECIPES
 from faithfulness_plugin.benchmarks.real_layers.kinds import Kind
 from faithfulness_plugin.benchmarks.real_layers.schema import RealLayersResult
+from faithfulness_plugin.benchmarks.short_claims import LONGER, RECIPE
 from faithfulness_plugin.measure.relative_errors import delta_ce, fvu, jacobian_error, kl
 from faithfulness_plugin.results.open_or_resume import RESULT_FILENAME
 from faithfulness_plugin.results.schema import Interval, read_result
 
-PAIR, RECIPE = jacobian_error("data"), RECIPES[0]
-LONGER, CONSTANT = (Arm(skip=True, control=control) for control in ("extra compute", "constant map"))
+PAIR, CONSTANT = jacobian_error("data"), Arm(skip=True, control="constant map")
 
 
 class Change(NamedTuple):
